@@ -1,0 +1,47 @@
+# make demo    the whole job on an embedded S3 server
+# make test    what CI runs: lint, types, floors, tests
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint format bench-ingest clean
+
+help:
+	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
+	@echo "make test          lint, types, floors and tests, as CI runs them"
+	@echo "make lint          ruff, mypy and import-linter only"
+	@echo "make format        let ruff rewrite the code"
+	@echo "make bench-ingest  samples and bytes per second of ingest"
+	@echo "make venv          (re)install .venv; done by the others when pyproject.toml or constraints.txt changed"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "TensorBank needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make venv PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,demo]"
+	@touch $(STAMP)
+
+demo: venv
+	$(BIN)/tensorbank demo
+
+test: lint
+	$(BIN)/pytest -n 2
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-ingest: venv
+	$(BIN)/python benchmarks/ingest.py
+
+clean:
+	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,71 @@
+"""Finished shards of an unfinished part, kept in the bank so that an interrupted ingest resumes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import pyarrow as pa
+import pyarrow.ipc
+
+from tensorbank.errors import NotFoundError
+from tensorbank.layout import part_key
+from tensorbank.store import Store
+from tensorbank_indexer.shard_task import ShardResult, StageSeconds
+from tensorbank_indexer.source import Finding
+
+__all__ = ["forget", "load", "save"]
+
+
+def save(store: Store, table: str, part: str, result: ShardResult) -> None:
+    """Remember a finished shard."""
+    rest = {
+        "findings": [asdict(f) for f in result.findings],
+        "tensor_bytes": result.tensor_bytes,
+        "stored_bytes": result.stored_bytes,
+        "seconds": asdict(result.seconds),
+    }
+    levels = {"samples": result.samples, "tiles": result.tiles, "shards": result.shards}
+    columns: dict[str, list[bytes]] = {name: [_to_ipc(rows)] for name, rows in levels.items()}
+    store.put(_key(table, part, result.shard), _to_ipc(pa.table({**columns, "rest": [json.dumps(rest).encode()]})))
+
+
+def load(store: Store, table: str, part: str, shard: int) -> ShardResult | None:
+    """A finished shard, or None if it is not finished."""
+    try:
+        stored = _from_ipc(store.get(_key(table, part, shard)))
+    except NotFoundError:
+        return None
+    rest = json.loads(stored["rest"][0].as_py())
+    samples, tiles, shards = (_from_ipc(stored[name][0].as_py()) for name in ("samples", "tiles", "shards"))
+    return ShardResult(
+        shard,
+        samples,
+        tiles,
+        shards,
+        [Finding(**f) for f in rest["findings"]],
+        rest["tensor_bytes"],
+        rest["stored_bytes"],
+        StageSeconds(**rest["seconds"]),
+    )
+
+
+def forget(store: Store, table: str, part: str, n_shards: int) -> None:
+    """Remove what :func:`save` kept."""
+    for shard in range(n_shards):
+        store.delete(_key(table, part, shard))
+
+
+def _key(table: str, part: str, shard: int) -> str:
+    return f"{part_key(table, part)}.progress/{shard}.arrow"
+
+
+def _to_ipc(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _from_ipc(data: bytes) -> pa.Table:
+    return pa.ipc.open_stream(data).read_all()

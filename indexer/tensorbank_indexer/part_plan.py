@@ -1,0 +1,94 @@
+"""What one commit will add, decided before a pixel is read. Pure.
+
+Samples are placed by season, then along the Hilbert curve, so that what a query selects together lies together; where a
+source can only be read archive by archive, the archive comes first. The name of a part is a hash of all that decides its
+content: the same ingest started again finds what it had already written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tensorbank.schema import TableSchema
+from tensorbank_indexer.geography import hilbert_index, season_of
+from tensorbank_indexer.source import SampleRef
+
+__all__ = ["PartPlan", "plan_part", "samples_per_shard_for"]
+
+WRITER_VERSION = 1
+MAX_SHARD_GROUP_BYTES = 640 << 20
+MAX_SAMPLES_PER_SHARD = 512
+MIN_SAMPLES_PER_SHARD = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """One part: its name, and the samples of each shard in row order."""
+
+    part: str
+    samples_per_shard: int
+    shards: tuple[tuple[SampleRef, ...], ...]
+
+    @property
+    def n_samples(self) -> int:
+        return sum(len(s) for s in self.shards)
+
+    @property
+    def n_rows(self) -> int:
+        """Length of the sample axis; rows of samples that turn out unreadable stay fill values."""
+        return (len(self.shards) - 1) * self.samples_per_shard + len(self.shards[-1])
+
+
+def samples_per_shard_for(schema: TableSchema) -> int:
+    """Largest power of two whose samples, decoded, fit what one task may hold; 128 for TerraMesh."""
+    fitting = max(MAX_SHARD_GROUP_BYTES // schema.sample_bytes, MIN_SAMPLES_PER_SHARD)
+    return min(1 << (fitting.bit_length() - 1), MAX_SAMPLES_PER_SHARD)
+
+
+def plan_part(
+    refs: Sequence[SampleRef],
+    schema: TableSchema,
+    *,
+    placement: str,
+    samples_per_shard: int,
+    profile: str,
+    n_tiles: int,
+) -> PartPlan:
+    """Order samples and cut them into shards.
+
+    Parameters
+    ----------
+    refs
+        At least one.
+    placement
+        As in :class:`tensorbank_indexer.source.Source`.
+    """
+    hilbert = hilbert_index(np.array([r.lon for r in refs]), np.array([r.lat for r in refs]))
+    months = np.array([r.time_ns for r in refs]).astype("datetime64[ns]").astype("datetime64[M]").astype(np.int64)
+    seasons = [season_of(int(m) % 12 + 1, r.lat) for m, r in zip(months, refs, strict=True)]
+
+    def place(i: int) -> tuple[str, str, int, str]:
+        archive = refs[i].archive if placement == "archive" else ""
+        return (archive, seasons[i], int(hilbert[i]), refs[i].stem)
+
+    ordered = [refs[i] for i in sorted(range(len(refs)), key=place)]
+    shards = tuple(
+        tuple(ordered[i : i + samples_per_shard]) for i in range(0, len(ordered), samples_per_shard)
+    )
+    identity = {
+        "writer": WRITER_VERSION,
+        "profile": profile,
+        "samples_per_shard": samples_per_shard,
+        "n_tiles": n_tiles,
+        "schema": [m.to_json() for m in schema],
+        "samples": [
+            [r.archive, r.stem, sorted((name, m.etag, m.offset) for name, m in r.members.items())] for r in ordered
+        ],
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return PartPlan(f"part-{digest[:16]}", samples_per_shard, shards)

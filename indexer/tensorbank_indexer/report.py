@@ -1,0 +1,69 @@
+"""What an ingest did, as a value: nothing is dropped without a line in it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from tensorbank_indexer.shard_task import StageSeconds
+from tensorbank_indexer.source import Finding
+
+__all__ = ["HARMLESS", "IngestReport"]
+
+HARMLESS = frozenset({"stray-file", "deflated-entries", "zarr-v3"})
+"""Kinds of findings that cost no data and change none: ``strict`` lets them pass."""
+
+
+@dataclass(slots=True)
+class IngestReport:
+    """One run of an ingest.
+
+    ``n_added + n_present + n_skipped == n_found``: every sample that was found is committed now, was committed before, or
+    is left out with a finding that says why. ``seconds`` adds up over all workers, ``elapsed_s`` is on the wall.
+    """
+
+    source: str
+    table: str
+    format: str
+    parts: list[str] = field(default_factory=list)
+    n_archives: int = 0
+    n_found: int = 0
+    n_added: int = 0
+    n_present: int = 0
+    n_resumed: int = 0
+    tensor_bytes: int = 0
+    stored_bytes: int = 0
+    elapsed_s: float = 0.0
+    seconds: StageSeconds = field(default_factory=StageSeconds)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def n_skipped(self) -> int:
+        return self.n_found - self.n_added - self.n_present
+
+    @property
+    def harmful(self) -> list[Finding]:
+        """Findings that ``strict`` does not let pass."""
+        return [f for f in self.findings if f.kind not in HARMLESS]
+
+    def summary(self) -> str:
+        """One line for the screen."""
+        kinds = Counter(f.kind for f in self.findings)
+        rate = self.n_added / self.elapsed_s if self.elapsed_s else 0.0
+        parts = [f"{self.table}: {self.n_added} samples added"]
+        if self.n_present:
+            parts.append(f"{self.n_present} were there already")
+        if self.n_skipped:
+            parts.append(f"{self.n_skipped} left out")
+        if self.n_added:
+            parts.append(f"{self.tensor_bytes / 1e6:,.0f} MB as {self.stored_bytes / 1e6:,.0f} MB")
+            parts.append(f"{rate:.1f} samples/s")
+        if kinds:
+            parts.append("findings: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())))
+        return "; ".join(parts)
+
+    def to_json(self) -> str:
+        """The whole report."""
+        record = asdict(self) | {"n_skipped": self.n_skipped}
+        return json.dumps(record, indent=1)

@@ -1,0 +1,298 @@
+"""Index rows of one shard: from measures to the columns of samples, tiles and shards.
+
+Columns are built modality by modality from stacked numpy arrays; a sample that lacks a modality has a null there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tensorbank.index import REF_TYPE, SOURCE_TYPE, samples_schema, shards_schema, tiles_schema
+from tensorbank.schema import Modality, TableSchema
+from tensorbank.stats import QUANTILES, BandStats, merge_all
+from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure, tile_edges
+
+__all__ = ["MeasuredModality", "MeasuredSample", "sample_rows", "shard_row", "tile_rows"]
+
+Measure = PixelMeasure | CategoryMeasure
+
+
+@dataclass(slots=True)
+class MeasuredModality:
+    """One modality of one written sample: its address, its origin and its statistics."""
+
+    ref: dict[str, object]
+    source: dict[str, object]
+    product_ids: tuple[str, ...]
+    radiometric_offset: dict[str, object] | None
+    measure: Measure
+
+
+@dataclass(slots=True)
+class MeasuredSample:
+    """One written sample. ``columns`` holds the plain columns of the samples table by name."""
+
+    row: int
+    columns: dict[str, object]
+    modalities: dict[str, MeasuredModality]
+
+
+def sample_rows(samples: Sequence[MeasuredSample], schema: TableSchema) -> pa.Table:
+    """Rows of the samples table."""
+    target = samples_schema(schema)
+    arrays = [_plain(samples, field) for field in target if field.name not in schema]
+    for modality in schema:
+        measured = [s.modalities.get(modality.name) for s in samples]
+        present = [m for m in measured if m is not None]
+        offset = target.field(modality.name).type.field("radiometric_offset").type
+        head = {
+            "ref": pa.array([m.ref for m in present], REF_TYPE),
+            "source": pa.array([m.source for m in present], SOURCE_TYPE),
+            "product_ids": pa.array([list(m.product_ids) for m in present], pa.list_(pa.string())),
+            "radiometric_offset": pa.array([m.radiometric_offset for m in present], offset),
+        }
+        statistics = _sample_statistics([m.measure for m in present], modality)
+        arrays.append(_scatter({**head, **statistics}, measured, target.field(modality.name).type))
+    return pa.Table.from_arrays(arrays, schema=target)
+
+
+def tile_rows(samples: Sequence[MeasuredSample], schema: TableSchema, n_tiles: int) -> pa.Table:
+    """Rows of the tiles table: for every sample, date and cell, in this order."""
+    target = tiles_schema(schema)
+    n_times = max(m.n_times for m in schema)
+    first = next(iter(schema))
+    ys, xs = tile_edges(first.height, n_tiles), tile_edges(first.width, n_tiles)
+    cells = n_tiles * n_tiles
+    n = len(samples) * n_times * cells
+    time, cell = np.divmod(np.arange(n) % (n_times * cells), cells)
+    y, x = np.divmod(cell, n_tiles)
+    owner = np.arange(n) // (n_times * cells)
+    take = pa.array(owner)
+    computed: dict[str, npt.NDArray[np.generic]] = {
+        "row": np.array([s.row for s in samples])[owner] if samples else np.zeros(0),
+        "time_index": time,
+        "tile": cell,
+        "y0": ys[y],
+        "y1": ys[y + 1],
+        "x0": xs[x],
+        "x1": xs[x + 1],
+    }
+    arrays = []
+    for field in target:
+        if field.name in schema:
+            modality = schema[field.name]
+            arrays.append(_tile_column(samples, modality, n_times, n_tiles, field.type))
+        elif field.name in computed:
+            arrays.append(pa.array(computed[field.name].astype(np.int64)).cast(field.type))
+        else:
+            arrays.append(_plain(samples, field).take(take))
+    return pa.Table.from_arrays(arrays, schema=target)
+
+
+def shard_row(samples: Sequence[MeasuredSample], schema: TableSchema, part: str, shard: int) -> pa.Table:
+    """The roll-up of one shard: one row of the shards table."""
+    target = shards_schema(schema)
+    boxes = [b for s in samples if isinstance(b := s.columns.get("bbox"), Mapping)]
+    times = [t for s in samples if (t := s.columns.get("S2_time") or s.columns.get("S1_time")) is not None]
+    covers = [c for s in samples if isinstance(c := s.columns.get("cloud_cover"), float)]
+    row: dict[str, object] = {
+        "part": part,
+        "shard": shard,
+        "n_samples": len(samples),
+        "bbox": _union(boxes),
+        "first_time": min(times, default=None),  # type: ignore[type-var]
+        "last_time": max(times, default=None),  # type: ignore[type-var]
+        "seasons": sorted({str(s.columns["season"]) for s in samples if s.columns.get("season")}),
+        "min_cloud_cover": min(covers, default=None),
+        "max_cloud_cover": max(covers, default=None),
+    }
+    for modality in schema:
+        present = [m for s in samples if (m := s.modalities.get(modality.name)) is not None]
+        if present:
+            row[modality.name] = {
+                "key": present[0].ref["key"],
+                "n_samples": len(present),
+                "length": sum(int(str(m.ref["length"])) for m in present),
+                **_rolled_up([m.measure for m in present], modality),
+            }
+    return pa.Table.from_pylist([row], schema=target)
+
+
+def _plain(samples: Sequence[MeasuredSample], field: pa.Field) -> pa.Array:
+    return pa.array([s.columns.get(field.name) for s in samples], field.type)
+
+
+def _scatter(fields: Mapping[str, pa.Array], measured: Sequence[object], kind: pa.StructType) -> pa.Array:
+    """Struct array over all samples from fields of those that have the modality."""
+    ordered = [fields[f.name].cast(f.type) for f in kind]
+    dense = pa.StructArray.from_arrays(ordered, fields=list(kind))
+    place = np.cumsum([m is not None for m in measured]) - 1
+    index = pa.array([int(p) if m is not None else None for p, m in zip(place, measured, strict=True)], pa.int64())
+    return dense.take(index)
+
+
+def _number(values: npt.NDArray[np.generic]) -> pa.Array:
+    """Arrow array with NaN as null: NaN in an index makes answers depend on its layout."""
+    return pa.array(values, from_pandas=True)
+
+
+def _sample_statistics(measures: Sequence[Measure], modality: Modality) -> dict[str, pa.Array]:
+    if modality.categorical:
+        counts = [m for m in measures if isinstance(m, CategoryMeasure)]
+        classes = _stack([m.classes for m in counts], (len(modality.classes),))
+        total = np.array([m.count for m in counts], np.int64)
+        return {
+            "count": pa.array(total),
+            "valid": pa.array(classes.sum(axis=1).astype(np.int64)),
+            "share": _shares(classes, total, modality),
+        }
+    pixels = [m for m in measures if isinstance(m, PixelMeasure)]
+    n = len(modality.bands)
+    total = np.array([m.count for m in pixels], np.int64)
+    valid = _stack([m.valid for m in pixels], (n,)).astype(np.int64)
+    low, high = _stack([m.low for m in pixels], (n,)), _stack([m.high for m in pixels], (n,))
+    mean, m2 = _stack([m.mean for m in pixels], (n,)), _stack([m.m2 for m in pixels], (n,))
+    std = np.sqrt(m2 / np.maximum(valid, 1))
+    quantiles = _stack([m.quantiles for m in pixels], (n, len(QUANTILES)))
+    bands = [
+        {
+            "count": pa.array(total),
+            "valid": pa.array(valid[:, b]),
+            "min": _number(low[:, b]),
+            "max": _number(high[:, b]),
+            "mean": _number(mean[:, b]),
+            "std": _number(std[:, b]),
+            **{q: _number(quantiles[:, b, i].astype(np.float32)) for i, (q, _) in enumerate(QUANTILES)},
+        }
+        for b in range(n)
+    ]
+    return _per_band(bands, modality)
+
+
+def _per_band(bands: Sequence[dict[str, pa.Array]], modality: Modality) -> dict[str, pa.Array]:
+    """Fields of a modality: those of its band if there is one, else one struct a band."""
+    if len(bands) == 1:
+        return bands[0]
+    names = modality.band_names
+    return {n: pa.StructArray.from_arrays(list(b.values()), list(b)) for n, b in zip(names, bands, strict=True)}
+
+
+def _tile_column(
+    samples: Sequence[MeasuredSample], modality: Modality, n_times: int, n_tiles: int, kind: pa.StructType
+) -> pa.Array:
+    """One modality over all tiles; dates that the modality does not have are null."""
+    measured = [s.modalities.get(modality.name) for s in samples]
+    present = [m.measure for m in measured if m is not None]
+    cells = n_tiles * n_tiles
+    if modality.categorical:
+        shape: tuple[int, ...] = (modality.n_times, n_tiles, n_tiles)
+        counts = [m for m in present if isinstance(m, CategoryMeasure)]
+        total = _stack([m.tile_count for m in counts], shape).reshape(-1)
+        classes = _stack([m.tile_classes for m in counts], (*shape, len(modality.classes)))
+        classes = classes.reshape(-1, len(modality.classes))
+        fields = {
+            "count": pa.array(total.astype(np.int64)),
+            "valid": pa.array(classes.sum(axis=1).astype(np.int64)),
+            "share": _shares(classes, total, modality),
+        }
+    else:
+        pixels = [m for m in present if isinstance(m, PixelMeasure)]
+        shape = (modality.n_times, len(modality.bands), n_tiles, n_tiles)
+        stacked = {
+            "valid": _stack([m.tile_valid for m in pixels], shape).astype(np.int32),
+            "min": _outward(_stack([m.tile_low for m in pixels], shape), np.float32(-np.inf)),
+            "max": _outward(_stack([m.tile_high for m in pixels], shape), np.float32(np.inf)),
+            "mean": _stack([m.tile_mean for m in pixels], shape).astype(np.float32),
+            "std": _stack([m.tile_std for m in pixels], shape).astype(np.float32),
+        }
+        fields = _per_band(
+            [
+                {name: _number(v[:, :, b].reshape(-1)) for name, v in stacked.items()}
+                for b in range(len(modality.bands))
+            ],
+            modality,
+        )
+    dense = pa.StructArray.from_arrays([fields[f.name].cast(f.type) for f in kind], fields=list(kind))
+    block = np.full((len(samples), n_times, cells), -1, np.int64)
+    at = [i for i, m in enumerate(measured) if m is not None]
+    block[at, : modality.n_times] = np.arange(len(dense)).reshape(-1, modality.n_times, cells)
+    index = block.reshape(-1)
+    return dense.take(pa.array(index, mask=index < 0))
+
+
+def _outward(values: npt.NDArray[np.float64], towards: np.float32) -> npt.NDArray[np.float32]:
+    """float32 bounds that never lie inside the float64 ones."""
+    rounded = values.astype(np.float32)
+    inside = rounded > values if towards < 0 else rounded < values
+    return np.where(inside, np.nextafter(rounded, towards), rounded)
+
+
+def _shares(classes: npt.NDArray[np.generic], total: npt.NDArray[np.generic], modality: Modality) -> pa.StructArray:
+    names = [name for _, name in modality.classes]
+    share = classes / np.maximum(total, 1)[:, None]
+    return pa.StructArray.from_arrays([pa.array(share[:, i]) for i in range(len(names))], names)
+
+
+def _stack(arrays: Sequence[npt.NDArray[np.generic]], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    return np.stack(arrays) if arrays else np.zeros((0, *shape))  # type: ignore[return-value]
+
+
+def _rolled_up(measures: Sequence[Measure], modality: Modality) -> dict[str, object]:
+    """Statistics fields of one shard row."""
+    if modality.categorical:
+        counts = [m for m in measures if isinstance(m, CategoryMeasure)]
+        classes = np.sum([m.classes for m in counts], axis=0)
+        total = sum(m.count for m in counts)
+        shares = {name: float(c) / total for (_, name), c in zip(modality.classes, classes, strict=True)}
+        return {"count": total, "valid": int(classes.sum()), "share": shares}
+    pixels = [m for m in measures if isinstance(m, PixelMeasure)]
+    bands = [merge_all(_band_stats(m, b) for m in pixels) for b in range(len(modality.bands))]
+    rows = [_shard_band(s) for s in bands]
+    return rows[0] if len(rows) == 1 else dict(zip(modality.band_names, rows, strict=True))
+
+
+def _band_stats(measure: PixelMeasure, band: int) -> BandStats:
+    if not measure.valid[band]:
+        return BandStats(count=measure.count)
+    return BandStats(
+        count=measure.count,
+        valid=int(measure.valid[band]),
+        min=float(measure.low[band]),
+        max=float(measure.high[band]),
+        mean=float(measure.mean[band]),
+        m2=float(measure.m2[band]),
+        histogram=measure.histogram[band],
+    )
+
+
+def _shard_band(stats: BandStats) -> dict[str, object]:
+    bins = np.flatnonzero(stats.histogram)
+    some = stats.valid > 0
+    return {
+        "count": stats.count,
+        "valid": stats.valid,
+        "min": stats.min if some else None,
+        "max": stats.max if some else None,
+        "mean": stats.mean if some else None,
+        "m2": stats.m2 if some else None,
+        "bins": bins.tolist(),
+        "bin_counts": stats.histogram[bins].tolist(),
+    }
+
+
+def _union(boxes: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    """Box of boxes; all longitudes where one of them crosses the antimeridian."""
+    if not boxes:
+        return None
+    crossing = any(b["west"] > b["east"] for b in boxes)
+    return {
+        "west": -180.0 if crossing else min(b["west"] for b in boxes),
+        "south": min(b["south"] for b in boxes),
+        "east": 180.0 if crossing else max(b["east"] for b in boxes),
+        "north": max(b["north"] for b in boxes),
+    }

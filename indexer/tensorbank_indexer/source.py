@@ -1,0 +1,164 @@
+"""What an archive format has to offer so that it can be ingested: the ``Source`` port and its values.
+
+A source is opened on the root of a dataset (a folder or any fsspec URL). It lists *archives*
+(files that belong together: the same-named tar of every modality, the same-numbered zip), *scans*
+one archive into sample references without decoding pixels, and *reads* references into tensors.
+Defects never stop a source: each becomes a ``Finding`` that names archive, member, modality, reason
+and what was done; sound samples go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Archive", "Finding", "MemberAddress", "RawModality", "RawSample", "SampleRef", "Scan", "Source", "SourceFile"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file of an archive.
+
+    ``path`` is relative to the root of the source; ``etag`` is the store's ETag, or
+    ``mtime-<ns>-<size>`` where the store has none: it changes when the file is rewritten.
+    """
+
+    modality: str
+    path: str
+    size_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Files that hold the modalities of the same samples."""
+
+    name: str
+    split: str
+    subset: str
+    files: tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAddress:
+    """Bytes ``[offset, offset + length_bytes)`` of a source file that hold one modality of one sample."""
+
+    path: str
+    offset: int
+    length_bytes: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of an ingest report.
+
+    ``kind`` is stable and kebab-case (``missing-member``, ``corrupt-chunk``, ...), ``reason`` says what
+    was found, ``action`` what was done about it. ``member``, ``modality`` are empty where they do not apply.
+    """
+
+    kind: str
+    archive: str
+    reason: str
+    action: str
+    member: str = ""
+    modality: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRef:
+    """One sample of an archive, found but not yet read.
+
+    ``stem`` is its member name without suffix, unique in its archive. ``sample_id``, ``lon``, ``lat`` (degrees)
+    and ``time_ns`` (first optical date, ns since 1970, UTC) are known from a metadata table or a cheap
+    look into one member; they decide place and order before pixels are read.
+    """
+
+    archive: str
+    split: str
+    subset: str
+    stem: str
+    sample_id: str
+    lon: float
+    lat: float
+    time_ns: int
+    members: Mapping[str, MemberAddress]
+    position: int = 0
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What lies in one archive."""
+
+    archive: Archive
+    samples: tuple[SampleRef, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class RawModality:
+    """One modality of one sample as the archive holds it.
+
+    ``pixels`` has shape (time, band, y, x) in the archive's dtype, bit for bit. ``times_ns`` is (time,) int64
+    ns since 1970 UTC, or None where the archive has none (DEM) or it is damaged. ``product_ids`` has one id a date.
+    ``bands`` are the names stored in the archive. ``fill_value`` is that of the archive's array, or None.
+    """
+
+    pixels: npt.NDArray[np.generic]
+    bands: tuple[str, ...]
+    times_ns: npt.NDArray[np.int64] | None
+    product_ids: tuple[str, ...]
+    fill_value: float | int | None
+    address: MemberAddress
+
+
+@dataclass(slots=True)
+class RawSample:
+    """One sample, read. ``modalities`` lacks what was missing or damaged; ``findings`` says why.
+
+    ``x``, ``y`` are pixel-centre coordinates in metres of ``epsg``, (x,) and (y,) float64, or None where the archive has none.
+    ``cell_id`` groups tiles of one Major-TOM cell, ``location_id`` the dates of one SSL4EO-S12 location.
+    ``cloud_cover`` is the metadata table's figure per date, where there is one.
+    """
+
+    ref: SampleRef
+    sample_id: str
+    epsg: int | None
+    lon: float | None
+    lat: float | None
+    x: npt.NDArray[np.float64] | None
+    y: npt.NDArray[np.float64] | None
+    modalities: dict[str, RawModality]
+    cell_id: str | None = None
+    location_id: str | None = None
+    cloud_cover: tuple[float, ...] | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+class Source(Protocol):
+    """One archive format at one root. Picklable: it holds an address and options, never open files."""
+
+    format: str
+    root: str
+    placement: str
+    """``"anywhere"`` if single samples can be read cheaply in any order, ``"archive"`` if samples of one archive must be read together."""
+
+    def archives(self) -> tuple[list[Archive], list[Finding]]:
+        """Archives in a stable order, and stray or unreadable files."""
+        ...
+
+    def scan(self, archive: Archive) -> Scan:
+        """List the samples of one archive; reads headers and metadata only."""
+        ...
+
+    def read(self, refs: Sequence[SampleRef]) -> Iterator[RawSample]:
+        """Read samples in the given order, one ``RawSample`` a reference, with bounded memory.
+
+        A sample without any readable modality is still yielded, with ``modalities`` empty.
+        """
+        ...

@@ -1,0 +1,235 @@
+"""A sample out of its members, checked: they agree on id and place, and their times are in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
+from tensorbank_indexer.sources.members import Member, Position
+from tensorbank_indexer.sources.times import NO_TIME, id_times, is_plausible, match_slots
+
+__all__ = ["CLOUD_MASK", "CLOUD_MASK_ORDER", "Assembly", "is_radar"]
+
+CLOUD_MASK = "cloud_mask"
+CLOUD_MASK_ORDER = ("S2L2A", "S2L1C", "S2RGB")
+"""Whose cloud mask counts, the first that has one."""
+FOOTPRINT_TOLERANCE_M = 0.01
+Times = npt.NDArray[np.int64]
+
+
+def is_radar(modality: str) -> bool:
+    """Whether it is Sentinel-1, whose dates some revisions have in the wrong order."""
+    return modality.startswith("S1")
+
+
+class Assembly:
+    """Collects the members of one sample and checks them against each other."""
+
+    def __init__(self, ref: SampleRef) -> None:
+        self.ref = ref
+        self.members: dict[str, Member] = {}
+        self.findings: list[Finding] = []
+
+    @property
+    def needs_cloud_mask(self) -> bool:
+        """Whether no member has delivered a cloud mask yet."""
+        return all(member.cloud_mask is None for member in self.members.values())
+
+    def find(self, kind: str, modality: str, reason: str, action: str) -> None:
+        """Note a defect."""
+        self.findings.append(
+            Finding(kind, self.ref.archive, reason, action, member=self.ref.stem, modality=modality)
+        )
+
+    def add(self, modality: str, member: Member) -> None:
+        """Take a member and report its own problems."""
+        self.members[modality] = member
+        for kind, reason in member.problems:
+            self.find(
+                kind,
+                modality,
+                reason,
+                "read all the same" if kind in ("deflated-entries", "zarr-v3") else _left_out(member, reason),
+            )
+
+    def finish(
+        self, *, cell_id: str | None = None, location_id: str | None = None, sample_id: str | None = None
+    ) -> RawSample:
+        """Check ids, footprints and times, and put the sample together.
+
+        ``sample_id`` is the id that counts, that of ``agreed_id`` if not given.
+        """
+        self._check_places()
+        place = self._place()
+        sample = RawSample(
+            ref=self.ref,
+            sample_id=sample_id or self.agreed_id(),
+            epsg=place.epsg,
+            lon=place.lon if place.lon is not None else _known(self.ref.lon),
+            lat=place.lat if place.lat is not None else _known(self.ref.lat),
+            x=place.x,
+            y=place.y,
+            modalities={},
+            cell_id=cell_id,
+            location_id=location_id,
+            cloud_cover=_cloud_cover(self.ref.metadata),
+            findings=self.findings,
+        )
+        for modality, member in self.members.items():
+            if member.pixels is not None:
+                pixels, times, ids = self._in_order(modality, member.pixels, member.position)
+                sample.modalities[modality] = RawModality(
+                    pixels, member.bands, times, ids, member.fill_value, self.ref.members[modality]
+                )
+        self._add_cloud_mask(sample)
+        return sample
+
+    def agreed_id(self) -> str:
+        """The id that most members have, that of the reference if none has any."""
+        ids = Counter(m.position.sample_id for m in self.members.values() if m.position.sample_id)
+        return ids.most_common(1)[0][0] if ids else self.ref.sample_id
+
+    def _check_places(self) -> None:
+        """Members that differ in id and in place show another sample and are left out; one of both is only
+        reported."""
+        agreed = self.agreed_id()
+        place = self._place()
+        if self.ref.sample_id not in (agreed, self.ref.stem):
+            reason = f"The metadata table calls the sample {self.ref.sample_id}, its members {agreed}."
+            self.find("sample-id-mismatch", "", reason, f"read as {agreed}")
+        for modality, member in self.members.items():
+            moved = _distance(place, member.position)
+            if moved:
+                action = "read all the same; x and y are those of the other modalities"
+                self.find(
+                    "footprint-mismatch",
+                    modality,
+                    f"{moved} of {modality} differ from those of the other modalities.",
+                    action,
+                )
+            if member.position.sample_id not in (None, agreed):
+                reason = f"{modality} says that it is {member.position.sample_id}, the sample is {agreed}."
+                self.find(
+                    "sample-id-mismatch",
+                    modality,
+                    reason,
+                    "left out" if moved else "read all the same, as its place is the same",
+                )
+                if moved:
+                    member.pixels = member.cloud_mask = None
+
+    def _place(self) -> Position:
+        """The position that most members have; of equals the first."""
+        groups: list[tuple[int, Position]] = []
+        for member in self.members.values():
+            if member.position.x is None and groups:
+                continue
+            for i, (count, position) in enumerate(groups):
+                if not _distance(position, member.position):
+                    groups[i] = (count + 1, position)
+                    break
+            else:
+                groups.append((1, member.position))
+        return max(groups, key=lambda group: group[0])[1] if groups else Position()
+
+    def _in_order(
+        self, modality: str, pixels: npt.NDArray[Any], position: Position
+    ) -> tuple[npt.NDArray[Any], Times | None, tuple[str, ...]]:
+        times, ids = position.times_ns, position.product_ids
+        if times is None or not len(times) or (modality == "DEM" and not times.any()):
+            return pixels, None, ids
+        n_dates = pixels.shape[0]
+        if len(times) != n_dates:
+            self.find(
+                "damaged-time",
+                modality,
+                f"There are {len(times)} times for {n_dates} dates.",
+                "read without times",
+            )
+            return pixels, None, ids
+        stamps = id_times(ids) if len(ids) == n_dates else np.full(n_dates, NO_TIME)
+        damaged = ~is_plausible(times)
+        if damaged.any():
+            values = ", ".join(str(int(t)) if t != NO_TIME else "none" for t in times[damaged])
+            reason = f"Time of date {', '.join(map(str, np.flatnonzero(damaged)))} is {values} ns since 1970."
+            if not is_plausible(stamps[damaged]).all():
+                self.find("damaged-time", modality, reason, "read without times")
+                return pixels, None, ids
+            self.find("damaged-time", modality, reason, "taken from the product id")
+            times = np.where(damaged, stamps, times)
+        if not is_radar(modality) or not is_plausible(stamps).all():
+            return pixels, times, ids
+        order = match_slots(times, stamps)
+        if order is None:
+            reason = (
+                f"The times in the product ids ({_iso(stamps)}) are not those of the dates ({_iso(times)})."
+            )
+            self.find("s1-order", modality, reason, "pixels kept, times corrected from the product ids")
+            return pixels, stamps, ids
+        if (order == np.arange(n_dates)).all():
+            return pixels, times, ids
+        reason = (
+            f"Pixels and product ids are in the order {_iso(stamps)}, the times in the order {_iso(times)}."
+        )
+        self.find("s1-order", modality, reason, f"dates reordered to {order.tolist()}")
+        return pixels[order], times, tuple(ids[i] for i in order)
+
+    def _add_cloud_mask(self, sample: RawSample) -> None:
+        for modality in CLOUD_MASK_ORDER:
+            member = self.members.get(modality)
+            if member is None or member.cloud_mask is None:
+                continue
+            owner = sample.modalities.get(modality)
+            times, ids = (owner.times_ns, owner.product_ids) if owner else self._mask_times(member)
+            address: MemberAddress = self.ref.members[modality]
+            sample.modalities[CLOUD_MASK] = RawModality(
+                member.cloud_mask, (CLOUD_MASK,), times, ids, member.cloud_mask_fill_value, address
+            )
+            return
+
+    def _mask_times(self, member: Member) -> tuple[Times | None, tuple[str, ...]]:
+        times = member.position.times_ns
+        return (
+            times if times is not None and is_plausible(times).all() else None
+        ), member.position.product_ids
+
+
+def _left_out(member: Member, reason: str) -> str:
+    """What became of a member with a damaged array: pixels and mask are named in the reason, the rest is
+    small."""
+    for array in ("bands/", "'bands'", "cloud_mask/"):
+        if array in reason:
+            return "cloud mask left out" if array == "cloud_mask/" else "modality left out"
+    return "read without it" if member.pixels is not None else "modality left out"
+
+
+def _distance(a: Position, b: Position) -> str:
+    """Which of x, y and EPSG differ, in words; empty if none does or one position does not say."""
+    if a is b or b.x is None or b.y is None or a.x is None or a.y is None:
+        return ""
+    differ = [name for name, p, q in (("x", a.x, b.x), ("y", a.y, b.y)) if not _equal(p, q)]
+    if None not in (a.epsg, b.epsg) and a.epsg != b.epsg:
+        differ.append("crs")
+    return " and ".join(differ)
+
+
+def _equal(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> bool:
+    return p is q or (p.shape == q.shape and bool((np.abs(p - q) <= FOOTPRINT_TOLERANCE_M).all()))
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value
+
+
+def _cloud_cover(metadata: Mapping[str, object]) -> tuple[float, ...] | None:
+    found = metadata.get("cloud_cover")
+    return found if isinstance(found, tuple) else None
+
+
+def _iso(times_ns: Times) -> str:
+    return ", ".join(np.datetime_as_string(times_ns.astype("M8[ns]"), unit="s").tolist())

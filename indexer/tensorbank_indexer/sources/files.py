@@ -1,0 +1,350 @@
+"""Where archives lie: a tree of files under one root, read by byte ranges.
+
+The root is a local folder or any URL that fsspec knows. Local files are read with ``pread`` on descriptors
+that stay open; everything else goes through fsspec. A ``SourceFiles`` pickles to its address and options:
+descriptors and clients are made lazily, and anew in a process that inherited them by fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import fsspec
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+
+from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, nearest
+
+__all__ = ["FileStat", "SourceFiles"]
+
+MAX_OPEN_FILES = 128
+N_STAT_THREADS = 16
+RETRY_DELAYS_S = (0.5, 2.0, 8.0)
+"""Waits between attempts after an answer such as 429 or 503 (hubs limit rates)."""
+RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """Size of a file in bytes, and a tag that changes when it is rewritten: the store's ETag or
+    ``mtime-<ns>-<size>``."""
+
+    path: str
+    size_bytes: int
+    etag: str
+
+
+class _Descriptor:
+    """An open file that closes when nobody refers to it any more, so that evicting it never disturbs a
+    reader."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class SourceFiles:
+    """The files under ``root``; paths are relative to it, with forward slashes. May be used by several
+    threads.
+
+    Parameters
+    ----------
+    root
+        Folder or URL (``https://``, ``s3://``, ``memory://``, ...).
+    options
+        Storage options for fsspec, such as ``anon`` or ``endpoint_url``.
+    """
+
+    def __init__(self, root: str, options: Mapping[str, Any] | None = None) -> None:
+        self.root = root
+        self.options = dict(options or {})
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = -1
+        self._fs: Any = None
+        self._base = ""
+        self._lock = Lock()
+        self._descriptors: OrderedDict[str, _Descriptor] = OrderedDict()
+        self._stats: dict[str, FileStat] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.root, self.options))
+
+    def __repr__(self) -> str:
+        return f"SourceFiles({self.root!r})"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether reads are cheap system calls, not requests."""
+        return isinstance(self._filesystem(), LocalFileSystem)
+
+    def beside(self) -> SourceFiles:
+        """The files of the folder that holds the root."""
+        root = self.root.rstrip("/")
+        if "://" not in root:
+            return SourceFiles(str(Path(root).absolute().parent), self.options)
+        return SourceFiles(root.rpartition("/")[0], self.options)
+
+    @property
+    def name(self) -> str:
+        """Last segment of the root."""
+        root = self.root.rstrip("/")
+        return PurePosixPath(root if "://" in root else Path(root).absolute()).name
+
+    def walk(self) -> list[str]:
+        """Paths of all files, sorted.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such root.
+        StorageError
+            The store refused or cannot be reached.
+        """
+        fs = self._filesystem()
+        with self._lock:
+            self._stats.clear()
+            self._descriptors.clear()
+        if isinstance(fs, LocalFileSystem):
+            return sorted(self._walk_local())
+        if _is_http(fs):
+            return sorted(self._walk_pages(fs))
+        return sorted(self._walk_store(fs))
+
+    def stat(self, paths: Iterable[str]) -> list[FileStat]:
+        """Sizes and tags, in the order of ``paths``; those that the listing told cost nothing."""
+        wanted = list(paths)
+        unknown = [path for path in wanted if path not in self._stats]
+        if len(unknown) > 1 and not self.is_local:
+            with ThreadPoolExecutor(N_STAT_THREADS) as pool:
+                found = dict(zip(unknown, pool.map(self._stat, unknown), strict=True))
+        else:
+            found = {path: self._stat(path) for path in unknown}
+        return [found[path] if path in found else self._stats[path] for path in wanted]
+
+    def read(self, path: str, start: int, end: int) -> bytes:
+        """Bytes ``[start, end)`` of a file.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such file.
+        IntegrityError
+            The file ends before ``end``.
+        StorageError
+            The store refused or cannot be reached.
+        """
+        if end <= start:
+            return b""
+        fs = self._filesystem()
+        if isinstance(fs, LocalFileSystem):
+            data = self._calling(path, lambda: _pread(self._descriptor(path), start, end))
+        else:
+            full = self._full(path)
+            data = self._calling(path, lambda: fs.cat_file(full, start=start, end=end))
+        if len(data) < end - start:
+            reason = f"ends at byte {start + len(data)}, but bytes {start} to {end} were asked for"
+            raise IntegrityError(f"{self._full(path)} {reason}.")
+        if len(data) > end - start:
+            reason = (
+                f"{len(data)} bytes came for a range of {end - start}; the server has to support HTTP ranges"
+            )
+            raise StorageError(f"{self._full(path)}: {reason}.")
+        return data
+
+    # ------------------------------------------------------------ one store each
+
+    def _filesystem(self) -> Any:
+        if self._pid != os.getpid():
+            # After a fork: a lock may have been held, a client's threads are gone.
+            self._lock = Lock()
+            self._fs, self._base = self._connect()
+            self._pid = os.getpid()
+        return self._fs
+
+    def _connect(self) -> tuple[Any, str]:
+        protocol = self.root.partition("://")[0].partition("::")[0] if "://" in self.root else "file"
+        known = fsspec.available_protocols()
+        if protocol not in known:
+            raise InvalidInputError(
+                f"No storage is called {protocol!r}, as in {self.root!r}.{nearest(protocol, known)}"
+            )
+        try:
+            fs, base = url_to_fs(self.root, **self.options)
+        except ImportError as error:
+            raise InvalidInputError(
+                f"Reading {self.root!r} needs a package that is not installed: {error}"
+            ) from error
+        except TypeError as error:
+            raise InvalidInputError(
+                f"Storage options for {self.root!r} are not understood: {error}"
+            ) from error
+        return fs, base.rstrip("/") or "/"
+
+    def _full(self, path: str) -> str:
+        self._filesystem()
+        return f"{self._base.rstrip('/')}/{path}" if path else self._base
+
+    def _descriptor(self, path: str) -> _Descriptor:
+        with self._lock:
+            found = self._descriptors.get(path)
+            if found is None:
+                found = self._descriptors[path] = _Descriptor(self._full(path))
+                if len(self._descriptors) > MAX_OPEN_FILES:
+                    self._descriptors.popitem(last=False)
+            else:
+                self._descriptors.move_to_end(path)
+        return found
+
+    def _walk_local(self) -> list[str]:
+        if not Path(self._base).is_dir():
+            raise NotFoundError(f"There is no folder {self._base}.")
+
+        def refuse(error: OSError) -> None:
+            raise StorageError(f"{error.filename} cannot be listed: {error.strerror}.") from error
+
+        paths: list[str] = []
+        seen: set[str] = set()
+        # Caches of hubs consist of symbolic links; a link to a folder above must not send us in circles.
+        for folder, subfolders, names in os.walk(self._base, onerror=refuse, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            relative = os.path.relpath(folder, self._base)
+            prefix = "" if relative == "." else relative.replace(os.sep, "/") + "/"
+            paths += [prefix + name for name in names]
+        return paths
+
+    def _walk_store(self, fs: Any) -> list[str]:
+        fs.invalidate_cache()
+        found: dict[str, dict[str, Any]] = self._calling("", lambda: fs.find(self._base, detail=True))
+        prefix = self._base.rstrip("/") + "/"
+        inside = {name: info for name, info in found.items() if name.startswith(prefix)}
+        if not inside:
+            if not self._calling("", lambda: fs.exists(self._base)):
+                raise NotFoundError(f"There is nothing at {self.root}.")
+            if found:
+                raise NotFoundError(f"{self.root} is a file; the folder of a dataset is needed.")
+        for name, info in inside.items():
+            path = name[len(prefix) :]
+            self._stats[path] = _file_stat(path, info)
+        return list(self._stats)
+
+    def _walk_pages(self, fs: Any) -> list[str]:
+        """Follow the links of index pages. A link without an extension or with a closing slash is a
+        folder."""
+        paths: list[str] = []
+        folders = [""]
+        seen: set[str] = set()
+        base = self._base.rstrip("/") + "/"
+        while folders:
+            folder = folders.pop()
+            links = self._calling(folder, lambda folder=folder: fs.ls(base + folder, detail=False))  # type: ignore[misc]
+            for link in links:
+                path = unquote(link.partition("?")[0].partition("#")[0])
+                if (
+                    "?" in link
+                    or not path.startswith(base)
+                    or ".." in path
+                    or path in seen
+                    or path == base + folder
+                ):
+                    continue
+                seen.add(path)
+                relative = path[len(base) :]
+                if relative.endswith("/"):
+                    folders.append(relative)
+                elif "." not in PurePosixPath(relative).name:
+                    folders.append(relative + "/")
+                else:
+                    paths.append(relative)
+        return paths
+
+    def _stat(self, path: str) -> FileStat:
+        fs = self._filesystem()
+        full = self._full(path)
+        if isinstance(fs, LocalFileSystem):
+            found = self._calling(path, Path(full).stat)
+            return FileStat(path, found.st_size, f"mtime-{found.st_mtime_ns}-{found.st_size}")
+        return _file_stat(path, self._calling(path, lambda: fs.info(full)))
+
+    def _calling(self, path: str, function: Callable[[], T]) -> T:
+        """Call the store; its many errors become two of ours. Answers that ask for patience are waited
+        for."""
+        for delay_s in (*RETRY_DELAYS_S, None):
+            try:
+                return function()
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise NotFoundError(f"There is no {self._full(path)}.") from error
+            except _store_errors() as error:
+                if delay_s is None or getattr(error, "status", None) not in RETRIED_STATUSES:
+                    raise StorageError(
+                        f"{self._full(path)} cannot be read: {type(error).__name__}: {error}"
+                    ) from error
+            time.sleep(delay_s)
+        raise AssertionError("unreachable")
+
+
+def _is_http(fs: Any) -> bool:
+    protocol = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
+    return "http" in protocol or "https" in protocol
+
+
+def _pread(descriptor: _Descriptor, start: int, end: int) -> bytes:
+    data = os.pread(descriptor.number, end - start, start)
+    if len(data) in (0, end - start):
+        return data
+    parts = [data]
+    position = start + len(data)
+    while position < end and (more := os.pread(descriptor.number, end - position, position)):
+        parts.append(more)
+        position += len(more)
+    return b"".join(parts)
+
+
+def _file_stat(path: str, info: Mapping[str, Any]) -> FileStat:
+    size = info.get("size")
+    if size is None:
+        raise StorageError(f"The server does not tell the size of {path}; it has to send Content-Length.")
+    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    if not tag:
+        changed = (
+            info.get("LastModified")
+            or info.get("Last-Modified")
+            or info.get("mtime")
+            or info.get("created")
+            or ""
+        )
+        tag = f"mtime-{changed}-{size}"
+    return FileStat(path, int(size), str(tag).strip('"'))
+
+
+def _store_errors() -> tuple[type[BaseException], ...]:
+    """What the clients that are loaded in this process raise when the network or the store fails."""
+    names = (
+        ("aiohttp", "ClientError"),
+        ("botocore.exceptions", "BotoCoreError"),
+        ("botocore.exceptions", "ClientError"),
+    )
+    loaded = [getattr(sys.modules[module], name) for module, name in names if module in sys.modules]
+    return (OSError, asyncio.TimeoutError, *loaded)

@@ -1,0 +1,153 @@
+"""Archives in the tree ``{split}/{modality}/{file}``: files of the same name hold the modalities of the same
+samples."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tensorbank.errors import FormatError
+from tensorbank_indexer.source import Archive, Finding, SourceFile
+from tensorbank_indexer.sources.files import SourceFiles
+
+__all__ = ["Folders", "sort_files"]
+
+FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
+KNOWN_SUFFIXES = frozenset(
+    {
+        ".md",
+        ".txt",
+        ".json",
+        ".yaml",
+        ".yml",
+        ".py",
+        ".parquet",
+        ".csv",
+        ".ipynb",
+        ".bib",
+        ".cff",
+        ".png",
+        ".jpg",
+        ".svg",
+    }
+)
+KNOWN_NAMES = frozenset({".gitattributes", ".gitignore", "LICENSE", "LICENCE", "README"})
+KNOWN_FOLDERS = frozenset({"assets", "splits"})
+MAX_NAMED_STRAYS = 5
+"""Stray files of one folder that get a finding each; more than that share one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Paths of a dataset, sorted by what they are.
+
+    ``files`` maps (split, file name) to {modality: path}. ``is_split`` tells that the root is the folder of
+    one split.
+    """
+
+    files: Mapping[tuple[str, str], Mapping[str, str]]
+    strays: tuple[str, ...]
+    is_split: bool
+
+    def archives(
+        self, files: SourceFiles, subset_of: Mapping[str, str]
+    ) -> tuple[list[Archive], list[Finding]]:
+        """Archives by split, subset and file name, with sizes and tags; and stray or missing files.
+
+        ``subset_of`` maps file names to subsets.
+        """
+        paths = [path for modalities in self.files.values() for path in modalities.values()]
+        stats = dict(zip(paths, files.stat(paths), strict=True))
+        wanted: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for (split, name), modalities in self.files.items():
+            wanted[split, subset_of[name]] |= modalities.keys()
+        archives: list[Archive] = []
+        findings = _stray_findings(self.strays)
+        for split, name in sorted(self.files, key=lambda key: (key[0], subset_of[key[1]], key[1])):
+            modalities = self.files[split, name]
+            found = tuple(
+                SourceFile(m, path, stats[path].size_bytes, stats[path].etag)
+                for m, path in sorted(modalities.items())
+            )
+            archive = Archive(f"{split}/{name.partition('.')[0]}", split, subset_of[name], found)
+            archives.append(archive)
+            for modality in sorted(wanted[split, archive.subset] - modalities.keys()):
+                reason = f"There is no {modality}/{name}, although {modality} has other archives of {split}."
+                findings.append(
+                    Finding(
+                        "missing-member",
+                        archive.name,
+                        reason,
+                        "samples are read without it",
+                        modality=modality,
+                    )
+                )
+        return archives, findings
+
+
+def sort_files(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -> Folders:
+    """Find the archives among the files of a root, which is a dataset or one split of it.
+
+    Raises
+    ------
+    FormatError
+        No file lies where an archive should.
+    """
+    paths = list(paths)
+    deep: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    flat: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for path in paths:
+        *folders, name = path.split("/")
+        if not pattern.fullmatch(name) or not all(map(FOLDER.fullmatch, folders)):
+            continue
+        if len(folders) == 2:
+            deep[folders[0], name][folders[1]] = path
+        elif len(folders) == 1:
+            flat[root_name, name][folders[0]] = path
+    is_split = not deep and bool(flat)
+    files = flat if is_split else deep
+    if not files:
+        raise FormatError(
+            f"No archive was found among {len(paths)} files: "
+            f"expected are paths like {{split}}/{{modality}}/{_readable(pattern)}."
+            + (f" There is {', '.join(paths[:3])}." if paths else "")
+        )
+    taken = {path for modalities in files.values() for path in modalities.values()}
+    strays = tuple(path for path in paths if path not in taken and not _is_known(path))
+    return Folders(dict(files), strays, is_split)
+
+
+def _readable(pattern: re.Pattern[str]) -> str:
+    return pattern.pattern.replace("\\", "")
+
+
+def _is_known(path: str) -> bool:
+    """Documents and tables that belong to a published dataset."""
+    *folders, name = path.split("/")
+    if folders:
+        return folders[0] in KNOWN_FOLDERS and not name.startswith(".")
+    return name in KNOWN_NAMES or (
+        not name.startswith(".") and PurePosixPath(name).suffix.lower() in KNOWN_SUFFIXES
+    )
+
+
+def _stray_findings(paths: Iterable[str]) -> list[Finding]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        folder, _, _ = path.rpartition("/")
+        hidden = next((part for part in folder.split("/") if part.startswith(".")), None)
+        groups[folder.partition(hidden)[0] + hidden if hidden else folder].append(path)
+    findings: list[Finding] = []
+    for folder, strays in sorted(groups.items()):
+        if len(strays) <= MAX_NAMED_STRAYS:
+            findings += [
+                Finding("stray-file", "", f"{path} is no archive of this dataset.", "ignored", member=path)
+                for path in strays
+            ]
+        else:
+            reason = f"{folder}/ has {len(strays)} files that are no archives, such as {strays[0]}."
+            findings.append(Finding("stray-file", "", reason, "ignored", member=folder + "/"))
+    return findings

@@ -1,0 +1,250 @@
+"""Sources whose archives are same-named tars, one a modality, of zarr groups in zips: TerraMesh, SSL4EO-S12
+as WebDataset."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from tensorbank.errors import FormatError, IntegrityError
+from tensorbank_indexer.source import Archive, Finding, MemberAddress, SampleRef, Scan, SourceFile
+from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
+from tensorbank_indexer.sources.files import SourceFiles
+from tensorbank_indexer.sources.folders import Folders, sort_files
+from tensorbank_indexer.sources.members import Position, read_member, read_position
+from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
+from tensorbank_indexer.sources.tar import TarIndex, index_tar
+from tensorbank_indexer.sources.zarrs import ZarrGroup
+from tensorbank_indexer.sources.zip import ZipArchive
+
+__all__ = ["MemberTars", "TAR_NAME"]
+
+TAR_NAME = re.compile(r"(?P<subset>[a-z0-9]+)_shard_\d+\.tar")
+REMOTE_READAHEAD_BYTES = 4096
+N_THREADS = 16
+"""Requests at a time to a remote store."""
+N_SAMPLES_AHEAD = 4
+"""Samples of a remote store whose bytes are fetched while one is decoded: 4 x 2 MB for TerraMesh, 4 x 20 MB
+for SSL4EO-S12."""
+TIMED = ("S2L2A", "S2L1C", "S2RGB", "NDVI", "S1RTC", "S1GRD", "LULC", "DEM")
+"""Modalities by how well they tell date and place of a sample."""
+
+
+@dataclass
+class MemberTars:
+    """Lists, scans and reads tars of one root. The adapters say what an id means.
+
+    A stem that occurs twice in an archive is reported and its first member taken. Archives are scanned
+    independently of each other: the same stem in two archives of a split is for the caller to find, as
+    ``SampleRef.stem``.
+    """
+
+    files: SourceFiles
+    is_split: bool | None = None
+    _tables: dict[str, MetadataTable] = field(default_factory=dict, repr=False)
+
+    def folders(self) -> Folders:
+        """List the root and sort its files."""
+        folders = sort_files(self.files.walk(), self.files.name, TAR_NAME)
+        self.is_split = folders.is_split
+        return folders
+
+    def archives(self) -> tuple[list[Archive], list[Finding]]:
+        """Archives by split, subset and name; and stray or missing files."""
+        folders = self.folders()
+        subsets = {name: name.partition("_shard_")[0] for _, name in folders.files}
+        return folders.archives(self.files, subsets)
+
+    def scan(self, archive: Archive) -> Scan:
+        """Read the tars' headers, join members by stem, and look up or look for id, place and time."""
+        findings: list[Finding] = []
+        indexes = self._mapped(self._index, archive.files)
+        members: dict[str, dict[str, MemberAddress]] = {}
+        for file, index in zip(archive.files, indexes, strict=True):
+            members[file.modality] = _members(archive, file, index, findings)
+        stems = _union(members.values())
+        for modality, addresses in sorted(members.items()):
+            for stem in stems:
+                if stem not in addresses:
+                    reason = f"{modality} has no member {stem}."
+                    findings.append(
+                        Finding(
+                            "missing-member",
+                            archive.name,
+                            reason,
+                            "read without it",
+                            member=stem,
+                            modality=modality,
+                        )
+                    )
+        joined = {
+            stem: {m: addresses[stem] for m, addresses in members.items() if stem in addresses}
+            for stem in stems
+        }
+        rows = self._rows(archive, joined, findings)
+        refs = tuple(
+            SampleRef(
+                archive.name,
+                archive.split,
+                archive.subset,
+                stem,
+                row.sample_id,
+                row.lon,
+                row.lat,
+                row.time_ns,
+                joined[stem],
+                i,
+                row.metadata,
+            )
+            for i, (stem, row) in enumerate((stem, rows[stem]) for stem in stems)
+        )
+        return Scan(archive, refs, tuple(findings))
+
+    def assemble(self, refs: Sequence[SampleRef]) -> Iterator[Assembly]:
+        """Read and decode members, one ``Assembly`` a reference, in order."""
+        if self.files.is_local:
+            for ref in refs:
+                yield self._assembly(
+                    ref, {m: partial(self._fetch, address) for m, address in ref.members.items()}
+                )
+            return
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            waiting: deque[tuple[SampleRef, dict[str, Future[bytes]]]] = deque()
+            for ref in refs:
+                waiting.append(
+                    (ref, {m: pool.submit(self._fetch, address) for m, address in ref.members.items()})
+                )
+                if len(waiting) > N_SAMPLES_AHEAD:
+                    yield self._assembled(*waiting.popleft())
+            while waiting:
+                yield self._assembled(*waiting.popleft())
+
+    def _assembled(self, ref: SampleRef, fetched: Mapping[str, Future[bytes]]) -> Assembly:
+        return self._assembly(ref, {modality: future.result for modality, future in fetched.items()})
+
+    def _assembly(self, ref: SampleRef, fetch: Mapping[str, Any]) -> Assembly:
+        assembly = Assembly(ref)
+        ranks = {modality: rank for rank, modality in enumerate(CLOUD_MASK_ORDER)}
+        for modality in sorted(ref.members, key=lambda m: (ranks.get(m, len(ranks)), m)):
+            try:
+                wanted = modality in ranks and assembly.needs_cloud_mask
+                assembly.add(modality, read_member(fetch[modality](), want_cloud_mask=wanted))
+            except (FormatError, IntegrityError) as error:
+                assembly.find("corrupt-member", modality, str(error), "modality left out")
+        return assembly
+
+    def _fetch(self, address: MemberAddress) -> bytes:
+        return self.files.read(address.path, address.offset, address.offset + address.length_bytes)
+
+    def _index(self, file: SourceFile) -> TarIndex:
+        readahead = {} if self.files.is_local else {"readahead_bytes": REMOTE_READAHEAD_BYTES}
+        return index_tar(partial(self.files.read, file.path), file.size_bytes, **readahead)
+
+    def _rows(
+        self, archive: Archive, joined: Mapping[str, Mapping[str, MemberAddress]], findings: list[Finding]
+    ) -> dict[str, MemberRow]:
+        if self.is_split is None:
+            self.folders()
+        table = self._tables.setdefault(
+            archive.split, MetadataTable(self.files, archive.split, bool(self.is_split))
+        )
+        rows: dict[str, MemberRow] = {}
+        try:
+            rows = table.rows(PurePosixPath(archive.files[0].path).name, joined)
+        except IntegrityError as error:
+            findings.append(
+                Finding(
+                    "corrupt-metadata",
+                    archive.name,
+                    str(error),
+                    "ids, places and times are taken from the members",
+                )
+            )
+        unknown = [stem for stem in joined if stem not in rows]
+        found = self._mapped(lambda stem: self.look(stem, joined[stem]), unknown)
+        return rows | dict(zip(unknown, found, strict=True))
+
+    def _mapped(self, function: Any, items: Sequence[Any]) -> list[Any]:
+        if self.files.is_local or len(items) < 2:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            return list(pool.map(function, items))
+
+    def look(self, stem: str, members: Mapping[str, MemberAddress]) -> MemberRow:
+        """Id, place and first date of a sample, from the small arrays of its first readable member."""
+        ranks = {modality: rank for rank, modality in enumerate(TIMED)}
+        best = MemberRow(stem, math.nan, math.nan, 0, {})
+        for modality in sorted(members, key=lambda m: (ranks.get(m, len(ranks)), m)):
+            address = members[modality]
+            try:
+                group = self.group(address)
+                position = read_position(group, [])
+            except (FormatError, IntegrityError):
+                continue
+            row = _row(stem, position)
+            if row.time_ns and not math.isnan(row.lon):
+                return row
+            if best.sample_id == stem:
+                best = row
+        return best
+
+    def group(self, address: MemberAddress) -> ZarrGroup:
+        """The zarr group of a member behind range reads."""
+
+        def read(start: int, end: int) -> bytes:
+            return self.files.read(address.path, address.offset + start, address.offset + end)
+
+        if self.files.is_local:
+            return ZarrGroup(ZipArchive(read, address.length_bytes))
+        # Some ten requests for small arrays take longer than one for all of a member.
+        return ZarrGroup(ZipArchive.of(read(0, address.length_bytes)))
+
+
+def _row(stem: str, position: Position) -> MemberRow:
+    times = [] if position.times_ns is None else [int(t) for t in position.times_ns if t > 0]
+    lon, lat = (math.nan if value is None else value for value in (position.lon, position.lat))
+    return MemberRow(position.sample_id or stem, lon, lat, min(times) if times else 0, {})
+
+
+def _members(
+    archive: Archive, file: SourceFile, index: TarIndex, findings: list[Finding]
+) -> dict[str, MemberAddress]:
+    """Addresses by stem; what is wrong with the tar goes to ``findings``."""
+
+    def find(kind: str, reason: str, action: str, member: str = "") -> None:
+        findings.append(
+            Finding(
+                kind, archive.name, f"{file.path}: {reason}", action, member=member, modality=file.modality
+            )
+        )
+
+    if index.truncated:
+        find("truncated-archive", index.truncated, f"the {len(index.members)} complete members are read")
+    for reason in index.damaged:
+        find("corrupt-archive", reason, "reading goes on at the next sound header")
+    for reason in index.refused:
+        find("unsupported-member", reason, "left out")
+    addresses: dict[str, MemberAddress] = {}
+    for name, offset, size_bytes in index.members:
+        stem = PurePosixPath(name).name.removesuffix(MEMBER_SUFFIX)
+        if not name.endswith(MEMBER_SUFFIX):
+            find("stray-file", f"{name} is not a {MEMBER_SUFFIX} member.", "ignored", name)
+        elif stem in addresses:
+            find("duplicate-member", f"{stem} occurs again at byte {offset}.", "the first is taken", stem)
+        else:
+            addresses[stem] = MemberAddress(file.path, offset, size_bytes, file.etag)
+    return addresses
+
+
+def _union(members: Any) -> list[str]:
+    """All stems, in the order of the modality that has most of them."""
+    return list(
+        dict.fromkeys(stem for addresses in sorted(members, key=len, reverse=True) for stem in addresses)
+    )

@@ -1,0 +1,43 @@
+"""SSL4EO-S12 v1.1 as WebDataset: ``{split}/{modality}/ssl4eos12_shard_{N}.tar``, one member with four dates a
+location.
+
+Hosted at Hugging Face as ``embed2scale/SSL4EO-S12-v1.1`` since February 2026. Values have no offset of 1000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
+from tensorbank_indexer.sources.files import SourceFiles
+from tensorbank_indexer.sources.member_tars import MemberTars
+
+__all__ = ["Ssl4eoWdsSource"]
+
+
+class Ssl4eoWdsSource:
+    """A copy of the dataset, whole or in part. Implements ``Source``.
+
+    ``location_id`` is the sample's id. DEM has one date, the other modalities have four. Duplicates of a stem
+    in several archives are for the caller to find: ``scan`` knows one archive only.
+    """
+
+    format = "ssl4eo-s12-wds"
+    placement = "anywhere"
+
+    def __init__(self, files: SourceFiles) -> None:
+        self.root = files.root
+        self._tars = MemberTars(files)
+
+    def archives(self) -> tuple[list[Archive], list[Finding]]:
+        """See ``Source.archives``."""
+        return self._tars.archives()
+
+    def scan(self, archive: Archive) -> Scan:
+        """See ``Source.scan``."""
+        return self._tars.scan(archive)
+
+    def read(self, refs: Sequence[SampleRef]) -> Iterator[RawSample]:
+        """See ``Source.read``."""
+        for assembly in self._tars.assemble(refs):
+            yield assembly.finish(location_id=assembly.agreed_id())

@@ -1,0 +1,265 @@
+"""Entries of a zip archive in memory or behind range reads.
+
+Sizes come from the central directory, the start of the data from the local header (their extra fields differ
+in streamed zip64); of entries with the same name the last counts, as zarr's ``ZipStore`` appends on
+overwrite. Nothing but the directory is read until an entry is asked for.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, KeysView
+from typing import NamedTuple
+
+from tensorbank.errors import FormatError, IntegrityError
+
+__all__ = ["ZipArchive", "ZipEntry"]
+
+END = struct.Struct("<4s4H2IH")
+END64 = struct.Struct("<4sQ2H2I4Q")
+LOCATOR64 = struct.Struct("<4sIQI")
+CENTRAL = struct.Struct("<4s6H3I5H2I")
+CENTRAL_NAMES = struct.Struct("<2H16x3H")
+"""Of a central record, from byte 8: flags, method, and the lengths of name, extra field and comment."""
+LOCAL_NAMES = struct.Struct("<2H")
+LOCAL_BYTES = 30
+STORED, DEFLATED = 0, 8
+ENCRYPTED, UTF8 = 0x1, 0x800
+MAX_COMMENT_BYTES = 0xFFFF
+FIRST_TAIL_BYTES = 64 << 10
+"""First read of an archive behind range reads: holds the directory of some thousand entries."""
+EXTRA_SLACK_BYTES = 64
+"""Read beyond an entry's name for the extra field of its local header, whose length is not known yet."""
+
+Bytes = bytes | memoryview
+ReadRange = Callable[[int, int], Bytes]
+
+
+class ZipEntry(NamedTuple):
+    """What the central directory says of an entry."""
+
+    name: str
+    flags: int
+    method: int
+    crc32: int
+    stored_bytes: int
+    size_bytes: int
+    header_offset: int
+    name_bytes: int
+
+
+class ZipArchive:
+    """A zip archive. ``has_deflated`` tells whether any entry is compressed.
+
+    Parameters
+    ----------
+    read
+        Returns bytes ``[start, end)`` of the archive; slices of a buffer or requests.
+    size_bytes
+        Size of the archive.
+
+    Raises
+    ------
+    FormatError
+        There is no end record (kind ``truncated-archive``), or the directory is damaged (``corrupt-member``).
+    """
+
+    def __init__(self, read: ReadRange, size_bytes: int, *, in_memory: bool = False) -> None:
+        self._read = read
+        self._in_memory = in_memory
+        self.size_bytes = size_bytes
+        tail_start = max(0, size_bytes - (FIRST_TAIL_BYTES if not in_memory else size_bytes))
+        tail = memoryview(read(tail_start, size_bytes))
+        directory, n_entries, self._shift = self._find_directory(tail, tail_start)
+        self._directory = bytes(directory)
+        self._records, self.has_deflated = _central(self._directory, n_entries)
+
+    @property
+    def names(self) -> KeysView[str]:
+        """Names of all entries, each once."""
+        return self._records.keys()
+
+    def entry(self, name: str) -> ZipEntry:
+        """What the directory says of the last entry of this name.
+
+        Raises
+        ------
+        KeyError
+            There is no such entry.
+        FormatError
+            It lacks its zip64 sizes.
+        """
+        return _entry(name, self._directory, self._records[name], self._shift)
+
+    @classmethod
+    def of(cls, data: Bytes) -> ZipArchive:
+        """The archive that lies in a buffer; entries are slices of it."""
+        view = memoryview(data)
+        return cls(lambda start, end: view[start:end], len(view), in_memory=True)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._records
+
+    def read(self, name: str, *, verify: bool = True) -> memoryview:
+        """Content of an entry, inflated if need be; with ``verify`` its CRC-32 is checked.
+
+        Raises
+        ------
+        KeyError
+            There is no such entry.
+        FormatError
+            It is encrypted, compressed in another way, or its header is damaged.
+        IntegrityError
+            The CRC-32 or the size is wrong.
+        """
+        entry = self.entry(name)
+        if entry.flags & ENCRYPTED:
+            raise FormatError(f"{name} is encrypted; only plain entries are read.", kind="encrypted-entry")
+        if entry.method not in (STORED, DEFLATED):
+            raise FormatError(
+                f"{name} is compressed with method {entry.method}; stored and deflated entries are read.",
+                kind="zip-method",
+            )
+        data = self._stored(entry)
+        if entry.method == DEFLATED:
+            data = _inflate(entry, data)
+        if len(data) != entry.size_bytes:
+            raise IntegrityError(f"{name} has {len(data)} bytes instead of {entry.size_bytes}.")
+        if verify and zlib.crc32(data) != entry.crc32:
+            raise IntegrityError(f"The CRC-32 of {name} does not match.")
+        return data
+
+    def _stored(self, entry: ZipEntry) -> memoryview:
+        """The bytes of an entry as they lie in the archive, in one read if the local extra field is short."""
+        start = entry.header_offset
+        slack = 0 if self._in_memory else EXTRA_SLACK_BYTES
+        end = min(self.size_bytes, start + LOCAL_BYTES + entry.name_bytes + slack + entry.stored_bytes)
+        data = memoryview(self._read(start, end))
+        if len(data) < LOCAL_BYTES or bytes(data[:4]) != b"PK\x03\x04":
+            raise FormatError(f"The local header of {entry.name} is damaged.", kind="corrupt-member")
+        n_name, n_extra = LOCAL_NAMES.unpack_from(data, 26)
+        first = LOCAL_BYTES + n_name + n_extra
+        last = first + entry.stored_bytes
+        if start + last > self.size_bytes:
+            raise FormatError(
+                f"{entry.name} reaches beyond the end of the archive.", kind="truncated-archive"
+            )
+        if last > len(data):
+            return memoryview(self._read(start + first, start + last))
+        return data[first:last]
+
+    def _find_directory(self, tail: memoryview, tail_start: int) -> tuple[memoryview, int, int]:
+        """The central directory, its number of entries, and how far all offsets are shifted by bytes before
+        the archive."""
+        at = _find_end(tail)
+        if at < 0:
+            if tail_start > 0 and len(tail) < MAX_COMMENT_BYTES + END.size:
+                wider = max(0, self.size_bytes - MAX_COMMENT_BYTES - END.size)
+                return self._find_directory(memoryview(self._read(wider, self.size_bytes)), wider)
+            raise FormatError(
+                "The zip archive has no end record: it is cut off or not a zip archive.",
+                kind="truncated-archive",
+            )
+        _, _, _, _, n_entries, length, offset, _ = END.unpack_from(tail, at)
+        end = tail_start + at
+        if (
+            at >= LOCATOR64.size
+            and bytes(tail[at - LOCATOR64.size : at - LOCATOR64.size + 4]) == b"PK\x06\x07"
+        ):
+            _, _, end64, _ = LOCATOR64.unpack_from(tail, at - LOCATOR64.size)
+            # It lies right before its locator; the stated offset is wrong if bytes precede the archive.
+            if at - LOCATOR64.size - END64.size >= 0:
+                record = tail[at - LOCATOR64.size - END64.size :]
+                end64 = end - LOCATOR64.size - END64.size
+            else:
+                record = memoryview(self._read(end64, min(end64 + END64.size, self.size_bytes)))
+            if len(record) < END64.size or bytes(record[:4]) != b"PK\x06\x06":
+                raise FormatError("The zip64 end record is damaged.", kind="corrupt-member")
+            _, _, _, _, _, _, _, n_entries, length, offset = END64.unpack_from(record)
+            end = end64
+        start = end - length
+        if start < 0:
+            raise FormatError("The central directory is larger than the archive.", kind="corrupt-member")
+        if start >= tail_start:
+            directory = tail[start - tail_start : end - tail_start]
+        else:
+            directory = memoryview(self._read(start, end))
+        return directory, n_entries, start - offset
+
+
+def _find_end(tail: memoryview) -> int:
+    """Position of the end record, or -1: usually right at the end, before it only if there is a comment."""
+    at = len(tail) - END.size
+    if at >= 0 and bytes(tail[at : at + 4]) == b"PK\x05\x06" and bytes(tail[-2:]) == b"\0\0":
+        return at
+    data = bytes(tail[-(MAX_COMMENT_BYTES + END.size) :])
+    skipped = len(tail) - len(data)
+    at = data.rfind(b"PK\x05\x06")
+    while at >= 0:
+        if at + END.size <= len(data) and at + END.size + int.from_bytes(
+            data[at + 20 : at + 22], "little"
+        ) <= len(data):
+            return skipped + at
+        at = data.rfind(b"PK\x05\x06", 0, at + 3)
+    return -1
+
+
+def _central(data: bytes, n_entries: int) -> tuple[dict[str, int], bool]:
+    """Where in the central directory each name has its last record, and whether any entry is deflated.
+
+    Records are taken apart only when asked for: of some 35 entries of a member, a reader wants 12.
+    """
+    records: dict[str, int] = {}
+    has_deflated = False
+    at = 0
+    unpack, header_bytes = CENTRAL_NAMES.unpack_from, CENTRAL.size
+    last = len(data) - header_bytes
+    for _ in range(n_entries):
+        if at > last or data[at : at + 4] != b"PK\x01\x02":
+            raise FormatError("The central directory is damaged.", kind="corrupt-member")
+        flags, method, n_name, n_extra, n_comment = unpack(data, at + 8)
+        name_end = at + header_bytes + n_name
+        name = data[at + header_bytes : name_end]
+        if name.isascii():
+            records[name.decode("ascii")] = at
+        else:
+            records[name.decode("utf-8" if flags & UTF8 else "cp437", "replace")] = at
+        has_deflated |= method == DEFLATED
+        at = name_end + n_extra + n_comment
+    return records, has_deflated
+
+
+def _entry(name: str, data: bytes, at: int, shift: int) -> ZipEntry:
+    (_, _, _, flags, method, _, _, crc32, stored, size, n_name, n_extra, _, _, _, _, offset) = (
+        CENTRAL.unpack_from(data, at)
+    )
+    if stored == 0xFFFFFFFF or size == 0xFFFFFFFF or offset == 0xFFFFFFFF:
+        name_end = at + CENTRAL.size + n_name
+        size, stored, offset = _zip64(data[name_end : name_end + n_extra], size, stored, offset)
+    return ZipEntry(name, flags, method, crc32, stored, size, offset + shift, n_name)
+
+
+def _zip64(extra: bytes, *fields: int) -> list[int]:
+    """Replace the fields that do not fit 32 bits, in this order: size, stored size, offset of the local
+    header."""
+    at = 0
+    while at + 4 <= len(extra):
+        number, length = LOCAL_NAMES.unpack_from(extra, at)
+        if number == 1:
+            values = iter(struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4))
+            wide = [next(values, None) if field == 0xFFFFFFFF else field for field in fields]
+            if all(field is not None for field in wide):
+                return [field for field in wide if field is not None]
+            break
+        at += 4 + length
+    raise FormatError("A zip64 entry lacks its sizes.", kind="corrupt-member")
+
+
+def _inflate(entry: ZipEntry, data: memoryview) -> memoryview:
+    """At most one byte more than promised: a bomb does not go off."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        return memoryview(inflater.decompress(data, entry.size_bytes + 1))
+    except zlib.error as error:
+        raise IntegrityError(f"{entry.name} cannot be inflated: {error}.") from error

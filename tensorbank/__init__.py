@@ -1,0 +1,88 @@
+"""TensorBank: a tensor lakehouse for Earth-observation foundation models.
+
+    import tensorbank as tb
+
+    bank = tb.open("s3://eo-bank")
+    query = bank.sql("SELECT S2L2A, S1RTC FROM terramesh WHERE cloud_cover < 0.1")
+    for batch in query.dataloader(batch_size=64):
+        ...
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensorbank.address import StorageOptions
+    from tensorbank.bank import Bank, Snapshot, Table, create, open  # noqa: A004 - tb.open is the front door
+    from tensorbank.errors import (
+        ConflictError,
+        FormatError,
+        IntegrityError,
+        InvalidInputError,
+        NotFoundError,
+        StorageError,
+        TensorBankError,
+    )
+    from tensorbank.plan import Plan
+    from tensorbank.query import Query
+    from tensorbank.ranges import ByteRange
+    from tensorbank.schema import Band, Modality, TableSchema
+    from tensorbank.stats import BandStats
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Band",
+    "BandStats",
+    "Bank",
+    "ByteRange",
+    "ConflictError",
+    "FormatError",
+    "IntegrityError",
+    "InvalidInputError",
+    "Modality",
+    "NotFoundError",
+    "Plan",
+    "Query",
+    "Snapshot",
+    "StorageError",
+    "StorageOptions",
+    "Table",
+    "TableSchema",
+    "TensorBankError",
+    "create",
+    "open",
+]
+
+_HOMES = {
+    "address": ("StorageOptions",),
+    "bank": ("Bank", "Snapshot", "Table", "create", "open"),
+    "errors": (
+        "ConflictError",
+        "FormatError",
+        "IntegrityError",
+        "InvalidInputError",
+        "NotFoundError",
+        "StorageError",
+        "TensorBankError",
+    ),
+    "plan": ("Plan",),
+    "query": ("Query",),
+    "ranges": ("ByteRange",),
+    "schema": ("Band", "Modality", "TableSchema"),
+    "stats": ("BandStats",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, so that a program which needs one value does not pay for DuckDB."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'tensorbank' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tensorbank.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

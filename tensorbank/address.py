@@ -1,0 +1,59 @@
+"""Addresses of banks: a URL and how to reach it. Values only; nothing is opened here."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tensorbank.errors import InvalidInputError
+
+__all__ = ["SCHEMES", "StorageOptions", "normalize_url"]
+
+SCHEMES: tuple[str, ...] = ("file", "s3", "gs", "az", "http", "https")
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """How to reach a store. What is None is left to the environment and the platform's credential chain.
+
+    Parameters
+    ----------
+    endpoint
+        URL of an S3-compatible server, such as ``http://127.0.0.1:8333``.
+    anonymous
+        Send unsigned requests.
+    """
+
+    endpoint: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    region: str | None = None
+    anonymous: bool = False
+
+    @property
+    def allow_http(self) -> bool:
+        return (self.endpoint or "").startswith("http://")
+
+
+def normalize_url(url: str | os.PathLike[str]) -> str:
+    """A URL without trailing slash; a plain path becomes ``file://``.
+
+    Raises
+    ------
+    InvalidInputError
+        The scheme is none of :data:`SCHEMES`.
+    """
+    text = os.fspath(url)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
+    if scheme is None or (len(scheme[1]) == 1 and os.name == "nt"):
+        return Path(text).expanduser().resolve().as_uri()
+    if scheme[1].lower() not in SCHEMES or not text[scheme.end() :].startswith("//"):
+        raise InvalidInputError(
+            f"{text!r} is not a bank URL: give a folder, or a URL that starts with "
+            + ", ".join(f"{s}://" for s in SCHEMES),
+            kind="bad-url",
+        )
+    return text.rstrip("/")

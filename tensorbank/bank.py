@@ -1,0 +1,186 @@
+"""Banks, tables and snapshots: what a user opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tensorbank.address import StorageOptions, normalize_url
+from tensorbank.catalog import Catalog, SnapshotInfo
+from tensorbank.layout import LEVELS, part_key
+from tensorbank.mirror import IndexMirror, default_cache_folder
+from tensorbank.planner import Planner
+from tensorbank.query import Query
+from tensorbank.schema import TableSchema
+from tensorbank.store import Store
+
+__all__ = ["Bank", "Snapshot", "Table", "create", "open"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One immutable version of a table, in numbers.
+
+    ``tensor_bytes`` is the decoded size of all samples' present modalities, ``stored_bytes`` that of their blocks,
+    ``index_bytes`` that of the index files of all levels.
+    """
+
+    table: str
+    version: int
+    n_samples: int
+    n_parts: int
+    n_shards: int
+    tensor_bytes: int
+    stored_bytes: int
+    index_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A versioned set of samples with one schema. ``version`` is None for the newest."""
+
+    bank: Bank
+    name: str
+    version: int | None = None
+
+    @property
+    def schema(self) -> TableSchema:
+        """Modalities; NotFoundError with the nearest names if there is no such table."""
+        return self.bank.catalog.schema(self.name, self.version)
+
+    def at(self, version: int) -> Table:
+        """The same table at another version."""
+        return Table(self.bank, self.name, version)
+
+    def history(self) -> list[SnapshotInfo]:
+        """Versions, newest first."""
+        return self.bank.catalog.history(self.name)
+
+    def snapshot(self) -> Snapshot:
+        """What the table holds at its version."""
+        levels = {level: self.bank.catalog.files(self.name, level, self.version) for level in LEVELS}
+        schema = self.schema
+        version = levels["samples"].version
+        sums = ", ".join(
+            f'coalesce(sum("{m.name}".n_samples), 0)::BIGINT AS n{i}, coalesce(sum("{m.name}".length), 0)::BIGINT AS b{i}'
+            for i, m in enumerate(schema)
+        )
+        bank = self.bank.at({self.name: version})
+        row = bank.sql(
+            f"SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM {self.name}.shards"
+        ).arrow().to_pylist()[0]
+        return Snapshot(
+            table=self.name,
+            version=version,
+            n_samples=levels["samples"].n_rows,
+            n_parts=int(row["n_parts"]),
+            n_shards=int(row["n_shards"]),
+            tensor_bytes=sum(int(row[f"n{i}"]) * m.sample_bytes for i, m in enumerate(schema)),
+            stored_bytes=sum(int(row[f"b{i}"]) for i, _ in enumerate(schema)),
+            index_bytes=sum(files.n_bytes for files in levels.values()),
+        )
+
+    def parts(self) -> dict[str, str]:
+        """URLs of the parts' Zarr groups, by part."""
+        bank = self.bank.at({self.name: self.version}) if self.version is not None else self.bank
+        names = bank.sql(f"SELECT DISTINCT part FROM {self.name} ORDER BY part").arrow()["part"].to_pylist()
+        return {part: f"{self.bank.url}/{part_key(self.name, part)}" for part in names}
+
+
+class Bank:
+    """Tables below one URL.
+
+    Parameters
+    ----------
+    catalog, mirror
+        Where tables and their index files are.
+    versions
+        Tables pinned to a version.
+    """
+
+    def __init__(self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int] | None = None) -> None:
+        self.catalog = catalog
+        self.mirror = mirror
+        self.versions = dict(versions or {})
+
+    def __repr__(self) -> str:
+        return f"Bank({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        return self.catalog.store.url
+
+    def at(self, versions: Mapping[str, int]) -> Bank:
+        """The same bank with some tables pinned to a version."""
+        return Bank(self.catalog, self.mirror, {**self.versions, **versions})
+
+    def tables(self) -> list[str]:
+        """Names of the tables, sorted.
+
+        Raises
+        ------
+        StorageError
+            The bank cannot be reached, or access is refused.
+        """
+        return self.catalog.tables()
+
+    def table(self, name: str) -> Table:
+        """One table, at the version this bank is pinned to."""
+        return Table(self, name, self.versions.get(name))
+
+    def sql(self, sql: str) -> Query:
+        """A query; nothing is read before it is asked for its plan, rows or batches."""
+        return Query(sql, Planner(self.catalog, self.mirror, self.versions))
+
+
+def open(  # noqa: A001 - tb.open is the product's front door
+    url: str | os.PathLike[str],
+    *,
+    endpoint: str | None = None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    session_token: str | None = None,
+    region: str | None = None,
+    anonymous: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+) -> Bank:
+    """Open a bank: a folder, ``file://``, ``s3://`` or any URL of :data:`tensorbank.address.SCHEMES`.
+
+    Nothing is read yet. What is not given is taken from the environment and the platform's credential chain.
+
+    Parameters
+    ----------
+    endpoint
+        URL of an S3-compatible server.
+    cache
+        Folder for local copies of index files; ``~/.cache/tensorbank`` if not given.
+
+    Raises
+    ------
+    InvalidInputError
+        The URL is none.
+    """
+    options = StorageOptions(endpoint, access_key, secret_key, session_token, region, anonymous)
+    store = Store(normalize_url(url), options)
+    folder = Path(cache) if cache is not None else default_cache_folder()
+    return Bank(Catalog(store), IndexMirror(store, folder))
+
+
+def create(url: str | os.PathLike[str], **options: Any) -> Bank:
+    """Open a bank to write to, after a look whether its store is reachable and arbitrates between writers.
+
+    Takes the options of :func:`open`.
+
+    Raises
+    ------
+    StorageError
+        The store cannot be reached or written.
+    ConflictError
+        The store does not honour conditional writes.
+    """
+    bank = open(url, **options)
+    bank.catalog.require_arbitration()
+    return bank

@@ -1,0 +1,314 @@
+"""Tables, snapshots and commits: the one module that knows Delta Lake.
+
+A table is three Delta tables. A commit appends to ``tiles`` and ``shards`` first and to ``samples`` last; rows of the first
+two count only when their part is in the samples snapshot, so a reader sees all of a part or none of it. Every append
+carries a Delta application transaction: a part can be appended to a level once only, however often and from
+wherever it is tried, and two writers of the samples table cannot overlook each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake import exceptions as delta_errors
+
+from tensorbank.address import StorageOptions
+from tensorbank.errors import (
+    ConflictError,
+    FormatError,
+    NotFoundError,
+    StorageError,
+    TensorBankError,
+    nearest,
+)
+from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
+from tensorbank.layout import Level, check_table_name, index_key
+from tensorbank.schema import TableSchema
+from tensorbank.store import Store
+
+__all__ = ["Catalog", "Commit", "IndexFile", "LevelFiles", "SnapshotInfo"]
+
+ROW_GROUP_ROWS = 122_880
+_SAMPLES_WRITERS = "tensorbank.samples"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFile:
+    """One immutable Parquet file of an index level; ``key`` is relative to the bank."""
+
+    key: str
+    n_bytes: int
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class LevelFiles:
+    """The files of one level at one version."""
+
+    level: Level
+    table_id: str
+    version: int
+    files: tuple[IndexFile, ...]
+
+    @property
+    def n_rows(self) -> int:
+        return sum(f.n_rows for f in self.files)
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(f.n_bytes for f in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One version of the samples table in the history. ``timestamp_ms`` is since 1970, UTC."""
+
+    version: int
+    timestamp_ms: int
+    operation: str
+    part: str | None
+    n_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit adds: the rows of one part at every level."""
+
+    part: str
+    samples: pa.Table
+    tiles: pa.Table
+    shards: pa.Table
+
+
+class Catalog:
+    """Tables of one bank. Holds an address; every call looks at the store anew.
+
+    Parameters
+    ----------
+    store
+        The bank.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def tables(self) -> list[str]:
+        """Names of the tables, sorted."""
+        names = self.store.folders()
+        return [
+            n for n in names if any(True for _ in self.store.list(f"{index_key(n, 'samples')}/_delta_log"))
+        ]
+
+    def require_arbitration(self) -> None:
+        """Try whether the store arbitrates between writers, with a probe object of its own.
+
+        Raises
+        ------
+        ConflictError
+            It does not: a second conditional write of one key wins.
+        """
+        if not self.store.arbitrates_writers():
+            raise ConflictError(
+                f"{self.store.url} lets a second conditional write win, so concurrent commits could be lost; "
+                "use another store, or single_writer=True (--single-writer) if only one process ever writes",
+                kind="no-conditional-writes",
+            )
+
+    def create(self, table: str, schema: TableSchema, *, single_writer: bool = False) -> None:
+        """Create the three index tables; what exists already is kept.
+
+        Raises
+        ------
+        ConflictError
+            The store does not honour conditional writes and ``single_writer`` was not chosen.
+        """
+        check_table_name(table)
+        if not single_writer:
+            self.require_arbitration()
+        makers = {"tiles": tiles_schema, "shards": shards_schema, "samples": samples_schema}
+        for level, make in makers.items():
+            with _translated(f"{self.store.url}/{table}"):
+                DeltaTable.create(
+                    self._uri(table, level),  # type: ignore[arg-type]
+                    schema=make(schema),
+                    mode="ignore",
+                    configuration={"delta.dataSkippingNumIndexedCols": "-1"},
+                    storage_options=self._options(),
+                )
+
+    def schema(self, table: str, version: int | None = None) -> TableSchema:
+        """Modalities of a table."""
+        return table_schema(pa.schema(self._open(table, "samples", version).schema().to_arrow()))
+
+    def files(self, table: str, level: Level, version: int | None = None) -> LevelFiles:
+        """Files of a level: of the samples table at a version, of the others at their newest."""
+        delta = self._open(table, level, version if level == "samples" else None)
+        actions = pa.table(delta.get_add_actions())
+        prefix = index_key(table, level)
+        files = tuple(
+            IndexFile(f"{prefix}/{path}", int(size), int(rows or 0))
+            for path, size, rows in zip(
+                actions["path"].to_pylist(),
+                actions["size_bytes"].to_pylist(),
+                actions["num_records"].to_pylist(),
+                strict=True,
+            )
+        )
+        ordered = tuple(sorted(files, key=lambda f: f.key))
+        return LevelFiles(level, str(delta.metadata().id), int(delta.version()), ordered)
+
+    def history(self, table: str) -> list[SnapshotInfo]:
+        """Versions of a table, newest first."""
+        with _translated(f"{self.store.url}/{table}"):
+            entries = self._open(table, "samples").history()
+        return [
+            SnapshotInfo(
+                version=int(e["version"]),
+                timestamp_ms=int(e["timestamp"]),
+                operation=str(e.get("operation", "")).lower(),
+                part=e.get("tensorbank.part"),
+                n_rows=int((e.get("operationMetrics") or {}).get("num_added_rows", 0)),
+            )
+            for e in entries
+        ]
+
+    def committed_keys(self, table: str) -> pa.Table:
+        """Columns split, subset, sample_id and stem of every sample of the newest snapshot."""
+        delta = self._open(table, "samples")
+        with _translated(f"{self.store.url}/{table}"):
+            return delta.to_pyarrow_table(columns=["split", "subset", "sample_id", "stem"])
+
+    def commit(self, table: str, commit: Commit) -> int:
+        """Make a part visible; returns the samples version that shows it, or the newest if it was there already.
+
+        Raises
+        ------
+        ConflictError
+            Another writer committed some of the same samples meanwhile (``kind`` is ``lost-race``), or other
+            writers won every one of many tries.
+        """
+        self._append(table, "tiles", commit.part, commit.tiles)
+        self._append(table, "shards", commit.part, commit.shards)
+        for _ in range(50):
+            delta = self._open(table, "samples")
+            if delta.transaction_version(commit.part) is not None:
+                return int(delta.version())
+            turn = (delta.transaction_version(_SAMPLES_WRITERS) or 0) + 1
+            if n_taken := _n_common(commit.samples, self.committed_keys(table)):
+                raise ConflictError(
+                    f"another writer committed {n_taken} of the samples of part {commit.part} meanwhile; run again",
+                    kind="lost-race",
+                )
+            transactions = [Transaction(commit.part, 1), Transaction(_SAMPLES_WRITERS, turn)]
+            try:
+                self._write(delta, commit.part, commit.samples, transactions)
+            except delta_errors.CommitFailedError:
+                continue
+            return int(self._open(table, "samples").version())
+        raise ConflictError(
+            f"part {commit.part} of {table} lost 50 commits to other writers; try again later"
+        )
+
+    def _append(self, table: str, level: Level, part: str, rows: pa.Table) -> None:
+        delta = self._open(table, level)
+        if delta.transaction_version(part) is not None:
+            return
+        try:
+            self._write(delta, part, rows, [Transaction(part, 1)])
+        except delta_errors.CommitFailedError:
+            if self._open(table, level).transaction_version(part) is None:
+                raise
+
+    def _write(self, delta: DeltaTable, part: str, rows: pa.Table, transactions: list[Transaction]) -> None:
+        write_deltalake(
+            delta,
+            rows,
+            mode="append",
+            schema_mode="merge",
+            writer_properties=WriterProperties(
+                compression="ZSTD",
+                compression_level=3,
+                max_row_group_size=ROW_GROUP_ROWS,
+                default_column_properties=ColumnProperties(dictionary_enabled=True),
+            ),
+            commit_properties=CommitProperties(
+                custom_metadata={"tensorbank.part": part},
+                max_commit_retries=50,
+                app_transactions=transactions,
+            ),
+        )
+
+    def _open(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
+        try:
+            with _translated(f"{self.store.url}/{table}"):
+                return DeltaTable(self._uri(table, level), version=version, storage_options=self._options())
+        except NotFoundError:
+            if version is not None and table in self.tables():
+                raise NotFoundError(
+                    f"table {table} has no version {version}; see `tensorbank history`",
+                    kind="unknown-snapshot",
+                ) from None
+            tables = self.tables()
+            hint = nearest(table, tables) or " There is no table at all."
+            raise NotFoundError(
+                f"{self.store.url} has no table {table!r}.{hint}", kind="unknown-table"
+            ) from None
+
+    def _uri(self, table: str, level: Level) -> str:
+        local = self.store.local_path
+        return f"{local if local is not None else self.store.url}/{index_key(table, level)}"
+
+    def _options(self) -> dict[str, str]:
+        return _storage_options(self.store.url, self.store.options)
+
+
+def _n_common(rows: pa.Table, committed: pa.Table) -> int:
+    """How many (split, sample_id) of the rows are committed already."""
+    known = set(zip(committed["split"].to_pylist(), committed["sample_id"].to_pylist(), strict=True))
+    pairs = zip(rows["split"].to_pylist(), rows["sample_id"].to_pylist(), strict=True)
+    return sum(pair in known for pair in pairs)
+
+
+def _storage_options(url: str, options: StorageOptions) -> dict[str, str]:
+    """delta-rs' names for what the options give; the rest comes from its environment."""
+    if not url.startswith("s3:"):
+        return {}
+    given: dict[str, str | None] = {
+        "AWS_ENDPOINT_URL": options.endpoint,
+        "AWS_ACCESS_KEY_ID": options.access_key,
+        "AWS_SECRET_ACCESS_KEY": options.secret_key,
+        "AWS_SESSION_TOKEN": options.session_token,
+        "AWS_REGION": options.region or ("us-east-1" if options.endpoint else None),
+        "AWS_ALLOW_HTTP": "true" if options.allow_http else None,
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false" if options.endpoint else None,
+        "AWS_SKIP_SIGNATURE": "true" if options.anonymous else None,
+    }
+    return {k: v for k, v in given.items() if v is not None}
+
+
+@contextmanager
+def _translated(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (delta_errors.TableNotFoundError, FileNotFoundError) as error:
+        raise NotFoundError(f"there is no table at {where}") from error
+    except delta_errors.DeltaError as error:
+        text = str(error).split("\n", 1)[0]
+        if "No such file" in text or "not found" in text.lower() or "version" in text.lower():
+            raise NotFoundError(f"{where}: {text[:200]}") from error
+        raise FormatError(f"the index of {where} cannot be read: {text[:200]}") from error
+    except OSError as error:
+        if isinstance(error, TensorBankError):
+            raise
+        raise StorageError(f"{where} cannot be reached: {str(error).splitlines()[0][:240]}") from error

@@ -1,0 +1,123 @@
+"""From rows of a query to the addresses of a plan. Pure: Arrow in, Arrow out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.layout import modality_of_key, table_of_key
+from tensorbank.plan import Handle
+from tensorbank.schema import Modality, TableSchema
+
+__all__ = ["HandleColumn", "address_columns", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class HandleColumn:
+    """A handle column of a result, narrowed to what addressing needs.
+
+    ``name`` is the column's name in the result; ``rows`` is a struct array with fields key, offset, length and, where
+    bands were chosen, block_bytes and bands. ``candidates`` are the modalities whose column type fits, by table.
+    """
+
+    name: str
+    rows: pa.StructArray
+    candidates: tuple[tuple[str, str], ...]
+
+
+def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[str, Handle]:
+    """Table and handle of a column.
+
+    Raises
+    ------
+    InvalidInputError
+        The column mixes modalities or band choices, or nothing tells which modality it is.
+    """
+    keys = pc.unique(column.rows.field("key").drop_null()).to_pylist()
+    found = {(table_of_key(key), modality_of_key(key)) for key in keys}
+    if not found:
+        named = [c for c in column.candidates if c[1].lower() == column.name.lower()]
+        found = set((named or list(column.candidates))[:1])
+    if not found:
+        raise InvalidInputError(
+            f"no row is selected, so the modality of column {column.name!r} is unknown; alias it to its modality"
+        )
+    names = {modality for _, modality in found}
+    if len(names) > 1:
+        raise InvalidInputError(
+            f"column {column.name!r} mixes the modalities {', '.join(sorted(names))}; select them as columns of their own"
+        )
+    table, name = min(found)
+    modality = schemas[table][name]
+    bands = _chosen_bands(column, modality)
+    label = modality.name if column.name.startswith("bands(") else column.name
+    return table, Handle(label, modality, bands)
+
+
+def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
+    everything = tuple(range(len(modality.bands)))
+    if column.rows.type.get_field_index("bands") < 0:
+        return everything
+    choices = {tuple(names) for names in column.rows.field("bands").to_pylist() if names is not None}
+    if not choices:
+        return everything
+    if len(choices) > 1:
+        raise InvalidInputError(f"bands() of {column.name!r} differ from row to row; give one list of names")
+    names = next(iter(choices))
+    if not names or len(set(names)) != len(names):
+        raise InvalidInputError(f"bands() of {modality.name} needs distinct band names, got {list(names)}")
+    return tuple(modality.band_index(n) for n in names)
+
+
+def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]:
+    """The three columns of :class:`tensorbank.plan.Plan` for one handle."""
+    keys = column.rows.field("key").dictionary_encode()
+    starts, lengths = _runs(column.rows, handle)
+    n_runs = len(handle.runs)
+    absent = pa.array(np.asarray(keys.is_null()))
+    return {
+        f"{handle.name}.key": keys,
+        f"{handle.name}.starts": _fixed(starts, n_runs, pa.int64(), absent),
+        f"{handle.name}.lengths": _fixed(lengths, n_runs, pa.uint32(), absent),
+    }
+
+
+def _fixed(values: npt.NDArray[np.int64], n_runs: int, kind: pa.DataType, absent: pa.Array) -> pa.Array:
+    flat = pa.array(values.reshape(-1)).cast(kind)
+    return pa.FixedSizeListArray.from_arrays(flat, n_runs) if len(absent) else pa.array([], pa.list_(kind, n_runs))
+
+
+def _runs(rows: pa.StructArray, handle: Handle) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Starts and lengths of the runs, (n, runs) int64; zeros where the modality is missing."""
+    offset = _numbers(rows.field("offset"))
+    length = _numbers(rows.field("length"))
+    n_blocks = handle.modality.n_blocks
+    if handle.runs == ((0, n_blocks),):
+        return offset[:, None], length[:, None]
+    sizes = np.zeros((len(rows), n_blocks), np.int64)
+    present = ~np.asarray(rows.field("key").is_null())
+    blocks = rows.field("block_bytes").filter(pa.array(present)).flatten().to_numpy(zero_copy_only=False)
+    sizes[present] = blocks.reshape(-1, n_blocks)
+    edges = np.concatenate([np.zeros((len(rows), 1), np.int64), np.cumsum(sizes, axis=1)], axis=1)
+    first = np.array([a for a, _ in handle.runs])
+    last = np.array([b for _, b in handle.runs])
+    return offset[:, None] + edges[:, first], edges[:, last] - edges[:, first]
+
+
+def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
+    return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def check_names(handles: Sequence[Handle]) -> None:
+    """InvalidInputError where two handles would share one key of the batch."""
+    seen: set[str] = set()
+    for handle in handles:
+        if handle.name in seen:
+            raise InvalidInputError(f"two selected tensors are named {handle.name}; give one an alias with AS")
+        seen.add(handle.name)

@@ -1,0 +1,158 @@
+"""Where things lie in a bank, and the Zarr v3 documents that describe them.
+
+Keys are relative to the bank and use ``/``::
+
+    <table>/tensors/<part>/zarr.json
+    <table>/tensors/<part>/<modality>/zarr.json
+    <table>/tensors/<part>/<modality>/c/<shard>/0/0/0/0
+    <table>/tensors/<part>.ingest.json
+    <table>/index/{samples,tiles,shards}/
+
+Format: Zarr v3 core, codec ``sharding_indexed`` (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.schema import Modality
+
+__all__ = [
+    "LEVELS",
+    "Level",
+    "array_document",
+    "array_key",
+    "check_table_name",
+    "dimension_names",
+    "group_document",
+    "index_key",
+    "modality_of_key",
+    "part_key",
+    "report_key",
+    "shard_key",
+    "table_of_key",
+]
+
+Level = Literal["samples", "tiles", "shards"]
+LEVELS: tuple[Level, ...] = ("samples", "tiles", "shards")
+_TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+
+
+def check_table_name(name: str) -> str:
+    """The name, if it can be a SQL identifier and a path segment; InvalidInputError otherwise."""
+    if not _TABLE_NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"{name!r} cannot name a table: a letter, then letters, digits or _, at most 63"
+        )
+    return name
+
+
+def index_key(table: str, level: Level) -> str:
+    return f"{table}/index/{level}"
+
+
+def part_key(table: str, part: str) -> str:
+    return f"{table}/tensors/{part}"
+
+
+def report_key(table: str, part: str) -> str:
+    return f"{table}/tensors/{part}.ingest.json"
+
+
+def array_key(table: str, part: str, modality: str) -> str:
+    return f"{part_key(table, part)}/{modality}"
+
+
+def shard_key(table: str, part: str, modality: str, shard: int) -> str:
+    return f"{array_key(table, part, modality)}/c/{shard}/0/0/0/0"
+
+
+def table_of_key(key: str) -> str:
+    """Table of a shard key."""
+    return key.split("/", 1)[0]
+
+
+def modality_of_key(key: str) -> str:
+    """Modality of a shard key."""
+    return key.split("/")[3]
+
+
+def dimension_names(modality: Modality, modalities: Sequence[Modality]) -> tuple[str, ...]:
+    """Names of the five axes such that every array of a part fits one xarray dataset.
+
+    An axis has its plain name where its length equals the first modality's, else the modality's name as a prefix.
+    Bands are always prefixed, since equal counts do not make equal bands.
+    """
+    first = modalities[0]
+    plain = {
+        "time": modality.n_times == first.n_times,
+        "y": modality.height == first.height,
+        "x": modality.width == first.width,
+    }
+    time, y, x = (axis if same else f"{modality.name}_{axis}" for axis, same in plain.items())
+    return ("sample", time, f"{modality.name}_band", y, x)
+
+
+def group_document(attributes: Mapping[str, object]) -> dict[str, object]:
+    """``zarr.json`` of a part."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+
+
+def array_document(
+    modality: Modality,
+    modalities: Sequence[Modality],
+    *,
+    n_samples: int,
+    samples_per_shard: int,
+    blosc: Mapping[str, object],
+    attributes: Mapping[str, object],
+) -> dict[str, object]:
+    """``zarr.json`` of one modality of a part.
+
+    Inner chunk = one sample x one date x one band x full y, x; inner chain ``bytes, blosc, crc32c``; index at the end.
+
+    Parameters
+    ----------
+    blosc
+        Configuration of the Blosc codec: cname, clevel, shuffle, typesize, blocksize.
+    """
+    times, bands, height, width = modality.sample_shape
+    little: dict[str, object] = {"name": "bytes"}
+    if np.dtype(modality.dtype).itemsize > 1:
+        little["configuration"] = {"endian": "little"}
+    fill = modality.fill_value
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [n_samples, times, bands, height, width],
+        "data_type": modality.dtype,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [samples_per_shard, times, bands, height, width]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN" if isinstance(fill, float) and math.isnan(fill) else fill,
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [1, 1, 1, height, width],
+                    "codecs": [little, {"name": "blosc", "configuration": dict(blosc)}, {"name": "crc32c"}],
+                    "index_codecs": [
+                        {"name": "bytes", "configuration": {"endian": "little"}},
+                        {"name": "crc32c"},
+                    ],
+                    "index_location": "end",
+                },
+            }
+        ],
+        "attributes": dict(attributes),
+        "dimension_names": list(dimension_names(modality, modalities)),
+        "storage_transformers": [],
+    }

@@ -1,0 +1,328 @@
+"""Plans: the frozen answer of a query.
+
+A plan holds the selected samples in order and, for every handle the query selected, the bytes to read: no listing, no
+footer and no metadata request stands between it and the pixels. It is Arrow in memory and on disk, and a value: two plans
+with one fingerprint select the same samples of the same snapshots.
+
+Columns of ``Plan.table`` for a handle named ``S2L2A``:
+
+``S2L2A.key``
+    dictionary<string>: shard key in the bank; null where the sample lacks the modality.
+``S2L2A.starts``, ``S2L2A.lengths``
+    fixed-size lists, one entry a run of consecutive blocks: ``[start, start + length)`` in bytes of the object.
+
+All other columns are the query's own and are handed out beside the tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.ipc
+
+from tensorbank.address import StorageOptions
+from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
+from tensorbank.schema import Modality
+
+if TYPE_CHECKING:
+    from tensorbank_loader import DataLoader
+
+__all__ = ["Handle", "HandleAddresses", "LevelReport", "Plan", "PlanSource"]
+
+FORMAT_VERSION = 1
+_METADATA_KEY = b"tensorbank.plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """One selected modality: what to read of every sample and how to hand it out.
+
+    ``name`` is its key in the batch, ``bands`` are indices into ``modality.bands`` in the order asked for.
+    """
+
+    name: str
+    modality: Modality
+    bands: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(time, band, y, x) of one sample as delivered."""
+        m = self.modality
+        return (m.n_times, len(self.bands), m.height, m.width)
+
+    @property
+    def n_bytes(self) -> int:
+        """Decoded size of one sample as delivered."""
+        return self.modality.n_times * len(self.bands) * self.modality.block_bytes
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """Maximal runs of consecutive blocks to read, half-open, in stored order (date by date, band by band)."""
+        m = self.modality
+        wanted = sorted(t * len(m.bands) + b for t in range(m.n_times) for b in self.bands)
+        runs: list[tuple[int, int]] = []
+        for block in wanted:
+            if runs and runs[-1][1] == block:
+                runs[-1] = (runs[-1][0], block + 1)
+            else:
+                runs.append((block, block + 1))
+        return tuple(runs)
+
+    def slot(self, block: int) -> tuple[int, int]:
+        """(time, band) index in the delivered tensor of a stored block that is one of the runs."""
+        time, band = divmod(block, len(self.modality.bands))
+        return time, self.bands.index(band)
+
+
+@dataclass(frozen=True, slots=True)
+class LevelReport:
+    """How many rows of one storey of the index were considered and kept."""
+
+    level: str
+    considered: int
+    kept: int
+
+    @property
+    def pruned(self) -> int:
+        return self.considered - self.kept
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSource:
+    """What a plan was made from.
+
+    ``snapshots`` maps each table to ``(table id, version)``; ``levels`` runs from the coarsest storey to the finest;
+    ``scan_blocks``, ``scan_bytes`` and ``scan_requests`` are what reading the same handles of every sample would cost.
+    """
+
+    bank: str
+    sql: str
+    snapshots: dict[str, tuple[str, int]]
+    planner_version: int
+    levels: tuple[LevelReport, ...] = ()
+    scan_blocks: int = 0
+    scan_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HandleAddresses:
+    """Addresses of one handle for all samples of a plan, as numpy views.
+
+    ``keys`` lists the distinct shard keys; ``key`` is (n,) int32 into it, -1 where the sample lacks the modality;
+    ``starts`` and ``lengths`` are (n, runs) int64, bytes.
+    """
+
+    keys: tuple[str, ...]
+    key: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Samples to read and where they lie, pinned to snapshots. Frozen and picklable.
+
+    Parameters
+    ----------
+    fingerprint
+        Hash of snapshots, canonical query, projection and planner version, 32 hexadecimal digits.
+    source
+        What it was made from, and what was pruned.
+    handles
+        Selected modalities in the order of the SELECT list.
+    table
+        One row a sample; see the module's documentation.
+    storage
+        How to reach the bank; never written to disk.
+    """
+
+    fingerprint: str
+    source: PlanSource
+    handles: tuple[Handle, ...]
+    table: pa.Table
+    storage: StorageOptions = field(default_factory=StorageOptions)
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        names = ", ".join(h.name for h in self.handles)
+        return f"Plan({self.fingerprint}, {len(self)} samples of [{names}])"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and (self.fingerprint, self.table) == (other.fingerprint, other.table)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    @property
+    def metadata_columns(self) -> tuple[str, ...]:
+        """Columns of the query that are not tensors."""
+        mine = {f"{h.name}.{part}" for h in self.handles for part in ("key", "starts", "lengths")}
+        return tuple(name for name in self.table.column_names if name not in mine)
+
+    @cached_property
+    def addresses(self) -> dict[str, HandleAddresses]:
+        """Addresses by handle name."""
+        return {h.name: _addresses(self.table, h) for h in self.handles}
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks to deliver."""
+        present = (
+            int((self.addresses[h.name].key >= 0).sum()) * len(h.bands) * h.modality.n_times
+            for h in self.handles
+        )
+        return sum(present)
+
+    @property
+    def read_bytes(self) -> int:
+        """Stored bytes of those blocks."""
+        return sum(int(a.lengths[a.key >= 0].sum()) for a in self.addresses.values())
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Decoded bytes of those blocks."""
+        return sum(int((self.addresses[h.name].key >= 0).sum()) * h.n_bytes for h in self.handles)
+
+    def explain(self) -> str:
+        """What was considered, pruned and kept, and what reading will take, as text for people."""
+        s = self.source
+        tables = ", ".join(f"{t} at version {v}" for t, (_, v) in sorted(s.snapshots.items()))
+        lines = [f"Plan {self.fingerprint} of {tables} in {s.bank}", "", " ".join(s.sql.split()), ""]
+        lines.append(f"{'level':<10}{'considered':>14}{'pruned':>14}{'kept':>14}")
+        lines += [f"{r.level:<10}{r.considered:>14,}{r.pruned:>14,}{r.kept:>14,}" for r in s.levels]
+        share = self.read_bytes / s.scan_bytes if s.scan_bytes else 0.0
+        lines += ["", f"tensors    {', '.join(_describe(h) for h in self.handles) or 'none'}"]
+        lines.append(f"blocks     {self.n_blocks:,} of {s.scan_blocks:,}")
+        lines.append(
+            f"to read    {_mb(self.read_bytes)} of {_mb(s.scan_bytes)} ({share:.1%}), decoded {_mb(self.tensor_bytes)}"
+        )
+        if not len(self):
+            lines += ["", "No sample matches; nothing will be read."]
+        return "\n".join(lines)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the plan as one Arrow IPC file, without credentials."""
+        described = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.fingerprint,
+            "source": asdict(self.source),
+            "endpoint": self.storage.endpoint,
+            "region": self.storage.region,
+            "handles": [
+                {"name": h.name, "modality": h.modality.to_json(), "bands": list(h.bands)}
+                for h in self.handles
+            ],
+        }
+        table = self.table.replace_schema_metadata({_METADATA_KEY: json.dumps(described).encode()})
+        path = Path(path)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path, **storage: Any) -> Plan:
+        """Open a saved plan, memory-mapped.
+
+        Parameters
+        ----------
+        storage
+            Fields of :class:`StorageOptions`; endpoint and region are remembered, credentials are not.
+
+        Raises
+        ------
+        NotFoundError, FormatError
+            No such file; the file is not a plan, or of a newer format.
+        """
+        try:
+            with pa.memory_map(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all()
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no plan {path}") from error
+        except pa.ArrowInvalid as error:
+            raise FormatError(f"{path} is not a saved plan") from error
+        text = (table.schema.metadata or {}).get(_METADATA_KEY)
+        described = json.loads(text) if text else {}
+        if described.get("format_version") != FORMAT_VERSION:
+            raise FormatError(f"{path} is not a saved plan of format {FORMAT_VERSION}")
+        raw = described["source"]
+        levels = tuple(LevelReport(**r) for r in raw.pop("levels"))
+        snapshots = {t: (str(i), int(v)) for t, (i, v) in raw.pop("snapshots").items()}
+        options = StorageOptions(endpoint=described["endpoint"], region=described["region"])
+        return cls(
+            fingerprint=described["fingerprint"],
+            source=PlanSource(levels=levels, snapshots=snapshots, **raw),
+            handles=tuple(
+                Handle(h["name"], Modality.from_json(h["modality"]), tuple(h["bands"]))
+                for h in described["handles"]
+            ),
+            table=table.replace_schema_metadata(None),
+            storage=replace(options, **storage),
+        )
+
+    def metadata(self, positions: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Values of the metadata columns at some positions."""
+        rows = self.table.select(list(self.metadata_columns)).take(pa.array(positions))
+        return {name: rows[name].to_pylist() for name in rows.column_names}
+
+    def dataloader(self, *, batch_size: int, **options: Any) -> DataLoader:
+        """Stream the plan in batches; see :class:`tensorbank_loader.DataLoader` for the options.
+
+        Raises
+        ------
+        InvalidInputError
+            The plan selects no tensors, or torch is not installed.
+        """
+        if not self.handles:
+            raise InvalidInputError(
+                "the query selects no modality, so there is nothing to stream; use .arrow()"
+            )
+        try:
+            from tensorbank_loader import DataLoader
+        except ModuleNotFoundError as error:
+            raise InvalidInputError(
+                f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind="missing-extra"
+            ) from error
+        return DataLoader(self, batch_size=batch_size, **options)
+
+
+def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:
+    n_runs = len(handle.runs)
+    keys = table[f"{handle.name}.key"].combine_chunks()
+    if isinstance(keys, pa.ChunkedArray):
+        keys = (
+            keys.chunk(0)
+            if keys.num_chunks
+            else pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
+        )
+    index = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    return HandleAddresses(
+        keys=tuple(keys.dictionary.to_pylist()),
+        key=index,
+        starts=_flat(table[f"{handle.name}.starts"], n_runs),
+        lengths=_flat(table[f"{handle.name}.lengths"], n_runs).astype(np.int64),
+    )
+
+
+def _flat(column: pa.ChunkedArray, n_runs: int) -> npt.NDArray[np.int64]:
+    chunks = [c.values.slice(c.offset * n_runs, len(c) * n_runs).to_numpy() for c in column.chunks]
+    flat = np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
+    return flat.reshape(-1, n_runs)
+
+
+def _describe(handle: Handle) -> str:
+    names = handle.modality.band_names
+    some = "" if len(handle.bands) == len(names) else f"[{', '.join(names[b] for b in handle.bands)}]"
+    return f"{handle.name}{some} {handle.modality.dtype}"
+
+
+def _mb(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB"
