@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow as pa
 from deltalake import (
@@ -72,13 +73,18 @@ class LevelFiles:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """One version of the samples table in the history. ``timestamp_ms`` is since 1970, UTC."""
+    """One version of the samples table in the history. ``timestamp_ms`` is since 1970."""
 
     version: int
     timestamp_ms: int
     operation: str
     part: str | None
     n_rows: int
+
+    @property
+    def when(self) -> datetime:
+        """UTC, to the second."""
+        return datetime.fromtimestamp(self.timestamp_ms // 1000, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ class Catalog:
         """Names of the tables, sorted."""
         names = self.store.folders()
         return [
-            n for n in names if any(True for _ in self.store.list(f"{index_key(n, 'samples')}/_delta_log"))
+            n for n in names if any(True for _ in self.store.objects(f"{index_key(n, 'samples')}/_delta_log"))
         ]
 
     def require_arbitration(self) -> None:

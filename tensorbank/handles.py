@@ -111,7 +111,8 @@ def _runs(rows: pa.StructArray, handle: Handle) -> tuple[npt.NDArray[np.int64], 
 
 
 def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
-    return column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    numbers: npt.NDArray[np.int64] = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
 
 
 def check_names(handles: Sequence[Handle]) -> None:

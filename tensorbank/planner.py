@@ -329,6 +329,19 @@ class _translated:
 
 def _sentence(text: str) -> str:
     """One line of DuckDB's report: what was wrong, and its candidates."""
+    text = _without_handle_types(text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     hints = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
     return " ".join([lines[0].rstrip("."), *hints])[:400]
+
+
+def _without_handle_types(text: str) -> str:
+    """The report with the long type of a handle column called a tensor."""
+    while (start := text.find('STRUCT("ref"')) >= 0:
+        depth, end = 0, start
+        for end in range(text.index("(", start), len(text)):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            if depth == 0:
+                break
+        text = f"{text[:start]}TENSOR{text[end + 1 :]}"
+    return text

@@ -38,7 +38,7 @@ def bin_edges() -> npt.NDArray[np.float64]:
     """
     ordered = (np.arange(N_BINS, dtype=np.int64) - N_BINS // 2) << _BIN_SHIFT
     magnitude = np.minimum(np.abs(ordered), _INFINITY_BITS).astype(np.uint16).view(np.float16)
-    edges = np.copysign(magnitude.astype(np.float64), ordered)
+    edges: npt.NDArray[np.float64] = np.copysign(magnitude.astype(np.float64), ordered)
     edges[0] = -np.inf
     return edges
 

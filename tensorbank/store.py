@@ -114,7 +114,7 @@ class Store:
             return False
         return True
 
-    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose key starts with the path ``prefix``, in the store's order."""
         with self._translated(prefix):
             for page in obstore.list(self._open(), prefix=prefix or None):

@@ -1,12 +1,14 @@
 """Statistics of one sample's modality, from the pixels that are about to be encoded.
 
-Integers are summed in int64, so their counts, sums, means and roll-ups are exact; floats in float64 with NaN left out.
+Sums of 16-bit integers are exact, so their means and roll-ups are; floats are summed in float64 with NaN left out.
 Tiles are an n x n grid of the sample; with edge ``i * size // n`` its cells differ by at most one pixel.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,7 @@ __all__ = ["CategoryMeasure", "PixelMeasure", "measure", "measure_categories", "
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
+MAX_EXACT_BYTES = 2
 _EDGES = bin_edges()
 _PROBABILITIES = np.array([p for _, p in QUANTILES])
 
@@ -73,11 +76,7 @@ def tile_edges(size: int, n_tiles: int) -> Int64:
 def measure_pixels(pixels: npt.NDArray[np.generic], n_tiles: int) -> PixelMeasure:
     """Statistics of numbers, (time, band, y, x)."""
     times, bands, height, width = pixels.shape
-    ys, xs = tile_edges(height, n_tiles)[:-1], tile_edges(width, n_tiles)[:-1]
-    if pixels.dtype.kind == "f":
-        tiles = _float_tiles(pixels, ys, xs)
-    else:
-        tiles = _integer_tiles(pixels, ys, xs)
+    tiles = _tile_moments(pixels, n_tiles)
     per_band = _merge_tiles(tiles)
     quantiles = np.full((bands, len(_PROBABILITIES)), np.nan)
     histogram = np.zeros((bands, len(_EDGES)), np.int64)
@@ -135,43 +134,61 @@ class _Moments:
     m2: Float64
 
 
-def _reduce(ufunc: np.ufunc, values: npt.NDArray[np.generic], ys: Int64, xs: Int64, **kind: object) -> npt.NDArray[np.generic]:
-    """Reduce (time, band, y, x) to its tiles (time, band, n, n)."""
-    rows = ufunc.reduceat(values, ys, axis=2, **kind)
-    return ufunc.reduceat(rows, xs, axis=3, **kind)
+def _tile_moments(pixels: npt.NDArray[np.generic], n_tiles: int) -> _Moments:
+    """Moments of the tiles of (time, band, y, x), each (time, band, n, n).
+
+    Band by band, so that the float64 copy of a band stays in the processor's cache.
+    """
+    times, bands, height, width = pixels.shape
+    ys, xs = tile_edges(height, n_tiles), tile_edges(width, n_tiles)
+    area = np.diff(ys)[:, None] * np.diff(xs)[None, :]
+    shape = (times, bands, n_tiles, n_tiles)
+    tiles = _Moments(np.empty(shape, np.int64), *(np.empty(shape) for _ in range(4)))
+    exact = pixels.dtype.kind != "f" and pixels.dtype.itemsize <= MAX_EXACT_BYTES
+    for t in range(times):
+        for b in range(bands):
+            moments = _exact_moments if exact else _float_moments
+            result = moments(pixels[t, b], ys, xs, area)
+            tiles.valid[t, b], tiles.low[t, b], tiles.high[t, b], tiles.mean[t, b], tiles.m2[t, b] = result
+    return tiles
 
 
-def _integer_tiles(pixels: npt.NDArray[np.generic], ys: Int64, xs: Int64) -> _Moments:
-    valid = _reduce(np.add, np.ones((1, 1, *pixels.shape[2:]), np.int64), ys, xs)
-    valid = np.broadcast_to(valid, (*pixels.shape[:2], len(ys), len(xs))).astype(np.int64)
-    wide = pixels.astype(np.int64)
-    total = _reduce(np.add, wide, ys, xs)
-    squares = _reduce(np.add, wide * wide, ys, xs)
-    # n * sum(x^2) - sum(x)^2 is exact in int64 for 16-bit pixels of tiles below 46,000 px
-    mean = total / valid
-    m2 = (valid * squares - total * total) / valid
-    low = _reduce(np.minimum, pixels, ys, xs).astype(np.float64)
-    high = _reduce(np.maximum, pixels, ys, xs).astype(np.float64)
-    return _Moments(valid, low, high, mean, m2)
+def _exact_moments(band: npt.NDArray[np.generic], ys: Int64, xs: Int64, area: Int64) -> tuple[Any, ...]:
+    """Of at most 16-bit integers: sums and sums of squares of a tile stay below 2**53, hence exact in float64."""
+    wide = band.astype(np.float64)
+    low, high = _reduce(np.minimum, band, ys, xs), _reduce(np.maximum, band, ys, xs)
+    total = _reduce(np.add, wide, ys, xs).astype(np.int64)
+    np.multiply(wide, wide, out=wide)
+    squares = _reduce(np.add, wide, ys, xs).astype(np.int64)
+    return area, low, high, total / area, (area * squares - total * total) / area
 
 
-def _float_tiles(pixels: npt.NDArray[np.generic], ys: Int64, xs: Int64) -> _Moments:
-    wide = pixels.astype(np.float64)
+def _float_moments(band: npt.NDArray[np.generic], ys: Int64, xs: Int64, area: Int64) -> tuple[Any, ...]:
+    """Of floats with NaN, and of wide integers; shifted by the band's mean against cancellation."""
+    wide = band.astype(np.float64)
     missing = np.isnan(wide)
-    valid = _reduce(np.add, (~missing).astype(np.int64), ys, xs).astype(np.int64)
-    total = _reduce(np.add, np.where(missing, 0.0, wide), ys, xs)
+    some = bool(missing.any())
+    valid = area - _reduce(np.add, missing.astype(np.float64), ys, xs).astype(np.int64) if some else area
+    low, high = _reduce(np.fmin, wide, ys, xs), _reduce(np.fmax, wide, ys, xs)
+    if missing.all():
+        nothing = np.full(area.shape, np.nan)
+        return valid, nothing, nothing, nothing, nothing
+    shift = float(np.nanmean(wide)) if some else float(wide.mean())
+    wide -= shift
+    if some:
+        wide[missing] = 0.0
+    total = _reduce(np.add, wide, ys, xs)
+    np.multiply(wide, wide, out=wide)
+    squares = _reduce(np.add, wide, ys, xs)
     mean = _divide(total, valid)
-    per_pixel = np.repeat(np.repeat(mean, _sizes(ys, pixels.shape[2]), axis=2), _sizes(xs, pixels.shape[3]), axis=3)
-    deviation = np.where(missing, 0.0, wide - per_pixel)
-    m2 = _reduce(np.add, deviation * deviation, ys, xs).astype(np.float64)
-    empty = valid == 0
-    low = np.where(empty, np.nan, _reduce(np.fmin, wide, ys, xs))
-    high = np.where(empty, np.nan, _reduce(np.fmax, wide, ys, xs))
-    return _Moments(valid, low, high, mean, np.where(empty, np.nan, m2))
+    m2 = np.where(valid > 0, np.maximum(squares - np.nan_to_num(mean) * total, 0.0), np.nan)
+    return valid, low, high, mean + shift, m2
 
 
-def _sizes(starts: Int64, size: int) -> Int64:
-    return np.diff(np.append(starts, size))
+def _reduce(ufunc: np.ufunc, band: npt.NDArray[np.generic], ys: Int64, xs: Int64) -> Any:
+    """Reduce (y, x) to its tiles (n, n). Rows first: that is elementwise over x, which vectorises."""
+    rows = np.stack([ufunc.reduce(band[y0:y1], axis=0) for y0, y1 in itertools.pairwise(ys)])
+    return np.stack([ufunc.reduce(rows[:, x0:x1], axis=1) for x0, x1 in itertools.pairwise(xs)], axis=1)
 
 
 def _merge_tiles(tiles: _Moments) -> _Moments:

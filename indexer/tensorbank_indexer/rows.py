@@ -239,7 +239,7 @@ def _shares(classes: npt.NDArray[np.generic], total: npt.NDArray[np.generic], mo
 
 
 def _stack(arrays: Sequence[npt.NDArray[np.generic]], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    return np.stack(arrays) if arrays else np.zeros((0, *shape))  # type: ignore[return-value]
+    return np.stack(arrays) if arrays else np.zeros((0, *shape))
 
 
 def _rolled_up(measures: Sequence[Measure], modality: Modality) -> dict[str, object]:

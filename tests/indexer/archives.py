@@ -1,4 +1,4 @@
-"""Archives for tests, written by shared/sources/make_sources.py, which knows nothing of the code under test."""
+"""Archives for tests, written by shared/sources/make_sources.py, which knows nothing of our code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def make_archives(folder: Path, command: str, *options: str, split: str = "train
         pytest.skip(reason)
     root = folder / "root"
     call = [sys.executable, str(maker), command, "--realdata", str(SHARED / "realdata"), "--out", str(root)]
-    subprocess.run([*call, "--split", split, "--checksums", *options], check=True, capture_output=True, cwd=maker.parent)
+    subprocess.run(
+        [*call, "--split", split, "--checksums", *options], check=True, capture_output=True, cwd=maker.parent
+    )
     truth: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     by_id: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
     for row in pq.read_table(folder / "root_truth" / f"{split}_samples.parquet").to_pylist():

@@ -1,17 +1,30 @@
-"""Every format: each tensor is what was written, each planted defect has its finding, all else is delivered."""
+"""Every format: each tensor is what was written, each defect has its finding, all else is delivered."""
 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import MadeArchives, checksums, make_archives
+
 from tensorbank_indexer.source import Finding, RawSample, Scan, Source
 from tensorbank_indexer.sources import open_source
 
-SINGLE = ("missing-member", "duplicate-key", "truncated-tar", "deflated-zip", "zarr3", "corrupt-chunk", "shape")
+sys.path.insert(0, str(Path(__file__).parent))
+from archives import MadeArchives, checksums, make_archives
+
+SINGLE = (
+    "missing-member",
+    "duplicate-key",
+    "truncated-tar",
+    "deflated-zip",
+    "zarr3",
+    "corrupt-chunk",
+    "shape",
+)
 TRAPS = [word for trap in (*SINGLE, "s1-order", "ds-store") for word in ("--trap", trap)]
 MODALITIES = ["DEM", "LULC", "NDVI", "S2L1C", "S2L2A", "S2RGB"]
 
@@ -55,7 +68,9 @@ def terramesh(tmp_path_factory: pytest.TempPathFactory) -> MadeArchives:
 
 @pytest.fixture(scope="module")
 def wds(tmp_path_factory: pytest.TempPathFactory) -> MadeArchives:
-    return make_archives(tmp_path_factory.mktemp("sw"), "ssl4eo-wds", "--locations", "3", "--per-tar", "2", "--time-chunk", "1")
+    return make_archives(
+        tmp_path_factory.mktemp("sw"), "ssl4eo-wds", "--locations", "3", "--per-tar", "2", "--time-chunk", "1"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +80,7 @@ def zarrs(tmp_path_factory: pytest.TempPathFactory) -> MadeArchives:
 
 
 @pytest.mark.parametrize("tar_format", ["ustar", "gnu", "pax"])
-def test_terramesh_is_read_bit_for_bit(tmp_path, terramesh, tar_format):
+def test_terramesh_is_read_bit_for_bit(tmp_path: Path, terramesh: MadeArchives, tar_format: str):
     made = terramesh
     if tar_format != "ustar":
         options = ("--samples", "3", "--tar-format", tar_format, "--subset", "both")
@@ -75,10 +90,12 @@ def test_terramesh_is_read_bit_for_bit(tmp_path, terramesh, tar_format):
     assert source.format == "terramesh"
     assert source.placement == "anywhere"
     assert findings == []
-    assert sum(assert_equal_to_truth(s, made.truth[s.ref.stem], single=True) for s in samples) == 7 * len(made.truth)
+    assert sum(assert_equal_to_truth(s, made.truth[s.ref.stem], single=True) for s in samples) == 7 * len(
+        made.truth
+    )
     assert {s.ref.stem for s in samples} == made.truth.keys()
     for sample in samples:
-        row = made.truth[sample.ref.stem][0]
+        (row,) = made.truth[sample.ref.stem].values()
         assert sample.ref.time_ns == row["S2_time"].value
         assert sample.cloud_cover == (row["cloud_cover"],)
         assert sample.epsg is not None
@@ -96,7 +113,7 @@ def test_terramesh_is_read_bit_for_bit(tmp_path, terramesh, tar_format):
         assert [ref.position for ref in scan.samples] == list(range(len(scan.samples)))
 
 
-def test_terramesh_without_tables_and_as_one_split(tmp_path, terramesh):
+def test_terramesh_without_tables_and_as_one_split(tmp_path: Path, terramesh: MadeArchives):
     """Ids, places and times then come from the members; the folder of a split finds the table beside it."""
     split = open_source(str(terramesh.root / "train"))
     whole = open_source(str(terramesh.root))
@@ -107,24 +124,30 @@ def test_terramesh_without_tables_and_as_one_split(tmp_path, terramesh):
 
     def refs(source: Source) -> dict:
         scans = [source.scan(a) for a in source.archives()[0]]
-        return {r.stem: (r.split, r.sample_id, r.time_ns, round(r.lon, 9), round(r.lat, 9)) for s in scans for r in s.samples}
+        return {
+            r.stem: (r.split, r.sample_id, r.time_ns, round(r.lon, 9), round(r.lat, 9))
+            for s in scans
+            for r in s.samples
+        }
 
     assert refs(split) == refs(whole) == refs(without)
     assert next(iter(split.scan(split.archives()[0][0]).samples)).metadata
 
 
-def test_scan_tells_addresses_that_hold_the_member(terramesh):
+def test_scan_tells_addresses_that_hold_the_member(terramesh: MadeArchives):
     source = open_source(str(terramesh.root))
     archive = source.archives()[0][0]
     for ref in source.scan(archive).samples[:2]:
         for address in ref.members.values():
-            data = (terramesh.root / address.path).read_bytes()[address.offset : address.offset + address.length_bytes]
+            data = (terramesh.root / address.path).read_bytes()[
+                address.offset : address.offset + address.length_bytes
+            ]
             assert data.startswith(b"PK\x03\x04")
             assert data[-22:-18] == b"PK\x05\x06"
             assert address.etag.startswith("mtime-")
 
 
-def test_sources_pickle_to_an_address(terramesh, zarrs):
+def test_sources_pickle_to_an_address(terramesh: MadeArchives, zarrs: MadeArchives):
     for made in (terramesh, zarrs):
         source = open_source(str(made.root))
         archive = source.archives()[0][0]
@@ -136,7 +159,7 @@ def test_sources_pickle_to_an_address(terramesh, zarrs):
         assert len(pickle.dumps(source)) < 2000
 
 
-def test_webdataset_is_read_bit_for_bit(wds):
+def test_webdataset_is_read_bit_for_bit(wds: MadeArchives):
     source = open_source(str(wds.root))
     _, samples, findings = everything(source)
     assert source.format == "ssl4eo-s12-wds"
@@ -148,7 +171,7 @@ def test_webdataset_is_read_bit_for_bit(wds):
         assert sample.modalities["DEM"].pixels.shape == (1, 1, 264, 264)
 
 
-def test_zarr_files_are_read_bit_for_bit(zarrs):
+def test_zarr_files_are_read_bit_for_bit(zarrs: MadeArchives):
     source = open_source(str(zarrs.root))
     _, samples, findings = everything(source)
     assert source.format == "ssl4eo-s12-zarr"
@@ -185,7 +208,9 @@ def broken_terramesh(tmp_path_factory: pytest.TempPathFactory) -> MadeArchives:
 
 @pytest.fixture(scope="module")
 def broken_wds(tmp_path_factory: pytest.TempPathFactory) -> MadeArchives:
-    return make_archives(tmp_path_factory.mktemp("bsw"), "ssl4eo-wds", "--locations", "13", "--per-tar", "7", *TRAPS)
+    return make_archives(
+        tmp_path_factory.mktemp("bsw"), "ssl4eo-wds", "--locations", "13", "--per-tar", "7", *TRAPS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +220,7 @@ def broken_zarrs(tmp_path_factory: pytest.TempPathFactory) -> MadeArchives:
 
 
 @pytest.mark.parametrize("name", ["broken_terramesh", "broken_wds"])
-def test_each_defect_of_tars_has_its_finding(name, request):
+def test_each_defect_of_tars_has_its_finding(name: str, request: pytest.FixtureRequest):
     made: MadeArchives = request.getfixturevalue(name)
     scans, samples, findings = everything(open_source(str(made.root)))
     found = kinds(findings)
@@ -223,7 +248,9 @@ def test_each_defect_of_tars_has_its_finding(name, request):
         seen.add(sample.ref.stem)
         rows = [made.truth[sample.ref.stem][t] for t in sorted(made.truth[sample.ref.stem])]
         for modality, raw in sample.modalities.items():
-            touched = {m for t in ("shape", "nan-only-band") for k, m in planted(made, t) if k == sample.ref.stem}
+            touched = {
+                m for t in ("shape", "nan-only-band") for k, m in planted(made, t) if k == sample.ref.stem
+            }
             if modality == "cloud_mask" or modality in touched or modality == "S1GRD":
                 continue
             assert checksums(raw.pixels) == [r[f"crc32_{modality}"] for r in rows[: len(raw.pixels)]]
@@ -232,15 +259,15 @@ def test_each_defect_of_tars_has_its_finding(name, request):
 
 
 @pytest.mark.parametrize("name", ["broken_wds", "broken_zarrs"])
-def test_dates_of_sentinel_1_are_put_in_order(name, request):
+def test_dates_of_sentinel_1_are_put_in_order(name: str, request: pytest.FixtureRequest):
     made: MadeArchives = request.getfixturevalue(name)
     _, samples, findings = everything(open_source(str(made.root)))
     wrong = {t["member"] for t in made.trap("s1-order")}
     ids = {s.ref.stem: s.sample_id for s in samples}
     reported = {ids[f.member] for f in findings if f.kind == "s1-order"}
     duplicates = {t["member"] for t in made.trap("duplicate-key")}
-    # In zarr files the content of the duplicate is skipped with it.
-    assert reported ^ wrong <= duplicates | {made.truth[k][0]["sample_id"] for k in made.truth if k.endswith(":1")}
+    # The maker renames the last location of zarr files to the duplicate, after it noted its dates.
+    assert (reported ^ wrong) & (made.by_id.keys() - duplicates) == set()
     assert reported
     for sample in samples:
         rows = made.by_id[sample.sample_id]
@@ -252,13 +279,19 @@ def test_dates_of_sentinel_1_are_put_in_order(name, request):
             continue
         assert np.all(np.diff(raw.times_ns) > 0)
         assert checksums(raw.pixels) == [stored[i] for i in raw.product_ids]
-        stamps = [np.datetime64(f"{i[17:21]}-{i[21:23]}-{i[23:25]}T{i[26:28]}:{i[28:30]}:{i[30:32]}", "ns") for i in raw.product_ids]
+        stamps = [
+            np.datetime64(f"{i[17:21]}-{i[21:23]}-{i[23:25]}T{i[26:28]}:{i[28:30]}:{i[30:32]}", "ns")
+            for i in raw.product_ids
+        ]
         assert [int(s.astype(np.int64)) for s in stamps] == raw.times_ns.tolist()
 
 
-def test_each_defect_of_zarr_files_has_its_finding(broken_zarrs):
+def test_each_defect_of_zarr_files_has_its_finding(broken_zarrs: MadeArchives):
     scans, samples, findings = everything(open_source(str(broken_zarrs.root)))
-    by_kind = {kind: Counter((f.archive.rpartition("/")[2], f.modality) for f in findings if f.kind == kind) for kind in kinds(findings)}
+    by_kind = {
+        kind: Counter((f.archive.rpartition("/")[2], f.modality) for f in findings if f.kind == kind)
+        for kind in kinds(findings)
+    }
 
     def files(name: str) -> set[tuple[str, str]]:
         return planted(broken_zarrs, name)
@@ -270,7 +303,9 @@ def test_each_defect_of_zarr_files_has_its_finding(broken_zarrs):
     assert by_kind["footprint-mismatch"].keys() == files("shape")
     assert by_kind["truncated-archive"].keys() == files("truncated-tar")
     stems = Counter(ref.stem for scan in scans for ref in scan.samples)
-    assert [stem for stem, n in stems.items() if n > 1] == [t["member"] for t in broken_zarrs.trap("duplicate-key")]
+    assert [stem for stem, n in stems.items() if n > 1] == [
+        t["member"] for t in broken_zarrs.trap("duplicate-key")
+    ]
     for sample in samples[:-1]:
         name = sample.ref.archive.rpartition("/")[2]
         for modality, raw in sample.modalities.items():

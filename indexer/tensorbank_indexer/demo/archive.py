@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from tensorbank.errors import InvalidInputError
 from tensorbank_indexer.demo.members import Variable, zarr_zip
 from tensorbank_indexer.demo.places import Placed, crs_attributes, majortom, ssl4eos12
-from tensorbank_indexer.demo.world import TILE, Scene, World, render
+from tensorbank_indexer.demo.scene import Scene, render
+from tensorbank_indexer.demo.world import TILE, World
 
 __all__ = ["BANDS", "MODALITIES", "DemoTruth", "write_archives"]
 

@@ -103,7 +103,9 @@ def _stored_zip(entries: Sequence[tuple[str, bytes]]) -> bytes:
         sizes = (zlib.crc32(data), len(data), len(data), len(path), 0)
         parts += (LOCAL_HEADER.pack(b"PK\x03\x04", 20, 0, 0, 0, DOS_DATE, *sizes), path, data)
         directory += (
-            DIRECTORY_ENTRY.pack(b"PK\x01\x02", 0x0314, 20, 0, 0, 0, DOS_DATE, *sizes, 0, 0, 0, 0o644 << 16, offset),
+            DIRECTORY_ENTRY.pack(
+                b"PK\x01\x02", 0x0314, 20, 0, 0, 0, DOS_DATE, *sizes, 0, 0, 0, 0o644 << 16, offset
+            ),
             path,
         )
         offset += LOCAL_HEADER.size + len(path) + len(data)

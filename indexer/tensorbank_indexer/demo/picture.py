@@ -139,7 +139,9 @@ def _draw_cell(axes: Axes, name: str, pixels: Pixels | None) -> None:
         spine.set_visible(False)
     if pixels is None:
         axes.set_facecolor(MISSING)
-        axes.text(0.5, 0.5, "missing", ha="center", va="center", fontsize=8, color=PALE, transform=axes.transAxes)
+        axes.text(
+            0.5, 0.5, "missing", ha="center", va="center", fontsize=8, color=PALE, transform=axes.transAxes
+        )
         return
     axes.imshow(_coloured(name, pixels), interpolation="nearest")
 
@@ -177,7 +179,7 @@ def _stretch(rgb: Pixels) -> npt.NDArray[np.uint8]:
 def _radar(decibel: Pixels) -> npt.NDArray[np.uint8]:
     """VV, VH and their difference in red, green and blue; NaN is black."""
     vv, vh = decibel
-    scaled = [(vv + 20) / 18, (vh + 27) / 18, (vv - vh - 1) / 17]
+    scaled = [(vv + 20) / 18, (vh + 27) / 18, (vv - vh + 1) / 15]
     return (255 * np.clip(np.nan_to_num(np.stack(scaled, -1)), 0, 1)).astype(np.uint8)
 
 
@@ -215,7 +217,9 @@ def _draw_legend(figure: Figure, codes: Pixels, height: float) -> None:
 
     classes = list(LULC_CLASSES.items())
     shown = [classes[code] for code in codes.tolist() if 0 <= code < len(classes)]
-    handles = [Patch(facecolor=colour, edgecolor="#b4b8bf", linewidth=0.4, label=name) for name, colour in shown]
+    handles = [
+        Patch(facecolor=colour, edgecolor="#b4b8bf", linewidth=0.4, label=name) for name, colour in shown
+    ]
     legend = figure.legend(
         handles=handles,
         loc="lower center",

@@ -11,7 +11,9 @@ import numpy as np
 import shapely
 from pyproj import CRS, Transformer
 
-from tensorbank_indexer.demo.world import CELL, CLIMATES, SIZE, TILE, Climate, View
+from tensorbank_indexer.demo.climates import CLIMATES, Climate
+from tensorbank_indexer.demo.scene import View
+from tensorbank_indexer.demo.world import CELL, SIZE, TILE
 
 __all__ = ["Footprint", "Placed", "crs_attributes", "majortom", "majortom_footprint", "ssl4eos12"]
 
@@ -85,7 +87,9 @@ def majortom(n_samples: int, seed: int) -> Iterator[Placed]:
             column, row = divmod(tile, 4)
             sample_id = f"{cell}_{column}_{row}"
             view = View(climate, lat, column=column, row=row, key=(seed, 3, n_made), **block)
-            yield Placed("majortom", sample_id, majortom_footprint(sample_id), s2_time, s1_time, products, view)
+            yield Placed(
+                "majortom", sample_id, majortom_footprint(sample_id), s2_time, s1_time, products, view
+            )
             n_made += 1
 
 
@@ -105,7 +109,14 @@ def ssl4eos12(n_samples: int, seed: int) -> Iterator[Placed]:
         first = int(rng.integers(0, 80))
         for season in range(min(4, n_samples - n_made)):
             sky = _clouds(climate, rng)
-            view = View(climate, lat, column=1, row=1, key=(seed, 5, n_made), **{**block, **sky, "day": first + 91 * season})
+            view = View(
+                climate,
+                lat,
+                column=1,
+                row=1,
+                key=(seed, 5, n_made),
+                **{**block, **sky, "day": first + 91 * season},
+            )
             s2_time, s1_time = _times(lon, int(view.day), rng, year=2020)
             products = _products(footprint, lat, lon, s2_time, s1_time, rng, "")
             yield Placed("ssl4eos12", f"{number:07d}_{season}", footprint, s2_time, s1_time, products, view)
@@ -193,7 +204,9 @@ def _times(
     noon = np.datetime64(f"{year}-01-01", "s") + np.timedelta64(day, "D")
     s2_hour = (10.5 - lon / 15 + rng.uniform(-0.3, 0.3)) % 24
     s1_hour = (float(rng.choice([6.0, 18.0])) - lon / 15 + rng.uniform(-0.3, 0.3)) % 24
-    s1_day = int(rng.choice([-4, -3, -2, -1, 0, 1, 2, 3, 4], p=[0.04, 0.06, 0.1, 0.15, 0.3, 0.15, 0.1, 0.06, 0.04]))
+    s1_day = int(
+        rng.choice([-4, -3, -2, -1, 0, 1, 2, 3, 4], p=[0.04, 0.06, 0.1, 0.15, 0.3, 0.15, 0.1, 0.06, 0.04])
+    )
     s2_time = noon + np.timedelta64(int(s2_hour * 3600), "s")
     return s2_time, noon + np.timedelta64(s1_day, "D") + np.timedelta64(int(s1_hour * 3600), "s")
 

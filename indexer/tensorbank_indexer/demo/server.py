@@ -69,7 +69,13 @@ class S3Server:
     region = REGION
 
     def __init__(
-        self, process: subprocess.Popen[bytes], port: int, access_key: str, secret_key: str, bucket: str, log: Path
+        self,
+        process: subprocess.Popen[bytes],
+        port: int,
+        access_key: str,
+        secret_key: str,
+        bucket: str,
+        log: Path,
     ) -> None:
         self._process = process
         self._port = port
@@ -126,7 +132,9 @@ class S3Server:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @classmethod
-    def _launch(cls, binary: Path, folder: str | os.PathLike[str] | None, bucket: str, port: int | None) -> Self:
+    def _launch(
+        cls, binary: Path, folder: str | os.PathLike[str] | None, bucket: str, port: int | None
+    ) -> Self:
         scratch = Path(tempfile.mkdtemp(prefix="tensorbank-s3-"))
         data = Path(folder).resolve() if folder is not None else scratch / "data"
         data.mkdir(parents=True, exist_ok=True)
@@ -227,7 +235,9 @@ class S3Server:
                 if not self.running:
                     tail = self._log_tail()
                     sort = _PortTakenError if "address already in use" in tail else StorageError
-                    raise sort(f"The S3 server ended with status {self._process.returncode}. Its log ends:\n{tail}")
+                    raise sort(
+                        f"The S3 server ended with status {self._process.returncode}. Its log ends:\n{tail}"
+                    )
                 try:
                     _make_ready(client, self._bucket)
                 except _client_errors() as caught:

@@ -37,7 +37,7 @@ def decode_range(buffer: bytes | memoryview, start: int, end: int) -> npt.NDArra
     version, inner_version, flags, typesize, n_bytes, block_bytes, stored_bytes = HEADER.unpack_from(view)
     if not 0 <= start <= end <= n_bytes or stored_bytes > len(view) or (n_bytes and not block_bytes):
         raise IntegrityError(
-            f"Bytes {start} to {end} are not in a Blosc buffer of {n_bytes}, {len(view)} of {stored_bytes} stored."
+            f"A Blosc buffer of {n_bytes} bytes ({len(view)} of {stored_bytes} stored) lacks byte {end}."
         )
     if start == end:
         return np.empty(0, np.uint8)

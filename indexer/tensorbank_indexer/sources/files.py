@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -33,6 +33,8 @@ N_STAT_THREADS = 16
 RETRY_DELAYS_S = (0.5, 2.0, 8.0)
 """Waits between attempts after an answer such as 429 or 503 (hubs limit rates)."""
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+QUOTED = "%/:?#[]@!$&'()*+,;="
+"""What of a URL stays as it is; blanks and the like are percent-encoded, as in the links of index pages."""
 T = TypeVar("T")
 
 
@@ -197,10 +199,12 @@ class SourceFiles:
             raise InvalidInputError(
                 f"Storage options for {self.root!r} are not understood: {error}"
             ) from error
-        return fs, base.rstrip("/") or "/"
+        base = base.rstrip("/") or "/"
+        return fs, quote(base, safe=QUOTED) if _is_http(fs) else base
 
     def _full(self, path: str) -> str:
-        self._filesystem()
+        fs = self._filesystem()
+        path = quote(path) if _is_http(fs) else path
         return f"{self._base.rstrip('/')}/{path}" if path else self._base
 
     def _descriptor(self, path: str) -> _Descriptor:
@@ -261,23 +265,19 @@ class SourceFiles:
             folder = folders.pop()
             links = self._calling(folder, lambda folder=folder: fs.ls(base + folder, detail=False))  # type: ignore[misc]
             for link in links:
-                path = unquote(link.partition("?")[0].partition("#")[0])
-                if (
-                    "?" in link
-                    or not path.startswith(base)
-                    or ".." in path
-                    or path in seen
-                    or path == base + folder
-                ):
+                address = link.partition("#")[0]
+                if "?" in link or not address.startswith(base) or address in (base + folder, base):
                     continue
-                seen.add(path)
-                relative = path[len(base) :]
+                relative = address[len(base) :]
+                if ".." in relative or relative in seen:
+                    continue
+                seen.add(relative)
                 if relative.endswith("/"):
                     folders.append(relative)
                 elif "." not in PurePosixPath(relative).name:
                     folders.append(relative + "/")
                 else:
-                    paths.append(relative)
+                    paths.append(unquote(relative))
         return paths
 
     def _stat(self, path: str) -> FileStat:

@@ -17,7 +17,7 @@ from tensorbank.errors import FormatError, IntegrityError
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, SampleRef, Scan, SourceFile
 from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.files import SourceFiles
-from tensorbank_indexer.sources.folders import Folders, sort_files
+from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.members import Position, read_member, read_position
 from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
 from tensorbank_indexer.sources.tar import TarIndex, index_tar
@@ -47,18 +47,11 @@ class MemberTars:
     """
 
     files: SourceFiles
-    is_split: bool | None = None
     _tables: dict[str, MetadataTable] = field(default_factory=dict, repr=False)
-
-    def folders(self) -> Folders:
-        """List the root and sort its files."""
-        folders = sort_files(self.files.walk(), self.files.name, TAR_NAME)
-        self.is_split = folders.is_split
-        return folders
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
         """Archives by split, subset and name; and stray or missing files."""
-        folders = self.folders()
+        folders = sort_files(self.files.walk(), self.files.name, TAR_NAME)
         subsets = {name: name.partition("_shard_")[0] for _, name in folders.files}
         return folders.archives(self.files, subsets)
 
@@ -150,14 +143,13 @@ class MemberTars:
     def _rows(
         self, archive: Archive, joined: Mapping[str, Mapping[str, MemberAddress]], findings: list[Finding]
     ) -> dict[str, MemberRow]:
-        if self.is_split is None:
-            self.folders()
-        table = self._tables.setdefault(
-            archive.split, MetadataTable(self.files, archive.split, bool(self.is_split))
-        )
+        path = PurePosixPath(archive.files[0].path)
+        # {modality}/{tar}, without a split: the root is the folder of one, the table lies beside it.
+        is_split = len(path.parts) == 2
+        table = self._tables.setdefault(archive.split, MetadataTable(self.files, archive.split, is_split))
         rows: dict[str, MemberRow] = {}
         try:
-            rows = table.rows(PurePosixPath(archive.files[0].path).name, joined)
+            rows = table.rows(path.name, joined)
         except IntegrityError as error:
             findings.append(
                 Finding(

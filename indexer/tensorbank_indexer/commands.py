@@ -1,0 +1,54 @@
+"""``tensorbank ingest``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tensorbank.cli import BankUrl, Endpoint, Json, Region, bank_at, say
+
+__all__ = ["ingest"]
+
+
+def ingest(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or fsspec URL of the archives.")],
+    bank: BankUrl,
+    table: Annotated[str, typer.Option(help="Table to add to; made if there is none.")],
+    form: Annotated[
+        str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="Codec profile: balanced or hot.")] = "balanced",
+    workers: Annotated[int | None, typer.Option(help="Processes; as many as processors if not given.")] = None,
+    samples_per_shard: Annotated[
+        int | None, typer.Option(help="Samples a shard; chosen by sample size if not given.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Commit nothing if anything was damaged or missing.")] = False,
+    single_writer: Annotated[
+        bool, typer.Option("--single-writer", help="Allow a store without conditional writes; only if one process ever writes.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    as_json: Json = False,
+) -> None:
+    """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
+    from tensorbank_indexer.ingest import IngestOptions
+    from tensorbank_indexer.ingest import ingest as run
+    from tensorbank_indexer.progress import progress_bar
+    from tensorbank_indexer.sources import open_source
+
+    options = IngestOptions(
+        profile=profile,
+        n_workers=workers,
+        samples_per_shard=samples_per_shard,
+        strict=strict,
+        single_writer=single_writer,
+    )
+    opened = open_source(source, format=form)
+    with progress_bar() as progress:
+        done = run(opened, bank_at(bank, endpoint, region), table, options, progress=progress)
+    if report is not None:
+        report.write_text(done.to_json())
+    say(done.to_json() if as_json else done.summary())

@@ -1,0 +1,230 @@
+"""The ``tensorbank`` command. Rooms add commands of their own by entry points of the group ``tensorbank.commands``."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as Grid
+
+from tensorbank.bank import Bank
+from tensorbank.bank import open as open_bank
+from tensorbank.errors import ConflictError, IntegrityError, TensorBankError
+
+__all__ = ["BankUrl", "Endpoint", "Json", "Region", "TableName", "app", "bank_at", "main", "say"]
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+app = typer.Typer(
+    help="A tensor lakehouse for Earth-observation foundation models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+BankUrl = Annotated[str, typer.Argument(metavar="BANK", help="Folder or URL of the bank: file://, s3://, gs://, az://.")]
+TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of a table.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(help="URL of an S3-compatible server.", envvar="AWS_ENDPOINT_URL", show_envvar=True),
+]
+Region = Annotated[str | None, typer.Option(help="Region of the bucket.", envvar="AWS_REGION", show_envvar=True)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+class Format(enum.StrEnum):
+    """How ``query`` prints rows."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+    arrow = "arrow"
+
+
+def bank_at(url: str, endpoint: str | None, region: str | None) -> Bank:
+    """The bank of a command line; credentials come from the environment, never from arguments."""
+    return open_bank(url, endpoint=endpoint, region=region)
+
+
+def say(text: str) -> None:
+    """One line on standard output, as it is."""
+    sys.stdout.write(text + "\n")
+
+
+@app.command()
+def tables(bank: BankUrl, endpoint: Endpoint = None, region: Region = None, as_json: Json = False) -> None:
+    """List the tables of a bank."""
+    opened = bank_at(bank, endpoint, region)
+    snapshots = [opened.table(name).snapshot() for name in opened.tables()]
+    if as_json:
+        say(json.dumps([_fields(s) for s in snapshots]))
+        return
+    if not snapshots:
+        say(f"{opened.url} has no table yet; `tensorbank ingest SOURCE {bank} --table NAME` makes one")
+        return
+    rows = [
+        (s.table, s.version, f"{s.n_samples:,}", _gb(s.tensor_bytes), _gb(s.stored_bytes), _gb(s.index_bytes))
+        for s in snapshots
+    ]
+    _print(("table", "version", "samples", "tensors", "stored", "index"), rows)
+
+
+@app.command()
+def show(
+    bank: BankUrl, table: TableName, endpoint: Endpoint = None, region: Region = None, as_json: Json = False
+) -> None:
+    """Show what a table holds: modalities, bands, sizes."""
+    opened = bank_at(bank, endpoint, region).table(table)
+    schema, snapshot = opened.schema, opened.snapshot()
+    if as_json:
+        modalities = [json.loads(m.to_json()) for m in schema]
+        say(json.dumps(_fields(snapshot) | {"modalities": modalities}))
+        return
+    share = snapshot.index_bytes / snapshot.tensor_bytes if snapshot.tensor_bytes else 0.0
+    say(
+        f"{table} at version {snapshot.version}: {snapshot.n_samples:,} samples in {snapshot.n_parts} parts and "
+        f"{snapshot.n_shards} shard groups\n{_gb(snapshot.tensor_bytes)} of tensors stored as {_gb(snapshot.stored_bytes)}, "
+        f"index {_gb(snapshot.index_bytes)} ({share:.2%} of the tensors)"
+    )
+    rows = [
+        (
+            m.name,
+            m.dtype,
+            " x ".join(map(str, m.sample_shape)),
+            ", ".join(name for _, name in m.classes) or ", ".join(m.band_names),
+            str(m.attributes.get("units", "")),
+        )
+        for m in schema
+    ]
+    _print(("modality", "dtype", "time x band x height x width", "bands or classes", "unit"), rows)
+
+
+@app.command()
+def history(
+    bank: BankUrl, table: TableName, endpoint: Endpoint = None, region: Region = None, as_json: Json = False
+) -> None:
+    """List the versions of a table, newest first."""
+    entries = bank_at(bank, endpoint, region).table(table).history()
+    if as_json:
+        say(json.dumps([_fields(e) for e in entries]))
+        return
+    rows = [(e.version, e.when.isoformat(sep=" "), e.operation, f"{e.n_rows:,}", e.part or "") for e in entries]
+    _print(("version", "time", "operation", "samples added", "part"), rows)
+
+
+@app.command()
+def query(
+    bank: BankUrl,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT statement.")],
+    explain: Annotated[bool, typer.Option("--explain", help="Show what is pruned and read instead of the rows.")] = False,
+    form: Annotated[Format, typer.Option("--format", help="How to print rows.")] = Format.table,
+    save: Annotated[Path | None, typer.Option(help="Save the plan to this file, for tb.Plan.load().")] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Answer SQL over the index; tensors are shown by their address."""
+    asked = bank_at(bank, endpoint, region).sql(sql)
+    if explain or save is not None:
+        plan = asked.plan()
+        if save is not None:
+            plan.save(save)
+        if explain:
+            say(plan.explain())
+        else:
+            say(f"{len(plan)} samples, plan {plan.fingerprint} saved to {save}")
+        return
+    _write(asked.arrow(), form)
+
+
+def _write(rows: Any, form: Format) -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    if form is Format.arrow:
+        with pa.ipc.new_stream(sys.stdout.buffer, rows.schema) as sink:
+            sink.write_table(rows)
+    elif form is Format.json:
+        for record in rows.to_pylist():
+            say(json.dumps(record, default=_plain))
+    elif form is Format.csv:
+        flat = {n: [_cell(v) for v in rows[n].to_pylist()] for n in rows.column_names}
+        csv.write_csv(pa.table({n: pa.array(v, pa.string()) for n, v in flat.items()}), sys.stdout.buffer)
+    else:
+        _print(rows.column_names, [[_cell(v) for v in record.values()] for record in rows.to_pylist()])
+        say(f"{rows.num_rows:,} rows")
+
+
+def _cell(value: object) -> str:
+    """A value for people: an address for a tensor, four digits for a float."""
+    if value is None:
+        return ""
+    if isinstance(value, dict) and set(value) == {"key", "offset", "length"}:
+        return f"{value['key']} [{value['offset']}, {value['offset'] + value['length']})"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, bytes):
+        return value.hex()
+    return json.dumps(value, default=_plain) if isinstance(value, dict | list) else str(value)
+
+
+def _plain(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _gb(n_bytes: int) -> str:
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.2f} {unit}"
+    return f"{n_bytes / 1e3:,.1f} kB"
+
+
+def _print(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on the terminal; tab-separated lines where there is none."""
+    if not sys.stdout.isatty():
+        for row in (header, *rows):
+            say("\t".join(map(str, row)))
+        return
+    grid = Grid(*header)
+    for row in rows:
+        grid.add_row(*map(str, row))
+    Console().print(grid)
+
+
+def _add_commands_of_rooms() -> None:
+    for entry in sorted(entry_points(group="tensorbank.commands"), key=lambda e: e.name):
+        app.command(entry.name)(entry.load())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0 (done), 1 (failed) or 2 (wrong usage)."""
+    _add_commands_of_rooms()
+    try:
+        app(args=arguments)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else DONE
+    except TensorBankError as error:
+        sys.stderr.write(f"error: {error}\n")
+        failed = isinstance(error, IntegrityError | ConflictError) or error.kind == "strict"
+        return FAILED if failed else WRONG_USAGE
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f"error: this command needs {error.name}; pip install 'tensorbank[demo]' brings everything\n")
+        return WRONG_USAGE
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what is committed stays, an ingest resumes where it stopped\n")
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return DONE

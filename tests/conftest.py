@@ -1,0 +1,108 @@
+"""Fixtures that all rooms share: object stores on loopback and made-up or repackaged archives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tensorbank_indexer.demo.server import S3Server
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+# The same examples on every run, and no verdict by the clock of a busy machine.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.load_profile("ci" if ON_CI else "dev")
+
+
+@dataclass(frozen=True)
+class S3Endpoint:
+    """An S3 endpoint as tests address it; ``S3Server`` has the same fields."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+    bucket: str
+    region: str = "us-east-1"
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}"
+
+
+ArchiveMaker = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """SeaweedFS, one a worker of pytest-xdist, started by the first test that wants it."""
+    with S3Server.start(deadline_s=120) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Endpoint]:
+    """A second, independent S3: moto honours conditions and ranges, but checks no signatures."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = S3Endpoint(f"http://{host}:{port}", "moto-access-key", "moto-secret-key", "eo-bank")
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint.endpoint,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        region_name=endpoint.region,
+    )
+    client.create_bucket(Bucket=endpoint.bucket)
+    client.close()
+    yield endpoint
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def shared_folder() -> Path:
+    """The folder with real patches and the maker of source archives, beside the checkout."""
+    if SHARED.is_dir():
+        return SHARED
+    reason = f"{SHARED} is not there: tests on real patches need it"
+    if ON_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def make_archives(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ArchiveMaker:
+    """``make_archives("terramesh", "--samples", "20", ...)`` -> (root of the dataset, folder of the truth).
+
+    Runs ``shared/sources/make_sources.py``; the same arguments give the same folders, so treat them as read-only.
+    """
+    made: dict[tuple[str, ...], tuple[Path, Path]] = {}
+
+    def make(*arguments: object) -> tuple[Path, Path]:
+        key = tuple(map(str, arguments))
+        if key not in made:
+            root = tmp_path_factory.mktemp("source") / "data"
+            script = shared_folder / "sources" / "make_sources.py"
+            options = ["--realdata", str(shared_folder / "realdata"), "--out", str(root)]
+            command = [sys.executable, str(script), *key, *options]
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=script.parent, timeout=280, check=False
+            )
+            assert done.returncode == 0, f"make_sources.py {' '.join(key)}: {done.stderr[-2000:]}"
+            made[key] = (root, root.with_name("data_truth"))
+        return made[key]
+
+    return make
