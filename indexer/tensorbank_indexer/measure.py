@@ -202,7 +202,7 @@ def _merge_tiles(tiles: _Moments) -> _Moments:
     empty = valid == 0
     low = np.where(empty, np.nan, np.fmin.reduce(tiles.low, axis=axes))
     high = np.where(empty, np.nan, np.fmax.reduce(tiles.high, axis=axes))
-    return _Moments(valid, low, high, mean, m2)
+    return _Moments(valid, low, high, mean, np.where(empty, np.nan, m2))
 
 
 def _sorted_values(band: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

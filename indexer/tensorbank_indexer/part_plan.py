@@ -68,7 +68,8 @@ def plan_part(
     placement
         As in :class:`tensorbank_indexer.source.Source`.
     """
-    hilbert = hilbert_index(np.array([r.lon for r in refs]), np.array([r.lat for r in refs]))
+    lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
+    hilbert = hilbert_index(lon, lat)
     months = np.array([r.time_ns for r in refs]).astype("datetime64[ns]").astype("datetime64[M]").astype(np.int64)
     seasons = [season_of(int(m) % 12 + 1, r.lat) for m, r in zip(months, refs, strict=True)]
 

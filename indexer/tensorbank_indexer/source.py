@@ -75,7 +75,7 @@ class SampleRef:
 
     ``stem`` is its member name without suffix, unique in its archive. ``sample_id``, ``lon``, ``lat`` (degrees)
     and ``time_ns`` (first optical date, ns since 1970, UTC) are known from a metadata table or a cheap
-    look into one member; they decide place and order before pixels are read.
+    look into one member; they decide place and order before pixels are read. Unknown ones are NaN and 0.
     """
 
     archive: str

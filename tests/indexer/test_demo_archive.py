@@ -102,11 +102,18 @@ def test_georeference_is_that_of_the_cell(truth: DemoTruth, tmp_path: Path):
     assert (row["center_lon"], row["center_lat"]) == pytest.approx((lon, lat), abs=1e-9)
 
 
-def test_footprint_of_a_real_tile():
-    # From shared/realdata (terramesh_examples): exact to 1 cm in the published files.
-    footprint = majortom_footprint("282D_485L_3_3")
-    assert footprint.epsg == 32721 or footprint.epsg // 100 == 327
-    assert footprint.bounds[2] - footprint.bounds[0] == 2640
+@pytest.mark.parametrize(
+    ("sample_id", "epsg", "left", "top"),
+    [
+        ("282D_485L_3_3", 32722, 790236.040382, 7198039.252334),
+        ("433D_629L_3_1", 32718, 717729.835205, 5700093.330553),
+        ("637U_59R_1_3", 32632, 549892.697031, 6344077.614259),
+    ],
+)
+def test_footprints_are_those_of_published_tiles(sample_id: str, epsg: int, left: float, top: float):
+    footprint = majortom_footprint(sample_id)
+    assert footprint.epsg == epsg
+    assert (footprint.left, footprint.top) == pytest.approx((left, top), abs=1e-3)
 
 
 def test_pixels_agree_with_each_other(truth: DemoTruth, tmp_path: Path):

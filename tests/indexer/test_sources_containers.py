@@ -310,6 +310,13 @@ def test_a_range_of_a_blosc_buffer(
     assert decode_range(stored, start, end).tobytes() == raw[start:end]
 
 
+def test_the_short_last_block_of_a_blosc_buffer() -> None:
+    items = np.arange(32_769, dtype="u2")
+    stored = Blosc("zstd", 1, blocksize=32_768).encode(items)
+    assert decode_range(stored, 65_536, 65_537).tobytes() == items.tobytes()[65_536:65_537]
+    assert decode_range(stored, 65_537, 65_538).tobytes() == items.tobytes()[65_537:]
+
+
 def test_damaged_blosc_buffers_are_refused():
     stored = bytearray(Blosc("zstd", 1, blocksize=1024).encode(np.arange(5000)))
     for damaged in (stored[:10], stored[: len(stored) // 2], stored[:16] + b"\xff" * 8 + stored[24:]):

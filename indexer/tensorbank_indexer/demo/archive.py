@@ -1,7 +1,7 @@
-"""Made-up TerraMesh archives: laid out like the published ones, small, seeded, with a checksum of every tensor.
+"""Made-up TerraMesh archives, laid out like the published ones: small, seeded, with a checksum of every tensor.
 
-The layout is that of the 2026 revisions: ``train/<modality>/<subset>_shard_NNNNNN.tar`` with one ``.zarr.zip`` a sample,
-and ``train_metadata.parquet``. Pixels are synthetic (see ``world``); names, places, dates and attributes are plausible.
+The layout is that of the 2026 revisions: ``train/<modality>/<subset>_shard_NNNNNN.tar`` with one ``.zarr.zip`` a
+sample, and ``train_metadata.parquet``. Pixels are synthetic (see ``scene``); names, places and dates are plausible.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = ["BANDS", "MODALITIES", "DemoTruth", "write_archives"]
 
 SPLIT = "train"
 BANDS = {
-    "S2L1C": "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split(),
-    "S2L2A": "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12".split(),
+    "S2L1C": ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"],
+    "S2L2A": ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"],
     "S2RGB": ["B04", "B03", "B02"],
     "S1RTC": ["vv", "vh"],
     "S1GRD": ["vv", "vh"],
@@ -79,7 +79,7 @@ def write_archives(
     n_samples: int,
     samples_per_tar: int,
     seed: int,
-    progress: Callable[[int], None] = lambda n: None,
+    progress: Callable[[int], None] | None = None,
     n_threads: int = 2,
 ) -> DemoTruth:
     """Make a small TerraMesh: 90 % majortom, 10 % ssl4eos12 samples of seven modalities each.
@@ -112,6 +112,7 @@ def write_archives(
         raise InvalidInputError(f"{folder / SPLIT} exists already: remove it or choose another folder.")
     n_ssl4eos12 = round(n_samples * SSL4EOS12_SHARE)
     places = chain(majortom(n_samples - n_ssl4eos12, seed), ssl4eos12(n_ssl4eos12, seed))
+    report = progress or (lambda _: None)
     world = World(seed)
     writer = _Writer(folder, samples_per_tar)
     with ThreadPoolExecutor(n_threads) as pool:
@@ -119,9 +120,9 @@ def write_archives(
         for placed in places:
             waiting.append(pool.submit(_make, world, placed))
             if len(waiting) > 2 * n_threads:
-                progress(writer.add(waiting.popleft().result()))
+                report(writer.add(waiting.popleft().result()))
         while waiting:
-            progress(writer.add(waiting.popleft().result()))
+            report(writer.add(waiting.popleft().result()))
     return writer.finish()
 
 
@@ -141,7 +142,7 @@ def _make(world: World, placed: Placed) -> _Made:
     members, crc32, pixel_bytes = {}, {}, 0
     for modality in MODALITIES[placed.subset]:
         bands = np.ascontiguousarray(scene.arrays["S1" if modality in RADAR else modality])
-        crc32[modality] = zlib.crc32(bands)
+        crc32[modality] = zlib.crc32(bands.data)
         pixel_bytes += bands.nbytes
         members[modality] = zarr_zip(_variables(placed, scene, modality, bands))
     return _Made(placed, members, crc32, pixel_bytes, scene.cloud_cover)

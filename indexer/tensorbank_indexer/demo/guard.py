@@ -3,8 +3,9 @@
 Run as a script, of the standard library only: ``python guard.py PARENT_PID FOLDER_TO_REMOVE COMMAND...``
 (the folder may be empty). It starts the command and ends it, at once and by SIGKILL, as soon as standard input
 is closed, the parent is gone or a signal asks for it; then it removes the sockets named by ``GUARD_SOCKETS`` and
-the folder, unless the command ended by itself, for then its log in that folder is wanted. So the server dies with its parent even after ``kill -9``, and when the parent had
-forked children that still hold the pipe. Should the guard itself be killed, Linux kills the command.
+the folder, unless the command ended by itself, for then the log in that folder is wanted. So the server dies with
+its parent even after ``kill -9``, and when the parent had forked children that still hold the pipe. Should the
+guard itself be killed, Linux kills the command.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, _leave)
     process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(  # noqa: PLW1509 - the guard has one thread, so preexec_fn is safe
-            command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_guard if sys.platform == "linux" else None
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=_die_with_guard if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread here
         )
         while process.poll() is None and os.getppid() == int(parent) and not _stdin_closed(POLL_S):
             pass

@@ -47,11 +47,12 @@ TITLES = {
     "NDVI": "NDVI  -0.2 to 0.9",
     "LULC": "LULC",
 }
-RGB_BANDS = [3, 2, 1]  # B04, B03, B02 in both levels
-CLOUD_DN = 3_800
-"""Brighter pixels do not take part in the stretch, or ground between clouds would be black."""
+RGB_BANDS, B11 = [3, 2, 1], -2  # B04, B03, B02; the same places in both levels
+CLOUD_DN, CLOUD_B11_DN = 3_800, 2_000
+"""Brighter pixels are clouds (snow is dark in B11) and take no part in the stretch, or ground would be black."""
 
 Pixels = npt.NDArray[Any]
+Image = npt.NDArray[np.uint8]
 
 
 def contact_sheet(
@@ -146,44 +147,46 @@ def _draw_cell(axes: Axes, name: str, pixels: Pixels | None) -> None:
     axes.imshow(_coloured(name, pixels), interpolation="nearest")
 
 
-def _coloured(name: str, pixels: Pixels) -> npt.NDArray[np.uint8]:
+def _coloured(name: str, pixels: Pixels) -> Image:
     """[y, x, 3] uint8 of [band, y, x]."""
     if name in ("S2L2A", "S2L1C") and len(pixels) > max(RGB_BANDS):
-        return _stretch(pixels[RGB_BANDS])
+        return _stretch(pixels[RGB_BANDS], pixels[B11])
     if name in ("S1RTC", "S1GRD") and len(pixels) == 2:
         return _radar(pixels.astype(np.float32))
     if name == "S2RGB" and len(pixels) == 3:
-        return np.clip(pixels, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+        return _bytes(pixels.transpose(1, 2, 0) / 255)
     if name == "NDVI":
         return _mapped(pixels[0], "RdYlGn", -0.2, 0.9)
     if name == "DEM":
         return _hillshade(pixels[0].astype(np.float32))
     if name == "LULC":
         palette = np.array([_rgb(colour) for colour in LULC_CLASSES.values()], np.uint8)
-        return palette[np.clip(pixels[0], 0, len(palette) - 1).astype(np.intp)]
+        image: Image = np.take(palette, pixels[0].astype(np.intp), axis=0, mode="clip")
+        return image
     low, high = np.nanpercentile(pixels[0].astype(np.float32), (2, 98))
     return _mapped(pixels[0], "viridis", float(low), float(high))
 
 
-def _stretch(rgb: Pixels) -> npt.NDArray[np.uint8]:
+def _stretch(rgb: Pixels, infrared: Pixels) -> Image:
     """2-98 % of all three bands together, so that hues stay; clouds may saturate."""
     values = rgb.astype(np.float32)
-    clear = values[:, (values.max(0) < CLOUD_DN) & (values.max(0) > 0)]
+    cloudy = (values.max(0) > CLOUD_DN) & (infrared > CLOUD_B11_DN)
+    clear = values[:, ~cloudy & (values.max(0) > 0)]
     counted = clear if clear.size > 0.05 * values.size else values
     low, usual, high = np.percentile(counted, (2, 75, 98))
     high = min(high, 2.2 * usual + 300)  # edges of clouds are bright, too
     scaled = np.clip((values - low) / max(float(high - low), 600.0), 0, 1) ** 0.8
-    return (255 * scaled).astype(np.uint8).transpose(1, 2, 0)
+    return _bytes(scaled.transpose(1, 2, 0))
 
 
-def _radar(decibel: Pixels) -> npt.NDArray[np.uint8]:
+def _radar(decibel: Pixels) -> Image:
     """VV, VH and their difference in red, green and blue; NaN is black."""
     vv, vh = decibel
     scaled = [(vv + 20) / 18, (vh + 27) / 18, (vv - vh + 1) / 15]
-    return (255 * np.clip(np.nan_to_num(np.stack(scaled, -1)), 0, 1)).astype(np.uint8)
+    return _bytes(np.nan_to_num(np.stack(scaled, -1)))
 
 
-def _hillshade(metres: Pixels) -> npt.NDArray[np.uint8]:
+def _hillshade(metres: Pixels) -> Image:
     """Relief lit from the north-west over a tint of height; exaggerated where the land is flat."""
     from matplotlib import colormaps
 
@@ -196,15 +199,21 @@ def _hillshade(metres: Pixels) -> npt.NDArray[np.uint8]:
     tint = colormaps["gist_earth"](0.33 + 0.5 * height)[..., :3]
     tint[metres == 0] = (0.62, 0.74, 0.82)
     lit = tint * np.clip(light, 0.15, 1.25)[..., None]
-    return (255 * np.clip(lit, 0, 1)).astype(np.uint8)
+    return _bytes(lit)
 
 
-def _mapped(values: Pixels, colours: str, low: float, high: float) -> npt.NDArray[np.uint8]:
+def _mapped(values: Pixels, colours: str, low: float, high: float) -> Image:
     from matplotlib import colormaps
 
     scaled = (values.astype(np.float32) - low) / max(high - low, 1e-6)
-    image = colormaps[colours](np.clip(np.nan_to_num(scaled), 0, 1), bytes=True)[..., :3].copy()
+    image = _bytes(colormaps[colours](np.clip(np.nan_to_num(scaled), 0, 1))[..., :3])
     image[np.isnan(scaled)] = _rgb(MISSING)
+    return image
+
+
+def _bytes(shares: Pixels) -> Image:
+    """0-1 to 0-255."""
+    image: Image = np.rint(255 * np.clip(shares, 0, 1)).astype(np.uint8)
     return image
 
 

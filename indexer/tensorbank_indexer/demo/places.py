@@ -1,4 +1,4 @@
-"""Where and when made-up samples lie: Major-TOM cells and their UTM tiles, cities with four seasons, dates, product ids."""
+"""Where and when made-up samples lie: Major-TOM cells and their UTM tiles, four seasons of a place, product ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import shapely
 from pyproj import CRS, Transformer
 
 from tensorbank_indexer.demo.climates import CLIMATES, Climate
-from tensorbank_indexer.demo.scene import View
+from tensorbank_indexer.demo.scene import Block, Sky, View
 from tensorbank_indexer.demo.world import CELL, SIZE, TILE
 
 __all__ = ["Footprint", "Placed", "crs_attributes", "majortom", "majortom_footprint", "ssl4eos12"]
@@ -79,14 +79,14 @@ def majortom(n_samples: int, seed: int) -> Iterator[Placed]:
         if cell in seen:
             continue
         seen.add(cell)
-        block = _block(climate, lat, rng)
-        s2_time, s1_time = _times(lon, int(block["day"]), rng)
+        block, sky, day = _block(rng), _sky(climate, rng), _day(lat, rng)
+        s2_time, s1_time = _times(lon, day, rng)
         tiles = rng.permutation(TILES_A_CELL)[: int(rng.integers(5, TILES_A_CELL + 1))]
         products = _products(majortom_footprint(f"{cell}_0_0"), lat, lon, s2_time, s1_time, rng, "_rtc")
         for tile in sorted(tiles.tolist())[: n_samples - n_made]:
             column, row = divmod(tile, 4)
             sample_id = f"{cell}_{column}_{row}"
-            view = View(climate, lat, column=column, row=row, key=(seed, 3, n_made), **block)
+            view = View(climate, lat, block, column, row, sky, day, (seed, 3, n_made))
             yield Placed(
                 "majortom", sample_id, majortom_footprint(sample_id), s2_time, s1_time, products, view
             )
@@ -105,19 +105,12 @@ def ssl4eos12(n_samples: int, seed: int) -> Iterator[Placed]:
         epsg = _utm_epsg(lat, lon)
         x, y = _to_utm(epsg).transform(lon, lat)
         footprint = Footprint(epsg, round(x / 10) * 10.0, round(y / 10) * 10.0)
-        block = _block(climate, lat, rng)
+        block = _block(rng)
         first = int(rng.integers(0, 80))
         for season in range(min(4, n_samples - n_made)):
-            sky = _clouds(climate, rng)
-            view = View(
-                climate,
-                lat,
-                column=1,
-                row=1,
-                key=(seed, 5, n_made),
-                **{**block, **sky, "day": first + 91 * season},
-            )
-            s2_time, s1_time = _times(lon, int(view.day), rng, year=2020)
+            day = (first + 91 * season) % 365
+            view = View(climate, lat, block, 1, 1, _sky(climate, rng), day, (seed, 5, n_made))
+            s2_time, s1_time = _times(lon, day, rng, year=2020)
             products = _products(footprint, lat, lon, s2_time, s1_time, rng, "")
             yield Placed("ssl4eos12", f"{number:07d}_{season}", footprint, s2_time, s1_time, products, view)
             n_made += 1
@@ -180,20 +173,21 @@ def _near(climate: Climate, rng: np.random.Generator) -> tuple[float, float]:
     return float(lat), float(lon)
 
 
-def _block(climate: Climate, lat: float, rng: np.random.Generator) -> dict[str, int | float]:
-    """The part of the world that lies in a cell, and one day over it; clear days are more often kept in summer."""
+def _block(rng: np.random.Generator) -> Block:
     y, x = rng.integers(SIZE - CELL, size=2).tolist()
-    turn, day = int(rng.integers(8)), int(rng.beta(2.2, 2.2) * 365)
-    if lat < 0:
-        day = (day + 182) % 365
-    return {"y": y, "x": x, "turn": turn, "day": day, **_clouds(climate, rng)}
+    return Block(y, x, int(rng.integers(8)))
 
 
-def _clouds(climate: Climate, rng: np.random.Generator) -> dict[str, int | float]:
+def _day(lat: float, rng: np.random.Generator) -> int:
+    """Of the year; the light half of it is more often kept."""
+    return (int(rng.beta(2.2, 2.2) * 365) + (182 if lat < 0 else 0)) % 365
+
+
+def _sky(climate: Climate, rng: np.random.Generator) -> Sky:
     clear = rng.random() < CLEAR_SHARE
     cover = 0.0 if clear else float(np.clip(rng.gamma(1.1, climate.clouds), 0.01, 0.97))
     y, x = rng.integers(SIZE - CELL - 16, size=2).tolist()
-    return {"cover": cover, "sky": int(rng.integers(3)), "sky_y": y, "sky_x": x}
+    return Sky(cover, int(rng.integers(3)), y, x)
 
 
 def _times(
@@ -222,13 +216,14 @@ def _products(
     done = _stamp(s2_time + np.timedelta64(4, "h"))
     tail = f"{_stamp(s2_time)}_N0400_R{orbit:03d}_{zone}_{done}"
     end = _stamp(s1_time + np.timedelta64(25, "s"))
-    take = f"{int(rng.integers(10_000, 60_000)):06d}_{int(rng.integers(0x10000, 0x70000)):06X}_{int(rng.integers(0xFFFF)):04X}"
+    orbit_number, take, checksum = rng.integers((10_000, 0x10000, 0), (60_000, 0x70000, 0xFFFF)).tolist()
+    pass_id = f"{orbit_number:06d}_{take:06X}_{checksum:04X}"
     south, west = math.floor(lat), math.floor(lon)
     square = f"{'N' if south >= 0 else 'S'}{abs(south):02d}_00_{'E' if west >= 0 else 'W'}{abs(west):03d}_00"
     return {
         "S2L1C": f"{platform}_MSIL1C_{tail}",
         "S2L2A": f"{platform}_MSIL2A_{tail}",
-        "S1": f"S1A_IW_GRDH_1SDV_{_stamp(s1_time)}_{end}_{take}{s1_suffix}",
+        "S1": f"S1A_IW_GRDH_1SDV_{_stamp(s1_time)}_{end}_{pass_id}{s1_suffix}",
         "DEM": f"Copernicus_DSM_COG_10_{square}_DEM",
     }
 

@@ -99,7 +99,7 @@ class S3Server:
         Parameters
         ----------
         folder
-            Where objects are kept, and found again by a later start. None: a temporary folder that is removed by ``stop``.
+            Where objects are kept, and found again by a later start. None: a temporary folder, removed by ``stop``.
         bucket
             Created if it does not exist; 3 to 63 lower-case letters, digits and hyphens.
         port
@@ -149,10 +149,10 @@ class S3Server:
         kinds = [(flag.split(".port")[0], ".grpc" in flag, number) for flag, number in ports.items()]
         sockets = [f"/tmp/seaweedfs-{kind}{'-grpc' * grpc}-{number}.sock" for kind, grpc, number in kinds]
         log = scratch / "weed.log"
+        guard = str(Path(__file__).with_name("guard.py"))
         with log.open("wb") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(__file__).with_name("guard.py"))]
-                + [str(os.getpid()), str(scratch), *command],
+                [sys.executable, "-I", "-S", guard, str(os.getpid()), str(scratch), *command],
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
@@ -191,7 +191,7 @@ class S3Server:
 
     @property
     def running(self) -> bool:
-        """Is the server's process alive?"""
+        """Whether the server's process is alive."""
         return self._process.poll() is None
 
     @property

@@ -60,7 +60,7 @@ class World:
 
 
 def _fractal(rng: np.random.Generator, slope: float, lowest: float) -> Floats:
-    """Noise whose amplitude falls as frequency to the power of ``slope``, from ``lowest`` waves a side on; mean 0, std 1."""
+    """Noise whose amplitude falls as frequency ** -slope, from ``lowest`` waves a side on; mean 0, std 1."""
     fy, fx = np.fft.fftfreq(SIZE, 1 / SIZE)[:, None], np.fft.rfftfreq(SIZE, 1 / SIZE)[None]
     frequency = np.hypot(fy, fx).astype(np.float32)
     amplitude = np.maximum(frequency, lowest) ** np.float32(-slope)
@@ -73,20 +73,22 @@ def _fractal(rng: np.random.Generator, slope: float, lowest: float) -> Floats:
 
 
 def _standard(field: Floats) -> Floats:
-    return (field - field.mean()) / field.std()
+    standard: Floats = (field - field.mean()) / field.std()
+    return standard
 
 
 def _distance_to_zero(field: Floats) -> Floats:
     """Roughly the distance in pixels to where a smooth field changes sign: a line as wide everywhere."""
     dy, dx = np.gradient(field)
-    return np.abs(field) / (np.hypot(dy, dx) + np.float32(1e-4))
+    distance: Floats = np.abs(field) / (np.hypot(dy, dx) + np.float32(1e-4))
+    return distance
 
 
 def _districts(rng: np.random.Generator, spacing: int = 96) -> tuple[Floats, Flags, Flags, Floats, Floats]:
     """Districts (a jittered Voronoi), each with parcels and streets along its own direction.
 
-    Returns, per pixel: number of the parcel in [0, 1), hedge on its border?, road or street?, brightness of the town block in
-    [0, 1), and number of the pivot circle in (0, 1), 0 outside.
+    Returns, per pixel: number of the parcel in [0, 1), hedge on its border?, road or street?, brightness of the
+    town block in [0, 1), and number of the pivot circle in (0, 1), 0 outside.
     """
     n = SIZE // spacing + 3
     jitter = rng.random((2, n, n), dtype=np.float32)
@@ -130,4 +132,5 @@ def _hash(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Floats:
     first, second, third = (part * np.uint32(prime) for part, prime in zip(parts, HASH_PRIMES, strict=True))
     mixed = first ^ second ^ third
     mixed = (mixed ^ (mixed >> np.uint32(13))) * np.uint32(1_274_126_177)
-    return (mixed >> np.uint32(16)).astype(np.float32) / np.float32(65_536)
+    number: Floats = (mixed >> np.uint32(16)).astype(np.float32) / np.float32(65_536)
+    return number

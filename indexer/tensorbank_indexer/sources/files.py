@@ -11,24 +11,23 @@ import asyncio
 import os
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from threading import Lock
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, nearest
+from tensorbank_indexer.sources.descriptors import Descriptors
+from tensorbank_indexer.sources.index_pages import walk_pages
 
 __all__ = ["FileStat", "SourceFiles"]
 
-MAX_OPEN_FILES = 128
 N_STAT_THREADS = 16
 RETRY_DELAYS_S = (0.5, 2.0, 8.0)
 """Waits between attempts after an answer such as 429 or 503 (hubs limit rates)."""
@@ -46,20 +45,6 @@ class FileStat:
     path: str
     size_bytes: int
     etag: str
-
-
-class _Descriptor:
-    """An open file that closes when nobody refers to it any more, so that evicting it never disturbs a
-    reader."""
-
-    __slots__ = ("number",)
-
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
 
 
 class SourceFiles:
@@ -83,8 +68,7 @@ class SourceFiles:
         self._pid = -1
         self._fs: Any = None
         self._base = ""
-        self._lock = Lock()
-        self._descriptors: OrderedDict[str, _Descriptor] = OrderedDict()
+        self._descriptors = Descriptors()
         self._stats: dict[str, FileStat] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -122,9 +106,8 @@ class SourceFiles:
             The store refused or cannot be reached.
         """
         fs = self._filesystem()
-        with self._lock:
-            self._stats.clear()
-            self._descriptors.clear()
+        self._stats.clear()
+        self._descriptors.close()
         if isinstance(fs, LocalFileSystem):
             return sorted(self._walk_local())
         if _is_http(fs):
@@ -158,7 +141,7 @@ class SourceFiles:
             return b""
         fs = self._filesystem()
         if isinstance(fs, LocalFileSystem):
-            data = self._calling(path, lambda: _pread(self._descriptor(path), start, end))
+            data = self._calling(path, lambda: self._descriptors.read(self._full(path), start, end))
         else:
             full = self._full(path)
             data = self._calling(path, lambda: fs.cat_file(full, start=start, end=end))
@@ -177,7 +160,7 @@ class SourceFiles:
     def _filesystem(self) -> Any:
         if self._pid != os.getpid():
             # After a fork: a lock may have been held, a client's threads are gone.
-            self._lock = Lock()
+            self._descriptors = Descriptors()
             self._fs, self._base = self._connect()
             self._pid = os.getpid()
         return self._fs
@@ -206,17 +189,6 @@ class SourceFiles:
         fs = self._filesystem()
         path = quote(path) if _is_http(fs) else path
         return f"{self._base.rstrip('/')}/{path}" if path else self._base
-
-    def _descriptor(self, path: str) -> _Descriptor:
-        with self._lock:
-            found = self._descriptors.get(path)
-            if found is None:
-                found = self._descriptors[path] = _Descriptor(self._full(path))
-                if len(self._descriptors) > MAX_OPEN_FILES:
-                    self._descriptors.popitem(last=False)
-            else:
-                self._descriptors.move_to_end(path)
-        return found
 
     def _walk_local(self) -> list[str]:
         if not Path(self._base).is_dir():
@@ -255,30 +227,8 @@ class SourceFiles:
         return list(self._stats)
 
     def _walk_pages(self, fs: Any) -> list[str]:
-        """Follow the links of index pages. A link without an extension or with a closing slash is a
-        folder."""
-        paths: list[str] = []
-        folders = [""]
-        seen: set[str] = set()
         base = self._base.rstrip("/") + "/"
-        while folders:
-            folder = folders.pop()
-            links = self._calling(folder, lambda folder=folder: fs.ls(base + folder, detail=False))  # type: ignore[misc]
-            for link in links:
-                address = link.partition("#")[0]
-                if "?" in link or not address.startswith(base) or address in (base + folder, base):
-                    continue
-                relative = address[len(base) :]
-                if ".." in relative or relative in seen:
-                    continue
-                seen.add(relative)
-                if relative.endswith("/"):
-                    folders.append(relative)
-                elif "." not in PurePosixPath(relative).name:
-                    folders.append(relative + "/")
-                else:
-                    paths.append(unquote(relative))
-        return paths
+        return walk_pages(base, lambda url: self._calling("", lambda: fs.ls(url, detail=False)))
 
     def _stat(self, path: str) -> FileStat:
         fs = self._filesystem()
@@ -308,18 +258,6 @@ class SourceFiles:
 def _is_http(fs: Any) -> bool:
     protocol = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
     return "http" in protocol or "https" in protocol
-
-
-def _pread(descriptor: _Descriptor, start: int, end: int) -> bytes:
-    data = os.pread(descriptor.number, end - start, start)
-    if len(data) in (0, end - start):
-        return data
-    parts = [data]
-    position = start + len(data)
-    while position < end and (more := os.pread(descriptor.number, end - position, position)):
-        parts.append(more)
-        position += len(more)
-    return b"".join(parts)
 
 
 def _file_stat(path: str, info: Mapping[str, Any]) -> FileStat:

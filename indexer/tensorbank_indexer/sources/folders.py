@@ -44,13 +44,11 @@ MAX_NAMED_STRAYS = 5
 class Folders:
     """Paths of a dataset, sorted by what they are.
 
-    ``files`` maps (split, file name) to {modality: path}. ``is_split`` tells that the root is the folder of
-    one split.
+    ``files`` maps (split, file name) to {modality: path}.
     """
 
     files: Mapping[tuple[str, str], Mapping[str, str]]
     strays: tuple[str, ...]
-    is_split: bool
 
     def archives(
         self, files: SourceFiles, subset_of: Mapping[str, str]
@@ -107,8 +105,7 @@ def sort_files(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -
             deep[folders[0], name][folders[1]] = path
         elif len(folders) == 1:
             flat[root_name, name][folders[0]] = path
-    is_split = not deep and bool(flat)
-    files = flat if is_split else deep
+    files = deep or flat
     if not files:
         raise FormatError(
             f"No archive was found among {len(paths)} files: "
@@ -117,7 +114,7 @@ def sort_files(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -
         )
     taken = {path for modalities in files.values() for path in modalities.values()}
     strays = tuple(path for path in paths if path not in taken and not _is_known(path))
-    return Folders(dict(files), strays, is_split)
+    return Folders(dict(files), strays)
 
 
 def _readable(pattern: re.Pattern[str]) -> str:

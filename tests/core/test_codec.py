@@ -1,0 +1,64 @@
+"""Blocks: round trips, and every way a stored block can be wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numcodecs.blosc import Blosc
+
+from tensorbank import Band, IntegrityError, InvalidInputError, Modality
+from tensorbank.codec import PROFILES, codec_for, crc32c, decode_block, split_blocks
+
+M = Modality("M", "int16", (Band("a"),), 1, 24, 20)
+PIXELS = np.arange(480, dtype=np.int16).reshape(24, 20)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("dtype", ["int16", "float16", "uint8", "float32", "int32"])
+def test_round_trip_into_a_given_buffer(profile, dtype):
+    m = Modality("M", dtype, (Band("a"),), 1, 24, 20)
+    block = PIXELS.astype(dtype)
+    stored = codec_for(profile, m).encode(block)
+    out = np.zeros_like(block)
+    decode_block(memoryview(stored), out)
+    np.testing.assert_array_equal(out, block)
+    independent = np.frombuffer(Blosc().decode(stored[:-4]), dtype).reshape(24, 20)
+    np.testing.assert_array_equal(independent, block)
+
+
+@given(st.lists(st.integers(0, 2**15 - 1), min_size=1, max_size=6))
+def test_a_run_is_cut_where_its_blocks_meet(seeds):
+    codec = codec_for("balanced", M)
+    blocks = [codec.encode(np.random.default_rng(s).integers(0, s + 2, (24, 20)).astype(np.int16)) for s in seeds]
+    run = memoryview(b"".join(blocks))
+    assert [bytes(b) for b in split_blocks(run, len(blocks))] == blocks
+    with pytest.raises(IntegrityError):
+        list(split_blocks(run, len(blocks) + 1))
+    with pytest.raises(IntegrityError):
+        list(split_blocks(run[:-1], len(blocks)))
+
+
+@given(st.integers(0), st.integers(0, 7))
+def test_any_flipped_bit_is_noticed(position, bit):
+    stored = bytearray(codec_for("balanced", M).encode(PIXELS))
+    stored[position % len(stored)] ^= 1 << bit
+    with pytest.raises(IntegrityError):
+        for block in split_blocks(memoryview(bytes(stored)), 1):
+            decode_block(block, np.empty_like(PIXELS))
+
+
+def test_a_block_of_another_size_is_refused():
+    stored = codec_for("balanced", M).encode(PIXELS)
+    with pytest.raises(IntegrityError, match="960"):
+        decode_block(memoryview(stored), np.empty((10, 10), np.int16))
+
+
+def test_crc32c_is_castagnoli():
+    assert crc32c(b"123456789") == 0xE3069283  # check value of the CRC catalogue
+
+
+def test_an_unknown_profile_has_a_nearest_name():
+    with pytest.raises(InvalidInputError, match="'balanced'"):
+        codec_for("balance", M)
