@@ -121,6 +121,7 @@ def test_the_server_dies_with_its_guard(tmp_path: Path):
     os.kill(group, signal.SIGKILL)  # the guard only, not its group
     server.stop()
     assert gone(group, server._log.parent)
+    assert not [path for path in server._sockets if Path(path).exists()]
 
 
 def test_a_port_that_is_taken_is_named_with_the_log(s3_server: S3Server, tmp_path: Path):

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -76,6 +77,7 @@ class S3Server:
         secret_key: str,
         bucket: str,
         log: Path,
+        sockets: Sequence[str],
     ) -> None:
         self._process = process
         self._port = port
@@ -83,6 +85,7 @@ class S3Server:
         self._secret_key = secret_key
         self._bucket = bucket
         self._log = log
+        self._sockets = sockets
         self._owner_pid = os.getpid()
 
     @classmethod
@@ -160,7 +163,7 @@ class S3Server:
                 env={**os.environ, "GUARD_SOCKETS": os.pathsep.join(sockets)},
                 start_new_session=True,  # Ctrl-C is the owner's to handle
             )
-        server = cls(process, ports["s3.port"], access_key, secret_key, bucket, log)
+        server = cls(process, ports["s3.port"], access_key, secret_key, bucket, log, sockets)
         atexit.register(server.stop)
         return server
 
@@ -213,6 +216,8 @@ class S3Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        for path in self._sockets:  # the guard has done it, unless it was killed
+            Path(path).unlink(missing_ok=True)
         shutil.rmtree(self._log.parent, ignore_errors=True)
 
     def __enter__(self) -> Self:

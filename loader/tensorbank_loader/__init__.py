@@ -1,0 +1,13 @@
+"""Loader: plans as PyTorch batches.
+
+    from tensorbank_loader import StreamingDataset, World
+
+    dataset = StreamingDataset(plan, global_batch_size=512, seed=7, world=World(rank=3, n_ranks=8))
+"""
+
+from tensorbank.fetch import FetchOptions
+from tensorbank_loader.dataset import StreamingDataset
+from tensorbank_loader.loader import DataLoader, LoaderStats
+from tensorbank_loader.world import World
+
+__all__ = ["DataLoader", "FetchOptions", "LoaderStats", "StreamingDataset", "World"]

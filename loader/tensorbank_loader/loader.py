@@ -1,0 +1,188 @@
+"""The loader of ``query.dataloader()``: no worker processes, reads ahead, onto the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.fetch import FetchOptions
+from tensorbank.plan import Plan
+from tensorbank.reader import SampleReader
+from tensorbank_loader.batch import Batch, check_dtypes
+from tensorbank_loader.device import on_device
+from tensorbank_loader.epoch import Epochs, State
+from tensorbank_loader.window import read_ahead
+from tensorbank_loader.world import World
+
+__all__ = ["DataLoader", "LoaderStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderStats:
+    """Since the loader was made. ``wait_s`` is what the consumer spent waiting for batches."""
+
+    batches: int
+    samples: int
+    tensor_bytes: int
+    requests: int
+    bytes_read: int
+    refetches: int
+    retries: int
+    wait_s: float
+
+
+class DataLoader:
+    """Streams a plan in batches. Each ``iter()`` runs one epoch to its end; the next one is shuffled anew.
+
+    Parameters
+    ----------
+    plan
+        What to stream.
+    batch_size
+        Samples a rank. The global batch, ``batch_size`` times the number of ranks, is what the state keeps.
+    seed
+        Of the order; the same on every rank.
+    shuffle
+        A fresh permutation each epoch; otherwise the plan's order.
+    drop_last
+        Leave the last batch out if it is shorter; several ranks need it to make equal numbers of steps.
+    device
+        Where tensors end up, the CPU if None. For a GPU, buffers are page-locked and copied on a stream of their own.
+    world
+        Rank and number of ranks; detected if None.
+    options
+        How to read.
+    transform
+        Applied to each batch, on the device.
+
+    Raises
+    ------
+    InvalidInputError
+        A size is not positive, or a modality has a dtype that torch lacks.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        device: str | torch.device | None = None,
+        world: World | None = None,
+        options: FetchOptions | None = None,
+        transform: Callable[[Batch], Any] | None = None,
+    ) -> None:
+        check_dtypes(plan)
+        self.plan = plan
+        self.device = torch.device(device or "cpu")
+        self.world = world or World.detect()
+        if self.world.n_workers > 1:
+            raise InvalidInputError("this loader has no workers; use StreamingDataset in torch's DataLoader")
+        self.transform = transform
+        size = batch_size * self.world.n_ranks
+        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, shuffle, drop_last)
+        self._reader = SampleReader(plan, options)
+        self._state = State()
+        self._running: Iterator[Any] | None = None
+        self._batches = self._samples = self._tensor_bytes = 0
+        self._wait_s = 0.0
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self.epochs.n_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        """One epoch, from where the state stands. An epoch that still runs is given up."""
+        self.close()
+        self._running = running = self._epoch()
+        return running
+
+    def __enter__(self) -> DataLoader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _epoch(self) -> Iterator[Any]:
+        epoch = self._state.epoch
+        coming: list[tuple[int, int]] = []
+
+        def shares() -> Iterator[npt.NDArray[np.int64]]:
+            for number, share in self.epochs.batches(epoch, self._state.position, self.world):
+                coming.append((number, len(share)))
+                yield share
+
+        ahead = read_ahead(self._reader, shares(), pinned=self.device.type == "cuda")
+        moved = on_device(ahead, self.device)
+        try:
+            while True:
+                started = time.perf_counter()
+                batch = next(moved, None)
+                self._wait_s += time.perf_counter() - started
+                if batch is None:
+                    break
+                number, n_samples = coming.pop(0)
+                self._account(batch, n_samples)
+                self._state = State(epoch, number + 1)
+                yield batch if self.transform is None else self.transform(batch)
+            self._state = State(epoch + 1, 0)
+        finally:
+            moved.close()  # type: ignore[attr-defined]
+            ahead.close()  # type: ignore[attr-defined]
+
+    def _account(self, batch: Batch, n_samples: int) -> None:
+        self._batches += 1
+        self._samples += n_samples
+        self._tensor_bytes += sum(batch[h.name].nbytes for h in self.plan.handles)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next ``iter()`` run this epoch from its start."""
+        self.close()
+        self._state = State(epoch, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The next global batch, as JSON-able numbers below 1 KiB: batches still on their way are not counted as had."""
+        return self._state.to_dict(self.epochs)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where a state stands, on any number of ranks.
+
+        Raises
+        ------
+        InvalidInputError
+            The state is of another plan, seed, order or global batch size.
+        """
+        self.close()
+        self._state = State.from_dict(state, self.epochs)
+
+    def stats(self) -> LoaderStats:
+        """Counts and times so far."""
+        fetched = self._reader.stats
+        return LoaderStats(
+            batches=self._batches,
+            samples=self._samples,
+            tensor_bytes=self._tensor_bytes,
+            requests=fetched.requests,
+            bytes_read=fetched.bytes_read,
+            refetches=fetched.refetches,
+            retries=fetched.retries,
+            wait_s=self._wait_s,
+        )
+
+    def close(self) -> None:
+        """Give up the running epoch, if any, and stop its threads; the state stays."""
+        if self._running is not None:
+            self._running.close()  # type: ignore[attr-defined]
+            self._running = None

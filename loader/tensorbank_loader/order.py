@@ -1,0 +1,83 @@
+"""The order of an epoch. Pure arithmetic on numbers and arrays.
+
+An epoch is a permutation of a plan's ``n`` positions, keyed by seed and epoch and computed where it is asked for: a
+balanced Feistel network over the smallest even number of bits that holds ``n``, walked until it falls below ``n`` (Black and
+Rogaway, "Ciphers with arbitrary finite domains", 2002). Nothing of size ``n`` is kept. The permuted positions, cut into
+global batches, are the epoch; a rank's share is a slice of each, a worker's share is every k-th batch, so neither can
+change what a global batch holds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["batch_bounds", "first_batch_of", "n_batches", "permute", "rank_bounds"]
+
+N_ROUNDS = 6
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+
+
+def permute(indices: Int64, n: int, *, seed: int, epoch: int) -> Int64:
+    """Positions at some places of an epoch's order.
+
+    Parameters
+    ----------
+    indices
+        (m,) int64 in ``[0, n)``.
+    n
+        Length of the permuted range.
+    seed, epoch
+        Not negative; together the key.
+
+    Returns
+    -------
+    (m,) int64 in ``[0, n)``, distinct for distinct indices.
+    """
+    half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(N_ROUNDS, np.uint64)
+    values = np.asarray(indices).astype(np.uint64)
+    outside = np.ones(values.shape, np.bool_)
+    while outside.any():
+        values[outside] = _feistel(values[outside], half_bits, keys)
+        outside = values >= n
+    return values.astype(np.int64)
+
+
+def _feistel(values: UInt64, half_bits: int, keys: UInt64) -> UInt64:
+    """One pass of the network over ``2 * half_bits`` bits."""
+    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = values >> shift, values & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return (left << shift) | right
+
+
+def _mix(x: UInt64) -> UInt64:
+    """Finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def n_batches(n: int, global_batch_size: int, *, drop_last: bool) -> int:
+    """Global batches of an epoch over ``n`` samples."""
+    return n // global_batch_size if drop_last else -(-n // global_batch_size)
+
+
+def batch_bounds(batch: int, n: int, global_batch_size: int) -> tuple[int, int]:
+    """Places ``[start, end)`` of an epoch's order that a global batch holds; the last may be shorter."""
+    start = batch * global_batch_size
+    return start, min(start + global_batch_size, n)
+
+
+def rank_bounds(start: int, end: int, rank: int, n_ranks: int) -> tuple[int, int]:
+    """A rank's contiguous share of the places ``[start, end)``; shares differ by at most one and may be empty."""
+    size = end - start
+    return start + size * rank // n_ranks, start + size * (rank + 1) // n_ranks
+
+
+def first_batch_of(worker: int, n_workers: int, position: int) -> int:
+    """First batch at or after ``position`` that is a worker's: those with ``batch % n_workers == worker``."""
+    return position + (worker - position) % n_workers
