@@ -69,9 +69,13 @@ class Table:
             for i, m in enumerate(schema)
         )
         bank = self.bank.at({self.name: version})
-        row = bank.sql(
-            f"SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM {self.name}.shards"
-        ).arrow().to_pylist()[0]
+        row = (
+            bank.sql(
+                f"SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM {self.name}.shards"
+            )
+            .arrow()
+            .to_pylist()[0]
+        )
         return Snapshot(
             table=self.name,
             version=version,
@@ -101,7 +105,9 @@ class Bank:
         Tables pinned to a version.
     """
 
-    def __init__(self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int] | None = None
+    ) -> None:
         self.catalog = catalog
         self.mirror = mirror
         self.versions = dict(versions or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from rich.table import Table as Grid
 from tensorbank.bank import Bank
 from tensorbank.bank import open as open_bank
 from tensorbank.errors import ConflictError, IntegrityError, TensorBankError
+from tensorbank.progress import progress_bar
 
 __all__ = ["BankUrl", "Endpoint", "Json", "Region", "TableName", "app", "bank_at", "main", "say"]
 
@@ -30,13 +32,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-BankUrl = Annotated[str, typer.Argument(metavar="BANK", help="Folder or URL of the bank: file://, s3://, gs://, az://.")]
+BankUrl = Annotated[
+    str, typer.Argument(metavar="BANK", help="Folder or URL of the bank: file://, s3://, gs://, az://.")
+]
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of a table.")]
 Endpoint = Annotated[
     str | None,
     typer.Option(help="URL of an S3-compatible server.", envvar="AWS_ENDPOINT_URL", show_envvar=True),
 ]
-Region = Annotated[str | None, typer.Option(help="Region of the bucket.", envvar="AWS_REGION", show_envvar=True)]
+Region = Annotated[
+    str | None, typer.Option(help="Region of the bucket.", envvar="AWS_REGION", show_envvar=True)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -116,7 +122,9 @@ def history(
     if as_json:
         say(json.dumps([_fields(e) for e in entries]))
         return
-    rows = [(e.version, e.when.isoformat(sep=" "), e.operation, f"{e.n_rows:,}", e.part or "") for e in entries]
+    rows = [
+        (e.version, e.when.isoformat(sep=" "), e.operation, f"{e.n_rows:,}", e.part or "") for e in entries
+    ]
     _print(("version", "time", "operation", "samples added", "part"), rows)
 
 
@@ -124,7 +132,9 @@ def history(
 def query(
     bank: BankUrl,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT statement.")],
-    explain: Annotated[bool, typer.Option("--explain", help="Show what is pruned and read instead of the rows.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what is pruned and read instead of the rows.")
+    ] = False,
     form: Annotated[Format, typer.Option("--format", help="How to print rows.")] = Format.table,
     save: Annotated[Path | None, typer.Option(help="Save the plan to this file, for tb.Plan.load().")] = None,
     endpoint: Endpoint = None,
@@ -142,6 +152,38 @@ def query(
             say(f"{len(plan)} samples, plan {plan.fingerprint} saved to {save}")
         return
     _write(asked.arrow(), form)
+
+
+@app.command()
+def verify(
+    bank: BankUrl,
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="One table; all if not given.")
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    as_json: Json = False,
+) -> None:
+    """Read every stored block and check it against the checksum written at ingest."""
+    from tensorbank.verify import verify as run
+
+    opened = bank_at(bank, endpoint, region)
+    damaged = 0
+    for name in [table] if table is not None else opened.tables():
+        with progress_bar() as progress:
+            report = run(opened, name, progress=functools.partial(progress, "verify"))
+        damaged += len(report.damage)
+        if as_json:
+            say(json.dumps(_fields(report) | {"damage": [_fields(d) for d in report.damage]}))
+            continue
+        say(
+            f"{name} at version {report.version}: {report.n_blocks:,} blocks of {report.n_samples:,} samples, "
+            f"{_gb(report.n_bytes)}: {'all sound' if report.sound else f'{len(report.damage)} tensors damaged'}"
+        )
+        for d in report.damage:
+            say(f"  {d.sample_id} {d.modality}: {d.reason}")
+    if damaged:
+        raise typer.Exit(FAILED)
 
 
 def _write(rows: Any, form: Format) -> None:
@@ -219,7 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed = isinstance(error, IntegrityError | ConflictError) or error.kind == "strict"
         return FAILED if failed else WRONG_USAGE
     except ModuleNotFoundError as error:
-        sys.stderr.write(f"error: this command needs {error.name}; pip install 'tensorbank[demo]' brings everything\n")
+        sys.stderr.write(
+            f"error: this command needs {error.name}; pip install 'tensorbank[demo]' brings everything\n"
+        )
         return WRONG_USAGE
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what is committed stays, an ingest resumes where it stopped\n")

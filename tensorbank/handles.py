@@ -90,7 +90,11 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
 
 def _fixed(values: npt.NDArray[np.int64], n_runs: int, kind: pa.DataType, absent: pa.Array) -> pa.Array:
     flat = pa.array(values.reshape(-1)).cast(kind)
-    return pa.FixedSizeListArray.from_arrays(flat, n_runs) if len(absent) else pa.array([], pa.list_(kind, n_runs))
+    return (
+        pa.FixedSizeListArray.from_arrays(flat, n_runs)
+        if len(absent)
+        else pa.array([], pa.list_(kind, n_runs))
+    )
 
 
 def _runs(rows: pa.StructArray, handle: Handle) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -120,5 +124,7 @@ def check_names(handles: Sequence[Handle]) -> None:
     seen: set[str] = set()
     for handle in handles:
         if handle.name in seen:
-            raise InvalidInputError(f"two selected tensors are named {handle.name}; give one an alias with AS")
+            raise InvalidInputError(
+                f"two selected tensors are named {handle.name}; give one an alias with AS"
+            )
         seen.add(handle.name)

@@ -54,22 +54,27 @@ def check_table_name(name: str) -> str:
 
 
 def index_key(table: str, level: Level) -> str:
+    """Folder of a Delta table."""
     return f"{table}/index/{level}"
 
 
 def part_key(table: str, part: str) -> str:
+    """Folder of a part, a Zarr group."""
     return f"{table}/tensors/{part}"
 
 
 def report_key(table: str, part: str) -> str:
+    """Ingest report, beside its part."""
     return f"{table}/tensors/{part}.ingest.json"
 
 
 def array_key(table: str, part: str, modality: str) -> str:
+    """Folder of a modality of a part, a Zarr array."""
     return f"{part_key(table, part)}/{modality}"
 
 
 def shard_key(table: str, part: str, modality: str, shard: int) -> str:
+    """Object of one shard."""
     return f"{array_key(table, part, modality)}/c/{shard}/0/0/0/0"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,5 +62,5 @@ class IndexMirror:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as target:
             target.write(data)
-        os.replace(target.name, path)
+        Path(target.name).replace(path)
         return path

@@ -66,7 +66,9 @@ class Planner:
         Tables pinned to a version; others are taken at their newest.
     """
 
-    def __init__(self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int] | None = None
+    ) -> None:
         self.catalog = catalog
         self.mirror = mirror
         self.versions = dict(versions or {})
@@ -139,7 +141,7 @@ class _Session:
 
     def rows(self, sql: str, *, narrow: str) -> pa.Table:
         """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``."""
-        with _translated(self.planner.catalog.tables):
+        with _Translated(self.planner.catalog.tables):
             text = self._single_select(sql)
             self._attach(text)
             relation = self.con.sql(text)
@@ -252,8 +254,10 @@ class _Session:
 
 def _narrowed(alias: str, fields: set[str], narrow: str) -> str:
     if narrow == "ref":
-        return f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack(key := {alias}.ref.key, " \
-               f"\"offset\" := {alias}.ref.\"offset\", length := {alias}.ref.length) END"
+        return (
+            f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack(key := {alias}.ref.key, "
+            f'"offset" := {alias}.ref."offset", length := {alias}.ref.length) END'
+        )
     extra = ["block_bytes := {0}.ref.block_bytes", "bands := {0}.bands"] if "bands" in fields else []
     wanted = ["key := {0}.ref.key", '"offset" := {0}.ref."offset"', "length := {0}.ref.length", *extra]
     return f"struct_pack({', '.join(w.format(alias) for w in wanted)})"
@@ -268,7 +272,9 @@ def _by_address(table: pa.Table, handle: str) -> pa.Table:
     sort = pa.table(
         {
             "key": table[f"{handle}.key"].cast(pa.string()),
-            "start": pc.list_element(table[f"{handle}.starts"], 0) if table.num_rows else pa.array([], pa.int64()),
+            "start": pc.list_element(table[f"{handle}.starts"], 0)
+            if table.num_rows
+            else pa.array([], pa.int64()),
         }
     )
     return table.take(pc.sort_indices(sort, [("key", "ascending"), ("start", "ascending")]))
@@ -304,7 +310,7 @@ def _table_names(node: Any) -> Iterator[str]:
             yield from _table_names(value)
 
 
-class _translated:
+class _Translated:
     """DuckDB's errors as sentences of ours, with the nearest valid names."""
 
     def __init__(self, tables: Any) -> None:

@@ -65,7 +65,9 @@ def plan_reads(plan: Plan, positions: npt.NDArray[np.int64], options: FetchOptio
         for slot, key in enumerate(keys.tolist()):
             if key >= 0:
                 name = a.keys[key]
-                for run, (start, length) in enumerate(zip(starts[slot].tolist(), lengths[slot].tolist(), strict=True)):
+                for run, (start, length) in enumerate(
+                    zip(starts[slot].tolist(), lengths[slot].tolist(), strict=True)
+                ):
                     by_key[name].append(Piece(number, run, slot, ByteRange(name, start, start + length)))
     reads: list[Read] = []
     for key, pieces in by_key.items():
@@ -96,7 +98,9 @@ def _joined(key: str, pieces: list[Piece], options: FetchOptions) -> list[Read]:
 class BatchRead:
     """A batch on its way into the caller's buffers."""
 
-    def __init__(self, futures: Sequence[Future[None]], masks: dict[str, npt.NDArray[np.bool_]], n_bytes: int) -> None:
+    def __init__(
+        self, futures: Sequence[Future[None]], masks: dict[str, npt.NDArray[np.bool_]], n_bytes: int
+    ) -> None:
         self._futures = futures
         self.masks = masks
         self.n_bytes = n_bytes

@@ -140,7 +140,7 @@ class Store:
             self.delete(key)
 
     def _open(self) -> Any:
-        global _pid_of_first_use
+        global _pid_of_first_use  # noqa: PLW0603 - the runtime it guards is one a process
         pid = os.getpid()
         if _pid_of_first_use is None:
             _pid_of_first_use = pid

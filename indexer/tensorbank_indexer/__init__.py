@@ -1,9 +1,9 @@
 """Indexer: archives in, shards and statistics out.
 
-    import tensorbank as tb
-    from tensorbank_indexer import ingest, open_source
+import tensorbank as tb
+from tensorbank_indexer import ingest, open_source
 
-    report = ingest(open_source("hf://datasets/..."), tb.create("s3://eo-bank"), "terramesh")
+report = ingest(open_source("hf://datasets/..."), tb.create("s3://eo-bank"), "terramesh")
 """
 
 from tensorbank_indexer.ingest import IngestOptions, ingest

@@ -27,7 +27,9 @@ def save(store: Store, table: str, part: str, result: ShardResult) -> None:
     }
     levels = {"samples": result.samples, "tiles": result.tiles, "shards": result.shards}
     columns: dict[str, list[bytes]] = {name: [_to_ipc(rows)] for name, rows in levels.items()}
-    store.put(_key(table, part, result.shard), _to_ipc(pa.table({**columns, "rest": [json.dumps(rest).encode()]})))
+    store.put(
+        _key(table, part, result.shard), _to_ipc(pa.table({**columns, "rest": [json.dumps(rest).encode()]}))
+    )
 
 
 def load(store: Store, table: str, part: str, shard: int) -> ShardResult | None:

@@ -20,13 +20,21 @@ def ingest(
         str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
     ] = None,
     profile: Annotated[str, typer.Option(help="Codec profile: balanced or hot.")] = "balanced",
-    workers: Annotated[int | None, typer.Option(help="Processes; as many as processors if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; as many as processors if not given.")
+    ] = None,
     samples_per_shard: Annotated[
         int | None, typer.Option(help="Samples a shard; chosen by sample size if not given.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Commit nothing if anything was damaged or missing.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Commit nothing if anything was damaged or missing.")
+    ] = False,
     single_writer: Annotated[
-        bool, typer.Option("--single-writer", help="Allow a store without conditional writes; only if one process ever writes.")
+        bool,
+        typer.Option(
+            "--single-writer",
+            help="Allow a store without conditional writes; only if one process ever writes.",
+        ),
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
     endpoint: Endpoint = None,
@@ -34,9 +42,9 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
+    from tensorbank.progress import progress_bar
     from tensorbank_indexer.ingest import IngestOptions
     from tensorbank_indexer.ingest import ingest as run
-    from tensorbank_indexer.progress import progress_bar
     from tensorbank_indexer.sources import open_source
 
     options = IngestOptions(

@@ -16,7 +16,20 @@ from tensorbank.errors import FormatError
 __all__ = ["HILBERT_ORDER", "Place", "hilbert_index", "place_of", "season_of"]
 
 HILBERT_ORDER = 16
-_NORTH = ("winter", "winter", "spring", "spring", "spring", "summer", "summer", "summer", "autumn", "autumn", "autumn", "winter")
+_NORTH = (
+    "winter",
+    "winter",
+    "spring",
+    "spring",
+    "spring",
+    "summer",
+    "summer",
+    "summer",
+    "autumn",
+    "autumn",
+    "autumn",
+    "winter",
+)
 _OPPOSITE = {"winter": "summer", "summer": "winter", "spring": "autumn", "autumn": "spring"}
 
 

@@ -122,7 +122,9 @@ def ingest(
 class _Job:
     """State of one run."""
 
-    def __init__(self, source: Source, bank: Bank, table: str, options: IngestOptions, progress: Progress) -> None:
+    def __init__(
+        self, source: Source, bank: Bank, table: str, options: IngestOptions, progress: Progress
+    ) -> None:
         self.source = source
         self.bank = bank
         self.table = table
@@ -182,7 +184,10 @@ class _Job:
             self._refuse(plan)
         commit = Commit(
             plan.part,
-            *(pa.concat_tables([getattr(r, level) for r in results]) for level in ("samples", "tiles", "shards")),
+            *(
+                pa.concat_tables([getattr(r, level) for r in results])
+                for level in ("samples", "tiles", "shards")
+            ),
         )
         if not commit.samples.num_rows:
             return
@@ -332,7 +337,9 @@ def _scan_ahead(source: Source, archives: Sequence[Archive]) -> Iterator[Scan]:
 
 def _repeated(ref: SampleRef) -> Finding:
     reason = f"{ref.stem} (sample {ref.sample_id}) occurs more than once in split {ref.split}"
-    return Finding("duplicate-sample", ref.archive, reason, "the first one kept, this one left out", member=ref.stem)
+    return Finding(
+        "duplicate-sample", ref.archive, reason, "the first one kept, this one left out", member=ref.stem
+    )
 
 
 def _joined(keys: pa.Table, *columns: str) -> pa.Array:

@@ -218,7 +218,9 @@ def _histogram(ordered: npt.NDArray[np.generic]) -> Int64:
     first, last = np.searchsorted(_EDGES, [ordered[0], ordered[-1]], side="right")
     counts = np.zeros(len(_EDGES), np.int64)
     inner = _EDGES[first:last]
-    limits = np.ceil(inner).astype(ordered.dtype) if ordered.dtype.kind != "f" else inner.astype(ordered.dtype)
+    limits = (
+        np.ceil(inner).astype(ordered.dtype) if ordered.dtype.kind != "f" else inner.astype(ordered.dtype)
+    )
     cuts = np.searchsorted(ordered, limits, side="left")
     counts[first - 1 : last] = np.diff(np.concatenate([[0], cuts, [ordered.size]]))
     return counts

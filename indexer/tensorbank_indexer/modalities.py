@@ -63,8 +63,12 @@ KNOWN: Mapping[str, Knowledge] = {
     "S2L1C": Knowledge("Sentinel-2 top-of-atmosphere reflectance", scale=1e-4, bands=_S2_BANDS),
     "S2L2A": Knowledge("Sentinel-2 surface reflectance", scale=1e-4, bands=_S2_BANDS),
     "S2RGB": Knowledge("Sentinel-2 true colour, stretched per image"),
-    "S1GRD": Knowledge("Sentinel-1 ground range detected backscatter", "dB", bands=_S1_BANDS, valid_range=(-100, 60)),
-    "S1RTC": Knowledge("Sentinel-1 terrain corrected backscatter", "dB", bands=_S1_BANDS, valid_range=(-100, 60)),
+    "S1GRD": Knowledge(
+        "Sentinel-1 ground range detected backscatter", "dB", bands=_S1_BANDS, valid_range=(-100, 60)
+    ),
+    "S1RTC": Knowledge(
+        "Sentinel-1 terrain corrected backscatter", "dB", bands=_S1_BANDS, valid_range=(-100, 60)
+    ),
     "DEM": Knowledge("Copernicus digital elevation model", "m", valid_range=(-500, 9000)),
     "NDVI": Knowledge("normalised difference vegetation index of the stored S2L2A", valid_range=(-1, 1)),
     "LULC": Knowledge("ESRI annual land cover", classes=_LAND_COVER),

@@ -70,7 +70,9 @@ def plan_part(
     """
     lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
     hilbert = hilbert_index(lon, lat)
-    months = np.array([r.time_ns for r in refs]).astype("datetime64[ns]").astype("datetime64[M]").astype(np.int64)
+    months = (
+        np.array([r.time_ns for r in refs]).astype("datetime64[ns]").astype("datetime64[M]").astype(np.int64)
+    )
     seasons = [season_of(int(m) % 12 + 1, r.lat) for m, r in zip(months, refs, strict=True)]
 
     def place(i: int) -> tuple[str, str, int, str]:
@@ -88,7 +90,8 @@ def plan_part(
         "n_tiles": n_tiles,
         "schema": [m.to_json() for m in schema],
         "samples": [
-            [r.archive, r.stem, sorted((name, m.etag, m.offset) for name, m in r.members.items())] for r in ordered
+            [r.archive, r.stem, sorted((name, m.etag, m.offset) for name, m in r.members.items())]
+            for r in ordered
         ],
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

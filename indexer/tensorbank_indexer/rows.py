@@ -132,7 +132,9 @@ def _scatter(fields: Mapping[str, pa.Array], measured: Sequence[object], kind: p
     ordered = [fields[f.name].cast(f.type) for f in kind]
     dense = pa.StructArray.from_arrays(ordered, fields=list(kind))
     place = np.cumsum([m is not None for m in measured]) - 1
-    index = pa.array([int(p) if m is not None else None for p, m in zip(place, measured, strict=True)], pa.int64())
+    index = pa.array(
+        [int(p) if m is not None else None for p, m in zip(place, measured, strict=True)], pa.int64()
+    )
     return dense.take(index)
 
 
@@ -179,7 +181,9 @@ def _per_band(bands: Sequence[dict[str, pa.Array]], modality: Modality) -> dict[
     if len(bands) == 1:
         return bands[0]
     names = modality.band_names
-    return {n: pa.StructArray.from_arrays(list(b.values()), list(b)) for n, b in zip(names, bands, strict=True)}
+    return {
+        n: pa.StructArray.from_arrays(list(b.values()), list(b)) for n, b in zip(names, bands, strict=True)
+    }
 
 
 def _tile_column(
@@ -232,7 +236,9 @@ def _outward(values: npt.NDArray[np.float64], towards: np.float32) -> npt.NDArra
     return np.where(inside, np.nextafter(rounded, towards), rounded)
 
 
-def _shares(classes: npt.NDArray[np.generic], total: npt.NDArray[np.generic], modality: Modality) -> pa.StructArray:
+def _shares(
+    classes: npt.NDArray[np.generic], total: npt.NDArray[np.generic], modality: Modality
+) -> pa.StructArray:
     names = [name for _, name in modality.classes]
     share = classes / np.maximum(total, 1)[:, None]
     return pa.StructArray.from_arrays([pa.array(share[:, i]) for i in range(len(names))], names)

@@ -56,7 +56,9 @@ class ShardAssembler:
             The slot is taken, or the number of blocks is not that of the array.
         """
         if len(blocks) != self._index.shape[1] or self._index[slot, 0, 0] != MISSING:
-            raise InvalidInputError(f"slot {slot} takes {self._index.shape[1]} blocks once, got {len(blocks)}")
+            raise InvalidInputError(
+                f"slot {slot} takes {self._index.shape[1]} blocks once, got {len(blocks)}"
+            )
         lengths = np.array([len(b) for b in blocks], np.uint64)
         ends = np.cumsum(lengths) + np.uint64(self._end)
         self._index[slot, :, 0] = ends - lengths

@@ -103,7 +103,14 @@ def run(task: ShardTask, source: Source, store: Store) -> ShardResult:
         tiles = tile_rows(measured, task.schema, task.n_tiles)
         shards = shard_row(measured, task.schema, task.part, task.shard)
     return ShardResult(
-        task.shard, samples, tiles, shards if measured else shards[:0], findings, tensor_bytes, stored_bytes, clock.seconds
+        task.shard,
+        samples,
+        tiles,
+        shards if measured else shards[:0],
+        findings,
+        tensor_bytes,
+        stored_bytes,
+        clock.seconds,
     )
 
 
@@ -161,7 +168,9 @@ def _offset(statistics: PixelMeasure | CategoryMeasure, modality: Modality) -> d
     return None if found is None else {"value": found[0], "method": found[1]}
 
 
-def _suspicions(statistics: PixelMeasure | CategoryMeasure, modality: Modality, ref: SampleRef) -> list[Finding]:
+def _suspicions(
+    statistics: PixelMeasure | CategoryMeasure, modality: Modality, ref: SampleRef
+) -> list[Finding]:
     """Values that are kept bit for bit but that somebody should know of."""
 
     def suspicion(kind: str, reason: str, action: str) -> Finding:
@@ -171,11 +180,19 @@ def _suspicions(statistics: PixelMeasure | CategoryMeasure, modality: Modality, 
         unknown = statistics.count - int(statistics.classes.sum())
         if not unknown:
             return []
-        return [suspicion("unknown-class", f"{unknown} pixels have a code without a name", "kept; they count in no share")]
+        return [
+            suspicion(
+                "unknown-class",
+                f"{unknown} pixels have a code without a name",
+                "kept; they count in no share",
+            )
+        ]
     found = []
     for band, valid in zip(modality.band_names, statistics.valid, strict=True):
         if not valid:
-            found.append(suspicion("nan-only-band", f"band {band} has no valid pixel", "kept; its statistics are null"))
+            found.append(
+                suspicion("nan-only-band", f"band {band} has no valid pixel", "kept; its statistics are null")
+            )
     expected = KNOWN[modality.name].valid_range if modality.name in KNOWN else None
     if expected and statistics.valid.any():
         low, high = float(np.nanmin(statistics.low)), float(np.nanmax(statistics.high))
@@ -229,5 +246,3 @@ class _Stage:
     def __exit__(self, *error: object) -> None:
         spent = time.perf_counter() - self._start
         setattr(self._seconds, self._name, getattr(self._seconds, self._name) + spent)
-
-

@@ -16,7 +16,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Archive", "Finding", "MemberAddress", "RawModality", "RawSample", "SampleRef", "Scan", "Source", "SourceFile"]
+__all__ = [
+    "Archive",
+    "Finding",
+    "MemberAddress",
+    "RawModality",
+    "RawSample",
+    "SampleRef",
+    "Scan",
+    "Source",
+    "SourceFile",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,8 @@ class Source(Protocol):
     format: str
     root: str
     placement: str
-    """``"anywhere"`` if single samples can be read cheaply in any order, ``"archive"`` if samples of one archive must be read together."""
+    """``"anywhere"`` if single samples can be read cheaply in any order, ``"archive"`` if those of one archive must be read
+    together."""
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
         """Archives in a stable order, and stray or unreadable files."""

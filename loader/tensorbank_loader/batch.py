@@ -25,17 +25,20 @@ def check_dtypes(plan: Plan) -> None:
 
 
 def torch_dtype(handle: Handle) -> torch.dtype:
-    """torch's dtype of a handle."""
+    """Torch's dtype of a handle."""
     try:
         return torch.from_numpy(np.empty(0, handle.modality.dtype)).dtype
     except TypeError as error:
-        raise InvalidInputError(f"{handle.name} is {handle.modality.dtype}, which torch does not have") from error
+        raise InvalidInputError(
+            f"{handle.name} is {handle.modality.dtype}, which torch does not have"
+        ) from error
 
 
 def allocate(plan: Plan, n_samples: int, *, pinned: bool) -> dict[str, torch.Tensor]:
     """Uninitialised tensors (n, time, band, y, x) in the stored dtype, by handle name."""
     return {
-        h.name: torch.empty((n_samples, *h.shape), dtype=torch_dtype(h), pin_memory=pinned) for h in plan.handles
+        h.name: torch.empty((n_samples, *h.shape), dtype=torch_dtype(h), pin_memory=pinned)
+        for h in plan.handles
     }
 
 
@@ -51,7 +54,8 @@ def as_batch(
     handles that some sample of the plan lacks, which samples of the batch have it; the others hold the fill value.
     """
     batch: Batch = {
-        h.name: tensors[h.name].squeeze(1) if h.modality.n_times == 1 else tensors[h.name] for h in plan.handles
+        h.name: tensors[h.name].squeeze(1) if h.modality.n_times == 1 else tensors[h.name]
+        for h in plan.handles
     }
     batch |= metadata_of(plan, positions)
     gappy = [h.name for h in plan.handles if (plan.addresses[h.name].key < 0).any()]

@@ -25,7 +25,7 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
         for batch in batches:
             yield _moved(batch, device)
         return
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch annotates it in part
     ahead: tuple[Batch, torch.cuda.Event] | None = None
     try:
         for batch in batches:

@@ -106,5 +106,7 @@ class State:
                 )
         epoch, position = int(given["epoch"]), int(given["position"])
         if epoch < 0 or not 0 <= position <= epochs.n_batches:
-            raise InvalidInputError(f"this state points at batch {position} of epoch {epoch}", kind="other-state")
+            raise InvalidInputError(
+                f"this state points at batch {position} of epoch {epoch}", kind="other-state"
+            )
         return cls(epoch, position)

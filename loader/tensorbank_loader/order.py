@@ -36,7 +36,7 @@ def permute(indices: Int64, n: int, *, seed: int, epoch: int) -> Int64:
     (m,) int64 in ``[0, n)``, distinct for distinct indices.
     """
     half_bits = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
-    keys = np.random.SeedSequence([seed, epoch]).generate_state(N_ROUNDS, np.uint64)
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(N_ROUNDS, np.uint64).astype(np.uint64)
     values = np.asarray(indices).astype(np.uint64)
     outside = np.ones(values.shape, np.bool_)
     while outside.any():

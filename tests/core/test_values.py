@@ -60,7 +60,14 @@ def test_import_brings_no_heavy_library():
 def test_errors_keep_kind_and_class_through_pickle():
     tree = {c.__name__: c.__mro__[1].__name__ for c in tb.TensorBankError.__subclasses__()}
     assert tree == dict.fromkeys(
-        ["ConflictError", "FormatError", "IntegrityError", "InvalidInputError", "NotFoundError", "StorageError"],
+        [
+            "ConflictError",
+            "FormatError",
+            "IntegrityError",
+            "InvalidInputError",
+            "NotFoundError",
+            "StorageError",
+        ],
         "TensorBankError",
     )
     error = pickle.loads(pickle.dumps(NotFoundError("no such thing", kind="unknown-table")))

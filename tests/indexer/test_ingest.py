@@ -110,7 +110,7 @@ def test_three_readers_see_every_array_as_its_source(terramesh):
                 if expected is not None:
                     assert crc(pixels[row["row"]]) == expected, (reader, modality.name, row)
                     checked[modality.name] += 1
-    assert checked == {m: 60 for m in ("S2L1C", "S2L2A", "S2RGB", "DEM", "NDVI", "LULC")} | {
+    assert checked == dict.fromkeys(("S2L1C", "S2L2A", "S2RGB", "DEM", "NDVI", "LULC"), 60) | {
         "S1RTC": 54,
         "S1GRD": 6,
     }
@@ -128,7 +128,8 @@ def test_statistics_are_those_of_the_pixels(terramesh):
     table = (
         bank.sql(
             "SELECT sample_id, S2L2A.ref.row AS row, S2L2A.B08 AS b08, NDVI.mean AS ndvi, S1RTC.vh AS vh, "
-            "LULC.share.trees AS trees, S2L2A.radiometric_offset.value AS off, cloud_cover, cloud_mask.share.thick_cloud AS thick "
+            "LULC.share.trees AS trees, S2L2A.radiometric_offset.value AS off, cloud_cover, "
+            "cloud_mask.share.thick_cloud AS thick "
             "FROM terramesh"
         )
         .arrow()

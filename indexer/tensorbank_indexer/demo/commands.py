@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tensorbank.cli import Endpoint, Region, bank_at, say
-from tensorbank.errors import IntegrityError, InvalidInputError
+from tensorbank.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
@@ -34,8 +34,8 @@ def demo(
     region: Region = None,
 ) -> None:
     """Run the whole job: archives, ingest, SQL, tensors in a PyTorch loop, every one checked."""
-    from tensorbank_indexer.demo.job import QUESTIONS, TABLE, load_archives, stream
-    from tensorbank_indexer.progress import progress_bar
+    from tensorbank.progress import progress_bar
+    from tensorbank_indexer.demo.job import QUESTIONS, TABLE, check, draw, load_archives, stream
 
     with (
         tempfile.TemporaryDirectory(prefix="tensorbank-demo-") as folder,
@@ -47,19 +47,13 @@ def demo(
             )
         with progress_bar() as progress:
             truth, report = load_archives(opened, Path(folder), samples, seed, progress)
+        answers = [stream(opened, question) for question in QUESTIONS]
+        n_tensors = check(opened, truth)
         sheet = out / "contact-sheet.png"
-        answers = [
-            stream(opened, question, truth if number == 0 else None, sheet if number == 1 else None)
-            for number, question in enumerate(QUESTIONS)
-        ]
-        n_tensors = len(truth.crc32)
-        if answers[0].checked != n_tensors:
-            raise IntegrityError(
-                f"{answers[0].checked} of {n_tensors} tensors of the archives were delivered"
-            )
+        draw(opened, sheet)
         say(_ingested(truth, report, opened.table(TABLE).snapshot()))
         say(_asked(answers))
-        say(f"every tensor of one epoch equals its source: {n_tensors} of {n_tensors} by CRC-32")
+        say(f"every tensor of one epoch equals its source: {n_tensors} of {len(truth.crc32)} by CRC-32")
         say(f"a batch, one row a sample: {sheet}\n")
         say(_next_lines(opened.url, bank is None))
 

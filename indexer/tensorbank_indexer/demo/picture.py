@@ -60,6 +60,8 @@ def contact_sheet(
     sample_ids: Sequence[str],
     modalities: Sequence[str],
     path: str | os.PathLike[str],
+    *,
+    masks: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> Path:
     """Draw samples as a PNG.
 
@@ -74,6 +76,8 @@ def contact_sheet(
         One a column, from left to right.
     path
         Of the PNG; folders are created.
+    masks
+        Which samples have a modality, (n,) by name; all have those that are not named.
 
     Returns
     -------
@@ -108,7 +112,8 @@ def contact_sheet(
                     (CELL_INCH - 0.08) / height,
                 )
             )
-            _draw_cell(axes, name, images[name][row] if name in images else None)
+            there = name in images and (masks is None or name not in masks or bool(masks[name][row]))
+            _draw_cell(axes, name, images[name][row] if there else None)
             if row == 0:
                 axes.set_title(TITLES.get(name, name), fontsize=8.5, color=INK, pad=5)
             if column == 0:

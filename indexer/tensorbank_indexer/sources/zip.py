@@ -181,10 +181,10 @@ class ZipArchive:
         start = end - length
         if start < 0:
             raise FormatError("The central directory is larger than the archive.", kind="corrupt-member")
-        if start >= tail_start:
-            directory = tail[start - tail_start : end - tail_start]
-        else:
-            directory = memoryview(self._read(start, end))
+        known = start >= tail_start
+        directory = (
+            tail[start - tail_start : end - tail_start] if known else memoryview(self._read(start, end))
+        )
         return directory, n_entries, start - offset
 
 
