@@ -272,7 +272,7 @@ def _band_stats(measure: PixelMeasure, band: int) -> BandStats:
         max=float(measure.high[band]),
         mean=float(measure.mean[band]),
         m2=float(measure.m2[band]),
-        histogram=measure.histogram[band],
+        histogram=measure.histogram[band].astype(np.int64),
     )
 
 
