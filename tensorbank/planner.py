@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ class Planner:
             The SQL is wrong.
         """
         with _Session(self) as session:
-            return session.rows(sql, narrow="ref")
+            return session.rows(sql, levels={"samples"}, narrow="ref")
 
     def plan(self, sql: str) -> Plan:
         """The frozen answer of a query. Without ORDER BY, samples come in the order of their bytes.
@@ -93,7 +93,7 @@ class Planner:
             The SQL is wrong, or a handle column cannot be told to be one modality.
         """
         with _Session(self) as session:
-            rows = session.rows(sql, narrow="address")
+            rows = session.rows(sql, levels={"samples", "shards"}, narrow="address")
             columns = session.handle_columns(rows)
             schemas = {t.name: t.schema for t in session.tables}
             resolved = [resolve(c, schemas) for c in columns]
@@ -117,7 +117,8 @@ class Planner:
             fingerprint = _fingerprint(session.canonical(sql), source)
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
 
-    def pin(self, name: str, levels: tuple[Level, ...]) -> _Pinned:
+    def pin(self, name: str, levels: Collection[Level]) -> _Pinned:
+        """A table at its version; the tiles, which are many, only where they are asked for."""
         version = self.versions.get(name)
         files = {level: self.catalog.files(name, level, version) for level in levels}
         return _Pinned(name, self.catalog.schema(name, files["samples"].version), files)
@@ -139,11 +140,14 @@ class _Session:
     def __exit__(self, *error: object) -> None:
         self.con.close()
 
-    def rows(self, sql: str, *, narrow: str) -> pa.Table:
-        """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``."""
+    def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
+        """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
+
+        ``levels`` are attached beside those that the statement names.
+        """
         with _Translated(self.planner.catalog.tables):
             text = self._single_select(sql)
-            self._attach(text)
+            self._attach(text, levels)
             relation = self.con.sql(text)
             names = list(relation.columns)
             kinds = list(relation.types)
@@ -212,12 +216,19 @@ class _Session:
             raise InvalidInputError("a query is one SELECT statement", kind="sql")
         return str(statements[0].query).strip().rstrip(";")
 
-    def _attach(self, sql: str) -> None:
+    def _attach(self, sql: str, levels: set[Level]) -> None:
         """Create the views of every bank table that the statement names."""
         named = set(_table_names(json.loads(self.canonical(sql))))
-        available = {t.lower(): t for t in self.planner.catalog.tables()} if named else {}
-        for name in sorted({available[n.lower()] for n in named if n.lower() in available}):
-            pinned = self.planner.pin(name, LEVELS)
+        if not named:
+            return
+        available = {t.lower(): t for t in self.planner.catalog.tables()}
+        wanted: dict[str, set[Level]] = {}
+        for schema, name in named:
+            table = available.get((schema or name).lower())
+            if table is not None:
+                wanted.setdefault(table, set(levels)).update(v for v in LEVELS if schema and v == name.lower())
+        for table, needed in sorted(wanted.items()):
+            pinned = self.planner.pin(table, [level for level in LEVELS if level in needed])
             self.tables.append(pinned)
             self._create_views(pinned)
 
@@ -298,11 +309,11 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _table_names(node: Any) -> Iterator[str]:
-    """Names in the FROM clauses of a syntax tree: of the schema where there is one, else of the table."""
+def _table_names(node: Any) -> Iterator[tuple[str, str]]:
+    """(schema or empty, table) of every FROM clause in a syntax tree."""
     if isinstance(node, dict):
         if node.get("type") == "BASE_TABLE":
-            yield str(node.get("schema_name") or node["table_name"])
+            yield str(node.get("schema_name") or ""), str(node["table_name"])
         for value in node.values():
             yield from _table_names(value)
     elif isinstance(node, list):
