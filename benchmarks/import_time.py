@@ -29,7 +29,9 @@ def seconds(code: str) -> float:
 
 def main() -> None:
     """Print medians."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
     runs: dict[str, list[float]] = {name: [] for name in CASES}
@@ -39,7 +41,11 @@ def main() -> None:
     for name, times in runs.items():
         print(f"{name:<20}{statistics.median(times):8.3f} s   [{min(times):.3f} .. {max(times):.3f}]")
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys, tensorbank as tb; tb.open('.').sql('SELECT 1'); print('torch' in sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import sys, tensorbank as tb; tb.open('.').sql('SELECT 1'); print('torch' in sys.modules)",
+        ],
         check=True,
         capture_output=True,
         text=True,

@@ -226,7 +226,9 @@ class _Session:
         for schema, name in named:
             table = available.get((schema or name).lower())
             if table is not None:
-                wanted.setdefault(table, set(levels)).update(v for v in LEVELS if schema and v == name.lower())
+                wanted.setdefault(table, set(levels)).update(
+                    v for v in LEVELS if schema and v == name.lower()
+                )
         for table, needed in sorted(wanted.items()):
             pinned = self.planner.pin(table, [level for level in LEVELS if level in needed])
             self.tables.append(pinned)

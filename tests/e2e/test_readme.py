@@ -31,7 +31,12 @@ def test_the_ten_lines_run_as_printed(tmp_path):
     assert (tmp_path / "demo-output" / "contact-sheet.png").stat().st_size > 10_000
     # the user's cache of index files stays out of the test: a folder bank has none
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "samples" in done.stdout
@@ -40,7 +45,9 @@ def test_the_ten_lines_run_as_printed(tmp_path):
 
 def test_every_command_of_the_readme_exists():
     named = set(re.findall(r"^ {4}tensorbank (\w+)", README, re.MULTILINE))
-    listed = subprocess.run([sys.executable, "-m", "tensorbank", "--help"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "tensorbank", "--help"], capture_output=True, text=True, check=True
+    )
     assert named
     assert all(name in listed.stdout for name in named)
 
