@@ -102,7 +102,10 @@ def split_blocks(data: memoryview, n_blocks: int) -> Iterator[memoryview]:
     for number in range(n_blocks):
         if position + HEADER_BYTES > len(data):
             raise IntegrityError(f"block {number} of {n_blocks} starts behind the {len(data)} bytes read")
-        end = position + _LENGTHS.unpack_from(data, position + 4)[2] + CRC_BYTES
+        n_stored = _LENGTHS.unpack_from(data, position + 4)[2]
+        end = position + n_stored + CRC_BYTES
+        if n_stored < HEADER_BYTES:  # zeros, as in a hole of a file, would pass every check as an empty block
+            raise IntegrityError(f"block {number} of {n_blocks} is not a block: it claims {n_stored} bytes")
         if end > len(data):
             raise IntegrityError(f"block {number} of {n_blocks} ends behind the {len(data)} bytes read")
         yield data[position:end]

@@ -6,17 +6,20 @@ thread pool: get the bytes, verify every block, decode it straight into its plac
 
 from __future__ import annotations
 
+import concurrent.futures
+import os
+import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tensorbank.codec import decode_block, split_blocks
-from tensorbank.errors import IntegrityError
+from tensorbank.errors import IntegrityError, InvalidInputError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange, coalesce
@@ -25,6 +28,7 @@ from tensorbank.store import Store
 __all__ = ["BatchRead", "Piece", "Read", "SampleReader", "plan_reads"]
 
 Buffers = Mapping[str, npt.NDArray[np.generic]]
+Places = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +46,18 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One request, and the pieces that it brings."""
+    """One request, and the pieces that it brings, by start. ``n_asked_bytes`` is what they cover: the rest are holes."""
 
     range: ByteRange
     pieces: tuple[Piece, ...]
+    n_asked_bytes: int
 
 
 def plan_reads(plan: Plan, positions: npt.NDArray[np.int64], options: FetchOptions) -> list[Read]:
     """Reads that bring the samples at some positions of a plan. Pure.
 
-    Samples that lie side by side share reads, within the limits of ``options``; a position may occur twice.
+    Samples that lie side by side share reads, within the limits of ``options``. A position may occur twice and handles
+    may share blocks; what is shared is read once.
 
     Parameters
     ----------
@@ -61,13 +67,11 @@ def plan_reads(plan: Plan, positions: npt.NDArray[np.int64], options: FetchOptio
     by_key: dict[str, list[Piece]] = defaultdict(list)
     for number, handle in enumerate(plan.handles):
         a = plan.addresses[handle.name]
-        starts, lengths, keys = a.starts[positions], a.lengths[positions], a.key[positions]
-        for slot, key in enumerate(keys.tolist()):
+        starts, lengths = a.starts[positions].tolist(), a.lengths[positions].tolist()
+        for slot, key in enumerate(a.key[positions].tolist()):
             if key >= 0:
                 name = a.keys[key]
-                for run, (start, length) in enumerate(
-                    zip(starts[slot].tolist(), lengths[slot].tolist(), strict=True)
-                ):
+                for run, (start, length) in enumerate(zip(starts[slot], lengths[slot], strict=True)):
                     by_key[name].append(Piece(number, run, slot, ByteRange(name, start, start + length)))
     reads: list[Read] = []
     for key, pieces in by_key.items():
@@ -76,27 +80,38 @@ def plan_reads(plan: Plan, positions: npt.NDArray[np.int64], options: FetchOptio
 
 
 def _joined(key: str, pieces: list[Piece], options: FetchOptions) -> list[Read]:
-    """Coalesce the pieces of one object; equal ranges are read once."""
-    sharing: dict[tuple[int, int], list[Piece]] = defaultdict(list)
+    """Coalesce the pieces of one object. Pieces that overlap are first merged, so that each byte is asked for once."""
+    pieces = sorted(pieces, key=lambda p: (p.range.start, p.range.end))
+    starts: list[int] = []
+    ends: list[int] = []
     for piece in pieces:
-        sharing[piece.range.start, piece.range.end].append(piece)
-    bounds = np.array(sorted(sharing), np.int64)
-    first, last, owner = coalesce(
-        bounds[:, 0],
-        bounds[:, 1],
+        if ends and piece.range.start < ends[-1]:
+            ends[-1] = max(ends[-1], piece.range.end)
+        else:
+            starts.append(piece.range.start)
+            ends.append(piece.range.end)
+    first, last, _ = coalesce(
+        np.array(starts, np.int64),
+        np.array(ends, np.int64),
         max_gap_bytes=options.max_gap_bytes,
         max_amplification=options.max_amplification,
         max_read_bytes=options.max_read_bytes,
     )
+    asked = np.add.reduceat(np.subtract(ends, starts), np.searchsorted(starts, first))
+    owners = np.searchsorted(first, [p.range.start for p in pieces], side="right") - 1
     members: list[list[Piece]] = [[] for _ in first]
-    for (start, end), read in zip(bounds.tolist(), owner.tolist(), strict=True):
-        members[read] += sharing[start, end]
-    ranges = zip(first.tolist(), last.tolist(), strict=True)
-    return [Read(ByteRange(key, s, e), tuple(m)) for (s, e), m in zip(ranges, members, strict=True)]
+    for piece, owner in zip(pieces, owners.tolist(), strict=True):
+        members[owner].append(piece)
+    found = zip(first.tolist(), last.tolist(), members, asked.tolist(), strict=True)
+    return [Read(ByteRange(key, start, end), tuple(mine), n) for start, end, mine, n in found]
 
 
 class BatchRead:
-    """A batch on its way into the caller's buffers."""
+    """A batch on its way into the caller's buffers.
+
+    ``masks`` says per handle which samples have it, (n,) bool; ``n_bytes`` is the memory that the batch takes until it has
+    been waited for, buffers and stored bytes.
+    """
 
     def __init__(
         self, futures: Sequence[Future[None]], masks: dict[str, npt.NDArray[np.bool_]], n_bytes: int
@@ -105,19 +120,26 @@ class BatchRead:
         self.masks = masks
         self.n_bytes = n_bytes
 
+    @property
+    def ready(self) -> bool:
+        """Whether every buffer is filled: :meth:`wait` would return at once, and not raise."""
+        return all(f.done() and not f.cancelled() and f.exception() is None for f in self._futures)
+
     def wait(self) -> None:
         """Return when every buffer is filled.
 
         Raises
         ------
         IntegrityError, StorageError, NotFoundError
-            The first failed read's error; the others are cancelled.
+            The first failed read's error. Reads that had not started are cancelled and the others over, so that nothing
+            writes into the buffers any more.
         """
         try:
             for future in self._futures:
                 future.result()
-        except BaseException:
+        except Exception:
             self.cancel()
+            concurrent.futures.wait([f for f in self._futures if not f.cancelled()])
             raise
 
     def cancel(self) -> None:
@@ -129,27 +151,43 @@ class BatchRead:
 class SampleReader:
     """Reads samples of one plan. Picklable: threads and connections stay behind and are made anew on use.
 
+    For one consumer at a time; the threads are its own. Buffers are the caller's.
+
     Parameters
     ----------
     plan
         What to read.
     options
         How to read.
+
+    Raises
+    ------
+    InvalidInputError
+        A handle has one band twice.
     """
 
     def __init__(self, plan: Plan, options: FetchOptions | None = None) -> None:
         self.plan = plan
         self.options = options or FetchOptions()
-        self._fetcher: Fetcher | None = None
+        self._places = [_places(handle) for handle in plan.handles]
+        self._fetcher = Fetcher(Store(plan.source.bank, plan.storage))
         self._pool: ThreadPoolExecutor | None = None
+        self._pool_pid = 0
+        self._decode_s = 0.0
+        self._lock = threading.Lock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan, "options": self.options, "_fetcher": None, "_pool": None}
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.plan, self.options))
 
     @property
     def stats(self) -> FetchStats:
         """What has been read so far."""
-        return self._fetcher.stats if self._fetcher is not None else FetchStats()
+        return self._fetcher.stats
+
+    @property
+    def decode_s(self) -> float:
+        """Time spent in verifying and decoding, summed over threads."""
+        return self._decode_s
 
     def read(self, positions: npt.ArrayLike) -> dict[str, npt.NDArray[np.generic]]:
         """Tensors ``(n, time, band, y, x)`` by handle name, in the stored dtype; fill values where one is missing."""
@@ -157,61 +195,114 @@ class SampleReader:
         out: dict[str, npt.NDArray[np.generic]] = {
             h.name: np.empty((len(at), *h.shape), h.modality.dtype) for h in self.plan.handles
         }
-        self.submit(at, out).wait()
+        self.read_into(at, out)
         return out
 
-    def submit(self, positions: npt.NDArray[np.int64], out: Buffers) -> BatchRead:
-        """Start reading into buffers, each C-contiguous ``(n, time, band, y, x)`` in the stored dtype.
+    def read_into(self, positions: npt.NDArray[np.int64], out: Buffers) -> dict[str, npt.NDArray[np.bool_]]:
+        """Fill buffers as :meth:`submit` does, and return per handle which samples have it, (n,) bool."""
+        coming = self.submit(positions, out)
+        coming.wait()
+        return coming.masks
 
-        The buffers belong to the reader until :meth:`BatchRead.wait` returns or raises.
+    def submit(self, positions: npt.NDArray[np.int64], out: Buffers) -> BatchRead:
+        """Start reading into buffers.
+
+        The buffers belong to the reader until :meth:`BatchRead.wait` returns or raises. Batches are read in the order of
+        their submission.
+
+        Parameters
+        ----------
+        positions
+            (n,) int64 in ``[0, len(plan))``.
+        out
+            By handle name, C-contiguous ``(n, time, band, y, x)`` in the stored dtype. Samples that lack a modality get
+            its fill value.
+
+        Raises
+        ------
+        InvalidInputError
+            A position is outside of the plan, or a buffer has another shape or dtype.
         """
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.options.n_threads, thread_name_prefix="tensorbank-read")
-            self._fetcher = Fetcher(Store(self.plan.source.bank, self.plan.storage))
-        masks = {}
+        if len(positions) and not (positions.min() >= 0 and positions.max() < len(self.plan)):
+            raise InvalidInputError(f"positions must be in [0, {len(self.plan)}), got {positions}")
+        masks: dict[str, npt.NDArray[np.bool_]] = {}
+        n_bytes = 0
         for handle in self.plan.handles:
+            buffer = out[handle.name]
+            _check_buffer(buffer, handle, len(positions))
             present = self.plan.addresses[handle.name].key[positions] >= 0
-            out[handle.name][~present] = handle.modality.fill_value
+            if not present.all():
+                buffer[~present] = handle.modality.fill_value
             masks[handle.name] = present
+            n_bytes += buffer.nbytes
         reads = plan_reads(self.plan, positions, self.options)
-        futures = [self._pool.submit(self._execute, read, out) for read in reads]
-        return BatchRead(futures, masks, sum(r.range.n_bytes for r in reads))
+        pool = self._open_pool()
+        futures = [pool.submit(self._execute, read, positions, out) for read in reads]
+        return BatchRead(futures, masks, n_bytes + sum(r.range.n_bytes for r in reads))
 
     def close(self) -> None:
-        """Stop the threads; the reader can be used again."""
+        """Stop the threads, after the requests that they are in; the reader can be used again."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._fetcher.hurry.set()
+            self._pool.shutdown(wait=self._pool_pid == os.getpid(), cancel_futures=True)
             self._pool = None
 
-    def _execute(self, read: Read, out: Buffers) -> None:
-        data = self._fetch(read.range)
+    def _open_pool(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool_pid != os.getpid():  # threads do not survive a fork
+            self._fetcher.hurry.clear()
+            self._pool = ThreadPoolExecutor(self.options.n_threads, thread_name_prefix="tensorbank-read")
+            self._pool_pid = os.getpid()
+        return self._pool
+
+    def _execute(self, read: Read, positions: npt.NDArray[np.int64], out: Buffers) -> None:
+        data = self._fetcher.fetch(read.range, n_asked_bytes=read.n_asked_bytes)
+        started = time.perf_counter()
         for piece in read.pieces:
             start = piece.range.start - read.range.start
-            handle = self.plan.handles[piece.handle]
-            target = out[handle.name][piece.slot]
+            places = self._places[piece.handle][piece.run]
+            target = out[self.plan.handles[piece.handle].name][piece.slot]
             try:
-                _decode(data[start : start + piece.range.n_bytes], handle, piece.run, target)
+                _decode(data[start : start + piece.range.n_bytes], places, target)
             except IntegrityError:
-                self._again(piece, handle, target)
+                self._again(piece, int(positions[piece.slot]), places, target)
+        with self._lock:
+            self._decode_s += time.perf_counter() - started
 
-    def _again(self, piece: Piece, handle: Handle, target: npt.NDArray[np.generic]) -> None:
+    def _again(self, piece: Piece, position: int, places: Places, target: npt.NDArray[np.generic]) -> None:
         """Read a bad run once more; a second failure is the object's, not the network's."""
+        r = piece.range
         try:
-            _decode(self._fetch(piece.range, again=True), handle, piece.run, target)
+            _decode(self._fetcher.fetch(r, again=True), places, target)
         except IntegrityError as error:
-            r = piece.range
             raise IntegrityError(
-                f"{self.plan.source.bank}/{r.key} is damaged in bytes [{r.start}, {r.end}), which hold {handle.name} of "
-                f"one sample: {error}; `tensorbank verify` lists all damage"
+                f"{self.plan.source.bank}/{r.key} is damaged in bytes [{r.start}, {r.end}), which hold "
+                f"{self.plan.handles[piece.handle].name} of {self._sample(position)}: {error}; "
+                "`tensorbank verify` lists all damage"
             ) from error
 
-    def _fetch(self, r: ByteRange, *, again: bool = False) -> memoryview:
-        assert self._fetcher is not None, "submit() makes it"
-        return self._fetcher.fetch(r.key, r.start, r.end, again=again)
+    def _sample(self, position: int) -> str:
+        if "sample_id" in self.plan.table.column_names:
+            return f"sample {self.plan.table['sample_id'][position].as_py()!r}, number {position} of the plan"
+        return f"sample number {position} of the plan"
 
 
-def _decode(data: memoryview, handle: Handle, run: int, target: npt.NDArray[np.generic]) -> None:
+def _places(handle: Handle) -> tuple[Places, ...]:
+    """(time, band) in the delivered tensor of every block, run by run."""
+    if len(set(handle.bands)) != len(handle.bands):
+        raise InvalidInputError(f"{handle.name} has a band twice: {list(handle.bands)}")
+    return tuple(tuple(handle.slot(block) for block in range(*run)) for run in handle.runs)
+
+
+def _check_buffer(buffer: npt.NDArray[np.generic], handle: Handle, n: int) -> None:
+    shape = (n, *handle.shape)
+    if buffer.shape != shape or buffer.dtype != handle.modality.dtype or not buffer.flags.c_contiguous:
+        raise InvalidInputError(
+            f"{handle.name} needs a C-contiguous buffer {shape} of {handle.modality.dtype}, "
+            f"got {buffer.shape} of {buffer.dtype}"
+        )
+
+
+def _decode(data: memoryview, places: Places, target: npt.NDArray[np.generic]) -> None:
     """Verify and decode one run of blocks into a sample's tensor (time, band, y, x)."""
-    first, last = handle.runs[run]
-    for block, stored in zip(range(first, last), split_blocks(data, last - first), strict=True):
-        decode_block(stored, target[handle.slot(block)])
+    for place, stored in zip(places, split_blocks(data, len(places)), strict=True):
+        decode_block(stored, target[place])

@@ -1,8 +1,10 @@
 """Loader: plans as PyTorch batches.
 
-from tensorbank_loader import StreamingDataset, World
+::
 
-dataset = StreamingDataset(plan, global_batch_size=512, seed=7, world=World(rank=3, n_ranks=8))
+    from tensorbank_loader import StreamingDataset, World
+
+    dataset = StreamingDataset(plan, global_batch_size=512, seed=7, world=World(rank=3, n_ranks=8))
 """
 
 from tensorbank.fetch import FetchOptions

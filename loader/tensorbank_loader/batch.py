@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +14,111 @@ import torch
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Handle, Plan
 
-__all__ = ["allocate", "as_batch", "check_dtypes", "metadata_of"]
+__all__ = ["Batch", "BatchForm", "n_samples_of", "samples_of"]
 
 Batch = dict[str, Any]
+"""Tensors by handle name, metadata by column name, and ``mask`` where a handle is missing from some sample."""
+
+MASK = "mask"
+ColumnKind = Literal["number", "time", "values"]
 
 
-def check_dtypes(plan: Plan) -> None:
-    """InvalidInputError for a modality whose dtype torch does not have."""
-    for handle in plan.handles:
-        torch_dtype(handle)
+@dataclass(frozen=True, slots=True)
+class BatchForm:
+    """What every batch of a plan looks like; decided by the plan, so that no batch differs from the next.
+
+    Tensors
+        (n, band, y, x) in the stored dtype, or (n, time, band, y, x) where the modality has several dates.
+    Metadata
+        Numbers and booleans are tensors; a null is NaN in a float column, and makes any other column a list. Times without
+        nulls are int64 microseconds since 1970 UTC. Everything else is a list of Python values.
+    ``mask``
+        {handle: (n,) bool} for the handles that some sample of the plan lacks: which samples have it. The others hold the
+        fill value, NaN for floats and else 0.
+
+    Parameters
+    ----------
+    dtypes
+        torch's dtype, by handle name.
+    columns
+        How to hand out the metadata columns.
+    gappy
+        Handles that some sample lacks.
+    """
+
+    plan: Plan
+    dtypes: dict[str, torch.dtype]
+    columns: dict[str, ColumnKind]
+    gappy: tuple[str, ...]
+
+    @classmethod
+    def of(cls, plan: Plan) -> BatchForm:
+        """The form of a plan's batches.
+
+        Raises
+        ------
+        InvalidInputError
+            The plan selects no modality; torch lacks a dtype; two things would have one name in the batch.
+        """
+        if not plan.handles:
+            raise InvalidInputError(
+                "the query selects no modality, so there is nothing to stream; use .arrow()"
+            )
+        gappy = tuple(h.name for h in plan.handles if plan.table[f"{h.name}.key"].null_count)
+        taken = {h.name for h in plan.handles} | ({MASK} if gappy else set())
+        for name in plan.metadata_columns:
+            if name in taken:
+                raise InvalidInputError(f"the batch has {name!r} already; rename the column with AS")
+        return cls(
+            plan=plan,
+            dtypes={h.name: _torch_dtype(h) for h in plan.handles},
+            columns={name: _kind(plan.table[name]) for name in plan.metadata_columns},
+            gappy=gappy,
+        )
+
+    def allocate(self, n_samples: int, *, pinned: bool) -> dict[str, torch.Tensor]:
+        """Uninitialised tensors (n, time, band, y, x), by handle name."""
+        return {
+            h.name: torch.empty((n_samples, *h.shape), dtype=self.dtypes[h.name], pin_memory=pinned)
+            for h in self.plan.handles
+        }
+
+    def batch(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        masks: Mapping[str, npt.NDArray[np.bool_]],
+        positions: npt.NDArray[np.int64],
+    ) -> Batch:
+        """What the consumer gets of filled tensors; no pixel is copied."""
+        batch: Batch = {
+            h.name: tensors[h.name].squeeze(1) if h.modality.n_times == 1 else tensors[h.name]
+            for h in self.plan.handles
+        }
+        rows = self.plan.table.select(list(self.columns)).take(pa.array(positions))
+        for name, kind in self.columns.items():
+            batch[name] = _values(rows[name], kind)
+        if self.gappy:
+            batch[MASK] = {name: torch.from_numpy(masks[name]) for name in self.gappy}
+        return batch
 
 
-def torch_dtype(handle: Handle) -> torch.dtype:
-    """Torch's dtype of a handle."""
+def samples_of(batch: Batch, start: int = 0) -> list[Batch]:
+    """Single samples of a batch from place ``start`` on; their tensors are views that share the batch's memory."""
+    return [
+        {
+            name: {k: v[i] for k, v in value.items()} if isinstance(value, dict) else value[i]
+            for name, value in batch.items()
+        }
+        for i in range(start, n_samples_of(batch))
+    ]
+
+
+def n_samples_of(batch: Batch) -> int:
+    """Samples in a batch."""
+    return len(next(iter(batch.values())))
+
+
+def _torch_dtype(handle: Handle) -> torch.dtype:
     try:
         return torch.from_numpy(np.empty(0, handle.modality.dtype)).dtype
     except TypeError as error:
@@ -34,49 +127,21 @@ def torch_dtype(handle: Handle) -> torch.dtype:
         ) from error
 
 
-def allocate(plan: Plan, n_samples: int, *, pinned: bool) -> dict[str, torch.Tensor]:
-    """Uninitialised tensors (n, time, band, y, x) in the stored dtype, by handle name."""
-    return {
-        h.name: torch.empty((n_samples, *h.shape), dtype=torch_dtype(h), pin_memory=pinned)
-        for h in plan.handles
-    }
+def _kind(column: pa.ChunkedArray) -> ColumnKind:
+    kind = column.type
+    if pa.types.is_floating(kind):
+        return "number"
+    if column.null_count:
+        return "values"
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return "number"
+    return "time" if pa.types.is_timestamp(kind) else "values"
 
 
-def as_batch(
-    plan: Plan,
-    tensors: Mapping[str, torch.Tensor],
-    masks: Mapping[str, npt.NDArray[np.bool_]],
-    positions: npt.NDArray[np.int64],
-) -> Batch:
-    """What the consumer gets.
-
-    A handle's tensor is (n, band, y, x), or (n, time, band, y, x) where the modality has several dates. ``mask`` says, for
-    handles that some sample of the plan lacks, which samples of the batch have it; the others hold the fill value.
-    """
-    batch: Batch = {
-        h.name: tensors[h.name].squeeze(1) if h.modality.n_times == 1 else tensors[h.name]
-        for h in plan.handles
-    }
-    batch |= metadata_of(plan, positions)
-    gappy = [h.name for h in plan.handles if (plan.addresses[h.name].key < 0).any()]
-    if gappy:
-        batch["mask"] = {name: torch.from_numpy(masks[name].copy()) for name in gappy}
-    return batch
-
-
-def metadata_of(plan: Plan, positions: npt.NDArray[np.int64]) -> Batch:
-    """Metadata columns: numbers, booleans and times (int64 microseconds since 1970) without nulls as tensors, others as lists."""
-    rows = plan.table.select(list(plan.metadata_columns)).take(pa.array(positions))
-    found: Batch = {}
-    for name in rows.column_names:
-        column = rows[name]
-        kind = column.type
-        if column.null_count == 0 and pa.types.is_timestamp(kind):
-            column = column.cast(pa.timestamp("us", tz=kind.tz), safe=False).cast(pa.int64())
-            kind = column.type
-        number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-        if number and column.null_count == 0:
-            found[name] = torch.from_numpy(column.to_numpy().copy())
-        else:
-            found[name] = column.to_pylist()
-    return found
+def _values(column: pa.ChunkedArray, kind: ColumnKind) -> torch.Tensor | list[Any]:
+    if kind == "values":
+        found: list[Any] = column.to_pylist()
+        return found
+    if kind == "time":
+        column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
+    return torch.from_numpy(np.array(column.to_numpy()))  # a copy: Arrow's memory is read-only

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import torch.utils.data
 
+from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Plan
 from tensorbank.reader import SampleReader
-from tensorbank_loader.batch import Batch, check_dtypes
+from tensorbank_loader.batch import Batch, BatchForm, samples_of
 from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.window import read_ahead
+from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
 __all__ = ["StreamingDataset"]
 
 SAMPLES_PER_READ = 32
-"""Samples that are read together where single samples are handed out."""
+"""Samples of a rank that are read together where single samples are handed out."""
 
 Transform = Callable[[Batch], Any]
 
@@ -27,9 +30,13 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     """Streams the samples of a plan; each exactly once an epoch, in an order that hardware cannot change.
 
     With ``global_batch_size`` it yields this rank's share of each global batch, for ``DataLoader(dataset, batch_size=None)``;
-    without, single samples, for a DataLoader that collates. Works in worker processes started by ``spawn`` or
-    ``forkserver``; after a fork the object store refuses to work. Each ``iter()`` runs one epoch to its end; the next one
-    is shuffled anew.
+    without, single samples, for a DataLoader that collates.
+
+    Works in worker processes started by ``spawn`` or ``forkserver``; after a fork the object store refuses to work. With
+    ``global_batch_size`` torch's DataLoader hands batches out in one order, whatever the number of workers.
+
+    Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Workers do that in
+    copies of the dataset, so with workers call :meth:`set_epoch` before each epoch, unless they are persistent.
 
     Parameters
     ----------
@@ -50,6 +57,11 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         How to read.
     transform
         Applied to each batch or sample.
+
+    Raises
+    ------
+    InvalidInputError
+        The plan selects no modality, a size is not positive, or torch lacks a dtype.
     """
 
     def __init__(
@@ -64,58 +76,67 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         options: FetchOptions | None = None,
         transform: Transform | None = None,
     ) -> None:
-        check_dtypes(plan)
+        if drop_last and global_batch_size is None:
+            raise InvalidInputError("drop_last needs global_batch_size; or give it to torch's DataLoader")
         self.plan = plan
         self.world = world or World.detect()
         self.options = options or FetchOptions()
         self.transform = transform
         self.single = global_batch_size is None
         size = SAMPLES_PER_READ * self.world.n_ranks if global_batch_size is None else global_batch_size
-        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, shuffle, drop_last and not self.single)
+        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, shuffle, drop_last)
+        self._form = BatchForm.of(plan)
         self._state = State()
 
     def __len__(self) -> int:
-        """Batches, or samples of this rank where single samples are handed out."""
-        if not self.single:
-            return self.epochs.n_batches
-        return sum(len(share) for _, share in self.epochs.batches(0, 0, self.world))
+        """Batches of this rank, or its samples where single samples are handed out."""
+        return self.epochs.n_samples_of(self.world) if self.single else self.epochs.n_batches_of(self.world)
 
     def __iter__(self) -> Iterator[Any]:
         """One epoch, from where the state stands."""
-        world = self.world.in_worker()
-        epoch = self._state.epoch
-        numbers: list[int] = []
+        state = self._state
+        shares = self.epochs.shares(state, self.world.in_worker())
+        with closing(Window(SampleReader(self.plan, self.options), self._form, shares)) as window:
+            for number, batch in window:
+                if self.single:
+                    yield from self._one_by_one(batch, state, number)
+                else:
+                    item = self._transformed(batch)
+                    self._state = replace(state, position=number + 1)
+                    yield item
+        self._state = State(state.epoch + 1)
 
-        def shares() -> Iterator[Any]:
-            for number, share in self.epochs.batches(epoch, self._state.position, world):
-                numbers.append(number)
-                yield share
+    def _one_by_one(self, batch: Batch, state: State, number: int) -> Iterator[Any]:
+        skip = state.skip if number == state.position else 0
+        samples = samples_of(batch, skip)
+        for had, sample in enumerate(samples, start=skip + 1):
+            item = self._transformed(sample)
+            over = had == skip + len(samples)
+            self._state = replace(state, position=number + over, skip=0 if over else had)
+            yield item
 
-        ahead = read_ahead(SampleReader(self.plan, self.options), shares())
-        for count, batch in enumerate(ahead):
-            self._state = State(epoch, numbers[count] + 1)
-            for item in _samples(batch) if self.single else (batch,):
-                yield item if self.transform is None else self.transform(item)
-        self._state = State(epoch + 1, 0)
+    def _transformed(self, batch: Batch) -> Any:
+        return batch if self.transform is None else self.transform(batch)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next ``iter()`` run this epoch from its start."""
-        self._state = State(epoch, 0)
+        self._state = State(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The batch to read next, as JSON-able numbers; for single samples, exact at every 32nd."""
-        return self._state.to_dict(self.epochs)
+        """What comes next, as JSON-able numbers: exact after each batch or sample.
+
+        In a worker process it is that worker's, as torchdata's StatefulDataLoader wants it.
+        """
+        return self.epochs.to_dict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a state stands; InvalidInputError for one of another plan or order."""
-        self._state = State.from_dict(state, self.epochs)
+        """Continue where a state stands, on any number of ranks and, outside of workers, any number of workers.
 
-
-def _samples(batch: Batch) -> Iterator[Batch]:
-    """Single samples of a batch."""
-    first = next(iter(batch.values()))
-    for i in range(len(first)):
-        yield {
-            name: {k: v[i] for k, v in value.items()} if isinstance(value, dict) else value[i]
-            for name, value in batch.items()
-        }
+        Raises
+        ------
+        InvalidInputError
+            The state is of another plan, seed, order or global batch size.
+        """
+        given = self.epochs.from_dict(state)
+        in_worker = torch.utils.data.get_worker_info() is not None
+        self._state = given if in_worker else replace(given, origin=given.position)

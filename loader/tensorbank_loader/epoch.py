@@ -19,6 +19,26 @@ STATE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """Where a run stands.
+
+    Parameters
+    ----------
+    epoch, position
+        The next global batch of an epoch; valid for any world.
+    skip
+        Samples of this rank's share of that batch which were handed out already, where single samples are.
+    origin
+        The batch that the workers of one loader began at, which tells whose turn is next; valid in the same worker only.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    skip: int = 0
+    origin: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Epochs:
     """Everything that decides the order. The same for every process of a run.
 
@@ -28,10 +48,17 @@ class Epochs:
         Of the plan.
     global_batch_size
         Samples of all ranks together.
+    seed
+        Of the permutations.
     shuffle
         A fresh permutation each epoch; otherwise the plan's order.
     drop_last
         Leave a shorter last batch out.
+
+    Raises
+    ------
+    InvalidInputError
+        The batch size is not positive, or the seed negative.
     """
 
     fingerprint: str
@@ -52,43 +79,49 @@ class Epochs:
         """Global batches an epoch."""
         return n_batches(self.n_samples, self.global_batch_size, drop_last=self.drop_last)
 
+    def bounds(self, batch: int, world: World) -> tuple[int, int]:
+        """Places ``[start, end)`` of the epoch's order that are a rank's of a global batch."""
+        start, end = batch_bounds(batch, self.n_samples, self.global_batch_size)
+        return rank_bounds(start, end, world.rank, world.n_ranks)
+
+    def n_batches_of(self, world: World) -> int:
+        """Batches of a rank an epoch: of the last global batch its share may be empty."""
+        if not self.n_batches:
+            return 0
+        start, end = self.bounds(self.n_batches - 1, world)
+        return self.n_batches - (start == end)
+
+    def n_samples_of(self, world: World) -> int:
+        """Samples of a rank an epoch."""
+        if not self.n_batches:
+            return 0
+        (first, end), (last, last_end) = self.bounds(0, world), self.bounds(self.n_batches - 1, world)
+        return (self.n_batches - 1) * (end - first) + last_end - last
+
     def share(self, epoch: int, batch: int, world: World) -> npt.NDArray[np.int64]:
         """Positions in the plan that a rank reads of a global batch."""
-        start, end = batch_bounds(batch, self.n_samples, self.global_batch_size)
-        places = np.arange(*rank_bounds(start, end, world.rank, world.n_ranks), dtype=np.int64)
+        places = np.arange(*self.bounds(batch, world), dtype=np.int64)
         return permute(places, self.n_samples, seed=self.seed, epoch=epoch) if self.shuffle else places
 
-    def batches(self, epoch: int, position: int, world: World) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """Number and positions of each non-empty batch share of a process, from a global batch on."""
-        first = first_batch_of(world.worker, world.n_workers, position)
+    def shares(self, state: State, world: World) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+        """Number and positions of each non-empty batch share of a process, from a state to the end of its epoch."""
+        first = first_batch_of(world.worker, world.n_workers, state.position, state.origin)
         for batch in range(first, self.n_batches, world.n_workers):
-            share = self.share(epoch, batch, world)
+            share = self.share(state.epoch, batch, world)
             if len(share):
                 yield batch, share
 
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where a run stands: the next global batch of an epoch. Valid for any world."""
-
-    epoch: int = 0
-    position: int = 0
-
-    def to_dict(self, epochs: Epochs) -> dict[str, Any]:
-        """JSON-able, below 1 KiB."""
+    def to_dict(self, state: State) -> dict[str, Any]:
+        """A state as JSON-able numbers, below 1 KiB."""
         return {
-            "version": STATE_VERSION,
-            "fingerprint": epochs.fingerprint,
-            "seed": epochs.seed,
-            "shuffle": epochs.shuffle,
-            "drop_last": epochs.drop_last,
-            "global_batch_size": epochs.global_batch_size,
-            "epoch": self.epoch,
-            "position": self.position,
+            **self._identity(),
+            "epoch": state.epoch,
+            "position": state.position,
+            "skip": state.skip,
+            "origin": state.origin,
         }
 
-    @classmethod
-    def from_dict(cls, given: Mapping[str, Any], epochs: Epochs) -> State:
+    def from_dict(self, given: Mapping[str, Any]) -> State:
         """Inverse of :meth:`to_dict`.
 
         Raises
@@ -96,17 +129,25 @@ class State:
         InvalidInputError
             The state is of another plan, seed, order or global batch size: resuming would skip or repeat samples.
         """
-        expected = cls().to_dict(epochs)
-        for name in ("version", "fingerprint", "seed", "shuffle", "drop_last", "global_batch_size"):
-            if given.get(name) != expected[name]:
+        for name, mine in self._identity().items():
+            if given.get(name) != mine:
                 raise InvalidInputError(
-                    f"this state has {name} {given.get(name)!r}, the loader has {expected[name]!r}; "
+                    f"this state has {name} {given.get(name)!r}, the loader has {mine!r}; "
                     "make the loader with the same plan and options",
                     kind="other-state",
                 )
-        epoch, position = int(given["epoch"]), int(given["position"])
-        if epoch < 0 or not 0 <= position <= epochs.n_batches:
-            raise InvalidInputError(
-                f"this state points at batch {position} of epoch {epoch}", kind="other-state"
-            )
-        return cls(epoch, position)
+        numbers: list[Any] = [given.get(name) for name in ("epoch", "position", "skip", "origin")]
+        if not all(isinstance(n, int) and n >= 0 for n in numbers) or not numbers[1] <= self.n_batches:
+            raise InvalidInputError(f"this state is damaged: {dict(given)}", kind="other-state")
+        return State(*numbers)
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "version": STATE_VERSION,
+            "fingerprint": self.fingerprint,
+            "n_samples": self.n_samples,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+            "global_batch_size": self.global_batch_size,
+        }

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Plan
 from tensorbank.reader import SampleReader
-from tensorbank_loader.batch import Batch, check_dtypes
+from tensorbank_loader.batch import Batch, BatchForm, n_samples_of
 from tensorbank_loader.device import on_device
 from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.window import read_ahead
+from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
 __all__ = ["DataLoader", "LoaderStats"]
@@ -27,20 +26,38 @@ __all__ = ["DataLoader", "LoaderStats"]
 
 @dataclass(frozen=True, slots=True)
 class LoaderStats:
-    """Since the loader was made. ``wait_s`` is what the consumer spent waiting for batches."""
+    """Counts and times since the loader was made.
+
+    Parameters
+    ----------
+    batches, samples, tensor_bytes
+        Handed to the consumer; decoded bytes, fill values included.
+    requests, bytes_read, bytes_asked, refetches, retries
+        As in :class:`tensorbank.fetch.FetchStats`; they run ahead of the batches.
+    wait_s
+        What the consumer spent waiting for batches. Near 0: the loader keeps up.
+    fetch_s, decode_s
+        Spent in requests and in verifying and decoding, summed over threads.
+    """
 
     batches: int
     samples: int
     tensor_bytes: int
     requests: int
     bytes_read: int
+    bytes_asked: int
     refetches: int
     retries: int
     wait_s: float
+    fetch_s: float
+    decode_s: float
 
 
 class DataLoader:
-    """Streams a plan in batches. Each ``iter()`` runs one epoch to its end; the next one is shuffled anew.
+    """Streams a plan in batches, as :class:`tensorbank_loader.batch.BatchForm` describes them.
+
+    Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Threads read ahead;
+    there are no worker processes. For one consumer thread.
 
     Parameters
     ----------
@@ -66,7 +83,7 @@ class DataLoader:
     Raises
     ------
     InvalidInputError
-        A size is not positive, or a modality has a dtype that torch lacks.
+        The plan selects no modality, a size is not positive, or torch lacks a dtype.
     """
 
     def __init__(
@@ -82,7 +99,6 @@ class DataLoader:
         options: FetchOptions | None = None,
         transform: Callable[[Batch], Any] | None = None,
     ) -> None:
-        check_dtypes(plan)
         self.plan = plan
         self.device = torch.device(device or "cpu")
         self.world = world or World.detect()
@@ -91,6 +107,7 @@ class DataLoader:
         self.transform = transform
         size = batch_size * self.world.n_ranks
         self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, shuffle, drop_last)
+        self._form = BatchForm.of(plan)
         self._reader = SampleReader(plan, options)
         self._state = State()
         self._running: Iterator[Any] | None = None
@@ -98,8 +115,8 @@ class DataLoader:
         self._wait_s = 0.0
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return self.epochs.n_batches
+        """Batches of this rank an epoch."""
+        return self.epochs.n_batches_of(self.world)
 
     def __iter__(self) -> Iterator[Any]:
         """One epoch, from where the state stands. An epoch that still runs is given up."""
@@ -116,45 +133,36 @@ class DataLoader:
         self.close()
 
     def _epoch(self) -> Iterator[Any]:
-        epoch = self._state.epoch
-        coming: list[tuple[int, int]] = []
-
-        def shares() -> Iterator[npt.NDArray[np.int64]]:
-            for number, share in self.epochs.batches(epoch, self._state.position, self.world):
-                coming.append((number, len(share)))
-                yield share
-
-        ahead = read_ahead(self._reader, shares(), pinned=self.device.type == "cuda")
-        moved = on_device(ahead, self.device)
-        try:
+        state = self._state
+        shares = self.epochs.shares(state, self.world)
+        with closing(Window(self._reader, self._form, shares, pinned=self.device.type == "cuda")) as window:
+            moved = on_device(window, self.device)
             while True:
                 started = time.perf_counter()
-                batch = next(moved, None)
+                found = next(moved, None)
                 self._wait_s += time.perf_counter() - started
-                if batch is None:
+                if found is None:
                     break
-                number, n_samples = coming.pop(0)
-                self._account(batch, n_samples)
-                self._state = State(epoch, number + 1)
-                yield batch if self.transform is None else self.transform(batch)
-            self._state = State(epoch + 1, 0)
-        finally:
-            moved.close()  # type: ignore[attr-defined]
-            ahead.close()  # type: ignore[attr-defined]
+                number, batch = found
+                self._account(batch)
+                item = batch if self.transform is None else self.transform(batch)
+                self._state = State(state.epoch, number + 1)
+                yield item
+        self._state = State(state.epoch + 1)
 
-    def _account(self, batch: Batch, n_samples: int) -> None:
+    def _account(self, batch: Batch) -> None:
         self._batches += 1
-        self._samples += n_samples
+        self._samples += n_samples_of(batch)
         self._tensor_bytes += sum(batch[h.name].nbytes for h in self.plan.handles)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next ``iter()`` run this epoch from its start."""
         self.close()
-        self._state = State(epoch, 0)
+        self._state = State(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The next global batch, as JSON-able numbers below 1 KiB: batches still on their way are not counted as had."""
-        return self._state.to_dict(self.epochs)
+        return self.epochs.to_dict(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state stands, on any number of ranks.
@@ -165,7 +173,8 @@ class DataLoader:
             The state is of another plan, seed, order or global batch size.
         """
         self.close()
-        self._state = State.from_dict(state, self.epochs)
+        given = self.epochs.from_dict(state)
+        self._state = State(given.epoch, given.position)
 
     def stats(self) -> LoaderStats:
         """Counts and times so far."""
@@ -176,9 +185,12 @@ class DataLoader:
             tensor_bytes=self._tensor_bytes,
             requests=fetched.requests,
             bytes_read=fetched.bytes_read,
+            bytes_asked=fetched.bytes_asked,
             refetches=fetched.refetches,
             retries=fetched.retries,
             wait_s=self._wait_s,
+            fetch_s=fetched.fetch_s,
+            decode_s=self._reader.decode_s,
         )
 
     def close(self) -> None:

@@ -73,11 +73,20 @@ def batch_bounds(batch: int, n: int, global_batch_size: int) -> tuple[int, int]:
 
 
 def rank_bounds(start: int, end: int, rank: int, n_ranks: int) -> tuple[int, int]:
-    """A rank's contiguous share of the places ``[start, end)``; shares differ by at most one and may be empty."""
-    size = end - start
-    return start + size * rank // n_ranks, start + size * (rank + 1) // n_ranks
+    """A rank's contiguous share of the places ``[start, end)``.
+
+    Shares differ by at most one sample, the first ranks having the larger ones; where there are fewer samples than ranks,
+    the last ranks' shares are empty.
+    """
+    size, larger = divmod(end - start, n_ranks)
+    first = start + rank * size + min(rank, larger)
+    return first, first + size + (rank < larger)
 
 
-def first_batch_of(worker: int, n_workers: int, position: int) -> int:
-    """First batch at or after ``position`` that is a worker's: those with ``batch % n_workers == worker``."""
-    return position + (worker - position) % n_workers
+def first_batch_of(worker: int, n_workers: int, position: int, origin: int) -> int:
+    """First batch at or after ``position`` that is a worker's: those with ``(batch - origin) % n_workers == worker``.
+
+    ``origin`` is the batch that all workers began at. A loader that takes batches from its workers in turn, the first one
+    first, so hands them out in order, wherever it began.
+    """
+    return position + (worker - (position - origin)) % n_workers

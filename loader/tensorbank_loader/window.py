@@ -11,54 +11,93 @@ import numpy.typing as npt
 import torch
 
 from tensorbank.reader import BatchRead, SampleReader
-from tensorbank_loader.batch import Batch, allocate, as_batch
+from tensorbank_loader.batch import Batch, BatchForm
 
-__all__ = ["MIN_BATCHES_AHEAD", "read_ahead"]
+__all__ = ["MIN_BATCHES_AHEAD", "Window"]
 
 MIN_BATCHES_AHEAD = 2
+"""The batch that is waited for and the next one, whatever their size."""
+
+Share = tuple[int, npt.NDArray[np.int64]]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Coming:
+    number: int
     positions: npt.NDArray[np.int64]
     tensors: dict[str, torch.Tensor]
     read: BatchRead
 
 
-def read_ahead(
-    reader: SampleReader, batches: Iterator[npt.NDArray[np.int64]], *, pinned: bool = False
-) -> Iterator[Batch]:
-    """Batches in the given order, with as many on their way as the reader's byte budget allows.
+class Window:
+    """Iterator of ``(number, batch)`` in the given order, with as many on their way as the byte budget allows.
 
-    New reads start only when a batch is asked for: a slow consumer holds back the network. An error appears at the batch it
-    belongs to. Closing the iterator cancels what has not started and waits for what has.
+    New reads start only when a batch is asked for: a slow consumer holds back the network. An error is raised at the batch
+    that it belongs to, and ends the iteration. :meth:`close` cancels reads that have not started and waits for those that
+    have; the end, an error and garbage collection do the same.
 
     Parameters
     ----------
-    batches
-        Positions of each batch, (n,) int64.
+    reader
+        Reads for this window only.
+    form
+        How batches look.
+    shares
+        Number and positions, (n,) int64, of each batch.
     pinned
         Whether buffers are page-locked, for copies to a GPU.
     """
-    window: deque[_Coming] = deque()
-    inflight_bytes = 0
-    try:
-        while True:
-            while len(window) < MIN_BATCHES_AHEAD or inflight_bytes < reader.options.max_inflight_bytes:
-                positions = next(batches, None)
-                if positions is None:
-                    break
-                tensors = allocate(reader.plan, len(positions), pinned=pinned)
-                read = reader.submit(positions, {name: t.numpy() for name, t in tensors.items()})
-                window.append(_Coming(positions, tensors, read))
-                inflight_bytes += read.n_bytes
-            if not window:
-                return
-            first = window.popleft()
-            first.read.wait()
-            inflight_bytes -= first.read.n_bytes
-            yield as_batch(reader.plan, first.tensors, first.read.masks, first.positions)
-    finally:
-        for coming in window:
+
+    def __init__(
+        self, reader: SampleReader, form: BatchForm, shares: Iterator[Share], *, pinned: bool = False
+    ) -> None:
+        self._reader = reader
+        self._form = form
+        self._shares = shares
+        self._pinned = pinned
+        self._coming: deque[_Coming] = deque()
+        self._inflight_bytes = 0
+        self._closed = False
+
+    def __iter__(self) -> Window:
+        return self
+
+    def __next__(self) -> tuple[int, Batch]:
+        if self._closed:
+            raise StopIteration
+        try:
+            self._ask_ahead()
+            if not self._coming:
+                raise StopIteration
+            self._coming[0].read.wait()
+        except BaseException:
+            self.close()
+            raise
+        first = self._coming.popleft()
+        self._inflight_bytes -= first.read.n_bytes
+        return first.number, self._form.batch(first.tensors, first.read.masks, first.positions)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next batch is there and sound."""
+        return bool(self._coming) and self._coming[0].read.ready
+
+    def close(self) -> None:
+        """End the iteration. May be called twice."""
+        self._closed = True
+        for coming in self._coming:
             coming.read.cancel()
-        reader.close()
+        self._coming.clear()
+        self._reader.close()
+
+    def _ask_ahead(self) -> None:
+        budget = self._reader.options.max_inflight_bytes
+        while len(self._coming) < MIN_BATCHES_AHEAD or self._inflight_bytes < budget:
+            share = next(self._shares, None)
+            if share is None:
+                return
+            number, positions = share
+            tensors = self._form.allocate(len(positions), pinned=self._pinned)
+            read = self._reader.submit(positions, {name: t.numpy() for name, t in tensors.items()})
+            self._coming.append(_Coming(number, positions, tensors, read))
+            self._inflight_bytes += read.n_bytes
