@@ -21,7 +21,7 @@ from obstore import exceptions as obstore_errors
 from obstore.store import LocalStore, from_url
 
 from tensorbank.address import StorageOptions
-from tensorbank.errors import ConflictError, NotFoundError, StorageError
+from tensorbank.errors import ConflictError, NotFoundError, StorageError, TensorBankError
 
 __all__ = ["ObjectInfo", "Store"]
 
@@ -94,12 +94,12 @@ class Store:
     def put(self, key: str, data: bytes | Sequence[bytes]) -> None:
         """Create or replace an object; readers see all of it or none."""
         with self._translated(key):
-            obstore.put(self._open(), key, data)
+            obstore.put(self._open(writing=True), key, data)
 
     def create(self, key: str, data: bytes) -> None:
         """Create an object; ConflictError if the key exists (``If-None-Match: *``)."""
         with self._translated(key):
-            obstore.put(self._open(), key, data, mode="create", use_multipart=False)
+            obstore.put(self._open(writing=True), key, data, mode="create", use_multipart=False)
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if there is none."""
@@ -139,7 +139,7 @@ class Store:
         finally:
             self.delete(key)
 
-    def _open(self) -> Any:
+    def _open(self, *, writing: bool = False) -> Any:
         global _pid_of_first_use  # noqa: PLW0603 - the runtime it guards is one a process
         pid = os.getpid()
         if _pid_of_first_use is None:
@@ -151,7 +151,10 @@ class Store:
                 kind="forked",
             )
         if self._client is None:
-            self._client = _make_client(self.url, self.options, self.local_path)
+            local = self.local_path
+            if local is not None and not writing and not local.is_dir():
+                raise NotFoundError(f"there is no folder {local}", kind="no-folder")
+            self._client = _make_client(self.url, self.options, local)
         return self._client
 
     @contextmanager
@@ -159,6 +162,8 @@ class Store:
         where = f"{self.url}/{key}"
         try:
             yield
+        except TensorBankError:
+            raise
         except (FileNotFoundError, obstore_errors.NotFoundError) as error:
             raise NotFoundError(f"there is no object {where}", kind="no-object") from error
         except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError) as error:
@@ -172,8 +177,6 @@ class Store:
                 f"access to {where} was refused; check the credentials", kind="denied"
             ) from error
         except (obstore_errors.BaseError, OSError, ValueError) as error:
-            if isinstance(error, StorageError):
-                raise
             raise StorageError(_reason(where, str(error)), kind="unreachable") from error
 
 

@@ -50,7 +50,9 @@ class Handmade:
         return self.folder / a.keys[a.key[position]]
 
 
-def make(folder: Path, n: int = 23, *, handles: tuple[Handle, ...] = HANDLES, profile: str = "balanced") -> Handmade:
+def make(
+    folder: Path, n: int = 23, *, handles: tuple[Handle, ...] = HANDLES, profile: str = "balanced"
+) -> Handmade:
     """A part of ``n`` samples in a folder, and a plan that selects all of them in another order than they are stored."""
     rng = np.random.default_rng(n)
     store = Store(folder.as_uri())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tensorbank.cli import Endpoint, Region, bank_at, say
+from tensorbank.cli import Endpoint, Region, say
 from tensorbank.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _opened(url: str | None, endpoint: str | None, region: str | None) -> Iterat
     from tensorbank_indexer.demo.server import S3Server
 
     if url is not None:
-        yield bank_at(url, endpoint, region)
+        yield create(url, endpoint=endpoint, region=region)
         return
     with tempfile.TemporaryDirectory(prefix="tensorbank-cache-") as cache, S3Server.start() as server:
         yield create(
