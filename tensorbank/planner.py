@@ -1,58 +1,25 @@
-"""SQL over the index: the one module that knows DuckDB.
-
-The index files of a snapshot are read in place (or from the local mirror) by ``read_parquet``, so DuckDB prunes row groups
-and reads only the struct leaves a query names. A selected handle is narrowed to its address before execution: statistics that
-nobody asked for are not read. Every call has a connection of its own; results do not depend on the number of threads.
-"""
+"""The planner: SQL in, plans out. Pure but for the session that it asks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tensorbank.catalog import Catalog, LevelFiles
-from tensorbank.errors import IntegrityError, InvalidInputError, nearest
-from tensorbank.handles import HandleColumn, address_columns, check_names, resolve
-from tensorbank.index import samples_schema, shards_schema, tiles_schema
-from tensorbank.layout import LEVELS, Level
+from tensorbank.catalog import Catalog
+from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.mirror import IndexMirror
 from tensorbank.plan import Handle, LevelReport, Plan, PlanSource
-from tensorbank.schema import TableSchema
+from tensorbank.session import Session
 
 __all__ = ["PLANNER_VERSION", "Planner"]
 
 PLANNER_VERSION = 1
 """Part of every fingerprint; raised when the same query on the same snapshot may give another plan."""
-
-_MACROS = """
-CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
-CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
-    lat BETWEEN south AND north
-    AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
-"""
-_SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
-
-
-@dataclass(frozen=True, slots=True)
-class _Pinned:
-    """One table at one version, as a query sees it."""
-
-    name: str
-    schema: TableSchema
-    levels: dict[Level, LevelFiles]
-
-    @property
-    def snapshot(self) -> tuple[str, int]:
-        samples = self.levels["samples"]
-        return samples.table_id, samples.version
 
 
 class Planner:
@@ -81,7 +48,7 @@ class Planner:
         InvalidInputError
             The SQL is wrong.
         """
-        with _Session(self) as session:
+        with self._session() as session:
             return session.rows(sql, levels={"samples"}, narrow="ref")
 
     def plan(self, sql: str) -> Plan:
@@ -92,7 +59,7 @@ class Planner:
         InvalidInputError
             The SQL is wrong, or a handle column cannot be told to be one modality.
         """
-        with _Session(self) as session:
+        with self._session() as session:
             rows = session.rows(sql, levels={"samples", "shards"}, narrow="address")
             columns = session.handle_columns(rows)
             schemas = {t.name: t.schema for t in session.tables}
@@ -112,172 +79,30 @@ class Planner:
                 sql=sql.strip(),
                 snapshots={t.name: t.snapshot for t in session.tables},
                 planner_version=PLANNER_VERSION,
-                **session.pruning(resolved, table),
+                **_pruning(session, resolved, table),
             )
             fingerprint = _fingerprint(session.canonical(sql), source)
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
 
-    def pin(self, name: str, levels: Collection[Level]) -> _Pinned:
-        """A table at its version; the tiles, which are many, only where they are asked for."""
-        version = self.versions.get(name)
-        files = {level: self.catalog.files(name, level, version) for level in levels}
-        return _Pinned(name, self.catalog.schema(name, files["samples"].version), files)
+    def _session(self) -> Session:
+        return Session(self.catalog, self.mirror, self.versions)
 
 
-class _Session:
-    """One DuckDB connection with the views that one statement needs."""
-
-    def __init__(self, planner: Planner) -> None:
-        self.planner = planner
-        self.con = duckdb.connect(":memory:")
-        self.con.execute(_MACROS)
-        self.tables: list[_Pinned] = []
-        self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
-
-    def __enter__(self) -> _Session:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.con.close()
-
-    def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
-        """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
-
-        ``levels`` are attached beside those that the statement names.
-        """
-        with _Translated(self.planner.catalog.tables):
-            text = self._single_select(sql)
-            self._attach(text, levels)
-            relation = self.con.sql(text)
-            names = list(relation.columns)
-            kinds = list(relation.types)
-            aliases = [f"c{i}" for i in range(len(names))]
-            parts = []
-            for name, kind, alias in zip(names, kinds, aliases, strict=True):
-                fields = _struct_fields(kind)
-                if "ref" in fields:
-                    self.handles[name] = self._candidates(str(kind))
-                    parts.append(f"{_narrowed(alias, fields, narrow)} AS {alias}")
-                else:
-                    parts.append(alias)
-            query = f"SELECT {', '.join(parts)} FROM (\n{text}\n) AS q({', '.join(aliases)})"
-            table = self.con.sql(query).to_arrow_table()
-        if len(set(names)) != len(names):
-            twice = next(n for n in names if names.count(n) > 1)
-            raise InvalidInputError(f"the result has two columns named {twice!r}; give one an alias with AS")
-        return table.rename_columns(names)
-
-    def handle_columns(self, rows: pa.Table) -> list[HandleColumn]:
-        """Handle columns of a result of :meth:`rows`."""
-        columns = []
-        for name, candidates in self.handles.items():
-            data = rows[name].combine_chunks()
-            if isinstance(data, pa.ChunkedArray):
-                data = data.chunk(0) if data.num_chunks else pa.array([], data.type)
-            columns.append(HandleColumn(name, data, candidates))
-        return columns
-
-    def ordered(self, sql: str) -> bool:
-        """Whether the statement itself fixes the order of its rows."""
-        node = json.loads(self.canonical(sql))["statements"][0]["node"]
-        return any(m.get("type") == "ORDER_MODIFIER" for m in node.get("modifiers", []))
-
-    def canonical(self, sql: str) -> str:
-        """The statement's syntax tree without positions: the same for every way of spacing it."""
-        text = self._single_select(sql)
-        tree = self.con.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
-        parsed = json.loads(str(tree))
-        if parsed.get("error"):
-            raise InvalidInputError(f"the SQL cannot be answered: {parsed.get('error_message')}", kind="sql")
-        return json.dumps(_without_positions(parsed), sort_keys=True)
-
-    def pruning(self, resolved: list[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
-        """Levels and the cost of a scan, for :class:`PlanSource`."""
-        touched = list(dict.fromkeys(t for t, _ in resolved)) or [t.name for t in self.tables]
-        samples = sum(t.levels["samples"].n_rows for t in self.tables if t.name in touched)
-        shards = blocks = n_bytes = 0
-        for name, handle in resolved:
-            column = _quoted(handle.modality.name)
-            shard_rows, present, stored = self.con.execute(
-                f"SELECT count({column}.key), coalesce(sum({column}.n_samples), 0), coalesce(sum({column}.length), 0) "
-                f"FROM {_quoted(name)}.shards"
-            ).fetchall()[0]
-            shards += int(shard_rows)
-            blocks += int(present) * handle.modality.n_blocks
-            n_bytes += int(stored)
-        kept = sum(len(pc.unique(table[f"{h.name}.key"].combine_chunks().drop_null())) for _, h in resolved)
-        levels = [LevelReport("shards", shards, kept)] if resolved else []
-        levels.append(LevelReport("samples", samples, min(table.num_rows, samples)))
-        return {"levels": tuple(levels), "scan_blocks": blocks, "scan_bytes": n_bytes}
-
-    def _single_select(self, sql: str) -> str:
-        statements = self.con.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise InvalidInputError("a query is one SELECT statement", kind="sql")
-        return str(statements[0].query).strip().rstrip(";")
-
-    def _attach(self, sql: str, levels: set[Level]) -> None:
-        """Create the views of every bank table that the statement names."""
-        named = set(_table_names(json.loads(self.canonical(sql))))
-        if not named:
-            return
-        available = {t.lower(): t for t in self.planner.catalog.tables()}
-        wanted: dict[str, set[Level]] = {}
-        for schema, name in named:
-            table = available.get((schema or name).lower())
-            if table is not None:
-                wanted.setdefault(table, set(levels)).update(
-                    v for v in LEVELS if schema and v == name.lower()
-                )
-        for table, needed in sorted(wanted.items()):
-            pinned = self.planner.pin(table, [level for level in LEVELS if level in needed])
-            self.tables.append(pinned)
-            self._create_views(pinned)
-
-    def _create_views(self, table: _Pinned) -> None:
-        name = _quoted(table.name)
-        self.con.execute(f"CREATE SCHEMA {name}")
-        for level, files in table.levels.items():
-            scan = self._scan(table, level, files)
-            if level == "samples":
-                self.con.execute(f"CREATE VIEW {name}.samples AS SELECT * FROM {scan}")
-                self.con.execute(f"CREATE VIEW main.{name} AS SELECT * FROM {name}.samples")
-            else:
-                only = f"WHERE part IN (SELECT DISTINCT part FROM {name}.samples)"
-                self.con.execute(f"CREATE VIEW {name}.{level} AS SELECT * FROM {scan} {only}")
-
-    def _scan(self, table: _Pinned, level: Level, files: LevelFiles) -> str:
-        if not files.files:
-            empty = f"{table.name}_{level}_without_rows"
-            self.con.register(empty, _SCHEMAS[level](table.schema).empty_table())
-            return _quoted(empty)
-        paths = [str(p) for p in self.planner.mirror.paths(files.files)]
-        listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
-        return f"read_parquet([{listed}], union_by_name = true)"
-
-    def _candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
-        """(table, modality) pairs whose column has this type."""
-        pairs = []
-        for table in self.tables:
-            relation = self.con.sql(f"SELECT * FROM {_quoted(table.name)}.samples")
-            types = dict(zip(relation.columns, relation.types, strict=True))
-            pairs += [(table.name, m.name) for m in table.schema if str(types.get(m.name)) == kind]
-        return tuple(pairs) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
-
-
-def _narrowed(alias: str, fields: set[str], narrow: str) -> str:
-    if narrow == "ref":
-        return (
-            f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack(key := {alias}.ref.key, "
-            f'"offset" := {alias}.ref."offset", length := {alias}.ref.length) END'
-        )
-    extra = ["block_bytes := {0}.ref.block_bytes", "bands := {0}.bands"] if "bands" in fields else []
-    wanted = ["key := {0}.ref.key", '"offset" := {0}.ref."offset"', "length := {0}.ref.length", *extra]
-    return f"struct_pack({', '.join(w.format(alias) for w in wanted)})"
-
-
-def _struct_fields(kind: Any) -> set[str]:
-    return {str(name) for name, _ in kind.children} if kind.id == "struct" else set()
+def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
+    """Levels and the cost of a scan, for :class:`PlanSource`."""
+    touched = list(dict.fromkeys(t for t, _ in resolved)) or [t.name for t in session.tables]
+    samples = sum(t.levels["samples"].n_rows for t in session.tables if t.name in touched)
+    totals = [session.shard_totals(name, handle.modality.name) for name, handle in resolved]
+    kept = sum(len(pc.unique(table[f"{h.name}.key"].combine_chunks().drop_null())) for _, h in resolved)
+    levels = [LevelReport("shards", sum(n for n, _, _ in totals), kept)] if resolved else []
+    levels.append(LevelReport("samples", samples, min(table.num_rows, samples)))
+    return {
+        "levels": tuple(levels),
+        "scan_blocks": sum(
+            n * h.modality.n_blocks for (_, n, _), (_, h) in zip(totals, resolved, strict=True)
+        ),
+        "scan_bytes": sum(n for _, _, n in totals),
+    }
 
 
 def _by_address(table: pa.Table, handle: str) -> pa.Table:
@@ -297,70 +122,3 @@ def _fingerprint(canonical: str, source: PlanSource) -> str:
     snapshots = sorted(source.snapshots.values())
     text = json.dumps([source.planner_version, snapshots, canonical])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _without_positions(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {k: _without_positions(v) for k, v in node.items() if not k.startswith("query_location")}
-    if isinstance(node, list):
-        return [_without_positions(v) for v in node]
-    return node
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _table_names(node: Any) -> Iterator[tuple[str, str]]:
-    """(schema or empty, table) of every FROM clause in a syntax tree."""
-    if isinstance(node, dict):
-        if node.get("type") == "BASE_TABLE":
-            yield str(node.get("schema_name") or ""), str(node["table_name"])
-        for value in node.values():
-            yield from _table_names(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _table_names(value)
-
-
-class _Translated:
-    """DuckDB's errors as sentences of ours, with the nearest valid names."""
-
-    def __init__(self, tables: Any) -> None:
-        self.tables = tables
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, duckdb.Error):
-            return
-        if isinstance(error, duckdb.IOException) or "parquet" in str(error).lower():
-            raise IntegrityError(f"an index file cannot be read: {_sentence(str(error))}") from error
-        text = _sentence(str(error))
-        missing = re.search(r"Table with name (\S+) does not exist", text)
-        if missing:
-            name = missing[1].strip('"')
-            hint = nearest(name, self.tables()) or " The bank has no table yet."
-            raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
-        raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
-
-
-def _sentence(text: str) -> str:
-    """One line of DuckDB's report: what was wrong, and its candidates."""
-    text = _without_handle_types(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    hints = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
-    return " ".join([lines[0].rstrip("."), *hints])[:400]
-
-
-def _without_handle_types(text: str) -> str:
-    """The report with the long type of a handle column called a tensor."""
-    while (start := text.find('STRUCT("ref"')) >= 0:
-        depth, end = 0, start
-        for end in range(text.index("(", start), len(text)):
-            depth += {"(": 1, ")": -1}.get(text[end], 0)
-            if depth == 0:
-                break
-        text = f"{text[:start]}TENSOR{text[end + 1 :]}"
-    return text

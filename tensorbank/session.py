@@ -1,0 +1,270 @@
+"""SQL over index files: the one module that knows DuckDB.
+
+The index files of a snapshot are read in place (or from the local mirror) by ``read_parquet``, so DuckDB prunes row groups
+and reads only the struct leaves that a query names. A selected handle is narrowed before execution: statistics that nobody
+asked for are not read. Each session has a connection of its own; results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from tensorbank.catalog import Catalog, LevelFiles
+from tensorbank.errors import IntegrityError, InvalidInputError, nearest
+from tensorbank.handles import HandleColumn
+from tensorbank.index import samples_schema, shards_schema, tiles_schema
+from tensorbank.layout import LEVELS, Level
+from tensorbank.mirror import IndexMirror
+from tensorbank.schema import TableSchema
+
+__all__ = ["PinnedTable", "Session"]
+
+_MACROS = """
+CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
+CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
+    lat BETWEEN south AND north
+    AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
+"""
+_SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedTable:
+    """One table at one version, as a query sees it."""
+
+    name: str
+    schema: TableSchema
+    levels: dict[Level, LevelFiles]
+
+    @property
+    def snapshot(self) -> tuple[str, int]:
+        samples = self.levels["samples"]
+        return samples.table_id, samples.version
+
+
+class Session:
+    """One DuckDB connection with the views that one statement needs."""
+
+    def __init__(self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int]) -> None:
+        self.catalog = catalog
+        self.mirror = mirror
+        self.versions = versions
+        self.con = duckdb.connect(":memory:")
+        self.con.execute(_MACROS)
+        self.tables: list[PinnedTable] = []
+        self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.con.close()
+
+    def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
+        """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
+
+        ``levels`` are attached beside those that the statement names.
+        """
+        with _Translated(self.catalog.tables):
+            text = self._single_select(sql)
+            self._attach(text, levels)
+            relation = self.con.sql(text)
+            names = list(relation.columns)
+            kinds = list(relation.types)
+            aliases = [f"c{i}" for i in range(len(names))]
+            parts = []
+            for name, kind, alias in zip(names, kinds, aliases, strict=True):
+                fields = _struct_fields(kind)
+                if "ref" in fields:
+                    self.handles[name] = self._candidates(str(kind))
+                    parts.append(f"{_narrowed(alias, fields, narrow)} AS {alias}")
+                else:
+                    parts.append(alias)
+            query = f"SELECT {', '.join(parts)} FROM (\n{text}\n) AS q({', '.join(aliases)})"
+            table = self.con.sql(query).to_arrow_table()
+        if len(set(names)) != len(names):
+            twice = next(n for n in names if names.count(n) > 1)
+            raise InvalidInputError(f"the result has two columns named {twice!r}; give one an alias with AS")
+        return table.rename_columns(names)
+
+    def handle_columns(self, rows: pa.Table) -> list[HandleColumn]:
+        """Handle columns of a result of :meth:`rows`."""
+        columns = []
+        for name, candidates in self.handles.items():
+            data = rows[name].combine_chunks()
+            if isinstance(data, pa.ChunkedArray):
+                data = data.chunk(0) if data.num_chunks else pa.array([], data.type)
+            columns.append(HandleColumn(name, data, candidates))
+        return columns
+
+    def ordered(self, sql: str) -> bool:
+        """Whether the statement itself fixes the order of its rows."""
+        node = json.loads(self.canonical(sql))["statements"][0]["node"]
+        return any(m.get("type") == "ORDER_MODIFIER" for m in node.get("modifiers", []))
+
+    def canonical(self, sql: str) -> str:
+        """The statement's syntax tree without positions: the same for every way of spacing it."""
+        text = self._single_select(sql)
+        tree = self.con.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
+        parsed = json.loads(str(tree))
+        if parsed.get("error"):
+            raise InvalidInputError(f"the SQL cannot be answered: {parsed.get('error_message')}", kind="sql")
+        return json.dumps(_without_positions(parsed), sort_keys=True)
+
+    def shard_totals(self, table: str, modality: str) -> tuple[int, int, int]:
+        """Shards, samples and stored bytes of one modality of a table whose shards are attached."""
+        column = _quoted(modality)
+        found = self.con.execute(
+            f"SELECT count({column}.key), coalesce(sum({column}.n_samples), 0), coalesce(sum({column}.length), 0) "
+            f"FROM {_quoted(table)}.shards"
+        ).fetchall()[0]
+        return int(found[0]), int(found[1]), int(found[2])
+
+    def _single_select(self, sql: str) -> str:
+        statements = self.con.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise InvalidInputError("a query is one SELECT statement", kind="sql")
+        return str(statements[0].query).strip().rstrip(";")
+
+    def _attach(self, sql: str, levels: set[Level]) -> None:
+        """Create the views of every bank table that the statement names."""
+        named = set(_table_names(json.loads(self.canonical(sql))))
+        if not named:
+            return
+        available = {t.lower(): t for t in self.catalog.tables()}
+        wanted: dict[str, set[Level]] = {}
+        for schema, name in named:
+            table = available.get((schema or name).lower())
+            if table is not None:
+                wanted.setdefault(table, set(levels)).update(
+                    v for v in LEVELS if schema and v == name.lower()
+                )
+        for table, needed in sorted(wanted.items()):
+            pinned = self._pin(table, [level for level in LEVELS if level in needed])
+            self.tables.append(pinned)
+            self._create_views(pinned)
+
+    def _pin(self, name: str, levels: Collection[Level]) -> PinnedTable:
+        """A table at its version; the tiles, which are many, only where they are asked for."""
+        version = self.versions.get(name)
+        files = {level: self.catalog.files(name, level, version) for level in levels}
+        return PinnedTable(name, self.catalog.schema(name, files["samples"].version), files)
+
+    def _create_views(self, table: PinnedTable) -> None:
+        name = _quoted(table.name)
+        self.con.execute(f"CREATE SCHEMA {name}")
+        for level, files in table.levels.items():
+            scan = self._scan(table, level, files)
+            if level == "samples":
+                self.con.execute(f"CREATE VIEW {name}.samples AS SELECT * FROM {scan}")
+                self.con.execute(f"CREATE VIEW main.{name} AS SELECT * FROM {name}.samples")
+            else:
+                only = f"WHERE part IN (SELECT DISTINCT part FROM {name}.samples)"
+                self.con.execute(f"CREATE VIEW {name}.{level} AS SELECT * FROM {scan} {only}")
+
+    def _scan(self, table: PinnedTable, level: Level, files: LevelFiles) -> str:
+        if not files.files:
+            empty = f"{table.name}_{level}_without_rows"
+            self.con.register(empty, _SCHEMAS[level](table.schema).empty_table())
+            return _quoted(empty)
+        paths = [str(p) for p in self.mirror.paths(files.files)]
+        listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
+        return f"read_parquet([{listed}], union_by_name = true)"
+
+    def _candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
+        """(table, modality) pairs whose column has this type."""
+        pairs = []
+        for table in self.tables:
+            relation = self.con.sql(f"SELECT * FROM {_quoted(table.name)}.samples")
+            types = dict(zip(relation.columns, relation.types, strict=True))
+            pairs += [(table.name, m.name) for m in table.schema if str(types.get(m.name)) == kind]
+        return tuple(pairs) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
+
+
+def _narrowed(alias: str, fields: set[str], narrow: str) -> str:
+    if narrow == "ref":
+        return (
+            f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack(key := {alias}.ref.key, "
+            f'"offset" := {alias}.ref."offset", length := {alias}.ref.length) END'
+        )
+    extra = ["block_bytes := {0}.ref.block_bytes", "bands := {0}.bands"] if "bands" in fields else []
+    wanted = ["key := {0}.ref.key", '"offset" := {0}.ref."offset"', "length := {0}.ref.length", *extra]
+    return f"struct_pack({', '.join(w.format(alias) for w in wanted)})"
+
+
+def _struct_fields(kind: Any) -> set[str]:
+    return {str(name) for name, _ in kind.children} if kind.id == "struct" else set()
+
+
+def _without_positions(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: _without_positions(v) for k, v in node.items() if not k.startswith("query_location")}
+    if isinstance(node, list):
+        return [_without_positions(v) for v in node]
+    return node
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _table_names(node: Any) -> Iterator[tuple[str, str]]:
+    """(schema or empty, table) of every FROM clause in a syntax tree."""
+    if isinstance(node, dict):
+        if node.get("type") == "BASE_TABLE":
+            yield str(node.get("schema_name") or ""), str(node["table_name"])
+        for value in node.values():
+            yield from _table_names(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _table_names(value)
+
+
+class _Translated:
+    """DuckDB's errors as sentences of ours, with the nearest valid names."""
+
+    def __init__(self, tables: Any) -> None:
+        self.tables = tables
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, duckdb.Error):
+            return
+        if isinstance(error, duckdb.IOException) or "parquet" in str(error).lower():
+            raise IntegrityError(f"an index file cannot be read: {_sentence(str(error))}") from error
+        text = _sentence(str(error))
+        missing = re.search(r"Table with name (\S+) does not exist", text)
+        if missing:
+            name = missing[1].strip('"')
+            hint = nearest(name, self.tables()) or " The bank has no table yet."
+            raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
+        raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
+
+
+def _sentence(text: str) -> str:
+    """One line of DuckDB's report: what was wrong, and its candidates."""
+    text = _without_handle_types(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    hints = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
+    return " ".join([lines[0].rstrip("."), *hints])[:400]
+
+
+def _without_handle_types(text: str) -> str:
+    """The report with the long type of a handle column called a tensor."""
+    while (start := text.find('STRUCT("ref"')) >= 0:
+        depth, end = 0, start
+        for end in range(text.index("(", start), len(text)):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            if depth == 0:
+                break
+        text = f"{text[:start]}TENSOR{text[end + 1 :]}"
+    return text
