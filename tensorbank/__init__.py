@@ -26,9 +26,11 @@ if TYPE_CHECKING:
         TensorBankError,
     )
     from tensorbank.plan import Plan
+    from tensorbank.profiles import Normalization, normalization
     from tensorbank.query import Query
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema
+    from tensorbank.statistics import Statistics
     from tensorbank.stats import BandStats
 
 __version__ = "0.1.0"
@@ -43,16 +45,19 @@ __all__ = [
     "IntegrityError",
     "InvalidInputError",
     "Modality",
+    "Normalization",
     "NotFoundError",
     "Plan",
     "Query",
     "Snapshot",
+    "Statistics",
     "StorageError",
     "StorageOptions",
     "Table",
     "TableSchema",
     "TensorBankError",
     "create",
+    "normalization",
     "open",
 ]
 
@@ -69,9 +74,11 @@ _HOMES = {
         "TensorBankError",
     ),
     "plan": ("Plan",),
+    "profiles": ("Normalization", "normalization"),
     "query": ("Query",),
     "ranges": ("ByteRange",),
     "schema": ("Band", "Modality", "TableSchema"),
+    "statistics": ("Statistics",),
     "stats": ("BandStats",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

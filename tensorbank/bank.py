@@ -15,6 +15,7 @@ from tensorbank.mirror import IndexMirror, default_cache_folder
 from tensorbank.planner import Planner
 from tensorbank.query import Query
 from tensorbank.schema import TableSchema
+from tensorbank.statistics import Statistics
 from tensorbank.store import Store
 
 __all__ = ["Bank", "Snapshot", "Table", "create", "open"]
@@ -86,6 +87,11 @@ class Table:
             stored_bytes=sum(int(row[f"b{i}"]) for i, _ in enumerate(schema)),
             index_bytes=sum(files.n_bytes for files in levels.values()),
         )
+
+    def describe(self) -> dict[str, Statistics]:
+        """Summary of every modality, from the roll-ups of the shards: no pixel and no sample row is read."""
+        versions = {} if self.version is None else {self.name: self.version}
+        return Planner(self.bank.catalog, self.bank.mirror, versions).describe(self.name)
 
     def parts(self) -> dict[str, str]:
         """URLs of the parts' Zarr groups, by part."""

@@ -36,11 +36,12 @@ from tensorbank.errors import (
 from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.layout import Level, check_table_name, index_key
 from tensorbank.schema import TableSchema
-from tensorbank.store import Store
+from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
 
 __all__ = ["Catalog", "Commit", "IndexFile", "LevelFiles", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
+DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 _SAMPLES_WRITERS = "tensorbank.samples"
 
 
@@ -270,6 +271,9 @@ class Catalog:
             raise NotFoundError(
                 f"{self.store.url} has no table {table!r}.{hint}", kind="unknown-table"
             ) from None
+        except StorageError:
+            self.store.folders()  # says in our words what is wrong; delta-rs says "Kernel error"
+            raise
 
     def _uri(self, table: str, level: Level) -> str:
         local = self.store.local_path
@@ -291,6 +295,10 @@ def _storage_options(url: str, options: StorageOptions) -> dict[str, str]:
     if not url.startswith("s3:"):
         return {}
     given: dict[str, str | None] = {
+        "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+        "timeout": f"{DELTA_REQUEST_TIMEOUT_S}s",
+        "max_retries": str(MAX_RETRIES),
+        "retry_timeout": f"{RETRY_TIMEOUT_S}s",
         "AWS_ENDPOINT_URL": options.endpoint,
         "AWS_ACCESS_KEY_ID": options.access_key,
         "AWS_SECRET_ACCESS_KEY": options.secret_key,

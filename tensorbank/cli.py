@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import json
@@ -92,7 +93,8 @@ def show(
     schema, snapshot = opened.schema, opened.snapshot()
     if as_json:
         modalities = [json.loads(m.to_json()) for m in schema]
-        say(json.dumps(_fields(snapshot) | {"modalities": modalities}))
+        described = {name: dataclasses.asdict(s) for name, s in opened.describe().items()}
+        say(json.dumps(_fields(snapshot) | {"modalities": modalities, "statistics": described}))
         return
     share = snapshot.index_bytes / snapshot.tensor_bytes if snapshot.tensor_bytes else 0.0
     say(
@@ -111,6 +113,8 @@ def show(
         for m in schema
     ]
     _print(("modality", "dtype", "time x band x height x width", "bands or classes", "unit"), rows)
+    for statistics in opened.describe().values():
+        say(f"\n{statistics}")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.mirror import IndexMirror
 from tensorbank.plan import Handle, LevelReport, Plan, PlanSource
 from tensorbank.session import Session
+from tensorbank.statistics import Statistics, of_samples, of_shards
 
 __all__ = ["PLANNER_VERSION", "Planner"]
 
@@ -83,6 +84,22 @@ class Planner:
             )
             fingerprint = _fingerprint(session.canonical(sql), source)
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
+
+    def statistics(self, sql: str, name: str) -> Statistics:
+        """Summary of one handle of a query, from the index alone.
+
+        Raises
+        ------
+        InvalidInputError
+            The SQL is wrong, or it does not select the handle as a whole.
+        """
+        with self._session() as session:
+            return of_samples(*session.statistics_rows(sql, name))
+
+    def describe(self, table: str) -> dict[str, Statistics]:
+        """Summary of every modality of a table, from the roll-ups of its shards."""
+        with self._session() as session:
+            return {m.name: of_shards(m, rows) for m, rows in session.shard_rows(table)}
 
     def _session(self) -> Session:
         return Session(self.catalog, self.mirror, self.versions)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from tensorbank.plan import Plan
+from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader
@@ -21,6 +22,8 @@ class QueryEngine(Protocol):
     def plan(self, sql: str) -> Plan: ...
 
     def arrow(self, sql: str) -> pa.Table: ...
+
+    def statistics(self, sql: str, name: str) -> Statistics: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,16 @@ class Query:
     def arrow(self) -> pa.Table:
         """The rows as an Arrow table; a handle column holds the addresses of its tensors."""
         return self.engine.arrow(self.sql)
+
+    def statistics(self, name: str) -> Statistics:
+        """Summary of one selected modality over the selection, from the index alone: no pixel is read.
+
+        Raises
+        ------
+        InvalidInputError
+            The query does not select the modality as a whole.
+        """
+        return self.engine.statistics(self.sql, name)
 
     def dataloader(self, *, batch_size: int, **options: Any) -> DataLoader:
         """Plan and stream in batches; see :class:`tensorbank_loader.DataLoader` for the options."""

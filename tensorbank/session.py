@@ -22,7 +22,7 @@ from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level
 from tensorbank.mirror import IndexMirror
-from tensorbank.schema import TableSchema
+from tensorbank.schema import Modality, TableSchema
 
 __all__ = ["PinnedTable", "Session"]
 
@@ -32,6 +32,7 @@ CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
     lat BETWEEN south AND north
     AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
 """
+_NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
 
 
@@ -93,6 +94,47 @@ class Session:
             twice = next(n for n in names if names.count(n) > 1)
             raise InvalidInputError(f"the result has two columns named {twice!r}; give one an alias with AS")
         return table.rename_columns(names)
+
+    def statistics_rows(self, sql: str, name: str) -> tuple[Modality, pa.Table]:
+        """Statistics fields of one handle column of a statement, a row for each of its rows that has the modality.
+
+        Raises
+        ------
+        InvalidInputError
+            The statement selects no such handle, or only some of its bands.
+        """
+        with _Translated(self.catalog.tables):
+            text = self._single_select(sql)
+            self._attach(text, {"samples"})
+            relation = self.con.sql(text)
+            kinds = dict(zip(relation.columns, relation.types, strict=True))
+            handles = {n: _struct_fields(k) for n, k in kinds.items() if "ref" in _struct_fields(k)}
+            column = next((n for n in handles if n.lower() == name.lower()), None)
+            if column is None:
+                raise InvalidInputError(f"the query selects no tensor {name!r}.{nearest(name, handles)}")
+            candidates = self._candidates(str(kinds[column]))
+            fields = [f for f, _ in kinds[column].children if f not in _NO_STATISTICS]
+            if "bands" in fields or not candidates:
+                raise InvalidInputError(f"statistics need the whole handle; select {name} without bands()")
+            named = [c for c in candidates if c[1].lower() == column.lower()] or list(candidates)
+            table = next(t for t in self.tables if t.name == named[0][0])
+            wanted = ", ".join(f"c.{_quoted(f)} AS {_quoted(f)}" for f in fields)
+            aliases = ", ".join("c" if n == column else f"other{i}" for i, n in enumerate(relation.columns))
+            rows = self.con.sql(f"SELECT {wanted} FROM (\n{text}\n) AS q({aliases}) WHERE c IS NOT NULL")
+            return table.schema[named[0][1]], rows.to_arrow_table()
+
+    def shard_rows(self, table: str) -> Iterator[tuple[Modality, pa.Table]]:
+        """Roll-ups of every modality of a table, a row for each shard that has it."""
+        with _Translated(self.catalog.tables):
+            pinned = self._pin(table, ["samples", "shards"])
+            self.tables.append(pinned)
+            self._create_views(pinned)
+            for modality in pinned.schema:
+                column = _quoted(modality.name)
+                rows = self.con.sql(
+                    f"SELECT unnest({column}) FROM {_quoted(table)}.shards WHERE {column} IS NOT NULL"
+                )
+                yield modality, rows.to_arrow_table()
 
     def handle_columns(self, rows: pa.Table) -> list[HandleColumn]:
         """Handle columns of a result of :meth:`rows`."""

@@ -21,7 +21,7 @@ from obstore import exceptions as obstore_errors
 from obstore.store import LocalStore, from_url
 
 from tensorbank.address import StorageOptions
-from tensorbank.errors import ConflictError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
 
 __all__ = ["ObjectInfo", "Store"]
 
@@ -75,9 +75,13 @@ class Store:
 
         Raises
         ------
+        InvalidInputError
+            The range is empty or negative.
         NotFoundError, StorageError
             No such object; the store failed, refused, stalled or sent another number of bytes.
         """
+        if not 0 <= start < end:
+            raise InvalidInputError(f"not a range to read: [{start}, {end}) of {key}", kind="bad-range")
         with self._translated(key):
             data = memoryview(obstore.get_range(self._open(), key, start=start, end=end))
         if len(data) != end - start:
@@ -129,8 +133,8 @@ class Store:
     def arbitrates_writers(self) -> bool:
         """Whether a second conditional create of one key is refused, tried on an object that is then removed."""
         key = f".tensorbank-probe-{uuid.uuid4()}"
+        self.create(key, b"first")
         try:
-            self.create(key, b"first")
             try:
                 self.create(key, b"second")
             except ConflictError:
@@ -165,6 +169,8 @@ class Store:
         except TensorBankError:
             raise
         except (FileNotFoundError, obstore_errors.NotFoundError) as error:
+            if "NoSuchBucket" in str(error):
+                raise self._no_bucket() from error
             raise NotFoundError(f"there is no object {where}", kind="no-object") from error
         except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError) as error:
             raise ConflictError(f"{where} exists already", kind="exists") from error
@@ -173,11 +179,24 @@ class Store:
             obstore_errors.UnauthenticatedError,
             PermissionError,
         ) as error:
-            raise StorageError(
-                f"access to {where} was refused; check the credentials", kind="denied"
-            ) from error
+            raise _denied(where) from error
         except (obstore_errors.BaseError, OSError, ValueError) as error:
-            raise StorageError(_reason(where, str(error)), kind="unreachable") from error
+            # obstore has exceptions for the statuses of objects, but not for those of listings and ranges.
+            text = str(error)
+            if "169.254." not in text and ("status code: 403" in text or "status code: 401" in text):
+                raise _denied(where) from error
+            if "NoSuchBucket" in text:
+                raise self._no_bucket() from error
+            if "status code: 416" in text or "range was invalid" in text:
+                raise StorageError(f"{where} ends before the range asked for", kind="short-read") from error
+            raise StorageError(_reason(where, text), kind="unreachable") from error
+
+    def _no_bucket(self) -> NotFoundError:
+        return NotFoundError(f"there is no bucket {urlsplit(self.url).netloc}", kind="no-bucket")
+
+
+def _denied(where: str) -> StorageError:
+    return StorageError(f"access to {where} was refused; check the credentials", kind="denied")
 
 
 def _reason(where: str, text: str) -> str:
