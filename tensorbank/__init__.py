@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tensorbank.query import Query
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema
+    from tensorbank.selection import Selection
     from tensorbank.statistics import Statistics
     from tensorbank.stats import BandStats
 
@@ -49,6 +50,7 @@ __all__ = [
     "NotFoundError",
     "Plan",
     "Query",
+    "Selection",
     "Snapshot",
     "Statistics",
     "StorageError",
@@ -76,6 +78,7 @@ _HOMES = {
     "plan": ("Plan",),
     "profiles": ("Normalization", "normalization"),
     "query": ("Query",),
+    "selection": ("Selection",),
     "ranges": ("ByteRange",),
     "schema": ("Band", "Modality", "TableSchema"),
     "statistics": ("Statistics",),

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
+
 from tensorbank.address import StorageOptions, normalize_url
 from tensorbank.catalog import Catalog, SnapshotInfo
-from tensorbank.layout import LEVELS, part_key
+from tensorbank.errors import InvalidInputError, NotFoundError
+from tensorbank.layout import LEVELS, check_table_name, part_key
 from tensorbank.mirror import IndexMirror, default_cache_folder
 from tensorbank.planner import Planner
 from tensorbank.query import Query
 from tensorbank.schema import TableSchema
+from tensorbank.selection import Selection
 from tensorbank.statistics import Statistics
 from tensorbank.store import Store
 
@@ -72,7 +77,7 @@ class Table:
         bank = self.bank.at({self.name: version})
         row = (
             bank.sql(
-                f"SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM {self.name}.shards"
+                f'SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM "{self.name}".shards'
             )
             .arrow()
             .to_pylist()[0]
@@ -96,7 +101,7 @@ class Table:
     def parts(self) -> dict[str, str]:
         """URLs of the parts' Zarr groups, by part."""
         bank = self.bank.at({self.name: self.version}) if self.version is not None else self.bank
-        names = bank.sql(f"SELECT DISTINCT part FROM {self.name} ORDER BY part").arrow()["part"].to_pylist()
+        names = bank.sql(f'SELECT DISTINCT part FROM "{self.name}" ORDER BY part').arrow()["part"].to_pylist()
         return {part: f"{self.bank.url}/{part_key(self.name, part)}" for part in names}
 
 
@@ -117,6 +122,7 @@ class Bank:
         self.catalog = catalog
         self.mirror = mirror
         self.versions = dict(versions or {})
+        self.registered: dict[str, pa.Table] = {}
 
     def __repr__(self) -> str:
         return f"Bank({self.url!r})"
@@ -127,7 +133,9 @@ class Bank:
 
     def at(self, versions: Mapping[str, int]) -> Bank:
         """The same bank with some tables pinned to a version."""
-        return Bank(self.catalog, self.mirror, {**self.versions, **versions})
+        other = Bank(self.catalog, self.mirror, {**self.versions, **versions})
+        other.registered |= self.registered
+        return other
 
     def tables(self) -> list[str]:
         """Names of the tables, sorted.
@@ -145,7 +153,43 @@ class Bank:
 
     def sql(self, sql: str) -> Query:
         """A query; nothing is read before it is asked for its plan, rows or batches."""
-        return Query(sql, Planner(self.catalog, self.mirror, self.versions))
+        return Query(sql, self._planner())
+
+    def query(self, table: str) -> Selection:
+        """Samples of one table, to be narrowed step by step."""
+        return Selection(check_table_name(table), self._planner())
+
+    def register(self, name: str, data: pa.Table | str | os.PathLike[str] | Any) -> None:
+        """Make a table of one's own known to this bank's SQL, for joins: Arrow, a Parquet file, or what Arrow can read.
+
+        Its content is part of the fingerprint of every plan that names it.
+
+        Raises
+        ------
+        InvalidInputError
+            The name is no SQL name, or that of a table of the bank.
+        """
+        check_table_name(name)
+        if name.lower() in (t.lower() for t in self.tables()):
+            raise InvalidInputError(f"the bank has a table {name!r} already; register under another name")
+        self.registered[name] = _as_arrow(data)
+
+    def _planner(self) -> Planner:
+        return Planner(self.catalog, self.mirror, self.versions, self.registered)
+
+
+def _as_arrow(data: Any) -> pa.Table:
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, str | os.PathLike):
+        if not Path(data).is_file():
+            raise NotFoundError(f"there is no Parquet file {os.fspath(data)}")
+        return pyarrow.parquet.read_table(os.fspath(data))
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.table(data)
+    raise InvalidInputError(
+        f"a {type(data).__name__} cannot be registered; give an Arrow table, a data frame or a Parquet file"
+    )
 
 
 def open(  # noqa: A001 - tb.open is the product's front door

@@ -9,7 +9,7 @@ wherever it is tried, and two writers of the samples table cannot overlook each 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -28,6 +28,7 @@ from tensorbank.address import StorageOptions
 from tensorbank.errors import (
     ConflictError,
     FormatError,
+    InvalidInputError,
     NotFoundError,
     StorageError,
     TensorBankError,
@@ -42,6 +43,7 @@ __all__ = ["Catalog", "Commit", "IndexFile", "LevelFiles", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
+SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 _SAMPLES_WRITERS = "tensorbank.samples"
 
 
@@ -141,6 +143,7 @@ class Catalog:
             The store does not honour conditional writes and ``single_writer`` was not chosen.
         """
         check_table_name(table)
+        self._check_free(table)
         if not single_writer:
             self.require_arbitration()
         makers = {"tiles": tiles_schema, "shards": shards_schema, "samples": samples_schema}
@@ -153,6 +156,17 @@ class Catalog:
                     configuration={"delta.dataSkippingNumIndexedCols": "-1"},
                     storage_options=self._options(),
                 )
+
+    def _check_free(self, table: str) -> None:
+        """InvalidInputError if SQL, which does not tell the case of names, would take the table for something else."""
+        if table.lower() in SQL_SCHEMAS:
+            raise InvalidInputError(f"{table!r} cannot name a table, since SQL has its own {table.lower()}")
+        with suppress(NotFoundError):
+            for other in self.store.folders():
+                if other != table and other.lower() == table.lower() and other in self.tables():
+                    raise InvalidInputError(
+                        f"there is a table {other!r} already, and SQL cannot tell {table!r} from it"
+                    )
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
         """Modalities of a table."""
@@ -233,28 +247,31 @@ class Catalog:
             return
         try:
             self._write(delta, part, rows, [Transaction(part, 1)])
-        except delta_errors.CommitFailedError:
+        except delta_errors.CommitFailedError as error:
             if self._open(table, level).transaction_version(part) is None:
-                raise
+                raise ConflictError(
+                    f"part {part} of {table} lost its commit to other writers; try again later"
+                ) from error
 
     def _write(self, delta: DeltaTable, part: str, rows: pa.Table, transactions: list[Transaction]) -> None:
-        write_deltalake(
-            delta,
-            rows,
-            mode="append",
-            schema_mode="merge",
-            writer_properties=WriterProperties(
-                compression="ZSTD",
-                compression_level=3,
-                max_row_group_size=ROW_GROUP_ROWS,
-                default_column_properties=ColumnProperties(dictionary_enabled=True),
-            ),
-            commit_properties=CommitProperties(
-                custom_metadata={"tensorbank.part": part},
-                max_commit_retries=50,
-                app_transactions=transactions,
-            ),
-        )
+        with _translated(delta.table_uri):
+            write_deltalake(
+                delta,
+                rows,
+                mode="append",
+                schema_mode="merge",
+                writer_properties=WriterProperties(
+                    compression="ZSTD",
+                    compression_level=3,
+                    max_row_group_size=ROW_GROUP_ROWS,
+                    default_column_properties=ColumnProperties(dictionary_enabled=True),
+                ),
+                commit_properties=CommitProperties(
+                    custom_metadata={"tensorbank.part": part},
+                    max_commit_retries=50,
+                    app_transactions=transactions,
+                ),
+            )
 
     def _open(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
         try:
@@ -317,6 +334,8 @@ def _translated(where: str) -> Iterator[None]:
         yield
     except (delta_errors.TableNotFoundError, FileNotFoundError) as error:
         raise NotFoundError(f"there is no table at {where}") from error
+    except delta_errors.CommitFailedError:
+        raise
     except delta_errors.DeltaError as error:
         text = str(error).split("\n", 1)[0]
         if "No such file" in text or "not found" in text.lower() or "version" in text.lower():

@@ -55,9 +55,20 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
         )
     table, name = min(found)
     modality = schemas[table][name]
+    for other in sorted({t for t, _ in found} - {table}):
+        if _form(schemas[other][name]) != _form(modality):
+            raise InvalidInputError(
+                f"column {column.name!r} mixes {name} of {table} and of {other}, which differ in dtype, shape or bands; "
+                "select them as columns of their own"
+            )
     bands = _chosen_bands(column, modality)
     label = modality.name if column.name.startswith("bands(") else column.name
     return table, Handle(label, modality, bands)
+
+
+def _form(modality: Modality) -> tuple[object, ...]:
+    """What a tensor's bytes mean."""
+    return modality.dtype, modality.sample_shape, modality.band_names, modality.classes
 
 
 def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
@@ -119,8 +130,12 @@ def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
     return numbers
 
 
-def check_names(handles: Sequence[Handle]) -> None:
-    """InvalidInputError where two handles would share one key of the batch."""
+def check_names(handles: Sequence[Handle], columns: Sequence[str]) -> None:
+    """InvalidInputError where two handles would share one key of the batch, or a plain column takes one of the plan."""
+    for handle in handles:
+        for taken in (f"{handle.name}.{field}" for field in ("key", "starts", "lengths")):
+            if taken in columns:
+                raise InvalidInputError(f"a column cannot be named {taken!r} beside the tensor {handle.name}")
     seen: set[str] = set()
     for handle in handles:
         if handle.name in seen:

@@ -29,6 +29,7 @@ import pyarrow.ipc
 
 from tensorbank.address import StorageOptions
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
+from tensorbank.forecast import Forecast, Price, forecast
 from tensorbank.schema import Modality
 
 if TYPE_CHECKING:
@@ -208,6 +209,39 @@ class Plan:
         if not len(self):
             lines += ["", "No sample matches; nothing will be read."]
         return "\n".join(lines)
+
+    @property
+    def n_reads(self) -> int:
+        """Requests of one shuffled epoch: runs of one tensor that lie near each other share one, samples do not."""
+        reads = 0
+        for handle in self.handles:
+            a = self.addresses[handle.name]
+            present = a.key >= 0
+            starts, ends = a.starts[present], a.starts[present] + a.lengths[present]
+            apart = starts[:, 1:] - ends[:, :-1] > 0
+            reads += int(present.sum()) + int(apart.sum())
+        return reads
+
+    def forecast(
+        self,
+        *,
+        network_gbps: float,
+        rtt_ms: float,
+        cores: int,
+        n_inflight: int = 64,
+        price: Price | None = None,
+    ) -> Forecast:
+        """Seconds and cost of streaming the plan once; :mod:`tensorbank.forecast` has the model."""
+        return forecast(
+            read_bytes=self.read_bytes,
+            tensor_bytes=self.tensor_bytes,
+            n_requests=self.n_reads,
+            network_gbps=network_gbps,
+            rtt_ms=rtt_ms,
+            cores=cores,
+            n_inflight=n_inflight,
+            price=price or Price(),
+        )
 
     def save(self, path: str | Path) -> Path:
         """Write the plan as one Arrow IPC file, without credentials."""

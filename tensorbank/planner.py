@@ -32,14 +32,21 @@ class Planner:
         Where tables and their index files are.
     versions
         Tables pinned to a version; others are taken at their newest.
+    registered
+        The user's own tables, by name.
     """
 
     def __init__(
-        self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int] | None = None
+        self,
+        catalog: Catalog,
+        mirror: IndexMirror,
+        versions: Mapping[str, int] | None = None,
+        registered: Mapping[str, pa.Table] | None = None,
     ) -> None:
         self.catalog = catalog
         self.mirror = mirror
         self.versions = dict(versions or {})
+        self.registered = dict(registered or {})
 
     def arrow(self, sql: str) -> pa.Table:
         """Rows of a query; a handle column holds its address.
@@ -66,15 +73,14 @@ class Planner:
             schemas = {t.name: t.schema for t in session.tables}
             resolved = [resolve(c, schemas) for c in columns]
             handles = tuple(handle for _, handle in resolved)
-            check_names(handles)
+            check_names(handles, rows.column_names)
             names = {c.name for c in columns}
             data: dict[str, Any] = {n: rows[n] for n in rows.column_names if n not in names}
             for column, handle in zip(columns, handles, strict=True):
                 data |= address_columns(column, handle)
             table = pa.table(data)
             if handles and not session.ordered(sql):
-                first = handles[0].name
-                table = _by_address(table, first)
+                table = _by_address(table, handles)
             source = PlanSource(
                 bank=self.catalog.store.url,
                 sql=sql.strip(),
@@ -82,7 +88,7 @@ class Planner:
                 planner_version=PLANNER_VERSION,
                 **_pruning(session, resolved, table),
             )
-            fingerprint = _fingerprint(session.canonical(sql), source)
+            fingerprint = _fingerprint(session.canonical(sql), source, session.joined)
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
 
     def statistics(self, sql: str, name: str) -> Statistics:
@@ -102,7 +108,7 @@ class Planner:
             return {m.name: of_shards(m, rows) for m, rows in session.shard_rows(table)}
 
     def _session(self) -> Session:
-        return Session(self.catalog, self.mirror, self.versions)
+        return Session(self.catalog, self.mirror, self.versions, self.registered)
 
 
 def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
@@ -122,20 +128,35 @@ def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa
     }
 
 
-def _by_address(table: pa.Table, handle: str) -> pa.Table:
-    """Rows in the order of one handle's bytes, rows without it last."""
-    sort = pa.table(
-        {
-            "key": table[f"{handle}.key"].cast(pa.string()),
-            "start": pc.list_element(table[f"{handle}.starts"], 0)
-            if table.num_rows
-            else pa.array([], pa.int64()),
-        }
-    )
-    return table.take(pc.sort_indices(sort, [("key", "ascending"), ("start", "ascending")]))
+def _by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
+    """Rows in the order of the first handle's bytes, rows without it last.
+
+    Ties are broken by the other handles and by the plain columns: DuckDB's order of them depends on its threads.
+    """
+    if not table.num_rows:
+        return table
+    sort: dict[str, Any] = {}
+    for handle in handles:
+        sort[f"{handle.name}.key"] = table[f"{handle.name}.key"].cast(pa.string())
+        sort[f"{handle.name}.start"] = pc.list_element(table[f"{handle.name}.starts"], 0)
+    mine = {f"{h.name}.{field}" for h in handles for field in ("key", "starts", "lengths")}
+    sort |= {
+        n: table[n] for n in table.column_names if n not in mine and _sortable(table.schema.field(n).type)
+    }
+    by = pa.table(list(sort.values()), names=[str(i) for i in range(len(sort))])
+    return table.take(pc.sort_indices(by, [(name, "ascending") for name in by.column_names]))
 
 
-def _fingerprint(canonical: str, source: PlanSource) -> str:
+def _sortable(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind))
+
+
+def _fingerprint(canonical: str, source: PlanSource, joined: Mapping[str, pa.Table]) -> str:
     snapshots = sorted(source.snapshots.values())
     text = json.dumps([source.planner_version, snapshots, canonical])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    digest = hashlib.sha256(text.encode())
+    for name, table in sorted(joined.items()):
+        digest.update(name.encode())
+        for batch in table.combine_chunks().to_batches():
+            digest.update(batch.serialize())
+    return digest.hexdigest()[:32]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.statistics import Statistics
 
@@ -60,6 +62,39 @@ class Query:
             The query does not select the modality as a whole.
         """
         return self.engine.statistics(self.sql, name)
+
+    def split_by(self, group: str, fractions: Mapping[str, float], *, seed: int = 0) -> dict[str, Query]:
+        """Cut the selection into parts that share no group, so that near-duplicates do not leak from one to another.
+
+        A group falls to a part by a hash of its value and the seed: it stays there whatever else is ingested or selected.
+
+        Parameters
+        ----------
+        group
+            Column of the result or SQL expression over its columns, such as ``coalesce(cell_id, location_id)``.
+        fractions
+            Share of the groups by name of the part, together at most 1.
+
+        Raises
+        ------
+        InvalidInputError
+            A fraction is not positive, or they exceed 1.
+        """
+        if min(fractions.values(), default=0.0) <= 0 or sum(fractions.values()) > 1 + 1e-9:
+            raise InvalidInputError(
+                f"fractions must be positive and at most 1 together, got {dict(fractions)}"
+            )
+        parts: dict[str, Query] = {}
+        low = 0.0
+        for name, fraction in fractions.items():
+            high = low + fraction
+            upper = "" if high > 1 - 1e-9 else f" AND split_fraction({group}, {seed}) < {high!r}"
+            condition = f"split_fraction({group}, {seed}) >= {low!r}{upper}"
+            parts[name] = Query(
+                f"SELECT * FROM (\n{self.sql.rstrip().rstrip(';')}\n) AS q WHERE {condition}", self.engine
+            )
+            low = high
+        return parts
 
     def dataloader(self, *, batch_size: int, **options: Any) -> DataLoader:
         """Plan and stream in batches; see :class:`tensorbank_loader.DataLoader` for the options."""

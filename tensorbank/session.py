@@ -28,6 +28,8 @@ __all__ = ["PinnedTable", "Session"]
 
 _MACROS = """
 CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
+CREATE MACRO split_fraction(value, seed) AS
+    md5_number_lower(concat(value, ':', seed))::DOUBLE / 18446744073709551616.0;
 CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
     lat BETWEEN south AND north
     AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
@@ -53,10 +55,18 @@ class PinnedTable:
 class Session:
     """One DuckDB connection with the views that one statement needs."""
 
-    def __init__(self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        mirror: IndexMirror,
+        versions: Mapping[str, int],
+        registered: Mapping[str, pa.Table],
+    ) -> None:
         self.catalog = catalog
         self.mirror = mirror
         self.versions = versions
+        self.registered = registered
+        self.joined: dict[str, pa.Table] = {}
         self.con = duckdb.connect(":memory:")
         self.con.execute(_MACROS)
         self.tables: list[PinnedTable] = []
@@ -86,6 +96,10 @@ class Session:
                 if "ref" in fields:
                     self.handles[name] = self._candidates(str(kind))
                     parts.append(f"{_narrowed(alias, fields, narrow)} AS {alias}")
+                elif narrow == "address" and 'STRUCT("ref"' in str(kind):
+                    raise InvalidInputError(
+                        f"column {name!r} holds tensors inside of a list or struct; select a tensor as a column of its own"
+                    )
                 else:
                     parts.append(alias)
             query = f"SELECT {', '.join(parts)} FROM (\n{text}\n) AS q({', '.join(aliases)})"
@@ -173,7 +187,7 @@ class Session:
         statements = self.con.extract_statements(sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise InvalidInputError("a query is one SELECT statement", kind="sql")
-        return str(statements[0].query).strip().rstrip(";")
+        return _without_semicolon(str(statements[0].query))
 
     def _attach(self, sql: str, levels: set[Level]) -> None:
         """Create the views of every bank table that the statement names."""
@@ -182,7 +196,12 @@ class Session:
             return
         available = {t.lower(): t for t in self.catalog.tables()}
         wanted: dict[str, set[Level]] = {}
+        for name, table_of_user in self.registered.items():
+            if ("", name.lower()) in {(schema, table.lower()) for schema, table in named}:
+                self.joined[name] = table_of_user
+                self.con.register(name, table_of_user)
         for schema, name in named:
+            schema = "" if schema.lower() == "main" else schema
             table = available.get((schema or name).lower())
             if table is not None:
                 wanted.setdefault(table, set(levels)).update(
@@ -228,6 +247,16 @@ class Session:
             types = dict(zip(relation.columns, relation.types, strict=True))
             pairs += [(table.name, m.name) for m in table.schema if str(types.get(m.name)) == kind]
         return tuple(pairs) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
+
+
+def _without_semicolon(sql: str) -> str:
+    """A statement without what ends it: semicolons, and comments after them."""
+    text = sql.encode()
+    for start, kind in reversed(duckdb.tokenize(sql)):  # offsets are in bytes
+        if kind != duckdb.token_type.comment and text[start : start + 1] != b";":
+            break
+        text = text[:start]
+    return text.decode().strip()
 
 
 def _narrowed(alias: str, fields: set[str], narrow: str) -> str:

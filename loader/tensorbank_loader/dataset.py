@@ -85,6 +85,10 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self.single = global_batch_size is None
         size = SAMPLES_PER_READ * self.world.n_ranks if global_batch_size is None else global_batch_size
         self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, shuffle, drop_last)
+        if size < self.world.n_ranks:
+            raise InvalidInputError(
+                f"a global batch of {size} gives {self.world.n_ranks} ranks less than a sample each"
+            )
         self._form = BatchForm.of(plan)
         self._state = State()
 
@@ -94,25 +98,27 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """One epoch, from where the state stands."""
-        state = self._state
-        shares = self.epochs.shares(state, self.world.in_worker())
+        world, state = self.world.in_worker(), self._state
+        shares = self.epochs.shares(state, world)
         with closing(Window(SampleReader(self.plan, self.options), self._form, shares)) as window:
             for number, batch in window:
+                origin = state.origin if world.n_workers > 1 else number + 1
+                following = State(state.epoch, number + 1, 0, origin)
                 if self.single:
-                    yield from self._one_by_one(batch, state, number)
+                    yield from self._one_by_one(batch, state, number, following)
                 else:
                     item = self._transformed(batch)
-                    self._state = replace(state, position=number + 1)
+                    self._state = following
                     yield item
         self._state = State(state.epoch + 1)
 
-    def _one_by_one(self, batch: Batch, state: State, number: int) -> Iterator[Any]:
+    def _one_by_one(self, batch: Batch, state: State, number: int, following: State) -> Iterator[Any]:
         skip = state.skip if number == state.position else 0
         samples = samples_of(batch, skip)
         for had, sample in enumerate(samples, start=skip + 1):
             item = self._transformed(sample)
-            over = had == skip + len(samples)
-            self._state = replace(state, position=number + over, skip=0 if over else had)
+            inside = replace(following, position=number, skip=had, origin=min(following.origin, number))
+            self._state = following if had == skip + len(samples) else inside
             yield item
 
     def _transformed(self, batch: Batch) -> Any:
@@ -137,6 +143,6 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         InvalidInputError
             The state is of another plan, seed, order or global batch size.
         """
-        given = self.epochs.from_dict(state)
-        in_worker = torch.utils.data.get_worker_info() is not None
-        self._state = given if in_worker else replace(given, origin=given.position)
+        given = self.epochs.from_dict(state, single=self.single)
+        is_a_workers = self.world.in_worker().n_workers > 1
+        self._state = given if is_a_workers else replace(given, origin=given.position)

@@ -85,11 +85,11 @@ class Epochs:
         return rank_bounds(start, end, world.rank, world.n_ranks)
 
     def n_batches_of(self, world: World) -> int:
-        """Batches of a rank an epoch: of the last global batch its share may be empty."""
+        """Batches of a rank an epoch: its share of the last global batch, or of each, may be empty."""
         if not self.n_batches:
             return 0
-        start, end = self.bounds(self.n_batches - 1, world)
-        return self.n_batches - (start == end)
+        (first, end), (last, last_end) = self.bounds(0, world), self.bounds(self.n_batches - 1, world)
+        return (self.n_batches - 1) * (end > first) + (last_end > last)
 
     def n_samples_of(self, world: World) -> int:
         """Samples of a rank an epoch."""
@@ -121,8 +121,13 @@ class Epochs:
             "origin": state.origin,
         }
 
-    def from_dict(self, given: Mapping[str, Any]) -> State:
+    def from_dict(self, given: Mapping[str, Any], *, single: bool = False) -> State:
         """Inverse of :meth:`to_dict`.
+
+        Parameters
+        ----------
+        single
+            Whether the state may stand inside of a batch.
 
         Raises
         ------
@@ -137,8 +142,11 @@ class Epochs:
                     kind="other-state",
                 )
         numbers: list[Any] = [given.get(name) for name in ("epoch", "position", "skip", "origin")]
-        if not all(isinstance(n, int) and n >= 0 for n in numbers) or not numbers[1] <= self.n_batches:
-            raise InvalidInputError(f"this state is damaged: {dict(given)}", kind="other-state")
+        sound = all(isinstance(n, int) and n >= 0 for n in numbers) and numbers[1] <= self.n_batches
+        if not sound or (numbers[2] and not single):
+            raise InvalidInputError(
+                f"this state points at no batch of the loader: {dict(given)}", kind="other-state"
+            )
         return State(*numbers)
 
     def _identity(self) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""Queries for people who prefer building to writing: each step gives a new selection, and the SQL it stands for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.plan import Plan
+from tensorbank.query import Query, QueryEngine
+from tensorbank.statistics import Statistics
+
+if TYPE_CHECKING:
+    from tensorbank_loader import DataLoader
+
+__all__ = ["Selection"]
+
+_HANDLE = re.compile(r"\s*([A-Za-z_]\w*)\s*\[([^\]]*)\]\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Samples of one table, step by step. Nothing is read before it is asked for.
+
+    ``bank.query("t").where("cloud_cover < 0.1").select("S2L2A[B04,B08]", "DEM")`` is the same query, with the same
+    fingerprint, as ``SELECT bands(S2L2A, ['B04', 'B08']), DEM FROM t WHERE (cloud_cover < 0.1)``.
+    """
+
+    table: str
+    engine: QueryEngine = field(repr=False, compare=False)
+    columns: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    n_max: int | None = None
+
+    def select(self, *columns: str) -> Selection:
+        """Columns, SQL expressions or handles with bands such as ``S2L2A[B04,B08]``; everything if never called."""
+        return replace(self, columns=(*self.columns, *map(_column, columns)))
+
+    def where(self, condition: str) -> Selection:
+        """A SQL condition; several must all hold."""
+        return replace(self, conditions=(*self.conditions, condition))
+
+    def bbox(self, west: float, south: float, east: float, north: float) -> Selection:
+        """Samples whose centre lies in a box, degrees; ``west > east`` crosses the antimeridian."""
+        box = ", ".join(f"{float(v)!r}" for v in (west, south, east, north))
+        return self.where(f"within_bbox(lon, lat, {box})")
+
+    def between(self, start: str | date | datetime, end: str | date | datetime) -> Selection:
+        """Samples whose first optical date lies in ``[start, end)``; without a zone, UTC."""
+        return self.where(f"S2_time >= {_timestamp(start)} AND S2_time < {_timestamp(end)}")
+
+    def order_by(self, *expressions: str) -> Selection:
+        """The order of the plan; that of the bytes if never called."""
+        return replace(self, order=(*self.order, *expressions))
+
+    def limit(self, n: int) -> Selection:
+        """At most so many samples."""
+        if n < 0:
+            raise InvalidInputError(f"a limit counts samples, got {n}")
+        return replace(self, n_max=n)
+
+    @property
+    def sql(self) -> str:
+        """The statement that this stands for."""
+        parts = [f"SELECT {', '.join(self.columns) or '*'} FROM {self.table}"]
+        if self.conditions:
+            parts.append("WHERE " + " AND ".join(f"({c})" for c in self.conditions))
+        if self.order:
+            parts.append("ORDER BY " + ", ".join(self.order))
+        if self.n_max is not None:
+            parts.append(f"LIMIT {self.n_max}")
+        return " ".join(parts)
+
+    @property
+    def query(self) -> Query:
+        """The same as a :class:`Query`."""
+        return Query(self.sql, self.engine)
+
+    def plan(self) -> Plan:
+        """See :meth:`Query.plan`."""
+        return self.query.plan()
+
+    def arrow(self) -> pa.Table:
+        """See :meth:`Query.arrow`."""
+        return self.query.arrow()
+
+    def statistics(self, name: str) -> Statistics:
+        """See :meth:`Query.statistics`."""
+        return self.query.statistics(name)
+
+    def dataloader(self, *, batch_size: int, **options: Any) -> DataLoader:
+        """See :meth:`Query.dataloader`."""
+        return self.query.dataloader(batch_size=batch_size, **options)
+
+
+def _column(text: str) -> str:
+    """``S2L2A[B04,B08]`` as SQL; anything else as it is."""
+    found = _HANDLE.fullmatch(text)
+    if found is None:
+        return text
+    names = [name.strip() for name in found[2].split(",")]
+    if not all(names):
+        raise InvalidInputError(f"{text!r} names no band between two commas")
+    listed = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    return f"bands({found[1]}, [{listed}])"
+
+
+def _timestamp(value: str | date | datetime) -> str:
+    text = value if isinstance(value, str) else value.isoformat()
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInputError(f"{text!r} is no date; give one such as '2021-07-01'") from error
+    zoned = parsed.isoformat() if parsed.tzinfo is not None else f"{parsed.isoformat()}+00:00"
+    return f"TIMESTAMPTZ '{zoned}'"

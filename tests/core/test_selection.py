@@ -1,0 +1,156 @@
+"""Builder, joins, splits and forecasts, on an index of real archives."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, date, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import tensorbank as tb
+from tensorbank.forecast import Price, forecast
+from tensorbank_indexer import IngestOptions, ingest, open_source
+
+
+@pytest.fixture(scope="module")
+def bank(make_archives, tmp_path_factory):
+    source, _ = make_archives("terramesh", "--samples", "40", "--per-tar", "40", "--subset", "both")
+    opened = tb.create(tmp_path_factory.mktemp("bank"))
+    ingest(open_source(str(source)), opened, "t", IngestOptions(n_workers=2, samples_per_shard=16))
+    return opened
+
+
+def ids(rows: pa.Table) -> list[str]:
+    return rows["sample_id"].to_pylist()
+
+
+def test_building_and_writing_give_one_fingerprint(bank):
+    built = (
+        bank.query("t")
+        .where("cloud_cover < 0.5")
+        .select("sample_id", "S2L2A[B04, B08]", "DEM")
+        .bbox(-180, -60, 180, 80)
+        .between("2018-01-01", date(2022, 1, 1))
+        .order_by("cloud_cover", "sample_id")
+        .limit(7)
+    )
+    written = """
+        select sample_id, bands(S2L2A, ['B04', 'B08']), DEM from t
+        where (cloud_cover < 0.5) and (within_bbox(lon, lat, -180.0, -60.0, 180.0, 80.0))  -- a comment
+          and (S2_time >= TIMESTAMPTZ '2018-01-01T00:00:00+00:00' and S2_time < TIMESTAMPTZ '2022-01-01T00:00:00+00:00')
+        order by cloud_cover, sample_id limit 7"""
+    assert built.plan() == bank.sql(written).plan()
+    assert built.limit(6).plan().fingerprint != built.plan().fingerprint
+    rows = bank.sql("SELECT sample_id, cloud_cover, lat, S2_time FROM t").arrow().to_pylist()
+    expected = sorted(
+        (r["cloud_cover"], r["sample_id"])
+        for r in rows
+        if r["cloud_cover"] < 0.5
+        and -60 <= r["lat"] <= 80
+        and datetime(2018, 1, 1, tzinfo=UTC) <= r["S2_time"] < datetime(2022, 1, 1, tzinfo=UTC)
+    )
+    assert ids(built.arrow()) == [name for _, name in expected][:7]
+
+
+def test_a_box_across_the_antimeridian_is_the_rest_of_the_world(bank):
+    east = set(ids(bank.query("t").select("sample_id").bbox(0, -90, 180, 90).arrow()))
+    west = set(ids(bank.query("t").select("sample_id").bbox(-180, -90, 0, 90).arrow()))
+    across = set(ids(bank.query("t").select("sample_id").bbox(100, -90, -100, 90).arrow()))
+    lon = {r["sample_id"]: r["lon"] for r in bank.sql("SELECT sample_id, lon FROM t").arrow().to_pylist()}
+    assert east == {s for s, v in lon.items() if v >= 0}
+    assert west == {s for s, v in lon.items() if v <= 0}
+    assert across == {s for s, v in lon.items() if v >= 100 or v <= -100}
+
+
+@pytest.mark.parametrize("bad", ["last week", "2021-13-01"])
+def test_a_wrong_date_is_named(bank, bad):
+    with pytest.raises(tb.InvalidInputError, match=bad):
+        bank.query("t").between(bad, "2022-01-01")
+
+
+def test_wrong_steps_are_named(bank):
+    with pytest.raises(tb.InvalidInputError, match="commas"):
+        bank.query("t").select("S2L2A[B04,,B08]")
+    with pytest.raises(tb.InvalidInputError, match="limit"):
+        bank.query("t").limit(-1)
+    with pytest.raises(tb.NotFoundError, match="B08"):
+        bank.query("t").select("S2L2A[B80]").plan()
+
+
+def test_own_tables_join_and_are_part_of_the_fingerprint(bank, tmp_path):
+    some = ids(bank.sql("SELECT sample_id FROM t ORDER BY sample_id").arrow())[:6]
+    captions = pa.table({"sample_id": some, "caption": [f"a picture of {s}" for s in some]})
+    sql = "SELECT t.sample_id, caption, S2L2A FROM t JOIN captions USING (sample_id) ORDER BY t.sample_id"
+    with pytest.raises(tb.InvalidInputError, match="captions"):
+        bank.sql(sql).plan()
+    plans = []
+    path = tmp_path / "captions.parquet"
+    pq.write_table(captions, path)
+    for given in (captions, captions.to_pandas(), path, captions.slice(0, 5)):
+        bank.register("captions", given)
+        plans.append(bank.sql(sql).plan())
+    bank.registered.clear()
+    assert [len(p) for p in plans] == [6, 6, 6, 5]
+    assert plans[0].table["caption"].to_pylist() == captions["caption"].to_pylist()
+    assert plans[0].fingerprint == plans[2].fingerprint != plans[3].fingerprint
+    with pytest.raises(tb.InvalidInputError, match="already"):
+        bank.register("T", captions)
+    with pytest.raises(tb.InvalidInputError, match="list"):
+        bank.register("other", [1, 2])
+    with pytest.raises(tb.NotFoundError, match="nowhere"):
+        bank.register("other", "nowhere.parquet")
+
+
+def test_splits_share_no_group_and_lose_no_sample(bank):
+    query = bank.sql("SELECT sample_id, cell_id, location_id, S2L2A FROM t")
+    group = "coalesce(cell_id, location_id)"
+    parts = query.split_by(group, {"train": 0.6, "val": 0.2, "test": 0.2}, seed=1)
+    rows = {
+        name: [(r["sample_id"], r["cell_id"] or r["location_id"]) for r in q.arrow().to_pylist()]
+        for name, q in parts.items()
+    }
+    everything = [r for part in rows.values() for r in part]
+    assert sorted(s for s, _ in everything) == sorted(ids(query.arrow()))
+    groups = [{g for _, g in part} for part in rows.values()]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
+    assert not groups[1] & groups[2]
+    assert len(parts["train"].plan()) == len(rows["train"]) > 0
+    # a sample's part does not depend on what else is selected
+    fewer = bank.sql("SELECT sample_id, cell_id, location_id FROM t WHERE cloud_cover < 0.3").split_by(
+        group, {"train": 0.6, "val": 0.2, "test": 0.2}, seed=1
+    )
+    assert set(ids(fewer["train"].arrow())) <= {s for s, _ in rows["train"]}
+    other = query.split_by(group, {"train": 0.6}, seed=2)["train"].arrow()
+    assert sorted(ids(other)) != sorted(s for s, _ in rows["train"])
+    for bad in ({"a": 0.9, "b": 0.2}, {"a": 0.0}, {}):
+        with pytest.raises(tb.InvalidInputError, match="fractions"):
+            query.split_by(group, bad)
+
+
+def test_a_forecast_is_its_model(bank):
+    found = forecast(
+        read_bytes=10**9,
+        tensor_bytes=2 * 10**9,
+        n_requests=1000,
+        network_gbps=8.0,
+        rtt_ms=20.0,
+        cores=2,
+        n_inflight=10,
+        price=Price(per_1000_requests=0.5, per_gb=0.1),
+    )
+    assert found.network_s == pytest.approx(1.0)
+    assert found.latency_s == pytest.approx(2.0)
+    assert found.decode_s == pytest.approx(2e9 / 1.7e9)
+    assert (found.seconds, found.bound_by) == (pytest.approx(2.0), "latency")
+    assert found.cost == pytest.approx(0.6)
+    plan = bank.sql("SELECT S2L2A, bands(DEM, ['DEM']) AS height FROM t").plan()
+    mine = plan.forecast(network_gbps=10, rtt_ms=30, cores=8)
+    assert (mine.read_bytes, mine.n_requests) == (plan.read_bytes, 80)
+    assert math.isfinite(mine.cost)
+    two_runs = bank.sql("SELECT bands(S2L2A, ['B02', 'B08']) AS b FROM t").plan()
+    assert two_runs.n_reads == 80
+    with pytest.raises(tb.InvalidInputError, match="cores=0"):
+        plan.forecast(network_gbps=10, rtt_ms=30, cores=0)

@@ -1,0 +1,112 @@
+"""StreamingDataset in the worker processes of torch's DataLoader and of torchdata's."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch.utils.data
+
+from tensorbank import StorageError
+from tensorbank.reader import SampleReader
+from tensorbank_loader import StreamingDataset, World
+
+sys.path.insert(0, str(Path(__file__).parent))
+from handmade import Handmade, make
+
+sys.path.pop(0)
+
+N = 70
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # more workers than cores
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Handmade:
+    return make(tmp_path_factory.mktemp("part"), N)
+
+
+def in_workers(dataset: StreamingDataset, n_workers: int, **options: object) -> torch.utils.data.DataLoader:
+    context = options.pop("multiprocessing_context", "forkserver")
+    return torch.utils.data.DataLoader(
+        dataset, num_workers=n_workers, multiprocessing_context=context, timeout=60, **options
+    )
+
+
+def ids(batch: dict) -> list[str]:
+    return list(batch["sample_id"])
+
+
+def test_workers_hand_out_the_order_of_one_process_and_go_on_in_it(made):
+    def make_one() -> StreamingDataset:
+        return StreamingDataset(made.plan, global_batch_size=9, seed=2, world=World())
+
+    alone = list(make_one())
+    loader = in_workers(make_one(), 3, batch_size=None)
+    assert len(loader) == len(alone)
+    for batch, expected in zip(loader, alone, strict=True):
+        assert ids(batch) == ids(expected)
+        for handle in made.plan.handles:
+            np.testing.assert_array_equal(batch[handle.name].numpy(), expected[handle.name].numpy())
+
+    left = make_one()
+    for _ in range(4):  # 4 is no multiple of the number of workers
+        next(iter(left))
+    resumed = make_one()
+    resumed.load_state_dict(left.state_dict())
+    assert [ids(b) for b in in_workers(resumed, 3, batch_size=None)] == [ids(b) for b in alone[4:]]
+
+
+def test_single_samples_are_collated_by_torch(made):
+    columns = [c for c in made.plan.table.column_names if c != "maybe"]  # torch collates no None
+    plan = type(made.plan)("f", made.plan.source, made.plan.handles, made.plan.table.select(columns))
+    dataset = StreamingDataset(plan, seed=2, world=World())
+    alone = [sample["sample_id"] for sample in dataset]
+    dataset.set_epoch(0)
+    batches = list(in_workers(dataset, 2, batch_size=32))
+    assert sorted(i for b in batches for i in ids(b)) == sorted(alone)
+    assert ids(batches[0]) == alone[:32]
+    assert batches[0]["S2"].shape == (32, 4, 12, 10)
+    assert batches[0]["mask"]["LULC"].shape == (32,)
+    assert len(dataset) == N
+
+
+def test_a_fork_after_the_first_read_is_refused_and_does_not_hang(made):
+    reader = SampleReader(made.plan)
+    reader.read([0])
+    dataset = StreamingDataset(made.plan, global_batch_size=9, world=World())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
+        loader = in_workers(dataset, 1, batch_size=None, multiprocessing_context="fork")
+        with pytest.raises(StorageError, match="forkserver"):
+            next(iter(loader))
+    reader.close()
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
+def test_torchdata_saves_and_restores_in_the_middle_of_an_epoch(made):
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def loader() -> torch.utils.data.DataLoader:
+        return stateful.StatefulDataLoader(
+            StreamingDataset(made.plan, global_batch_size=9, seed=2, world=World()),
+            batch_size=None,
+            num_workers=2,
+            multiprocessing_context="forkserver",
+        )
+
+    first = loader()
+    batches = iter(first)
+    for _ in range(3):
+        next(batches)
+    state = first.state_dict()
+    rest = [ids(b) for b in batches]
+    second = loader()
+    second.load_state_dict(state)
+    assert [ids(b) for b in second] == rest
+    assert len(rest) == len(StreamingDataset(made.plan, global_batch_size=9, world=World())) - 3
