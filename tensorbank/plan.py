@@ -157,6 +157,10 @@ class Plan:
         names = ", ".join(h.name for h in self.handles)
         return f"Plan({self.fingerprint}, {len(self)} samples of [{names}])"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the views of the table, which are made again where they are used."""
+        return {name: value for name, value in self.__dict__.items() if name != "addresses"}
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and (self.fingerprint, self.table) == (other.fingerprint, other.table)
 

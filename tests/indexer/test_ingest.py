@@ -170,7 +170,7 @@ def test_tiles_and_shards_bound_their_samples(terramesh):
         bank.sql(
             "SELECT s.S2L2A.B04.mean AS shard_mean, s.S2L2A.B04.valid AS valid, s.n_samples, "
             "(SELECT sum(x.S2L2A.B04.mean * x.S2L2A.B04.valid) FROM terramesh x WHERE x.S2L2A.ref.key = s.S2L2A.key) AS total "
-            "FROM terramesh.shards s"
+            "FROM terramesh.shards s ORDER BY s.shard"
         )
         .arrow()
         .to_pylist()
