@@ -109,7 +109,7 @@ class StoreContract:
         name = _name()
         store.put(f"{name}/warm", b"1")
         with ThreadPoolExecutor(N_THREADS) as pool:
-            for turn in range(5):
+            for turn in range(3):
                 key = f"{name}/{turn}"
                 bodies = [f"writer {i}".encode() for i in range(N_THREADS)]
                 errors = list(pool.map(_error_of, [partial(store.create, key, b) for b in bodies]))

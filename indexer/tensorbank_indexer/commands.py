@@ -26,6 +26,9 @@ def ingest(
     samples_per_shard: Annotated[
         int | None, typer.Option(help="Samples a shard; chosen by sample size if not given.")
     ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Revision of the source, to be kept with the part.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Commit nothing if anything was damaged or missing.")
     ] = False,
@@ -51,6 +54,7 @@ def ingest(
         profile=profile,
         n_workers=workers,
         samples_per_shard=samples_per_shard,
+        revision=revision,
         strict=strict,
         single_writer=single_writer,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -11,9 +12,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, Thr
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import tensorbank
 from tensorbank.bank import Bank
 from tensorbank.catalog import Commit
 from tensorbank.codec import PROFILES, codec_for
@@ -26,7 +29,7 @@ from tensorbank.layout import (
     part_key,
     report_key,
 )
-from tensorbank.schema import TableSchema
+from tensorbank.schema import Modality, TableSchema
 from tensorbank.store import Store
 from tensorbank_indexer import checkpoint
 from tensorbank_indexer.part_plan import PartPlan, plan_part, samples_per_shard_for
@@ -56,6 +59,8 @@ class IngestOptions:
         A commit is made whenever so many samples have been scanned.
     n_tiles
         Cells of the finest index level along each axis of a sample. 4 keeps the index below 0.5 % of TerraMesh.
+    revision
+        Revision of the source, such as the commit of a dataset on a hub; a hash of its files' ETags if None.
     strict
         Commit nothing of a part if anything was damaged, missing or doubtful.
     single_writer
@@ -67,6 +72,7 @@ class IngestOptions:
     samples_per_shard: int | None = None
     samples_per_part: int = 16_384
     n_tiles: int = 4
+    revision: str | None = None
     strict: bool = False
     single_writer: bool = False
 
@@ -287,12 +293,16 @@ class _Job:
 
     def _describe(self, plan: PartPlan, schema: TableSchema) -> None:
         """Write the Zarr documents of a part."""
+        etags = _etags(plan)
         attributes: dict[str, object] = {
             "Conventions": "CF-1.11",
             "source": self.source.root,
             "source_format": self.source.format,
-            "source_etags": _etags(plan),
-            **getattr(self.source, "attributes", {}),
+            "source_revision": self.options.revision or _digest(etags),
+            "source_etags": etags,
+            "crs": "each sample lies in the UTM zone of its EPSG code: column epsg of the samples table",
+            "history": f"written by tensorbank {tensorbank.__version__}, codec profile {self.options.profile}",
+            **self.source.attributes,
         }
         self._put_json(f"{part_key(self.table, plan.part)}/zarr.json", group_document(attributes))
         for modality in schema:
@@ -302,7 +312,7 @@ class _Job:
                 n_samples=plan.n_rows,
                 samples_per_shard=plan.samples_per_shard,
                 blosc=codec_for(self.options.profile, modality).configuration(),
-                attributes={**modality.attributes, "band_names": list(modality.band_names)},
+                attributes=_array_attributes(modality),
             )
             self._put_json(f"{array_key(self.table, plan.part, modality.name)}/zarr.json", document)
 
@@ -349,6 +359,23 @@ def _joined(keys: pa.Table, *columns: str) -> pa.Array:
 def _among(names: list[str], known: pa.Array) -> list[bool]:
     result: list[bool] = pc.is_in(pa.array(names, pa.string()), value_set=known).to_pylist()
     return result
+
+
+def _array_attributes(modality: Modality) -> dict[str, object]:
+    """CF-like attributes of one array; archives mark missing pixels of floats only."""
+    missing = "NaN" if np.dtype(modality.dtype).kind == "f" else "none"
+    bands = {b.name: b.long_name for b in modality.bands if b.long_name}
+    return {
+        **modality.attributes,
+        "band_names": list(modality.band_names),
+        **({"band_long_names": bands} if bands else {}),
+        "nodata": missing,
+    }
+
+
+def _digest(etags: dict[str, str]) -> str:
+    """Name for a source's content where nobody gave its revision."""
+    return "sha256:" + hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
 
 
 def _etags(plan: PartPlan) -> dict[str, str]:

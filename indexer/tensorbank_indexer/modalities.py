@@ -82,7 +82,7 @@ def describe(name: str, dtype: str, bands: Sequence[str], shape: Sequence[int]) 
     known = KNOWN.get(name, Knowledge(name))
     attributes: dict[str, object] = {"long_name": known.long_name, "units": known.unit}
     if known.scale is not None:
-        attributes["scale_factor_to_reflectance"] = known.scale
+        attributes["scale_to_reflectance"] = known.scale
     if known.classes:
         attributes["flag_values"] = list(range(len(known.classes)))
         attributes["flag_meanings"] = " ".join(known.classes)

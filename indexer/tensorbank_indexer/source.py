@@ -159,6 +159,9 @@ class Source(Protocol):
     """``"anywhere"`` if single samples can be read cheaply in any order, ``"archive"`` if those of one archive must be read
     together."""
 
+    attributes: Mapping[str, str]
+    """What every copy of the dataset says of itself: ``licence``, ``references``, ``attribution``."""
+
     def archives(self) -> tuple[list[Archive], list[Finding]]:
         """Archives in a stable order, and stray or unreadable files."""
         ...

@@ -117,6 +117,10 @@ def test_three_readers_see_every_array_as_its_source(terramesh):
     assert dataset["S2L2A"].attrs["band_names"][0] == "B01"
     assert dataset.attrs["source_format"] == "terramesh"
     assert len(dataset.attrs["source_etags"]) == 21
+    assert dataset.attrs["licence"].startswith("CC-BY-SA-4.0")
+    assert dataset.attrs["source_revision"].startswith("sha256:")
+    assert dataset["S1RTC"].attrs["units"] == "dB"
+    assert dataset["NDVI"].attrs["nodata"] == "NaN"
     assert part.startswith("part-")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
 from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.member_tars import MemberTars
+from tensorbank_indexer.sources.provenance import SSL4EO_S12
 
 __all__ = ["Ssl4eoWdsSource"]
 
@@ -24,6 +25,7 @@ class Ssl4eoWdsSource:
 
     format = "ssl4eo-s12-wds"
     placement = "anywhere"
+    attributes = SSL4EO_S12
 
     def __init__(self, files: SourceFiles) -> None:
         self.root = files.root

@@ -18,6 +18,7 @@ from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.location_file import LocationFile
 from tensorbank_indexer.sources.members import Position
+from tensorbank_indexer.sources.provenance import SSL4EO_S12
 
 __all__ = ["FILE_NAME", "Ssl4eoZarrSource"]
 
@@ -41,6 +42,7 @@ class Ssl4eoZarrSource:
 
     format = "ssl4eo-s12-zarr"
     placement = "archive"
+    attributes = SSL4EO_S12
 
     def __init__(self, files: SourceFiles) -> None:
         self.root = files.root

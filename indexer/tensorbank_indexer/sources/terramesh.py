@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
 from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.member_tars import MemberTars
+from tensorbank_indexer.sources.provenance import TERRAMESH
 
 __all__ = ["TerraMeshSource"]
 
@@ -23,6 +24,7 @@ class TerraMeshSource:
 
     format = "terramesh"
     placement = "anywhere"
+    attributes = TERRAMESH
 
     def __init__(self, files: SourceFiles) -> None:
         self.root = files.root
