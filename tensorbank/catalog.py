@@ -148,13 +148,15 @@ class Catalog:
             self.require_arbitration()
         makers = {"tiles": tiles_schema, "shards": shards_schema, "samples": samples_schema}
         for level, make in makers.items():
-            with _translated(f"{self.store.url}/{table}"):
+            # One try only: delta-rs would repeat a lost race as a second version with another id and another schema.
+            with suppress(delta_errors.CommitFailedError), _translated(f"{self.store.url}/{table}"):
                 DeltaTable.create(
                     self._uri(table, level),  # type: ignore[arg-type]
                     schema=make(schema),
                     mode="ignore",
                     configuration={"delta.dataSkippingNumIndexedCols": "-1"},
                     storage_options=self._options(),
+                    commit_properties=CommitProperties(max_commit_retries=0),
                 )
 
     def _check_free(self, table: str) -> None:

@@ -100,7 +100,8 @@ class PlanSource:
     """What a plan was made from.
 
     ``snapshots`` maps each table to ``(table id, version)``; ``levels`` runs from the coarsest storey to the finest;
-    ``scan_blocks``, ``scan_bytes`` and ``scan_requests`` are what reading the same handles of every sample would cost.
+    ``scan_blocks`` and ``scan_bytes`` are what reading the same handles of every sample would cost. ``pixels_decided``
+    evaluations of pixel predicates were answered by the index, ``pixels_read`` took reading ``pixels_read_bytes``.
     """
 
     bank: str
@@ -110,6 +111,9 @@ class PlanSource:
     levels: tuple[LevelReport, ...] = ()
     scan_blocks: int = 0
     scan_bytes: int = 0
+    pixels_decided: int = 0
+    pixels_read: int = 0
+    pixels_read_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,9 @@ class Plan:
         lines.append(f"{'level':<10}{'considered':>14}{'pruned':>14}{'kept':>14}")
         lines += [f"{r.level:<10}{r.considered:>14,}{r.pruned:>14,}{r.kept:>14,}" for r in s.levels]
         share = self.read_bytes / s.scan_bytes if s.scan_bytes else 0.0
+        if s.pixels_decided or s.pixels_read:
+            read = f"{s.pixels_read:,} by reading {_mb(s.pixels_read_bytes)}"
+            lines += ["", f"pixels     {s.pixels_decided:,} predicates decided by the index, {read}"]
         lines += ["", f"tensors    {', '.join(_describe(h) for h in self.handles) or 'none'}"]
         lines.append(f"blocks     {self.n_blocks:,} of {s.scan_blocks:,}")
         lines.append(

@@ -14,6 +14,7 @@ from tensorbank.catalog import Catalog
 from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.mirror import IndexMirror
 from tensorbank.plan import Handle, LevelReport, Plan, PlanSource
+from tensorbank.refine import PixelJudge
 from tensorbank.session import Session
 from tensorbank.statistics import Statistics, of_samples, of_shards
 
@@ -108,7 +109,9 @@ class Planner:
             return {m.name: of_shards(m, rows) for m, rows in session.shard_rows(table)}
 
     def _session(self) -> Session:
-        return Session(self.catalog, self.mirror, self.versions, self.registered)
+        store = self.catalog.store
+        judge = PixelJudge(store.url, store.options)
+        return Session(self.catalog, self.mirror, self.versions, self.registered, judge)
 
 
 def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
@@ -125,6 +128,9 @@ def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa
             n * h.modality.n_blocks for (_, n, _), (_, h) in zip(totals, resolved, strict=True)
         ),
         "scan_bytes": sum(n for _, _, n in totals),
+        "pixels_decided": session.judge.verdicts.decided,
+        "pixels_read": session.judge.verdicts.read,
+        "pixels_read_bytes": session.judge.verdicts.read_bytes,
     }
 
 

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
+from duckdb.func import ARROW, SPECIAL
 
 from tensorbank.catalog import Catalog, LevelFiles
-from tensorbank.errors import IntegrityError, InvalidInputError, nearest
+from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError, nearest
 from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level
 from tensorbank.mirror import IndexMirror
+from tensorbank.pixels import Verdicts
+from tensorbank.rewrite import FUNCTION, has_pixel_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 
-__all__ = ["PinnedTable", "Session"]
+__all__ = ["Judge", "PinnedTable", "Session"]
 
 _MACROS = """
 CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
@@ -34,8 +37,22 @@ CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
     lat BETWEEN south AND north
     AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
 """
+_REF_SQL = 'STRUCT("key" VARCHAR, "row" INTEGER, "offset" BIGINT, "length" BIGINT, block_bytes INTEGER[])'
 _NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
+
+
+class Judge(Protocol):
+    """What evaluates pixel predicates; :class:`tensorbank.refine.PixelJudge` is one."""
+
+    schemas: dict[str, TableSchema]
+
+    @property
+    def verdicts(self) -> Verdicts: ...
+
+    def judge(
+        self, refs: Sequence[Mapping[str, Any] | None], numbers: Sequence[Any], text: str
+    ) -> list[float | None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +78,15 @@ class Session:
         mirror: IndexMirror,
         versions: Mapping[str, int],
         registered: Mapping[str, pa.Table],
+        judge: Judge,
     ) -> None:
         self.catalog = catalog
         self.mirror = mirror
         self.versions = versions
         self.registered = registered
+        self.judge = judge
+        self._judging = False
+        self._failure: TensorBankError | None = None
         self.joined: dict[str, pa.Table] = {}
         self.con = duckdb.connect(":memory:")
         self.con.execute(_MACROS)
@@ -76,7 +97,11 @@ class Session:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._judging:
+            self.con.remove_function(FUNCTION)
         self.con.close()
+        if self._failure is not None:
+            raise self._failure
 
     def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
         """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
@@ -86,6 +111,7 @@ class Session:
         with _Translated(self.catalog.tables):
             text = self._single_select(sql)
             self._attach(text, levels)
+            text = self._with_pixels(text)
             relation = self.con.sql(text)
             names = list(relation.columns)
             kinds = list(relation.types)
@@ -120,6 +146,7 @@ class Session:
         with _Translated(self.catalog.tables):
             text = self._single_select(sql)
             self._attach(text, {"samples"})
+            text = self._with_pixels(text)
             relation = self.con.sql(text)
             kinds = dict(zip(relation.columns, relation.types, strict=True))
             handles = {n: _struct_fields(k) for n, k in kinds.items() if "ref" in _struct_fields(k)}
@@ -182,6 +209,43 @@ class Session:
             f"FROM {_quoted(table)}.shards"
         ).fetchall()[0]
         return int(found[0]), int(found[1]), int(found[2])
+
+    def _with_pixels(self, sql: str) -> str:
+        """The statement with its pixel predicates made into calls of the judge."""
+        tree = json.loads(self.canonical(sql))
+        if not has_pixel_predicates(tree):
+            return sql
+
+        def parse(expression: str) -> Any:
+            node: Any = json.loads(self.canonical(f"SELECT {expression}"))["statements"][0]["node"]
+            return node["select_list"][0]
+
+        self.judge.schemas.update({t.name: t.schema for t in self.tables})
+        self._register_judge()
+        modalities = [m for t in self.tables for m in t.schema]
+        changed = json.dumps(rewrite(tree, modalities, parse))
+        return str(self.con.execute("SELECT json_deserialize_sql(?::JSON)", [changed]).fetchall()[0][0])
+
+    def _register_judge(self) -> None:
+        """Make the judge callable; an error of its own is kept and raised in DuckDB's stead."""
+
+        def evaluate(refs: pa.Array, numbers: pa.Array, texts: pa.Array) -> pa.Array:
+            try:
+                text = texts[0].as_py() if len(texts) else ""
+                return pa.array(self.judge.judge(refs.to_pylist(), numbers.to_pylist(), text), pa.float64())
+            except TensorBankError as error:
+                self._failure = error
+                raise
+
+        self.con.create_function(
+            FUNCTION,
+            evaluate,
+            [_REF_SQL, "DOUBLE[][]", "VARCHAR"],
+            "DOUBLE",
+            type=ARROW,
+            null_handling=SPECIAL,
+        )
+        self._judging = True
 
     def _single_select(self, sql: str) -> str:
         statements = self.con.extract_statements(sql)

@@ -1,0 +1,330 @@
+"""Stores of every make under one contract, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from dataclasses import replace
+
+import pytest
+
+import tensorbank.catalog
+import tensorbank.store
+from tensorbank import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    StorageOptions,
+    TableSchema,
+)
+from tensorbank.bank import Bank
+from tensorbank.catalog import Catalog
+from tensorbank.mirror import IndexMirror
+from tensorbank.schema import Band, Modality
+from tensorbank.store import Store
+from tensorbank.testing import StoreContract
+from tensorbank_indexer import IngestOptions, ingest
+
+SCHEMA = TableSchema((Modality("S1", "float32", (Band("vv"), Band("vh")), 1, 8, 8),))
+
+
+def options_of(server) -> StorageOptions:
+    return StorageOptions(server.endpoint, server.access_key, server.secret_key, region=server.region)
+
+
+class TestFileStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path):
+        return Store((tmp_path / "folder with space ü").as_uri())
+
+
+class TestSeaweedStore(StoreContract):
+    @pytest.fixture
+    def store(self, s3_server):
+        return Store(f"{s3_server.url}/contract", options_of(s3_server))
+
+
+class TestMotoStore(StoreContract):
+    @pytest.fixture
+    def store(self, moto_server):
+        return Store(f"{moto_server.url}/contract", options_of(moto_server))
+
+
+def create_at(url, options, key, number, barrier, results):
+    store = Store(url, options)
+    store.exists(key)  # the client is made before the race
+    barrier.wait(60)
+    try:
+        store.create(key, f"process {number}".encode())
+        results.put((number, "won"))
+    except ConflictError as error:
+        results.put((number, error.kind))
+
+
+@pytest.mark.parametrize("server", ["s3_server", "moto_server"])
+def test_one_of_many_processes_wins(server, request):
+    server = request.getfixturevalue(server)
+    store = Store(f"{server.url}/race", options_of(server))
+    key = f"key-{uuid.uuid4()}"
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(4), context.Queue()
+    args = (store.url, store.options, key)
+    processes = [context.Process(target=create_at, args=(*args, i, barrier, results)) for i in range(4)]
+    for process in processes:
+        process.start()
+    said = dict(results.get(timeout=100) for _ in processes)
+    for process in processes:
+        process.join(30)
+    assert sorted(said.values()) == ["exists", "exists", "exists", "won"]
+    winner = next(number for number, what in said.items() if what == "won")
+    assert store.get(key) == f"process {winner}".encode()
+
+
+class OverwritingStore(Store):
+    """A store that answers conditional writes with success, as some S3 look-alikes do."""
+
+    def create(self, key, data):
+        self.put(key, data)
+
+
+def overwriting_bank(tmp_path) -> Bank:
+    store = OverwritingStore((tmp_path / "bank").as_uri())
+    return Bank(Catalog(store), IndexMirror(store, tmp_path / "cache"))
+
+
+def test_a_store_that_ignores_conditions_is_refused(tmp_path):
+    catalog = overwriting_bank(tmp_path).catalog
+    assert not catalog.store.arbitrates_writers()
+    with pytest.raises(ConflictError, match="single_writer=True") as caught:
+        catalog.require_arbitration()
+    assert caught.value.kind == "no-conditional-writes"
+    with pytest.raises(ConflictError):
+        catalog.create("t", SCHEMA)
+    assert catalog.tables() == []
+    assert list(catalog.store.objects()) == []
+    catalog.create("t", SCHEMA, single_writer=True)
+    assert catalog.tables() == ["t"]
+
+
+class EmptySource:
+    """Only as much of a source as a refused ingest may touch."""
+
+    root = "nowhere"
+    format = "terramesh"
+
+    def __init__(self) -> None:
+        self.n_asked = 0
+
+    def archives(self):
+        self.n_asked += 1
+        return [], []
+
+    def scan(self, archive):
+        raise AssertionError("there is nothing to scan")
+
+
+def test_ingest_refuses_such_a_store_unless_told_that_it_is_alone(tmp_path):
+    bank, source = overwriting_bank(tmp_path), EmptySource()
+    with pytest.raises(ConflictError) as caught:
+        ingest(source, bank, "t", IngestOptions(n_workers=1))
+    assert (caught.value.kind, source.n_asked) == ("no-conditional-writes", 0)
+    with pytest.raises(ValueError, match="no sample was found"):
+        ingest(source, bank, "t", IngestOptions(n_workers=1, single_writer=True))
+    assert source.n_asked == 1
+
+
+# ---------------------------------------------------------------- what goes wrong, in one sentence
+
+
+def calls(store: Store):
+    return {
+        "get": lambda: store.get("x"),
+        "range": lambda: store.get_range("x", 0, 1),
+        "put": lambda: store.put("x", b"1"),
+        "create": lambda: store.create("x", b"1"),
+        "exists": lambda: store.exists("x"),
+        "delete": lambda: store.delete("x"),
+        "objects": lambda: list(store.objects("p")),
+        "folders": store.folders,
+        "arbitrates": store.arbitrates_writers,
+        "catalog.tables": Catalog(store).tables,
+        "catalog.schema": lambda: Catalog(store).schema("t"),
+    }
+
+
+def is_a_sentence(text: str) -> bool:
+    return "\n" not in text and len(text) < 500 and "Traceback" not in text and "\x1b" not in text
+
+
+def test_a_wrong_secret_is_denied(s3_server):
+    right = options_of(s3_server)
+    for options in (replace(right, secret_key="wrong"), replace(right, access_key="nobody", secret_key="x")):
+        for name, call in calls(Store(s3_server.url, options)).items():
+            with pytest.raises(StorageError, match="check the credentials") as caught:
+                call()
+            assert caught.value.kind == "denied", name
+            assert is_a_sentence(str(caught.value))
+            assert right.secret_key not in str(caught.value)
+
+
+def test_a_bucket_that_does_not_exist(moto_server):
+    for name, call in calls(Store("s3://no-such-bucket", options_of(moto_server))).items():
+        if name in ("exists", "delete"):  # HEAD has no body to tell a bucket from an object
+            assert not call()
+            continue
+        with pytest.raises(NotFoundError, match="there is no bucket no-such-bucket") as caught:
+            call()
+        assert caught.value.kind == "no-bucket", name
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid:9"])
+def test_an_endpoint_that_nobody_answers(endpoint):
+    store = Store("s3://bucket", StorageOptions(endpoint, "key", "secret"))
+    for name in ("get", "folders", "catalog.schema"):
+        started = time.monotonic()
+        with pytest.raises(StorageError, match="cannot be reached") as caught:
+            calls(store)[name]()
+        assert (caught.value.kind, is_a_sentence(str(caught.value))) == ("unreachable", True), str(
+            caught.value
+        )
+        assert endpoint in str(caught.value)
+        assert time.monotonic() - started < 30, name
+
+
+@pytest.fixture
+def silent_endpoint():
+    """A server that takes every connection and never says a word."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    taken = []
+
+    def take():
+        while True:
+            try:
+                taken.append(listener.accept()[0])
+            except OSError:
+                return
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(10)
+    for connection in taken:
+        connection.close()
+
+
+def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
+    monkeypatch.setattr(tensorbank.store, "STALL_TIMEOUT_S", 1)
+    monkeypatch.setattr(tensorbank.store, "RETRY_TIMEOUT_S", 2)
+    monkeypatch.setattr(tensorbank.catalog, "RETRY_TIMEOUT_S", 2)
+    monkeypatch.setattr(tensorbank.catalog, "DELTA_REQUEST_TIMEOUT_S", 1)
+    store = Store("s3://bucket", StorageOptions(silent_endpoint, "key", "secret"))
+    for name in ("get", "catalog.schema"):
+        started = time.monotonic()
+        with pytest.raises(StorageError) as caught:
+            calls(store)[name]()
+        assert caught.value.kind == "unreachable"
+        assert time.monotonic() - started < 30, name
+
+
+def test_the_limits_that_users_get_end_within_100_seconds():
+    s, c = tensorbank.store, tensorbank.catalog
+    assert s.RETRY_TIMEOUT_S + max(s.STALL_TIMEOUT_S, s.CONNECT_TIMEOUT_S) < 100
+    assert s.RETRY_TIMEOUT_S + c.DELTA_REQUEST_TIMEOUT_S < 100
+
+
+def test_missing_credentials_are_named():
+    """In a process of its own: no credentials in the environment, none in the home folder, a metadata service that
+    gives none."""
+    code = (
+        "from tensorbank.store import Store\nfrom tensorbank import StorageOptions\n"
+        "try:\n    Store('s3://bucket', StorageOptions('http://127.0.0.1:9')).get('x')\n"
+        "except OSError as error:\n    print(type(error).__name__, error.kind, error)\n"
+    )
+    done = run(code)
+    assert done.stdout.startswith("StorageError"), done
+    assert "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in done.stdout
+    assert is_a_sentence(done.stdout.strip())
+
+
+def run(code: str) -> subprocess.CompletedProcess:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=environment
+    )
+
+
+def test_a_fork_after_use_is_refused_instead_of_hanging(tmp_path):
+    code = f"""
+import os, sys
+from tensorbank import StorageError
+from tensorbank.store import Store
+store, fresh = Store({tmp_path.as_uri()!r}), Store({tmp_path.as_uri()!r})
+store.put("x", b"1")
+sys.stdout.flush()
+pid = os.fork()
+if pid == 0:
+    for s in (store, fresh):
+        for call in (lambda: s.get("x"), lambda: s.put("y", b"1"), lambda: s.exists("x"), lambda: list(s.objects())):
+            try:
+                call()
+                print("worked")
+            except StorageError as error:
+                print(error.kind, "forkserver" in str(error))
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(pid, 0)
+print("parent", store.get("x"))
+"""
+    done = run(code)
+    assert done.stdout.splitlines() == ["forked True"] * 8 + ["parent b'1'"], done.stderr
+
+
+def test_a_fork_before_use_is_fine(tmp_path):
+    code = f"""
+import os
+from tensorbank.store import Store
+store = Store({tmp_path.as_uri()!r})
+pid = os.fork()
+if pid == 0:
+    store.put("x", b"of the child")
+    os._exit(0)
+os.waitpid(pid, 0)
+print(store.get("x"))
+"""
+    assert run(code).stdout == "b'of the child'\n"
+
+
+def test_reading_from_a_folder_that_is_not_there_does_not_make_it(tmp_path):
+    folder = tmp_path / "mistyped"
+    store = Store(folder.as_uri())
+    for read in (lambda: store.get("x"), lambda: list(store.objects()), store.folders, Catalog(store).tables):
+        with pytest.raises(NotFoundError, match="mistyped"):
+            read()
+    assert not store.exists("x")
+    store.delete("x")
+    assert not folder.exists()
+    store.put("x", b"1")
+    assert store.get("x") == b"1"
+
+
+def test_a_range_is_checked_before_anything_is_asked():
+    store = Store("s3://bucket", StorageOptions("http://127.0.0.1:9", "key", "secret"))
+    started = time.monotonic()
+    with pytest.raises(InvalidInputError, match="range"):
+        store.get_range("x", 7, 7)
+    assert time.monotonic() - started < 0.5
+
+
+def test_secrets_are_not_shown():
+    options = StorageOptions("http://h", "key", "hush-hush", "token-token")
+    assert "hush" not in repr(options) + repr(Store("s3://b", options))
+    assert "token-token" not in repr(options)
