@@ -151,7 +151,7 @@ def query(
         if save is not None:
             plan.save(save)
         if explain:
-            say(plan.explain())
+            say(json.dumps(plan.explain_json()) if form is Format.json else plan.explain())
         else:
             say(f"{len(plan)} samples, plan {plan.fingerprint} saved to {save}")
         return

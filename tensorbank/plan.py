@@ -16,6 +16,7 @@ All other columns are the query's own and are handed out beside the tensors.
 
 from __future__ import annotations
 
+import html
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -220,6 +221,45 @@ class Plan:
         if not len(self):
             lines += ["", "No sample matches; nothing will be read."]
         return "\n".join(lines)
+
+    def explain_json(self) -> dict[str, Any]:
+        """What :meth:`explain` says, for programs."""
+        s = self.source
+        return {
+            "fingerprint": self.fingerprint,
+            "bank": s.bank,
+            "sql": s.sql,
+            "snapshots": {table: {"id": i, "version": v} for table, (i, v) in s.snapshots.items()},
+            "levels": [
+                {"level": r.level, "considered": r.considered, "pruned": r.pruned, "kept": r.kept}
+                for r in s.levels
+            ],
+            "pixels": {"decided": s.pixels_decided, "read": s.pixels_read, "read_bytes": s.pixels_read_bytes},
+            "tensors": [_describe(h) for h in self.handles],
+            "n_samples": len(self),
+            "n_blocks": self.n_blocks,
+            "scan_blocks": s.scan_blocks,
+            "read_bytes": self.read_bytes,
+            "scan_bytes": s.scan_bytes,
+            "tensor_bytes": self.tensor_bytes,
+        }
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a small bar for each level, and for the bytes."""
+        s = self.source
+        rows = [(r.level, r.kept, r.considered, f"{r.kept:,} of {r.considered:,}") for r in s.levels]
+        rows.append(
+            ("bytes", self.read_bytes, s.scan_bytes, f"{_mb(self.read_bytes)} of {_mb(s.scan_bytes)}")
+        )
+        bars = "".join(
+            f"<tr><td>{html.escape(name)}</td><td><div style='width:12em;background:#ddd'>"
+            f"<div style='width:{100 * kept / max(total, 1):.1f}%;height:.8em;background:#2a6f97'></div></div></td>"
+            f"<td>{html.escape(text)}</td></tr>"
+            for name, kept, total, text in rows
+        )
+        tensors = html.escape(", ".join(_describe(h) for h in self.handles))
+        sql = html.escape(" ".join(s.sql.split()))
+        return f"<div><code>{sql}</code><br>{len(self):,} samples of {tensors}<table>{bars}</table></div>"
 
     @property
     def n_reads(self) -> int:

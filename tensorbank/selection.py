@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
+from tensorbank.polygons import as_geojson
 from tensorbank.query import Query, QueryEngine
 from tensorbank.statistics import Statistics
 
@@ -49,6 +50,17 @@ class Selection:
         """Samples whose centre lies in a box, degrees; ``west > east`` crosses the antimeridian."""
         box = ", ".join(f"{float(v)!r}" for v in (west, south, east, north))
         return self.where(f"within_bbox(lon, lat, {box})")
+
+    def intersecting(self, area: Any) -> Selection:
+        """Samples whose exact footprint shares a point with a polygon: GeoJSON text or mapping, or ``__geo_interface__``.
+
+        Raises
+        ------
+        InvalidInputError
+            The area is no polygon.
+        """
+        text = as_geojson(area).replace("'", "''")
+        return self.where(f"intersects_polygon(footprint, '{text}')")
 
     def between(self, start: str | date | datetime, end: str | date | datetime) -> Selection:
         """Samples whose first optical date lies in ``[start, end)``; without a zone, UTC."""

@@ -24,6 +24,7 @@ from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level
 from tensorbank.mirror import IndexMirror
 from tensorbank.pixels import Verdicts
+from tensorbank.polygons import as_geojson, intersects
 from tensorbank.rewrite import FUNCTION, has_pixel_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 
@@ -38,6 +39,7 @@ CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
     AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
 """
 _REF_SQL = 'STRUCT("key" VARCHAR, "row" INTEGER, "offset" BIGINT, "length" BIGINT, block_bytes INTEGER[])'
+POLYGON_FUNCTION = "intersects_polygon"
 _NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
 
@@ -85,7 +87,7 @@ class Session:
         self.versions = versions
         self.registered = registered
         self.judge = judge
-        self._judging = False
+        self._functions: list[str] = []
         self._failure: TensorBankError | None = None
         self.joined: dict[str, pa.Table] = {}
         self.con = duckdb.connect(":memory:")
@@ -97,8 +99,8 @@ class Session:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._judging:
-            self.con.remove_function(FUNCTION)
+        for name in self._functions:
+            self.con.remove_function(name)
         self.con.close()
         if self._failure is not None:
             raise self._failure
@@ -212,6 +214,7 @@ class Session:
 
     def _with_pixels(self, sql: str) -> str:
         """The statement with its pixel predicates made into calls of the judge."""
+        self._register_polygons(sql)
         tree = json.loads(self.canonical(sql))
         if not has_pixel_predicates(tree):
             return sql
@@ -245,7 +248,28 @@ class Session:
             type=ARROW,
             null_handling=SPECIAL,
         )
-        self._judging = True
+        self._functions.append(FUNCTION)
+
+    def _register_polygons(self, sql: str) -> None:
+        """Make ``intersects_polygon`` callable where a statement names it."""
+        if POLYGON_FUNCTION not in sql.lower():
+            return
+
+        def evaluate(footprints: pa.Array, texts: pa.Array) -> pa.Array:
+            try:
+                return (
+                    intersects(footprints, as_geojson(texts[0].as_py()))
+                    if len(texts)
+                    else pa.array([], pa.bool_())
+                )
+            except TensorBankError as error:
+                self._failure = error
+                raise
+
+        self.con.create_function(
+            POLYGON_FUNCTION, evaluate, ["BLOB", "VARCHAR"], "BOOLEAN", type=ARROW, null_handling=SPECIAL
+        )
+        self._functions.append(POLYGON_FUNCTION)
 
     def _single_select(self, sql: str) -> str:
         statements = self.con.extract_statements(sql)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely
 
 import tensorbank as tb
 from tensorbank.forecast import Price, forecast
@@ -154,3 +156,42 @@ def test_a_forecast_is_its_model(bank):
     assert two_runs.n_reads == 80
     with pytest.raises(tb.InvalidInputError, match="cores=0"):
         plan.forecast(network_gbps=10, rtt_ms=30, cores=0)
+
+
+def square(lon: float, lat: float, half: float) -> dict:
+    corners = [(-half, -half), (half, -half), (half, half), (-half, half), (-half, -half)]
+    return {"type": "Polygon", "coordinates": [[[lon + x, lat + y] for x, y in corners]]}
+
+
+def test_polygons_meet_exact_footprints(bank):
+    rows = bank.sql("SELECT sample_id, lon, lat, footprint FROM t").arrow().to_pylist()
+    target = rows[3]
+    area = square(target["lon"], target["lat"], 0.5)
+    shape = shapely.from_geojson(json.dumps(area))
+    expected = {r["sample_id"] for r in rows if shapely.intersects(shape, shapely.from_wkb(r["footprint"]))}
+    for form in (area, json.dumps(area), {"type": "Feature", "geometry": area}, shape):
+        found = bank.query("t").select("sample_id", "S2L2A").intersecting(form).plan()
+        assert set(found.table["sample_id"].to_pylist()) == expected
+    assert target["sample_id"] in expected
+    # a corner of the footprint is enough, and the box of the centre would not have found it
+    west, south, _, _ = shapely.bounds(shapely.from_wkb(target["footprint"]))
+    corner = bank.query("t").select("sample_id").intersecting(square(west, south, 0.004)).arrow()
+    assert target["sample_id"] in ids(corner)
+    for bad in ("{}", "no json", {"type": "Point", "coordinates": [1, 2]}, 7):
+        with pytest.raises(tb.InvalidInputError, match=r"GeoJSON|polygon"):
+            bank.query("t").intersecting(bad)
+    with pytest.raises(tb.InvalidInputError, match="GeoJSON"):
+        bank.sql("SELECT sample_id FROM t WHERE intersects_polygon(footprint, 'x')").arrow()
+
+
+def test_a_plan_explains_itself_to_people_programs_and_notebooks(bank):
+    plan = bank.sql("SELECT S2L2A, DEM FROM t WHERE cloud_cover < 0.3 AND pixels_any(NDVI, '> 0.5')").plan()
+    told = json.loads(json.dumps(plan.explain_json()))
+    samples = next(level for level in told["levels"] if level["level"] == "samples")
+    assert samples["considered"] == 40
+    assert samples["kept"] == len(plan) == 40 - samples["pruned"]
+    assert told["read_bytes"] == plan.read_bytes <= told["scan_bytes"]
+    assert f"{len(plan):,}" in plan.explain()
+    page = plan._repr_html_()
+    assert "&lt; 0.3" in page
+    assert page.count("<tr>") == len(told["levels"]) + 1

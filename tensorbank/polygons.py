@@ -1,0 +1,53 @@
+"""Footprints against polygons. Pure; shapely does the geometry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+from tensorbank.errors import InvalidInputError
+
+__all__ = ["as_geojson", "intersects"]
+
+
+def as_geojson(area: Any) -> str:
+    """Text of an area: GeoJSON text or mapping (geometry, feature or collection of them), or anything with ``__geo_interface__``.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no polygon.
+    """
+    if not isinstance(area, str | Mapping):
+        area = getattr(area, "__geo_interface__", area)
+    text = area if isinstance(area, str) else json.dumps(area)
+    _polygon(text)
+    return text
+
+
+def intersects(footprints: pa.Array, text: str) -> pa.Array:
+    """Whether each footprint, WKB in degrees, shares a point with an area; null where there is no footprint."""
+    shapes = shapely.from_wkb(footprints.to_pylist())
+    found = shapely.intersects(_polygon(text), shapes)
+    return pa.array(found, mask=np.array([s is None for s in shapes]))
+
+
+@lru_cache(maxsize=16)
+def _polygon(text: str) -> Any:
+    try:
+        raw = json.loads(text)
+        parts = raw["features"] if raw.get("type") == "FeatureCollection" else [raw]
+        shapes = [shapely.from_geojson(json.dumps(p.get("geometry", p))) for p in parts]
+    except (json.JSONDecodeError, AttributeError, KeyError, TypeError, shapely.errors.GEOSException) as error:
+        raise InvalidInputError(f"{text[:60]!r} is no GeoJSON: {str(error).splitlines()[0][:120]}") from error
+    area = shapely.union_all(shapes)
+    if area.is_empty or shapely.area(area) == 0.0:
+        raise InvalidInputError(f"{text[:60]!r} is no polygon, and only polygons have an inside")
+    shapely.prepare(area)
+    return area
