@@ -6,9 +6,11 @@ import dataclasses
 import enum
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -199,7 +201,7 @@ def _write(rows: Any, form: Format) -> None:
             sink.write_table(rows)
     elif form is Format.json:
         for record in rows.to_pylist():
-            say(json.dumps(record, default=_plain))
+            say(json.dumps(_finite(record), default=_plain, allow_nan=False))
     elif form is Format.csv:
         flat = {n: [_cell(v) for v in rows[n].to_pylist()] for n in rows.column_names}
         csv.write_csv(pa.table({n: pa.array(v, pa.string()) for n, v in flat.items()}), sys.stdout.buffer)
@@ -221,8 +223,19 @@ def _cell(value: object) -> str:
     return json.dumps(value, default=_plain) if isinstance(value, dict | list) else str(value)
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> str | float:
+    if isinstance(value, Decimal):
+        return float(value)
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    """A value with null for NaN and the infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -275,4 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:  # a file of the user's: --save, --report
+        sys.stderr.write(f"error: {str(error).splitlines()[0]}\n")
+        return FAILED
     return DONE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from tensorbank.plan import Handle
 from tensorbank.schema import Modality, TableSchema
 
 __all__ = ["HandleColumn", "address_columns", "resolve"]
+
+
+_BANDS_CALL = re.compile(r"""bands\((?:(?:"[^"]+"|\w+)\.)*(?:"(?P<quoted>[^"]+)"|(?P<plain>\w+)),""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,12 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
     keys = pc.unique(column.rows.field("key").drop_null()).to_pylist()
     found = {(table_of_key(key), modality_of_key(key)) for key in keys}
     if not found:
-        named = [c for c in column.candidates if c[1].lower() == column.name.lower()]
-        found = set((named or list(column.candidates))[:1])
+        wanted, chosen = _written(column)
+        named = [c for c in column.candidates if c[1].lower() == wanted.lower()]
+        fitting = [
+            c for c in column.candidates if chosen <= {n.lower() for n in schemas[c[0]][c[1]].band_names}
+        ]
+        found = set((named or fitting or list(column.candidates))[:1])
     if not found:
         raise InvalidInputError(
             f"no row is selected, so the modality of column {column.name!r} is unknown; alias it to its modality"
@@ -66,18 +74,32 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
     return table, Handle(label, modality, bands)
 
 
+def _written(column: HandleColumn) -> tuple[str, set[str]]:
+    """Modality and lower-case band names as the query has them, for where no row tells."""
+    call = _BANDS_CALL.match(column.name)
+    choices = _choices(column)
+    return (call["quoted"] or call["plain"] if call else column.name), {n.lower() for c in choices for n in c}
+
+
+def _choices(column: HandleColumn) -> set[tuple[str, ...]]:
+    """Lists of band names in ``bands()``: of the rows, or of the column's name where there is no row."""
+    if column.rows.type.get_field_index("bands") < 0:
+        return set()
+    choices = {tuple(names) for names in column.rows.field("bands").to_pylist() if names is not None}
+    call = _BANDS_CALL.match(column.name)
+    if not choices and call:
+        choices = {tuple(re.findall(r"'([^']*)'", column.name[call.end() :]))} - {()}
+    return choices
+
+
 def _form(modality: Modality) -> tuple[object, ...]:
     """What a tensor's bytes mean."""
     return modality.dtype, modality.sample_shape, modality.band_names, modality.classes
 
 
 def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
-    everything = tuple(range(len(modality.bands)))
-    if column.rows.type.get_field_index("bands") < 0:
-        return everything
-    choices = {tuple(names) for names in column.rows.field("bands").to_pylist() if names is not None}
-    if not choices:
-        return everything
+    if not (choices := _choices(column)):
+        return tuple(range(len(modality.bands)))
     if len(choices) > 1:
         raise InvalidInputError(f"bands() of {column.name!r} differ from row to row; give one list of names")
     names = next(iter(choices))

@@ -61,6 +61,11 @@ class IndexMirror:
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as target:
-            target.write(data)
-        Path(target.name).replace(path)
+            try:
+                target.write(data)
+                target.close()
+                Path(target.name).replace(path)
+            except BaseException:
+                Path(target.name).unlink(missing_ok=True)
+                raise
         return path

@@ -150,7 +150,12 @@ def _by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
         n: table[n] for n in table.column_names if n not in mine and _sortable(table.schema.field(n).type)
     }
     by = pa.table(list(sort.values()), names=[str(i) for i in range(len(sort))])
-    return table.take(pc.sort_indices(by, [(name, "ascending") for name in by.column_names]))
+    table = table.take(pc.sort_indices(by, [(name, "ascending") for name in by.column_names]))
+    for handle in handles:  # a dictionary lists its keys in the order in which the rows came
+        place = table.schema.get_field_index(f"{handle.name}.key")
+        keys = table.column(place).cast(pa.string()).combine_chunks()
+        table = table.set_column(place, f"{handle.name}.key", keys.dictionary_encode())
+    return table
 
 
 def _sortable(kind: pa.DataType) -> bool:

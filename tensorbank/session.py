@@ -93,6 +93,7 @@ class Session:
         self.con = duckdb.connect(":memory:")
         self.con.execute(_MACROS)
         self.tables: list[PinnedTable] = []
+        self.paths: list[str] = []
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
@@ -110,7 +111,7 @@ class Session:
 
         ``levels`` are attached beside those that the statement names.
         """
-        with _Translated(self.catalog.tables):
+        with _Translated(self.catalog.tables, self.paths):
             text = self._single_select(sql)
             self._attach(text, levels)
             text = self._with_pixels(text)
@@ -145,7 +146,7 @@ class Session:
         InvalidInputError
             The statement selects no such handle, or only some of its bands.
         """
-        with _Translated(self.catalog.tables):
+        with _Translated(self.catalog.tables, self.paths):
             text = self._single_select(sql)
             self._attach(text, {"samples"})
             text = self._with_pixels(text)
@@ -168,7 +169,7 @@ class Session:
 
     def shard_rows(self, table: str) -> Iterator[tuple[Modality, pa.Table]]:
         """Roll-ups of every modality of a table, a row for each shard that has it."""
-        with _Translated(self.catalog.tables):
+        with _Translated(self.catalog.tables, self.paths):
             pinned = self._pin(table, ["samples", "shards"])
             self.tables.append(pinned)
             self._create_views(pinned)
@@ -324,6 +325,7 @@ class Session:
             self.con.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return _quoted(empty)
         paths = [str(p) for p in self.mirror.paths(files.files)]
+        self.paths += paths
         listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
         return f"read_parquet([{listed}], union_by_name = true)"
 
@@ -386,11 +388,25 @@ def _table_names(node: Any) -> Iterator[tuple[str, str]]:
             yield from _table_names(value)
 
 
+_MISTAKES = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.ParserException,
+    duckdb.OutOfMemoryException,
+)
+
+
+_OF_PAGES = ("bit width", "ut of buffer", "TProtocol", "know what type", "ecompress", "orrupt")
+"""Words of reports about the inside of a Parquet file, which do not name it."""
+
+
 class _Translated:
     """DuckDB's errors as sentences of ours, with the nearest valid names."""
 
-    def __init__(self, tables: Any) -> None:
+    def __init__(self, tables: Any, paths: Sequence[str]) -> None:
         self.tables = tables
+        self.paths = paths
 
     def __enter__(self) -> None:
         return None
@@ -398,15 +414,33 @@ class _Translated:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, duckdb.Error):
             return
-        if isinstance(error, duckdb.IOException) or "parquet" in str(error).lower():
-            raise IntegrityError(f"an index file cannot be read: {_sentence(str(error))}") from error
         text = _sentence(str(error))
+        if not isinstance(error, _MISTAKES) and (path := _unreadable(self.paths, str(error))):
+            raise IntegrityError(f"index file {path} cannot be read: {text}") from error
         missing = re.search(r"Table with name (\S+) does not exist", text)
         if missing:
             name = missing[1].strip('"')
             hint = nearest(name, self.tables()) or " The bank has no table yet."
             raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
         raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
+
+
+def _unreadable(paths: Sequence[str], report: str) -> str | None:
+    """The index file that an error is about: the one it names, else the first that cannot be read."""
+    named = next((p for p in paths if p in report), None)
+    if named is not None:
+        return named
+    with duckdb.connect(":memory:") as con:  # the other connection may not survive the error
+        checks = ["SELECT count(*) FROM parquet_metadata(?)"]
+        if any(word in report for word in _OF_PAGES):
+            checks.append("SELECT max(hash(x)) FROM read_parquet(?) AS x")
+        for check in checks:
+            for path in paths:
+                try:
+                    con.execute(check, [path]).fetchall()
+                except duckdb.Error:
+                    return path
+    return None
 
 
 def _sentence(text: str) -> str:

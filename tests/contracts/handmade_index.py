@@ -84,7 +84,9 @@ def part_of(
             refs = [r[m.name]["ref"] for r in mine if m.name in r]
             if refs:
                 total = sum(r["length"] for r in refs)
-                group[m.name] = {"key": refs[0]["key"], "n_samples": len(refs), "length": total}
+                band = {"count": 64 * len(refs), "valid": 0}
+                rolled = band if len(m.bands) == 1 else dict.fromkeys(m.band_names, band)
+                group[m.name] = {"key": refs[0]["key"], "n_samples": len(refs), "length": total, **rolled}
         shards.append(group)
     return Commit(
         part,

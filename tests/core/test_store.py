@@ -187,7 +187,7 @@ def test_a_bucket_that_does_not_exist(moto_server):
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid:9"])
 def test_an_endpoint_that_nobody_answers(endpoint):
     store = Store("s3://bucket", StorageOptions(endpoint, "key", "secret"))
-    for name in ("get", "folders", "catalog.schema"):
+    for name in ("get", "catalog.schema"):
         started = time.monotonic()
         with pytest.raises(StorageError, match="cannot be reached") as caught:
             calls(store)[name]()

@@ -1,0 +1,231 @@
+"""Local copies of index files: fetched once, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import tensorbank as tb
+from tensorbank import IntegrityError, NotFoundError, StorageOptions
+from tensorbank.catalog import IndexFile
+from tensorbank.mirror import IndexMirror
+from tensorbank.store import Store
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from handmade_index import make_table
+
+sys.path.pop(0)
+
+
+class CountingStore(Store):
+    """A folder that is treated as remote and counts what is fetched."""
+
+    local_path = None
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder.as_uri())
+        self.fetched: list[str] = []
+        self._inner = Store(folder.as_uri())
+
+    def get(self, key):
+        self.fetched.append(key)
+        return self._inner.get(key)
+
+
+CONTENT = {f"t/index/samples/part-{i}.parquet": bytes([i]) * (1000 + i) for i in range(6)}
+FILES = [IndexFile(key, len(data), 1) for key, data in CONTENT.items()]
+
+
+@pytest.fixture
+def remote(tmp_path):
+    for key, data in CONTENT.items():
+        path = tmp_path / "remote" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return CountingStore(tmp_path / "remote")
+
+
+def read(paths: list[Path]) -> list[bytes]:
+    return [p.read_bytes() for p in paths]
+
+
+def test_a_file_is_fetched_once(remote, tmp_path):
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    paths = mirror.paths(FILES)
+    assert read(paths) == list(CONTENT.values()), "in the order asked for"
+    assert sorted(remote.fetched) == sorted(CONTENT)
+    assert all(tmp_path / "cache" in p.parents for p in paths)
+    assert mirror.paths(FILES[::-1]) == paths[::-1]
+    assert IndexMirror(remote, tmp_path / "cache").paths(FILES) == paths
+    assert len(remote.fetched) == len(FILES)
+
+
+def test_a_truncated_copy_is_replaced(remote, tmp_path):
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    first, second, third, *_ = mirror.paths(FILES)
+    first.write_bytes(first.read_bytes()[:500])
+    second.write_bytes(b"")
+    third.write_bytes(third.read_bytes() + b"more")
+    assert read(mirror.paths(FILES)) == list(CONTENT.values())
+    assert len(remote.fetched) == len(FILES) + 3
+
+
+def test_a_source_of_another_length_is_an_error_and_leaves_no_copy(remote, tmp_path):
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    wrong = IndexFile(FILES[0].key, FILES[0].n_bytes + 1, 1)
+    with pytest.raises(IntegrityError, match="1000 bytes, its commit says 1001") as caught:
+        mirror.paths([wrong])
+    assert wrong.key in str(caught.value)
+    with pytest.raises(NotFoundError, match="part-99"):
+        mirror.paths([*FILES, IndexFile("t/index/samples/part-99.parquet", 5, 1)])
+    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.name not in str(CONTENT)]
+
+
+def test_a_full_disk_leaves_nothing_behind(remote, tmp_path, monkeypatch):
+    def full(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    with pytest.raises(OSError, match="No space left"):
+        mirror.paths(FILES[:1])
+    monkeypatch.undo()
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+    assert read(mirror.paths(FILES)) == list(CONTENT.values())
+
+
+def test_many_threads_at_once(remote, tmp_path):
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    with ThreadPoolExecutor(8) as pool:
+        for paths in pool.map(lambda _: mirror.paths(FILES), range(16)):
+            assert read(paths) == list(CONTENT.values())
+    assert len([p for p in (tmp_path / "cache").rglob("*") if p.is_file()]) == len(FILES)
+
+
+def test_a_folder_bank_is_read_where_it_lies(tmp_path):
+    bank = tb.create(tmp_path / "bank", cache=tmp_path / "cache")
+    make_table(bank, "t", parts=2, n=3)
+    files = bank.catalog.files("t", "samples").files
+    assert bank.mirror.paths(files) == [tmp_path / "bank" / f.key for f in files]
+    assert bank.sql("SELECT count(*) AS n FROM t").arrow()["n"].to_pylist() == [6]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_banks_do_not_share_copies(remote, tmp_path):
+    other = CountingStore(tmp_path / "other")
+    key = FILES[0].key
+    (tmp_path / "other" / key).parent.mkdir(parents=True)
+    (tmp_path / "other" / key).write_bytes(b"z" * FILES[0].n_bytes)
+    cache = tmp_path / "cache"
+    assert read(IndexMirror(remote, cache).paths(FILES[:1])) == [CONTENT[key]]
+    assert read(IndexMirror(other, cache).paths(FILES[:1])) == [b"z" * FILES[0].n_bytes]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+import tempfile
+from tensorbank import StorageOptions
+from tensorbank.catalog import IndexFile
+from tensorbank.mirror import IndexMirror
+from tensorbank.store import Store
+url, endpoint, access, secret, cache, key, size, slow = sys.argv[1:]
+if slow == "slow":
+    make = tempfile.NamedTemporaryFile
+    def half(*args, **options):
+        file = make(*args, **options)
+        write = file.file.write
+        def slowly(data):
+            write(data[: len(data) // 2])
+            file.file.flush()
+            print("half", flush=True)
+            time.sleep(100)
+        file.write = slowly
+        return file
+    tempfile.NamedTemporaryFile = half
+store = Store(url, StorageOptions(endpoint, access, secret))
+print("ready", flush=True)
+sys.stdin.readline()
+(path,) = IndexMirror(store, Path(cache)).paths([IndexFile(key, int(size), 1)])
+print(path, path.stat().st_size, flush=True)
+"""
+
+
+@pytest.fixture
+def large(s3_server):
+    """A file of 30 MB in SeaweedFS."""
+    options = StorageOptions(s3_server.endpoint, s3_server.access_key, s3_server.secret_key)
+    store = Store(f"{s3_server.url}/mirror-{uuid.uuid4().hex[:8]}", options)
+    data = os.urandom(1 << 20) * 30
+    key = "t/index/samples/large.parquet"
+    store.put(key, data)
+    return store, IndexFile(key, len(data), 1), data
+
+
+def writer(store: Store, file: IndexFile, cache: Path, speed: str) -> subprocess.Popen:
+    o = store.options
+    arguments = [store.url, o.endpoint, o.access_key, o.secret_key, cache, file.key, file.n_bytes, speed]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_a_killed_write_leaves_nothing_that_is_read(large, tmp_path):
+    store, file, data = large
+    process = writer(store, file, tmp_path, "slow")
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "half\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    left = [p for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(left) == 1, "the half that was written, under a name of its own"
+    assert 0 < left[0].stat().st_size < file.n_bytes
+    (path,) = IndexMirror(store, tmp_path).paths([file])
+    assert path != left[0]
+    assert path.read_bytes() == data
+
+
+def test_two_processes_at_once(large, tmp_path):
+    store, file, data = large
+    processes = [writer(store, file, tmp_path, "fast") for _ in range(3)]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [p.communicate(timeout=60)[0] for p in processes]
+    assert len(set(said)) == 1, said
+    path, size = said[0].split()
+    assert int(size) == len(data)
+    assert Path(path).read_bytes() == data
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [Path(path)]
+
+
+def test_a_bank_in_a_store_is_answered_from_the_cache(s3_server, tmp_path):
+    bank = tb.create(
+        f"{s3_server.url}/cached-{uuid.uuid4().hex[:8]}",
+        endpoint=s3_server.endpoint,
+        access_key=s3_server.access_key,
+        secret_key=s3_server.secret_key,
+        cache=tmp_path,
+    )
+    make_table(bank, "t", parts=2, n=3)
+    sql = "SELECT sample_id FROM t ORDER BY sample_id"
+    first = bank.sql(sql).arrow()
+    copies = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
+    assert len(copies) == 2
+    time.sleep(0.01)
+    assert bank.sql(sql).arrow().equals(first)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")} == copies
