@@ -1,4 +1,4 @@
-"""SQL over index files: the one module that knows DuckDB.
+"""SQL over index files, by DuckDB.
 
 The index files of a snapshot are read in place (or from the local mirror) by ``read_parquet``, so DuckDB prunes row groups
 and reads only the struct leaves that a query names. A selected handle is narrowed before execution: statistics that nobody
@@ -8,7 +8,6 @@ asked for are not read. Each session has a connection of its own; results do not
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,7 +17,7 @@ import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
 from tensorbank.catalog import Catalog, LevelFiles
-from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError, nearest
+from tensorbank.errors import InvalidInputError, TensorBankError, nearest
 from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level
@@ -27,6 +26,7 @@ from tensorbank.pixels import Verdicts
 from tensorbank.polygons import as_geojson, intersects
 from tensorbank.rewrite import FUNCTION, has_pixel_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
+from tensorbank.sql_errors import Translated
 
 __all__ = ["Judge", "PinnedTable", "Session"]
 
@@ -111,7 +111,7 @@ class Session:
 
         ``levels`` are attached beside those that the statement names.
         """
-        with _Translated(self.catalog.tables, self.paths):
+        with Translated(self.catalog.tables, self.paths):
             text = self._single_select(sql)
             self._attach(text, levels)
             text = self._with_pixels(text)
@@ -146,7 +146,7 @@ class Session:
         InvalidInputError
             The statement selects no such handle, or only some of its bands.
         """
-        with _Translated(self.catalog.tables, self.paths):
+        with Translated(self.catalog.tables, self.paths):
             text = self._single_select(sql)
             self._attach(text, {"samples"})
             text = self._with_pixels(text)
@@ -169,7 +169,7 @@ class Session:
 
     def shard_rows(self, table: str) -> Iterator[tuple[Modality, pa.Table]]:
         """Roll-ups of every modality of a table, a row for each shard that has it."""
-        with _Translated(self.catalog.tables, self.paths):
+        with Translated(self.catalog.tables, self.paths):
             pinned = self._pin(table, ["samples", "shards"])
             self.tables.append(pinned)
             self._create_views(pinned)
@@ -386,78 +386,3 @@ def _table_names(node: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(node, list):
         for value in node:
             yield from _table_names(value)
-
-
-_MISTAKES = (
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.ConversionException,
-    duckdb.ParserException,
-    duckdb.OutOfMemoryException,
-)
-
-
-_OF_PAGES = ("bit width", "ut of buffer", "TProtocol", "know what type", "ecompress", "orrupt")
-"""Words of reports about the inside of a Parquet file, which do not name it."""
-
-
-class _Translated:
-    """DuckDB's errors as sentences of ours, with the nearest valid names."""
-
-    def __init__(self, tables: Any, paths: Sequence[str]) -> None:
-        self.tables = tables
-        self.paths = paths
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, duckdb.Error):
-            return
-        text = _sentence(str(error))
-        if not isinstance(error, _MISTAKES) and (path := _unreadable(self.paths, str(error))):
-            raise IntegrityError(f"index file {path} cannot be read: {text}") from error
-        missing = re.search(r"Table with name (\S+) does not exist", text)
-        if missing:
-            name = missing[1].strip('"')
-            hint = nearest(name, self.tables()) or " The bank has no table yet."
-            raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
-        raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
-
-
-def _unreadable(paths: Sequence[str], report: str) -> str | None:
-    """The index file that an error is about: the one it names, else the first that cannot be read."""
-    named = next((p for p in paths if p in report), None)
-    if named is not None:
-        return named
-    with duckdb.connect(":memory:") as con:  # the other connection may not survive the error
-        checks = ["SELECT count(*) FROM parquet_metadata(?)"]
-        if any(word in report for word in _OF_PAGES):
-            checks.append("SELECT max(hash(x)) FROM read_parquet(?) AS x")
-        for check in checks:
-            for path in paths:
-                try:
-                    con.execute(check, [path]).fetchall()
-                except duckdb.Error:
-                    return path
-    return None
-
-
-def _sentence(text: str) -> str:
-    """One line of DuckDB's report: what was wrong, and its candidates."""
-    text = _without_handle_types(text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    hints = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
-    return " ".join([lines[0].rstrip("."), *hints])[:400]
-
-
-def _without_handle_types(text: str) -> str:
-    """The report with the long type of a handle column called a tensor."""
-    while (start := text.find('STRUCT("ref"')) >= 0:
-        depth, end = 0, start
-        for end in range(text.index("(", start), len(text)):
-            depth += {"(": 1, ")": -1}.get(text[end], 0)
-            if depth == 0:
-                break
-        text = f"{text[:start]}TENSOR{text[end + 1 :]}"
-    return text

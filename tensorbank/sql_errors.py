@@ -1,0 +1,87 @@
+"""DuckDB's errors as sentences of ours: what was wrong, and the nearest valid names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import duckdb
+
+from tensorbank.errors import IntegrityError, InvalidInputError, nearest
+
+__all__ = ["Translated"]
+
+_MISTAKES = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.ParserException,
+    duckdb.OutOfMemoryException,
+)
+
+
+_OF_PAGES = ("bit width", "ut of buffer", "TProtocol", "know what type", "ecompress", "orrupt")
+"""Words of reports about the inside of a Parquet file, which do not name it."""
+
+
+class Translated:
+    """DuckDB's errors as sentences of ours, with the nearest valid names."""
+
+    def __init__(self, tables: Any, paths: Sequence[str]) -> None:
+        self.tables = tables
+        self.paths = paths
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, duckdb.Error):
+            return
+        text = _sentence(str(error))
+        if not isinstance(error, _MISTAKES) and (path := _unreadable(self.paths, str(error))):
+            raise IntegrityError(f"index file {path} cannot be read: {text}") from error
+        missing = re.search(r"Table with name (\S+) does not exist", text)
+        if missing:
+            name = missing[1].strip('"')
+            hint = nearest(name, self.tables()) or " The bank has no table yet."
+            raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
+        raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
+
+
+def _unreadable(paths: Sequence[str], report: str) -> str | None:
+    """The index file that an error is about: the one it names, else the first that cannot be read."""
+    named = next((p for p in paths if p in report), None)
+    if named is not None:
+        return named
+    with duckdb.connect(":memory:") as con:  # the other connection may not survive the error
+        checks = ["SELECT count(*) FROM parquet_metadata(?)"]
+        if any(word in report for word in _OF_PAGES):
+            checks.append("SELECT max(hash(x)) FROM read_parquet(?) AS x")
+        for check in checks:
+            for path in paths:
+                try:
+                    con.execute(check, [path]).fetchall()
+                except duckdb.Error:
+                    return path
+    return None
+
+
+def _sentence(text: str) -> str:
+    """One line of DuckDB's report: what was wrong, and its candidates."""
+    text = _without_handle_types(text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    hints = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]
+    return " ".join([lines[0].rstrip("."), *hints])[:400]
+
+
+def _without_handle_types(text: str) -> str:
+    """The report with the long type of a handle column called a tensor."""
+    while (start := text.find('STRUCT("ref"')) >= 0:
+        depth, end = 0, start
+        for end in range(text.index("(", start), len(text)):
+            depth += {"(": 1, ")": -1}.get(text[end], 0)
+            if depth == 0:
+                break
+        text = f"{text[:start]}TENSOR{text[end + 1 :]}"
+    return text
