@@ -90,7 +90,7 @@ def test_a_fork_after_the_first_read_is_refused_and_does_not_hang(made):
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")
 def test_torchdata_saves_and_restores_in_the_middle_of_an_epoch(made):
-    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    from torchdata import stateful_dataloader as stateful
 
     def loader() -> torch.utils.data.DataLoader:
         return stateful.StatefulDataLoader(

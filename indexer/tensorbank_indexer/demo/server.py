@@ -241,7 +241,8 @@ class S3Server:
                     tail = self._log_tail()
                     sort = _PortTakenError if "address already in use" in tail else StorageError
                     raise sort(
-                        f"The S3 server ended with status {self._process.returncode}. Its log ends:\n{tail}"
+                        f"The S3 server at {self.endpoint} ended with status {self._process.returncode}. "
+                        f"Its log ends:\n{tail}"
                     )
                 try:
                     _make_ready(client, self._bucket)
