@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -340,9 +341,19 @@ class _Job:
 
 
 def _scan_ahead(source: Source, archives: Sequence[Archive]) -> Iterator[Scan]:
-    """Scans in the order of the archives, a few at a time."""
+    """Scans in the order of the archives, a few ahead: the references of 17 TB would not fit into memory."""
     with ThreadPoolExecutor(N_SCAN_THREADS) as pool:
-        yield from pool.map(source.scan, archives)
+        coming: deque[Future[Scan]] = deque()
+        try:
+            for archive in archives:
+                coming.append(pool.submit(source.scan, archive))
+                if len(coming) > N_SCAN_THREADS:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for scan in coming:
+                scan.cancel()
 
 
 def _repeated(ref: SampleRef) -> Finding:

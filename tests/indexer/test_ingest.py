@@ -379,3 +379,23 @@ def test_a_table_cannot_have_just_any_name(terramesh, tmp_path):
 def test_wrong_options_are_named(bad):
     with pytest.raises(tb.InvalidInputError, match=next(iter(bad)).split("_")[0]):
         IngestOptions(**bad)
+
+
+def test_several_parts_are_several_commits_and_one_table(make_archives, tmp_path):
+    source, _ = make_archives(*TERRAMESH)
+    bank = tb.create(tmp_path)
+    options = IngestOptions(n_workers=1, samples_per_shard=8, samples_per_part=6)
+    report = ingest(open_source(str(source)), bank, "t", options)
+    assert (report.n_found, report.n_added, len(report.parts)) == (20, 20, 3)
+    history = bank.table("t").history()
+    assert [(h.version, h.n_rows) for h in history if h.part] == [(3, 2), (2, 8), (1, 10)]
+    assert [len(bank.at({"t": v}).sql("SELECT sample_id FROM t").arrow()) for v in range(4)] == [
+        0,
+        10,
+        18,
+        20,
+    ]
+    (everything,) = list(bank.sql("SELECT sample_id, DEM FROM t").dataloader(batch_size=20))
+    assert len(set(everything["sample_id"])) == 20
+    for part in report.parts:
+        assert (tmp_path / f"t/tensors/{part}.ingest.json").exists()
