@@ -16,7 +16,6 @@ All other columns are the query's own and are handed out beside the tensors.
 
 from __future__ import annotations
 
-import html
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -30,6 +29,7 @@ import pyarrow.ipc
 
 from tensorbank.address import StorageOptions
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
+from tensorbank.explanation import as_html, as_text
 from tensorbank.forecast import Forecast, Price, forecast
 from tensorbank.schema import Modality
 
@@ -204,23 +204,7 @@ class Plan:
 
     def explain(self) -> str:
         """What was considered, pruned and kept, and what reading will take, as text for people."""
-        s = self.source
-        tables = ", ".join(f"{t} at version {v}" for t, (_, v) in sorted(s.snapshots.items()))
-        lines = [f"Plan {self.fingerprint} of {tables} in {s.bank}", "", " ".join(s.sql.split()), ""]
-        lines.append(f"{'level':<10}{'considered':>14}{'pruned':>14}{'kept':>14}")
-        lines += [f"{r.level:<10}{r.considered:>14,}{r.pruned:>14,}{r.kept:>14,}" for r in s.levels]
-        share = self.read_bytes / s.scan_bytes if s.scan_bytes else 0.0
-        if s.pixels_decided or s.pixels_read:
-            read = f"{s.pixels_read:,} by reading {_mb(s.pixels_read_bytes)}"
-            lines += ["", f"pixels     {s.pixels_decided:,} predicates decided by the index, {read}"]
-        lines += ["", f"tensors    {', '.join(_describe(h) for h in self.handles) or 'none'}"]
-        lines.append(f"blocks     {self.n_blocks:,} of {s.scan_blocks:,}")
-        lines.append(
-            f"to read    {_mb(self.read_bytes)} of {_mb(s.scan_bytes)} ({share:.1%}), decoded {_mb(self.tensor_bytes)}"
-        )
-        if not len(self):
-            lines += ["", "No sample matches; nothing will be read."]
-        return "\n".join(lines)
+        return as_text(self.explain_json())
 
     def explain_json(self) -> dict[str, Any]:
         """What :meth:`explain` says, for programs."""
@@ -245,21 +229,8 @@ class Plan:
         }
 
     def _repr_html_(self) -> str:
-        """For notebooks: a small bar for each level, and for the bytes."""
-        s = self.source
-        rows = [(r.level, r.kept, r.considered, f"{r.kept:,} of {r.considered:,}") for r in s.levels]
-        rows.append(
-            ("bytes", self.read_bytes, s.scan_bytes, f"{_mb(self.read_bytes)} of {_mb(s.scan_bytes)}")
-        )
-        bars = "".join(
-            f"<tr><td>{html.escape(name)}</td><td><div style='width:12em;background:#ddd'>"
-            f"<div style='width:{100 * kept / max(total, 1):.1f}%;height:.8em;background:#2a6f97'></div></div></td>"
-            f"<td>{html.escape(text)}</td></tr>"
-            for name, kept, total, text in rows
-        )
-        tensors = html.escape(", ".join(_describe(h) for h in self.handles))
-        sql = html.escape(" ".join(s.sql.split()))
-        return f"<div><code>{sql}</code><br>{len(self):,} samples of {tensors}<table>{bars}</table></div>"
+        """For notebooks."""
+        return as_html(self.explain_json())
 
     @property
     def n_reads(self) -> int:
@@ -407,7 +378,3 @@ def _describe(handle: Handle) -> str:
     names = handle.modality.band_names
     some = "" if len(handle.bands) == len(names) else f"[{', '.join(names[b] for b in handle.bands)}]"
     return f"{handle.name}{some} {handle.modality.dtype}"
-
-
-def _mb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e6:,.1f} MB"
