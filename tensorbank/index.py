@@ -20,6 +20,7 @@ __all__ = [
     "METADATA_KEY",
     "REF_TYPE",
     "SEASONS",
+    "TILE_REF_TYPE",
     "modality_columns",
     "samples_schema",
     "shards_schema",
@@ -44,6 +45,16 @@ REF_TYPE = pa.struct(
 )
 """Where a sample's blocks lie: shard key in the bank, index on the part's sample axis, bytes ``[offset, offset + length)``,
 and the stored length of each block, date by date and band by band."""
+
+TILE_REF_TYPE = pa.struct(
+    [
+        pa.field("key", pa.string()),
+        pa.field("row", pa.int32()),
+        *(pa.field(n, pa.int16()) for n in ("time_index", "y0", "y1", "x0", "x1")),
+    ]
+)
+"""Which window of which sample a tile is: shard key and row as in :data:`REF_TYPE`, date, and pixels ``[y0, y1) x [x0, x1)``.
+Where the sample's blocks lie is looked up by key and row. Repeated values: a fraction of a byte a row once encoded."""
 
 SOURCE_TYPE = pa.struct(
     [
@@ -159,9 +170,9 @@ def samples_schema(schema: TableSchema) -> pa.Schema:
 
 def tiles_schema(schema: TableSchema) -> pa.Schema:
     """Columns of the tiles table."""
-    return pa.schema(
-        [*TILE_COLUMNS, *(_column(m, _statistics(m, TILE_BAND, share=pa.float32())) for m in schema)]
-    )
+    head = pa.field("ref", TILE_REF_TYPE)
+    columns = [_column(m, [head, *_statistics(m, TILE_BAND, share=pa.float32())]) for m in schema]
+    return pa.schema([*TILE_COLUMNS, *columns])
 
 
 def shards_schema(schema: TableSchema) -> pa.Schema:

@@ -164,7 +164,7 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the views of the table, which are made again where they are used."""
-        return {name: value for name, value in self.__dict__.items() if name != "addresses"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("addresses", "weights")}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and (self.fingerprint, self.table) == (other.fingerprint, other.table)
@@ -177,6 +177,32 @@ class Plan:
         """Columns of the query that are not tensors."""
         mine = {f"{h.name}.{part}" for h in self.handles for part in ("key", "starts", "lengths")}
         return tuple(name for name in self.table.column_names if name not in mine)
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float64] | None:
+        """Sampling weights, (n,) float64: the query's column ``weight``, or None if it has none.
+
+        Raises
+        ------
+        InvalidInputError
+            A weight is missing, negative or not finite, or all are 0.
+        """
+        if "weight" not in self.metadata_columns:
+            return None
+        try:
+            weights = self.table["weight"].cast(pa.float64()).to_numpy()
+        except pa.ArrowInvalid as error:
+            raise InvalidInputError(
+                f"column 'weight' is the sampling weight and must be a number: {error}"
+            ) from error
+        sound = np.isfinite(weights) & (weights >= 0)
+        if not sound.all():
+            raise InvalidInputError(
+                f"a sampling weight must be a number of at least 0, got {weights[~sound][0]} at sample {int(np.argmin(sound))}"
+            )
+        if len(weights) and not weights.any():
+            raise InvalidInputError("all sampling weights are 0, so no sample can be drawn")
+        return weights
 
     @cached_property
     def addresses(self) -> dict[str, HandleAddresses]:

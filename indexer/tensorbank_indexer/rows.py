@@ -12,7 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.index import REF_TYPE, SOURCE_TYPE, samples_schema, shards_schema, tiles_schema
+from tensorbank.index import (
+    REF_TYPE,
+    SOURCE_TYPE,
+    TILE_REF_TYPE,
+    samples_schema,
+    shards_schema,
+    tiles_schema,
+)
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.stats import QUANTILES, BandStats, merge_all
 from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure, tile_edges
@@ -221,12 +228,30 @@ def _tile_column(
             ],
             modality,
         )
+    fields["ref"] = _tile_refs([m.ref for m in measured if m is not None], modality, n_tiles)
     dense = pa.StructArray.from_arrays([fields[f.name].cast(f.type) for f in kind], fields=list(kind))
     block = np.full((len(samples), n_times, cells), -1, np.int64)
     at = [i for i, m in enumerate(measured) if m is not None]
     block[at, : modality.n_times] = np.arange(len(dense)).reshape(-1, modality.n_times, cells)
     index = block.reshape(-1)
     return dense.take(pa.array(index, mask=index < 0))
+
+
+def _tile_refs(refs: Sequence[Mapping[str, object]], modality: Modality, n_tiles: int) -> pa.StructArray:
+    """Windows of samples in the order of :func:`tile_rows`, at the addresses of their samples."""
+    ys, xs = tile_edges(modality.height, n_tiles), tile_edges(modality.width, n_tiles)
+    cells = n_tiles * n_tiles
+    owner, inside = np.divmod(np.arange(len(refs) * modality.n_times * cells), modality.n_times * cells)
+    time, cell = np.divmod(inside, cells)
+    y, x = np.divmod(cell, n_tiles)
+    take = pa.array(owner)
+    numbers = {"time_index": time, "y0": ys[y], "y1": ys[y + 1], "x0": xs[x], "x1": xs[x + 1]}
+    columns = {
+        "key": pa.array([r["key"] for r in refs], pa.string()).take(take),
+        "row": pa.array([r["row"] for r in refs], pa.int32()).take(take),
+        **{name: pa.array(v.astype(np.int16)) for name, v in numbers.items()},
+    }
+    return pa.StructArray.from_arrays([columns[f.name] for f in TILE_REF_TYPE], fields=list(TILE_REF_TYPE))
 
 
 def _outward(values: npt.NDArray[np.float64], towards: np.float32) -> npt.NDArray[np.float32]:
