@@ -47,14 +47,10 @@ REF_TYPE = pa.struct(
 and the stored length of each block, date by date and band by band."""
 
 TILE_REF_TYPE = pa.struct(
-    [
-        pa.field("key", pa.string()),
-        pa.field("row", pa.int32()),
-        *(pa.field(n, pa.int16()) for n in ("time_index", "y0", "y1", "x0", "x1")),
-    ]
+    [*REF_TYPE, *(pa.field(n, pa.int16()) for n in ("time_index", "y0", "y1", "x0", "x1"))]
 )
-"""Which window of which sample a tile is: shard key and row as in :data:`REF_TYPE`, date, and pixels ``[y0, y1) x [x0, x1)``.
-Where the sample's blocks lie is looked up by key and row. Repeated values: a fraction of a byte a row once encoded."""
+"""A sample's address as in :data:`REF_TYPE`, repeated for each of its tiles, and the window of the tile: date and pixels
+``[y0, y1) x [x0, x1)``. So a query of tiles needs no look at the samples; what repeats is small once encoded."""
 
 SOURCE_TYPE = pa.struct(
     [

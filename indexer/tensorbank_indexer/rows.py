@@ -245,13 +245,10 @@ def _tile_refs(refs: Sequence[Mapping[str, object]], modality: Modality, n_tiles
     time, cell = np.divmod(inside, cells)
     y, x = np.divmod(cell, n_tiles)
     take = pa.array(owner)
-    numbers = {"time_index": time, "y0": ys[y], "y1": ys[y + 1], "x0": xs[x], "x1": xs[x + 1]}
-    columns = {
-        "key": pa.array([r["key"] for r in refs], pa.string()).take(take),
-        "row": pa.array([r["row"] for r in refs], pa.int32()).take(take),
-        **{name: pa.array(v.astype(np.int16)) for name, v in numbers.items()},
-    }
-    return pa.StructArray.from_arrays([columns[f.name] for f in TILE_REF_TYPE], fields=list(TILE_REF_TYPE))
+    address = pa.array(refs, REF_TYPE).take(take)
+    window = {"time_index": time, "y0": ys[y], "y1": ys[y + 1], "x0": xs[x], "x1": xs[x + 1]}
+    columns = [*address.flatten(), *(pa.array(v.astype(np.int16)) for v in window.values())]
+    return pa.StructArray.from_arrays(columns, fields=list(TILE_REF_TYPE))
 
 
 def _outward(values: npt.NDArray[np.float64], towards: np.float32) -> npt.NDArray[np.float32]:
