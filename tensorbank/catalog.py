@@ -8,6 +8,7 @@ wherever it is tried, and two writers of the samples table cannot overlook each 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -35,43 +36,17 @@ from tensorbank.errors import (
     nearest,
 )
 from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
+from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.layout import Level, check_table_name, index_key
 from tensorbank.schema import TableSchema
 from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
 
-__all__ = ["Catalog", "Commit", "IndexFile", "LevelFiles", "SnapshotInfo"]
+__all__ = ["Catalog", "Commit", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 _SAMPLES_WRITERS = "tensorbank.samples"
-
-
-@dataclass(frozen=True, slots=True)
-class IndexFile:
-    """One immutable Parquet file of an index level; ``key`` is relative to the bank."""
-
-    key: str
-    n_bytes: int
-    n_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class LevelFiles:
-    """The files of one level at one version."""
-
-    level: Level
-    table_id: str
-    version: int
-    files: tuple[IndexFile, ...]
-
-    @property
-    def n_rows(self) -> int:
-        return sum(f.n_rows for f in self.files)
-
-    @property
-    def n_bytes(self) -> int:
-        return sum(f.n_bytes for f in self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +76,7 @@ class Commit:
 
 
 class Catalog:
-    """Tables of one bank. Holds an address; every call looks at the store anew.
+    """Tables of one bank. Every call looks whether the store has something newer; what is known of a version is kept.
 
     Parameters
     ----------
@@ -111,6 +86,13 @@ class Catalog:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._newest: dict[tuple[str, Level], DeltaTable] = {}
+        self._levels: dict[tuple[str, Level, int], LevelFiles] = {}
+        self._schemas: dict[tuple[str, int], TableSchema] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.store,))
 
     def tables(self) -> list[str]:
         """Names of the tables, sorted."""
@@ -172,24 +154,42 @@ class Catalog:
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
         """Modalities of a table."""
-        return table_schema(pa.schema(self._open(table, "samples", version).schema().to_arrow()))
+        if version is not None and (table, version) in self._schemas:
+            return self._schemas[table, version]
+        delta = self._at(table, "samples", version)
+        at = (table, int(delta.version()))
+        if at not in self._schemas:
+            self._schemas[at] = table_schema(pa.schema(delta.schema().to_arrow()))
+        return self._schemas[at]
 
     def files(self, table: str, level: Level, version: int | None = None) -> LevelFiles:
         """Files of a level: of the samples table at a version, of the others at their newest."""
-        delta = self._open(table, level, version if level == "samples" else None)
-        actions = pa.table(delta.get_add_actions())
-        prefix = index_key(table, level)
-        files = tuple(
-            IndexFile(f"{prefix}/{path}", int(size), int(rows or 0))
-            for path, size, rows in zip(
-                actions["path"].to_pylist(),
-                actions["size_bytes"].to_pylist(),
-                actions["num_records"].to_pylist(),
-                strict=True,
-            )
-        )
-        ordered = tuple(sorted(files, key=lambda f: f.key))
-        return LevelFiles(level, str(delta.metadata().id), int(delta.version()), ordered)
+        version = version if level == "samples" else None
+        if version is not None and (table, level, version) in self._levels:
+            return self._levels[table, level, version]
+        delta = self._at(table, level, version)
+        at = (table, level, int(delta.version()))
+        if at not in self._levels:
+            self._levels[at] = _level_files(index_key(table, level), level, delta)
+        return self._levels[at]
+
+    def _at(self, table: str, level: Level, version: int | None) -> DeltaTable:
+        """A level at a version, or at the newest there is now."""
+        with self._lock:
+            known = self._newest.get((table, level))
+            if known is not None:
+                try:
+                    known.update_incremental()
+                except (
+                    delta_errors.DeltaError
+                ):  # removed or made anew: opening it says what is wrong, if anything
+                    known = self._newest.pop((table, level))
+                    known = None
+            if known is None or (version is not None and version != known.version()):
+                known = self._open(table, level, version)
+                if version is None:
+                    self._newest[table, level] = known
+            return known
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Versions of a table, newest first."""
@@ -300,6 +300,26 @@ class Catalog:
 
     def _options(self) -> dict[str, str]:
         return _storage_options(self.store.url, self.store.options)
+
+
+def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
+    actions = pa.table(delta.get_add_actions()).sort_by("path")
+    low, high = (_parts(actions, side) for side in ("min", "max"))
+    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    files = tuple(
+        IndexFile(f"{prefix}/{path}", int(size), int(rows or 0), first if first == last else None)
+        for path, size, rows, first, last in zip(*columns, low, high, strict=True)
+    )
+    statistics = actions.select([n for n in ("min", "max") if n in actions.column_names])
+    return LevelFiles(level, str(delta.metadata().id), int(delta.version()), files, statistics)
+
+
+def _parts(actions: pa.Table, side: str) -> list[str | None]:
+    """Smallest or largest part of each file, None where the log does not say."""
+    bounds = actions.column(side).combine_chunks() if side in actions.column_names else None
+    if bounds is None or bounds.type.get_field_index("part") < 0:
+        return [None] * actions.num_rows
+    return list(bounds.field("part").to_pylist())
 
 
 def _n_common(rows: pa.Table, committed: pa.Table) -> int:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tensorbank.catalog import IndexFile
 from tensorbank.errors import IntegrityError
+from tensorbank.index_files import IndexFile
 from tensorbank.store import Store
 
 __all__ = ["IndexMirror", "default_cache_folder"]

@@ -190,7 +190,7 @@ class Plan:
         if "weight" not in self.metadata_columns:
             return None
         try:
-            weights = self.table["weight"].cast(pa.float64()).to_numpy()
+            weights: npt.NDArray[np.float64] = self.table["weight"].cast(pa.float64()).to_numpy()
         except pa.ArrowInvalid as error:
             raise InvalidInputError(
                 f"column 'weight' is the sampling weight and must be a number: {error}"

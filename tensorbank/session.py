@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
-from tensorbank.catalog import Catalog, LevelFiles
+from tensorbank.bounds import of_shards, shard_columns
+from tensorbank.catalog import Catalog
+from tensorbank.conditions import leaves, may_match
 from tensorbank.errors import InvalidInputError, TensorBankError, nearest
 from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
+from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
 from tensorbank.mirror import IndexMirror
+from tensorbank.pinned import PinnedTable, pin
 from tensorbank.pixels import Verdicts
 from tensorbank.polygons import as_geojson, intersects
+from tensorbank.pruning import wanted
 from tensorbank.rewrite import FUNCTION, has_pixel_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
+from tensorbank.scopes import mention_of, mentions
 from tensorbank.sql_errors import Translated
 
-__all__ = ["Judge", "PinnedTable", "Session"]
+__all__ = ["Judge", "Session"]
 
 _MACROS = """
 CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
@@ -57,20 +63,6 @@ class Judge(Protocol):
     ) -> list[float | None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PinnedTable:
-    """One table at one version, as a query sees it."""
-
-    name: str
-    schema: TableSchema
-    levels: dict[Level, LevelFiles]
-
-    @property
-    def snapshot(self) -> tuple[str, int]:
-        samples = self.levels["samples"]
-        return samples.table_id, samples.version
-
-
 class Session:
     """One DuckDB connection with the views that one statement needs."""
 
@@ -94,6 +86,7 @@ class Session:
         self.con.execute(_MACROS)
         self.tables: list[PinnedTable] = []
         self.paths: list[str] = []
+        self.types: dict[tuple[str, Level], dict[str, Any]] = {}
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
@@ -171,8 +164,7 @@ class Session:
         """Roll-ups of every modality of a table, a row for each shard that has it."""
         with Translated(self.catalog.tables, self.paths):
             pinned = self._pin(table, ["samples", "shards"])
-            self.tables.append(pinned)
-            self._create_views(pinned)
+            self._show(pinned.by_files({}))
             for modality in pinned.schema:
                 column = _quoted(modality.name)
                 rows = self.con.sql(
@@ -279,64 +271,98 @@ class Session:
         return _without_semicolon(str(statements[0].query))
 
     def _attach(self, sql: str, levels: set[Level]) -> None:
-        """Create the views of every bank table that the statement names."""
-        named = set(_table_names(json.loads(self.canonical(sql))))
-        if not named:
-            return
-        available = {t.lower(): t for t in self.catalog.tables()}
-        wanted: dict[str, set[Level]] = {}
+        """Create the views of every bank table that the statement names, over the files that may hold its answer."""
+        tree = json.loads(self.canonical(sql))
+        named = {(str(n.get("schema_name") or ""), str(n["table_name"])) for n in mentions(tree)}
         for name, table_of_user in self.registered.items():
             if ("", name.lower()) in {(schema, table.lower()) for schema, table in named}:
                 self.joined[name] = table_of_user
                 self.con.register(name, table_of_user)
-        for schema, name in named:
-            schema = "" if schema.lower() == "main" else schema
-            table = available.get((schema or name).lower())
-            if table is not None:
-                wanted.setdefault(table, set(levels)).update(
-                    v for v in LEVELS if schema and v == name.lower()
-                )
-        for table, needed in sorted(wanted.items()):
-            pinned = self._pin(table, [level for level in LEVELS if level in needed])
-            self.tables.append(pinned)
-            self._create_views(pinned)
+        tables = {t: t for t in self.catalog.tables()} if named else {}
+        needed: dict[str, set[Level]] = {}
+        for node in mentions(tree):
+            mention = mention_of(node, tables)
+            if mention is not None:
+                needed.setdefault(mention[0], {"samples", *levels}).add(mention[1])
+        found = [self._pin(table, needed[table]) for table in sorted(needed)]
+        conditions = wanted(tree, {t.name: t.schema for t in found})
+        for pinned in found:
+            mine = {level: c for (table, level), c in conditions.items() if table == pinned.name}
+            self._show(pinned.by_files(mine))
 
     def _pin(self, name: str, levels: Collection[Level]) -> PinnedTable:
-        """A table at its version; the tiles, which are many, only where they are asked for."""
-        version = self.versions.get(name)
-        files = {level: self.catalog.files(name, level, version) for level in levels}
-        return PinnedTable(name, self.catalog.schema(name, files["samples"].version), files)
+        return pin(self.catalog, name, [v for v in LEVELS if v in levels], self.versions.get(name))
 
-    def _create_views(self, table: PinnedTable) -> None:
+    def _show(self, table: PinnedTable) -> None:
+        """Create the views of a table: shards first, since their roll-ups say which other files are needed at all."""
+        self.con.execute(f"CREATE SCHEMA {_quoted(table.name)}")
+        if "shards" in table.levels:
+            self._create_view(table, "shards")
+            table = self._by_shards(table)
+        self.tables.append(table)
+        for level in table.levels:
+            if level != "shards":
+                self._create_view(table, level)
+
+    def _by_shards(self, table: PinnedTable) -> PinnedTable:
+        """The table without files of parts that the roll-ups rule out."""
+        asked = sorted(set().union(*(leaves(table.conditions[level]) for level in table.mentioned)))
+        columns = {leaf: shard_columns(leaf, table.schema) for leaf in asked}
+        known = [leaf for leaf in asked if columns[leaf] is not None]
+        if not known or table.levels["samples"].parts is None:
+            return table
+        pairs = [pair for leaf in known if (pair := columns[leaf]) is not None]
+        bounds = ", ".join(f"{low} AS l{i}, {high} AS h{i}" for i, (low, high) in enumerate(pairs))
+        rows = self.con.sql(f"SELECT part, {bounds} FROM {_quoted(table.name)}.shards").to_arrow_table()
+        of = of_shards(rows, known)
+        masks = {v: may_match(table.conditions[v], of, len(rows)) for v in table.mentioned}
+        parts = {v: frozenset(rows["part"].filter(pa.array(m)).to_pylist()) for v, m in masks.items()}
+        n_kept = int(np.logical_or.reduce(list(masks.values())).sum())
+        return table.by_shards(parts, considered=len(rows), kept=n_kept)
+
+    def _create_view(self, table: PinnedTable, level: Level) -> None:
         name = _quoted(table.name)
-        self.con.execute(f"CREATE SCHEMA {name}")
-        for level, files in table.levels.items():
-            scan = self._scan(table, level, files)
-            if level == "samples":
-                self.con.execute(f"CREATE VIEW {name}.samples AS SELECT * FROM {scan}")
-                self.con.execute(f"CREATE VIEW main.{name} AS SELECT * FROM {name}.samples")
-            else:
-                only = f"WHERE part IN (SELECT DISTINCT part FROM {name}.samples)"
-                self.con.execute(f"CREATE VIEW {name}.{level} AS SELECT * FROM {scan} {only}")
+        scan = self._scan(table, level, table.kept[level])
+        if level != "samples" and table.levels["samples"].parts is None:
+            scan += f" WHERE part IN (SELECT DISTINCT part FROM {self._scan(table, 'samples', table.levels['samples'])})"
+        self.con.execute(f"CREATE VIEW {name}.{level} AS SELECT * FROM {scan}")
+        if level == "samples":
+            self.con.execute(f"CREATE VIEW main.{name} AS SELECT * FROM {name}.samples")
 
     def _scan(self, table: PinnedTable, level: Level, files: LevelFiles) -> str:
+        """What to select from to get the rows of some files, with every column of the table."""
+        empty = f"{table.name}_{level}_without_rows"
         if not files.files:
-            empty = f"{table.name}_{level}_without_rows"
             self.con.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return _quoted(empty)
         paths = [str(p) for p in self.mirror.paths(files.files)]
         self.paths += paths
         listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
-        return f"read_parquet([{listed}], union_by_name = true)"
+        scan = f"read_parquet([{listed}], union_by_name = true)"
+        relation = self.con.sql(f"SELECT * FROM {scan}")
+        self.types[table.name, level] = dict(zip(relation.columns, relation.types, strict=True))
+        missing = [m.name for m in table.schema if m.name not in relation.columns]
+        if not missing:
+            return scan
+        self.con.register(
+            empty, _SCHEMAS[level](table.schema).empty_table()
+        )  # files from before the modality
+        absent = ", ".join(f"(SELECT {_quoted(m)} FROM {_quoted(empty)}) AS {_quoted(m)}" for m in missing)
+        return f"(SELECT *, {absent} FROM {scan})"
 
     def _candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
         """(table, modality) pairs whose column has this type."""
-        pairs = []
-        for table in self.tables:
-            relation = self.con.sql(f"SELECT * FROM {_quoted(table.name)}.samples")
-            types = dict(zip(relation.columns, relation.types, strict=True))
-            pairs += [(table.name, m.name) for m in table.schema if str(types.get(m.name)) == kind]
-        return tuple(pairs) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
+        pairs = [
+            (table.name, m.name)
+            for table in self.tables
+            for m in table.schema
+            if any(
+                str(types.get(m.name)) == kind
+                for (name, _), types in self.types.items()
+                if name == table.name
+            )
+        ]
+        return tuple(dict.fromkeys(pairs)) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
 
 
 def _without_semicolon(sql: str) -> str:
@@ -374,15 +400,3 @@ def _without_positions(node: Any) -> Any:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def _table_names(node: Any) -> Iterator[tuple[str, str]]:
-    """(schema or empty, table) of every FROM clause in a syntax tree."""
-    if isinstance(node, dict):
-        if node.get("type") == "BASE_TABLE":
-            yield str(node.get("schema_name") or ""), str(node["table_name"])
-        for value in node.values():
-            yield from _table_names(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _table_names(value)

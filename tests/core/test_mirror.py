@@ -15,7 +15,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import IntegrityError, NotFoundError, StorageOptions
-from tensorbank.catalog import IndexFile
+from tensorbank.index_files import IndexFile
 from tensorbank.mirror import IndexMirror
 from tensorbank.store import Store
 
@@ -134,7 +134,7 @@ import sys, time
 from pathlib import Path
 import tempfile
 from tensorbank import StorageOptions
-from tensorbank.catalog import IndexFile
+from tensorbank.index_files import IndexFile
 from tensorbank.mirror import IndexMirror
 from tensorbank.store import Store
 url, endpoint, access, secret, cache, key, size, slow = sys.argv[1:]

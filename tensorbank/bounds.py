@@ -1,0 +1,136 @@
+"""What is known of the values in index files, shards and row groups, as :data:`tensorbank.conditions.Bounds`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tensorbank.conditions import Bounds
+from tensorbank.schema import TableSchema
+from tensorbank.stats import QUANTILES
+
+__all__ = ["of_files", "of_row_groups", "of_shards", "shard_columns"]
+
+Leaf = tuple[str, ...]
+
+_WITHIN = ("min", "max", "mean", *(name for name, _ in QUANTILES))
+"""Statistics of a sample that lie between the extremes of its shard."""
+_SLACK = 1e-6
+"""Relative; float32 quantiles and means in float64 may be rounded beyond the extremes they come from."""
+
+
+def of_files(statistics: pa.Table) -> Bounds:
+    """Bounds from the structs ``min`` and ``max`` of a Delta table's add-actions, a row a file."""
+
+    def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
+        low, high = (_field(statistics, side, leaf) for side in ("min", "max"))
+        return None if low is None or high is None else _widened(low, high)
+
+    return bounds
+
+
+def of_row_groups(minima: dict[Leaf, Sequence[Any]], maxima: dict[Leaf, Sequence[Any]]) -> Bounds:
+    """Bounds from the statistics in Parquet footers, one entry a row group, None where a footer does not say."""
+
+    def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
+        if leaf not in minima:
+            return None
+        return pa.array(minima[leaf]), pa.array(maxima[leaf])
+
+    return bounds
+
+
+def shard_columns(leaf: Leaf, schema: TableSchema) -> tuple[str, str] | None:
+    """SQL of a lower and an upper bound of a samples column, from a row of the shards table; None where there is none.
+
+    A sample's extremes, mean and quantiles lie between the extremes of its shard; its share of a class is at most the
+    shard's times the number of samples.
+    """
+    if leaf in _OF_COLUMNS:
+        return _OF_COLUMNS[leaf]
+    modality = next((m for m in schema if leaf and m.name.lower() == leaf[0]), None)
+    if modality is None:
+        return None
+    column = _quoted(modality.name)
+    if modality.categorical:
+        names = [n for _, n in modality.classes if leaf[1:] == ("share", n.lower())]
+        share = f"{column}.share.{_quoted(names[0])}" if names else ""
+        return (
+            (f"if({share} >= 1, 1.0, 0.0)", f"least(1.0, {share} * {column}.n_samples * {1 + _SLACK})")
+            if names
+            else None
+        )
+    if len(modality.bands) == 1:
+        path, field = column, leaf[1:]
+    else:
+        band = next((n for n in modality.band_names if len(leaf) > 1 and n.lower() == leaf[1]), None)
+        if band is None:
+            return None
+        path, field = f"{column}.{_quoted(band)}", leaf[2:]
+    if len(field) != 1 or field[0] not in _WITHIN:
+        return None
+    margin = f"greatest(abs({path}.min), abs({path}.max)) * {_SLACK}"
+    return f"{path}.min - {margin}", f"{path}.max + {margin}"
+
+
+def of_shards(rows: pa.Table, leaves: Sequence[Leaf]) -> Bounds:
+    """Bounds from rows with the columns ``l<i>`` and ``h<i>`` of :func:`shard_columns` for leaf ``i``."""
+
+    def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
+        if leaf not in leaves:
+            return None
+        i = leaves.index(leaf)
+        return _array(rows[f"l{i}"]), _array(rows[f"h{i}"])
+
+    return bounds
+
+
+_OF_COLUMNS: dict[Leaf, tuple[str, str]] = {
+    ("part",): ("part", "part"),
+    ("cloud_cover",): ("min_cloud_cover", "max_cloud_cover"),
+    ("season",): ("list_min(seasons)", "list_max(seasons)"),
+    ("s2_time",): ("first_time", "last_time"),
+    ("lon",): ("bbox.west", "bbox.east"),
+    ("lat",): ("bbox.south", "bbox.north"),
+    ("bbox", "west"): ("bbox.west", "bbox.east"),
+    ("bbox", "east"): ("bbox.west", "bbox.east"),
+    ("bbox", "south"): ("bbox.south", "bbox.north"),
+    ("bbox", "north"): ("bbox.south", "bbox.north"),
+}
+
+
+def _field(statistics: pa.Table, side: str, leaf: Leaf) -> pa.Array | None:
+    """A leaf of a nested struct by its lower-case path, None where there is no such leaf."""
+    if side not in statistics.column_names:
+        return None
+    array = _array(statistics[side])
+    for name in leaf:
+        names = [f.name for f in array.type] if pa.types.is_struct(array.type) else []
+        found = next((n for n in names if n.lower() == name), None)
+        if found is None:
+            return None
+        array = pc.struct_field(array, found)
+    return None if pa.types.is_struct(array.type) else array
+
+
+def _widened(low: pa.Array, high: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """The log writes float32 as decimals, which may be rounded inward."""
+    if not pa.types.is_float32(low.type):
+        return low, high
+    down = np.nextafter(low.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float32(-np.inf))
+    up = np.nextafter(high.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float32(np.inf))
+    return pa.array(down, from_pandas=True), pa.array(up, from_pandas=True)
+
+
+def _array(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    array = pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
+    return pc.cast(array, pa.string()) if pa.types.is_large_string(array.type) else array
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

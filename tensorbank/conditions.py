@@ -1,0 +1,145 @@
+"""Conditions on columns, and which blocks may hold a row that satisfies them. Pure.
+
+A block is an index file, a shard or a row group: anything of which the smallest and largest value of a column are known. The
+answer errs on one side only: a block that is ruled out holds no such row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["ANYTHING", "AllOf", "AnyOf", "Bounds", "Compare", "Condition", "Constant", "leaves", "may_match"]
+
+Mask = npt.NDArray[np.bool_]
+Constant = float | int | str | bool | datetime
+ZONES = timedelta(hours=15)
+"""A time without a zone is the session's; no zone is farther from UTC."""
+LOG_PRECISION = timedelta(milliseconds=1)
+"""Delta's log cuts times to milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """A column, lower-case path, against a constant. ``op`` is one of ``> >= < <= = !=``.
+
+    ``owner`` is the number of the FROM item that the column is said to belong to, None where that is not said.
+    """
+
+    leaf: tuple[str, ...]
+    op: str
+    value: Constant
+    owner: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every part must hold; without parts, nothing is asked."""
+
+    parts: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """One part must hold; without parts, nothing can match."""
+
+    parts: tuple[Condition, ...]
+
+
+Condition = Compare | AllOf | AnyOf
+ANYTHING = AllOf()
+Bounds = Callable[[tuple[str, ...]], tuple[pa.Array, pa.Array] | None]
+"""Smallest and largest value of a leaf in each block, (n,) each; null or None where unknown."""
+
+
+def leaves(condition: Condition) -> set[tuple[str, ...]]:
+    """Columns that a condition asks about."""
+    if isinstance(condition, Compare):
+        return {condition.leaf}
+    return set().union(*(leaves(part) for part in condition.parts))
+
+
+def may_match(condition: Condition, bounds: Bounds, n: int) -> Mask:
+    """Which of ``n`` blocks may hold a row that satisfies a condition, (n,) bool."""
+    if isinstance(condition, Compare):
+        known = bounds(condition.leaf)
+        return np.ones(n, np.bool_) if known is None else _compared(condition, *known)
+    masks = [may_match(part, bounds, n) for part in condition.parts]
+    if isinstance(condition, AllOf):
+        return np.logical_and.reduce(masks) if masks else np.ones(n, np.bool_)
+    return np.logical_or.reduce(masks) if masks else np.zeros(n, np.bool_)
+
+
+def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:
+    """A block is kept if its bounds are unknown, or cannot be compared with the constant."""
+    enclosed = _enclosed(condition.value, low.type)
+    if enclosed is None:
+        return np.ones(len(low), np.bool_)
+    least, most = enclosed
+    op = condition.op
+    if op in ("<", "<="):
+        mask = (pc.less if op == "<" and least.equals(most) else pc.less_equal)(low, most)
+    elif op in (">", ">="):
+        mask = (pc.greater if op == ">" and least.equals(most) else pc.greater_equal)(high, least)
+    elif op == "=":
+        mask = pc.and_(pc.less_equal(low, most), pc.greater_equal(high, least))
+    elif least.equals(most):
+        mask = pc.invert(pc.and_(pc.equal(low, least), pc.equal(high, least)))
+    else:
+        return np.ones(len(low), np.bool_)
+    kept: Mask = mask.fill_null(True).to_numpy(zero_copy_only=False)
+    return kept
+
+
+def _enclosed(value: Constant, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:
+    """A constant as two values of a column's type that enclose it, None where it is of another kind."""
+    if pa.types.is_timestamp(kind):
+        times = _times(value)
+        return None if times is None else (pa.scalar(times[0]).cast(kind), pa.scalar(times[1]).cast(kind))
+    least, most = value, value
+    if pa.types.is_boolean(kind):
+        fits = isinstance(value, bool)
+    elif pa.types.is_string(kind):
+        fits = isinstance(value, str)
+    else:
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**62
+        if fits and pa.types.is_integer(kind):
+            least, most = math.floor(value), math.ceil(value)  # type: ignore[arg-type]
+            kind = pa.int64()
+        elif fits and pa.types.is_floating(kind):
+            least, most = _neighbours(float(value), kind)  # type: ignore[arg-type]
+        else:
+            return None
+    return (pa.scalar(least, kind), pa.scalar(most, kind)) if fits else None
+
+
+def _neighbours(value: float, kind: pa.DataType) -> tuple[float, float]:
+    """A number as the column's type has it is one of these, or lies between them: SQL may round it on the way."""
+    as_kind = np.float32 if pa.types.is_float32(kind) else np.float64
+    near = as_kind(value)
+    return float(np.nextafter(near, as_kind(-np.inf))), float(np.nextafter(near, as_kind(np.inf)))
+
+
+def _times(value: Constant) -> tuple[datetime, datetime] | None:
+    """Earliest and latest instant that a constant may mean."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    zoned = value.tzinfo is not None
+    margin = LOG_PRECISION if zoned else ZONES
+    try:
+        instant = value if zoned else value.replace(tzinfo=UTC)
+        return instant - margin, instant + margin
+    except OverflowError:
+        return None
