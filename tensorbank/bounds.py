@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def of_files(statistics: pa.Table) -> Bounds:
     return bounds
 
 
-def of_row_groups(minima: dict[Leaf, Sequence[Any]], maxima: dict[Leaf, Sequence[Any]]) -> Bounds:
+def of_row_groups(minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Sequence[Any]]) -> Bounds:
     """Bounds from the statistics in Parquet footers, one entry a row group, None where a footer does not say."""
 
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:

@@ -45,9 +45,7 @@ def _footer(path: str) -> pyarrow.parquet.FileMetaData:
 @lru_cache(maxsize=4 * N_FOOTERS)
 def _extremes(path: str, asked: frozenset[Leaf]) -> tuple[int, dict[Leaf, list[Any]], dict[Leaf, list[Any]]]:
     footer = _footer(path)
-    columns = {
-        tuple(footer.schema.column(i).path.lower().split(".")): i for i in range(footer.num_columns)
-    }
+    columns = {tuple(footer.schema.column(i).path.lower().split(".")): i for i in range(footer.num_columns)}
     minima: dict[Leaf, list[Any]] = {}
     maxima: dict[Leaf, list[Any]] = {}
     for leaf in asked & columns.keys():

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.layout import modality_of_key, table_of_key
-from tensorbank.plan import Handle
+from tensorbank.plan import ADDRESS_FIELDS, Handle
 from tensorbank.schema import Modality, TableSchema
 
 __all__ = ["HandleColumn", "address_columns", "resolve"]
@@ -26,8 +26,9 @@ _BANDS_CALL = re.compile(r"""bands\((?:(?:"[^"]+"|\w+)\.)*(?:"(?P<quoted>[^"]+)"
 class HandleColumn:
     """A handle column of a result, narrowed to what addressing needs.
 
-    ``name`` is the column's name in the result; ``rows`` is a struct array with fields key, offset, length and, where
-    bands were chosen, block_bytes and bands. ``candidates`` are the modalities whose column type fits, by table.
+    ``name`` is the column's name in the result; ``rows`` is a struct array with fields key, offset, length; where bands were
+    chosen, also block_bytes and bands; of tiles also block_bytes, time_index, y0, y1, x0, x1. ``candidates`` are the modalities
+    whose column type fits, by table.
     """
 
     name: str
@@ -71,7 +72,23 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
             )
     bands = _chosen_bands(column, modality)
     label = modality.name if column.name.startswith("bands(") else column.name
-    return table, Handle(label, modality, bands)
+    return table, Handle(label, modality, bands, _window(column))
+
+
+def _window(column: HandleColumn) -> tuple[int, int] | None:
+    """Height and width of the tiles in a column, None where it holds whole samples."""
+    if column.rows.type.get_field_index("y0") < 0:
+        return None
+    y0, y1, x0, x1 = (column.rows.field(n).drop_null().to_numpy() for n in ("y0", "y1", "x0", "x1"))
+    shapes = np.unique(np.stack([y1 - y0, x1 - x0], axis=1), axis=0)
+    if len(shapes) > 1:
+        some = " and ".join(f"{h} x {w}" for h, w in shapes[:2].tolist())
+        raise InvalidInputError(
+            f"the tiles of column {column.name!r} have windows of {some} pixels, which do not fit one batch; "
+            "select those of one shape, such as WHERE y1 - y0 = ..."
+        )
+    height, width = shapes[0].tolist() if len(shapes) else (1, 1)
+    return int(height), int(width)
 
 
 def _written(column: HandleColumn) -> tuple[str, set[str]]:
@@ -114,11 +131,15 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
     starts, lengths = _runs(column.rows, handle)
     n_runs = len(handle.runs)
     absent = pa.array(np.asarray(keys.is_null()))
-    return {
+    columns = {
         f"{handle.name}.key": keys,
         f"{handle.name}.starts": _fixed(starts, n_runs, pa.int64(), absent),
         f"{handle.name}.lengths": _fixed(lengths, n_runs, pa.uint32(), absent),
     }
+    if handle.window is not None:
+        corners = np.stack([_numbers(column.rows.field(n)) for n in ("y0", "x0")], axis=1)
+        columns[f"{handle.name}.corner"] = _fixed(corners, 2, pa.int16(), absent)
+    return columns
 
 
 def _fixed(values: npt.NDArray[np.int64], n_runs: int, kind: pa.DataType, absent: pa.Array) -> pa.Array:
@@ -134,7 +155,8 @@ def _runs(rows: pa.StructArray, handle: Handle) -> tuple[npt.NDArray[np.int64], 
     """Starts and lengths of the runs, (n, runs) int64; zeros where the modality is missing."""
     offset = _numbers(rows.field("offset"))
     length = _numbers(rows.field("length"))
-    n_blocks = handle.modality.n_blocks
+    m = handle.modality
+    n_blocks = m.n_blocks
     if handle.runs == ((0, n_blocks),):
         return offset[:, None], length[:, None]
     sizes = np.zeros((len(rows), n_blocks), np.int64)
@@ -142,9 +164,12 @@ def _runs(rows: pa.StructArray, handle: Handle) -> tuple[npt.NDArray[np.int64], 
     blocks = rows.field("block_bytes").filter(pa.array(present)).flatten().to_numpy(zero_copy_only=False)
     sizes[present] = blocks.reshape(-1, n_blocks)
     edges = np.concatenate([np.zeros((len(rows), 1), np.int64), np.cumsum(sizes, axis=1)], axis=1)
-    first = np.array([a for a, _ in handle.runs])
-    last = np.array([b for _, b in handle.runs])
-    return offset[:, None] + edges[:, first], edges[:, last] - edges[:, first]
+    of_date = (
+        _numbers(rows.field("time_index")) * len(m.bands) if handle.window else np.zeros(len(rows), np.int64)
+    )
+    first = np.take_along_axis(edges, of_date[:, None] + np.array([a for a, _ in handle.runs]), axis=1)
+    last = np.take_along_axis(edges, of_date[:, None] + np.array([b for _, b in handle.runs]), axis=1)
+    return offset[:, None] + first, last - first
 
 
 def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
@@ -155,7 +180,7 @@ def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
 def check_names(handles: Sequence[Handle], columns: Sequence[str]) -> None:
     """InvalidInputError where two handles would share one key of the batch, or a plain column takes one of the plan."""
     for handle in handles:
-        for taken in (f"{handle.name}.{field}" for field in ("key", "starts", "lengths")):
+        for taken in (f"{handle.name}.{field}" for field in ADDRESS_FIELDS):
             if taken in columns:
                 raise InvalidInputError(f"a column cannot be named {taken!r} beside the tensor {handle.name}")
     seen: set[str] = set()

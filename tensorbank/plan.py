@@ -10,6 +10,8 @@ Columns of ``Plan.table`` for a handle named ``S2L2A``:
     dictionary<string>: shard key in the bank; null where the sample lacks the modality.
 ``S2L2A.starts``, ``S2L2A.lengths``
     fixed-size lists, one entry a run of consecutive blocks: ``[start, start + length)`` in bytes of the object.
+``S2L2A.corner``
+    fixed-size list (y0, x0), only where tiles were selected: where in the sample's grid the window begins.
 
 All other columns are the query's own and are handed out beside the tensors.
 """
@@ -17,6 +19,7 @@ All other columns are the query's own and are handed out beside the tensors.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,39 +39,51 @@ from tensorbank.schema import Modality
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader
 
-__all__ = ["Handle", "HandleAddresses", "LevelReport", "Plan", "PlanSource"]
+__all__ = ["ADDRESS_FIELDS", "Handle", "HandleAddresses", "LevelReport", "Plan", "PlanSource"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _METADATA_KEY = b"tensorbank.plan"
+ADDRESS_FIELDS = ("key", "starts", "lengths", "corner")
+"""Of the columns that a handle has in a plan's table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handle:
     """One selected modality: what to read of every sample and how to hand it out.
 
-    ``name`` is its key in the batch, ``bands`` are indices into ``modality.bands`` in the order asked for.
+    ``name`` is its key in the batch, ``bands`` are indices into ``modality.bands`` in the order asked for. ``window`` is
+    (height, width) of the tiles that were selected, one date of each; None where whole samples were.
     """
 
     name: str
     modality: Modality
     bands: tuple[int, ...]
+    window: tuple[int, int] | None = None
+
+    @property
+    def n_times(self) -> int:
+        """Dates of one sample as delivered."""
+        return self.modality.n_times if self.window is None else 1
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(time, band, y, x) of one sample as delivered."""
         m = self.modality
-        return (m.n_times, len(self.bands), m.height, m.width)
+        return (self.n_times, len(self.bands), *(self.window or (m.height, m.width)))
 
     @property
     def n_bytes(self) -> int:
         """Decoded size of one sample as delivered."""
-        return self.modality.n_times * len(self.bands) * self.modality.block_bytes
+        return math.prod(self.shape) * np.dtype(self.modality.dtype).itemsize
 
     @property
     def runs(self) -> tuple[tuple[int, int], ...]:
-        """Maximal runs of consecutive blocks to read, half-open, in stored order (date by date, band by band)."""
+        """Maximal runs of consecutive blocks to read, half-open, in stored order (date by date, band by band).
+
+        Of a window, blocks count from the first of its date.
+        """
         m = self.modality
-        wanted = sorted(t * len(m.bands) + b for t in range(m.n_times) for b in self.bands)
+        wanted = sorted(t * len(m.bands) + b for t in range(self.n_times) for b in self.bands)
         runs: list[tuple[int, int]] = []
         for block in wanted:
             if runs and runs[-1][1] == block:
@@ -122,13 +137,15 @@ class HandleAddresses:
     """Addresses of one handle for all samples of a plan, as numpy views.
 
     ``keys`` lists the distinct shard keys; ``key`` is (n,) int32 into it, -1 where the sample lacks the modality;
-    ``starts`` and ``lengths`` are (n, runs) int64, bytes.
+    ``starts`` and ``lengths`` are (n, runs) int64, bytes; ``corners`` is (n, 2) int64, y0 and x0 of the windows, None of whole
+    samples.
     """
 
     keys: tuple[str, ...]
     key: npt.NDArray[np.int32]
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
+    corners: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +192,7 @@ class Plan:
     @property
     def metadata_columns(self) -> tuple[str, ...]:
         """Columns of the query that are not tensors."""
-        mine = {f"{h.name}.{part}" for h in self.handles for part in ("key", "starts", "lengths")}
+        mine = {f"{h.name}.{part}" for h in self.handles for part in ADDRESS_FIELDS}
         return tuple(name for name in self.table.column_names if name not in mine)
 
     @cached_property
@@ -213,8 +230,7 @@ class Plan:
     def n_blocks(self) -> int:
         """Blocks to deliver."""
         present = (
-            int((self.addresses[h.name].key >= 0).sum()) * len(h.bands) * h.modality.n_times
-            for h in self.handles
+            int((self.addresses[h.name].key >= 0).sum()) * len(h.bands) * h.n_times for h in self.handles
         )
         return sum(present)
 
@@ -300,7 +316,12 @@ class Plan:
             "endpoint": self.storage.endpoint,
             "region": self.storage.region,
             "handles": [
-                {"name": h.name, "modality": h.modality.to_json(), "bands": list(h.bands)}
+                {
+                    "name": h.name,
+                    "modality": h.modality.to_json(),
+                    "bands": list(h.bands),
+                    "window": h.window and list(h.window),
+                }
                 for h in self.handles
             ],
         }
@@ -343,7 +364,12 @@ class Plan:
             fingerprint=described["fingerprint"],
             source=PlanSource(levels=levels, snapshots=snapshots, **raw),
             handles=tuple(
-                Handle(h["name"], Modality.from_json(h["modality"]), tuple(h["bands"]))
+                Handle(
+                    h["name"],
+                    Modality.from_json(h["modality"]),
+                    tuple(h["bands"]),
+                    tuple(h["window"]) if h["window"] else None,
+                )
                 for h in described["handles"]
             ),
             table=table.replace_schema_metadata(None),
@@ -391,6 +417,7 @@ def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:
         key=index,
         starts=_flat(table[f"{handle.name}.starts"], n_runs),
         lengths=_flat(table[f"{handle.name}.lengths"], n_runs).astype(np.int64),
+        corners=_flat(table[f"{handle.name}.corner"], 2).astype(np.int64) if handle.window else None,
     )
 
 
@@ -403,4 +430,5 @@ def _flat(column: pa.ChunkedArray, n_runs: int) -> npt.NDArray[np.int64]:
 def _describe(handle: Handle) -> str:
     names = handle.modality.band_names
     some = "" if len(handle.bands) == len(names) else f"[{', '.join(names[b] for b in handle.bands)}]"
-    return f"{handle.name}{some} {handle.modality.dtype}"
+    window = f" windows of {handle.window[0]} x {handle.window[1]}" if handle.window else ""
+    return f"{handle.name}{some} {handle.modality.dtype}{window}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tensorbank.catalog import Catalog
+from tensorbank.footers import count_row_groups
 from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.mirror import IndexMirror
 from tensorbank.plan import Handle, LevelReport, Plan, PlanSource
 from tensorbank.refine import PixelJudge
+from tensorbank.row_order import by_address
 from tensorbank.session import Session
 from tensorbank.statistics import Statistics, of_samples, of_shards
 
@@ -58,7 +59,7 @@ class Planner:
             The SQL is wrong.
         """
         with self._session() as session:
-            return session.rows(sql, levels={"samples"}, narrow="ref")
+            return session.rows(sql, levels=set(), narrow="ref")
 
     def plan(self, sql: str) -> Plan:
         """The frozen answer of a query. Without ORDER BY, samples come in the order of their bytes.
@@ -69,7 +70,7 @@ class Planner:
             The SQL is wrong, or a handle column cannot be told to be one modality.
         """
         with self._session() as session:
-            rows = session.rows(sql, levels={"samples", "shards"}, narrow="address")
+            rows = session.rows(sql, levels={"shards"}, narrow="address")
             columns = session.handle_columns(rows)
             schemas = {t.name: t.schema for t in session.tables}
             resolved = [resolve(c, schemas) for c in columns]
@@ -81,7 +82,7 @@ class Planner:
                 data |= address_columns(column, handle)
             table = pa.table(data)
             if handles and not session.ordered(sql):
-                table = _by_address(table, handles)
+                table = by_address(table, handles)
             source = PlanSource(
                 bank=self.catalog.store.url,
                 sql=sql.strip(),
@@ -116,50 +117,48 @@ class Planner:
 
 def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
     """Levels and the cost of a scan, for :class:`PlanSource`."""
-    touched = list(dict.fromkeys(t for t, _ in resolved)) or [t.name for t in session.tables]
-    samples = sum(t.levels["samples"].n_rows for t in session.tables if t.name in touched)
     totals = [session.shard_totals(name, handle.modality.name) for name, handle in resolved]
-    kept = sum(len(pc.unique(table[f"{h.name}.key"].combine_chunks().drop_null())) for _, h in resolved)
-    levels = [LevelReport("shards", sum(n for n, _, _ in totals), kept)] if resolved else []
-    levels.append(LevelReport("samples", samples, min(table.num_rows, samples)))
+    verdicts = session.judge.verdicts
     return {
-        "levels": tuple(levels),
-        "scan_blocks": sum(
-            n * h.modality.n_blocks for (_, n, _), (_, h) in zip(totals, resolved, strict=True)
-        ),
-        "scan_bytes": sum(n for _, _, n in totals),
-        "pixels_decided": session.judge.verdicts.decided,
-        "pixels_read": session.judge.verdicts.read,
-        "pixels_read_bytes": session.judge.verdicts.read_bytes,
+        "levels": tuple(_levels(session, resolved, table)),
+        "scan_blocks": sum(n * h.modality.n_blocks for (n, _), (_, h) in zip(totals, resolved, strict=True)),
+        "scan_bytes": sum(n_bytes for _, n_bytes in totals),
+        "pixels_decided": verdicts.decided,
+        "pixels_read": verdicts.read,
+        "pixels_read_bytes": verdicts.read_bytes,
     }
 
 
-def _by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
-    """Rows in the order of the first handle's bytes, rows without it last.
+def _levels(
+    session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table
+) -> Iterator[LevelReport]:
+    """What each storey of the index considered and kept, the coarsest first.
 
-    Ties are broken by the other handles and by the plain columns: DuckDB's order of them depends on its threads.
+    A row group counts as pruned where its footer rules it out, as DuckDB does. What the last level keeps is the result; a
+    level that is only joined to keeps what was not ruled out.
     """
-    if not table.num_rows:
-        return table
-    sort: dict[str, Any] = {}
-    for handle in handles:
-        sort[f"{handle.name}.key"] = table[f"{handle.name}.key"].cast(pa.string())
-        sort[f"{handle.name}.start"] = pc.list_element(table[f"{handle.name}.starts"], 0)
-    mine = {f"{h.name}.{field}" for h in handles for field in ("key", "starts", "lengths")}
-    sort |= {
-        n: table[n] for n in table.column_names if n not in mine and _sortable(table.schema.field(n).type)
-    }
-    by = pa.table(list(sort.values()), names=[str(i) for i in range(len(sort))])
-    table = table.take(pc.sort_indices(by, [(name, "ascending") for name in by.column_names]))
-    for handle in handles:  # a dictionary lists its keys in the order in which the rows came
-        place = table.schema.get_field_index(f"{handle.name}.key")
-        keys = table.column(place).cast(pa.string()).combine_chunks()
-        table = table.set_column(place, f"{handle.name}.key", keys.dictionary_encode())
-    return table
-
-
-def _sortable(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind))
+    read = [(t, level) for t in session.tables for level in t.mentioned]
+    yield LevelReport(
+        "files", sum(len(t.levels[v].files) for t, v in read), sum(len(t.kept[v].files) for t, v in read)
+    )
+    shards = [(session.n_shards(t.name), t) for t in session.tables]
+    yield LevelReport(
+        "shards",
+        sum(n for n, _ in shards),
+        sum(n if t.shards_kept is None else t.shards_kept for n, t in shards),
+    )
+    groups = [count_row_groups(session.files[t.name, v], t.conditions[v]) for t, v in read]
+    yield LevelReport("row groups", sum(n for n, _ in groups), sum(n for _, n in groups))
+    tiles = any(h.window is not None for _, h in resolved)
+    touched = {name for name, _ in resolved} or {t.name for t in session.tables}
+    for level in ("samples", "tiles"):
+        mine = [t for t, v in read if v == level]
+        considered = sum(t.levels[level].n_rows for t in mine)
+        if (level == "tiles") == tiles:
+            considered = sum(t.levels[level].n_rows for t in mine if t.name in touched)
+            yield LevelReport(level, considered, min(table.num_rows, considered))
+        elif mine:
+            yield LevelReport(level, considered, sum(t.kept[level].n_rows for t in mine))
 
 
 def _fingerprint(canonical: str, source: PlanSource, joined: Mapping[str, pa.Table]) -> str:

@@ -29,6 +29,7 @@ __all__ = ["BatchRead", "Piece", "Read", "SampleReader", "plan_reads"]
 
 Buffers = Mapping[str, npt.NDArray[np.generic]]
 Places = tuple[tuple[int, int], ...]
+Corner = tuple[int, int, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,18 +262,35 @@ class SampleReader:
             start = piece.range.start - read.range.start
             places = self._places[piece.handle][piece.run]
             target = out[self.plan.handles[piece.handle].name][piece.slot]
+            position = int(positions[piece.slot])
+            corner = self._corner(piece.handle, position)
             try:
-                _decode(data[start : start + piece.range.n_bytes], places, target)
+                _decode(data[start : start + piece.range.n_bytes], places, target, corner)
             except IntegrityError:
-                self._again(piece, int(positions[piece.slot]), places, target)
+                self._again(piece, position, places, target, corner)
         with self._lock:
             self._decode_s += time.perf_counter() - started
 
-    def _again(self, piece: Piece, position: int, places: Places, target: npt.NDArray[np.generic]) -> None:
+    def _corner(self, handle: int, position: int) -> Corner | None:
+        """Where a window begins, and the shape of the blocks that it is cut from; None of whole samples."""
+        h = self.plan.handles[handle]
+        corners = self.plan.addresses[h.name].corners
+        if corners is None:
+            return None
+        return int(corners[position, 0]), int(corners[position, 1]), (h.modality.height, h.modality.width)
+
+    def _again(
+        self,
+        piece: Piece,
+        position: int,
+        places: Places,
+        target: npt.NDArray[np.generic],
+        corner: Corner | None,
+    ) -> None:
         """Read a bad run once more; a second failure is the object's, not the network's."""
         r = piece.range
         try:
-            _decode(self._fetcher.fetch(r, again=True), places, target)
+            _decode(self._fetcher.fetch(r, again=True), places, target, corner)
         except IntegrityError as error:
             raise IntegrityError(
                 f"{self.plan.source.bank}/{r.key} is damaged in bytes [{r.start}, {r.end}), which hold "
@@ -302,7 +320,14 @@ def _check_buffer(buffer: npt.NDArray[np.generic], handle: Handle, n: int) -> No
         )
 
 
-def _decode(data: memoryview, places: Places, target: npt.NDArray[np.generic]) -> None:
-    """Verify and decode one run of blocks into a sample's tensor (time, band, y, x)."""
+def _decode(data: memoryview, places: Places, target: npt.NDArray[np.generic], corner: Corner | None) -> None:
+    """Verify and decode one run of blocks into a sample's tensor (time, band, y, x), or the window that it is of them."""
+    whole = None if corner is None else np.empty(corner[2], target.dtype)
     for place, stored in zip(places, split_blocks(data, len(places)), strict=True):
-        decode_block(stored, target[place])
+        if whole is None or corner is None:
+            decode_block(stored, target[place])
+        else:
+            decode_block(stored, whole)
+            y0, x0, _ = corner
+            height, width = target.shape[-2:]
+            target[place] = whole[y0 : y0 + height, x0 : x0 + width]

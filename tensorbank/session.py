@@ -8,6 +8,7 @@ asked for are not read. Each session has a connection of its own; results do not
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -86,6 +87,7 @@ class Session:
         self.con.execute(_MACROS)
         self.tables: list[PinnedTable] = []
         self.paths: list[str] = []
+        self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
         self.types: dict[tuple[str, Level], dict[str, Any]] = {}
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
@@ -117,7 +119,8 @@ class Session:
                 fields = _struct_fields(kind)
                 if "ref" in fields:
                     self.handles[name] = self._candidates(str(kind))
-                    parts.append(f"{_narrowed(alias, fields, narrow)} AS {alias}")
+                    is_tile = "y0" in _struct_fields(dict(kind.children)["ref"])
+                    parts.append(f"{_narrowed(alias, fields, narrow, is_tile=is_tile)} AS {alias}")
                 elif narrow == "address" and 'STRUCT("ref"' in str(kind):
                     raise InvalidInputError(
                         f"column {name!r} holds tensors inside of a list or struct; select a tensor as a column of its own"
@@ -141,7 +144,7 @@ class Session:
         """
         with Translated(self.catalog.tables, self.paths):
             text = self._single_select(sql)
-            self._attach(text, {"samples"})
+            self._attach(text, set())
             text = self._with_pixels(text)
             relation = self.con.sql(text)
             kinds = dict(zip(relation.columns, relation.types, strict=True))
@@ -196,14 +199,17 @@ class Session:
             raise InvalidInputError(f"the SQL cannot be answered: {parsed.get('error_message')}", kind="sql")
         return json.dumps(_without_positions(parsed), sort_keys=True)
 
-    def shard_totals(self, table: str, modality: str) -> tuple[int, int, int]:
-        """Shards, samples and stored bytes of one modality of a table whose shards are attached."""
+    def n_shards(self, table: str) -> int:
+        """Shards of a table whose shards are attached."""
+        return int(self.con.execute(f"SELECT count(*) FROM {_quoted(table)}.shards").fetchall()[0][0])
+
+    def shard_totals(self, table: str, modality: str) -> tuple[int, int]:
+        """Samples and stored bytes of one modality of a table whose shards are attached."""
         column = _quoted(modality)
         found = self.con.execute(
-            f"SELECT count({column}.key), coalesce(sum({column}.n_samples), 0), coalesce(sum({column}.length), 0) "
-            f"FROM {_quoted(table)}.shards"
+            f"SELECT coalesce(sum({column}.n_samples), 0), coalesce(sum({column}.length), 0) FROM {_quoted(table)}.shards"
         ).fetchall()[0]
-        return int(found[0]), int(found[1]), int(found[2])
+        return int(found[0]), int(found[1])
 
     def _with_pixels(self, sql: str) -> str:
         """The statement with its pixel predicates made into calls of the judge."""
@@ -300,9 +306,8 @@ class Session:
             self._create_view(table, "shards")
             table = self._by_shards(table)
         self.tables.append(table)
-        for level in table.levels:
-            if level != "shards":
-                self._create_view(table, level)
+        for level in table.mentioned:
+            self._create_view(table, level)
 
     def _by_shards(self, table: PinnedTable) -> PinnedTable:
         """The table without files of parts that the roll-ups rule out."""
@@ -337,6 +342,7 @@ class Session:
             return _quoted(empty)
         paths = [str(p) for p in self.mirror.paths(files.files)]
         self.paths += paths
+        self.files[table.name, level] = paths
         listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
         scan = f"read_parquet([{listed}], union_by_name = true)"
         relation = self.con.sql(f"SELECT * FROM {scan}")
@@ -375,15 +381,15 @@ def _without_semicolon(sql: str) -> str:
     return text.decode().strip()
 
 
-def _narrowed(alias: str, fields: set[str], narrow: str) -> str:
+def _narrowed(alias: str, fields: set[str], narrow: str, *, is_tile: bool) -> str:
+    """SQL of a handle without its statistics: the fields of its ``ref`` that are asked for."""
+    window = ["time_index", "y0", "y1", "x0", "x1"] if is_tile else []
     if narrow == "ref":
-        return (
-            f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack(key := {alias}.ref.key, "
-            f'"offset" := {alias}.ref."offset", length := {alias}.ref.length) END'
-        )
-    extra = ["block_bytes := {0}.ref.block_bytes", "bands := {0}.bands"] if "bands" in fields else []
-    wanted = ["key := {0}.ref.key", '"offset" := {0}.ref."offset"', "length := {0}.ref.length", *extra]
-    return f"struct_pack({', '.join(w.format(alias) for w in wanted)})"
+        wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *window))
+        return f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack({wanted}) END"
+    blocks = ["block_bytes"] if "bands" in fields or is_tile else []
+    wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *blocks, *window))
+    return f"struct_pack({wanted}{f', bands := {alias}.bands' if 'bands' in fields else ''})"
 
 
 def _struct_fields(kind: Any) -> set[str]:

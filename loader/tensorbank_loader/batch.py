@@ -91,7 +91,7 @@ class BatchForm:
     ) -> Batch:
         """What the consumer gets of filled tensors; no pixel is copied."""
         batch: Batch = {
-            h.name: tensors[h.name].squeeze(1) if h.modality.n_times == 1 else tensors[h.name]
+            h.name: tensors[h.name].squeeze(1) if h.n_times == 1 else tensors[h.name]
             for h in self.plan.handles
         }
         rows = self.plan.table.select(list(self.columns)).take(pa.array(positions))

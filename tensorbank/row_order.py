@@ -1,0 +1,108 @@
+"""The order of a plan whose query names none: that of the bytes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tensorbank.plan import ADDRESS_FIELDS, Handle
+
+__all__ = ["by_address"]
+
+Int64 = npt.NDArray[np.int64]
+
+
+def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
+    """Rows in the order of the first handle's bytes, rows without it last.
+
+    Ties are broken by the other handles and then by the plain columns: DuckDB's order of them depends on its threads.
+
+    Parameters
+    ----------
+    table
+        As :class:`tensorbank.plan.Plan` has it.
+    """
+    if not table.num_rows:
+        return table
+    keys: list[Int64] = []
+    order = np.arange(table.num_rows)
+    for handle in handles:
+        keys += _sort_keys(table, handle)
+        order = np.lexsort(keys[::-1])
+        if not _ties(keys, order):
+            break
+    else:
+        order = _by_every_column(table, handles, keys)
+    if not (order[1:] > order[:-1]).all():
+        table = table.take(pa.array(order))
+    for handle in handles:
+        place = table.schema.get_field_index(f"{handle.name}.key")
+        table = table.set_column(place, f"{handle.name}.key", _in_row_order(_dictionary(table, handle)))
+    return table
+
+
+def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
+    """Columns to sort by, the first one first: rank of the shard's key, first byte, corner of the window."""
+    keys = _dictionary(table, handle)
+    names = keys.dictionary.to_pylist()
+    rank = np.empty(len(names) + 1, np.int64)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    rank[-1] = len(names)
+    codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    columns = [rank[codes], _element(table, f"{handle.name}.starts", 0)]
+    if handle.window is not None:
+        columns += [_element(table, f"{handle.name}.corner", i) for i in (0, 1)]
+    return columns
+
+
+def _dictionary(table: pa.Table, handle: Handle) -> pa.DictionaryArray:
+    column = table[f"{handle.name}.key"].unify_dictionaries()
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _element(table: pa.Table, name: str, i: int) -> Int64:
+    column = pc.list_element(table[name], i).fill_null(-1)
+    values: Int64 = column.to_numpy().astype(np.int64, copy=False)
+    return values
+
+
+def _ties(keys: Sequence[Int64], order: npt.NDArray[np.intp]) -> bool:
+    same = np.ones(len(order) - 1, np.bool_)
+    for key in keys:
+        ordered = key[order]
+        same &= ordered[1:] == ordered[:-1]
+        if not same.any():
+            return False
+    return True
+
+
+def _by_every_column(
+    table: pa.Table, handles: Sequence[Handle], keys: Sequence[Int64]
+) -> npt.NDArray[np.intp]:
+    mine = {f"{h.name}.{field}" for h in handles for field in ADDRESS_FIELDS}
+    sort: list[Any] = [pa.array(key) for key in keys]
+    sort += [table[n] for n in table.column_names if n not in mine and _sortable(table.schema.field(n).type)]
+    by = pa.table(sort, names=[str(i) for i in range(len(sort))])
+    order: npt.NDArray[np.intp] = pc.sort_indices(by, [(n, "ascending") for n in by.column_names]).to_numpy()
+    return order.astype(np.intp)
+
+
+def _sortable(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind))
+
+
+def _in_row_order(keys: pa.DictionaryArray) -> pa.DictionaryArray:
+    """The same keys with a dictionary in the order in which the rows name them: what is not named is left out."""
+    codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    named, first = np.unique(codes, return_index=True)
+    named = named[np.argsort(first)]
+    named = named[named >= 0]
+    place = np.full(len(keys.dictionary) + 1, -1, np.int32)
+    place[named] = np.arange(len(named))
+    indices = pa.array(place[codes], mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, keys.dictionary.take(pa.array(named, pa.int64())))
