@@ -18,9 +18,8 @@ def as_text(facts: Mapping[str, Any]) -> str:
         f"{r['level']:<10}{r['considered']:>14,}{r['pruned']:>14,}{r['kept']:>14,}" for r in facts["levels"]
     ]
     pixels = facts["pixels"]
-    if pixels["decided"] or pixels["read"]:
-        read = f"{pixels['read']:,} by reading {_mb(pixels['read_bytes'])}"
-        lines += ["", f"pixels     {pixels['decided']:,} predicates decided by the index, {read}"]
+    if pixels["predicates"]:
+        lines += ["", f"pixels     {_of_pixels(pixels)}"]
     share = facts["read_bytes"] / facts["scan_bytes"] if facts["scan_bytes"] else 0.0
     lines += [
         "",
@@ -56,6 +55,18 @@ def _one_line(sql: str) -> str:
 
 def _of_bytes(facts: Mapping[str, Any]) -> str:
     return f"{_mb(facts['read_bytes'])} of {_mb(facts['scan_bytes'])}"
+
+
+def _of_pixels(pixels: Mapping[str, int]) -> str:
+    """How pixel predicates were decided."""
+    ways = []
+    if pixels["by_tiles"]:
+        ways.append(f"{pixels['by_tiles']:,} by statistics of tiles")
+    if pixels["read"]:
+        ways.append(f"{pixels['read']:,} by reading {_mb(pixels['read_bytes'])}")
+    if pixels["undecided"]:
+        ways.append(f"{pixels['undecided']:,} left undecided (refine := 'index')")
+    return f"{', '.join(ways)}; all others by their own statistics" if ways else "all decided by the index"
 
 
 def _mb(n_bytes: int) -> str:

@@ -17,6 +17,7 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank.stats import QUANTILES
 
 __all__ = [
+    "HILBERT_ORDER",
     "METADATA_KEY",
     "REF_TYPE",
     "SEASONS",
@@ -31,6 +32,9 @@ __all__ = [
 METADATA_KEY = b"tensorbank.modality"
 SEASONS: tuple[str, ...] = ("winter", "spring", "summer", "autumn", "mixed")
 """Meteorological seasons of the sample's hemisphere; ``mixed`` where its dates lie in several."""
+
+HILBERT_ORDER = 16
+"""Of the curve in the column ``hilbert``: its cells number ``4 ** HILBERT_ORDER``."""
 
 TIME = pa.timestamp("us", tz="UTC")
 

@@ -33,6 +33,7 @@ __all__ = [
     "group_document",
     "index_key",
     "modality_of_key",
+    "part_of_key",
     "part_key",
     "report_key",
     "shard_key",
@@ -81,6 +82,11 @@ def shard_key(table: str, part: str, modality: str, shard: int) -> str:
 def table_of_key(key: str) -> str:
     """Table of a shard key."""
     return key.split("/", 1)[0]
+
+
+def part_of_key(key: str) -> str:
+    """Part of a shard key."""
+    return key.split("/")[2]
 
 
 def modality_of_key(key: str) -> str:

@@ -116,8 +116,9 @@ class PlanSource:
     """What a plan was made from.
 
     ``snapshots`` maps each table to ``(table id, version)``; ``levels`` runs from the coarsest storey to the finest;
-    ``scan_blocks`` and ``scan_bytes`` are what reading the same handles of every sample would cost. ``pixels_decided``
-    evaluations of pixel predicates were answered by the index, ``pixels_read`` took reading ``pixels_read_bytes``.
+    ``scan_blocks`` and ``scan_bytes`` are what reading the same handles of every sample would cost. Of the rows that
+    ``pixel_predicates`` left open by their own statistics, ``pixels_by_tiles`` were decided by those of their tiles,
+    ``pixels_read`` by reading ``pixels_read_bytes``, and ``pixels_undecided`` left open, as the query asked.
     """
 
     bank: str
@@ -127,9 +128,11 @@ class PlanSource:
     levels: tuple[LevelReport, ...] = ()
     scan_blocks: int = 0
     scan_bytes: int = 0
-    pixels_decided: int = 0
+    pixel_predicates: int = 0
+    pixels_by_tiles: int = 0
     pixels_read: int = 0
     pixels_read_bytes: int = 0
+    pixels_undecided: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +263,13 @@ class Plan:
                 {"level": r.level, "considered": r.considered, "pruned": r.pruned, "kept": r.kept}
                 for r in s.levels
             ],
-            "pixels": {"decided": s.pixels_decided, "read": s.pixels_read, "read_bytes": s.pixels_read_bytes},
+            "pixels": {
+                "predicates": s.pixel_predicates,
+                "by_tiles": s.pixels_by_tiles,
+                "read": s.pixels_read,
+                "read_bytes": s.pixels_read_bytes,
+                "undecided": s.pixels_undecided,
+            },
             "tensors": [_describe(h) for h in self.handles],
             "n_samples": len(self),
             "n_blocks": self.n_blocks,

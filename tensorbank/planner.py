@@ -123,9 +123,11 @@ def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa
         "levels": tuple(_levels(session, resolved, table)),
         "scan_blocks": sum(n * h.modality.n_blocks for (n, _), (_, h) in zip(totals, resolved, strict=True)),
         "scan_bytes": sum(n_bytes for _, n_bytes in totals),
-        "pixels_decided": verdicts.decided,
+        "pixel_predicates": session.n_pixel_predicates,
+        "pixels_by_tiles": verdicts.by_tiles,
         "pixels_read": verdicts.read,
         "pixels_read_bytes": verdicts.read_bytes,
+        "pixels_undecided": verdicts.undecided,
     }
 
 

@@ -7,12 +7,9 @@ the rest of the statement does: a comparison with NULL is not true, neither of a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-
-import shapely
 
 from tensorbank.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition, Constant
 from tensorbank.layout import Level
@@ -132,10 +129,6 @@ def _function(node: Any, scope: Scope) -> Condition:
         box = [_constant(a) for a in arguments[2:]]
         if lon and lat and all(isinstance(v, int | float) for v in box):
             return _in_box(lon, lat, [float(v) for v in box if isinstance(v, int | float)], scope)
-    if name == "intersects_polygon" and len(arguments) == 2:
-        path, text = _path(arguments[0]), _constant(arguments[1])
-        if path and isinstance(text, str):
-            return _near_polygon(path, text, scope)
     return ANYTHING
 
 
@@ -149,24 +142,6 @@ def _in_box(lon: Sequence[str], lat: Sequence[str], box: Sequence[float], scope:
     sides = (asks(lon, ">=", west), asks(lon, "<=", east))
     across = AllOf(sides) if west <= east else AnyOf(sides)
     return AllOf((asks(lat, ">=", south), asks(lat, "<=", north), across))
-
-
-def _near_polygon(footprint: Sequence[str], text: str, scope: Scope) -> Condition:
-    """Boxes of footprints that touch the box of a polygon; a box across the antimeridian lies at all longitudes."""
-    try:
-        west, south, east, north = shapely.bounds(shapely.from_geojson(text)).tolist()
-    except (shapely.errors.GEOSException, json.JSONDecodeError):
-        return ANYTHING
-    owner, leaf = scope.leaf(footprint)
-    if leaf != ("footprint",):
-        return ANYTHING
-
-    def asks(side: str, op: str, value: float) -> Compare:
-        return Compare(("bbox", side), op, value, owner)
-
-    crossing = AllOf((asks("west", ">=", 0.0), asks("east", "<=", 0.0)))
-    plain = AllOf((asks("west", "<=", east), asks("east", ">=", west)))
-    return AllOf((asks("south", "<=", north), asks("north", ">=", south), AnyOf((plain, crossing))))
 
 
 def _path(node: Any) -> list[str] | None:

@@ -1,33 +1,44 @@
-"""Deciding pixel predicates for rows of a query: from the index where it can, from the pixels where it must."""
+"""Deciding pixel predicates where the statistics of a row leave them open: from its tiles, or from the pixels."""
 
 from __future__ import annotations
 
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from tensorbank.address import StorageOptions
 from tensorbank.handles import HandleColumn, address_columns
-from tensorbank.index import REF_TYPE
+from tensorbank.index import TILE_REF_TYPE
 from tensorbank.layout import modality_of_key, table_of_key
-from tensorbank.pixels import BandKnots, PixelPredicate, Verdicts, decide, n_matching
+from tensorbank.pixels import PixelPredicate, Verdicts, n_matching
 from tensorbank.plan import Handle, Plan, PlanSource
 from tensorbank.reader import SampleReader
 from tensorbank.schema import Modality, TableSchema
 
-__all__ = ["PixelJudge"]
+__all__ = ["PixelJudge", "TileAnswers"]
 
 SAMPLES_AT_ONCE = 64
-EXACT_ITEMSIZE_BYTES = 2
+TILES_FROM = 8
+"""Open samples of one shard from which on a look at their tiles costs less than reading them: one scan of a row group or two."""
+
+Ref = Mapping[str, Any]
+
+
+class TileAnswers(Protocol):
+    """What asks the tiles; :meth:`tensorbank.session.Session.tile_answers` does."""
+
+    def __call__(
+        self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]
+    ) -> Mapping[int, float]: ...
 
 
 class PixelJudge:
-    """Evaluates pixel predicates. May be called from DuckDB's threads; a sample is read once per predicate and call.
+    """Evaluates pixel predicates. May be called from DuckDB's threads; each row is decided once per predicate.
 
     Parameters
     ----------
@@ -40,6 +51,7 @@ class PixelJudge:
         self.storage = storage
         self.schemas: dict[str, TableSchema] = {}
         self._verdicts = Verdicts()
+        self._known: dict[tuple[object, ...], float | None] = {}
         self._lock = threading.Lock()
 
     @property
@@ -48,47 +60,79 @@ class PixelJudge:
         with self._lock:
             return self._verdicts
 
-    def judge(
-        self, refs: Sequence[Mapping[str, Any] | None], numbers: Sequence[Any], text: str
-    ) -> list[float | None]:
-        """Values of one predicate for some rows, None where the sample lacks the modality.
+    def judge(self, refs: Sequence[Ref | None], text: str, ask_tiles: TileAnswers) -> list[float | None]:
+        """Values of one predicate for some rows, None where it stays open.
 
         Parameters
         ----------
         refs
-            Addresses, as :data:`tensorbank.index.REF_TYPE`.
-        numbers
-            For each row and each band of the predicate count, valid, min, quantiles, max.
+            Addresses, as :data:`tensorbank.index.TILE_REF_TYPE`; of whole samples without a window.
         text
             The predicate as JSON.
         """
         predicate = PixelPredicate.from_json(text)
-        answers: list[float | None] = [None] * len(refs)
-        open_rows: dict[tuple[str, str], list[int]] = defaultdict(list)
-        decided = 0
-        for i, (ref, bands) in enumerate(zip(refs, numbers, strict=True)):
-            if ref is None or ref["key"] is None:
-                continue
-            place = table_of_key(ref["key"]), modality_of_key(ref["key"])
-            exact = np.dtype(self.schemas[place[0]][place[1]].dtype).itemsize <= EXACT_ITEMSIZE_BYTES
-            answers[i] = decide(predicate, tuple(BandKnots.of(b, exact_quantiles=exact) for b in bands))
-            if answers[i] is None:
-                open_rows[place].append(i)
-            else:
-                decided += 1
-        self._count(Verdicts(decided=decided))
-        for (table, name), rows in open_rows.items():
-            for start in range(0, len(rows), SAMPLES_AT_ONCE):
-                some = rows[start : start + SAMPLES_AT_ONCE]
-                found = self._read(predicate, self.schemas[table][name], [refs[i] for i in some])
-                for i, value in zip(some, found, strict=True):
-                    answers[i] = value
-        return answers
+        names = [None if ref is None else (text, *(ref[n] for n in _IDENTITY)) for ref in refs]
+        asked = {n: r for n, r in zip(names, refs, strict=True) if n is not None and r is not None}
+        with self._lock:
+            unknown = {n: r for n, r in asked.items() if n not in self._known}
+        found = self._by_tiles(predicate, unknown, ask_tiles)
+        still = {n: r for n, r in unknown.items() if n not in found}
+        more = Verdicts(by_tiles=len(found))
+        if predicate.from_index_only:
+            found |= dict.fromkeys(still)
+            more = replace(more, undecided=len(still))
+        with self._lock:
+            self._verdicts = _plus(self._verdicts, more)
+        if not predicate.from_index_only:
+            found |= self._by_pixels(predicate, still)
+        with self._lock:
+            self._known |= found
+            return [None if n is None else self._known[n] for n in names]
 
-    def _read(self, predicate: PixelPredicate, modality: Modality, refs: Sequence[Any]) -> list[float]:
-        bands = tuple(modality.band_index(b) for b in predicate.bands) or (0,)
-        handle = Handle("pixels", modality, bands)
-        column = HandleColumn("pixels", pa.array(refs, REF_TYPE), ())
+    def _by_tiles(
+        self, predicate: PixelPredicate, refs: Mapping[tuple[object, ...], Ref], ask_tiles: TileAnswers
+    ) -> dict[tuple[object, ...], float | None]:
+        """Answers for samples whose tiles' statistics say more than their own."""
+        by_key: dict[str, list[tuple[object, ...]]] = defaultdict(list)
+        for name, ref in refs.items():
+            if ref["y0"] is None:
+                by_key[ref["key"]].append(name)
+        found: dict[tuple[object, ...], float | None] = {}
+        for key, names in by_key.items():
+            if predicate.from_index_only or len(names) >= TILES_FROM:
+                table = table_of_key(key)
+                modality = self.schemas[table][modality_of_key(key)]
+                answers = ask_tiles(predicate, table, modality, key, [refs[n]["offset"] for n in names])
+                found |= {n: answers[refs[n]["offset"]] for n in names if refs[n]["offset"] in answers}
+        return found
+
+    def _by_pixels(
+        self, predicate: PixelPredicate, refs: Mapping[tuple[object, ...], Ref]
+    ) -> dict[tuple[object, ...], float | None]:
+        """Answers from reading, by what fits one batch: a modality and a size of window."""
+        groups: dict[tuple[str, str, tuple[int, int] | None], list[tuple[object, ...]]] = defaultdict(list)
+        for name, ref in refs.items():
+            window = None if ref["y0"] is None else (ref["y1"] - ref["y0"], ref["x1"] - ref["x0"])
+            groups[table_of_key(ref["key"]), modality_of_key(ref["key"]), window].append(name)
+        found: dict[tuple[object, ...], float | None] = {}
+        for (table, modality_name, window), names in groups.items():
+            modality = self.schemas[table][modality_name]
+            for start in range(0, len(names), SAMPLES_AT_ONCE):
+                some = names[start : start + SAMPLES_AT_ONCE]
+                answers = self._read(predicate, modality, window, [refs[n] for n in some])
+                found |= dict(zip(some, answers, strict=True))
+        return found
+
+    def _read(
+        self,
+        predicate: PixelPredicate,
+        modality: Modality,
+        window: tuple[int, int] | None,
+        refs: Sequence[Ref],
+    ) -> list[float]:
+        bands = tuple(modality.band_index(b) for b in predicate.bands)
+        handle = Handle("pixels", modality, bands, window)
+        column = HandleColumn("pixels", pa.array([{"row": None, **r} for r in refs], TILE_REF_TYPE), ())
         source = PlanSource(self.bank, "", {}, 0)
         plan = Plan("", source, (handle,), pa.table(address_columns(column, handle)), self.storage)
         reader = SampleReader(plan)
@@ -96,15 +140,13 @@ class PixelJudge:
             pixels = reader.read(np.arange(len(plan)))["pixels"]
         finally:
             reader.close()
-        self._count(Verdicts(read=len(refs), read_bytes=plan.read_bytes))
+        with self._lock:
+            self._verdicts = _plus(self._verdicts, Verdicts(read=len(refs), read_bytes=plan.read_bytes))
         return [predicate.answer(n_matching(predicate, p), p[:, 0].size) for p in pixels]
 
-    def _count(self, more: Verdicts) -> None:
-        with self._lock:
-            now = self._verdicts
-            self._verdicts = replace(
-                now,
-                decided=now.decided + more.decided,
-                read=now.read + more.read,
-                read_bytes=now.read_bytes + more.read_bytes,
-            )
+
+_IDENTITY = ("key", "offset", "time_index", "y0", "x0")
+
+
+def _plus(a: Verdicts, b: Verdicts) -> Verdicts:
+    return Verdicts(*(getattr(a, f.name) + getattr(b, f.name) for f in fields(Verdicts)))

@@ -1,23 +1,28 @@
-"""Pixel predicates in a syntax tree, turned into expressions that DuckDB can evaluate. Pure.
+"""Predicates of TensorBank's own in a syntax tree, turned into SQL that DuckDB can evaluate and skip blocks by. Pure.
 
 ``pixels_any(S2L2A.B08, '> 3000')``, ``pixels_all(...)``, ``pixels_share(...)`` and comparisons of the latter with a constant
-become calls of one function that gets the address and the statistics of the band. Class shares answer predicates of
-categorical modalities outright.
+become what the index knows of them, and a call of one function for the rows that it leaves open. A plain comparison that holds
+wherever the predicate does goes in front, and lets files, shards and row groups be skipped; so it is with polygons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.pixels import OPERATORS, PixelPredicate, parse_comparison
-from tensorbank.schema import Modality
-from tensorbank.stats import QUANTILES
+import shapely
 
-__all__ = ["FUNCTION", "has_pixel_predicates", "rewrite"]
+from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.pixel_bounds import bounds, decision, necessary
+from tensorbank.pixels import PixelPredicate, parse_comparison
+from tensorbank.schema import TableSchema
+from tensorbank.scopes import Found, Scope, common_tables, scope_of
+
+__all__ = ["FUNCTION", "POLYGON_FUNCTION", "n_predicates", "rewrite"]
 
 FUNCTION = "tensorbank_pixels"
+POLYGON_FUNCTION = "intersects_polygon"
 _QUANTIFIERS = {"pixels_any": "any", "pixels_all": "all", "pixels_share": "share"}
 _COMPARISONS = {
     "COMPARE_GREATERTHAN": ">",
@@ -28,53 +33,130 @@ _COMPARISONS = {
     "COMPARE_NOTEQUAL": "!=",
 }
 _MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "=": "=", "!=": "!="}
-_NUMBERS = ("count", "valid", "min", *(name for name, _ in QUANTILES), "max")
+_WINDOW = ("time_index", "y0", "y1", "x0", "x1")
 
 Parse = Callable[[str], Any]
 
 
-def has_pixel_predicates(tree: Any) -> bool:
-    """Whether a syntax tree calls one of the functions."""
-    return any(True for _ in _calls(tree))
+def n_predicates(tree: Any) -> int:
+    """How many pixel predicates a syntax tree holds."""
+    if isinstance(tree, list):
+        return sum(n_predicates(node) for node in tree)
+    if not isinstance(tree, dict):
+        return 0
+    return (_quantifier(tree) is not None) + sum(n_predicates(v) for v in tree.values())
 
 
-def rewrite(tree: Any, modalities: Sequence[Modality], parse: Parse) -> Any:
-    """The tree with every pixel predicate replaced.
+def rewrite(tree: Any, tables: Mapping[str, TableSchema], parse: Parse) -> Any:
+    """The tree with every such predicate replaced.
 
     Parameters
     ----------
-    modalities
-        Of the tables that the statement names.
+    tables
+        Of the bank, that the statement names.
     parse
         Turns the text of an expression into its node.
 
     Raises
     ------
-    InvalidInputError
+    InvalidInputError, NotFoundError
         A predicate names no band, or its comparison is none.
     """
-    if isinstance(tree, list):
-        return [rewrite(node, modalities, parse) for node in tree]
-    if not isinstance(tree, dict):
-        return tree
-    found = _compared_share(tree) or (tree, None, 0.0)
-    call, comparison, share = found
-    quantifier = _quantifier(call)
-    if quantifier is None:
-        return {key: rewrite(value, modalities, parse) for key, value in tree.items()}
-    text = _expression(call, quantifier, comparison, share, modalities)
-    return {**parse(text), "alias": tree.get("alias", "")}
+    return _Rewriting(tables, parse).node(tree, (), {})
 
 
-def _calls(node: Any) -> Iterator[Any]:
-    if isinstance(node, dict):
-        if _quantifier(node) is not None:
-            yield node
-        for value in node.values():
-            yield from _calls(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _calls(value)
+class _Rewriting:
+    def __init__(self, tables: Mapping[str, TableSchema], parse: Parse) -> None:
+        self.tables = tables
+        self.parse = parse
+
+    def node(self, tree: Any, scopes: tuple[Scope, ...], common: Mapping[str, Any]) -> Any:
+        """A node with what is below it; ``scopes`` are those of the SELECTs around it, the innermost first."""
+        if isinstance(tree, list):
+            return [self.node(child, scopes, common) for child in tree]
+        if not isinstance(tree, dict):
+            return tree
+        if "cte_map" in tree:
+            common = common_tables(tree, self.tables, common)
+        if tree.get("type") == "SELECT_NODE":
+            scopes = (scope_of(tree, self.tables, common), *scopes)
+            tree = {**tree, "select_list": [_with_name(column) for column in tree["select_list"]]}
+        text = self._pixels(tree, scopes) or _polygon(tree, scopes)
+        if text is None:
+            return {key: self.node(value, scopes, common) for key, value in tree.items()}
+        return {**self.parse(text), "alias": tree.get("alias", "")}
+
+    def _pixels(self, tree: Any, scopes: Sequence[Scope]) -> str | None:
+        """SQL of a pixel predicate, None of anything else."""
+        call, comparison, share = _compared_share(tree) or (tree, None, 0.0)
+        quantifier = _quantifier(call)
+        if quantifier is None:
+            return None
+        band, condition, from_index_only = _arguments_of(call)
+        op, constant = parse_comparison(condition)
+        targets = [self._target(node, scopes) for node in _operands(band)]
+        found = targets[0][0]
+        if any(other.path != found.path for other, *_ in targets):
+            raise InvalidInputError(
+                "a normalised difference takes two bands of one modality of one table", kind="sql"
+            )
+        origin, handle = found.origin, _path(found.path)
+        names = tuple(name for _, name, _ in targets)
+        predicate = PixelPredicate(quantifier, names, op, constant, comparison, share, from_index_only)
+        paths = [path for *_, path in targets]
+        what = (predicate, handle, paths, origin.modality, origin.level)
+        window = _WINDOW if origin.level == "tiles" else ()
+        fields = [f'"{n}" := {handle}.ref."{n}"' for n in ("key", "offset", "length", "block_bytes", *window)]
+        fields += [f'"{n}" := NULL::SMALLINT' for n in _WINDOW if not window]
+        text = predicate.to_json().replace("'", "''")
+        read = f"{FUNCTION}(struct_pack({', '.join(fields)}), '{text}')"
+        answer = decision(predicate, bounds(*what), read if _is_value(predicate) else f"({read} = 1)")
+        known = f"CASE WHEN {handle}.ref.key IS NULL THEN NULL ELSE {answer} END"
+        first = necessary(*what)
+        return f"({first} AND {known})" if first else known
+
+    def _target(self, node: Any, scopes: Sequence[Scope]) -> tuple[Found, str, str]:
+        """Handle, name of the band, SQL of its statistics."""
+        if node.get("class") == "COLUMN_REF":
+            path = [str(n) for n in node["column_names"]]
+        elif node.get("literal", {}).get("kind") == "STRING":
+            path = str(node["literal"]["text"]).split(".")
+        else:
+            path = []
+        found = next((f for scope in scopes if (f := scope.handle(path))), None) if path else None
+        if found is None:
+            raise self._no_band(path)
+        modality = found.origin.modality
+        if found.origin.level == "shards":
+            raise InvalidInputError("pixel predicates are for samples and tiles, not for shards", kind="sql")
+        if not found.rest:
+            if len(modality.bands) > 1:
+                raise InvalidInputError(
+                    f"{modality.name} has {len(modality.bands)} bands; "
+                    f"name one, such as {modality.name}.{modality.band_names[0]}",
+                    kind="unknown-band",
+                )
+            return found, modality.band_names[0], _path(found.path)
+        band = modality.band_names[modality.band_index(found.rest[0])]
+        if len(found.rest) > 1:
+            raise self._no_band(path)
+        return found, band, _path([*found.path, band] if len(modality.bands) > 1 else found.path)
+
+    def _no_band(self, path: Sequence[str]) -> InvalidInputError:
+        got = ".".join(path) or "an expression"
+        names = sorted({m.name for schema in self.tables.values() for m in schema})
+        return InvalidInputError(
+            f"pixel predicates take a modality's band, got {got}.{nearest(path[-1] if path else '', names)}",
+            kind="unknown-band",
+        )
+
+
+def _with_name(column: Any) -> Any:
+    """An item of a SELECT list; a predicate without an alias is called as its function is."""
+    call = (_compared_share(column) or (column,))[0]
+    if _quantifier(call) is None or column.get("alias"):
+        return column
+    return {**column, "alias": str(call["function_name"]).lower()}
 
 
 def _quantifier(node: Any) -> str | None:
@@ -94,6 +176,10 @@ def _compared_share(node: Any) -> tuple[Any, str, float] | None:
     return None
 
 
+def _is_value(predicate: PixelPredicate) -> bool:
+    return predicate.quantifier == "share" and predicate.share_comparison is None
+
+
 def _number(node: Any) -> float | None:
     literal = node.get("literal") if node.get("class") == "CONSTANT" else None
     if not isinstance(literal, dict) or literal.get("kind") not in ("INTEGER", "NUMERIC", "FLOAT", "DOUBLE"):
@@ -101,101 +187,60 @@ def _number(node: Any) -> float | None:
     return float(literal["text"])
 
 
-def _arguments(node: Any) -> list[Any]:
-    return [a.get("expression", a) for a in node["arguments"]]
+def _text(node: Any) -> str | None:
+    literal = node.get("literal") if node.get("class") == "CONSTANT" else None
+    return str(literal["text"]) if isinstance(literal, dict) and literal.get("kind") == "STRING" else None
 
 
-def _expression(
-    call: Any, quantifier: str, comparison: str | None, share: float, modalities: Sequence[Modality]
-) -> str:
-    """SQL of one predicate."""
-    arguments = _arguments(call)
-    if len(arguments) != 2 or arguments[1].get("literal", {}).get("kind") != "STRING":
+def _arguments_of(call: Any) -> tuple[Any, str, bool]:
+    """Band, comparison, and whether ``refine := 'index'`` asks to leave open what only pixels can tell."""
+    name = str(call["function_name"]).lower()
+    plain = [a.get("expression", a) for a in call["arguments"] if not a.get("name")]
+    named = {str(a["name"]).lower(): a.get("expression", a) for a in call["arguments"] if a.get("name")}
+    condition = _text(plain[1]) if len(plain) == 2 else None
+    if condition is None or set(named) - {"refine"}:
         raise InvalidInputError(
-            f"{call['function_name']} takes a band and a comparison, such as {call['function_name']}(S2L2A.B08, '> 3000')",
+            f"{name} takes a band and a comparison, such as {name}(S2L2A.B08, '> 3000')", kind="sql"
+        )
+    refine = _text(named["refine"]) if named else "pixels"
+    if refine not in ("pixels", "index"):
+        raise InvalidInputError(
+            f"{name} takes refine := 'pixels', which reads where the index cannot decide, or refine := 'index'",
             kind="sql",
         )
-    op, constant = parse_comparison(arguments[1]["literal"]["text"])
-    targets = [_target(node, modalities) for node in _operands(arguments[0])]
-    handle, modality = targets[0][0], targets[0][1]
-    if any(other[0] != handle for other in targets):
-        raise InvalidInputError(
-            "a normalised difference takes two bands of one modality of one table", kind="sql"
-        )
-    names = tuple(band for _, _, band, _ in targets)
-    predicate = PixelPredicate(quantifier, names, op, constant, comparison, share)
-    if modality.categorical:
-        return _by_shares(handle, modality, predicate)
-    lists = ", ".join(
-        "[" + ", ".join(f"{path}.{_quoted(n)}::DOUBLE" for n in _NUMBERS) + "]" for *_, path in targets
-    )
-    text = predicate.to_json().replace("'", "''")
-    value = f"{FUNCTION}({handle}.ref, [{lists}], '{text}')"
-    return value if quantifier == "share" and comparison is None else f"({value} = 1)"
+    return plain[0], condition, refine == "index"
 
 
 def _operands(node: Any) -> list[Any]:
     """The one band, or the two of ``nd(a, b)``."""
     if node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() == "nd":
-        operands = _arguments(node)
+        operands = [a.get("expression", a) for a in node["arguments"]]
         if len(operands) != 2:
             raise InvalidInputError("nd() takes two bands, such as nd(S2L2A.B08, S2L2A.B04)", kind="sql")
         return operands
     return [node]
 
 
-def _target(node: Any, modalities: Sequence[Modality]) -> tuple[str, Modality, str, str]:
-    """SQL of the handle, its modality, name of the band, SQL of the band's statistics."""
-    if node.get("class") == "COLUMN_REF":
-        path = [str(n) for n in node["column_names"]]
-    elif node.get("literal", {}).get("kind") == "STRING":
-        path = str(node["literal"]["text"]).split(".")
-    else:
-        path = []
-    by_name = {m.name.lower(): m for m in modalities}
-    if path and path[-1].lower() in by_name:
-        modality = by_name[path[-1].lower()]
-        if len(modality.bands) > 1:
-            raise InvalidInputError(
-                f"{modality.name} has {len(modality.bands)} bands; name one, such as {modality.name}.{modality.band_names[0]}",
-                kind="unknown-band",
-            )
-        whole = _path(path)
-        return whole, modality, modality.band_names[0], whole
-    if len(path) > 1 and path[-2].lower() in by_name:
-        modality = by_name[path[-2].lower()]
-        band = modality.band_names[modality.band_index(path[-1])]
-        whole = _path(path[:-1])
-        return whole, modality, band, _path(path) if len(modality.bands) > 1 else whole
-    got = ".".join(path) or "an expression"
-    raise InvalidInputError(
-        f"pixel predicates take a modality's band, got {got}.{nearest(path[-1] if path else '', [m.name for m in modalities])}",
-        kind="unknown-band",
-    )
-
-
-def _by_shares(handle: str, modality: Modality, predicate: PixelPredicate) -> str:
-    """A predicate of a categorical modality from its class shares, exact; a code without a name is read."""
-    matches = OPERATORS[predicate.comparison]
-    shares = [
-        f"{handle}.share.{_quoted(n)}" for code, n in modality.classes if matches(code, predicate.constant)
-    ]
-    n = f"round(({' + '.join(shares) or '0'}) * {handle}.count)"
-    if predicate.quantifier == "any":
-        answer = f"{n} > 0"
-    elif predicate.quantifier == "all":
-        answer = f"{n} = {handle}.count"
-    else:
-        answer = f"{n} / {handle}.count"
-        if predicate.share_comparison is not None:
-            answer = f"{answer} {predicate.share_comparison} {predicate.share!r}"
-    nothing = ", ".join(["NULL::DOUBLE"] * (len(_NUMBERS) - 2))
-    numbers = f"[[{handle}.count::DOUBLE, {handle}.count::DOUBLE, {nothing}]]"
-    value = f"{FUNCTION}({handle}.ref, {numbers}, '{predicate.to_json()}')"
-    read = (
-        value if predicate.quantifier == "share" and predicate.share_comparison is None else f"({value} = 1)"
-    )
-    return f"CASE WHEN {handle}.ref IS NULL THEN NULL WHEN {handle}.valid = {handle}.count THEN {answer} ELSE {read} END"
+def _polygon(tree: Any, scopes: Sequence[Scope]) -> str | None:
+    """SQL of ``intersects_polygon`` of a table's footprints, behind comparisons of their boxes with the polygon's."""
+    if tree.get("class") != "FUNCTION" or str(tree.get("function_name")).lower() != POLYGON_FUNCTION:
+        return None
+    arguments = [a.get("expression", a) for a in tree["arguments"]]
+    if len(arguments) != 2 or arguments[0].get("class") != "COLUMN_REF":
+        return None
+    path, text = [str(n) for n in arguments[0]["column_names"]], _text(arguments[1])
+    if text is None or path[-1].lower() != "footprint" or not (scopes and scopes[0].owns(path)):
+        return None
+    try:
+        west, south, east, north = shapely.bounds(shapely.from_geojson(text)).tolist()
+    except (shapely.errors.GEOSException, json.JSONDecodeError):
+        return None  # the function itself says what is wrong
+    if not west <= east:
+        return None
+    box = _path([*path[:-1], "bbox"])
+    near = f"({box}.west <= {east!r} AND {box}.east >= {west!r}) OR ({box}.west >= 0 AND {box}.east <= 0)"
+    call = f"{POLYGON_FUNCTION}({_path(path)}, '{text.replace(chr(39), chr(39) * 2)}')"
+    return f"({box}.south <= {north!r} AND {box}.north >= {south!r} AND ({near}) AND {call})"
 
 
 def _path(names: Sequence[str]) -> str:

@@ -72,6 +72,12 @@ class Scope:
                 return self.items.index(item), lower[n_prefix:]
         return None, lower
 
+    def owns(self, path: Sequence[str]) -> bool:
+        """Whether a column is certainly one of a bank's table."""
+        number, leaf = self.leaf(path)
+        item = self.items[number] if number is not None else self.items[0] if len(self.items) == 1 else None
+        return len(leaf) == 1 and item is not None and item.mention is not None
+
     def _owners(self, path: tuple[str, ...]) -> Iterator[tuple[Item, int]]:
         """Items that may own a path, those that it names first, and the length of the name in it."""
         for item in self.items:

@@ -8,6 +8,8 @@ asked for are not read. Each session has a connection of its own; results do not
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -15,38 +17,28 @@ from typing import Any, Protocol
 import duckdb
 import numpy as np
 import pyarrow as pa
-from duckdb.func import ARROW, SPECIAL
 
 from tensorbank.bounds import of_shards, shard_columns
 from tensorbank.catalog import Catalog
 from tensorbank.conditions import leaves, may_match
-from tensorbank.errors import InvalidInputError, TensorBankError, nearest
+from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
-from tensorbank.layout import LEVELS, Level
+from tensorbank.layout import LEVELS, Level, part_of_key
 from tensorbank.mirror import IndexMirror
 from tensorbank.pinned import PinnedTable, pin
-from tensorbank.pixels import Verdicts
-from tensorbank.polygons import as_geojson, intersects
+from tensorbank.pixel_bounds import Bounds, bounds, decision
+from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
-from tensorbank.rewrite import FUNCTION, has_pixel_predicates, rewrite
+from tensorbank.rewrite import POLYGON_FUNCTION, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mention_of, mentions
 from tensorbank.sql_errors import Translated
+from tensorbank.sql_functions import SqlFunctions
 
 __all__ = ["Judge", "Session"]
 
-_MACROS = """
-CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
-CREATE MACRO split_fraction(value, seed) AS
-    md5_number_lower(concat(value, ':', seed))::DOUBLE / 18446744073709551616.0;
-CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
-    lat BETWEEN south AND north
-    AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
-"""
-_REF_SQL = 'STRUCT("key" VARCHAR, "row" INTEGER, "offset" BIGINT, "length" BIGINT, block_bytes INTEGER[])'
-POLYGON_FUNCTION = "intersects_polygon"
 _NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
 
@@ -60,7 +52,7 @@ class Judge(Protocol):
     def verdicts(self) -> Verdicts: ...
 
     def judge(
-        self, refs: Sequence[Mapping[str, Any] | None], numbers: Sequence[Any], text: str
+        self, refs: Sequence[Mapping[str, Any] | None], text: str, ask_tiles: Any
     ) -> list[float | None]: ...
 
 
@@ -80,11 +72,13 @@ class Session:
         self.versions = versions
         self.registered = registered
         self.judge = judge
-        self._functions: list[str] = []
-        self._failure: TensorBankError | None = None
+        self.n_pixel_predicates = 0
         self.joined: dict[str, pa.Table] = {}
         self.con = duckdb.connect(":memory:")
-        self.con.execute(_MACROS)
+        self._tiles_con = self.con.cursor()
+        self._tiles_lock = threading.Lock()
+        self._functions = SqlFunctions(self.con)
+        self._functions.add_macros()
         self.tables: list[PinnedTable] = []
         self.paths: list[str] = []
         self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
@@ -95,11 +89,10 @@ class Session:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for name in self._functions:
-            self.con.remove_function(name)
+        self._functions.close()
+        self._tiles_con.close()
         self.con.close()
-        if self._failure is not None:
-            raise self._failure
+        self._functions.raise_failure()
 
     def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
         """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
@@ -107,9 +100,7 @@ class Session:
         ``levels`` are attached beside those that the statement names.
         """
         with Translated(self.catalog.tables, self.paths):
-            text = self._single_select(sql)
-            self._attach(text, levels)
-            text = self._with_pixels(text)
+            text = self._attach(self._single_select(sql), levels)
             relation = self.con.sql(text)
             names = list(relation.columns)
             kinds = list(relation.types)
@@ -143,9 +134,7 @@ class Session:
             The statement selects no such handle, or only some of its bands.
         """
         with Translated(self.catalog.tables, self.paths):
-            text = self._single_select(sql)
-            self._attach(text, set())
-            text = self._with_pixels(text)
+            text = self._attach(self._single_select(sql), set())
             relation = self.con.sql(text)
             kinds = dict(zip(relation.columns, relation.types, strict=True))
             handles = {n: _struct_fields(k) for n, k in kinds.items() if "ref" in _struct_fields(k)}
@@ -211,64 +200,36 @@ class Session:
         ).fetchall()[0]
         return int(found[0]), int(found[1])
 
-    def _with_pixels(self, sql: str) -> str:
-        """The statement with its pixel predicates made into calls of the judge."""
-        self._register_polygons(sql)
-        tree = json.loads(self.canonical(sql))
-        if not has_pixel_predicates(tree):
-            return sql
+    def tile_answers(
+        self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]
+    ) -> dict[int, float]:
+        """Answers of a pixel predicate for samples of one shard, by their offset, where their tiles decide it.
 
-        def parse(expression: str) -> Any:
-            node: Any = json.loads(self.canonical(f"SELECT {expression}"))["statements"][0]["node"]
-            return node["select_list"][0]
-
-        self.judge.schemas.update({t.name: t.schema for t in self.tables})
-        self._register_judge()
-        modalities = [m for t in self.tables for m in t.schema]
-        changed = json.dumps(rewrite(tree, modalities, parse))
-        return str(self.con.execute("SELECT json_deserialize_sql(?::JSON)", [changed]).fetchall()[0][0])
-
-    def _register_judge(self) -> None:
-        """Make the judge callable; an error of its own is kept and raised in DuckDB's stead."""
-
-        def evaluate(refs: pa.Array, numbers: pa.Array, texts: pa.Array) -> pa.Array:
-            try:
-                text = texts[0].as_py() if len(texts) else ""
-                return pa.array(self.judge.judge(refs.to_pylist(), numbers.to_pylist(), text), pa.float64())
-            except TensorBankError as error:
-                self._failure = error
-                raise
-
-        self.con.create_function(
-            FUNCTION,
-            evaluate,
-            [_REF_SQL, "DOUBLE[][]", "VARCHAR"],
-            "DOUBLE",
-            type=ARROW,
-            null_handling=SPECIAL,
-        )
-        self._functions.append(FUNCTION)
-
-    def _register_polygons(self, sql: str) -> None:
-        """Make ``intersects_polygon`` callable where a statement names it."""
-        if POLYGON_FUNCTION not in sql.lower():
-            return
-
-        def evaluate(footprints: pa.Array, texts: pa.Array) -> pa.Array:
-            try:
-                return (
-                    intersects(footprints, as_geojson(texts[0].as_py()))
-                    if len(texts)
-                    else pa.array([], pa.bool_())
-                )
-            except TensorBankError as error:
-                self._failure = error
-                raise
-
-        self.con.create_function(
-            POLYGON_FUNCTION, evaluate, ["BLOB", "VARCHAR"], "BOOLEAN", type=ARROW, null_handling=SPECIAL
-        )
-        self._functions.append(POLYGON_FUNCTION)
+        Called while a statement runs, from DuckDB's threads; so it has a connection of its own.
+        """
+        handle = _quoted(modality.name)
+        bands = [modality.band_names[modality.band_index(b)] for b in predicate.bands]
+        paths = [f"{handle}.{_quoted(b)}" if len(modality.bands) > 1 else handle for b in bands]
+        each = bounds(predicate, handle, paths, modality, "tiles")
+        summed = Bounds("sum(low)", "sum(high)", "sum(n)")
+        with self._tiles_lock:
+            files = self.catalog.files(table, "tiles").of_parts(frozenset({part_of_key(key)}))
+            if not files.files:
+                return {}
+            scan = _read_parquet([str(p) for p in self.mirror.paths(files.files)])
+            found = self._tiles_con.sql(
+                f"""
+                SELECT "offset", ({decision(predicate, summed, "NULL")})::DOUBLE AS answer
+                FROM (SELECT {handle}.ref."offset" AS "offset", {each.low} AS low, {each.high} AS high, {each.count} AS n
+                      FROM {scan}
+                      WHERE {handle}.ref.key = '{key}'
+                        AND {handle}.ref."offset" BETWEEN {min(offsets)} AND {max(offsets)})
+                GROUP BY ALL
+                HAVING sum(n) = {math.prod(modality.sample_shape) // len(modality.bands)} AND count(low) = count(*)
+                   AND answer IS NOT NULL
+                """
+            ).fetchall()
+        return dict(found)
 
     def _single_select(self, sql: str) -> str:
         statements = self.con.extract_statements(sql)
@@ -276,8 +237,11 @@ class Session:
             raise InvalidInputError("a query is one SELECT statement", kind="sql")
         return _without_semicolon(str(statements[0].query))
 
-    def _attach(self, sql: str, levels: set[Level]) -> None:
-        """Create the views of every bank table that the statement names, over the files that may hold its answer."""
+    def _attach(self, sql: str, levels: set[Level]) -> str:
+        """Create the views of every bank table that the statement names, over the files that may hold its answer.
+
+        Returns the statement in DuckDB's own terms.
+        """
         tree = json.loads(self.canonical(sql))
         named = {(str(n.get("schema_name") or ""), str(n["table_name"])) for n in mentions(tree)}
         for name, table_of_user in self.registered.items():
@@ -291,10 +255,33 @@ class Session:
             if mention is not None:
                 needed.setdefault(mention[0], {"samples", *levels}).add(mention[1])
         found = [self._pin(table, needed[table]) for table in sorted(needed)]
-        conditions = wanted(tree, {t.name: t.schema for t in found})
+        schemas = {t.name: t.schema for t in found}
+        tree, sql = self._in_plain_sql(tree, sql, schemas)
+        conditions = wanted(tree, schemas)
         for pinned in found:
             mine = {level: c for (table, level), c in conditions.items() if table == pinned.name}
             self._show(pinned.by_files(mine))
+        return sql
+
+    def _in_plain_sql(self, tree: Any, sql: str, schemas: Mapping[str, TableSchema]) -> tuple[Any, str]:
+        """A statement without predicates that DuckDB does not have."""
+        self.n_pixel_predicates = n_predicates(tree)
+        has_polygons = POLYGON_FUNCTION in sql.lower()
+        if has_polygons:
+            self._functions.add_polygons()
+        if self.n_pixel_predicates:
+            self.judge.schemas.update(schemas)
+            self._functions.add_pixels(lambda refs, text: self.judge.judge(refs, text, self.tile_answers))
+        if not has_polygons and not self.n_pixel_predicates:
+            return tree, sql
+
+        def parse(expression: str) -> Any:
+            node: Any = json.loads(self.canonical(f"SELECT {expression}"))["statements"][0]["node"]
+            return node["select_list"][0]
+
+        changed = rewrite(tree, schemas, parse)
+        found = self.con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(changed)]).fetchall()
+        return changed, str(found[0][0])
 
     def _pin(self, name: str, levels: Collection[Level]) -> PinnedTable:
         return pin(self.catalog, name, [v for v in LEVELS if v in levels], self.versions.get(name))
@@ -343,8 +330,7 @@ class Session:
         paths = [str(p) for p in self.mirror.paths(files.files)]
         self.paths += paths
         self.files[table.name, level] = paths
-        listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
-        scan = f"read_parquet([{listed}], union_by_name = true)"
+        scan = _read_parquet(paths)
         relation = self.con.sql(f"SELECT * FROM {scan}")
         self.types[table.name, level] = dict(zip(relation.columns, relation.types, strict=True))
         missing = [m.name for m in table.schema if m.name not in relation.columns]
@@ -402,6 +388,11 @@ def _without_positions(node: Any) -> Any:
     if isinstance(node, list):
         return [_without_positions(v) for v in node]
     return node
+
+
+def _read_parquet(paths: Sequence[str]) -> str:
+    listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
+    return f"read_parquet([{listed}], union_by_name = true)"
 
 
 def _quoted(name: str) -> str:

@@ -12,10 +12,10 @@ import shapely
 from shapely import affinity
 
 from tensorbank.errors import FormatError
+from tensorbank.index import HILBERT_ORDER
 
-__all__ = ["HILBERT_ORDER", "Place", "hilbert_index", "place_of", "season_of"]
+__all__ = ["Place", "hilbert_index", "place_of", "season_of"]
 
-HILBERT_ORDER = 16
 _NORTH = (
     "winter",
     "winter",

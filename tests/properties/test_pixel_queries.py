@@ -134,14 +134,99 @@ def test_the_index_decides_what_it_can_and_the_plan_says_so(table):
     extremes = bank.sql(
         "SELECT NDVI FROM t WHERE pixels_any(NDVI, '> 0.8') AND NOT pixels_all(S2L2A.B02, '< 2000')"
     ).plan()
-    assert extremes.source.pixels_decided >= 14
+    assert extremes.source.pixel_predicates == 2
     assert extremes.source.pixels_read == 0
+    assert "all decided by the index" in extremes.explain()
     shares = bank.sql("SELECT NDVI FROM t WHERE pixels_share(S2L2A.B08, '> 2000') >= 0.5").plan()
     assert 0 < shares.source.pixels_read < 14
-    assert shares.source.pixels_read + shares.source.pixels_decided == 14
     assert f"{shares.source.pixels_read} by reading" in shares.explain()
     path_independent = bank.sql("select NDVI from t where pixels_share(S2L2A.B08, '> 2000')>=0.5").plan()
     assert shares.table == path_independent.table
+
+
+def test_a_predicate_is_read_once_however_often_it_is_named(table):
+    bank, _, _ = table
+    once = "SELECT sample_id, NDVI FROM t WHERE pixels_share(S2L2A.B08, '> 2000') >= 0.5"
+    twice = once.replace("sample_id", "sample_id, pixels_share(S2L2A.B08, '> 2000') >= 0.5 AS bright")
+    assert bank.sql(twice).plan().source.pixels_read == bank.sql(once).plan().source.pixels_read
+
+
+def test_what_the_index_leaves_open_stays_open_on_request(table):
+    bank, _, _ = table
+    sql = "SELECT sample_id, {} AS bright FROM t"
+    exact = bank.sql(sql.format("pixels_share(S2L2A.B08, '> 2000') >= 0.5")).arrow().to_pylist()
+    truth = {r["sample_id"]: r["bright"] for r in exact}
+    open_query = bank.sql(
+        "SELECT sample_id, S2L2A, pixels_share(S2L2A.B08, '> 2000', refine := 'index') >= 0.5 AS bright FROM t"
+    )
+    plan = open_query.plan()
+    found = dict(zip(plan.table["sample_id"].to_pylist(), plan.table["bright"].to_pylist(), strict=True))
+    undecided = [k for k, v in found.items() if v is None]
+    assert undecided
+    assert plan.source.pixels_undecided == len(undecided)
+    assert plan.source.pixels_read == 0
+    assert "left undecided (refine := 'index')" in plan.explain()
+    assert all(found[k] == truth[k] for k in found if k not in undecided)
+
+
+def test_tiles_decide_what_their_samples_statistics_do_not(table):
+    bank, _, _ = table
+    sql = "SELECT S2L2A FROM t WHERE pixels_share(nd(S2L2A.B08, S2L2A.B04), '> {}', refine := 'index') >= 0.1"
+    plans = [bank.sql(sql.format(c)).plan() for c in (0.1, 0.3, 0.5, 0.7)]
+    assert sum(p.source.pixels_by_tiles for p in plans) > 0
+    decided = next(p for p in plans if p.source.pixels_by_tiles)
+    assert f"{decided.source.pixels_by_tiles} by statistics of tiles" in decided.explain()
+
+
+HIDING = {
+    "subquery": "SELECT sample_id FROM (SELECT sample_id, S2L2A AS image FROM t) AS s WHERE {}",
+    "common table": "WITH s AS (SELECT sample_id, S2L2A AS image FROM t) SELECT sample_id FROM s WHERE {}",
+    "star": "SELECT sample_id FROM (SELECT *, S2L2A AS image FROM t) AS s WHERE {}",
+    "join": "SELECT s.sample_id FROM (SELECT sample_id AS i, NDVI FROM t) AS o JOIN "
+    "(SELECT sample_id, S2L2A AS image FROM t) AS s ON i = s.sample_id AND {}",
+    "correlated": "SELECT sample_id FROM (SELECT sample_id, S2L2A AS image FROM t) AS s WHERE EXISTS "
+    "(SELECT 1 FROM t AS o WHERE o.sample_id = s.sample_id AND {})",
+    "qualify": "SELECT sample_id FROM (SELECT sample_id, S2L2A AS image FROM t) AS s "
+    "QUALIFY {} AND row_number() OVER (PARTITION BY sample_id) = 1",
+}
+
+
+@pytest.mark.parametrize("hidden", HIDING)
+def test_a_handle_is_followed_through_the_statement(table, hidden):
+    bank, pixels, rows = table
+    sql = HIDING[hidden].format("pixels_share(s.image.B08, '> 2000') >= 0.5")
+    expected = {i for i, row in rows["S2L2A"].items() if (pixels["S2L2A"][row][:, 7] > 2000).mean() >= 0.5}
+    assert 0 < len(expected) < len(rows["S2L2A"])
+    assert set(bank.sql(sql).arrow()["sample_id"].to_pylist()) == expected
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_tiles_are_selected_as_brute_force_selects_them(table, data):
+    bank, pixels, rows = table
+    target = data.draw(st.sampled_from(sorted(BANDS)))
+    modality, band = BANDS[target]
+    op, constant = data.draw(st.sampled_from(sorted(OPERATORS))), data.draw(CONSTANTS[modality])
+    form = data.draw(st.sampled_from(["any", "all", "share"]))
+    sql = f"pixels_{form}({target}, '{op} {constant}')" + (" > 0.25" if form == "share" else "")
+    found = bank.sql(f"SELECT sample_id, y0, y1, x0, x1, {sql} AS answer FROM t.tiles").arrow().to_pylist()
+    assert len(found) == len(rows["S2L2A"]) * 16
+    for r in found:
+        if r["sample_id"] not in rows[modality]:
+            assert r["answer"] is None
+            continue
+        row = rows[modality][r["sample_id"]]
+        m = matching(pixels[modality][row][0, band, r["y0"] : r["y1"], r["x0"] : r["x1"]], op, constant)
+        assert r["answer"] == {"any": m.any(), "all": m.all(), "share": m.mean() > 0.25}[form]
+
+
+def test_plain_comparisons_skip_what_a_predicate_rules_out(table):
+    bank, _, _ = table
+    plan = bank.sql("SELECT S2L2A FROM t WHERE pixels_any(S2L2A.B08, '> 30000')").plan()
+    levels = {level.level: level for level in plan.source.levels}
+    assert len(plan) == 0
+    assert levels["files"].kept == 0
+    assert levels["files"].considered > 0
 
 
 def test_a_sample_without_the_modality_neither_matches_nor_fails(table):
@@ -170,6 +255,9 @@ def test_a_sample_without_the_modality_neither_matches_nor_fails(table):
         ("pixels_any(NDVI)", "pixels_any"),
         ("pixels_any(cloud_cover, '> 3')", "cloud_cover"),
         ("pixels_any(nd(S2L2A.B08, NDVI), '> 0')", "one modality"),
+        ("pixels_any(NDVI, '> 0', refine := 'guess')", "refine := 'index'"),
+        ("pixels_any(NDVI, '> 0', sloppy := true)", "takes a band and a comparison"),
+        ("pixels_any(S2L2A.B08.mean, '> 0')", "modality's band"),
     ],
 )
 def test_wrong_predicates_are_one_sentence(table, sql, hint):
