@@ -117,12 +117,19 @@ class Planner:
 
 def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
     """Levels and the cost of a scan, for :class:`PlanSource`."""
-    totals = [session.shard_totals(name, handle.modality.name) for name, handle in resolved]
+    n_shards: dict[str, int] = {}
+    scan_blocks = scan_bytes = 0
+    for pinned in session.tables:
+        mine = [handle for name, handle in resolved if name == pinned.name]
+        n_shards[pinned.name], totals = session.shard_totals(pinned.name, [h.modality.name for h in mine])
+        for (n_samples, n_bytes), handle in zip(totals, mine, strict=True):
+            scan_blocks += n_samples * handle.modality.n_blocks
+            scan_bytes += n_bytes
     verdicts = session.judge.verdicts
     return {
-        "levels": tuple(_levels(session, resolved, table)),
-        "scan_blocks": sum(n * h.modality.n_blocks for (n, _), (_, h) in zip(totals, resolved, strict=True)),
-        "scan_bytes": sum(n_bytes for _, n_bytes in totals),
+        "levels": tuple(_levels(session, n_shards, resolved, table)),
+        "scan_blocks": scan_blocks,
+        "scan_bytes": scan_bytes,
         "pixel_predicates": session.n_pixel_predicates,
         "pixels_by_tiles": verdicts.by_tiles,
         "pixels_read": verdicts.read,
@@ -132,7 +139,7 @@ def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa
 
 
 def _levels(
-    session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table
+    session: Session, n_shards: Mapping[str, int], resolved: Sequence[tuple[str, Handle]], table: pa.Table
 ) -> Iterator[LevelReport]:
     """What each storey of the index considered and kept, the coarsest first.
 
@@ -143,7 +150,7 @@ def _levels(
     yield LevelReport(
         "files", sum(len(t.levels[v].files) for t, v in read), sum(len(t.kept[v].files) for t, v in read)
     )
-    shards = [(session.n_shards(t.name), t) for t in session.tables]
+    shards = [(n_shards[t.name], t) for t in session.tables]
     yield LevelReport(
         "shards",
         sum(n for n, _ in shards),

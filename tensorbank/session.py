@@ -12,6 +12,8 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any, Protocol
 
 import duckdb
@@ -21,6 +23,7 @@ import pyarrow as pa
 from tensorbank.bounds import of_shards, shard_columns
 from tensorbank.catalog import Catalog
 from tensorbank.conditions import leaves, may_match
+from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
@@ -74,11 +77,8 @@ class Session:
         self.judge = judge
         self.n_pixel_predicates = 0
         self.joined: dict[str, pa.Table] = {}
-        self.con = duckdb.connect(":memory:")
-        self._tiles_con = self.con.cursor()
         self._tiles_lock = threading.Lock()
-        self._functions = SqlFunctions(self.con)
-        self._functions.add_macros()
+        self._canonical: dict[str, str] = {}
         self.tables: list[PinnedTable] = []
         self.paths: list[str] = []
         self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
@@ -86,13 +86,20 @@ class Session:
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
+        self._stack = ExitStack()
+        self._db = self._stack.enter_context(database())
+        self.con = self._db.con
+        self._functions = SqlFunctions(self.con)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._functions.close()
-        self._tiles_con.close()
-        self.con.close()
-        self._functions.raise_failure()
+        try:
+            self._stack.__exit__(kind, error, trace)
+        finally:
+            self._functions.raise_failure()
 
     def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
         """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
@@ -181,24 +188,22 @@ class Session:
 
     def canonical(self, sql: str) -> str:
         """The statement's syntax tree without positions: the same for every way of spacing it."""
+        if sql in self._canonical:
+            return self._canonical[sql]
         text = self._single_select(sql)
         tree = self.con.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
         parsed = json.loads(str(tree))
         if parsed.get("error"):
             raise InvalidInputError(f"the SQL cannot be answered: {parsed.get('error_message')}", kind="sql")
-        return json.dumps(_without_positions(parsed), sort_keys=True)
+        self._canonical[sql] = json.dumps(_without_positions(parsed), sort_keys=True)
+        return self._canonical[sql]
 
-    def n_shards(self, table: str) -> int:
-        """Shards of a table whose shards are attached."""
-        return int(self.con.execute(f"SELECT count(*) FROM {_quoted(table)}.shards").fetchall()[0][0])
-
-    def shard_totals(self, table: str, modality: str) -> tuple[int, int]:
-        """Samples and stored bytes of one modality of a table whose shards are attached."""
-        column = _quoted(modality)
-        found = self.con.execute(
-            f"SELECT coalesce(sum({column}.n_samples), 0), coalesce(sum({column}.length), 0) FROM {_quoted(table)}.shards"
-        ).fetchall()[0]
-        return int(found[0]), int(found[1])
+    def shard_totals(self, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
+        """Shards of a table whose shards are attached; samples and stored bytes of some of its modalities."""
+        sums = [f"coalesce(sum({_quoted(m)}.{n}), 0)" for m in modalities for n in ("n_samples", "length")]
+        counted = f"SELECT {', '.join(['count(*)', *sums])} FROM {_quoted(table)}.shards"
+        n, *found = map(int, self.con.execute(counted).fetchall()[0])
+        return n, list(zip(found[::2], found[1::2], strict=True))
 
     def tile_answers(
         self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]
@@ -217,7 +222,7 @@ class Session:
             if not files.files:
                 return {}
             scan = _read_parquet([str(p) for p in self.mirror.paths(files.files)])
-            found = self._tiles_con.sql(
+            found = self._db.side.sql(
                 f"""
                 SELECT "offset", ({decision(predicate, summed, "NULL")})::DOUBLE AS answer
                 FROM (SELECT {handle}.ref."offset" AS "offset", {each.low} AS low, {each.high} AS high, {each.count} AS n
@@ -247,7 +252,7 @@ class Session:
         for name, table_of_user in self.registered.items():
             if ("", name.lower()) in {(schema, table.lower()) for schema, table in named}:
                 self.joined[name] = table_of_user
-                self.con.register(name, table_of_user)
+                self._db.register(name, table_of_user)
         tables = {t: t for t in self.catalog.tables()} if named else {}
         needed: dict[str, set[Level]] = {}
         for node in mentions(tree):
@@ -288,7 +293,7 @@ class Session:
 
     def _show(self, table: PinnedTable) -> None:
         """Create the views of a table: shards first, since their roll-ups say which other files are needed at all."""
-        self.con.execute(f"CREATE SCHEMA {_quoted(table.name)}")
+        self._db.create_schema(_quoted(table.name))
         if "shards" in table.levels:
             self._create_view(table, "shards")
             table = self._by_shards(table)
@@ -317,15 +322,15 @@ class Session:
         scan = self._scan(table, level, table.kept[level])
         if level != "samples" and table.levels["samples"].parts is None:
             scan += f" WHERE part IN (SELECT DISTINCT part FROM {self._scan(table, 'samples', table.levels['samples'])})"
-        self.con.execute(f"CREATE VIEW {name}.{level} AS SELECT * FROM {scan}")
+        self._db.create_view(name, level, f"SELECT * FROM {scan}")
         if level == "samples":
-            self.con.execute(f"CREATE VIEW main.{name} AS SELECT * FROM {name}.samples")
+            self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
 
     def _scan(self, table: PinnedTable, level: Level, files: LevelFiles) -> str:
         """What to select from to get the rows of some files, with every column of the table."""
         empty = f"{table.name}_{level}_without_rows"
         if not files.files:
-            self.con.register(empty, _SCHEMAS[level](table.schema).empty_table())
+            self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return _quoted(empty)
         paths = [str(p) for p in self.mirror.paths(files.files)]
         self.paths += paths
@@ -336,7 +341,7 @@ class Session:
         missing = [m.name for m in table.schema if m.name not in relation.columns]
         if not missing:
             return scan
-        self.con.register(
+        self._db.register(
             empty, _SCHEMAS[level](table.schema).empty_table()
         )  # files from before the modality
         absent = ", ".join(f"(SELECT {_quoted(m)} FROM {_quoted(empty)}) AS {_quoted(m)}" for m in missing)

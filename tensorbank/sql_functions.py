@@ -14,9 +14,9 @@ from tensorbank.index import HILBERT_ORDER
 from tensorbank.polygons import as_geojson, intersects
 from tensorbank.rewrite import FUNCTION, POLYGON_FUNCTION
 
-__all__ = ["SqlFunctions"]
+__all__ = ["MACROS", "SqlFunctions"]
 
-_MACROS = f"""
+MACROS = f"""
 CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
 CREATE MACRO split_fraction(value, seed) AS
     md5_number_lower(concat(value, ':', seed))::DOUBLE / 18446744073709551616.0;
@@ -40,10 +40,6 @@ class SqlFunctions:
         self._con = con
         self._names: list[str] = []
         self._failure: TensorBankError | None = None
-
-    def add_macros(self) -> None:
-        """Those that are plain SQL."""
-        self._con.execute(_MACROS)
 
     def add_pixels(self, judge: JudgePixels) -> None:
         """What :mod:`tensorbank.rewrite` calls for rows that statistics leave open."""

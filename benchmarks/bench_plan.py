@@ -1,0 +1,397 @@
+"""What a plan costs: time against the bare DuckDB query, with and without pruning, memory, and what pruning misses.
+
+    python benchmarks/bench_plan.py [INDEX] [--samples 10000000] [--repeats 7]
+
+INDEX is a bank of benchmarks/synthetic_index.py, made first if it is not there. Each query runs interleaved in three ways:
+
+* plan: ``bank.sql(query).plan()``, the frozen answer with addresses in the order of the bytes, its levels counted;
+* bare: the same rows and columns as Arrow from DuckDB alone, on one warm connection, over all index files, unordered;
+* off: bare, but with DuckDB's ``filter_pushdown`` and ``statistics_propagation`` off, so that every row is read.
+
+Constants of the queries are quantiles of the index, so that selectivities are what they are called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+import tensorbank as tb
+
+RESULTS = Path(__file__).parent / "results"
+SELECTIVITIES = (0.0001, 0.001, 0.01, 0.05, 0.2)
+COLUMNS = "S2L2A, S1RTC"
+REFS = ", ".join(
+    f'{m}.ref.key AS {m}_key, {m}.ref."offset" AS {m}_offset, {m}.ref.length AS {m}_length'
+    for m in ("S2L2A", "S1RTC")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One query: what it asks, of which level, and the share of rows that answer it."""
+
+    name: str
+    level: str
+    where: str
+    selectivity: float
+
+    @property
+    def sql(self) -> str:
+        """For the planner."""
+        table = "world" if self.level == "samples" else "world.tiles"
+        return f"SELECT sample_id, {COLUMNS} FROM {table} WHERE {self.where}"
+
+    @property
+    def bare(self) -> str:
+        """For DuckDB alone."""
+        window = "" if self.level == "samples" else ", y0, x0, time_index"
+        return f"SELECT sample_id, {REFS}{window} FROM {self.level} WHERE {self.where}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Medians of interleaved repeats, seconds, and what the planner kept of each level."""
+
+    case: str
+    level: str
+    selectivity: float
+    rows: int
+    plan_s: float
+    bare_s: float
+    off_s: float
+    ratio: float
+    considered: dict[str, int]
+    kept: dict[str, int]
+    needed: dict[str, int]
+    lost: int
+
+
+def connect(bank: Path) -> duckdb.DuckDBPyConnection:
+    """DuckDB over all index files of a bank."""
+    con = duckdb.connect()
+    con.execute(
+        "CREATE MACRO within_bbox(lon, lat, w, s, e, n) AS lat BETWEEN s AND n AND lon BETWEEN w AND e"
+    )
+    for level in ("samples", "tiles"):
+        folder = bank / "world" / "index" / level
+        con.execute(
+            f"CREATE VIEW {level} AS SELECT * FROM read_parquet('{folder}/*.parquet', filename = true, file_row_number = true)"
+        )
+    return con
+
+
+def cases(con: duckdb.DuckDBPyConnection) -> list[Case]:
+    """The queries, with constants from the index."""
+    ndvi = con.execute(
+        f"SELECT quantile_cont(NDVI.mean, {[1 - s for s in SELECTIVITIES]}) FROM samples"
+    ).fetchall()[0][0]
+    found = [
+        Case("greenest", "samples", f"NDVI.mean > {v:.9g}", s)
+        for s, v in zip(SELECTIVITIES, ndvi, strict=True)
+    ]
+    rows = con.execute("SELECT lon, lat FROM samples WHERE season = 'summer'").fetchnumpy()
+    total = con.execute("SELECT count(*) FROM samples").fetchall()[0][0]
+    lon, lat = np.asarray(rows["lon"]), np.asarray(rows["lat"])
+    for selectivity in SELECTIVITIES:
+        box = _box(lon, lat, int(total * selectivity))
+        text = ", ".join(f"{v:.6f}" for v in box)
+        found.append(
+            Case(
+                "place and season",
+                "samples",
+                f"season = 'summer' AND within_bbox(lon, lat, {text})",
+                selectivity,
+            )
+        )
+    box = _box(lon, lat, int(total * 0.02))
+    inside = f"season = 'summer' AND within_bbox(lon, lat, {', '.join(f'{v:.6f}' for v in box)})"
+    n = con.execute("SELECT count(*) FROM tiles").fetchall()[0][0]
+    share = con.execute(f"SELECT count(*) FROM tiles WHERE {inside}").fetchall()[0][0] / n
+    limit = con.execute(
+        f"SELECT quantile_cont(NDVI.mean, {1 - min(0.01 / share, 1)}) FROM tiles WHERE {inside}"
+    ).fetchall()[0][0]
+    found.append(
+        Case("tiles by place, season and NDVI", "tiles", f"{inside} AND NDVI.mean > {limit:.9g}", 0.01)
+    )
+    return found
+
+
+def _box(lon: np.ndarray, lat: np.ndarray, n: int) -> tuple[float, float, float, float]:
+    """A box around the densest middle that holds about n points."""
+    x, y = np.median(lon), np.median(lat)
+    distance = np.maximum(np.abs(lon - x), 2 * np.abs(lat - y))
+    r = float(np.partition(distance, min(n, len(distance) - 1))[min(n, len(distance) - 1)])
+    return max(x - r, -180.0), max(y - r / 2, -90.0), min(x + r, 180.0), min(y + r / 2, 90.0)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what came out."""
+    started = time.perf_counter()
+    found = work()
+    return time.perf_counter() - started, found
+
+
+def measure(bank: tb.Bank, con: duckdb.DuckDBPyConnection, case: Case, repeats: int) -> Timing:
+    """One query, interleaved."""
+
+    def bare() -> pa.Table:
+        return con.sql(case.bare).to_arrow_table()
+
+    def off() -> pa.Table:
+        con.execute("SET disabled_optimizers = 'filter_pushdown,statistics_propagation'")
+        try:
+            return con.sql(case.bare).to_arrow_table()
+        finally:
+            con.execute("RESET disabled_optimizers")
+
+    def plan() -> tb.Plan:
+        return bank.sql(case.sql).plan()
+
+    plan(), bare()
+    times: dict[str, list[float]] = {"plan": [], "bare": [], "off": []}
+    for turn in range(repeats):
+        plan_s, found = timed(plan)
+        bare_s, rows = timed(bare)
+        times["plan"].append(plan_s)
+        times["bare"].append(bare_s)
+        if turn < 3 or case.level == "samples":
+            times["off"].append(timed(off)[0])
+    levels = {r.level: r for r in found.source.levels}
+    middle = {k: statistics.median(v) for k, v in times.items()}
+    return Timing(
+        case.name,
+        case.level,
+        case.selectivity,
+        len(found),
+        middle["plan"],
+        middle["bare"],
+        middle["off"],
+        statistics.median(p / b for p, b in zip(times["plan"], times["bare"], strict=True)),
+        {k: r.considered for k, r in levels.items()},
+        {k: r.kept for k, r in levels.items()},
+        needed(con, case),
+        _lost(found, rows),
+    )
+
+
+def _lost(plan: tb.Plan, rows: pa.Table) -> int:
+    """Rows of the bare answer that the plan lacks, or has beyond it."""
+    mine = np.sort(np.asarray(plan.table["sample_id"].to_numpy(zero_copy_only=False), dtype=object))
+    theirs = np.sort(np.asarray(rows["sample_id"].to_numpy(zero_copy_only=False), dtype=object))
+    return len(set(theirs) ^ set(mine)) + abs(len(theirs) - len(mine))
+
+
+def needed(con: duckdb.DuckDBPyConnection, case: Case) -> dict[str, int]:
+    """Files, shards and row groups that hold a row of the answer, by brute force."""
+    row = "S2L2A.ref.row // 256"
+    files, shards = con.execute(
+        f"SELECT count(DISTINCT filename), count(DISTINCT (part, {row})) FROM {case.level} WHERE {case.where}"
+    ).fetchall()[0]
+    hits = con.sql(
+        f"SELECT filename, list(DISTINCT file_row_number) AS numbers FROM {case.level} WHERE {case.where} GROUP BY filename"
+    ).to_arrow_table()
+    groups = 0
+    for name, numbers in zip(hits["filename"].to_pylist(), hits["numbers"], strict=True):
+        sizes = con.execute(
+            f"SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata('{name}') ORDER BY 1"
+        ).fetchall()
+        ends = np.cumsum([n for _, n in sizes])
+        groups += len(np.unique(np.searchsorted(ends, np.asarray(numbers.values), side="right")))
+    return {"files": files, "shards": shards, "row groups": groups}
+
+
+def pruned_share(timings: list[Timing]) -> dict[str, float]:
+    """Of the blocks without a row of the answer, the share that was skipped, over all queries."""
+    shares = {}
+    for level in ("files", "shards", "row groups"):
+        # a file that is skipped takes its row groups with it
+        skipped = sum(t.considered[level] - t.kept[level] for t in timings)
+        if level == "row groups":
+            skipped = sum(_all_groups(t, timings) - t.kept[level] for t in timings)
+            prunable = sum(_all_groups(t, timings) - t.needed[level] for t in timings)
+        else:
+            prunable = sum(t.considered[level] - t.needed[level] for t in timings)
+        shares[level] = skipped / prunable if prunable else 1.0
+    return shares
+
+
+def _all_groups(timing: Timing, timings: list[Timing]) -> int:
+    return max(t.considered["row groups"] for t in timings if t.level == timing.level)
+
+
+def first_batch_s(bank: tb.Bank, case: Case, repeats: int) -> float:
+    """From SQL to the first batch of 64, warm."""
+
+    def work() -> None:
+        loader = bank.sql(case.sql).plan().dataloader(batch_size=64, seed=1)
+        with loader:
+            next(iter(loader))
+
+    work()
+    return statistics.median(timed(work)[0] for _ in range(repeats))
+
+
+def peak_bytes(index: Path, case: Case) -> tuple[int, int]:
+    """Peak memory of a fresh process above what it had before planning, and the size of its result."""
+    code = (
+        "import resource, sys, tensorbank as tb\n"
+        "bank = tb.open(sys.argv[1])\n"
+        "bank.sql('SELECT S2L2A FROM world LIMIT 1').plan()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "plan = bank.sql(sys.argv[2]).plan()\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024, plan.table.nbytes)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(index), case.sql], capture_output=True, text=True, check=True
+    )
+    peak, result = map(int, done.stdout.split())
+    return peak, result
+
+
+def targets(
+    timings: list[Timing], first_s: float, above: int, shares: dict[str, float]
+) -> list[tuple[str, str, str, bool]]:
+    """(what, target, measured, met)."""
+    rows = []
+    for t in timings:
+        if t.level == "samples" and t.selectivity in (0.0001, 0.01, 0.2):
+            most = 1.5 if t.selectivity == 0.2 else 2.0
+            rows.append(
+                (
+                    f"plan / bare, {t.case}, {t.selectivity:.2%}",
+                    f"<= {most}",
+                    f"{t.ratio:.2f}",
+                    t.ratio <= most,
+                )
+            )
+            if t.selectivity < 0.2:
+                rows.append(
+                    (f"plan, {t.case}, {t.selectivity:.2%}", "< 0.5 s", f"{t.plan_s:.3f} s", t.plan_s < 0.5)
+                )
+        if t.level == "tiles":
+            gain = t.off_s / t.plan_s
+            rows.append(
+                (f"pruning off / plan, {t.case}, {t.selectivity:.0%}", ">= 10", f"{gain:.1f}", gain >= 10)
+            )
+    rows.append(("SQL to first batch, warm", "<= 1 s", f"{first_s:.2f} s", first_s <= 1))
+    rows.append(
+        (
+            "planner's memory above its result, 20 %",
+            "<= 1024 MiB",
+            f"{above / 2**20:.0f} MiB",
+            above <= 1 << 30,
+        )
+    )
+    for level, share in shares.items():
+        rows.append((f"prunable {level} pruned", ">= 95 %", f"{share:.1%}", share >= 0.95))
+    lost = sum(t.lost for t in timings)
+    rows.append(("rows lost", "0", str(lost), lost == 0))
+    return rows
+
+
+def draw(timings: list[Timing], out: Path) -> None:
+    """Latency against selectivity."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(t.case for t in timings if t.level == "samples"))
+    figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), sharey=True, layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        mine = [t for t in timings if t.case == name]
+        x = [100 * t.selectivity for t in mine]
+        axis.plot(x, [t.off_s for t in mine], "s--", color="#999999", label="DuckDB, pruning off")
+        axis.plot(x, [t.bare_s for t in mine], "o-", color="#e07a1f", label="DuckDB, bare")
+        axis.plot(x, [t.plan_s for t in mine], "o-", color="#2a6f97", label="TensorBank plan")
+        axis.set(xscale="log", yscale="log", xlabel="rows selected, %", title=name)
+        axis.grid(which="major", alpha=0.3)
+    axes[0].set_ylabel("seconds")
+    axes[0].legend(frameon=False)
+    figure.suptitle(f"From SQL to rows: {max(t.considered.get('samples', 0) for t in timings):,} samples")
+    figure.savefig(out, dpi=130)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("index", type=Path, nargs="?", default=Path("/tmp/tensorbank-synthetic-index"))
+    parser.add_argument("--samples", type=int, default=10_000_000, help="of the index, if it has to be made")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    if not (options.index / "world").exists():
+        script = Path(__file__).with_name("synthetic_index.py")
+        parts = max(1, options.samples // 250_000)
+        command = [
+            sys.executable,
+            str(script),
+            str(options.index),
+            "--samples",
+            str(options.samples),
+            "--parts",
+            str(parts),
+        ]
+        subprocess.run(command, check=True)
+    console = Console()
+    bank, con = tb.open(str(options.index)), connect(options.index)
+    timings = []
+    for case in cases(con):
+        timings.append(measure(bank, con, case, options.repeats))
+        t = timings[-1]
+        console.print(
+            f"{t.case} {t.selectivity:.2%}: {t.rows:,} rows, plan {t.plan_s:.3f} s, bare {t.bare_s:.3f} s, off {t.off_s:.3f} s"
+        )
+    chosen = cases(con)
+    first_s = first_batch_s(bank, next(c for c in chosen if c.selectivity == 0.01), 5)
+    peak, result = peak_bytes(options.index, next(c for c in chosen if c.selectivity == 0.2))
+    shares = pruned_share(timings)
+    rows = targets(timings, first_s, peak - result, shares)
+    table = Table("what", "target", "measured", "")
+    for what, target, measured, met in rows:
+        table.add_row(what, target, measured, "[green]met[/]" if met else "[red]missed[/]")
+    console.print(table)
+    options.out.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "command": "make bench-plan",
+        "machine": {"cores": len(__import__("os").sched_getaffinity(0)), "platform": platform.platform()},
+        "versions": {
+            "python": platform.python_version(),
+            "duckdb": duckdb.__version__,
+            "pyarrow": pa.__version__,
+        },
+        "index": {
+            level: con.execute(f"SELECT count(*) FROM {level}").fetchall()[0][0]
+            for level in ("samples", "tiles")
+        },
+        "timings": [asdict(t) for t in timings],
+        "first_batch_s": first_s,
+        "peak_bytes": peak,
+        "result_bytes": result,
+        "pruned_share": shares,
+        "targets": [dict(zip(("what", "target", "measured", "met"), row, strict=True)) for row in rows],
+    }
+    (options.out / "plan.json").write_text(json.dumps(facts, indent=1) + "\n")
+    draw(timings, options.out / "plan.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""DuckDB instances to plan with: in memory, one statement at a time each, kept for the next statement.
+
+Making an instance costs more than many a plan, and a kept one remembers the footers of the Parquet files that it has read.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import duckdb
+
+from tensorbank.sql_functions import MACROS
+
+__all__ = ["Database"]
+
+MAX_IDLE = 2
+"""Kept instances; each has the memory of the footers that it remembers."""
+
+
+class Database:
+    """One instance. ``con`` runs the statement, ``side`` what has to run meanwhile."""
+
+    def __init__(self) -> None:
+        self.con = duckdb.connect(":memory:")
+        self.con.execute(MACROS)
+        self.con.execute("SET parquet_metadata_cache = true")
+        self.side = self.con.cursor()
+        self._schemas: list[str] = []
+        self._views: list[str] = []
+        self._registered: list[str] = []
+
+    def create_schema(self, name: str) -> None:
+        """For the views of one table of a bank."""
+        self.con.execute(f"CREATE SCHEMA {name}")
+        self._schemas.append(name)
+
+    def create_view(self, schema: str, name: str, sql: str) -> None:
+        """A view until the end of the statement, in the schema ``main`` or in one of its own."""
+        self.con.execute(f"CREATE VIEW {schema}.{name} AS {sql}")
+        if schema == "main":
+            self._views.append(name)
+
+    def register(self, name: str, rows: object) -> None:
+        """Arrow rows under a name, until the end of the statement."""
+        self.con.register(name, rows)
+        self._registered.append(name)
+
+    def clear(self) -> None:
+        """Forget what one statement needed."""
+        for name in self._views:
+            self.con.execute(f"DROP VIEW main.{name}")
+        for name in self._schemas:
+            self.con.execute(f"DROP SCHEMA {name} CASCADE")
+        for name in self._registered:
+            self.con.unregister(name)
+        self._views, self._schemas, self._registered = [], [], []
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self.side.close()
+        self.con.close()
+
+
+class _Idle:
+    """Instances that wait for a statement, of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[int, Database]] = []
+
+    def take(self) -> Database:
+        with self._lock:
+            # after a fork the parent's threads are missing: its instances neither work nor can be closed
+            mine = [d for pid, d in self._waiting if pid == os.getpid()]
+            if mine:
+                self._waiting.remove((os.getpid(), mine[-1]))
+                return mine[-1]
+        return Database()
+
+    def give(self, database: Database) -> None:
+        with self._lock:
+            if sum(pid == os.getpid() for pid, _ in self._waiting) < MAX_IDLE:
+                self._waiting.append((os.getpid(), database))
+                return
+        database.close()
+
+
+_IDLE = _Idle()
+
+
+@contextmanager
+def database() -> Iterator[Database]:
+    """An instance for one statement. One whose statement failed is not used again."""
+    found = _IDLE.take()
+    try:
+        yield found
+        found.clear()
+    except BaseException:
+        with suppress(duckdb.Error):
+            found.close()
+        raise
+    _IDLE.give(found)
