@@ -9,10 +9,11 @@ wherever it is tried, and two writers of the samples table cannot overlook each 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from deltalake import (
@@ -44,6 +45,8 @@ from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, St
 __all__ = ["Catalog", "Commit", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
+MAX_FACTS = 256
+Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 _SAMPLES_WRITERS = "tensorbank.samples"
@@ -88,6 +91,7 @@ class Catalog:
         self.store = store
         self._newest: dict[tuple[str, Level], DeltaTable] = {}
         self._levels: dict[tuple[str, Level, int], LevelFiles] = {}
+        self._facts: dict[Hashable, Any] = {}
         self._schemas: dict[tuple[str, int], TableSchema] = {}
         self._lock = threading.Lock()
 
@@ -100,6 +104,24 @@ class Catalog:
         return [
             n for n in names if any(True for _ in self.store.objects(f"{index_key(n, 'samples')}/_delta_log"))
         ]
+
+    def among(self, names: Collection[str]) -> list[str]:
+        """Tables that some names may mean, whatever their case. The store is asked only for names not met before."""
+        with self._lock:
+            known = {table for table, _ in self._newest}
+        if not {n.lower() for n in names} <= {n.lower() for n in known}:
+            known |= set(self.tables())
+        return sorted(n for n in known if n.lower() in {m.lower() for m in names})
+
+    def fact(self, table_id: str, version: int, what: Hashable, find: Callable[[], Fact]) -> Fact:
+        """Something about one version of a table, found once: versions never change."""
+        key = (table_id, version, what)
+        if key not in self._facts:
+            self._facts[key] = find()
+            while len(self._facts) > MAX_FACTS:
+                self._facts.pop(next(iter(self._facts)), None)
+        found: Fact = self._facts[key]
+        return found
 
     def require_arbitration(self) -> None:
         """Try whether the store arbitrates between writers, with a probe object of its own.

@@ -200,6 +200,11 @@ class Session:
 
     def shard_totals(self, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
         """Shards of a table whose shards are attached; samples and stored bytes of some of its modalities."""
+        pinned = next(t for t in self.tables if t.name == table)
+        what = ("shard totals", *modalities)
+        return self.catalog.fact(*pinned.snapshot, what, lambda: self._shard_totals(table, modalities))
+
+    def _shard_totals(self, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
         sums = [f"coalesce(sum({_quoted(m)}.{n}), 0)" for m in modalities for n in ("n_samples", "length")]
         counted = f"SELECT {', '.join(['count(*)', *sums])} FROM {_quoted(table)}.shards"
         n, *found = map(int, self.con.execute(counted).fetchall()[0])
@@ -253,7 +258,9 @@ class Session:
             if ("", name.lower()) in {(schema, table.lower()) for schema, table in named}:
                 self.joined[name] = table_of_user
                 self._db.register(name, table_of_user)
-        tables = {t: t for t in self.catalog.tables()} if named else {}
+        tables = {
+            t: t for t in self.catalog.among({n for names in named for n in names if n} - set(self.joined))
+        }
         needed: dict[str, set[Level]] = {}
         for node in mentions(tree):
             mention = mention_of(node, tables)

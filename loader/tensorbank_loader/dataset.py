@@ -15,6 +15,7 @@ from tensorbank.plan import Plan
 from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import Batch, BatchForm, samples_of
 from tensorbank_loader.epoch import Epochs, State
+from tensorbank_loader.orders import order_of
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
@@ -48,6 +49,9 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         Of the order.
     shuffle
         A fresh permutation each epoch; otherwise the plan's order.
+    replacement, n_draws
+        Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
+        and how many samples it holds (the plan's number if None).
     drop_last
         Leave the last batch out if it is shorter. With several ranks and without it, the last batch's shares may be of
         unequal size, or empty for some ranks: train with ``drop_last=True``.
@@ -71,6 +75,8 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         global_batch_size: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
+        replacement: bool | None = None,
+        n_draws: int | None = None,
         drop_last: bool = False,
         world: World | None = None,
         options: FetchOptions | None = None,
@@ -84,7 +90,8 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self.transform = transform
         self.single = global_batch_size is None
         size = SAMPLES_PER_READ * self.world.n_ranks if global_batch_size is None else global_batch_size
-        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, shuffle, drop_last)
+        order = order_of(plan, shuffle=shuffle, replacement=replacement, n_draws=n_draws)
+        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, order, drop_last)
         if size < self.world.n_ranks:
             raise InvalidInputError(
                 f"a global batch of {size} gives {self.world.n_ranks} ranks less than a sample each"

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import InvalidInputError
-from tensorbank_loader.order import batch_bounds, first_batch_of, n_batches, permute, rank_bounds
+from tensorbank_loader.order import batch_bounds, first_batch_of, n_batches, rank_bounds
+from tensorbank_loader.orders import Order
 from tensorbank_loader.world import World
 
 __all__ = ["Epochs", "State"]
@@ -49,9 +50,9 @@ class Epochs:
     global_batch_size
         Samples of all ranks together.
     seed
-        Of the permutations.
-    shuffle
-        A fresh permutation each epoch; otherwise the plan's order.
+        Of the order.
+    order
+        What stands at each place of an epoch.
     drop_last
         Leave a shorter last batch out.
 
@@ -65,7 +66,7 @@ class Epochs:
     n_samples: int
     global_batch_size: int
     seed: int
-    shuffle: bool
+    order: Order
     drop_last: bool
 
     def __post_init__(self) -> None:
@@ -77,11 +78,11 @@ class Epochs:
     @property
     def n_batches(self) -> int:
         """Global batches an epoch."""
-        return n_batches(self.n_samples, self.global_batch_size, drop_last=self.drop_last)
+        return n_batches(self.order.n_places, self.global_batch_size, drop_last=self.drop_last)
 
     def bounds(self, batch: int, world: World) -> tuple[int, int]:
         """Places ``[start, end)`` of the epoch's order that are a rank's of a global batch."""
-        start, end = batch_bounds(batch, self.n_samples, self.global_batch_size)
+        start, end = batch_bounds(batch, self.order.n_places, self.global_batch_size)
         return rank_bounds(start, end, world.rank, world.n_ranks)
 
     def n_batches_of(self, world: World) -> int:
@@ -101,7 +102,7 @@ class Epochs:
     def share(self, epoch: int, batch: int, world: World) -> npt.NDArray[np.int64]:
         """Positions in the plan that a rank reads of a global batch."""
         places = np.arange(*self.bounds(batch, world), dtype=np.int64)
-        return permute(places, self.n_samples, seed=self.seed, epoch=epoch) if self.shuffle else places
+        return self.order.positions(places, seed=self.seed, epoch=epoch)
 
     def shares(self, state: State, world: World) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
         """Number and positions of each non-empty batch share of a process, from a state to the end of its epoch."""
@@ -155,7 +156,7 @@ class Epochs:
             "fingerprint": self.fingerprint,
             "n_samples": self.n_samples,
             "seed": self.seed,
-            "shuffle": self.shuffle,
+            **self.order.identity,
             "drop_last": self.drop_last,
             "global_batch_size": self.global_batch_size,
         }

@@ -18,6 +18,7 @@ from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import Batch, BatchForm, n_samples_of
 from tensorbank_loader.device import on_device
 from tensorbank_loader.epoch import Epochs, State
+from tensorbank_loader.orders import order_of
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
@@ -69,6 +70,9 @@ class DataLoader:
         Of the order; the same on every rank.
     shuffle
         A fresh permutation each epoch; otherwise the plan's order.
+    replacement, n_draws
+        Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
+        and how many samples it holds (the plan's number if None).
     drop_last
         Leave the last batch out if it is shorter; several ranks need it to make equal numbers of steps.
     device
@@ -93,6 +97,8 @@ class DataLoader:
         batch_size: int,
         seed: int = 0,
         shuffle: bool = True,
+        replacement: bool | None = None,
+        n_draws: int | None = None,
         drop_last: bool = False,
         device: str | torch.device | None = None,
         world: World | None = None,
@@ -106,7 +112,8 @@ class DataLoader:
             raise InvalidInputError("this loader has no workers; use StreamingDataset in torch's DataLoader")
         self.transform = transform
         size = batch_size * self.world.n_ranks
-        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, shuffle, drop_last)
+        order = order_of(plan, shuffle=shuffle, replacement=replacement, n_draws=n_draws)
+        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, order, drop_last)
         self._form = BatchForm.of(plan)
         self._reader = SampleReader(plan, options)
         self._state = State()

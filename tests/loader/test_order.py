@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tensorbank import InvalidInputError
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.order import permute
+from tensorbank_loader.orders import AsPlanned, Permuted, WeightedDraws, WeightedOnce
 from tensorbank_loader.world import World
 
 sizes = st.integers(1, 300)
@@ -60,14 +61,15 @@ def test_every_sample_is_as_likely_in_every_place(n):
 
 @st.composite
 def runs(draw: st.DrawFn) -> Epochs:
-    return Epochs(
-        "f",
-        draw(st.integers(0, 200)),
-        draw(st.integers(1, 70)),
-        draw(st.integers(0, 2**32)),
-        draw(st.booleans()),
-        draw(st.booleans()),
-    )
+    n = draw(st.integers(0, 200))
+    kinds = [AsPlanned(n), Permuted(n)]
+    if n:
+        weights = np.random.default_rng(n).uniform(0, 1, n) ** 3
+        weights[:: max(2, n // 3)] = 0 if n > 1 else 1
+        weights[-1] = 0.5
+        kinds += [WeightedDraws(2 * n, weights), WeightedOnce(int((weights > 0).sum()), weights)]
+    order = draw(st.sampled_from(kinds))
+    return Epochs("f", n, draw(st.integers(1, 70)), draw(st.integers(0, 2**32)), order, draw(st.booleans()))
 
 
 def in_turn(per_worker: list[list[tuple[int, list[int]]]]) -> list[tuple[int, list[int]]]:
@@ -108,9 +110,12 @@ def test_global_batches_are_the_same_in_every_world(run, n_ranks, n_workers, pos
 @settings(max_examples=100)
 def test_each_sample_once_an_epoch_and_lengths_are_exact(run, n_ranks):
     everything = list(chain(*global_batches(run, State(), n_ranks, 1).values()))
-    n = run.n_samples - run.n_samples % run.global_batch_size if run.drop_last else run.n_samples
-    assert len(everything) == len(set(everything)) == n
-    if not run.drop_last:
+    length = run.order.n_places
+    n = length - length % run.global_batch_size if run.drop_last else length
+    assert len(everything) == n
+    if not isinstance(run.order, WeightedDraws):
+        assert len(set(everything)) == n
+    if isinstance(run.order, AsPlanned | Permuted) and not run.drop_last:
         assert sorted(everything) == list(range(n))
     for rank in range(n_ranks):
         shares = list(run.shares(State(), World(rank, n_ranks)))
@@ -128,7 +133,7 @@ def test_shares_of_a_batch_differ_by_one_at_most_and_the_first_are_larger(run, n
 
 
 def test_without_shuffle_the_order_is_the_plans():
-    run = Epochs("f", 7, 3, 0, False, False)
+    run = Epochs("f", 7, 3, 0, AsPlanned(7), False)
     assert [s.tolist() for _, s in run.shares(State(), World())] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
@@ -141,7 +146,7 @@ def test_numbers_that_make_no_sense_are_refused(wrong):
                 "n_samples": 5,
                 "global_batch_size": 2,
                 "seed": 0,
-                "shuffle": True,
+                "order": Permuted(5),
                 "drop_last": False,
                 **wrong,
             }

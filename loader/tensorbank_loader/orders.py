@@ -1,0 +1,169 @@
+"""Orders of an epoch: which position of a plan stands at each place. Values with arithmetic; the same in every process.
+
+An epoch has ``n_places`` places, cut into global batches by :mod:`tensorbank_loader.epoch`. An order maps places to positions of
+the plan, keyed by seed and epoch, and knows neither ranks nor workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.plan import Plan
+from tensorbank_loader.order import permute, uniform
+
+__all__ = ["AsPlanned", "Order", "Permuted", "WeightedDraws", "WeightedOnce", "order_of"]
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+
+class Order(Protocol):
+    """What an epoch's places hold."""
+
+    @property
+    def n_places(self) -> int:
+        """Length of an epoch."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What a saved state must agree on, as JSON-able values."""
+
+    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
+        """Positions in the plan, (m,) int64, of places, (m,) int64 in ``[0, n_places)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AsPlanned:
+    """The order of the plan."""
+
+    n_places: int
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": False}
+
+    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:  # noqa: ARG002
+        return places
+
+
+@dataclass(frozen=True, slots=True)
+class Permuted:
+    """A fresh uniform permutation each epoch, in O(1) memory."""
+
+    n_places: int
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": True}
+
+    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
+        return permute(places, self.n_places, seed=seed, epoch=epoch)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedDraws:
+    """Independent draws with replacement: sample ``i`` comes with probability ``weights[i] / sum(weights)``.
+
+    Parameters
+    ----------
+    n_places
+        Draws an epoch.
+    weights
+        (n,) float64, finite and not negative, not all 0.
+    """
+
+    n_places: int
+    weights: Float64 = field(repr=False)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": "weighted", "replacement": True, "n_places": self.n_places}
+
+    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
+        drawn = uniform(places, seed=seed, epoch=epoch) * self._cumulative[-1]
+        found = np.searchsorted(self._cumulative, drawn, side="right")
+        positions: Int64 = np.minimum(found, self._last).astype(np.int64)
+        return positions
+
+    @cached_property
+    def _cumulative(self) -> Float64:
+        total: Float64 = np.cumsum(self.weights)
+        return total
+
+    @cached_property
+    def _last(self) -> int:
+        """The last sample that can be drawn: a product may be rounded up to the sum."""
+        return int(np.flatnonzero(self.weights)[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedOnce:
+    """Draws without replacement: heavier samples tend to come, and to come earlier; samples of weight 0 never do.
+
+    Each sample has the key ``-log(u) / weight`` with ``u`` uniform in (0, 1]; the smallest keys are drawn, in their order
+    (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006). The keys are sorted once an epoch.
+    """
+
+    n_places: int
+    weights: Float64 = field(repr=False)
+    _sorted: dict[tuple[int, int], Int64] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": "weighted", "replacement": False, "n_places": self.n_places}
+
+    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
+        if (seed, epoch) not in self._sorted:
+            possible = np.flatnonzero(self.weights)
+            keys = -np.log(1.0 - uniform(possible, seed=seed, epoch=epoch)) / self.weights[possible]
+            self._sorted.clear()
+            self._sorted[seed, epoch] = possible[np.argsort(keys, kind="stable")][: self.n_places]
+        found: Int64 = self._sorted[seed, epoch][places]
+        return found
+
+
+def order_of(plan: Plan, *, shuffle: bool, replacement: bool | None, n_draws: int | None) -> Order:
+    """The order that a loader's options ask for.
+
+    Parameters
+    ----------
+    shuffle
+        A fresh order each epoch. A plan with weights is drawn from, which is one.
+    replacement
+        Whether a plan with weights may give one sample several times an epoch; yes if None.
+    n_draws
+        Length of an epoch of a plan with weights: the plan's if None, or without replacement the number of positive weights.
+
+    Raises
+    ------
+    InvalidInputError
+        The options ask for draws from a plan without weights, or for more than there are.
+    """
+    weights = plan.weights
+    if weights is None:
+        if replacement is not None or n_draws is not None:
+            raise InvalidInputError(
+                "replacement and n_draws are for plans with sampling weights; give the query a column named weight"
+            )
+        return Permuted(len(plan)) if shuffle else AsPlanned(len(plan))
+    if not shuffle:
+        raise InvalidInputError(
+            "a plan with sampling weights is drawn from, so shuffle must stay on; without it, rename the column weight"
+        )
+    if n_draws is not None and n_draws < 1:
+        raise InvalidInputError(f"n_draws is {n_draws}; at least 1 is needed")
+    if replacement is None or replacement:
+        return WeightedDraws(len(plan) if n_draws is None else n_draws, weights)
+    possible = int(np.count_nonzero(weights))
+    if n_draws is not None and n_draws > possible:
+        raise InvalidInputError(
+            f"n_draws is {n_draws}, but without replacement only {possible} samples have a weight above 0"
+        )
+    return WeightedOnce(possible if n_draws is None else n_draws, weights)
