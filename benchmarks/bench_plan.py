@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,18 +84,30 @@ class Timing:
     lost: int
 
 
-def connect(bank: Path) -> duckdb.DuckDBPyConnection:
-    """DuckDB over all index files of a bank."""
+def connect(bank: tb.Bank) -> duckdb.DuckDBPyConnection:
+    """DuckDB over all index files of a bank's newest snapshot."""
     con = duckdb.connect()
     con.execute(
         "CREATE MACRO within_bbox(lon, lat, w, s, e, n) AS lat BETWEEN s AND n AND lon BETWEEN w AND e"
     )
     for level in ("samples", "tiles"):
-        folder = bank / "world" / "index" / level
+        files = bank.mirror.paths(bank.catalog.files("world", level).files)
+        listed = ", ".join(f"'{path}'" for path in files)
         con.execute(
-            f"CREATE VIEW {level} AS SELECT * FROM read_parquet('{folder}/*.parquet', filename = true, file_row_number = true)"
+            f"CREATE VIEW {level} AS SELECT * FROM read_parquet([{listed}], filename = true, file_row_number = true)"
         )
     return con
+
+
+def row_groups(con: duckdb.DuckDBPyConnection, bank: tb.Bank, level: str) -> dict[str, np.ndarray]:
+    """Number of the row after each row group, by file."""
+    found = {}
+    for path in bank.mirror.paths(bank.catalog.files("world", level).files):
+        sizes = con.execute(
+            f"SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata('{path}') ORDER BY 1"
+        ).fetchall()
+        found[str(path)] = np.cumsum([n for _, n in sizes])
+    return found
 
 
 def cases(con: duckdb.DuckDBPyConnection) -> list[Case]:
@@ -147,7 +161,9 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, found
 
 
-def measure(bank: tb.Bank, con: duckdb.DuckDBPyConnection, case: Case, repeats: int) -> Timing:
+def measure(
+    bank: tb.Bank, con: duckdb.DuckDBPyConnection, case: Case, groups: Mapping[str, np.ndarray], repeats: int
+) -> Timing:
     """One query, interleaved."""
 
     def bare() -> pa.Table:
@@ -183,56 +199,42 @@ def measure(bank: tb.Bank, con: duckdb.DuckDBPyConnection, case: Case, repeats: 
         middle["bare"],
         middle["off"],
         statistics.median(p / b for p, b in zip(times["plan"], times["bare"], strict=True)),
-        {k: r.considered for k, r in levels.items()},
+        {**{k: r.considered for k, r in levels.items()}, "row groups": sum(map(len, groups.values()))},
         {k: r.kept for k, r in levels.items()},
-        needed(con, case),
+        needed(con, case, groups),
         _lost(found, rows),
     )
 
 
 def _lost(plan: tb.Plan, rows: pa.Table) -> int:
-    """Rows of the bare answer that the plan lacks, or has beyond it."""
-    mine = np.sort(np.asarray(plan.table["sample_id"].to_numpy(zero_copy_only=False), dtype=object))
-    theirs = np.sort(np.asarray(rows["sample_id"].to_numpy(zero_copy_only=False), dtype=object))
-    return len(set(theirs) ^ set(mine)) + abs(len(theirs) - len(mine))
+    """Rows of the bare answer that the plan lacks, and those that it has beyond it."""
+    mine, theirs = (dict(Counter(t["sample_id"].to_pylist())) for t in (plan.table, rows))
+    return sum(abs(mine.get(k, 0) - theirs.get(k, 0)) for k in mine.keys() | theirs.keys())
 
 
-def needed(con: duckdb.DuckDBPyConnection, case: Case) -> dict[str, int]:
+def needed(con: duckdb.DuckDBPyConnection, case: Case, groups: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Files, shards and row groups that hold a row of the answer, by brute force."""
-    row = "S2L2A.ref.row // 256"
     files, shards = con.execute(
-        f"SELECT count(DISTINCT filename), count(DISTINCT (part, {row})) FROM {case.level} WHERE {case.where}"
+        f"SELECT count(DISTINCT filename), count(DISTINCT S2L2A.ref.key) FROM {case.level} WHERE {case.where}"
     ).fetchall()[0]
     hits = con.sql(
         f"SELECT filename, list(DISTINCT file_row_number) AS numbers FROM {case.level} WHERE {case.where} GROUP BY filename"
     ).to_arrow_table()
-    groups = 0
-    for name, numbers in zip(hits["filename"].to_pylist(), hits["numbers"], strict=True):
-        sizes = con.execute(
-            f"SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata('{name}') ORDER BY 1"
-        ).fetchall()
-        ends = np.cumsum([n for _, n in sizes])
-        groups += len(np.unique(np.searchsorted(ends, np.asarray(numbers.values), side="right")))
-    return {"files": files, "shards": shards, "row groups": groups}
+    n = sum(
+        len(np.unique(np.searchsorted(groups[name], np.asarray(numbers.values), side="right")))
+        for name, numbers in zip(hits["filename"].to_pylist(), hits["numbers"], strict=True)
+    )
+    return {"files": files, "shards": shards, "row groups": n}
 
 
 def pruned_share(timings: list[Timing]) -> dict[str, float]:
     """Of the blocks without a row of the answer, the share that was skipped, over all queries."""
     shares = {}
     for level in ("files", "shards", "row groups"):
-        # a file that is skipped takes its row groups with it
+        prunable = sum(t.considered[level] - t.needed[level] for t in timings)
         skipped = sum(t.considered[level] - t.kept[level] for t in timings)
-        if level == "row groups":
-            skipped = sum(_all_groups(t, timings) - t.kept[level] for t in timings)
-            prunable = sum(_all_groups(t, timings) - t.needed[level] for t in timings)
-        else:
-            prunable = sum(t.considered[level] - t.needed[level] for t in timings)
         shares[level] = skipped / prunable if prunable else 1.0
     return shares
-
-
-def _all_groups(timing: Timing, timings: list[Timing]) -> int:
-    return max(t.considered["row groups"] for t in timings if t.level == timing.level)
 
 
 def first_batch_s(bank: tb.Bank, case: Case, repeats: int) -> float:
@@ -352,15 +354,17 @@ def main() -> None:
         ]
         subprocess.run(command, check=True)
     console = Console()
-    bank, con = tb.open(str(options.index)), connect(options.index)
+    bank = tb.open(str(options.index))
+    con = connect(bank)
+    groups = {level: row_groups(con, bank, level) for level in ("samples", "tiles")}
+    chosen = cases(con)
     timings = []
-    for case in cases(con):
-        timings.append(measure(bank, con, case, options.repeats))
+    for case in chosen:
+        timings.append(measure(bank, con, case, groups[case.level], options.repeats))
         t = timings[-1]
         console.print(
             f"{t.case} {t.selectivity:.2%}: {t.rows:,} rows, plan {t.plan_s:.3f} s, bare {t.bare_s:.3f} s, off {t.off_s:.3f} s"
         )
-    chosen = cases(con)
     first_s = first_batch_s(bank, next(c for c in chosen if c.selectivity == 0.01), 5)
     peak, result = peak_bytes(options.index, next(c for c in chosen if c.selectivity == 0.2))
     shares = pruned_share(timings)
@@ -372,7 +376,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "command": "make bench-plan",
-        "machine": {"cores": len(__import__("os").sched_getaffinity(0)), "platform": platform.platform()},
+        "machine": {"cores": len(os.sched_getaffinity(0)), "platform": platform.platform()},
         "versions": {
             "python": platform.python_version(),
             "duckdb": duckdb.__version__,

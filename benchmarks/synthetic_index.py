@@ -46,7 +46,7 @@ GRID = (3, 4)
 N_TILES = GRID[0] * GRID[1]
 TILE_PIXELS = SIZE * SIZE // N_TILES
 SAMPLES_PER_SHARD = 256
-STORED_SAMPLES = 32
+STORED_SAMPLES = SAMPLES_PER_SHARD
 CLASSES = ("water", "trees", "grass", "flooded_vegetation", "crops", "shrub", "built", "bare")
 SCHEMA = TableSchema(
     (
@@ -199,7 +199,7 @@ def merged(tiles: Mapping[str, Floats], axis: int = 1) -> dict[str, Floats]:
 
 @dataclass(frozen=True, slots=True)
 class StoredShard:
-    """One stored object that stands for every shard of a modality: where its samples lie."""
+    """One stored object that stands for every shard of a modality: where its samples lie, (samples,) and (samples, blocks)."""
 
     offset: npt.NDArray[np.int64]
     block_bytes: npt.NDArray[np.int32]
@@ -369,7 +369,7 @@ def _refs(
     row: npt.NDArray[np.int64],
     stored: StoredShard,
 ) -> dict[str, Any]:
-    """Addresses of the samples of one modality; every shard holds the stored samples over and over."""
+    """Addresses of the samples of one modality; every shard holds the same bytes."""
     keys = pa.array(
         [f"{array_key(TABLE, part, modality.name)}/c/{k}/0/0/0/0" for k in range(int(shard[-1]) + 1)]
     )
@@ -411,7 +411,13 @@ def _statistics(
         return (
             {"count": np.full(n, pixels), "valid": np.full(n, pixels), "share": shares(in_samples, pixels)},
             {"valid": np.full(n * N_TILES, TILE_PIXELS), "share": shares(counts, TILE_PIXELS)},
-            {"count": all_pixels, "valid": all_pixels, "share": shares(in_shards, all_pixels)},
+            {
+                "count": all_pixels,
+                "valid": all_pixels,
+                "share": shares(in_shards, all_pixels),
+                "min_share": shares(np.minimum.reduceat(in_samples, edges, axis=0), pixels),
+                "max_share": shares(np.maximum.reduceat(in_samples, edges, axis=0), pixels),
+            },
         )
     columns: tuple[dict[str, Any], ...] = ({}, {}, {})
     for name, tiles in stats.items():
@@ -460,6 +466,8 @@ def _rolled_up(
         "min": np.minimum.reduceat(samples["min"], edges),
         "max": np.maximum.reduceat(samples["max"], edges),
         "mean": mean,
+        "min_mean": np.minimum.reduceat(samples["mean"], edges),
+        "max_mean": np.maximum.reduceat(samples["mean"], edges),
         "m2": np.maximum(squares - mean**2 * count, 0.0),
         "bins": pa.ListArray.from_arrays(
             pa.array(starts, pa.int32()), pa.array((pairs % 4096).astype(np.int16))

@@ -17,10 +17,10 @@ __all__ = ["of_files", "of_row_groups", "of_shards", "shard_columns"]
 
 Leaf = tuple[str, ...]
 
-_WITHIN = ("min", "max", "mean", *(name for name, _ in QUANTILES))
+_WITHIN = ("min", "max", *(name for name, _ in QUANTILES))
 """Statistics of a sample that lie between the extremes of its shard."""
 _SLACK = 1e-6
-"""Relative; float32 quantiles and means in float64 may be rounded beyond the extremes they come from."""
+"""Relative; quantiles in float32 may be rounded beyond the extremes that they come from."""
 
 
 def of_files(statistics: pa.Table) -> Bounds:
@@ -47,8 +47,7 @@ def of_row_groups(minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Se
 def shard_columns(leaf: Leaf, schema: TableSchema) -> tuple[str, str] | None:
     """SQL of a lower and an upper bound of a samples column, from a row of the shards table; None where there is none.
 
-    A sample's extremes, mean and quantiles lie between the extremes of its shard; its share of a class is at most the
-    shard's times the number of samples.
+    A sample's extremes and quantiles lie between the extremes of its shard.
     """
     if leaf in _OF_COLUMNS:
         return _OF_COLUMNS[leaf]
@@ -57,13 +56,10 @@ def shard_columns(leaf: Leaf, schema: TableSchema) -> tuple[str, str] | None:
         return None
     column = _quoted(modality.name)
     if modality.categorical:
-        names = [n for _, n in modality.classes if leaf[1:] == ("share", n.lower())]
-        share = f"{column}.share.{_quoted(names[0])}" if names else ""
-        return (
-            (f"if({share} >= 1, 1.0, 0.0)", f"least(1.0, {share} * {column}.n_samples * {1 + _SLACK})")
-            if names
-            else None
-        )
+        name = next((n for _, n in modality.classes if leaf[1:] == ("share", n.lower())), None)
+        if name is None:
+            return None
+        return f"{column}.min_share.{_quoted(name)}", f"{column}.max_share.{_quoted(name)}"
     if len(modality.bands) == 1:
         path, field = column, leaf[1:]
     else:
@@ -71,6 +67,8 @@ def shard_columns(leaf: Leaf, schema: TableSchema) -> tuple[str, str] | None:
         if band is None:
             return None
         path, field = f"{column}.{_quoted(band)}", leaf[2:]
+    if field == ("mean",):
+        return f"{path}.min_mean", f"{path}.max_mean"
     if len(field) != 1 or field[0] not in _WITHIN:
         return None
     margin = f"greatest(abs({path}.min), abs({path}.max)) * {_SLACK}"

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import (
     ColumnProperties,
     CommitProperties,
@@ -326,6 +327,8 @@ class Catalog:
 
 def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
     actions = pa.table(delta.get_add_actions()).sort_by("path")
+    order = [(part or "", row) for row, part in enumerate(_parts(actions, "min"))]
+    actions = actions.take(pa.array([row for _, row in sorted(order)], pa.int64()))  # part by part, as samples lie in the bank
     low, high = (_parts(actions, side) for side in ("min", "max"))
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = tuple(
@@ -346,9 +349,11 @@ def _parts(actions: pa.Table, side: str) -> list[str | None]:
 
 def _n_common(rows: pa.Table, committed: pa.Table) -> int:
     """How many (split, sample_id) of the rows are committed already."""
-    known = set(zip(committed["split"].to_pylist(), committed["sample_id"].to_pylist(), strict=True))
-    pairs = zip(rows["split"].to_pylist(), rows["sample_id"].to_pylist(), strict=True)
-    return sum(pair in known for pair in pairs)
+    mine, theirs = (
+        pc.binary_join_element_wise(t["split"].cast(pa.string()), t["sample_id"].cast(pa.string()), "/")
+        for t in (rows, committed)
+    )
+    return int(pc.sum(pc.is_in(mine, value_set=theirs)).as_py() or 0)
 
 
 def _storage_options(url: str, options: StorageOptions) -> dict[str, str]:

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.layout import modality_of_key, table_of_key
+from tensorbank.layout import array_of_key, modality_of_key, table_of_key
 from tensorbank.plan import ADDRESS_FIELDS, Handle
 from tensorbank.schema import Modality, TableSchema
 
-__all__ = ["HandleColumn", "address_columns", "resolve"]
+__all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]
 
+BANDS_SEPARATOR = "\x1f"
 
 _BANDS_CALL = re.compile(r"""bands\((?:(?:"[^"]+"|\w+)\.)*(?:"(?P<quoted>[^"]+)"|(?P<plain>\w+)),""")
 
@@ -26,14 +27,43 @@ _BANDS_CALL = re.compile(r"""bands\((?:(?:"[^"]+"|\w+)\.)*(?:"(?P<quoted>[^"]+)"
 class HandleColumn:
     """A handle column of a result, narrowed to what addressing needs.
 
-    ``name`` is the column's name in the result; ``rows`` is a struct array with fields key, offset, length; where bands were
-    chosen, also block_bytes and bands; of tiles also block_bytes, time_index, y0, y1, x0, x1. ``candidates`` are the modalities
+    ``name`` is the column's name in the result; ``rows`` has the columns key, offset, length; where bands were chosen, also
+    block_bytes and bands, their names joined by :data:`BANDS_SEPARATOR`; of tiles also block_bytes, time_index, y0, y1, x0, x1.
+    Keys are dictionary-encoded, in one chunk, with a dictionary in the order of the rows. ``candidates`` are the modalities
     whose column type fits, by table.
     """
 
     name: str
-    rows: pa.StructArray
+    rows: pa.Table
     candidates: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(
+        cls, name: str, rows: pa.ChunkedArray | pa.StructArray, candidates: tuple[tuple[str, str], ...]
+    ) -> HandleColumn:
+        """From structs with these fields."""
+        columns = dict(zip([f.name for f in rows.type], rows.flatten(), strict=True))
+        keys = pa.chunked_array(columns["key"]).dictionary_encode().combine_chunks()
+        if isinstance(keys, pa.ChunkedArray):
+            keys = keys.chunk(0) if keys.num_chunks else pa.array([], pa.string()).dictionary_encode()
+        return cls(name, pa.table({**columns, "key": keys}), candidates)
+
+    @property
+    def keys(self) -> pa.DictionaryArray:
+        """(n,) shard keys, null where the sample lacks the modality."""
+        return self.rows["key"].chunk(0)
+
+    def has(self, field: str) -> bool:
+        """Whether the rows have a field."""
+        return field in self.rows.column_names
+
+    def numbers(self, field: str) -> npt.NDArray[np.int64]:
+        """(n,) int64, 0 where the sample lacks the modality."""
+        column = self.rows[field]
+        if column.null_count:
+            column = pc.fill_null(column, 0)
+        numbers: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64, copy=False)
+        return numbers
 
 
 def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[str, Handle]:
@@ -44,8 +74,8 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
     InvalidInputError
         The column mixes modalities or band choices, or nothing tells which modality it is.
     """
-    keys = pc.unique(column.rows.field("key").drop_null()).to_pylist()
-    found = {(table_of_key(key), modality_of_key(key)) for key in keys}
+    arrays = {array_of_key(key): key for key in column.keys.dictionary.to_pylist()}
+    found = {(table_of_key(key), modality_of_key(key)) for key in arrays.values()}
     if not found:
         wanted, chosen = _written(column)
         named = [c for c in column.candidates if c[1].lower() == wanted.lower()]
@@ -77,18 +107,18 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
 
 def _window(column: HandleColumn) -> tuple[int, int] | None:
     """Height and width of the tiles in a column, None where it holds whole samples."""
-    if column.rows.type.get_field_index("y0") < 0:
+    if not column.has("y0"):
         return None
-    y0, y1, x0, x1 = (column.rows.field(n).drop_null().to_numpy() for n in ("y0", "y1", "x0", "x1"))
-    shapes = np.unique(np.stack([y1 - y0, x1 - x0], axis=1), axis=0)
+    y0, y1, x0, x1 = (column.numbers(n) for n in ("y0", "y1", "x0", "x1"))
+    sizes = np.unique(((y1 - y0) << 32) | (x1 - x0))
+    shapes = [(size >> 32, size & 0xFFFFFFFF) for size in sizes.tolist() if size]  # 0: no modality, no window
     if len(shapes) > 1:
-        some = " and ".join(f"{h} x {w}" for h, w in shapes[:2].tolist())
+        some = " and ".join(f"{h} x {w}" for h, w in shapes[:2])
         raise InvalidInputError(
             f"the tiles of column {column.name!r} have windows of {some} pixels, which do not fit one batch; "
             "select those of one shape, such as WHERE y1 - y0 = ..."
         )
-    height, width = shapes[0].tolist() if len(shapes) else (1, 1)
-    return int(height), int(width)
+    return shapes[0] if shapes else (1, 1)
 
 
 def _written(column: HandleColumn) -> tuple[str, set[str]]:
@@ -100,9 +130,10 @@ def _written(column: HandleColumn) -> tuple[str, set[str]]:
 
 def _choices(column: HandleColumn) -> set[tuple[str, ...]]:
     """Lists of band names in ``bands()``: of the rows, or of the column's name where there is no row."""
-    if column.rows.type.get_field_index("bands") < 0:
+    if not column.has("bands"):
         return set()
-    choices = {tuple(names) for names in column.rows.field("bands").to_pylist() if names is not None}
+    written = pc.unique(column.rows["bands"]).drop_null().to_pylist()
+    choices = {tuple(names.split(BANDS_SEPARATOR)) if names else () for names in written}
     call = _BANDS_CALL.match(column.name)
     if not choices and call:
         choices = {tuple(re.findall(r"'([^']*)'", column.name[call.end() :]))} - {()}
@@ -127,54 +158,49 @@ def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
 
 def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]:
     """The three columns of :class:`tensorbank.plan.Plan` for one handle."""
-    keys = column.rows.field("key").dictionary_encode()
-    starts, lengths = _runs(column.rows, handle)
+    starts, lengths = _runs(column, handle)
     n_runs = len(handle.runs)
-    absent = pa.array(np.asarray(keys.is_null()))
     columns = {
-        f"{handle.name}.key": keys,
-        f"{handle.name}.starts": _fixed(starts, n_runs, pa.int64(), absent),
-        f"{handle.name}.lengths": _fixed(lengths, n_runs, pa.uint32(), absent),
+        f"{handle.name}.key": column.keys,
+        f"{handle.name}.starts": _fixed(starts, n_runs, pa.int64()),
+        f"{handle.name}.lengths": _fixed(lengths, n_runs, pa.uint32()),
     }
     if handle.window is not None:
-        corners = np.stack([_numbers(column.rows.field(n)) for n in ("y0", "x0")], axis=1)
-        columns[f"{handle.name}.corner"] = _fixed(corners, 2, pa.int16(), absent)
+        corners = np.stack([column.numbers(n) for n in ("y0", "x0")], axis=1)
+        columns[f"{handle.name}.corner"] = _fixed(corners, 2, pa.int16())
     return columns
 
 
-def _fixed(values: npt.NDArray[np.int64], n_runs: int, kind: pa.DataType, absent: pa.Array) -> pa.Array:
+def _fixed(values: npt.NDArray[np.int64], n_runs: int, kind: pa.DataType) -> pa.Array:
     flat = pa.array(values.reshape(-1)).cast(kind)
     return (
         pa.FixedSizeListArray.from_arrays(flat, n_runs)
-        if len(absent)
+        if len(values)
         else pa.array([], pa.list_(kind, n_runs))
     )
 
 
-def _runs(rows: pa.StructArray, handle: Handle) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _runs(column: HandleColumn, handle: Handle) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Starts and lengths of the runs, (n, runs) int64; zeros where the modality is missing."""
-    offset = _numbers(rows.field("offset"))
-    length = _numbers(rows.field("length"))
+    offset, length = column.numbers("offset"), column.numbers("length")
     m = handle.modality
     n_blocks = m.n_blocks
     if handle.runs == ((0, n_blocks),):
         return offset[:, None], length[:, None]
-    sizes = np.zeros((len(rows), n_blocks), np.int64)
-    present = ~np.asarray(rows.field("key").is_null())
-    blocks = rows.field("block_bytes").filter(pa.array(present)).flatten().to_numpy(zero_copy_only=False)
-    sizes[present] = blocks.reshape(-1, n_blocks)
-    edges = np.concatenate([np.zeros((len(rows), 1), np.int64), np.cumsum(sizes, axis=1)], axis=1)
-    of_date = (
-        _numbers(rows.field("time_index")) * len(m.bands) if handle.window else np.zeros(len(rows), np.int64)
+    n = len(offset)
+    present = ~np.asarray(column.keys.is_null())
+    blocks = (
+        column.rows["block_bytes"].filter(pa.array(present))
+        if not present.all()
+        else column.rows["block_bytes"]
     )
+    edges = np.zeros((n, n_blocks + 1), np.int64)
+    sizes = pc.list_flatten(blocks).to_numpy().reshape(-1, n_blocks)
+    edges[present, 1:] = np.cumsum(sizes, axis=1, dtype=np.int64)
+    of_date = column.numbers("time_index") * len(m.bands) if handle.window else np.zeros(n, np.int64)
     first = np.take_along_axis(edges, of_date[:, None] + np.array([a for a, _ in handle.runs]), axis=1)
     last = np.take_along_axis(edges, of_date[:, None] + np.array([b for _, b in handle.runs]), axis=1)
     return offset[:, None] + first, last - first
-
-
-def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
-    numbers: npt.NDArray[np.int64] = column.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return numbers
 
 
 def check_names(handles: Sequence[Handle], columns: Sequence[str]) -> None:

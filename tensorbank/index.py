@@ -2,7 +2,8 @@
 
 ``samples`` has one row a sample and is the source of truth, ``tiles`` one row a (sample, date, cell), ``shards`` one row a
 (part, shard). A modality is one struct column in each: its statistics are fields of it, ``S2L2A.B08.mean`` for a
-modality of several bands, ``NDVI.mean`` for one of a single band, ``LULC.share.trees`` for a categorical one.
+modality of several bands, ``NDVI.mean`` for one of a single band, ``LULC.share.trees`` for a categorical one. A shard also
+has the bounds of its samples' means and shares, for these are what queries ask for.
 The column's field metadata carries the modality's description.
 """
 
@@ -75,6 +76,8 @@ SHARD_BAND = [
     *_COUNTS,
     *_BOUNDS,
     pa.field("mean", pa.float64()),
+    pa.field("min_mean", pa.float64()),
+    pa.field("max_mean", pa.float64()),
     pa.field("m2", pa.float64()),
     pa.field("bins", pa.list_(pa.int16())),
     pa.field("bin_counts", pa.list_(pa.int64())),
@@ -142,11 +145,13 @@ SHARD_COLUMNS = [
 ]
 
 
-def _statistics(modality: Modality, band: Sequence[pa.Field], *, share: pa.DataType) -> list[pa.Field]:
+def _statistics(
+    modality: Modality, band: Sequence[pa.Field], *, share: pa.DataType, shares: Sequence[str] = ("share",)
+) -> list[pa.Field]:
     """Statistics fields of a modality column at one level."""
     if modality.categorical:
-        shares = pa.struct([pa.field(name, share) for _, name in modality.classes])
-        return [*(f for f in band if f.name in ("count", "valid")), pa.field("share", shares)]
+        classes = pa.struct([pa.field(name, share) for _, name in modality.classes])
+        return [*(f for f in band if f.name in ("count", "valid")), *(pa.field(n, classes) for n in shares)]
     if len(modality.bands) == 1:
         return list(band)
     return [pa.field(name, pa.struct(list(band))) for name in modality.band_names]
@@ -178,7 +183,10 @@ def tiles_schema(schema: TableSchema) -> pa.Schema:
 def shards_schema(schema: TableSchema) -> pa.Schema:
     """Columns of the shards table."""
     head = [pa.field("key", pa.string()), pa.field("n_samples", pa.int32()), pa.field("length", pa.int64())]
-    columns = [_column(m, [*head, *_statistics(m, SHARD_BAND, share=pa.float64())]) for m in schema]
+    shares = ("share", "min_share", "max_share")
+    columns = [
+        _column(m, [*head, *_statistics(m, SHARD_BAND, share=pa.float64(), shares=shares)]) for m in schema
+    ]
     return pa.schema([*SHARD_COLUMNS, *columns])
 
 

@@ -27,12 +27,14 @@ __all__ = [
     "LEVELS",
     "Level",
     "array_document",
+    "array_of_key",
     "array_key",
     "check_table_name",
     "dimension_names",
     "group_document",
     "index_key",
     "modality_of_key",
+    "number_of_key",
     "part_of_key",
     "part_key",
     "report_key",
@@ -82,6 +84,16 @@ def shard_key(table: str, part: str, modality: str, shard: int) -> str:
 def table_of_key(key: str) -> str:
     """Table of a shard key."""
     return key.split("/", 1)[0]
+
+
+def array_of_key(key: str) -> str:
+    """Folder of the array that a shard belongs to."""
+    return key.rsplit("/c/", 1)[0]
+
+
+def number_of_key(key: str) -> int:
+    """Number of a shard in its array."""
+    return int(key.rsplit("/", 5)[1])
 
 
 def part_of_key(key: str) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tensorbank.layout import array_of_key, number_of_key
 from tensorbank.plan import ADDRESS_FIELDS, Handle
 
 __all__ = ["by_address"]
@@ -30,20 +31,34 @@ def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
     if not table.num_rows:
         return table
     keys: list[Int64] = []
-    order = np.arange(table.num_rows)
+    order: npt.NDArray[np.intp] | None = None
     for handle in handles:
         keys += _sort_keys(table, handle)
+        if order is None and _ascending(keys):
+            return table
         order = np.lexsort(keys[::-1])
         if not _ties(keys, order):
             break
     else:
         order = _by_every_column(table, handles, keys)
-    if not (order[1:] > order[:-1]).all():
-        table = table.take(pa.array(order))
+    table = table.take(pa.array(order))
     for handle in handles:
         place = table.schema.get_field_index(f"{handle.name}.key")
         table = table.set_column(place, f"{handle.name}.key", _in_row_order(_dictionary(table, handle)))
     return table
+
+
+def _ascending(keys: Sequence[Int64]) -> bool:
+    """Whether the rows are in order as they are, and no two are equal."""
+    undecided = np.ones(len(keys[0]) - 1, np.bool_)
+    for key in keys:
+        before, after = key[:-1], key[1:]
+        if (undecided & (after < before)).any():
+            return False
+        undecided &= after == before
+        if not undecided.any():
+            return True
+    return False
 
 
 def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
@@ -51,7 +66,9 @@ def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
     keys = _dictionary(table, handle)
     names = keys.dictionary.to_pylist()
     rank = np.empty(len(names) + 1, np.int64)
-    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    rank[sorted(range(len(names)), key=[(array_of_key(n), number_of_key(n)) for n in names].__getitem__)] = (
+        np.arange(len(names))
+    )
     rank[-1] = len(names)
     codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     columns = [rank[codes], _element(table, f"{handle.name}.starts", 0)]
@@ -66,8 +83,11 @@ def _dictionary(table: pa.Table, handle: Handle) -> pa.DictionaryArray:
 
 
 def _element(table: pa.Table, name: str, i: int) -> Int64:
-    column = pc.list_element(table[name], i).fill_null(-1)
-    values: Int64 = column.to_numpy().astype(np.int64, copy=False)
+    lists = table[name].combine_chunks()
+    lists = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
+    width = lists.type.list_size
+    flat = lists.values.to_numpy()[lists.offset * width : (lists.offset + len(lists)) * width]
+    values: Int64 = flat.reshape(-1, width)[:, i].astype(np.int64, copy=False)
     return values
 
 

@@ -25,7 +25,7 @@ from tensorbank.catalog import Catalog
 from tensorbank.conditions import leaves, may_match
 from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.handles import HandleColumn
+from tensorbank.handles import BANDS_SEPARATOR, HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level, part_of_key
@@ -173,13 +173,7 @@ class Session:
 
     def handle_columns(self, rows: pa.Table) -> list[HandleColumn]:
         """Handle columns of a result of :meth:`rows`."""
-        columns = []
-        for name, candidates in self.handles.items():
-            data = rows[name].combine_chunks()
-            if isinstance(data, pa.ChunkedArray):
-                data = data.chunk(0) if data.num_chunks else pa.array([], data.type)
-            columns.append(HandleColumn(name, data, candidates))
-        return columns
+        return [HandleColumn.of(name, rows[name], found) for name, found in self.handles.items()]
 
     def ordered(self, sql: str) -> bool:
         """Whether the statement itself fixes the order of its rows."""
@@ -387,7 +381,10 @@ def _narrowed(alias: str, fields: set[str], narrow: str, *, is_tile: bool) -> st
         return f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack({wanted}) END"
     blocks = ["block_bytes"] if "bands" in fields or is_tile else []
     wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *blocks, *window))
-    return f"struct_pack({wanted}{f', bands := {alias}.bands' if 'bands' in fields else ''})"
+    names = (
+        f", bands := array_to_string({alias}.bands, chr({ord(BANDS_SEPARATOR)}))" if "bands" in fields else ""
+    )
+    return f"struct_pack({wanted}{names})"
 
 
 def _struct_fields(kind: Any) -> set[str]:

@@ -276,11 +276,18 @@ def _rolled_up(measures: Sequence[Measure], modality: Modality) -> dict[str, obj
         counts = [m for m in measures if isinstance(m, CategoryMeasure)]
         classes = np.sum([m.classes for m in counts], axis=0)
         total = sum(m.count for m in counts)
-        shares = {name: float(c) / total for (_, name), c in zip(modality.classes, classes, strict=True)}
-        return {"count": total, "valid": int(classes.sum()), "share": shares}
+        each = np.stack([m.classes / max(m.count, 1) for m in counts])
+        names = [name for _, name in modality.classes]
+        return {
+            "count": total,
+            "valid": int(classes.sum()),
+            "share": dict(zip(names, (classes / total).tolist(), strict=True)),
+            "min_share": dict(zip(names, each.min(axis=0).tolist(), strict=True)),
+            "max_share": dict(zip(names, each.max(axis=0).tolist(), strict=True)),
+        }
     pixels = [m for m in measures if isinstance(m, PixelMeasure)]
-    bands = [merge_all(_band_stats(m, b) for m in pixels) for b in range(len(modality.bands))]
-    rows = [_shard_band(s) for s in bands]
+    bands = [[_band_stats(m, b) for m in pixels] for b in range(len(modality.bands))]
+    rows = [_shard_band(merge_all(stats), [s.mean for s in stats if s.valid]) for stats in bands]
     return rows[0] if len(rows) == 1 else dict(zip(modality.band_names, rows, strict=True))
 
 
@@ -298,7 +305,7 @@ def _band_stats(measure: PixelMeasure, band: int) -> BandStats:
     )
 
 
-def _shard_band(stats: BandStats) -> dict[str, object]:
+def _shard_band(stats: BandStats, means: Sequence[float]) -> dict[str, object]:
     bins = np.flatnonzero(stats.histogram)
     some = stats.valid > 0
     return {
@@ -307,6 +314,8 @@ def _shard_band(stats: BandStats) -> dict[str, object]:
         "min": stats.min if some else None,
         "max": stats.max if some else None,
         "mean": stats.mean if some else None,
+        "min_mean": min(means, default=None),
+        "max_mean": max(means, default=None),
         "m2": stats.m2 if some else None,
         "bins": bins.tolist(),
         "bin_counts": stats.histogram[bins].tolist(),
