@@ -328,7 +328,9 @@ class Catalog:
 def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
     actions = pa.table(delta.get_add_actions()).sort_by("path")
     order = [(part or "", row) for row, part in enumerate(_parts(actions, "min"))]
-    actions = actions.take(pa.array([row for _, row in sorted(order)], pa.int64()))  # part by part, as samples lie in the bank
+    actions = actions.take(
+        pa.array([row for _, row in sorted(order)], pa.int64())
+    )  # part by part, as samples lie in the bank
     low, high = (_parts(actions, side) for side in ("min", "max"))
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = tuple(

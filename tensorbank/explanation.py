@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ __all__ = ["as_html", "as_text"]
 def as_text(facts: Mapping[str, Any]) -> str:
     """For people at a terminal."""
     tables = ", ".join(f"{t} at version {s['version']}" for t, s in sorted(facts["snapshots"].items()))
-    lines = [f"Plan {facts['fingerprint']} of {tables} in {facts['bank']}", "", _one_line(facts["sql"]), ""]
+    lines = [f"Plan {facts['fingerprint']} of {tables} in {facts['bank']}", "", textwrap.dedent(facts["sql"]).strip(), ""]
     lines.append(f"{'level':<10}{'considered':>14}{'pruned':>14}{'kept':>14}")
     lines += [
         f"{r['level']:<10}{r['considered']:>14,}{r['pruned']:>14,}{r['kept']:>14,}" for r in facts["levels"]

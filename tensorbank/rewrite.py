@@ -19,10 +19,11 @@ from tensorbank.pixels import PixelPredicate, parse_comparison
 from tensorbank.schema import TableSchema
 from tensorbank.scopes import Found, Scope, common_tables, scope_of
 
-__all__ = ["FUNCTION", "POLYGON_FUNCTION", "n_predicates", "rewrite"]
+__all__ = ["FUNCTION", "POLYGON_FUNCTION", "functions_of", "n_predicates", "rewrite"]
 
 FUNCTION = "tensorbank_pixels"
 POLYGON_FUNCTION = "intersects_polygon"
+CLASS_FUNCTION = "dominant_class"
 _QUANTIFIERS = {"pixels_any": "any", "pixels_all": "all", "pixels_share": "share"}
 _COMPARISONS = {
     "COMPARE_GREATERTHAN": ">",
@@ -36,6 +37,16 @@ _MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "=": "=", "!=": "!="}
 _WINDOW = ("time_index", "y0", "y1", "x0", "x1")
 
 Parse = Callable[[str], Any]
+
+
+def functions_of(tree: Any) -> set[str]:
+    """Lower-case names of the functions to be replaced that a syntax tree calls."""
+    if isinstance(tree, list):
+        return set().union(*map(functions_of, tree))
+    if not isinstance(tree, dict):
+        return set()
+    mine = {str(tree.get("function_name")).lower()} if tree.get("class") == "FUNCTION" else set()
+    return (mine & {*_QUANTIFIERS, POLYGON_FUNCTION, CLASS_FUNCTION}).union(*map(functions_of, tree.values()))
 
 
 def n_predicates(tree: Any) -> int:
@@ -81,7 +92,7 @@ class _Rewriting:
         if tree.get("type") == "SELECT_NODE":
             scopes = (scope_of(tree, self.tables, common), *scopes)
             tree = {**tree, "select_list": [_with_name(column) for column in tree["select_list"]]}
-        text = self._pixels(tree, scopes) or _polygon(tree, scopes)
+        text = self._pixels(tree, scopes) or self._dominant_class(tree, scopes) or _polygon(tree, scopes)
         if text is None:
             return {key: self.node(value, scopes, common) for key, value in tree.items()}
         return {**self.parse(text), "alias": tree.get("alias", "")}
@@ -114,6 +125,25 @@ class _Rewriting:
         known = f"CASE WHEN {handle}.ref.key IS NULL THEN NULL ELSE {answer} END"
         first = necessary(*what)
         return f"({first} AND {known})" if first else known
+
+    def _dominant_class(self, tree: Any, scopes: Sequence[Scope]) -> str | None:
+        """SQL of ``dominant_class(LULC)``: the name of the class with the largest share, the first of equals."""
+        if tree.get("class") != "FUNCTION" or str(tree.get("function_name")).lower() != CLASS_FUNCTION:
+            return None
+        arguments = [a.get("expression", a) for a in tree["arguments"]]
+        path = [str(n) for n in arguments[0].get("column_names", [])] if len(arguments) == 1 else []
+        found = next((f for scope in scopes if (f := scope.handle(path))), None) if path else None
+        if found is None or found.rest or not found.origin.modality.categorical:
+            names = sorted({m.name for schema in self.tables.values() for m in schema if m.categorical})
+            got = ".".join(path) or "something else"
+            raise InvalidInputError(
+                f"{CLASS_FUNCTION} takes a categorical modality, got {got}.{nearest(path[-1] if path else '', names)}",
+                kind="sql",
+            )
+        names = [n for _, n in found.origin.modality.classes]
+        shares = ", ".join(f"{_path(found.path)}.share.{_quoted(n)}" for n in names)
+        labels = ", ".join("'" + n.replace("'", "''") + "'" for n in names)
+        return f"list_value({labels})[list_position(list_value({shares}), greatest({shares}))]"
 
     def _target(self, node: Any, scopes: Sequence[Scope]) -> tuple[Found, str, str]:
         """Handle, name of the band, SQL of its statistics."""
@@ -152,11 +182,12 @@ class _Rewriting:
 
 
 def _with_name(column: Any) -> Any:
-    """An item of a SELECT list; a predicate without an alias is called as its function is."""
+    """An item of a SELECT list; one without an alias is called as its function is."""
     call = (_compared_share(column) or (column,))[0]
-    if _quantifier(call) is None or column.get("alias"):
+    name = str(call.get("function_name")).lower()
+    if name not in (*_QUANTIFIERS, CLASS_FUNCTION) or column.get("alias"):
         return column
-    return {**column, "alias": str(call["function_name"]).lower()}
+    return {**column, "alias": name}
 
 
 def _quantifier(node: Any) -> str | None:

@@ -34,7 +34,7 @@ from tensorbank.pinned import PinnedTable, pin
 from tensorbank.pixel_bounds import Bounds, bounds, decision
 from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
-from tensorbank.rewrite import POLYGON_FUNCTION, n_predicates, rewrite
+from tensorbank.rewrite import POLYGON_FUNCTION, functions_of, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mention_of, mentions
 from tensorbank.sql_errors import Translated
@@ -272,13 +272,13 @@ class Session:
     def _in_plain_sql(self, tree: Any, sql: str, schemas: Mapping[str, TableSchema]) -> tuple[Any, str]:
         """A statement without predicates that DuckDB does not have."""
         self.n_pixel_predicates = n_predicates(tree)
-        has_polygons = POLYGON_FUNCTION in sql.lower()
-        if has_polygons:
+        called = functions_of(tree)
+        if POLYGON_FUNCTION in called:
             self._functions.add_polygons()
         if self.n_pixel_predicates:
             self.judge.schemas.update(schemas)
             self._functions.add_pixels(lambda refs, text: self.judge.judge(refs, text, self.tile_answers))
-        if not has_polygons and not self.n_pixel_predicates:
+        if not called:
             return tree, sql
 
         def parse(expression: str) -> Any:
