@@ -13,7 +13,12 @@ __all__ = ["as_html", "as_text"]
 def as_text(facts: Mapping[str, Any]) -> str:
     """For people at a terminal."""
     tables = ", ".join(f"{t} at version {s['version']}" for t, s in sorted(facts["snapshots"].items()))
-    lines = [f"Plan {facts['fingerprint']} of {tables} in {facts['bank']}", "", textwrap.dedent(facts["sql"]).strip(), ""]
+    lines = [
+        f"Plan {facts['fingerprint']} of {tables} in {facts['bank']}",
+        "",
+        textwrap.dedent(facts["sql"]).strip(),
+        "",
+    ]
     lines.append(f"{'level':<10}{'considered':>14}{'pruned':>14}{'kept':>14}")
     lines += [
         f"{r['level']:<10}{r['considered']:>14,}{r['pruned']:>14,}{r['kept']:>14,}" for r in facts["levels"]

@@ -118,6 +118,10 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
             f"the tiles of column {column.name!r} have windows of {some} pixels, which do not fit one batch; "
             "select those of one shape, such as WHERE y1 - y0 = ..."
         )
+    if len(sizes) and not shapes:
+        raise InvalidInputError(
+            f"none of the selected tiles has {column.name!r}, so its window has no size; select WHERE {column.name} IS NOT NULL"
+        )
     return shapes[0] if shapes else (1, 1)
 
 

@@ -25,10 +25,11 @@ from tensorbank.catalog import Catalog
 from tensorbank.conditions import leaves, may_match
 from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.frozen import check_handles, check_repeatable
 from tensorbank.handles import BANDS_SEPARATOR, HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
-from tensorbank.layout import LEVELS, Level, part_of_key
+from tensorbank.layout import LEVELS, Level, array_of_key, part_of_key, table_of_key
 from tensorbank.mirror import IndexMirror
 from tensorbank.pinned import PinnedTable, pin
 from tensorbank.pixel_bounds import Bounds, bounds, decision
@@ -107,6 +108,8 @@ class Session:
         ``levels`` are attached beside those that the statement names.
         """
         with Translated(self.catalog.tables, self.paths):
+            if narrow == "address":
+                check_repeatable(json.loads(self.canonical(sql)))
             text = self._attach(self._single_select(sql), levels)
             relation = self.con.sql(text)
             names = list(relation.columns)
@@ -119,6 +122,11 @@ class Session:
                     self.handles[name] = self._candidates(str(kind))
                     is_tile = "y0" in _struct_fields(dict(kind.children)["ref"])
                     parts.append(f"{_narrowed(alias, fields, narrow, is_tile=is_tile)} AS {alias}")
+                elif narrow == "address" and {"key", "offset", "length"} <= fields and "row" not in fields:
+                    raise InvalidInputError(
+                        f"column {name!r} holds addresses that another query returned, of whatever snapshot; "
+                        "join its rows by sample_id and select the tensor from the table"
+                    )
                 elif narrow == "address" and 'STRUCT("ref"' in str(kind):
                     raise InvalidInputError(
                         f"column {name!r} holds tensors inside of a list or struct; select a tensor as a column of its own"
@@ -174,6 +182,18 @@ class Session:
     def handle_columns(self, rows: pa.Table) -> list[HandleColumn]:
         """Handle columns of a result of :meth:`rows`."""
         return [HandleColumn.of(name, rows[name], found) for name, found in self.handles.items()]
+
+    def check_snapshots(self, columns: Sequence[HandleColumn]) -> None:
+        """InvalidInputError where a handle leads to a part that the pinned versions of its table do not have."""
+        parts = {t.name: t.levels["samples"].parts for t in self.tables}
+        for column in columns:
+            for key in {array_of_key(k): k for k in column.keys.dictionary.to_pylist()}.values():
+                known = parts.get(table_of_key(key))
+                if known is not None and part_of_key(key) not in known:
+                    raise InvalidInputError(
+                        f"column {column.name!r} leads to part {part_of_key(key)}, which this version of {table_of_key(key)} "
+                        "does not have: it comes from another snapshot; select the tensor from the table itself"
+                    )
 
     def ordered(self, sql: str) -> bool:
         """Whether the statement itself fixes the order of its rows."""
@@ -262,6 +282,7 @@ class Session:
                 needed.setdefault(mention[0], {"samples", *levels}).add(mention[1])
         found = [self._pin(table, needed[table]) for table in sorted(needed)]
         schemas = {t.name: t.schema for t in found}
+        check_handles(tree, schemas)
         tree, sql = self._in_plain_sql(tree, sql, schemas)
         conditions = wanted(tree, schemas)
         for pinned in found:
