@@ -46,7 +46,7 @@ from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, St
 __all__ = ["Catalog", "Commit", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
-MAX_FACTS = 256
+MAX_FACTS = 32
 Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})

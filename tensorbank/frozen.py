@@ -11,14 +11,21 @@ from tensorbank.scopes import Scope, common_tables, scope_of
 
 __all__ = ["check_handles", "check_repeatable"]
 
-_AGGREGATES = frozenset(
-    [
+_AGGREGATES = {
+    *(
         "max",
         "min",
         "any_value",
         "arbitrary",
         "first",
         "last",
+        "mode",
+        "list",
+        "array_agg",
+        "median",
+        "quantile_disc",
+    ),
+    *(
         "arg_max",
         "arg_min",
         "argmax",
@@ -27,14 +34,9 @@ _AGGREGATES = frozenset(
         "min_by",
         "arg_max_null",
         "arg_min_null",
-        "mode",
-        "list",
-        "array_agg",
-        "median",
-        "quantile_disc",
         "histogram",
-    ]
-)
+    ),
+}
 _RANDOM = frozenset(
     [
         "random",
@@ -48,20 +50,10 @@ _RANDOM = frozenset(
         "txid_current",
     ]
 )
-_CLOCKS = frozenset(
-    [
-        "now",
-        "today",
-        "current_date",
-        "current_time",
-        "current_timestamp",
-        "get_current_time",
-        "get_current_timestamp",
-        "localtime",
-        "localtimestamp",
-        "transaction_timestamp",
-    ]
-)
+_CLOCKS = {
+    *("now", "today", "current_date", "current_time", "current_timestamp", "localtime", "localtimestamp"),
+    *("get_current_time", "get_current_timestamp", "transaction_timestamp"),
+}
 
 
 def check_repeatable(tree: Any) -> None:

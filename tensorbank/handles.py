@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.layout import array_of_key, modality_of_key, table_of_key
+from tensorbank.layout import modality_of_key, table_of_key
 from tensorbank.plan import ADDRESS_FIELDS, Handle
 from tensorbank.schema import Modality, TableSchema
 
@@ -23,7 +25,7 @@ BANDS_SEPARATOR = "\x1f"
 _BANDS_CALL = re.compile(r"""bands\((?:(?:"[^"]+"|\w+)\.)*(?:"(?P<quoted>[^"]+)"|(?P<plain>\w+)),""")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HandleColumn:
     """A handle column of a result, narrowed to what addressing needs.
 
@@ -43,15 +45,17 @@ class HandleColumn:
     ) -> HandleColumn:
         """From structs with these fields."""
         columns = dict(zip([f.name for f in rows.type], rows.flatten(), strict=True))
-        keys = pa.chunked_array(columns["key"]).dictionary_encode().combine_chunks()
-        if isinstance(keys, pa.ChunkedArray):
-            keys = keys.chunk(0) if keys.num_chunks else pa.array([], pa.string()).dictionary_encode()
-        return cls(name, pa.table({**columns, "key": keys}), candidates)
+        return cls(name, pa.table({**columns, "key": _encoded(columns["key"])}), candidates)
 
     @property
     def keys(self) -> pa.DictionaryArray:
         """(n,) shard keys, null where the sample lacks the modality."""
         return self.rows["key"].chunk(0)
+
+    @cached_property
+    def arrays(self) -> tuple[str, ...]:
+        """One shard key of each array that the rows lead to."""
+        return tuple({key.rpartition("/c/")[0]: key for key in self.keys.dictionary.to_pylist()}.values())
 
     def has(self, field: str) -> bool:
         """Whether the rows have a field."""
@@ -66,6 +70,27 @@ class HandleColumn:
         return numbers
 
 
+def _encoded(keys: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
+    """Keys as codes of a dictionary in the order of the rows. Neighbours mostly share a shard, so runs are encoded, not rows."""
+    with ThreadPoolExecutor(4) as threads:
+        chunks = list(threads.map(_runs_of, (c for c in _chunks(keys) if len(c))))
+    if not chunks:
+        return pa.array([], pa.string()).dictionary_encode()
+    values = pa.concat_arrays([c.values for c in chunks]).dictionary_encode()
+    lengths = np.concatenate([np.diff(c.run_ends.to_numpy(), prepend=0) for c in chunks])
+    codes = np.repeat(values.indices.fill_null(-1).to_numpy(zero_copy_only=False), lengths)
+    indices = pa.array(codes, pa.int32(), mask=codes < 0 if values.null_count else None)
+    return pa.DictionaryArray.from_arrays(indices, values.dictionary)
+
+
+def _runs_of(keys: pa.Array) -> pa.RunEndEncodedArray:
+    return pc.run_end_encode(keys, run_end_type=pa.int32())
+
+
+def _chunks(array: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
+    return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
+
+
 def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[str, Handle]:
     """Table and handle of a column.
 
@@ -74,8 +99,7 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
     InvalidInputError
         The column mixes modalities or band choices, or nothing tells which modality it is.
     """
-    arrays = {array_of_key(key): key for key in column.keys.dictionary.to_pylist()}
-    found = {(table_of_key(key), modality_of_key(key)) for key in arrays.values()}
+    found = {(table_of_key(key), modality_of_key(key)) for key in column.arrays}
     if not found:
         wanted, chosen = _written(column)
         named = [c for c in column.candidates if c[1].lower() == wanted.lower()]
@@ -110,7 +134,10 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
     if not column.has("y0"):
         return None
     y0, y1, x0, x1 = (column.numbers(n) for n in ("y0", "y1", "x0", "x1"))
-    sizes = np.unique(((y1 - y0) << 32) | (x1 - x0))
+    sizes = ((y1 - y0) << 32) | (x1 - x0)
+    if len(sizes) and sizes[0] and (sizes == sizes[0]).all():
+        return int(sizes[0] >> 32), int(sizes[0] & 0xFFFFFFFF)
+    sizes = np.unique(sizes)
     shapes = [(size >> 32, size & 0xFFFFFFFF) for size in sizes.tolist() if size]  # 0: no modality, no window
     if len(shapes) > 1:
         some = " and ".join(f"{h} x {w}" for h, w in shapes[:2])

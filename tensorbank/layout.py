@@ -27,15 +27,14 @@ __all__ = [
     "LEVELS",
     "Level",
     "array_document",
-    "array_of_key",
     "array_key",
     "check_table_name",
     "dimension_names",
     "group_document",
     "index_key",
     "modality_of_key",
-    "number_of_key",
     "part_of_key",
+    "place_of_key",
     "part_key",
     "report_key",
     "shard_key",
@@ -86,14 +85,10 @@ def table_of_key(key: str) -> str:
     return key.split("/", 1)[0]
 
 
-def array_of_key(key: str) -> str:
-    """Folder of the array that a shard belongs to."""
-    return key.rsplit("/c/", 1)[0]
-
-
-def number_of_key(key: str) -> int:
-    """Number of a shard in its array."""
-    return int(key.rsplit("/", 5)[1])
+def place_of_key(key: str) -> tuple[str, int]:
+    """Folder of the array that a shard belongs to, and the shard's number in it."""
+    array, _, rest = key.rpartition("/c/")
+    return array, int(rest.partition("/")[0])
 
 
 def part_of_key(key: str) -> str:

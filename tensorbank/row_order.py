@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tensorbank.layout import array_of_key, number_of_key
+from tensorbank.layout import place_of_key
 from tensorbank.plan import ADDRESS_FIELDS, Handle
 
 __all__ = ["by_address"]
@@ -66,9 +66,7 @@ def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
     keys = _dictionary(table, handle)
     names = keys.dictionary.to_pylist()
     rank = np.empty(len(names) + 1, np.int64)
-    rank[sorted(range(len(names)), key=[(array_of_key(n), number_of_key(n)) for n in names].__getitem__)] = (
-        np.arange(len(names))
-    )
+    rank[sorted(range(len(names)), key=[place_of_key(n) for n in names].__getitem__)] = np.arange(len(names))
     rank[-1] = len(names)
     codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     columns = [rank[codes], _element(table, f"{handle.name}.starts", 0)]

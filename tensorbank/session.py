@@ -29,7 +29,7 @@ from tensorbank.frozen import check_handles, check_repeatable
 from tensorbank.handles import BANDS_SEPARATOR, HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
-from tensorbank.layout import LEVELS, Level, array_of_key, part_of_key, table_of_key
+from tensorbank.layout import LEVELS, Level, part_of_key, table_of_key
 from tensorbank.mirror import IndexMirror
 from tensorbank.pinned import PinnedTable, pin
 from tensorbank.pixel_bounds import Bounds, bounds, decision
@@ -83,7 +83,7 @@ class Session:
         self.tables: list[PinnedTable] = []
         self.paths: list[str] = []
         self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
-        self.types: dict[tuple[str, Level], dict[str, Any]] = {}
+        self.types: dict[tuple[str, Level], dict[str, str]] = {}
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
@@ -121,7 +121,10 @@ class Session:
                 if "ref" in fields:
                     self.handles[name] = self._candidates(str(kind))
                     is_tile = "y0" in _struct_fields(dict(kind.children)["ref"])
-                    parts.append(f"{_narrowed(alias, fields, narrow, is_tile=is_tile)} AS {alias}")
+                    blocks = "bands" in fields or (is_tile and self._have_dates(self.handles[name]))
+                    parts.append(
+                        f"{_narrowed(alias, fields, narrow, is_tile=is_tile, blocks=blocks)} AS {alias}"
+                    )
                 elif narrow == "address" and {"key", "offset", "length"} <= fields and "row" not in fields:
                     raise InvalidInputError(
                         f"column {name!r} holds addresses that another query returned, of whatever snapshot; "
@@ -187,7 +190,7 @@ class Session:
         """InvalidInputError where a handle leads to a part that the pinned versions of its table do not have."""
         parts = {t.name: t.levels["samples"].parts for t in self.tables}
         for column in columns:
-            for key in {array_of_key(k): k for k in column.keys.dictionary.to_pylist()}.values():
+            for key in column.arrays:
                 known = parts.get(table_of_key(key))
                 if known is not None and part_of_key(key) not in known:
                     raise InvalidInputError(
@@ -332,7 +335,8 @@ class Session:
             return table
         pairs = [pair for leaf in known if (pair := columns[leaf]) is not None]
         bounds = ", ".join(f"{low} AS l{i}, {high} AS h{i}" for i, (low, high) in enumerate(pairs))
-        rows = self.con.sql(f"SELECT part, {bounds} FROM {_quoted(table.name)}.shards").to_arrow_table()
+        sql = f"SELECT part, {bounds} FROM {_quoted(table.name)}.shards"
+        rows = self.catalog.fact(*table.snapshot, sql, lambda: self.con.sql(sql).to_arrow_table())
         of = of_shards(rows, known)
         masks = {v: may_match(table.conditions[v], of, len(rows)) for v in table.mentioned}
         parts = {v: frozenset(rows["part"].filter(pa.array(m)).to_pylist()) for v, m in masks.items()}
@@ -358,9 +362,9 @@ class Session:
         self.paths += paths
         self.files[table.name, level] = paths
         scan = _read_parquet(paths)
-        relation = self.con.sql(f"SELECT * FROM {scan}")
-        self.types[table.name, level] = dict(zip(relation.columns, relation.types, strict=True))
-        missing = [m.name for m in table.schema if m.name not in relation.columns]
+        types = self.catalog.fact(*table.snapshot, ("types", *paths), lambda: self._types(scan))
+        self.types[table.name, level] = types
+        missing = [m.name for m in table.schema if m.name not in types]
         if not missing:
             return scan
         self._db.register(
@@ -369,17 +373,23 @@ class Session:
         absent = ", ".join(f"(SELECT {_quoted(m)} FROM {_quoted(empty)}) AS {_quoted(m)}" for m in missing)
         return f"(SELECT *, {absent} FROM {scan})"
 
+    def _types(self, scan: str) -> dict[str, str]:
+        """Types of the columns of a scan, as DuckDB writes them."""
+        relation = self.con.sql(f"SELECT * FROM {scan}")
+        return {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
+
+    def _have_dates(self, candidates: Sequence[tuple[str, str]]) -> bool:
+        """Whether one of some modalities has several dates, so that a window's blocks are but some of a sample's."""
+        schemas = {t.name: t.schema for t in self.tables}
+        return any(schemas[table][name].n_times > 1 for table, name in candidates)
+
     def _candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
         """(table, modality) pairs whose column has this type."""
         pairs = [
             (table.name, m.name)
             for table in self.tables
             for m in table.schema
-            if any(
-                str(types.get(m.name)) == kind
-                for (name, _), types in self.types.items()
-                if name == table.name
-            )
+            if any(types.get(m.name) == kind for (name, _), types in self.types.items() if name == table.name)
         ]
         return tuple(dict.fromkeys(pairs)) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
 
@@ -394,14 +404,14 @@ def _without_semicolon(sql: str) -> str:
     return text.decode().strip()
 
 
-def _narrowed(alias: str, fields: set[str], narrow: str, *, is_tile: bool) -> str:
-    """SQL of a handle without its statistics: the fields of its ``ref`` that are asked for."""
+def _narrowed(alias: str, fields: set[str], narrow: str, *, is_tile: bool, blocks: bool) -> str:
+    """SQL of a handle without its statistics: the fields of its ``ref`` that are asked for, sizes of ``blocks`` if need be."""
     window = ["time_index", "y0", "y1", "x0", "x1"] if is_tile else []
     if narrow == "ref":
         wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *window))
         return f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack({wanted}) END"
-    blocks = ["block_bytes"] if "bands" in fields or is_tile else []
-    wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *blocks, *window))
+    sizes = ["block_bytes"] if blocks else []
+    wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *sizes, *window))
     names = (
         f", bands := array_to_string({alias}.bands, chr({ord(BANDS_SEPARATOR)}))" if "bands" in fields else ""
     )
