@@ -68,10 +68,9 @@ def coalesce(
             f"ranges overlap or are unsorted at {i}: {starts[i : i + 2]}, {ends[i : i + 2]}"
         )
     reads: list[tuple[int, int]] = []
-    owner = np.empty(len(starts), np.int64)
+    owner: list[int] = []
     first, last, wanted = int(starts[0]), int(ends[0]), int(ends[0] - starts[0])
-    for i in range(len(starts)):
-        start, end = int(starts[i]), int(ends[i])
+    for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         if i:
             total, asked = end - first, wanted + end - start
             joins = start - last <= max_gap_bytes and total <= max_read_bytes
@@ -80,7 +79,7 @@ def coalesce(
             else:
                 reads.append((first, last))
                 first, last, wanted = start, end, end - start
-        owner[i] = len(reads)
+        owner.append(len(reads))
     reads.append((first, last))
     bounds = np.array(reads, np.int64)
-    return bounds[:, 0], bounds[:, 1], owner
+    return bounds[:, 0], bounds[:, 1], np.array(owner, np.int64)

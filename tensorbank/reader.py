@@ -1,7 +1,7 @@
 """From positions of a plan to pixels in the caller's buffers, without torch.
 
-Planning is pure: which reads a batch takes, and where in them each sample's blocks lie. Executing is one job a read in a
-thread pool: get the bytes, verify every block, decode it straight into its place.
+:mod:`tensorbank.reads` plans which reads a batch takes. Executing them is one job a read in a thread pool: get the bytes,
+verify every block, decode it straight into its place.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import concurrent.futures
 import os
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,89 +20,15 @@ from tensorbank.codec import decode_block, split_blocks
 from tensorbank.errors import IntegrityError, InvalidInputError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.plan import Handle, Plan
-from tensorbank.ranges import ByteRange, coalesce
+from tensorbank.ranges import ByteRange
+from tensorbank.reads import Piece, Read, plan_reads
 from tensorbank.store import Store
 
-__all__ = ["BatchRead", "Piece", "Read", "SampleReader", "plan_reads"]
+__all__ = ["BatchRead", "SampleReader"]
 
 Buffers = Mapping[str, npt.NDArray[np.generic]]
 Places = tuple[tuple[int, int], ...]
 Corner = tuple[int, int, tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One run of blocks of one sample inside a read.
-
-    ``handle`` and ``run`` are numbers in the plan, ``slot`` is the sample's place in the batch, ``range`` its bytes.
-    """
-
-    handle: int
-    run: int
-    slot: int
-    range: ByteRange
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """One request, and the pieces that it brings, by start. ``n_asked_bytes`` is what they cover: the rest are holes."""
-
-    range: ByteRange
-    pieces: tuple[Piece, ...]
-    n_asked_bytes: int
-
-
-def plan_reads(plan: Plan, positions: npt.NDArray[np.int64], options: FetchOptions) -> list[Read]:
-    """Reads that bring the samples at some positions of a plan. Pure.
-
-    Samples that lie side by side share reads, within the limits of ``options``. A position may occur twice and handles
-    may share blocks; what is shared is read once.
-
-    Parameters
-    ----------
-    positions
-        (n,) int64 in ``[0, len(plan))``; place ``i`` of the batch is sample ``positions[i]``.
-    """
-    by_key: dict[str, list[Piece]] = defaultdict(list)
-    for number, handle in enumerate(plan.handles):
-        a = plan.addresses[handle.name]
-        starts, lengths = a.starts[positions].tolist(), a.lengths[positions].tolist()
-        for slot, key in enumerate(a.key[positions].tolist()):
-            if key >= 0:
-                name = a.keys[key]
-                for run, (start, length) in enumerate(zip(starts[slot], lengths[slot], strict=True)):
-                    by_key[name].append(Piece(number, run, slot, ByteRange(name, start, start + length)))
-    reads: list[Read] = []
-    for key, pieces in by_key.items():
-        reads += _joined(key, pieces, options)
-    return reads
-
-
-def _joined(key: str, pieces: list[Piece], options: FetchOptions) -> list[Read]:
-    """Coalesce the pieces of one object. Pieces that overlap are first merged, so that each byte is asked for once."""
-    pieces = sorted(pieces, key=lambda p: (p.range.start, p.range.end))
-    starts: list[int] = []
-    ends: list[int] = []
-    for piece in pieces:
-        if ends and piece.range.start < ends[-1]:
-            ends[-1] = max(ends[-1], piece.range.end)
-        else:
-            starts.append(piece.range.start)
-            ends.append(piece.range.end)
-    first, last, _ = coalesce(
-        np.array(starts, np.int64),
-        np.array(ends, np.int64),
-        max_gap_bytes=options.max_gap_bytes,
-        max_amplification=options.max_amplification,
-        max_read_bytes=options.max_read_bytes,
-    )
-    asked = np.add.reduceat(np.subtract(ends, starts), np.searchsorted(starts, first))
-    owners = np.searchsorted(first, [p.range.start for p in pieces], side="right") - 1
-    members: list[list[Piece]] = [[] for _ in first]
-    for piece, owner in zip(pieces, owners.tolist(), strict=True):
-        members[owner].append(piece)
-    found = zip(first.tolist(), last.tolist(), members, asked.tolist(), strict=True)
-    return [Read(ByteRange(key, start, end), tuple(mine), n) for start, end, mine, n in found]
 
 
 class BatchRead:
@@ -259,15 +183,15 @@ class SampleReader:
         data = self._fetcher.fetch(read.range, n_asked_bytes=read.n_asked_bytes)
         started = time.perf_counter()
         for piece in read.pieces:
-            start = piece.range.start - read.range.start
+            start = piece.start - read.range.start
             places = self._places[piece.handle][piece.run]
             target = out[self.plan.handles[piece.handle].name][piece.slot]
             position = int(positions[piece.slot])
             corner = self._corner(piece.handle, position)
             try:
-                _decode(data[start : start + piece.range.n_bytes], places, target, corner)
+                _decode(data[start : start + piece.end - piece.start], places, target, corner)
             except IntegrityError:
-                self._again(piece, position, places, target, corner)
+                self._again(read.range.key, piece, position, places, target, corner)
         with self._lock:
             self._decode_s += time.perf_counter() - started
 
@@ -281,6 +205,7 @@ class SampleReader:
 
     def _again(
         self,
+        key: str,
         piece: Piece,
         position: int,
         places: Places,
@@ -288,7 +213,7 @@ class SampleReader:
         corner: Corner | None,
     ) -> None:
         """Read a bad run once more; a second failure is the object's, not the network's."""
-        r = piece.range
+        r = ByteRange(key, piece.start, piece.end)
         try:
             _decode(self._fetcher.fetch(r, again=True), places, target, corner)
         except IntegrityError as error:

@@ -17,6 +17,8 @@ __all__ = ["MIN_BATCHES_AHEAD", "Window"]
 
 MIN_BATCHES_AHEAD = 2
 """The batch that is waited for and the next one, whatever their size."""
+RAMP = 4
+"""Batches that are asked for before one is handed out: the first does not wait until the whole window is asked for."""
 
 Share = tuple[int, npt.NDArray[np.int64]]
 
@@ -92,7 +94,10 @@ class Window:
 
     def _ask_ahead(self) -> None:
         budget = self._reader.options.max_inflight_bytes
-        while len(self._coming) < MIN_BATCHES_AHEAD or self._inflight_bytes < budget:
+        most = len(self._coming) + RAMP
+        while len(self._coming) < MIN_BATCHES_AHEAD or (
+            len(self._coming) < most and self._inflight_bytes < budget
+        ):
             share = next(self._shares, None)
             if share is None:
                 return

@@ -1,0 +1,121 @@
+"""Which requests bring some samples of a plan, and where in them each sample's blocks lie. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.fetch import FetchOptions
+from tensorbank.plan import Plan
+from tensorbank.ranges import ByteRange, coalesce
+
+__all__ = ["Piece", "Read", "plan_reads"]
+
+Int64 = npt.NDArray[np.int64]
+
+OBJECT_BYTES = np.int64(1 << 45)
+"""Objects are laid side by side on one axis, this far apart: more than a store allows an object, so no read spans two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One run of blocks of one sample inside a read.
+
+    ``handle`` and ``run`` are numbers in the plan, ``slot`` is the sample's place in the batch, ``[start, end)`` its bytes in the
+    object.
+    """
+
+    handle: int
+    run: int
+    slot: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One request, and the pieces that it brings, by start. ``n_asked_bytes`` is what they cover: the rest are holes."""
+
+    range: ByteRange
+    pieces: tuple[Piece, ...]
+    n_asked_bytes: int
+
+
+def plan_reads(plan: Plan, positions: Int64, options: FetchOptions) -> list[Read]:
+    """Reads that bring the samples at some positions of a plan.
+
+    Samples that lie side by side share reads, within the limits of ``options``. A position may occur twice and handles
+    may share blocks; what is shared is read once.
+
+    Parameters
+    ----------
+    positions
+        (n,) int64 in ``[0, len(plan))``; place ``i`` of the batch is sample ``positions[i]``.
+    """
+    objects: dict[str, int] = {}
+    columns = [_pieces_of(plan, number, positions, objects) for number in range(len(plan.handles))]
+    handle, run, slot, start, end = (np.concatenate(c) for c in zip(*columns, strict=True))
+    if not len(start):
+        return []
+    order = np.lexsort((end, start))
+    handle, run, slot, start, end = (c[order] for c in (handle, run, slot, start, end))
+    covered = np.maximum.accumulate(end)
+    opens = np.concatenate([[True], start[1:] >= covered[:-1]])
+    starts, ends = start[opens], covered[np.append(np.flatnonzero(opens)[1:] - 1, len(end) - 1)]
+    first, last, owner = coalesce(
+        starts,
+        ends,
+        max_gap_bytes=options.max_gap_bytes,
+        max_amplification=options.max_amplification,
+        max_read_bytes=options.max_read_bytes,
+    )
+    asked = np.bincount(owner, weights=ends - starts, minlength=len(first)).astype(np.int64)
+    base = first // OBJECT_BYTES * OBJECT_BYTES
+    edges = np.searchsorted(start, np.append(first, np.iinfo(np.int64).max)).tolist()
+    local = np.repeat(base, np.diff(edges))
+    pieces = list(
+        map(
+            Piece,
+            handle.tolist(),
+            run.tolist(),
+            slot.tolist(),
+            (start - local).tolist(),
+            (end - local).tolist(),
+        )
+    )
+    names = list(objects)
+    return [
+        Read(ByteRange(names[number], a, b), tuple(pieces[i:j]), n)
+        for number, a, b, n, i, j in zip(
+            (first // OBJECT_BYTES).tolist(),
+            (first - base).tolist(),
+            (last - base).tolist(),
+            asked.tolist(),
+            edges[:-1],
+            edges[1:],
+            strict=True,
+        )
+    ]
+
+
+def _pieces_of(plan: Plan, number: int, positions: Int64, objects: dict[str, int]) -> Sequence[Int64]:
+    """Handle, run, slot, start and end of every piece of one handle, bytes on the common axis; names its objects."""
+    a = plan.addresses[plan.handles[number].name]
+    keys = a.key[positions]
+    slots = np.flatnonzero(keys >= 0)
+    codes, place = np.unique(keys[slots], return_inverse=True)
+    numbers = [objects.setdefault(a.keys[code], len(objects)) for code in codes.tolist()]
+    begin = np.array(numbers, np.int64)[place] * OBJECT_BYTES
+    starts, lengths = a.starts[positions[slots]], a.lengths[positions[slots]]
+    n_runs = starts.shape[1]
+    start = (begin[:, None] + starts).reshape(-1)
+    return (
+        np.full(len(start), number, np.int64),
+        np.tile(np.arange(n_runs), len(slots)),
+        np.repeat(slots, n_runs),
+        start,
+        start + lengths.reshape(-1),
+    )
