@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench-ingest clean
+.PHONY: help venv demo test lint format bench-ingest bench-plan clean
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint          ruff, mypy and import-linter only"
 	@echo "make format        let ruff rewrite the code"
 	@echo "make bench-ingest  samples and bytes per second of ingest"
+	@echo "make bench-plan    time, memory and pruning of plans on an index of 10 million samples (15 GB, made first)"
 	@echo "make venv          (re)install .venv; done by the others when pyproject.toml or constraints.txt changed"
 
 venv: $(STAMP)
@@ -42,6 +43,9 @@ format: venv
 
 bench-ingest: venv
 	$(BIN)/python benchmarks/ingest.py
+
+bench-plan: venv
+	$(BIN)/python benchmarks/bench_plan.py $(INDEX)
 
 clean:
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

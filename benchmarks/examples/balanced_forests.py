@@ -35,7 +35,9 @@ LIMIT {n_samples}
 
 def main() -> None:
     """Ask, explain, look."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("bank")
     parser.add_argument("table")
     parser.add_argument("--samples", type=int, default=10_000)

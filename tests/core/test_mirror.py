@@ -229,3 +229,33 @@ def test_a_bank_in_a_store_is_answered_from_the_cache(s3_server, tmp_path):
     time.sleep(0.01)
     assert bank.sql(sql).arrow().equals(first)
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")} == copies
+
+
+def test_a_cold_cache_gets_the_files_that_survive_pruning_and_no_others(s3_server, tmp_path):
+    bank = tb.create(
+        f"{s3_server.url}/pruned-{uuid.uuid4().hex[:8]}",
+        endpoint=s3_server.endpoint,
+        access_key=s3_server.access_key,
+        secret_key=s3_server.secret_key,
+        cache=tmp_path,
+    )
+    make_table(bank, "t", parts=5, n=3)
+
+    def cached(level: str) -> set[Path]:
+        return {p for p in tmp_path.rglob("*.parquet") if level in p.parts}
+
+    kept = {
+        f"{bank.url}/{f.key}"
+        for f in bank.catalog.files("t", "samples").files
+        if f.part in ("part-1", "part-3")
+    }
+    sql = "SELECT sample_id FROM t WHERE part IN ('part-1', 'part-3') ORDER BY sample_id"
+    first = bank.sql(sql).arrow()
+    assert first.num_rows == 6
+    assert {p.name for p in cached("samples")} == {Path(k).name for k in kept}
+    assert not cached("tiles")
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
+    assert bank.sql(sql).arrow().equals(first)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")} == before
+    bank.sql("SELECT tile FROM t.tiles WHERE part = 'part-2'").arrow()
+    assert len(cached("tiles")) == 1
