@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.layout import modality_of_key, table_of_key
 from tensorbank.plan import ADDRESS_FIELDS, Handle
 from tensorbank.schema import Modality, TableSchema
+from tensorbank.shard_keys import ShardKeys
 
 __all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]
 
@@ -30,9 +31,9 @@ class HandleColumn:
     """A handle column of a result, narrowed to what addressing needs.
 
     ``name`` is the column's name in the result; ``rows`` has the columns key, offset, length; where bands were chosen, also
-    block_bytes and bands, their names joined by :data:`BANDS_SEPARATOR`; of tiles also block_bytes, time_index, y0, y1, x0, x1.
-    Keys are dictionary-encoded, in one chunk, with a dictionary in the order of the rows. ``candidates`` are the modalities
-    whose column type fits, by table.
+    block_bytes and bands, their names joined by :data:`BANDS_SEPARATOR`; of tiles also y0, x0, height, width, and, where there
+    are several dates, block_bytes and time_index. Keys are dictionary-encoded, in one chunk, with a dictionary in the order of
+    the rows. ``candidates`` are the modalities whose column type fits, by table.
     """
 
     name: str
@@ -41,11 +42,28 @@ class HandleColumn:
 
     @classmethod
     def of(
-        cls, name: str, rows: pa.ChunkedArray | pa.StructArray, candidates: tuple[tuple[str, str], ...]
+        cls, name: str, rows: pa.ChunkedArray, candidates: tuple[tuple[str, str], ...], shards: ShardKeys
     ) -> HandleColumn:
-        """From structs with these fields."""
+        """From structs with these fields, a hash for each key.
+
+        Raises
+        ------
+        InvalidInputError
+            A row leads to none of the shards.
+        """
         columns = dict(zip([f.name for f in rows.type], rows.flatten(), strict=True))
-        return cls(name, pa.table({**columns, "key": _encoded(columns["key"])}), candidates)
+        keys = shards.encode(columns["key"].to_numpy(), name)
+        return cls(name, pa.table({**columns, "key": keys}), candidates)
+
+    @classmethod
+    def of_refs(cls, name: str, refs: pa.StructArray) -> HandleColumn:
+        """From addresses as rows of the index have them: :data:`tensorbank.index.TILE_REF_TYPE`."""
+        columns = dict(zip([f.name for f in refs.type], refs.flatten(), strict=True))
+        size = {
+            "height": pc.subtract(columns["y1"], columns["y0"]),
+            "width": pc.subtract(columns["x1"], columns["x0"]),
+        }
+        return cls(name, pa.table({**columns, **size, "key": columns["key"].dictionary_encode()}), ())
 
     @property
     def keys(self) -> pa.DictionaryArray:
@@ -61,34 +79,13 @@ class HandleColumn:
         """Whether the rows have a field."""
         return field in self.rows.column_names
 
-    def numbers(self, field: str) -> npt.NDArray[np.int64]:
-        """(n,) int64, 0 where the sample lacks the modality."""
+    def numbers(self, field: str, dtype: type[np.integer[Any]] = np.int64) -> npt.NDArray[Any]:
+        """(n,) integers, 0 where the sample lacks the modality."""
         column = self.rows[field]
         if column.null_count:
             column = pc.fill_null(column, 0)
-        numbers: npt.NDArray[np.int64] = column.to_numpy().astype(np.int64, copy=False)
+        numbers: npt.NDArray[Any] = column.to_numpy().astype(dtype, copy=False)
         return numbers
-
-
-def _encoded(keys: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
-    """Keys as codes of a dictionary in the order of the rows. Neighbours mostly share a shard, so runs are encoded, not rows."""
-    with ThreadPoolExecutor(4) as threads:
-        chunks = list(threads.map(_runs_of, (c for c in _chunks(keys) if len(c))))
-    if not chunks:
-        return pa.array([], pa.string()).dictionary_encode()
-    values = pa.concat_arrays([c.values for c in chunks]).dictionary_encode()
-    lengths = np.concatenate([np.diff(c.run_ends.to_numpy(), prepend=0) for c in chunks])
-    codes = np.repeat(values.indices.fill_null(-1).to_numpy(zero_copy_only=False), lengths)
-    indices = pa.array(codes, pa.int32(), mask=codes < 0 if values.null_count else None)
-    return pa.DictionaryArray.from_arrays(indices, values.dictionary)
-
-
-def _runs_of(keys: pa.Array) -> pa.RunEndEncodedArray:
-    return pc.run_end_encode(keys, run_end_type=pa.int32())
-
-
-def _chunks(array: pa.ChunkedArray | pa.Array) -> list[pa.Array]:
-    return array.chunks if isinstance(array, pa.ChunkedArray) else [array]
 
 
 def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[str, Handle]:
@@ -133,11 +130,10 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
     """Height and width of the tiles in a column, None where it holds whole samples."""
     if not column.has("y0"):
         return None
-    y0, y1, x0, x1 = (column.numbers(n) for n in ("y0", "y1", "x0", "x1"))
-    sizes = ((y1 - y0) << 32) | (x1 - x0)
-    if len(sizes) and sizes[0] and (sizes == sizes[0]).all():
-        return int(sizes[0] >> 32), int(sizes[0] & 0xFFFFFFFF)
-    sizes = np.unique(sizes)
+    extremes = [pc.min_max(column.rows[n]).as_py() for n in ("height", "width")]
+    if all(e["min"] == e["max"] and e["min"] is not None for e in extremes):
+        return extremes[0]["min"], extremes[1]["min"]
+    sizes = np.unique((column.numbers("height") << 32) | column.numbers("width"))
     shapes = [(size >> 32, size & 0xFFFFFFFF) for size in sizes.tolist() if size]  # 0: no modality, no window
     if len(shapes) > 1:
         some = " and ".join(f"{h} x {w}" for h, w in shapes[:2])
@@ -197,12 +193,12 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
         f"{handle.name}.lengths": _fixed(lengths, n_runs, pa.uint32()),
     }
     if handle.window is not None:
-        corners = np.stack([column.numbers(n) for n in ("y0", "x0")], axis=1)
+        corners = np.stack([column.numbers(n, np.int16) for n in ("y0", "x0")], axis=1)
         columns[f"{handle.name}.corner"] = _fixed(corners, 2, pa.int16())
     return columns
 
 
-def _fixed(values: npt.NDArray[np.int64], n_runs: int, kind: pa.DataType) -> pa.Array:
+def _fixed(values: npt.NDArray[Any], n_runs: int, kind: pa.DataType) -> pa.Array:
     flat = pa.array(values.reshape(-1)).cast(kind)
     return (
         pa.FixedSizeListArray.from_arrays(flat, n_runs)

@@ -76,7 +76,6 @@ class Planner:
             resolved = [resolve(c, schemas) for c in columns]
             handles = tuple(handle for _, handle in resolved)
             check_names(handles, rows.column_names)
-            session.check_snapshots(columns)
             names = {c.name for c in columns}
             data: dict[str, Any] = {n: rows[n] for n in rows.column_names if n not in names}
             for column, handle in zip(columns, handles, strict=True):

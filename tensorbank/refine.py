@@ -132,7 +132,7 @@ class PixelJudge:
     ) -> list[float]:
         bands = tuple(modality.band_index(b) for b in predicate.bands)
         handle = Handle("pixels", modality, bands, window)
-        column = HandleColumn.of("pixels", pa.array([{"row": None, **r} for r in refs], TILE_REF_TYPE), ())
+        column = HandleColumn.of_refs("pixels", pa.array([{"row": None, **r} for r in refs], TILE_REF_TYPE))
         source = PlanSource(self.bank, "", {}, 0)
         plan = Plan("", source, (handle,), pa.table(address_columns(column, handle)), self.storage)
         reader = SampleReader(plan)

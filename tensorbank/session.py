@@ -13,6 +13,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -26,11 +27,12 @@ from tensorbank.conditions import leaves, may_match
 from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.frozen import check_handles, check_repeatable
-from tensorbank.handles import BANDS_SEPARATOR, HandleColumn
+from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
-from tensorbank.layout import LEVELS, Level, part_of_key, table_of_key
+from tensorbank.layout import LEVELS, Level, part_of_key
 from tensorbank.mirror import IndexMirror
+from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin
 from tensorbank.pixel_bounds import Bounds, bounds, decision
 from tensorbank.pixels import PixelPredicate, Verdicts
@@ -38,6 +40,7 @@ from tensorbank.pruning import wanted
 from tensorbank.rewrite import POLYGON_FUNCTION, functions_of, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mention_of, mentions
+from tensorbank.shard_keys import ShardKeys
 from tensorbank.sql_errors import Translated
 from tensorbank.sql_functions import SqlFunctions
 
@@ -122,9 +125,12 @@ class Session:
                     self.handles[name] = self._candidates(str(kind))
                     is_tile = "y0" in _struct_fields(dict(kind.children)["ref"])
                     blocks = "bands" in fields or (is_tile and self._have_dates(self.handles[name]))
-                    parts.append(
-                        f"{_narrowed(alias, fields, narrow, is_tile=is_tile, blocks=blocks)} AS {alias}"
+                    narrowed = (
+                        shown(alias, is_tile=is_tile)
+                        if narrow == "ref"
+                        else address(alias, fields, is_tile=is_tile, blocks=blocks)
                     )
+                    parts.append(f"{narrowed} AS {alias}")
                 elif narrow == "address" and {"key", "offset", "length"} <= fields and "row" not in fields:
                     raise InvalidInputError(
                         f"column {name!r} holds addresses that another query returned, of whatever snapshot; "
@@ -183,20 +189,30 @@ class Session:
                 yield modality, rows.to_arrow_table()
 
     def handle_columns(self, rows: pa.Table) -> list[HandleColumn]:
-        """Handle columns of a result of :meth:`rows`."""
-        return [HandleColumn.of(name, rows[name], found) for name, found in self.handles.items()]
+        """Handle columns of a result of :meth:`rows`, narrowed to addresses.
 
-    def check_snapshots(self, columns: Sequence[HandleColumn]) -> None:
-        """InvalidInputError where a handle leads to a part that the pinned versions of its table do not have."""
-        parts = {t.name: t.levels["samples"].parts for t in self.tables}
-        for column in columns:
-            for key in column.arrays:
-                known = parts.get(table_of_key(key))
-                if known is not None and part_of_key(key) not in known:
-                    raise InvalidInputError(
-                        f"column {column.name!r} leads to part {part_of_key(key)}, which this version of {table_of_key(key)} "
-                        "does not have: it comes from another snapshot; select the tensor from the table itself"
-                    )
+        Raises
+        ------
+        InvalidInputError
+            A handle comes from another snapshot.
+        """
+        if not self.handles:
+            return []
+        known = [
+            self.catalog.fact(*t.snapshot, "shard keys", partial(self._shard_keys, t)) for t in self.tables
+        ]
+        shards = known[0] if len(known) == 1 else ShardKeys.of((k.hashes, k.keys) for k in known)
+        return [HandleColumn.of(name, rows[name], found, shards) for name, found in self.handles.items()]
+
+    def _shard_keys(self, table: PinnedTable) -> ShardKeys:
+        """All shards of a table whose shards are attached."""
+        listed = ", ".join(f"{_quoted(m.name)}.key" for m in table.schema)
+        rows = self.con.sql(
+            f"SELECT hash(key) AS hash, key FROM (SELECT unnest([{listed}]) AS key FROM {_quoted(table.name)}.shards) "
+            "WHERE key IS NOT NULL"
+        ).to_arrow_table()
+        keys = pa.concat_arrays([pa.array([], pa.string()), *rows["key"].chunks])
+        return ShardKeys.of([(rows["hash"].to_numpy(), keys)])
 
     def ordered(self, sql: str) -> bool:
         """Whether the statement itself fixes the order of its rows."""
@@ -402,20 +418,6 @@ def _without_semicolon(sql: str) -> str:
             break
         text = text[:start]
     return text.decode().strip()
-
-
-def _narrowed(alias: str, fields: set[str], narrow: str, *, is_tile: bool, blocks: bool) -> str:
-    """SQL of a handle without its statistics: the fields of its ``ref`` that are asked for, sizes of ``blocks`` if need be."""
-    window = ["time_index", "y0", "y1", "x0", "x1"] if is_tile else []
-    if narrow == "ref":
-        wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *window))
-        return f"CASE WHEN {alias}.ref.key IS NULL THEN NULL ELSE struct_pack({wanted}) END"
-    sizes = ["block_bytes"] if blocks else []
-    wanted = ", ".join(f'"{n}" := {alias}.ref."{n}"' for n in ("key", "offset", "length", *sizes, *window))
-    names = (
-        f", bands := array_to_string({alias}.bands, chr({ord(BANDS_SEPARATOR)}))" if "bands" in fields else ""
-    )
-    return f"struct_pack({wanted}{names})"
 
 
 def _struct_fields(kind: Any) -> set[str]:

@@ -392,7 +392,7 @@ def refused(bank, sql: str, pattern: str, error: type[Exception] = InvalidInputE
         ('SELECT S2L2A, 1 AS "S2L2A.key" FROM a', "cannot be named 'S2L2A.key'"),
         ("SELECT avg(S2L2A) FROM a", r"avg\(TENSOR\)"),
         ("SELECT season, sum(NDVI) AS s FROM a GROUP BY season", r"sum\(TENSOR\)"),
-        ("SELECT list(S2L2A) AS l FROM a", "'l' holds tensors inside"),
+        ("SELECT [S2L2A] AS l FROM a", "'l' holds tensors inside"),
         ("SELECT {'x': NDVI} AS packed FROM a", "'packed' holds tensors inside"),
         (
             "SELECT CASE WHEN lon > 0 THEN S2L2A ELSE S1GRD END AS x FROM a",

@@ -1,0 +1,90 @@
+"""Keys of shards by a hash of them. Pure.
+
+A result of millions of rows names some thousand shards. Eight bytes a row travel, instead of a name, and become codes of a
+dictionary by looking at the rows where they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tensorbank.errors import FormatError, InvalidInputError
+
+__all__ = ["NO_SHARD", "ShardKeys"]
+
+NO_SHARD = 0
+"""Stands for the hash where there is no key."""
+
+UInt64 = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, eq=False)
+class ShardKeys:
+    """All shards that handles may lead to.
+
+    Parameters
+    ----------
+    hashes
+        (m,) uint64, ascending.
+    keys
+        (m,) string, in the same order.
+    """
+
+    hashes: UInt64
+    keys: pa.Array
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[UInt64, pa.Array]]) -> ShardKeys:
+        """From hashes and keys, in any order.
+
+        Raises
+        ------
+        FormatError
+            Two keys have one hash: about as likely as a hit by lightning during each of ten queries in a row.
+        """
+        given = list(pairs)
+        hashes = np.concatenate([np.zeros(0, np.uint64), *(h for h, _ in given)])
+        keys = pa.concat_arrays([pa.array([], pa.string()), *(k for _, k in given)])
+        hashes, place = np.unique(hashes, return_index=True)
+        distinct = keys.take(pa.array(place))
+        if len(keys.unique()) != len(hashes) or (len(hashes) and hashes[0] == NO_SHARD):
+            raise FormatError("two shard keys have one hash; rename a table or ingest a part anew")
+        return cls(hashes, distinct)
+
+    def encode(self, hashes: UInt64, name: str) -> pa.DictionaryArray:
+        """Keys of rows, with a dictionary in the order of the rows; null where there is none.
+
+        Parameters
+        ----------
+        hashes
+            (n,) uint64.
+        name
+            Of the column, for the error.
+
+        Raises
+        ------
+        InvalidInputError
+            A hash is of no shard of these.
+        """
+        if not len(hashes):
+            return pa.array([], pa.string()).dictionary_encode()
+        starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
+        found, first, which = np.unique(hashes[starts], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        order = order[found[order] != NO_SHARD]
+        code = np.full(len(found), -1, np.int32)
+        code[order] = np.arange(len(order), dtype=np.int32)
+        place = np.minimum(np.searchsorted(self.hashes, found[order]), max(len(self.hashes) - 1, 0))
+        if len(order) and not (len(self.hashes) and (self.hashes[place] == found[order]).all()):
+            raise InvalidInputError(
+                f"column {name!r} leads to shards that this version of its table does not have: it comes from another snapshot; "
+                "select the tensor from the table itself"
+            )
+        codes = np.repeat(code[which], np.diff(np.append(starts, len(hashes))))
+        indices = pa.array(codes, mask=codes < 0 if len(order) < len(found) else None)
+        return pa.DictionaryArray.from_arrays(indices, self.keys.take(pa.array(place, pa.int64())))
