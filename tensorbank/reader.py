@@ -95,7 +95,7 @@ class SampleReader:
         self.plan = plan
         self.options = options or FetchOptions()
         self._places = [_places(handle) for handle in plan.handles]
-        self._fetcher = Fetcher(Store(plan.source.bank, plan.storage))
+        self._fetcher = Fetcher(Store(plan.source.bank, plan.storage), self.options)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
         self._decode_s = 0.0
@@ -171,6 +171,7 @@ class SampleReader:
             self._fetcher.hurry.set()
             self._pool.shutdown(wait=self._pool_pid == os.getpid(), cancel_futures=True)
             self._pool = None
+            self._fetcher.close()
 
     def _open_pool(self) -> ThreadPoolExecutor:
         if self._pool is None or self._pool_pid != os.getpid():  # threads do not survive a fork

@@ -1,0 +1,9 @@
+"""For tests of implementations, ours and yours: contracts as test classes, and a server that misbehaves on demand."""
+
+from __future__ import annotations
+
+from tensorbank.testing.client import FaultServer
+from tensorbank.testing.contracts import StoreContract
+from tensorbank.testing.fault_server import Faults
+
+__all__ = ["FaultServer", "Faults", "StoreContract"]

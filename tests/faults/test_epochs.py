@@ -1,0 +1,124 @@
+"""Epochs over a server that misbehaves: complete, exact, and not much slower."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tensorbank import IntegrityError, StorageError
+from tensorbank.fetch import FetchOptions, FetchStats
+from tensorbank.reader import SampleReader
+from tensorbank.testing import Faults, FaultServer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
+from handmade import make
+
+sys.path.pop(0)
+
+N = 240
+BATCH = 8
+APART = FetchOptions(max_gap_bytes=0, max_read_bytes=1)  # one request a run of blocks: many requests
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    made = make(tmp_path_factory.mktemp("served") / "bank", N)
+    with FaultServer(made.folder) as server:
+        plan = replace(made.plan, source=replace(made.plan.source, bank=server.url), storage=server.storage)
+        yield server, replace(made, plan=plan)
+
+
+def epoch(served, faults: Faults, options: FetchOptions = APART) -> tuple[float, FetchStats, dict[str, int]]:
+    """Read everything, compare it, and tell how long it took, what was counted here and what there."""
+    server, made = served
+    server.set(faults)
+    reader = SampleReader(made.plan, options)
+    started = time.perf_counter()
+    try:
+        for first in range(0, N, BATCH):
+            at = np.arange(first, min(first + BATCH, N))
+            for name, tensor in reader.read(at).items():
+                np.testing.assert_array_equal(tensor, made.truth[name][at])
+        return time.perf_counter() - started, reader.stats, server.stats()["counts"]
+    finally:
+        reader.close()
+
+
+def test_a_sound_server_is_asked_once_for_everything(served):
+    _, stats, counts = epoch(served, Faults())
+    assert counts["requests"] == stats.requests + stats.hedges + stats.stalls
+    assert stats.hedges <= 0.02 * stats.requests + 2
+    assert (stats.refetches, stats.retries) == (0, 0)
+    assert 0 < stats.latency_p50_s <= stats.latency_p99_s
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(unavailable=0.1, seed=1),
+        Faults(reset=0.1, seed=2),
+        Faults(cut=0.34, seed=3),
+        Faults(latency_ms=2, jitter_ms=2, unavailable=0.03, reset=0.03, cut=0.03, seed=4),
+    ],
+    ids=["503", "reset", "cut", "all"],
+)
+def test_everything_arrives_in_spite_of(served, faults):
+    _, stats, counts = epoch(served, faults)
+    assert sum(counts.get(k, 0) for k in ("unavailable", "reset", "cut")) > 10
+    assert counts["body_bytes"] <= 1.25 * stats.bytes_read
+
+
+def test_reads_that_hang_are_asked_for_again(served):
+    """The server holds 5 % of the answers back for 15 s; waiting for them would take minutes."""
+    usual_s, *_ = epoch(served, Faults(latency_ms=5))
+    late_s, stats, counts = epoch(served, Faults(latency_ms=5, slow=0.05, slow_s=15, seed=5))
+    assert counts["slow"] > 20
+    assert stats.hedges_won > 0
+    assert stats.hedges + stats.stalls >= counts["slow"] // 2
+    assert stats.hedges <= 0.02 * stats.requests + 2
+    assert late_s < max(3 * usual_s, usual_s + 5)
+
+
+def test_bodies_that_stop_half_way_are_asked_for_again(served):
+    elapsed_s, stats, counts = epoch(served, Faults(stalled=0.03, stall_s=15, seed=6))
+    assert counts["stalled"] > 10
+    assert stats.hedges_won > 0
+    assert elapsed_s < 15
+
+
+def test_every_flipped_bit_is_caught(served):
+    _, stats, counts = epoch(served, Faults(flipped=0.01, seed=11))
+    assert counts["flipped"] > 5
+    assert stats.refetches == counts["flipped"]
+
+
+def test_what_is_flipped_again_names_object_and_sample(served):
+    server, made = served
+    server.set(Faults(flipped=1.0))
+    reader = SampleReader(made.plan, APART)
+    try:
+        with pytest.raises(
+            IntegrityError, match=r"c/\d+/0/0/0/0 is damaged in bytes .* number 3 of the plan"
+        ):
+            reader.read(np.array([3]))
+    finally:
+        reader.close()
+
+
+def test_credentials_that_expire_are_an_error_and_no_hang(served):
+    with pytest.raises(StorageError, match="access") as caught:
+        epoch(served, Faults(denied_after=20))
+    assert caught.value.kind == "denied"
+
+
+def test_without_hedges_nothing_is_asked_twice(served):
+    _, stats, counts = epoch(
+        served, Faults(jitter_ms=3, seed=8), replace(APART, max_hedge_share=0.0, stall_s=60)
+    )
+    assert (stats.hedges, stats.stalls) == (0, 0)
+    assert counts["requests"] == stats.requests
