@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from tensorbank.errors import InvalidInputError
 
-__all__ = ["SCHEMES", "StorageOptions", "normalize_url"]
+__all__ = ["SCHEMES", "Credentials", "StorageOptions", "normalize_url"]
 
 SCHEMES: tuple[str, ...] = ("file", "s3", "gs", "az", "http", "https")
+
+Credentials = Callable[[], Mapping[str, Any]]
+"""Gives the keys of the moment: ``access_key_id``, ``secret_access_key``, ``token`` or None, and ``expires_at``, a datetime with
+time zone or None. obstore's providers, such as ``obstore.auth.boto3.Boto3CredentialProvider``, are such callables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,9 @@ class StorageOptions:
         URL of an S3-compatible server, such as ``http://127.0.0.1:8333``.
     anonymous
         Send unsigned requests.
+    credentials
+        Called for keys instead of ``access_key`` and its companions: at first use, some minutes before they expire, and when the
+        store refuses them. Called from any thread; it travels to worker processes, so it must pickle.
     """
 
     endpoint: str | None = None
@@ -32,10 +41,24 @@ class StorageOptions:
     session_token: str | None = field(default=None, repr=False)
     region: str | None = None
     anonymous: bool = False
+    credentials: Credentials | None = field(default=None, repr=False)
 
     @property
     def allow_http(self) -> bool:
         return (self.endpoint or "").startswith("http://")
+
+    def with_keys(self) -> StorageOptions:
+        """The same with the keys of the moment in place of the callable that gives them."""
+        if self.credentials is None:
+            return self
+        keys = self.credentials()
+        return replace(
+            self,
+            access_key=keys["access_key_id"],
+            secret_key=keys["secret_access_key"],
+            session_token=keys.get("token"),
+            credentials=None,
+        )
 
 
 def normalize_url(url: str | os.PathLike[str]) -> str:

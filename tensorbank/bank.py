@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from tensorbank.address import StorageOptions, normalize_url
+from tensorbank.address import Credentials, StorageOptions, normalize_url
 from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.errors import InvalidInputError, NotFoundError
 from tensorbank.layout import LEVELS, check_table_name, part_key
@@ -201,6 +201,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
     session_token: str | None = None,
     region: str | None = None,
     anonymous: bool = False,
+    credentials: Credentials | None = None,
     cache: str | os.PathLike[str] | None = None,
 ) -> Bank:
     """Open a bank: a folder, ``file://``, ``s3://`` or any URL of :data:`tensorbank.address.SCHEMES`.
@@ -211,6 +212,8 @@ def open(  # noqa: A001 - tb.open is the product's front door
     ----------
     endpoint
         URL of an S3-compatible server.
+    credentials
+        Called for keys whenever new ones are needed; see :class:`tensorbank.address.StorageOptions`.
     cache
         Folder for local copies of index files; ``~/.cache/tensorbank`` if not given.
 
@@ -219,7 +222,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
     InvalidInputError
         The URL is none.
     """
-    options = StorageOptions(endpoint, access_key, secret_key, session_token, region, anonymous)
+    options = StorageOptions(endpoint, access_key, secret_key, session_token, region, anonymous, credentials)
     store = Store(normalize_url(url), options)
     folder = Path(cache) if cache is not None else default_cache_folder()
     return Bank(Catalog(store), IndexMirror(store, folder))

@@ -322,7 +322,7 @@ class Catalog:
         return f"{local if local is not None else self.store.url}/{index_key(table, level)}"
 
     def _options(self) -> dict[str, str]:
-        return _storage_options(self.store.url, self.store.options)
+        return _storage_options(self.store.url, self.store.options.with_keys())
 
 
 def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:

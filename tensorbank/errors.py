@@ -65,9 +65,13 @@ class ConflictError(TensorBankError):
 
 
 class StorageError(TensorBankError, OSError):
-    """The object store refused, timed out or is not configured."""
+    """The object store refused, timed out or is not configured.
+
+    ``retry_after_s`` is how long a store of kind ``throttled`` asked to be left alone; None if it did not say.
+    """
 
     default_kind = "storage"
+    retry_after_s: float | None = None
 
 
 class IntegrityError(TensorBankError):

@@ -10,7 +10,6 @@ share. The loser's bytes are thrown away when they come.
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,11 +19,13 @@ from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.latencies import Latencies
 from tensorbank.ranges import ByteRange
 from tensorbank.store import Store
+from tensorbank.throttling import backoff_s
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 
-N_TRIES = {"unreachable": 4, "short-read": 2}
-"""Tries by kind of error. A short read is the object's fault far more often than the network's, so it has one more only."""
+N_TRIES = {"unreachable": 9, "throttled": 9, "short-read": 2}
+"""Tries by kind of error: about half a minute. A short read is the object's fault far more often than the network's, so it has
+one more only."""
 
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
@@ -38,8 +39,8 @@ MAX_ASKED = 4
 N_SPARE_THREADS = 240
 """Beyond ``n_threads``: those that wait for answers which nobody waits for any more."""
 
-FIRST_PAUSE_S = 0.5
-"""Before the second try; doubled each time. The store's client has spent about a second on retries of its own by then."""
+FIRST_PAUSE_S = 0.1
+"""Before the second try; doubled each time. The store's client has asked twice more at once by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,8 @@ class Fetcher:
     def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
         """The bytes of a range, read-only.
 
-        The store's client has retried 5xx and broken connections already; what it gives up is tried a few times more, with
-        growing, jittered pauses.
+        The store's client has asked twice more at once; what it gives up is tried some times more, with growing, jittered
+        pauses, or after the time that the store asks for.
 
         Parameters
         ----------
@@ -180,9 +181,7 @@ class Fetcher:
             try:
                 data = self._read(wanted)
             except StorageError as error:
-                pause_s = (
-                    FIRST_PAUSE_S * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)
-                )  # jitter, not cryptography
+                pause_s = backoff_s(attempt - 1, FIRST_PAUSE_S, error.retry_after_s)
                 if attempt >= N_TRIES.get(error.kind, 1) or self.hurry.wait(pause_s):
                     raise
                 attempt += 1

@@ -2,19 +2,25 @@
 
 A ``Store`` is an address and options. Its client is made on first use and never travels: pickling drops it, and a store
 that was used before ``fork`` refuses to work in the child, where obstore's runtime would hang for ever.
+
+The client asks twice more at once after 429, 5xx, a lost connection or a cut body, which it continues where it broke off. What
+lasts is waited for: ranges by their callers, the rest here. The client does not hand out the headers of errors, so
+``Retry-After`` is learned from a request of its own.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit
 
 import obstore
 from obstore import exceptions as obstore_errors
@@ -22,14 +28,27 @@ from obstore.store import LocalStore, from_url
 
 from tensorbank.address import StorageOptions
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.throttling import ask_retry_after_s, backoff_s
 
 __all__ = ["ObjectInfo", "Store"]
 
 CONNECT_TIMEOUT_S = 5
 STALL_TIMEOUT_S = 20  # resets with each read, so it bounds a silence, not a large body
 REQUEST_TIMEOUT_S = 300
-MAX_RETRIES = 6
+MAX_RETRIES = 2
+FIRST_BACKOFF_S = 0.01
+BACKOFF_BASE = 4
+"""Of the client: the first pause, and the next is drawn between it and four times the last one."""
 RETRY_TIMEOUT_S = 60
+"""Half of it is the client's for one question, and after half of it no further question is asked."""
+N_TRIES = 4
+FIRST_PAUSE_S = 0.25
+"""Of what is not a range."""
+SIGNED_FOR_S = 60
+EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
+"""What S3 says of keys that were good once; some of it with status 400."""
+
+T = TypeVar("T")
 
 _pid_of_first_use: int | None = None
 
@@ -57,12 +76,16 @@ class Store:
         self.url = url
         self.options = options or StorageOptions()
         self._client: Any = None
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
 
     def __getstate__(self) -> dict[str, object]:
-        return {"url": self.url, "options": self.options, "_client": None}
+        return {"url": self.url, "options": self.options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc] # a new lock, and clients of its own
 
     @property
     def local_path(self) -> Path | None:
@@ -73,6 +96,8 @@ class Store:
     def get_range(self, key: str, start: int, end: int) -> memoryview:
         """Bytes ``[start, end)`` of an object, read-only, without a copy.
 
+        For callers that try again: after the client's two retries, which take some 10 ms, the error is raised.
+
         Raises
         ------
         InvalidInputError
@@ -82,8 +107,11 @@ class Store:
         """
         if not 0 <= start < end:
             raise InvalidInputError(f"not a range to read: [{start}, {end}) of {key}", kind="bad-range")
-        with self._translated(key):
-            data = memoryview(obstore.get_range(self._open(), key, start=start, end=end))
+        data = self._ask(
+            key,
+            lambda client: memoryview(obstore.get_range(client, key, start=start, end=end)),
+            n_tries=1,
+        )
         if len(data) != end - start:
             raise StorageError(
                 f"{self.url}/{key} sent {len(data)} bytes for [{start}, {end})", kind="short-read"
@@ -92,28 +120,29 @@ class Store:
 
     def get(self, key: str) -> bytes:
         """A whole object."""
-        with self._translated(key):
-            return bytes(obstore.get(self._open(), key).bytes())
+        return self._ask(key, lambda client: bytes(obstore.get(client, key).bytes()))
 
     def put(self, key: str, data: bytes | Sequence[bytes]) -> None:
         """Create or replace an object; readers see all of it or none."""
-        with self._translated(key):
-            obstore.put(self._open(writing=True), key, data)
+        self._ask(key, lambda client: obstore.put(client, key, data), writing=True)
 
     def create(self, key: str, data: bytes) -> None:
         """Create an object; ConflictError if the key exists (``If-None-Match: *``)."""
-        with self._translated(key):
-            obstore.put(self._open(writing=True), key, data, mode="create", use_multipart=False)
+        self._ask(
+            key,
+            lambda client: obstore.put(client, key, data, mode="create", use_multipart=False),
+            writing=True,
+            n_tries=1,  # a second try could meet the first one's object
+        )
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if there is none."""
-        with suppress(NotFoundError), self._translated(key):
-            obstore.delete(self._open(), key)
+        with suppress(NotFoundError):
+            self._ask(key, lambda client: obstore.delete(client, key))
 
     def exists(self, key: str) -> bool:
         try:
-            with self._translated(key):
-                obstore.head(self._open(), key)
+            self._ask(key, lambda client: obstore.head(client, key))
         except NotFoundError:
             return False
         return True
@@ -126,8 +155,7 @@ class Store:
 
     def folders(self, prefix: str = "") -> list[str]:
         """Names directly below ``prefix`` that have objects below them, sorted."""
-        with self._translated(prefix):
-            listing = obstore.list_with_delimiter(self._open(), prefix=prefix or None)
+        listing = self._ask(prefix, lambda client: obstore.list_with_delimiter(client, prefix=prefix or None))
         return sorted(str(path).rsplit("/", 1)[-1] for path in listing["common_prefixes"])
 
     def arbitrates_writers(self) -> bool:
@@ -143,6 +171,49 @@ class Store:
         finally:
             self.delete(key)
 
+    def _ask(
+        self, key: str, question: Callable[[Any], T], *, writing: bool = False, n_tries: int = N_TRIES
+    ) -> T:
+        """The answer to a question, asked again after pauses while the store is busy or out of reach."""
+        deadline = time.monotonic() + RETRY_TIMEOUT_S / 2
+        for attempt in range(n_tries):
+            try:
+                return self._ask_with_new_keys(key, question, writing=writing)
+            except StorageError as error:
+                pause_s = backoff_s(attempt, FIRST_PAUSE_S, error.retry_after_s)
+                late = time.monotonic() + pause_s > deadline
+                if error.kind not in ("throttled", "unreachable") or late or attempt + 1 == n_tries:
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError("no try was made")
+
+    def _ask_with_new_keys(self, key: str, question: Callable[[Any], T], *, writing: bool) -> T:
+        """The answer to a question; a refusal is taken for keys that expired, and asked once more with new ones."""
+        with self._translated(key):
+            client = self._open(writing=writing)
+        try:
+            with self._translated(key):
+                return question(client)
+        except StorageError as error:
+            if error.kind == "throttled":
+                error.retry_after_s = self._retry_after_s(client, key)
+            if error.kind != "denied" or self.options.credentials is None:
+                raise
+        with self._lock:
+            if self._client is client:  # else another thread was refused first
+                self._client = None
+        with self._translated(key):
+            return question(self._open(writing=writing))
+
+    def _retry_after_s(self, client: Any, key: str) -> float | None:
+        if self.url.startswith("http"):
+            return ask_retry_after_s(f"{self.url}/{quote(key)}")
+        if self.options.anonymous:
+            return None
+        with suppress(obstore_errors.BaseError, OSError, ValueError):
+            return ask_retry_after_s(obstore.sign(client, "HEAD", key, timedelta(seconds=SIGNED_FOR_S)))
+        return None
+
     def _open(self, *, writing: bool = False) -> Any:
         global _pid_of_first_use  # noqa: PLW0603 - the runtime it guards is one a process
         pid = os.getpid()
@@ -154,12 +225,13 @@ class Store:
                 'start workers with multiprocessing_context="forkserver" or "spawn"',
                 kind="forked",
             )
-        if self._client is None:
-            local = self.local_path
-            if local is not None and not writing and not local.is_dir():
-                raise NotFoundError(f"there is no folder {local}", kind="no-folder")
-            self._client = _make_client(self.url, self.options, local)
-        return self._client
+        with self._lock:
+            if self._client is None:
+                local = self.local_path
+                if local is not None and not writing and not local.is_dir():
+                    raise NotFoundError(f"there is no folder {local}", kind="no-folder")
+                self._client = _make_client(self.url, self.options, local)
+            return self._client
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -179,24 +251,33 @@ class Store:
             obstore_errors.UnauthenticatedError,
             PermissionError,
         ) as error:
-            raise _denied(where) from error
+            raise _denied(where, str(error)) from error
         except (obstore_errors.BaseError, OSError, ValueError) as error:
             # obstore has exceptions for the statuses of objects, but not for those of listings and ranges.
             text = str(error)
             if "169.254." not in text and ("status code: 403" in text or "status code: 401" in text):
-                raise _denied(where) from error
+                raise _denied(where, text) from error
+            if any(code in text for code in EXPIRED):
+                raise _denied(where, text) from error
             if "NoSuchBucket" in text:
                 raise self._no_bucket() from error
             if "status code: 416" in text or "range was invalid" in text:
                 raise StorageError(f"{where} ends before the range asked for", kind="short-read") from error
-            raise StorageError(_reason(where, text), kind="unreachable") from error
+            busy = "status code: 429" in text or "status code: 503" in text
+            raise StorageError(_reason(where, text), kind="throttled" if busy else "unreachable") from error
 
     def _no_bucket(self) -> NotFoundError:
         return NotFoundError(f"there is no bucket {urlsplit(self.url).netloc}", kind="no-bucket")
 
 
-def _denied(where: str) -> StorageError:
-    return StorageError(f"access to {where} was refused; check the credentials", kind="denied")
+def _denied(where: str, text: str) -> StorageError:
+    if "credential provider" in text:
+        return StorageError(
+            f"no credentials for {where}: the callable that gives them failed, {text.split('provider: ', 1)[-1][:200]}",
+            kind="no-credentials",
+        )
+    had = "have expired" if any(code in text for code in EXPIRED) else "were refused"
+    return StorageError(f"access to {where} was refused; check the credentials, which {had}", kind="denied")
 
 
 def _reason(where: str, text: str) -> str:
@@ -219,6 +300,7 @@ def _make_client(url: str, options: StorageOptions, local: Path | None) -> Any:
             "access_key_id": options.access_key,
             "secret_access_key": options.secret_key,
             "session_token": options.session_token,
+            "credential_provider": options.credentials,
             "region": options.region or ("us-east-1" if options.endpoint else None),
             "skip_signature": options.anonymous or None,
         }
@@ -230,11 +312,10 @@ def _make_client(url: str, options: StorageOptions, local: Path | None) -> Any:
     }
     retry = {
         "max_retries": MAX_RETRIES,
-        "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S),
+        "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S / 2),
         "backoff": {
-            "init_backoff": timedelta(milliseconds=100),
-            "max_backoff": timedelta(seconds=5),
-            "base": 2,
+            "init_backoff": timedelta(seconds=FIRST_BACKOFF_S),
+            "base": BACKOFF_BASE,
         },
     }
     given: Iterable[tuple[str, object]] = ((k, v) for k, v in config.items() if v is not None)

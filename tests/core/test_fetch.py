@@ -19,6 +19,7 @@ class ScriptedStore(Store):
 
     errors: Iterator[Exception] = field(default_factory=lambda: iter(()))
     calls: int = 0
+    url: str = "s3://nowhere"
 
     def get_range(self, key: str, start: int, end: int) -> memoryview:
         self.calls += 1
@@ -57,15 +58,16 @@ def test_a_store_that_recovers_is_tried_again_and_counted():
 @pytest.mark.parametrize(
     ("error", "calls"),
     [
-        (StorageError("busy", kind="unreachable"), 4),
+        (StorageError("gone for now", kind="unreachable"), 9),
+        (StorageError("busy", kind="throttled"), 9),
         (StorageError("short", kind="short-read"), 2),
         (StorageError("no", kind="denied"), 1),
         (NotFoundError("gone"), 1),
     ],
-    ids=["unreachable", "short", "denied", "gone"],
+    ids=["unreachable", "throttled", "short", "denied", "gone"],
 )
 def test_what_does_not_pass_is_raised_after_as_many_tries_as_make_sense(error, calls):
-    store = ScriptedStore(iter([error] * 9))
+    store = ScriptedStore(iter([error] * 20))
     with pytest.raises(type(error)):
         Fetcher(store).fetch(WANTED)
     assert store.calls == calls
