@@ -84,12 +84,23 @@ class Window:
         """Whether the next batch is there and sound."""
         return bool(self._coming) and self._coming[0].read.ready
 
+    @property
+    def n_ahead(self) -> int:
+        """Batches under way, or there and not yet asked for."""
+        return len(self._coming)
+
+    @property
+    def inflight_bytes(self) -> int:
+        """Memory of those batches, tensors and stored bytes."""
+        return self._inflight_bytes
+
     def close(self) -> None:
         """End the iteration. May be called twice."""
         self._closed = True
         for coming in self._coming:
             coming.read.cancel()
         self._coming.clear()
+        self._inflight_bytes = 0
         self._reader.close()
 
     def _ask_ahead(self) -> None:
