@@ -9,7 +9,8 @@
 
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.dataset import StreamingDataset
-from tensorbank_loader.loader import DataLoader, LoaderStats
+from tensorbank_loader.loader import DataLoader
+from tensorbank_loader.stats import LoaderStats
 from tensorbank_loader.world import World
 
 __all__ = ["DataLoader", "FetchOptions", "LoaderStats", "StreamingDataset", "World"]

@@ -1,65 +1,166 @@
-"""Batches onto the device, without waiting for the copy."""
+"""Batches onto the device, without waiting for the copy.
+
+Copies run on a stream of their own, so that they overlap with the consumer's work; the consumer's stream waits for a copy by an
+event. The host waits only where two copies are under way already. What copies need of torch stands behind :class:`Accelerator`,
+so that their order can be tested where there is no GPU.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 
 from tensorbank_loader.batch import Batch
 from tensorbank_loader.window import Window
 
-__all__ = ["on_device"]
+__all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "on_device"]
 
 N_COPIES_AHEAD = 2
 """Batches on the device: the one that is handed over and the one that is copied while the consumer works on it."""
 
 
-def on_device(window: Window, device: torch.device) -> Iterator[tuple[int, Batch]]:
+class EventLike(Protocol):
+    """A point in a stream's work, as ``torch.cuda.Event``."""
+
+    def query(self) -> bool:
+        """Whether the work before it is done."""
+
+    def synchronize(self) -> None:
+        """Return when the work before it is done."""
+
+
+class StreamLike(Protocol):
+    """Work that runs in order, as ``torch.cuda.Stream``."""
+
+    def record_event(self) -> EventLike:
+        """The end of the work so far."""
+
+    def wait_event(self, event: Any) -> None:
+        """Make later work wait for an event; returns at once."""
+
+
+class Accelerator(Protocol):
+    """What copies to a device need of it."""
+
+    @property
+    def pins(self) -> bool:
+        """Whether host memory must be page-locked for a copy to run by itself."""
+
+    def new_stream(self) -> Any:
+        """A stream beside the consumer's."""
+
+    def current_stream(self) -> Any:
+        """The consumer's stream."""
+
+    def using(self, stream: Any) -> AbstractContextManager[object]:
+        """Copies made inside are that stream's work."""
+
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor on the device that will hold these values; returns before it does, so ``tensor`` must stay as it is."""
+
+    def keep(self, tensor: torch.Tensor, stream: Any) -> None:
+        """Forbid reuse of a tensor's device memory before the stream's work so far is done."""
+
+
+class Cuda:
+    """NVIDIA's streams, and AMD's, which torch gives the same names."""
+
+    pins = True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def new_stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]  # torch annotates it in part
+
+    def current_stream(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self.device)
+
+    def using(self, stream: torch.cuda.Stream) -> AbstractContextManager[object]:
+        return torch.cuda.stream(stream)
+
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        # A copy out of pageable memory would hold up the host: columns of metadata are pinned on the way.
+        pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
+        return pinned.to(self.device, non_blocking=True)
+
+    def keep(self, tensor: torch.Tensor, stream: torch.cuda.Stream) -> None:
+        tensor.record_stream(stream)
+
+
+def accelerator_of(device: torch.device) -> Accelerator | None:
+    """How to copy to a device beside the consumer's work; None where that is not possible, as on the CPU."""
+    return Cuda(device) if device.type == "cuda" else None
+
+
+def on_device(
+    window: Window, device: torch.device, accelerator: Accelerator | None
+) -> Generator[tuple[int, Batch], None, None]:
     """The batches of a window with their tensors on ``device``.
 
-    On CUDA, copies run on a stream of their own; the consumer's stream waits for the copy by an event, never the host. A
-    batch that has arrived already is copied while the consumer works on the one before; one that has not is never waited
-    for on behalf of the next. Other devices are copied to in turn, the CPU not at all.
+    With an accelerator, a batch that has arrived already is copied while the consumer works on the one before; one that has
+    not is never waited for on behalf of the next. A batch on the host is let go, for its memory to be used again, when
+    its copy is over. Without one, batches are copied in turn, and on the CPU not at all.
     """
-    if device.type == "cuda":
-        yield from _by_side_stream(window, device)
-    else:
-        for number, batch in window:
-            yield number, batch if device.type == "cpu" else _moved(batch, device)
+    if accelerator is not None:
+        yield from _by_side_stream(window, accelerator)
+        return
+    for number, batch in window:
+        yield number, batch if device.type == "cpu" else _each(batch, lambda t: t.to(device))
 
 
-def _by_side_stream(window: Window, device: torch.device) -> Iterator[tuple[int, Batch]]:
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch annotates it in part
-    copies: deque[tuple[int, Batch, torch.cuda.Event]] = deque()
+def _by_side_stream(window: Window, accelerator: Accelerator) -> Iterator[tuple[int, Batch]]:
+    stream = accelerator.new_stream()
+    copies: deque[tuple[int, Batch, EventLike]] = deque()
+    sources: deque[tuple[EventLike, Batch]] = deque()
+
+    def has_room() -> bool:
+        while sources and sources[0][0].query():
+            sources.popleft()
+        return len(sources) < N_COPIES_AHEAD
 
     def copy(number: int, batch: Batch) -> None:
-        with torch.cuda.stream(stream):
-            copies.append((number, _moved(batch, device), stream.record_event()))
+        with accelerator.using(stream):
+            copied = _each(batch, accelerator.copy)
+            over = stream.record_event()
+        copies.append((number, copied, over))
+        sources.append((over, batch))
 
-    while True:
-        if not copies:
-            found = next(window, None)
-            if found is None:
-                return
-            copy(*found)
-        while len(copies) < N_COPIES_AHEAD and window.ready:
-            copy(*next(window))
-        number, moved, copied = copies.popleft()
-        current = torch.cuda.current_stream(device)
-        current.wait_event(copied)
-        for tensor in _tensors(moved):
-            tensor.record_stream(current)  # the allocator must not reuse it while this stream works on it
-        yield number, moved
+    def hand_over() -> tuple[int, Batch]:
+        number, batch, over = copies.popleft()
+        current = accelerator.current_stream()
+        current.wait_event(over)
+        for tensor in _tensors(batch):
+            accelerator.keep(tensor, current)
+        return number, batch
+
+    try:
+        while True:
+            if not copies:
+                if not has_room():
+                    sources.popleft()[0].synchronize()
+                found = next(window, None)
+                if found is None:
+                    return
+                copy(*found)
+                del found  # its memory is wanted again
+            while len(copies) < N_COPIES_AHEAD and has_room() and window.ready:
+                copy(*next(window))
+            yield hand_over()
+    finally:
+        for over, _ in sources:  # the window's memory must outlive the copies out of it
+            over.synchronize()
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
+        return change(value)
     if isinstance(value, dict):
-        return {name: _moved(v, device) for name, v in value.items()}
+        return {name: _each(v, change) for name, v in value.items()}
     return value
 
 

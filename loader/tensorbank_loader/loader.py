@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -15,43 +14,16 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Plan
 from tensorbank.reader import SampleReader
-from tensorbank_loader.batch import Batch, BatchForm, n_samples_of
-from tensorbank_loader.device import on_device
+from tensorbank_loader.batch import BatchForm, n_samples_of
+from tensorbank_loader.device import accelerator_of, on_device
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.orders import order_of
+from tensorbank_loader.stats import LoaderStats, Meter
+from tensorbank_loader.transform import Transform, ready
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
-__all__ = ["DataLoader", "LoaderStats"]
-
-
-@dataclass(frozen=True, slots=True)
-class LoaderStats:
-    """Counts and times since the loader was made.
-
-    Parameters
-    ----------
-    batches, samples, tensor_bytes
-        Handed to the consumer; decoded bytes, fill values included.
-    requests, bytes_read, bytes_asked, refetches, retries
-        As in :class:`tensorbank.fetch.FetchStats`; they run ahead of the batches.
-    wait_s
-        What the consumer spent waiting for batches. Near 0: the loader keeps up.
-    fetch_s, decode_s
-        Spent in requests and in verifying and decoding, summed over threads.
-    """
-
-    batches: int
-    samples: int
-    tensor_bytes: int
-    requests: int
-    bytes_read: int
-    bytes_asked: int
-    refetches: int
-    retries: int
-    wait_s: float
-    fetch_s: float
-    decode_s: float
+__all__ = ["DataLoader"]
 
 
 class DataLoader:
@@ -82,7 +54,7 @@ class DataLoader:
     options
         How to read.
     transform
-        Applied to each batch, on the device.
+        Applied to each batch, on the device and without gradients. A module is moved there.
 
     Raises
     ------
@@ -103,7 +75,7 @@ class DataLoader:
         device: str | torch.device | None = None,
         world: World | None = None,
         options: FetchOptions | None = None,
-        transform: Callable[[Batch], Any] | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.plan = plan
         self.device = torch.device(device or "cpu")
@@ -118,8 +90,8 @@ class DataLoader:
         self._reader = SampleReader(plan, options)
         self._state = State()
         self._running: Iterator[Any] | None = None
-        self._batches = self._samples = self._tensor_bytes = 0
-        self._wait_s = 0.0
+        self._window: Window | None = None
+        self._meter = Meter()
 
     def __len__(self) -> int:
         """Batches of this rank an epoch."""
@@ -140,27 +112,32 @@ class DataLoader:
         self.close()
 
     def _epoch(self) -> Iterator[Any]:
-        state = self._state
+        state, meter = self._state, self._meter
+        transform = ready(self.transform, self.device)
+        accelerator = accelerator_of(self.device)
+        pinned = accelerator is not None and accelerator.pins
         shares = self.epochs.shares(state, self.world)
-        with closing(Window(self._reader, self._form, shares, pinned=self.device.type == "cuda")) as window:
-            moved = on_device(window, self.device)
+        self._window = Window(self._reader, self._form, shares, pinned=pinned)
+        with closing(self._window), closing(on_device(self._window, self.device, accelerator)) as moved:
             while True:
-                started = time.perf_counter()
+                asked = time.perf_counter()
                 found = next(moved, None)
-                self._wait_s += time.perf_counter() - started
                 if found is None:
                     break
                 number, batch = found
-                self._account(batch)
-                item = batch if self.transform is None else self.transform(batch)
+                came = time.perf_counter()
+                meter.waited(came - asked)
+                n_samples = n_samples_of(batch)
+                n_bytes = sum(batch[h.name].nbytes for h in self.plan.handles)
+                item = transform(batch)
+                del found, batch  # the consumer's alone from here: what it lets go of is free
+                handed = time.perf_counter()
+                meter.handed(n_samples, n_bytes, handed - came)
                 self._state = State(state.epoch, number + 1)
                 yield item
+                del item
+                meter.stepped(time.perf_counter() - handed)
         self._state = State(state.epoch + 1)
-
-    def _account(self, batch: Batch) -> None:
-        self._batches += 1
-        self._samples += n_samples_of(batch)
-        self._tensor_bytes += sum(batch[h.name].nbytes for h in self.plan.handles)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next ``iter()`` run this epoch from its start."""
@@ -185,19 +162,12 @@ class DataLoader:
 
     def stats(self) -> LoaderStats:
         """Counts and times so far."""
-        fetched = self._reader.stats
-        return LoaderStats(
-            batches=self._batches,
-            samples=self._samples,
-            tensor_bytes=self._tensor_bytes,
-            requests=fetched.requests,
-            bytes_read=fetched.bytes_read,
-            bytes_asked=fetched.bytes_asked,
-            refetches=fetched.refetches,
-            retries=fetched.retries,
-            wait_s=self._wait_s,
-            fetch_s=fetched.fetch_s,
+        window = self._window
+        return self._meter.stats(
+            self._reader.stats,
             decode_s=self._reader.decode_s,
+            n_ahead=window.n_ahead if window else 0,
+            inflight_bytes=window.inflight_bytes if window else 0,
         )
 
     def close(self) -> None:

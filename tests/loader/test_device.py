@@ -1,16 +1,20 @@
-"""Copies to the device. The logic of the side stream is tested with stand-ins for streams, which need no GPU."""
+"""Copies to the device. Their order is tested with an accelerator whose copies run as late as they may, which needs no GPU."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tensorbank import IntegrityError
-from tensorbank_loader import DataLoader, FetchOptions, device
+from tensorbank_loader import DataLoader, FetchOptions, loader
+from tensorbank_loader.device import N_COPIES_AHEAD
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import make
@@ -20,59 +24,147 @@ sys.path.pop(0)
 N = 23
 
 
-class FakeStream:
-    """Notes what a stream would be told."""
+class LateEvent:
+    def __init__(self, stream: LateStream, upto: int) -> None:
+        self.stream, self.upto = stream, upto
 
-    def __init__(self, *_: object) -> None:
-        self.waited: list[object] = []
+    def query(self) -> bool:
+        return self.stream.n_done >= self.upto
 
-    def record_event(self) -> object:
-        return object()
+    def synchronize(self) -> None:
+        self.stream.log.append("host waits")
+        self.stream.run(self.upto)
 
-    def wait_event(self, event: object) -> None:
-        self.waited.append(event)
+
+class LateStream:
+    """Work runs only when somebody waits for it: what is changed or freed too early is then seen."""
+
+    def __init__(self, log: list[object]) -> None:
+        self.log, self.work, self.n_done = log, [], 0
+
+    def record_event(self) -> LateEvent:
+        return LateEvent(self, len(self.work))
+
+    def wait_event(self, event: LateEvent) -> None:
+        self.log.append(("waits for", event))
+        event.stream.run(event.upto)
+
+    def run(self, upto: int) -> None:
+        while self.n_done < upto:
+            self.work[self.n_done]()
+            self.n_done += 1
+
+
+def late(tensor: torch.Tensor, into: torch.Tensor) -> Callable[[], None]:
+    """A copy that holds no reference to its source, as the copy engine of a GPU does not."""
+    address, n_bytes = tensor.data_ptr(), tensor.nbytes
+
+    def copy() -> None:
+        if n_bytes:
+            ctypes.memmove(into.data_ptr(), address, n_bytes)
+
+    return copy
+
+
+class LateAccelerator:
+    pins = False
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+        self.consumer, self.side = LateStream(self.log), None
+        self.kept: list[object] = []
+        self.using_side = False
+
+    def new_stream(self) -> LateStream:
+        self.side = LateStream(self.log)
+        return self.side
+
+    def current_stream(self) -> LateStream:
+        return self.consumer
+
+    @contextmanager
+    def using(self, stream: LateStream) -> Iterator[None]:
+        assert stream is self.side
+        self.using_side = True
+        yield
+        self.using_side = False
+
+    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        assert self.using_side
+        into = torch.full_like(tensor, 77)
+        if tensor.nbytes < 4096:  # numbers beside the pixels: copied at once, as out of pageable memory
+            return into.copy_(tensor)
+        self.side.work.append(late(tensor, into))
+        return into
+
+    def keep(self, tensor: torch.Tensor, stream: LateStream) -> None:
+        assert stream is self.consumer
+        self.kept.append(tensor)
 
 
 @pytest.fixture
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeStream:
-    current = FakeStream()
-    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: current)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None)
-    monkeypatch.setattr(device, "_moved", lambda batch, _: batch)
-    empty = torch.empty
-
-    def pageable(*shape: object, **options: object) -> torch.Tensor:
-        return empty(*shape, **{**options, "pin_memory": False})
-
-    monkeypatch.setattr(torch, "empty", pageable)
-    return current
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> LateAccelerator:
+    fake = LateAccelerator()
+    monkeypatch.setattr(loader, "accelerator_of", lambda _: fake)
+    return fake
 
 
 @pytest.mark.parametrize("options", [None, FetchOptions(max_inflight_bytes=0)], ids=["wide", "narrow"])
-def test_batches_keep_their_order_and_each_waits_for_its_copy(tmp_path, fake_cuda, options):
-    made = make(tmp_path, N)
+def test_every_pixel_arrives_and_batches_keep_their_order(tmp_path, accelerator, options):
+    """Host memory is used again between batches, and copies run late: one that lost its source would show."""
+    made = make(tmp_path, 200)
     order = made.plan.table["sample_id"].to_pylist()
-    loader = DataLoader(made.plan, batch_size=4, shuffle=False, device="cuda", options=options)
-    states = [(batch["sample_id"], loader.state_dict()["position"]) for batch in loader]
-    assert states == [(order[i * 4 : i * 4 + 4], i + 1) for i in range(6)]
-    assert len(fake_cuda.waited) == len(set(map(id, fake_cuda.waited))) == 6
+    with DataLoader(made.plan, batch_size=8, shuffle=False, options=options) as batches:
+        for epoch in range(2):
+            at = 0
+            for batch in batches:
+                n = len(batch["sample_id"])
+                assert batch["sample_id"] == order[at : at + n]
+                np.testing.assert_array_equal(batch["S2"].numpy(), made.truth["S2"][at : at + n, 0])
+                np.testing.assert_array_equal(batch["series"].numpy(), made.truth["series"][at : at + n])
+                at += n
+                assert batches.state_dict()["position"] == -(-at // 8)
+            assert at == 200, epoch
+    waits = [entry for entry in accelerator.log if entry != "host waits"]
+    assert len(waits) == len(set(waits)) == 50, "each batch is waited for once, by an event of its own"
 
 
-def test_an_error_of_the_next_batch_does_not_hold_back_this_one(tmp_path, fake_cuda):
+def test_a_batch_is_waited_for_by_the_consumers_stream_and_its_memory_kept_from_reuse(tmp_path, accelerator):
+    made = make(tmp_path, 64)
+    for batch in DataLoader(made.plan, batch_size=8, shuffle=False):
+        kept = {id(t) for t in accelerator.kept}
+        assert {id(batch["S2"]), id(batch["mask"]["series"]), id(batch["count"])} <= kept
+        assert accelerator.log[-1][0] == "waits for", "the host is not what waits last"
+
+
+def test_few_batches_are_copied_ahead(tmp_path, accelerator):
+    made = make(tmp_path, 120)
+    n_handles = len(made.plan.handles)
+    for number, _ in enumerate(DataLoader(made.plan, batch_size=8, shuffle=False)):
+        ahead = len(accelerator.side.work) - accelerator.side.n_done
+        assert ahead <= N_COPIES_AHEAD * n_handles, number
+
+
+def test_an_epoch_left_in_the_middle_waits_for_its_copies(tmp_path, accelerator):
+    made = make(tmp_path, 120)
+    with DataLoader(made.plan, batch_size=8, shuffle=False) as batches:
+        next(iter(batches))
+    assert accelerator.side.n_done == len(accelerator.side.work)
+
+
+def test_an_error_of_the_next_batch_does_not_hold_back_this_one(tmp_path, accelerator):
     made = make(tmp_path, N)
     path = made.path_of("S2", 9)
     body = bytearray(path.read_bytes())
     body[int(made.plan.addresses["S2"].starts[9, 0]) + 40] ^= 1
     path.write_bytes(body)
-    loader = DataLoader(made.plan, batch_size=4, shuffle=False, device="cuda")
-    batches = iter(loader)
+    batches = DataLoader(made.plan, batch_size=4, shuffle=False)
+    running = iter(batches)
     for _ in range(2):
-        next(batches)
+        next(running)
     with pytest.raises(IntegrityError):
-        next(batches)
-    assert loader.state_dict()["position"] == 2
+        next(running)
+    assert batches.state_dict()["position"] == 2
 
 
 def test_another_device_gets_tensors_masks_and_numbers(tmp_path):
@@ -87,9 +179,9 @@ def test_another_device_gets_tensors_masks_and_numbers(tmp_path):
 def test_on_a_gpu_every_pixel_arrives(tmp_path):
     made = make(tmp_path, N)
     at = {name: i for i, name in enumerate(made.plan.table["sample_id"].to_pylist())}
-    with DataLoader(made.plan, batch_size=4, device="cuda") as loader:
+    with DataLoader(made.plan, batch_size=4, device="cuda") as batches:
         for _ in range(20):
-            for batch in loader:
+            for batch in batches:
                 expected = torch.from_numpy(made.truth["S2"][[at[i] for i in batch["sample_id"]]][:, 0])
                 assert batch["S2"].device.type == "cuda"
                 assert torch.equal(batch["S2"].cpu(), expected)

@@ -1,0 +1,100 @@
+"""What a run of a loader costs, and what it waits for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from tensorbank.fetch import FetchStats
+from tensorbank_loader.durations import N_BINS, Durations, bin_of
+
+__all__ = ["LoaderStats", "Meter"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderStats(FetchStats):
+    """Counts and times since the loader was made, beside those of its fetcher.
+
+    The fetcher's run ahead of the batches. ``wait_s`` near 0 means that the loader keeps up, ``step_s`` near 0 that the consumer
+    does.
+
+    Parameters
+    ----------
+    batches, samples, tensor_bytes
+        Handed to the consumer; decoded bytes, fill values included.
+    wait_s
+        What the consumer spent waiting for batches.
+    step_s
+        What the loader spent waiting for the consumer, between one batch and the demand for the next.
+    transform_s
+        Spent in the transform; on a GPU, only in starting its work.
+    decode_s
+        Spent in verifying and decoding, summed over threads.
+    gaps
+        The waits for batches one by one, each the gap between two steps.
+    n_ahead, inflight_bytes
+        Batches that are under way or wait for the consumer, and their memory, at this moment.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    tensor_bytes: int = 0
+    wait_s: float = 0.0
+    step_s: float = 0.0
+    transform_s: float = 0.0
+    decode_s: float = 0.0
+    gaps: Durations = field(default_factory=Durations, repr=False)
+    n_ahead: int = 0
+    inflight_bytes: int = 0
+
+    @property
+    def gap_p50_s(self) -> float:
+        """Median gap between two steps, to 5 %."""
+        return self.gaps.quantile_s(0.5)
+
+    @property
+    def gap_p99_s(self) -> float:
+        """99th percentile of the gaps between two steps, to 5 %."""
+        return self.gaps.quantile_s(0.99)
+
+
+class Meter:
+    """Keeps the loader's part of its statistics. Written by the consumer's thread, read by any."""
+
+    def __init__(self) -> None:
+        self._batches = self._samples = self._tensor_bytes = 0
+        self._wait_s = self._step_s = self._transform_s = 0.0
+        self._counts = [0] * N_BINS
+
+    def waited(self, seconds: float) -> None:
+        """The consumer has waited for a batch."""
+        self._wait_s += seconds
+        self._counts[bin_of(seconds)] += 1
+
+    def handed(self, n_samples: int, tensor_bytes: int, transform_s: float) -> None:
+        """A batch goes to the consumer."""
+        self._batches += 1
+        self._samples += n_samples
+        self._tensor_bytes += tensor_bytes
+        self._transform_s += transform_s
+
+    def stepped(self, seconds: float) -> None:
+        """The consumer has had a batch and wants the next."""
+        self._step_s += seconds
+
+    def stats(
+        self, fetched: FetchStats, *, decode_s: float, n_ahead: int, inflight_bytes: int
+    ) -> LoaderStats:
+        """Everything so far."""
+        return LoaderStats(
+            **asdict(fetched),
+            batches=self._batches,
+            samples=self._samples,
+            tensor_bytes=self._tensor_bytes,
+            wait_s=self._wait_s,
+            step_s=self._step_s,
+            transform_s=self._transform_s,
+            decode_s=decode_s,
+            gaps=Durations(tuple(self._counts), self._wait_s),
+            n_ahead=n_ahead,
+            inflight_bytes=inflight_bytes,
+        )

@@ -1,0 +1,28 @@
+"""What is done to whole batches on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from tensorbank_loader.batch import Batch
+
+__all__ = ["Transform", "ready"]
+
+Transform = Callable[[Batch], Any]
+"""Any callable, an ``nn.Module`` among them: from a batch to what the consumer gets."""
+
+
+def ready(transform: Transform | None, device: torch.device) -> Transform:
+    """A transform to call on batches that lie on ``device``.
+
+    A module is moved there; whether it trains or evaluates is left as it is. No gradients are recorded: what must be trained
+    belongs into the model.
+    """
+    if transform is None:
+        return lambda batch: batch
+    if isinstance(transform, torch.nn.Module):
+        transform.to(device)
+    return torch.no_grad()(transform)
