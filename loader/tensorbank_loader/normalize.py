@@ -1,0 +1,148 @@
+"""Normalisation of whole batches on the device: from stored integers to the floats that a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from tensorbank.errors import InvalidInputError, NotFoundError, nearest
+from tensorbank.plan import Handle, Plan
+from tensorbank.profiles import Normalization, normalization
+from tensorbank.statistics import Statistics
+from tensorbank_loader.batch import MASK, Batch
+
+__all__ = ["Normalize"]
+
+
+class Normalize(torch.nn.Module):
+    """``(pixels - mean) / std`` band by band, of the continuous tensors of a batch; everything else is left alone.
+
+    Computed in float32 on whatever device the batch lies. Means and standard deviations are buffers named ``mean_<handle>`` and
+    ``std_<handle>``, (band, 1, 1) float32, in the bands' order of the batch.
+
+    Parameters
+    ----------
+    plan
+        Whose batches these are: it says which tensors are categorical, and which bands of a modality were selected.
+    constants
+        The name of a published profile, of :data:`tensorbank.profiles.PROFILE_NAMES`: every continuous tensor must be in it. Or
+        by handle name what to normalise with, for those tensors only: the answer of ``query.statistics(...)``, or a
+        :class:`tensorbank.Normalization` with the bands in the order of the batch.
+    dtype
+        What normalised tensors become, such as ``torch.bfloat16``.
+    fill
+        What pixels without a value become: NaN, ``nodata``, and those of samples that lack the modality. 0 is the mean.
+        If None they are taken as they are: NaN stays NaN, and fill values are normalised as any number.
+    nodata
+        The stored value that marks pixels without one, by handle name; such pixels become ``fill``.
+
+    Raises
+    ------
+    NotFoundError
+        No such profile or handle, or the profile has no constants for a continuous tensor.
+    InvalidInputError
+        A band has no mean, or a standard deviation that is not positive; nodata without fill; a dtype that is not of floats.
+
+    Examples
+    --------
+    ::
+
+        plan = bank.sql("SELECT S2L2A, LULC FROM terramesh").plan()
+        loader = plan.dataloader(batch_size=64, device="cuda", transform=Normalize(plan, "terramind-v1", dtype=torch.bfloat16))
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        constants: str | Mapping[str, Normalization | Statistics],
+        *,
+        dtype: torch.dtype = torch.float32,
+        fill: float | None = None,
+        nodata: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not dtype.is_floating_point:
+            raise InvalidInputError(f"normalised pixels are floats, got dtype={dtype}")
+        handles = {h.name: h for h in plan.handles}
+        found = _of_profile(handles, constants) if isinstance(constants, str) else dict(constants)
+        self.dtype = dtype
+        self.fill = fill
+        self.nodata = dict(nodata or {})
+        self.names = tuple(found)
+        for name in (*found, *self.nodata):
+            if name not in handles:
+                raise NotFoundError(f"the plan has no tensor {name!r}.{nearest(name, list(handles))}")
+        if self.nodata and fill is None:
+            raise InvalidInputError("pixels of nodata need a fill, such as fill=0.0, which is the mean")
+        for name, given in found.items():
+            if "." in name:
+                raise InvalidInputError(f"torch takes no dot in a buffer's name: rename {name!r} with AS")
+            mean, std = _numbers(handles[name], given)
+            self.register_buffer(f"mean_{name}", torch.tensor(mean).view(-1, 1, 1))
+            self.register_buffer(f"std_{name}", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, batch: Batch) -> Batch:
+        """A batch with normalised tensors (..., band, y, x), in the place of the stored ones; ``batch`` stays as it is."""
+        present: Mapping[str, torch.Tensor] = batch.get(MASK, {})
+        return batch | {name: self._normalized(name, batch[name], present.get(name)) for name in self.names}
+
+    def extra_repr(self) -> str:
+        return f"{', '.join(self.names)}, dtype={self.dtype}, fill={self.fill}"
+
+    def _normalized(self, name: str, stored: torch.Tensor, present: torch.Tensor | None) -> torch.Tensor:
+        pixels = stored.to(torch.float32, copy=True)
+        pixels.sub_(self.get_buffer(f"mean_{name}")).div_(self.get_buffer(f"std_{name}"))
+        if self.fill is not None:
+            if stored.is_floating_point():
+                pixels.nan_to_num_(self.fill, torch.inf, -torch.inf)
+            if name in self.nodata:
+                pixels.masked_fill_(stored == self.nodata[name], self.fill)
+            if present is not None:
+                pixels.masked_fill_(~present.view(-1, *[1] * (pixels.ndim - 1)), self.fill)
+        return pixels.to(self.dtype)
+
+
+def _of_profile(handles: Mapping[str, Handle], profile: str) -> dict[str, Normalization]:
+    """Constants of the selected bands of every continuous handle."""
+    found = {}
+    for name, handle in handles.items():
+        if handle.modality.categorical:
+            continue
+        whole = normalization(profile, handle.modality.name)
+        n_bands = len(handle.modality.bands)
+        if len(whole.mean) != n_bands:
+            raise InvalidInputError(
+                f"profile {profile} has {len(whole.mean)} bands of {handle.modality.name}, the table has {n_bands}; "
+                "give the constants by handle name"
+            )
+        found[name] = Normalization(
+            tuple(whole.mean[b] for b in handle.bands), tuple(whole.std[b] for b in handle.bands)
+        )
+    return found
+
+
+def _numbers(
+    handle: Handle, given: Normalization | Statistics
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of a handle's bands; statistics are matched by name."""
+    names = [handle.modality.band_names[b] for b in handle.bands]
+    if isinstance(given, Statistics):
+        if given.shares is not None:
+            raise InvalidInputError(f"{handle.name} is categorical, so it has no mean to normalise with")
+        bands = [given[name] for name in names]
+        mean: list[float | None] = [b.mean for b in bands]
+        std: list[float | None] = [b.std for b in bands]
+    else:
+        mean, std = list(given.mean), list(given.std)
+    if not len(mean) == len(std) == len(names):
+        raise InvalidInputError(
+            f"{handle.name} has {len(names)} bands, got {len(mean)} means and {len(std)} standard deviations"
+        )
+    for name, m, s in zip(names, mean, std, strict=True):
+        if m is None or s is None or not s > 0:
+            raise InvalidInputError(
+                f"band {name} of {handle.name} has mean {m} and standard deviation {s}, which cannot normalise it; "
+                "leave the band out, or give constants"
+            )
+    return tuple(float(m) for m in mean if m is not None), tuple(float(s) for s in std if s is not None)
