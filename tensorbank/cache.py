@@ -1,0 +1,229 @@
+"""Stored bytes near the device: a cache on a local disk that all processes of a node share.
+
+What is kept are extents of objects as they were asked for, under the object's address. Objects of a bank never change once they
+are committed, so what is kept is valid for ever. Bytes lie in segments, large files that only grow, and are found by an SQLite
+index (:mod:`tensorbank.extents`): a hit is one look-up and one read, whatever the size, and costs no file of its own.
+
+There is no daemon. Whoever misses bytes locks them (:mod:`tensorbank.interval_locks`), fetches them and stores them; whoever
+misses the same bytes meanwhile waits for that, so they cross the network once. A process that dies gives its locks back, and
+leaves nothing but unused room. Every extent is verified when it is read: a checksum over its bytes and their address.
+
+A cache that cannot be used, on a full or read-only disk, turns itself off with one warning; reads go on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tensorbank.extents import Extent, ExtentIndex, is_damage, match
+from tensorbank.interval_locks import IntervalLocks
+from tensorbank.segments import Target, checksum, read_extents, write_segment
+from tensorbank.spans import Interval, disjoint, touching
+
+__all__ = ["BlockCache", "CacheStats"]
+
+Fetch = Callable[[Sequence[Interval]], Iterable[tuple[int, memoryview]]]
+"""Brings some intervals, disjoint and by start: pieces of the object by start, with the byte that each begins at, which cover
+them together."""
+
+WAIT_S = 10.0
+"""For bytes that another fetches; then they are fetched here, too. A fetch that hangs is asked for again by its owner before."""
+FIRST_POLL_S = 0.001
+MAX_POLL_S = 0.02
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counts since the cache was made, of this process.
+
+    Parameters
+    ----------
+    hits, misses
+        Extents found and not found.
+    hit_bytes, miss_bytes
+        Their sizes.
+    waits
+        Reads that waited for bytes which another fetched.
+    dropped
+        Extents that were damaged on the disk, or gave blocks that were.
+    evicted_bytes
+        What this process removed to make room.
+    refused_bytes
+        What was not stored, since all that is stored was used lately.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    hit_bytes: int = 0
+    miss_bytes: int = 0
+    waits: int = 0
+    dropped: int = 0
+    evicted_bytes: int = 0
+    refused_bytes: int = 0
+
+
+class BlockCache:
+    """Extents of objects on a local disk. May be called from many threads and processes at once.
+
+    Parameters
+    ----------
+    folder
+        On a disk of this node. Made when it is first used.
+    max_bytes
+        Of stored bytes; the index comes on top, about 100 bytes an extent.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder / "v1"
+        self._index = ExtentIndex(self.folder, max_bytes)
+        self._stats = CacheStats()
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._is_off = False
+
+    @property
+    def stats(self) -> CacheStats:
+        return self._stats
+
+    def read(self, name: str, wanted: Interval, spans: Iterable[Interval], fetch: Fetch) -> memoryview:
+        """Bytes of an object, of which only some spans matter.
+
+        Parameters
+        ----------
+        name
+            Address of the object, for ever that of the same bytes.
+        wanted
+            What the answer covers, read-only. Outside of the spans its content is undefined.
+        spans
+            Within ``wanted``, in any order; they may overlap. Kept as they are, so that they are found one by one.
+        fetch
+            Brings what is missing. Its errors are raised.
+        """
+        target = Target(wanted)
+        missing = disjoint(spans)
+        until_s, poll_s = time.monotonic() + WAIT_S, FIRST_POLL_S
+        with IntervalLocks(self.folder / "locks") as locks:
+            while missing := missing and self._attempt(self._load, name, missing, target, otherwise=missing):
+                mine = missing
+                if time.monotonic() < until_s:
+                    mine = self._attempt(self._claim, name, missing, locks, otherwise=missing)
+                if not mine:
+                    if poll_s == FIRST_POLL_S:
+                        self._count(waits=1)
+                    time.sleep(poll_s)
+                    poll_s = min(2 * poll_s, MAX_POLL_S)
+                    continue
+                claimed = set(mine)
+                others = [span for span in missing if span not in claimed]
+                # Between the look and the lock another may have stored them.
+                if mine := self._attempt(self._load, name, mine, target, otherwise=mine):
+                    pieces = list(fetch(mine))
+                    target.fill(pieces)
+                    self._count(misses=len(mine), miss_bytes=sum(b - a for a, b in mine))
+                    self._attempt(self._store, name, mine, pieces, otherwise=None)
+                locks.release()
+                missing = others
+        return target.data
+
+    def drop(self, name: str, wanted: Interval) -> None:
+        """Forget what is kept of some bytes, since it is not what was written."""
+        self._attempt(self._drop, name, wanted, otherwise=None)
+
+    def _drop(self, name: str, wanted: Interval) -> None:
+        number = self._number_of(name)
+        self._remove(number, self._index.find(number, *wanted))
+
+    def _load(self, name: str, spans: list[Interval], target: Target) -> list[Interval]:
+        """Read what is there into the target, and tell what is not."""
+        number = self._number_of(name)
+        found = match(spans, self._index.find(number, spans[0][0], spans[-1][1]))[0]
+        bad, gone = read_extents(self.folder, name, found, target)
+        if bad:
+            self._remove(number, bad)
+        sound = [e for e in found if e not in bad and e not in gone]
+        self._count(hits=len(sound), hit_bytes=sum(e.n_bytes for e in sound))
+        return match(spans, sound)[1]
+
+    def _claim(self, name: str, spans: list[Interval], locks: IntervalLocks) -> list[Interval]:
+        """The spans that nobody else is fetching; they are locked."""
+        number = self._number_of(name)
+        return [
+            span for run in touching(spans) if locks.try_lock(number, run[0][0], run[-1][1]) for span in run
+        ]
+
+    def _store(self, name: str, spans: list[Interval], pieces: list[tuple[int, memoryview]]) -> None:
+        room = self._index.reserve(sum(b - a for a, b in spans))
+        if room is None:
+            self._count(refused_bytes=sum(b - a for a, b in spans))
+            return
+        self._count(evicted_bytes=room.n_evicted_bytes)
+        datas = [_cut(pieces, span) for span in spans]
+        ends = np.cumsum([len(d) for d in datas]).tolist()
+        extents = [
+            Extent(a, b, room.segment, room.file, room.position + end - (b - a), checksum(name, a, data))
+            for (a, b), end, data in zip(spans, ends, datas, strict=True)
+        ]
+        if write_segment(self.folder / room.file, room.position, datas):
+            self._index.add(self._number_of(name), extents)
+
+    def _remove(self, number: int, extents: list[Extent]) -> None:
+        self._index.remove(number, extents)
+        self._count(dropped=len(extents))
+
+    def _number_of(self, name: str) -> int:
+        if self._pid == 0:
+            with self._lock:
+                if self._pid == 0:
+                    self._open()
+                    self._pid = os.getpid()
+        return self._index.number_of(name)
+
+    def _open(self) -> None:
+        """Open the index while no other process does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "locks").touch()
+        until_s = time.monotonic() + WAIT_S
+        with IntervalLocks(self.folder / "locks") as locks:
+            while not locks.try_lock(0, 0, 1):
+                if time.monotonic() > until_s:
+                    raise TimeoutError("another process holds the index for too long")
+                time.sleep(MAX_POLL_S)
+            self._index.open()
+
+    def _attempt(self, step: Callable[..., T], *given: Any, otherwise: T) -> T:
+        """What a step brings; ``otherwise`` if the cache is off, or is to be from now on."""
+        if self._is_off or self._pid not in (0, os.getpid()):  # SQLite does not survive a fork
+            return otherwise
+        try:
+            return step(*given)
+        except (OSError, sqlite3.Error) as error:
+            with self._lock:
+                first, self._is_off = not self._is_off, True
+            if first:
+                _log.warning("the cache in %s is off, reads go on without it: %s", self.folder, error)
+                if is_damage(error):
+                    self._index.wipe()
+            return otherwise
+
+    def _count(self, **more: int) -> None:
+        with self._lock:
+            now = {name: getattr(self._stats, name) + n for name, n in more.items()}
+            self._stats = replace(self._stats, **now)
+
+
+def _cut(pieces: Sequence[tuple[int, memoryview]], span: Interval) -> memoryview:
+    start, data = next(p for p in reversed(pieces) if p[0] <= span[0])
+    return data[span[0] - start : span[1] - start]

@@ -1,0 +1,280 @@
+"""Which extents of which objects lie where in the segments of a cache: an SQLite database that all processes of a node share.
+
+SQLite brings what is hard: transactions between processes without a daemon, and a state that a kill at any moment leaves sound.
+Extents of one object never overlap, so a look-up is one walk along the primary key.
+
+Space is reserved before it is written, in the transaction that makes room for it. Segments are the unit of eviction: files that
+only grow, at most 1/256 of the limit each. A writer that dies leaves a gap in a segment, which goes when the segment does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tensorbank.spans import Interval
+
+__all__ = ["Extent", "ExtentIndex", "Reservation", "is_damage", "match"]
+
+N_SEGMENTS = 256
+BUSY_TIMEOUT_S = 10
+KEEP_S = 600.0
+"""What was used in this time is not evicted; what has no room then is not stored.
+
+An epoch in random order comes back to everything once: where only the share f of it fits, the least recently used are the very
+ones that are wanted next, and evicting them leaves far less than f to be found (a fifth instead of a half at f = 0.5). Kept as
+it is, a full cache serves f of every epoch, and what no run uses any more still goes.
+"""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS segments (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, file TEXT NOT NULL, n_bytes INTEGER NOT NULL, used_s REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS extents (
+    object INTEGER NOT NULL, start INTEGER NOT NULL, n_bytes INTEGER NOT NULL,
+    segment INTEGER NOT NULL, position INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    PRIMARY KEY (object, start)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS extents_of_segment ON extents (segment);
+"""
+
+_OVERLAPPING = """
+SELECT e.start, e.start + e.n_bytes, e.segment, s.file, e.position, e.checksum
+FROM extents e JOIN segments s ON s.number = e.segment
+WHERE object = :object AND start < :end AND start >= coalesce(
+    (SELECT max(start) FROM extents WHERE object = :object AND start <= :start), :start)
+ORDER BY start
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes ``[start, end)`` of an object that lie in a segment from ``position`` on."""
+
+    start: int
+    end: int
+    segment: int
+    file: str
+    position: int
+    checksum: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room in a segment, and how much was evicted for it."""
+
+    segment: int
+    file: str
+    position: int
+    n_evicted_bytes: int
+
+
+class ExtentIndex:
+    """Extents of one folder. May be called from many threads and processes at once, not across a fork.
+
+    Every method may raise ``sqlite3.Error`` and ``OSError``.
+
+    Parameters
+    ----------
+    folder
+        Holds the database and the segments.
+    max_bytes
+        Of all segments together.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._objects: dict[str, int] = {}
+        self._noted_s: dict[int, float] = {}
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._reader: sqlite3.Connection
+        self._writer: sqlite3.Connection
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "index.sqlite"
+
+    def open(self) -> None:
+        """Connect, and make what is not there. For one process at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connect()
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise
+            self.wipe()
+            self._connect()
+
+    def wipe(self) -> None:
+        """Remove everything. Whoever still has it open reads what he has open, and stores no more."""
+        for path in (*self.folder.glob("index.sqlite*"), *self.folder.glob("*.segment")):
+            path.unlink(missing_ok=True)
+
+    def number_of(self, name: str) -> int:
+        """Number of an object, given to it when it is asked for first."""
+        number = self._objects.get(name)
+        if number is None:
+            known = "SELECT number FROM objects WHERE name = ?"
+            with self._reading:
+                found = self._reader.execute(known, (name,)).fetchone()
+            if found is None:
+                with self._transaction() as write:
+                    write.execute("INSERT OR IGNORE INTO objects (name) VALUES (?)", (name,))
+                    found = write.execute(known, (name,)).fetchone()
+            number = self._objects[name] = int(found[0])
+        return number
+
+    def find(self, number: int, start: int, end: int) -> list[Extent]:
+        """Extents that overlap bytes ``[start, end)`` of an object, by start."""
+        with self._reading:
+            found = _overlapping(self._reader, number, start, end)
+        now_s = time.time()
+        stale = {e.segment for e in found if now_s - self._noted_s.get(e.segment, 0.0) > KEEP_S / 4}
+        if stale:
+            self._note(stale, now_s)
+        return found
+
+    def reserve(self, n_bytes: int) -> Reservation | None:
+        """Room for some bytes; None if there is none, since all that is stored was used lately."""
+        if n_bytes > self.max_bytes:
+            return None
+        with self._transaction() as write:
+            total = int(write.execute("SELECT coalesce(sum(n_bytes), 0) FROM segments").fetchone()[0])
+            n_evicted_bytes = 0
+            now_s = time.time()
+            while total + n_bytes > self.max_bytes:
+                oldest = write.execute(
+                    "SELECT number, file, n_bytes FROM segments WHERE used_s <= ? ORDER BY used_s, number LIMIT 1",
+                    (now_s - KEEP_S,),
+                ).fetchone()
+                if oldest is None:
+                    return None
+                write.execute("DELETE FROM extents WHERE segment = ?", oldest[:1])
+                write.execute("DELETE FROM segments WHERE number = ?", oldest[:1])
+                (self.folder / oldest[1]).unlink(missing_ok=True)
+                total -= oldest[2]
+                n_evicted_bytes += oldest[2]
+            newest = write.execute(
+                "SELECT number, file, n_bytes FROM segments ORDER BY number DESC LIMIT 1"
+            ).fetchone()
+            if newest is None or newest[2] + n_bytes > self.max_bytes // N_SEGMENTS:
+                file = f"{uuid.uuid4().hex}.segment"
+                (self.folder / file).touch()
+                segment = write.execute(
+                    "INSERT INTO segments (file, n_bytes, used_s) VALUES (?, ?, ?)", (file, n_bytes, now_s)
+                ).lastrowid
+                return Reservation(int(segment or 0), file, 0, n_evicted_bytes)
+            write.execute(
+                "UPDATE segments SET n_bytes = n_bytes + ?, used_s = ? WHERE number = ?",
+                (n_bytes, now_s, newest[0]),
+            )
+            return Reservation(newest[0], newest[1], newest[2], n_evicted_bytes)
+
+    def add(self, number: int, extents: Sequence[Extent]) -> None:
+        """Make extents of one segment known whose bytes are written.
+
+        Left out are those that overlap others, and all if the segment has been evicted.
+
+        Parameters
+        ----------
+        extents
+            At least one; disjoint, by start.
+        """
+        with self._transaction() as write:
+            if not write.execute("SELECT 1 FROM segments WHERE number = ?", (extents[0].segment,)).fetchone():
+                return
+            there = _overlapping(write, number, extents[0].start, extents[-1].end)
+            write.executemany(
+                "INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (number, e.start, e.n_bytes, e.segment, e.position, e.checksum)
+                    for e in extents
+                    if not any(o.start < e.end and e.start < o.end for o in there)
+                ],
+            )
+
+    def remove(self, number: int, extents: Sequence[Extent]) -> None:
+        """Forget extents, if they are still where they were."""
+        with self._transaction() as write:
+            write.executemany(
+                "DELETE FROM extents WHERE object = ? AND start = ? AND segment = ? AND position = ?",
+                [(number, e.start, e.segment, e.position) for e in extents],
+            )
+
+    def _note(self, segments: set[int], now_s: float) -> None:
+        with self._transaction() as write:
+            write.executemany(
+                "UPDATE segments SET used_s = ? WHERE number = ?", [(now_s, s) for s in segments]
+            )
+        self._noted_s.update(dict.fromkeys(segments, now_s))
+
+    def _connect(self) -> None:
+        self._writer, self._reader = (
+            sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            for _ in range(2)
+        )
+        weakref.finalize(self, _close, self._writer, self._reader)
+        # With a write-ahead log readers and writers do not wait for each other; NORMAL survives a loss of power.
+        self._writer.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {_SCHEMA}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing:
+            write = self._writer
+            write.execute("BEGIN IMMEDIATE")
+            try:
+                yield write
+                write.execute("COMMIT")
+            except BaseException:
+                if write.in_transaction:
+                    write.execute("ROLLBACK")
+                raise
+
+
+def match(spans: Sequence[Interval], extents: Sequence[Extent]) -> tuple[list[Extent], list[Interval]]:
+    """Which extents hold bytes of the spans, and which bytes no extent holds. All disjoint and by start. Pure."""
+    used: list[Extent] = []
+    missing: list[Interval] = []
+    i = 0
+    for start, end in spans:
+        while i < len(extents) and extents[i].end <= start:
+            i += 1
+        j = i
+        while j < len(extents) and extents[j].start < end:
+            extent = extents[j]
+            if start < extent.start:
+                missing.append((start, extent.start))
+            if not used or used[-1] is not extent:
+                used.append(extent)
+            start = extent.end
+            j += 1
+        if start < end:
+            missing.append((start, end))
+    return used, missing
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the database is none any more: of a node that lost power, or a disk that lies."""
+    return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _close(*connections: sqlite3.Connection) -> None:
+    for connection in connections:
+        connection.close()
+
+
+def _overlapping(connection: sqlite3.Connection, number: int, start: int, end: int) -> list[Extent]:
+    given = {"object": number, "start": start, "end": end}
+    return [e for e in (Extent(*row) for row in connection.execute(_OVERLAPPING, given)) if e.end > start]

@@ -1,0 +1,126 @@
+"""Extents of objects as bytes in files: read into place and verified, written in one go."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import crc32c as crc
+import numpy as np
+
+from tensorbank.extents import Extent
+from tensorbank.spans import Interval
+
+__all__ = ["Target", "checksum", "read_extents", "write_segment"]
+
+MAX_BUFFERS = 512
+"""Of one vectored read or write; Linux takes 1024."""
+_START = struct.Struct("<q")
+
+
+class Target:
+    """Where the bytes of one read come together. One piece that covers it all is handed on without a copy."""
+
+    def __init__(self, wanted: Interval) -> None:
+        self._start, self._end = wanted
+        self._buffer: memoryview | None = None
+        self._whole: memoryview | None = None
+
+    @property
+    def data(self) -> memoryview:
+        return (self._whole if self._whole is not None else self._open()).toreadonly()
+
+    def place(self, start: int, end: int) -> memoryview | None:
+        """Where bytes ``[start, end)`` go; None if they are not all within."""
+        if start < self._start or end > self._end:
+            return None
+        return self._open()[start - self._start : end - self._start]
+
+    def fill(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
+        """Take what of some pieces lies within."""
+        for start, data in pieces:
+            end = start + len(data)
+            if self._buffer is None and (start, end) == (self._start, self._end):
+                self._whole = data
+                return
+            a, b = max(start, self._start), min(end, self._end)
+            self._open()[a - self._start : b - self._start] = data[a - start : b - start]
+
+    def _open(self) -> memoryview:
+        if self._buffer is None:
+            self._buffer = np.empty(self._end - self._start, np.uint8).data
+        return self._buffer
+
+
+def checksum(name: str, start: int, data: memoryview) -> int:
+    """Over the bytes and where they belong: an index that mixes up extents is found out, too."""
+    return int(crc.crc32c(data, crc.crc32c(_START.pack(start), crc.crc32c(name.encode()))))
+
+
+def read_extents(
+    folder: Path, name: str, extents: Sequence[Extent], target: Target
+) -> tuple[list[Extent], list[Extent]]:
+    """Read extents into the target; those that are damaged, and those whose segment is gone."""
+    bad: list[Extent] = []
+    gone: list[Extent] = []
+    for file, group in groupby(extents, key=lambda e: e.file):
+        mine = list(group)
+        try:
+            segment = os.open(folder / file, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            gone += mine
+            continue
+        try:
+            for run in _runs(mine):
+                bad += _read_run(segment, name, run, target)
+        finally:
+            os.close(segment)
+    return bad, gone
+
+
+def _read_run(segment: int, name: str, run: list[Extent], target: Target) -> list[Extent]:
+    """Read extents that follow each other in a segment; the damaged ones."""
+    places = [target.place(e.start, e.end) for e in run]
+    buffers = [memoryview(bytearray(e.n_bytes)) if p is None else p for e, p in zip(run, places, strict=True)]
+    n_read = os.preadv(segment, buffers, run[0].position)
+    bad = []
+    for e, place, data in zip(run, places, buffers, strict=True):
+        if e.position + e.n_bytes - run[0].position > n_read or checksum(name, e.start, data) != e.checksum:
+            bad.append(e)
+        elif place is None:
+            target.fill([(e.start, data)])
+    return bad
+
+
+def _runs(extents: Sequence[Extent]) -> list[list[Extent]]:
+    """Extents that follow each other in their segment, some at a time."""
+    runs: list[list[Extent]] = []
+    for e in extents:
+        follows = runs and runs[-1][-1].position + runs[-1][-1].n_bytes == e.position
+        if follows and len(runs[-1]) < MAX_BUFFERS:
+            runs[-1].append(e)
+        else:
+            runs.append([e])
+    return runs
+
+
+def write_segment(path: Path, position: int, datas: Sequence[memoryview]) -> bool:
+    """Write buffers one after the other; False if the segment has been evicted meanwhile."""
+    try:
+        segment = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        for first in range(0, len(datas), MAX_BUFFERS):
+            batch = datas[first : first + MAX_BUFFERS]
+            n_bytes = sum(map(len, batch))
+            if os.pwritev(segment, batch, position) != n_bytes:
+                raise OSError(errno.ENOSPC, "the disk took only a part", str(path))
+            position += n_bytes
+    finally:
+        os.close(segment)
+    return True
