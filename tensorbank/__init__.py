@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         StorageError,
         TensorBankError,
     )
+    from tensorbank.mixture import Mix, mix
     from tensorbank.plan import Plan
     from tensorbank.profiles import Normalization, normalization
     from tensorbank.query import Query
@@ -45,6 +46,7 @@ __all__ = [
     "FormatError",
     "IntegrityError",
     "InvalidInputError",
+    "Mix",
     "Modality",
     "Normalization",
     "NotFoundError",
@@ -59,6 +61,7 @@ __all__ = [
     "TableSchema",
     "TensorBankError",
     "create",
+    "mix",
     "normalization",
     "open",
 ]
@@ -75,6 +78,7 @@ _HOMES = {
         "StorageError",
         "TensorBankError",
     ),
+    "mixture": ("Mix", "mix"),
     "plan": ("Plan",),
     "profiles": ("Normalization", "normalization"),
     "query": ("Query",),

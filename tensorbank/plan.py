@@ -23,6 +23,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +40,15 @@ from tensorbank.schema import Modality
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader
 
-__all__ = ["ADDRESS_FIELDS", "Handle", "HandleAddresses", "LevelReport", "Plan", "PlanSource"]
+__all__ = [
+    "ADDRESS_FIELDS",
+    "Handle",
+    "HandleAddresses",
+    "LevelReport",
+    "Plan",
+    "PlanSource",
+    "loader_package",
+]
 
 FORMAT_VERSION = 2
 _METADATA_KEY = b"tensorbank.plan"
@@ -390,8 +399,12 @@ class Plan:
         rows = self.table.select(list(self.metadata_columns)).take(pa.array(positions))
         return {name: rows[name].to_pylist() for name in rows.column_names}
 
-    def dataloader(self, *, batch_size: int, **options: Any) -> DataLoader:
-        """Stream the plan in batches; see :class:`tensorbank_loader.DataLoader` for the options.
+    def dataloader(
+        self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any
+    ) -> DataLoader:
+        """Stream the plan in batches, of so many samples a rank or of all ranks together; one of the two is needed.
+
+        See :class:`tensorbank_loader.DataLoader` for the options.
 
         Raises
         ------
@@ -402,13 +415,27 @@ class Plan:
             raise InvalidInputError(
                 "the query selects no modality, so there is nothing to stream; use .arrow()"
             )
-        try:
-            from tensorbank_loader import DataLoader
-        except ModuleNotFoundError as error:
-            raise InvalidInputError(
-                f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind="missing-extra"
-            ) from error
-        return DataLoader(self, batch_size=batch_size, **options)
+        loader: DataLoader = loader_package().DataLoader(
+            self, batch_size=batch_size, global_batch_size=global_batch_size, **options
+        )
+        return loader
+
+
+def loader_package() -> ModuleType:
+    """The door upward: the package that streams, if torch is installed.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not.
+    """
+    try:
+        import tensorbank_loader
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(
+            f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind="missing-extra"
+        ) from error
+    return tensorbank_loader
 
 
 def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:

@@ -96,6 +96,11 @@ class Query:
             low = high
         return parts
 
-    def dataloader(self, *, batch_size: int, **options: Any) -> DataLoader:
-        """Plan and stream in batches; see :class:`tensorbank_loader.DataLoader` for the options."""
-        return self.plan().dataloader(batch_size=batch_size, **options)
+    def dataloader(
+        self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any
+    ) -> DataLoader:
+        """Plan and stream in batches, of so many samples a rank or of all ranks together; one of the two is needed.
+
+        See :class:`tensorbank_loader.DataLoader` for the options.
+        """
+        return self.plan().dataloader(batch_size=batch_size, global_batch_size=global_batch_size, **options)

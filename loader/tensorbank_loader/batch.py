@@ -13,6 +13,7 @@ import torch
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Handle, Plan
+from tensorbank_loader.memory import BatchMemory
 
 __all__ = ["Batch", "BatchForm", "n_samples_of", "samples_of"]
 
@@ -76,11 +77,14 @@ class BatchForm:
             gappy=gappy,
         )
 
-    def allocate(self, n_samples: int, *, pinned: bool) -> dict[str, torch.Tensor]:
+    def at(self, positions: npt.NDArray[np.int64]) -> BatchForm:  # noqa: ARG002
+        """The form of a batch of these positions: the one form of all."""
+        return self
+
+    def allocate(self, n_samples: int, memory: BatchMemory) -> dict[str, torch.Tensor]:
         """Uninitialised tensors (n, time, band, y, x), by handle name."""
         return {
-            h.name: torch.empty((n_samples, *h.shape), dtype=self.dtypes[h.name], pin_memory=pinned)
-            for h in self.plan.handles
+            h.name: memory.tensor(h.name, (n_samples, *h.shape), self.dtypes[h.name]) for h in self.plan.handles
         }
 
     def batch(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -11,11 +12,11 @@ import torch.utils.data
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
-from tensorbank.plan import Plan
-from tensorbank.reader import SampleReader
-from tensorbank_loader.batch import Batch, BatchForm, samples_of
-from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.orders import order_of
+from tensorbank_loader.batch import Batch, samples_of
+from tensorbank_loader.batches import Batches
+from tensorbank_loader.epoch import Even, State, Step
+from tensorbank_loader.orders import Shuffle
+from tensorbank_loader.streamed import Streamed, epochs_of, form_of, reader_of
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
@@ -28,13 +29,14 @@ Transform = Callable[[Batch], Any]
 
 
 class StreamingDataset(torch.utils.data.IterableDataset[Any]):
-    """Streams the samples of a plan; each exactly once an epoch, in an order that hardware cannot change.
+    """Streams the samples of a plan or a mix; of a plan, each exactly once an epoch, in an order that hardware cannot change.
 
     With ``global_batch_size`` it yields this rank's share of each global batch, for ``DataLoader(dataset, batch_size=None)``;
     without, single samples, for a DataLoader that collates.
 
-    Works in worker processes started by ``spawn`` or ``forkserver``; after a fork the object store refuses to work. With
-    ``global_batch_size`` torch's DataLoader hands batches out in one order, whatever the number of workers.
+    Works in worker processes started by ``spawn`` or ``forkserver``; after a fork, which is torch's default on Linux before
+    Python 3.14, it refuses to. With ``global_batch_size`` torch's DataLoader hands batches out in one order, whatever the
+    number of workers.
 
     Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Workers do that in
     copies of the dataset, so with workers call :meth:`set_epoch` before each epoch, unless they are persistent.
@@ -42,19 +44,21 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     Parameters
     ----------
     plan
-        What to stream.
+        What to stream: a plan, or a mix of several.
     global_batch_size
         Samples of all ranks together, or None for single samples.
     seed
-        Of the order.
+        Of the order. None: a mix's own, else 0.
     shuffle
-        A fresh permutation each epoch; otherwise the plan's order.
+        As in :class:`tensorbank_loader.DataLoader`. Workers have every k-th batch each, so that ``"window"``
+        reads smaller pieces with them.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
         and how many samples it holds (the plan's number if None).
     drop_last
-        Leave the last batch out if it is shorter. With several ranks and without it, the last batch's shares may be of
-        unequal size, or empty for some ranks: train with ``drop_last=True``.
+        Leave the last batch out if it is shorter.
+    even
+        What becomes of a global batch that ranks cannot share equally, as in :class:`tensorbank_loader.DataLoader`.
     world
         Rank and number of ranks; detected if None. Workers are found out in the worker.
     options
@@ -70,56 +74,83 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Streamed,
         *,
         global_batch_size: int | None = None,
-        seed: int = 0,
-        shuffle: bool = True,
+        seed: int | None = None,
+        shuffle: Shuffle = "full",
         replacement: bool | None = None,
         n_draws: int | None = None,
         drop_last: bool = False,
+        even: Even = "exact",
         world: World | None = None,
         options: FetchOptions | None = None,
         transform: Transform | None = None,
     ) -> None:
-        if drop_last and global_batch_size is None:
-            raise InvalidInputError("drop_last needs global_batch_size; or give it to torch's DataLoader")
+        if global_batch_size is None and (drop_last or even != "exact"):
+            raise InvalidInputError("drop_last and even are of batches and need global_batch_size")
         self.plan = plan
         self.world = world or World.detect()
         self.options = options or FetchOptions()
         self.transform = transform
         self.single = global_batch_size is None
         size = SAMPLES_PER_READ * self.world.n_ranks if global_batch_size is None else global_batch_size
-        order = order_of(plan, shuffle=shuffle, replacement=replacement, n_draws=n_draws)
-        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, order, drop_last)
+        self.epochs = epochs_of(
+            plan,
+            global_batch_size=size,
+            seed=seed,
+            shuffle=shuffle,
+            replacement=replacement,
+            n_draws=n_draws,
+            drop_last=drop_last,
+            even=even,
+        )
         if size < self.world.n_ranks:
             raise InvalidInputError(
                 f"a global batch of {size} gives {self.world.n_ranks} ranks less than a sample each"
             )
-        self._form = BatchForm.of(plan)
+        self._form = form_of(plan)
         self._state = State()
+        self._pid = os.getpid()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _pid=os.getpid())
 
     def __len__(self) -> int:
         """Batches of this rank, or its samples where single samples are handed out."""
-        return self.epochs.n_samples_of(self.world) if self.single else self.epochs.n_batches_of(self.world)
+        return self.epochs.n_samples_of(self.world) if self.single else self.epochs.n_steps(self.world)
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch, from where the state stands."""
+        """One epoch, from where the state stands.
+
+        Raises
+        ------
+        InvalidInputError
+            This process was forked off the one that made the dataset.
+        """
+        if self._pid != os.getpid():
+            raise InvalidInputError(
+                "this process was forked, and connections to an object store do not survive that; give torch's DataLoader "
+                'multiprocessing_context="forkserver" or "spawn", or num_workers=0: threads read ahead without workers',
+                kind="forked",
+            )
         world, state = self.world.in_worker(), self._state
         shares = self.epochs.shares(state, world)
-        with closing(Window(SampleReader(self.plan, self.options), self._form, shares)) as window:
-            for number, batch in window:
-                origin = state.origin if world.n_workers > 1 else number + 1
-                following = State(state.epoch, number + 1, 0, origin)
+        window = Window(reader_of(self.plan, self.options), self._form, shares)
+        with closing(Batches(window, padded=self.epochs.even == "pad")) as batches:
+            for step, batch in batches:
+                origin = state.origin if world.n_workers > 1 else step.batch + 1
+                following = State(step.epoch, step.batch + 1, 0, origin)
                 if self.single:
-                    yield from self._one_by_one(batch, state, number, following)
+                    yield from self._one_by_one(batch, state, step, following)
                 else:
                     item = self._transformed(batch)
                     self._state = following
                     yield item
         self._state = State(state.epoch + 1)
 
-    def _one_by_one(self, batch: Batch, state: State, number: int, following: State) -> Iterator[Any]:
+    def _one_by_one(self, batch: Batch, state: State, step: Step, following: State) -> Iterator[Any]:
+        number = step.batch
         skip = state.skip if number == state.position else 0
         samples = samples_of(batch, skip)
         for had, sample in enumerate(samples, start=skip + 1):
@@ -140,16 +171,30 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
 
         In a worker process it is that worker's, as torchdata's StatefulDataLoader wants it.
         """
-        return self.epochs.to_dict(self._state)
+        return self.epochs.to_dict(self._state, self.world)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state stands, on any number of ranks and, outside of workers, any number of workers.
 
+        Its global batches are kept, and a mix's weights.
+
         Raises
         ------
         InvalidInputError
-            The state is of another plan, seed, order or global batch size.
+            The state is of another plan, seed or order.
         """
-        given = self.epochs.from_dict(state, single=self.single)
+        self.epochs, given = self.epochs.from_dict(state, self.world, single=self.single)
         is_a_workers = self.world.in_worker().n_workers > 1
         self._state = given if is_a_workers else replace(given, origin=given.position)
+
+    def set_weights(self, weights: Sequence[float]) -> None:
+        """Change the weights of a mix's sources, between two epochs; workers learn of it when they are started.
+
+        The state keeps them.
+
+        Raises
+        ------
+        InvalidInputError
+            An epoch has begun, the weights make no sense, or nothing is mixed.
+        """
+        self.epochs, self._state = self.epochs.reweighted(weights, self._state)

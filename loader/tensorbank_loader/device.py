@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from tensorbank_loader.batch import Batch
-from tensorbank_loader.window import Window
+from tensorbank_loader.batches import Batches
+from tensorbank_loader.epoch import Step
 
 __all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "on_device"]
 
@@ -98,8 +99,8 @@ def accelerator_of(device: torch.device) -> Accelerator | None:
 
 
 def on_device(
-    window: Window, device: torch.device, accelerator: Accelerator | None
-) -> Generator[tuple[int, Batch], None, None]:
+    batches: Batches, device: torch.device, accelerator: Accelerator | None
+) -> Generator[tuple[Step, Batch], None, None]:
     """The batches of a window with their tensors on ``device``.
 
     With an accelerator, a batch that has arrived already is copied while the consumer works on the one before; one that has
@@ -107,15 +108,15 @@ def on_device(
     its copy is over. Without one, batches are copied in turn, and on the CPU not at all.
     """
     if accelerator is not None:
-        yield from _by_side_stream(window, accelerator)
+        yield from _by_side_stream(batches, accelerator)
         return
-    for number, batch in window:
-        yield number, batch if device.type == "cpu" else _each(batch, lambda t: t.to(device))
+    for step, batch in batches:
+        yield step, batch if device.type == "cpu" else _each(batch, lambda t: t.to(device))
 
 
-def _by_side_stream(window: Window, accelerator: Accelerator) -> Iterator[tuple[int, Batch]]:
+def _by_side_stream(batches: Batches, accelerator: Accelerator) -> Iterator[tuple[Step, Batch]]:
     stream = accelerator.new_stream()
-    copies: deque[tuple[int, Batch, EventLike]] = deque()
+    copies: deque[tuple[Step, Batch, EventLike]] = deque()
     sources: deque[tuple[EventLike, Batch]] = deque()
 
     def has_room() -> bool:
@@ -123,33 +124,33 @@ def _by_side_stream(window: Window, accelerator: Accelerator) -> Iterator[tuple[
             sources.popleft()
         return len(sources) < N_COPIES_AHEAD
 
-    def copy(number: int, batch: Batch) -> None:
+    def copy(step: Step, batch: Batch) -> None:
         with accelerator.using(stream):
             copied = _each(batch, accelerator.copy)
             over = stream.record_event()
-        copies.append((number, copied, over))
+        copies.append((step, copied, over))
         sources.append((over, batch))
 
-    def hand_over() -> tuple[int, Batch]:
-        number, batch, over = copies.popleft()
+    def hand_over() -> tuple[Step, Batch]:
+        step, batch, over = copies.popleft()
         current = accelerator.current_stream()
         current.wait_event(over)
         for tensor in _tensors(batch):
             accelerator.keep(tensor, current)
-        return number, batch
+        return step, batch
 
     try:
         while True:
             if not copies:
                 if not has_room():
                     sources.popleft()[0].synchronize()
-                found = next(window, None)
+                found = next(batches, None)
                 if found is None:
                     return
                 copy(*found)
                 del found  # its memory is wanted again
-            while len(copies) < N_COPIES_AHEAD and has_room() and window.ready:
-                copy(*next(window))
+            while len(copies) < N_COPIES_AHEAD and has_room() and batches.ready:
+                copy(*next(batches))
             yield hand_over()
     finally:
         for over, _ in sources:  # the window's memory must outlive the copies out of it

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import InvalidInputError
+from tensorbank_loader.mixed import Mixed
 from tensorbank_loader.order import batch_bounds, first_batch_of, n_batches, rank_bounds
 from tensorbank_loader.orders import Order
 from tensorbank_loader.world import World
 
-__all__ = ["Epochs", "State"]
+__all__ = ["Epochs", "Even", "Share", "State", "Step"]
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+Int64 = npt.NDArray[np.int64]
+Even = Literal["exact", "pad", "drop"]
+"""What ranks do with a global batch that they cannot share equally."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,20 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A rank's share of one global batch: the last ``n_padding`` of ``n_samples`` repeat others of the batch."""
+
+    epoch: int
+    batch: int
+    n_samples: int
+    n_padding: int = 0
+
+
+Share = tuple[tuple[Step, ...], Int64]
+"""Steps that are read together, and the positions in the plan of all their samples, (n,) int64, one step after the other."""
+
+
+@dataclass(frozen=True, slots=True)
 class Epochs:
     """Everything that decides the order. The same for every process of a run.
 
@@ -55,11 +74,15 @@ class Epochs:
         What stands at each place of an epoch.
     drop_last
         Leave a shorter last batch out.
+    even
+        Of a global batch that the ranks cannot share equally: ``"exact"`` gives the first ranks one sample more than the others,
+        ``"pad"`` gives the others a repeated one, and ``"drop"`` leaves the remainder out. Ranks make equal numbers of steps with
+        each.
 
     Raises
     ------
     InvalidInputError
-        The batch size is not positive, or the seed negative.
+        The batch size is not positive, the seed negative, or ``even`` none of the three.
     """
 
     fingerprint: str
@@ -68,62 +91,135 @@ class Epochs:
     seed: int
     order: Order
     drop_last: bool
+    even: Even = "exact"
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1:
             raise InvalidInputError(f"the batch size is {self.global_batch_size}; at least 1 is needed")
         if self.seed < 0:
             raise InvalidInputError(f"the seed is {self.seed}; it must not be negative")
+        if self.even not in ("exact", "pad", "drop"):
+            raise InvalidInputError(f"even is {self.even!r}; 'exact', 'pad' or 'drop' is possible")
 
     @property
     def n_batches(self) -> int:
         """Global batches an epoch."""
         return n_batches(self.order.n_places, self.global_batch_size, drop_last=self.drop_last)
 
-    def bounds(self, batch: int, world: World) -> tuple[int, int]:
-        """Places ``[start, end)`` of the epoch's order that are a rank's of a global batch."""
-        start, end = batch_bounds(batch, self.order.n_places, self.global_batch_size)
-        return rank_bounds(start, end, world.rank, world.n_ranks)
-
-    def n_batches_of(self, world: World) -> int:
-        """Batches of a rank an epoch: its share of the last global batch, or of each, may be empty."""
-        if not self.n_batches:
-            return 0
-        (first, end), (last, last_end) = self.bounds(0, world), self.bounds(self.n_batches - 1, world)
-        return (self.n_batches - 1) * (end > first) + (last_end > last)
+    def n_steps(self, world: World) -> int:
+        """Batches of a rank an epoch, the same for every rank. Some may be empty, or padding only."""
+        n = self.n_batches
+        if n and self.even == "drop":
+            start, end = batch_bounds(n - 1, self.order.n_places, self.global_batch_size)
+            n -= end - start < world.n_ranks
+        return n
 
     def n_samples_of(self, world: World) -> int:
-        """Samples of a rank an epoch."""
-        if not self.n_batches:
+        """Samples of a rank an epoch, padding included."""
+        n = self.n_steps(world)
+        if not n:
             return 0
-        (first, end), (last, last_end) = self.bounds(0, world), self.bounds(self.n_batches - 1, world)
-        return (self.n_batches - 1) * (end - first) + last_end - last
+        return (n - 1) * self.step(0, 0, world).n_samples + self.step(0, n - 1, world).n_samples
 
-    def share(self, epoch: int, batch: int, world: World) -> npt.NDArray[np.int64]:
-        """Positions in the plan that a rank reads of a global batch."""
-        places = np.arange(*self.bounds(batch, world), dtype=np.int64)
+    def bounds(self, batch: int, world: World) -> tuple[int, int]:
+        """Places ``[start, end)`` of the epoch's order that are a rank's of a global batch, without padding."""
+        start, end = batch_bounds(batch, self.order.n_places, self.global_batch_size)
+        if self.even == "exact":
+            return rank_bounds(start, end, world.rank, world.n_ranks)
+        n = self._rank_size(end - start, world)
+        return min(start + world.rank * n, end), min(start + (world.rank + 1) * n, end)
+
+    def step(self, epoch: int, batch: int, world: World) -> Step:
+        """A rank's share of a global batch, in numbers."""
+        first, end = self.bounds(batch, world)
+        if self.even != "pad":
+            return Step(epoch, batch, end - first)
+        start, stop = batch_bounds(batch, self.order.n_places, self.global_batch_size)
+        n = self._rank_size(stop - start, world)
+        return Step(epoch, batch, n, n - (end - first))
+
+    def _rank_size(self, n: int, world: World) -> int:
+        """Samples of each rank where all have equally many."""
+        return n // world.n_ranks if self.even == "drop" else -(-n // world.n_ranks)
+
+    def share(self, epoch: int, batch: int, world: World) -> Int64:
+        """Positions in the plan that a rank reads of a global batch; padding, if any, last."""
+        first, end = self.bounds(batch, world)
+        places = np.arange(first, end, dtype=np.int64)
+        n_padding = self.step(epoch, batch, world).n_padding
+        if n_padding:  # the batch once more, from where the ranks before have left off
+            start, stop = batch_bounds(batch, self.order.n_places, self.global_batch_size)
+            before = max(world.rank * self._rank_size(stop - start, world) - (stop - start), 0)
+            padding = start + (before + np.arange(n_padding, dtype=np.int64)) % (stop - start)
+            places = np.concatenate([places, padding])
         return self.order.positions(places, seed=self.seed, epoch=epoch)
 
-    def shares(self, state: State, world: World) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-        """Number and positions of each non-empty batch share of a process, from a state to the end of its epoch."""
-        first = first_batch_of(world.worker, world.n_workers, state.position, state.origin)
-        for batch in range(first, self.n_batches, world.n_workers):
-            share = self.share(state.epoch, batch, world)
-            if len(share):
-                yield batch, share
+    def shares(self, state: State, world: World, *, endless: bool = False) -> Iterator[Share]:
+        """What a process reads, from a state to the end of its epoch or on into the following ones.
 
-    def to_dict(self, state: State) -> dict[str, Any]:
+        Steps come in order and none is left out; those that are best read together come together.
+        """
+        together = self.order.n_together
+        for epoch in itertools.count(state.epoch):
+            n_steps = self.n_steps(world)
+            if epoch == state.epoch:
+                first = first_batch_of(world.worker, world.n_workers, state.position, state.origin)
+            else:
+                first = world.worker
+            mine = range(first, n_steps, world.n_workers)
+            for _, group in itertools.groupby(mine, key=lambda batch: batch // together):
+                batches = list(group)
+                steps = tuple(self.step(epoch, batch, world) for batch in batches)
+                yield steps, np.concatenate([self.share(epoch, batch, world) for batch in batches])
+            if not endless or not n_steps:
+                return
+
+    def resized(self, global_batch_size: int) -> Epochs:
+        """The same with another global batch size."""
+        if global_batch_size == self.global_batch_size:
+            return self
+        order = self.order.of_batches(global_batch_size)
+        return replace(self, global_batch_size=global_batch_size, order=order)
+
+    def reweighted(self, weights: Sequence[float], state: State) -> tuple[Epochs, State]:
+        """With other weights of a mix's sources, from the epoch on that a state is about to begin.
+
+        Raises
+        ------
+        InvalidInputError
+            There is nothing mixed, the state is inside of an epoch, or the weights make no sense.
+        """
+        if not isinstance(self.order, Mixed):
+            raise InvalidInputError("weights are of the sources of a mix, and this loader streams one plan")
+        if state.position >= self.n_batches:
+            state = State(state.epoch + 1)
+        if state.position or state.skip:
+            raise InvalidInputError(
+                f"weights change between epochs, and epoch {state.epoch} is at batch {state.position} of {self.n_batches}; "
+                "finish it, or call set_epoch() first"
+            )
+        order = self.order.reweighted(weights, epoch=state.epoch)
+        return replace(self, order=order), state
+
+    def to_dict(self, state: State, world: World) -> dict[str, Any]:
         """A state as JSON-able numbers, below 1 KiB."""
         return {
             **self._identity(),
+            "global_batch_size": self.global_batch_size,
+            **({"mix": self.order.to_dict()} if isinstance(self.order, Mixed) else {}),
             "epoch": state.epoch,
             "position": state.position,
             "skip": state.skip,
             "origin": state.origin,
+            "n_ranks": world.n_ranks,
         }
 
-    def from_dict(self, given: Mapping[str, Any], *, single: bool = False) -> State:
+    def from_dict(
+        self, given: Mapping[str, Any], world: World, *, single: bool = False
+    ) -> tuple[Epochs, State]:
         """Inverse of :meth:`to_dict`.
+
+        The state's global batch size is taken over, and a mix's weights: a run keeps its batches on whatever ranks it goes on.
 
         Parameters
         ----------
@@ -133,7 +229,7 @@ class Epochs:
         Raises
         ------
         InvalidInputError
-            The state is of another plan, seed, order or global batch size: resuming would skip or repeat samples.
+            The state is of another plan, seed or order: resuming would skip or repeat samples.
         """
         for name, mine in self._identity().items():
             if given.get(name) != mine:
@@ -143,12 +239,24 @@ class Epochs:
                     kind="other-state",
                 )
         numbers: list[Any] = [given.get(name) for name in ("epoch", "position", "skip", "origin")]
-        sound = all(isinstance(n, int) and n >= 0 for n in numbers) and numbers[1] <= self.n_batches
-        if not sound or (numbers[2] and not single):
+        size = given.get("global_batch_size")
+        unsound = InvalidInputError(
+            f"this state points at no batch of the loader: {dict(given)}", kind="other-state"
+        )
+        if not isinstance(size, int) or size < 1 or not all(isinstance(n, int) and n >= 0 for n in numbers):
+            raise unsound
+        epochs = self.resized(size)
+        if isinstance(epochs.order, Mixed):
+            epochs = replace(epochs, order=epochs.order.from_dict(given.get("mix")))
+        if numbers[1] > epochs.n_batches or (numbers[2] and not single):
+            raise unsound
+        if numbers[2] and given.get("n_ranks") != world.n_ranks:
             raise InvalidInputError(
-                f"this state points at no batch of the loader: {dict(given)}", kind="other-state"
+                f"this state stands inside of a batch as {given.get('n_ranks')} ranks share it, and here are {world.n_ranks}; "
+                "save it after a batch, or hand out batches with global_batch_size",
+                kind="other-state",
             )
-        return State(*numbers)
+        return epochs, State(*numbers)
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -158,5 +266,4 @@ class Epochs:
             "seed": self.seed,
             **self.order.identity,
             "drop_last": self.drop_last,
-            "global_batch_size": self.global_batch_size,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any
@@ -13,12 +13,13 @@ import torch
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Plan
-from tensorbank.reader import SampleReader
-from tensorbank_loader.batch import BatchForm, n_samples_of
+from tensorbank_loader.batch import n_samples_of
+from tensorbank_loader.batches import Batches
 from tensorbank_loader.device import accelerator_of, on_device
-from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.orders import order_of
+from tensorbank_loader.epoch import Even, State
+from tensorbank_loader.orders import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
+from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, reader_of
 from tensorbank_loader.transform import Transform, ready
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
@@ -27,7 +28,7 @@ __all__ = ["DataLoader"]
 
 
 class DataLoader:
-    """Streams a plan in batches, as :class:`tensorbank_loader.batch.BatchForm` describes them.
+    """Streams a plan or a mix in batches, as :class:`tensorbank_loader.batch.BatchForm` describes them.
 
     Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Threads read ahead;
     there are no worker processes. For one consumer thread.
@@ -35,18 +36,28 @@ class DataLoader:
     Parameters
     ----------
     plan
-        What to stream.
+        What to stream: a plan, or a mix of several.
     batch_size
-        Samples a rank. The global batch, ``batch_size`` times the number of ranks, is what the state keeps.
+        Samples a rank: shorthand for a global batch of so many times the number of ranks.
+    global_batch_size
+        Samples of all ranks together, in place of ``batch_size``. It decides the order and is kept in the state, so that a run
+        that goes on with another number of ranks keeps its batches. Ranks' shares differ by one sample at most.
     seed
-        Of the order; the same on every rank.
+        Of the order; the same on every rank. None: a mix's own, else 0.
     shuffle
-        A fresh permutation each epoch; otherwise the plan's order.
+        ``"full"`` or True: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
+        neighbours at once, for small samples; it takes memory, see :mod:`tensorbank_loader.windowed`. None or False: the
+        plan's order.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
         and how many samples it holds (the plan's number if None).
     drop_last
-        Leave the last batch out if it is shorter; several ranks need it to make equal numbers of steps.
+        Leave the last batch out if it is shorter.
+    even
+        What becomes of a global batch that ranks cannot share equally. ``"exact"``: every sample comes once, and some ranks get
+        one more than others; with fewer samples than ranks, some get a batch of none. ``"pad"``: ranks get equally many,
+        some of them repeated, which ``batch["padding"]`` marks. ``"drop"``: the remainder is left out. With each, ranks make
+        equal numbers of steps.
     device
         Where tensors end up, the CPU if None. For a GPU, buffers are page-locked and copied on a stream of their own.
     world
@@ -64,14 +75,16 @@ class DataLoader:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Streamed,
         *,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = True,
+        batch_size: int | None = None,
+        global_batch_size: int | None = None,
+        seed: int | None = None,
+        shuffle: Shuffle = "full",
         replacement: bool | None = None,
         n_draws: int | None = None,
         drop_last: bool = False,
+        even: Even = "exact",
         device: str | torch.device | None = None,
         world: World | None = None,
         options: FetchOptions | None = None,
@@ -83,11 +96,20 @@ class DataLoader:
         if self.world.n_workers > 1:
             raise InvalidInputError("this loader has no workers; use StreamingDataset in torch's DataLoader")
         self.transform = transform
-        size = batch_size * self.world.n_ranks
-        order = order_of(plan, shuffle=shuffle, replacement=replacement, n_draws=n_draws)
-        self.epochs = Epochs(plan.fingerprint, len(plan), size, seed, order, drop_last)
-        self._form = BatchForm.of(plan)
-        self._reader = SampleReader(plan, options)
+        self.epochs = epochs_of(
+            plan,
+            global_batch_size=global_size(batch_size, global_batch_size, self.world),
+            seed=seed,
+            shuffle=shuffle,
+            replacement=replacement,
+            n_draws=n_draws,
+            drop_last=drop_last,
+            even=even,
+        )
+        self._form = form_of(plan)
+        self._reader = reader_of(plan, options)
+        plans = (plan,) if isinstance(plan, Plan) else plan.plans
+        self._handles = sorted({h.name for p in plans for h in p.handles})
         self._state = State()
         self._running: Iterator[Any] | None = None
         self._window: Window | None = None
@@ -95,7 +117,7 @@ class DataLoader:
 
     def __len__(self) -> int:
         """Batches of this rank an epoch."""
-        return self.epochs.n_batches_of(self.world)
+        return self.epochs.n_steps(self.world)
 
     def __iter__(self) -> Iterator[Any]:
         """One epoch, from where the state stands. An epoch that still runs is given up."""
@@ -118,22 +140,23 @@ class DataLoader:
         pinned = accelerator is not None and accelerator.pins
         shares = self.epochs.shares(state, self.world)
         self._window = Window(self._reader, self._form, shares, pinned=pinned)
-        with closing(self._window), closing(on_device(self._window, self.device, accelerator)) as moved:
+        batches = Batches(self._window, padded=self.epochs.even == "pad")
+        with closing(batches), closing(on_device(batches, self.device, accelerator)) as moved:
             while True:
                 asked = time.perf_counter()
                 found = next(moved, None)
                 if found is None:
                     break
-                number, batch = found
+                step, batch = found
                 came = time.perf_counter()
                 meter.waited(came - asked)
                 n_samples = n_samples_of(batch)
-                n_bytes = sum(batch[h.name].nbytes for h in self.plan.handles)
+                n_bytes = sum(batch[name].nbytes for name in self._handles if name in batch)
                 item = transform(batch)
                 del found, batch  # the consumer's alone from here: what it lets go of is free
                 handed = time.perf_counter()
                 meter.handed(n_samples, n_bytes, handed - came)
-                self._state = State(state.epoch, number + 1)
+                self._state = State(step.epoch, step.batch + 1)
                 yield item
                 del item
                 meter.stepped(time.perf_counter() - handed)
@@ -146,19 +169,30 @@ class DataLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """The next global batch, as JSON-able numbers below 1 KiB: batches still on their way are not counted as had."""
-        return self.epochs.to_dict(self._state)
+        return self.epochs.to_dict(self._state, self.world)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a state stands, on any number of ranks.
+        """Continue where a state stands, on any number of ranks, with its global batches and a mix's weights.
 
         Raises
         ------
         InvalidInputError
-            The state is of another plan, seed, order or global batch size.
+            The state is of another plan, seed or order.
         """
         self.close()
-        given = self.epochs.from_dict(state)
+        self.epochs, given = self.epochs.from_dict(state, self.world)
         self._state = State(given.epoch, given.position)
+
+    def set_weights(self, weights: Sequence[float]) -> None:
+        """Change the weights of a mix's sources, between two epochs. The state keeps them.
+
+        Raises
+        ------
+        InvalidInputError
+            An epoch has begun, the weights make no sense, or nothing is mixed.
+        """
+        self.close()
+        self.epochs, self._state = self.epochs.reweighted(weights, self._state)
 
     def stats(self) -> LoaderStats:
         """Counts and times so far."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,14 @@ import numpy.typing as npt
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank_loader.order import permute, uniform
+from tensorbank_loader.windowed import Windowed
 
-__all__ = ["AsPlanned", "Order", "Permuted", "WeightedDraws", "WeightedOnce", "order_of"]
+__all__ = ["AsPlanned", "Order", "Permuted", "Shuffle", "WeightedDraws", "WeightedOnce", "order_of"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+Shuffle = Literal["full", "window"] | bool | None
+"""``"full"`` or True: a uniform permutation. ``"window"``: as well mixed, read in larger pieces. None or False: none."""
 
 
 class Order(Protocol):
@@ -35,40 +38,57 @@ class Order(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """What a saved state must agree on, as JSON-able values."""
 
+    @property
+    def n_together(self) -> int:
+        """Global batches that are best read together, counted from the first of an epoch."""
+
+    def of_batches(self, global_batch_size: int) -> Order:
+        """The same order for global batches of another size."""
+
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
         """Positions in the plan, (m,) int64, of places, (m,) int64 in ``[0, n_places)``."""
 
 
+class _AnyBatches:
+    """An order that batches of any size are cut from."""
+
+    __slots__ = ()
+    n_together = 1
+
+    def of_batches(self, global_batch_size: int) -> Any:  # noqa: ARG002
+        return self
+
+
 @dataclass(frozen=True, slots=True)
-class AsPlanned:
+class AsPlanned(_AnyBatches):
     """The order of the plan."""
 
     n_places: int
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {"shuffle": False}
+        return {"shuffle": None}
 
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:  # noqa: ARG002
         return places
 
 
 @dataclass(frozen=True, slots=True)
-class Permuted:
+class Permuted(_AnyBatches):
     """A fresh uniform permutation each epoch, in O(1) memory."""
 
     n_places: int
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {"shuffle": True}
+        return {"shuffle": "full"}
 
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
         return permute(places, self.n_places, seed=seed, epoch=epoch)
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedDraws:
+class WeightedDraws(_AnyBatches):
     """Independent draws with replacement: sample ``i`` comes with probability ``weights[i] / sum(weights)``.
 
     Parameters
@@ -104,7 +124,7 @@ class WeightedDraws:
 
 
 @dataclass(frozen=True, eq=False)
-class WeightedOnce:
+class WeightedOnce(_AnyBatches):
     """Draws without replacement: heavier samples tend to come, and to come earlier; samples of weight 0 never do.
 
     Each sample has the key ``-log(u) / weight`` with ``u`` uniform in (0, 1]; the smallest keys are drawn, in their order
@@ -129,33 +149,47 @@ class WeightedOnce:
         return found
 
 
-def order_of(plan: Plan, *, shuffle: bool, replacement: bool | None, n_draws: int | None) -> Order:
+def order_of(
+    plan: Plan,
+    *,
+    shuffle: Shuffle,
+    replacement: bool | None = None,
+    n_draws: int | None = None,
+    global_batch_size: int,
+) -> Order:
     """The order that a loader's options ask for.
 
     Parameters
     ----------
     shuffle
-        A fresh order each epoch. A plan with weights is drawn from, which is one.
+        A fresh order each epoch, and which kind. A plan with weights is drawn from, which is one.
     replacement
         Whether a plan with weights may give one sample several times an epoch; yes if None.
     n_draws
         Length of an epoch of a plan with weights: the plan's if None, or without replacement the number of positive weights.
+    global_batch_size
+        Samples of all ranks together.
 
     Raises
     ------
     InvalidInputError
-        The options ask for draws from a plan without weights, or for more than there are.
+        There is no such order; the options ask for draws from a plan without weights, or for more than there are.
     """
+    if shuffle not in ("full", "window", True, False, None):
+        raise InvalidInputError(f"shuffle is {shuffle!r}; 'full', 'window' or None is possible")
     weights = plan.weights
     if weights is None:
         if replacement is not None or n_draws is not None:
             raise InvalidInputError(
                 "replacement and n_draws are for plans with sampling weights; give the query a column named weight"
             )
+        if shuffle == "window":
+            return Windowed.of(plan, global_batch_size)
         return Permuted(len(plan)) if shuffle else AsPlanned(len(plan))
-    if not shuffle:
+    if shuffle not in ("full", True):
         raise InvalidInputError(
-            "a plan with sampling weights is drawn from, so shuffle must stay on; without it, rename the column weight"
+            f"a plan with sampling weights is drawn from, which shuffle={shuffle!r} does not go with; "
+            "leave shuffle at 'full', or rename the column weight"
         )
     if n_draws is not None and n_draws < 1:
         raise InvalidInputError(f"n_draws is {n_draws}; at least 1 is needed")

@@ -12,6 +12,9 @@ import torch
 
 from tensorbank.reader import BatchRead, SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
+from tensorbank_loader.epoch import Share, Step
+from tensorbank_loader.homogeneous import MixForm, MixReader
+from tensorbank_loader.memory import BatchMemory
 
 __all__ = ["MIN_BATCHES_AHEAD", "Window"]
 
@@ -20,19 +23,17 @@ MIN_BATCHES_AHEAD = 2
 RAMP = 4
 """Batches that are asked for before one is handed out: the first does not wait until the whole window is asked for."""
 
-Share = tuple[int, npt.NDArray[np.int64]]
-
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    number: int
+    steps: tuple[Step, ...]
     positions: npt.NDArray[np.int64]
     tensors: dict[str, torch.Tensor]
     read: BatchRead
 
 
 class Window:
-    """Iterator of ``(number, batch)`` in the given order, with as many on their way as the byte budget allows.
+    """Iterator of ``(steps, batch)`` in the given order, with as many on their way as the byte budget allows.
 
     New reads start only when a batch is asked for: a slow consumer holds back the network. An error is raised at the batch
     that it belongs to, and ends the iteration. :meth:`close` cancels reads that have not started and waits for those that
@@ -45,18 +46,23 @@ class Window:
     form
         How batches look.
     shares
-        Number and positions, (n,) int64, of each batch.
+        Steps and positions, (n,) int64, of each read.
     pinned
         Whether buffers are page-locked, for copies to a GPU.
     """
 
     def __init__(
-        self, reader: SampleReader, form: BatchForm, shares: Iterator[Share], *, pinned: bool = False
+        self,
+        reader: SampleReader | MixReader,
+        form: BatchForm | MixForm,
+        shares: Iterator[Share],
+        *,
+        pinned: bool = False,
     ) -> None:
         self._reader = reader
         self._form = form
         self._shares = shares
-        self._pinned = pinned
+        self._memory = BatchMemory(pinned=pinned)
         self._coming: deque[_Coming] = deque()
         self._inflight_bytes = 0
         self._closed = False
@@ -64,7 +70,7 @@ class Window:
     def __iter__(self) -> Window:
         return self
 
-    def __next__(self) -> tuple[int, Batch]:
+    def __next__(self) -> tuple[tuple[Step, ...], Batch]:
         if self._closed:
             raise StopIteration
         try:
@@ -77,7 +83,7 @@ class Window:
             raise
         first = self._coming.popleft()
         self._inflight_bytes -= first.read.n_bytes
-        return first.number, self._form.batch(first.tensors, first.read.masks, first.positions)
+        return first.steps, self._form.batch(first.tensors, first.read.masks, first.positions)
 
     @property
     def ready(self) -> bool:
@@ -102,6 +108,7 @@ class Window:
         self._coming.clear()
         self._inflight_bytes = 0
         self._reader.close()
+        self._memory.clear()
 
     def _ask_ahead(self) -> None:
         budget = self._reader.options.max_inflight_bytes
@@ -112,8 +119,8 @@ class Window:
             share = next(self._shares, None)
             if share is None:
                 return
-            number, positions = share
-            tensors = self._form.allocate(len(positions), pinned=self._pinned)
+            steps, positions = share
+            tensors = self._form.at(positions).allocate(len(positions), self._memory)
             read = self._reader.submit(positions, {name: t.numpy() for name, t in tensors.items()})
-            self._coming.append(_Coming(number, positions, tensors, read))
+            self._coming.append(_Coming(steps, positions, tensors, read))
             self._inflight_bytes += read.n_bytes

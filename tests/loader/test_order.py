@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorbank import InvalidInputError
-from tensorbank_loader.epoch import Epochs, State
+from tensorbank_loader.epoch import Epochs, Share, State
 from tensorbank_loader.order import permute
 from tensorbank_loader.orders import AsPlanned, Permuted, WeightedDraws, WeightedOnce
+from tensorbank_loader.windowed import Windowed
 from tensorbank_loader.world import World
 
 sizes = st.integers(1, 300)
@@ -62,14 +64,15 @@ def test_every_sample_is_as_likely_in_every_place(n):
 @st.composite
 def runs(draw: st.DrawFn) -> Epochs:
     n = draw(st.integers(0, 200))
-    kinds = [AsPlanned(n), Permuted(n)]
+    size = draw(st.integers(1, 70))
+    kinds = [AsPlanned(n), Permuted(n), Windowed(n, draw(st.integers(1, 9)), size)]
     if n:
         weights = np.random.default_rng(n).uniform(0, 1, n) ** 3
         weights[:: max(2, n // 3)] = 0 if n > 1 else 1
         weights[-1] = 0.5
         kinds += [WeightedDraws(2 * n, weights), WeightedOnce(int((weights > 0).sum()), weights)]
     order = draw(st.sampled_from(kinds))
-    return Epochs("f", n, draw(st.integers(1, 70)), draw(st.integers(0, 2**32)), order, draw(st.booleans()))
+    return Epochs("f", n, size, draw(st.integers(0, 2**32)), order, draw(st.booleans()))
 
 
 def in_turn(per_worker: list[list[tuple[int, list[int]]]]) -> list[tuple[int, list[int]]]:
@@ -81,12 +84,21 @@ def in_turn(per_worker: list[list[tuple[int, list[int]]]]) -> list[tuple[int, li
     return merged
 
 
+def steps_of(shares: Iterable[Share]) -> Iterator[tuple[int, list[int]]]:
+    """Number and positions of each step, whatever was read together."""
+    for steps, positions in shares:
+        assert sum(s.n_samples for s in steps) == len(positions)
+        ends = np.cumsum([s.n_samples for s in steps])
+        for step, mine in zip(steps, np.split(positions, ends[:-1]), strict=True):
+            yield step.batch, mine.tolist()
+
+
 def global_batches(run: Epochs, state: State, n_ranks: int, n_workers: int) -> dict[int, list[int]]:
     """Global batches as a world of ranks and workers reads them together; each rank's in ascending order."""
     found: dict[int, list[int]] = {}
     for rank in range(n_ranks):
         per_worker = [
-            [(b, s.tolist()) for b, s in run.shares(state, World(rank, n_ranks, w, n_workers))]
+            list(steps_of(run.shares(state, World(rank, n_ranks, w, n_workers))))
             for w in range(n_workers)
         ]
         mine = in_turn(per_worker)
@@ -115,12 +127,12 @@ def test_each_sample_once_an_epoch_and_lengths_are_exact(run, n_ranks):
     assert len(everything) == n
     if not isinstance(run.order, WeightedDraws):
         assert len(set(everything)) == n
-    if isinstance(run.order, AsPlanned | Permuted) and not run.drop_last:
+    if isinstance(run.order, AsPlanned | Permuted | Windowed) and not run.drop_last:
         assert sorted(everything) == list(range(n))
     for rank in range(n_ranks):
-        shares = list(run.shares(State(), World(rank, n_ranks)))
-        assert run.n_batches_of(World(rank, n_ranks)) == len(shares)
-        assert run.n_samples_of(World(rank, n_ranks)) == sum(len(s) for _, s in shares)
+        steps = list(steps_of(run.shares(State(), World(rank, n_ranks))))
+        assert run.n_steps(World(rank, n_ranks)) == len(steps) == run.n_batches
+        assert run.n_samples_of(World(rank, n_ranks)) == sum(len(s) for _, s in steps)
 
 
 @given(runs(), st.integers(1, 9))
@@ -134,7 +146,7 @@ def test_shares_of_a_batch_differ_by_one_at_most_and_the_first_are_larger(run, n
 
 def test_without_shuffle_the_order_is_the_plans():
     run = Epochs("f", 7, 3, 0, AsPlanned(7), False)
-    assert [s.tolist() for _, s in run.shares(State(), World())] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [s for _, s in steps_of(run.shares(State(), World()))] == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 @pytest.mark.parametrize("wrong", [{"global_batch_size": 0}, {"seed": -1}], ids=["batch", "seed"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch.utils.data
 
-from tensorbank import StorageError
+from tensorbank import InvalidInputError
 from tensorbank.reader import SampleReader
 from tensorbank_loader import StreamingDataset, World
 
@@ -76,14 +76,16 @@ def test_single_samples_are_collated_by_torch(made):
     assert len(dataset) == N
 
 
-def test_a_fork_after_the_first_read_is_refused_and_does_not_hang(made):
+@pytest.mark.parametrize("used", [True, False], ids=["used", "fresh"])
+def test_a_fork_is_refused_and_does_not_hang(made, used):
     reader = SampleReader(made.plan)
-    reader.read([0])
+    if used:
+        reader.read([0])
     dataset = StreamingDataset(made.plan, global_batch_size=9, world=World())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forks with threads
         loader = in_workers(dataset, 1, batch_size=None, multiprocessing_context="fork")
-        with pytest.raises(StorageError, match="forkserver"):
+        with pytest.raises(InvalidInputError, match="forkserver"):
             next(iter(loader))
     reader.close()
 

@@ -1,0 +1,69 @@
+"""Batches out of what was read together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from tensorbank_loader.batch import Batch
+from tensorbank_loader.epoch import Step
+from tensorbank_loader.window import Window
+
+__all__ = ["PADDING", "Batches"]
+
+PADDING = "padding"
+"""Of a batch, where ranks are made equal by padding: (n,) bool, which samples only fill up."""
+
+
+class Batches:
+    """Iterator of ``(step, batch)`` over a window whose reads are of one step or several.
+
+    Batches of one read are views into one memory; no pixel is copied.
+
+    Parameters
+    ----------
+    window
+        Yields ``(steps, batch)``.
+    padded
+        Whether batches say which of their samples are padding.
+    """
+
+    def __init__(self, window: Window, *, padded: bool) -> None:
+        self._window = window
+        self._padded = padded
+        self._cut: deque[tuple[Step, Batch]] = deque()
+
+    def __iter__(self) -> Iterator[tuple[Step, Batch]]:
+        return self
+
+    def __next__(self) -> tuple[Step, Batch]:
+        if not self._cut:
+            steps, batch = next(self._window)
+            start = 0
+            for step in steps:
+                end = start + step.n_samples
+                self._cut.append((step, batch if len(steps) == 1 else _slice(batch, start, end)))
+                start = end
+        step, batch = self._cut.popleft()
+        if self._padded:
+            batch[PADDING] = torch.arange(step.n_samples) >= step.n_samples - step.n_padding
+        return step, batch
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next batch is there and sound."""
+        return bool(self._cut) or self._window.ready
+
+    def close(self) -> None:
+        """End the iteration. May be called twice."""
+        self._cut.clear()
+        self._window.close()
+
+
+def _slice(value: Any, start: int, end: int) -> Any:
+    if isinstance(value, dict):
+        return {name: _slice(v, start, end) for name, v in value.items()}
+    return value[start:end]

@@ -1,0 +1,64 @@
+"""Memory of batches that is used again, so that the kernel need not clear fresh pages for each: at 0.7 CPU seconds a GB that
+costs as much as decoding them."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["BatchMemory"]
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class _Lease(np.ndarray[tuple[int], np.dtype[np.uint8]]):
+    """A view that one can be told the end of: numpy's own arrays know no weak references."""
+
+
+class BatchMemory:
+    """Hands out memory, and takes it back when the last tensor in it is gone, whoever held it and however it was viewed.
+
+    So a consumer that keeps a batch keeps its memory, and one that lets it go has it filled again. What is kept for reuse was
+    in use at one time: reuse never adds to the peak. Give-backs come from any thread.
+
+    Parameters
+    ----------
+    pinned
+        Page-locked memory, for copies to a GPU. torch reuses that itself, and knows which copies still run.
+    """
+
+    def __init__(self, *, pinned: bool = False) -> None:
+        self._pinned = pinned
+        self._free: dict[str, deque[Bytes]] = {}
+
+    def tensor(self, use: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """An uninitialised tensor.
+
+        Parameters
+        ----------
+        use
+            What it is for: memory is used again for the same only, where sizes are the same but for the last batch's.
+        """
+        if self._pinned:
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        n_bytes = dtype.itemsize * int(np.prod(shape))
+        free = self._free.setdefault(use, deque())
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = np.empty(n_bytes, np.uint8)
+        if len(memory) < n_bytes:
+            memory = np.empty(n_bytes, np.uint8)
+        lease = memory.view(_Lease)
+        weakref.finalize(lease, free.append, memory).atexit = False
+        flat = torch.from_numpy(lease[:n_bytes]) if n_bytes else torch.empty(0, dtype=torch.uint8)
+        return flat.view(dtype).view(shape)
+
+    def clear(self) -> None:
+        """Let go of what nobody uses."""
+        for free in self._free.values():
+            free.clear()

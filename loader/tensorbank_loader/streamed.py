@@ -1,0 +1,104 @@
+"""What is streamed, a plan or a mix of several: its order, its reader and what its batches look like."""
+
+from __future__ import annotations
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.fetch import FetchOptions
+from tensorbank.mixture import Mix
+from tensorbank.plan import Plan
+from tensorbank.reader import SampleReader
+from tensorbank_loader.batch import BatchForm
+from tensorbank_loader.epoch import Epochs, Even
+from tensorbank_loader.homogeneous import MixForm, MixReader
+from tensorbank_loader.mixed import Mixed
+from tensorbank_loader.orders import Shuffle, order_of
+from tensorbank_loader.proportions import Proportions
+from tensorbank_loader.world import World
+
+__all__ = ["Streamed", "epochs_of", "form_of", "global_size", "reader_of"]
+
+Streamed = Plan | Mix
+
+
+def form_of(streamed: Streamed) -> BatchForm | MixForm:
+    """What batches look like."""
+    if isinstance(streamed, Plan):
+        return BatchForm.of(streamed)
+    return MixForm(streamed) if streamed.homogeneous else BatchForm.of(streamed.joined)
+
+
+def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader | MixReader:
+    """What reads batches."""
+    if isinstance(streamed, Plan):
+        return SampleReader(streamed, options)
+    return MixReader(streamed, options) if streamed.homogeneous else SampleReader(streamed.joined, options)
+
+
+def global_size(batch_size: int | None, global_batch_size: int | None, world: World) -> int:
+    """Samples of all ranks together, of which just one of two sizes tells.
+
+    Raises
+    ------
+    InvalidInputError
+        Both or none are given.
+    """
+    if (batch_size is None) == (global_batch_size is None):
+        raise InvalidInputError(
+            "give either batch_size, the samples of a rank, or global_batch_size, those of all ranks together"
+        )
+    return batch_size * world.n_ranks if batch_size is not None else int(global_batch_size or 0)
+
+
+def epochs_of(
+    streamed: Streamed,
+    *,
+    global_batch_size: int,
+    seed: int | None,
+    shuffle: Shuffle,
+    replacement: bool | None,
+    n_draws: int | None,
+    drop_last: bool,
+    even: Even,
+) -> Epochs:
+    """The order that a loader's options ask for.
+
+    Raises
+    ------
+    InvalidInputError
+        The options do not go together, or with what is streamed.
+    """
+    if isinstance(streamed, Plan):
+        order = order_of(
+            streamed,
+            shuffle=shuffle,
+            replacement=replacement,
+            n_draws=n_draws,
+            global_batch_size=global_batch_size,
+        )
+        return Epochs(
+            streamed.fingerprint, len(streamed), global_batch_size, seed or 0, order, drop_last, even
+        )
+    if shuffle == "window":
+        raise InvalidInputError("a mix takes samples of its sources one by one; shuffle is 'full' or None")
+    if n_draws is not None:
+        raise InvalidInputError("n_draws is of one plan; give the mix a length")
+    seed = streamed.seed if seed is None else seed
+    orders = tuple(
+        order_of(
+            plan,
+            shuffle=shuffle,
+            replacement=replacement if plan.weights is not None else None,
+            global_batch_size=global_batch_size,
+        )
+        for plan in streamed.plans
+    )
+    mixed = Mixed(
+        orders=orders,
+        lengths=tuple(map(len, streamed.plans)),
+        proportions=Proportions.of(streamed.weights, streamed.seed),
+        length=streamed.length,
+        homogeneous=streamed.homogeneous,
+        global_batch_size=global_batch_size,
+        drop_last=drop_last,
+    )
+    return Epochs(streamed.fingerprint, len(streamed), global_batch_size, seed, mixed, drop_last, even)

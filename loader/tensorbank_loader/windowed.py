@@ -1,0 +1,113 @@
+"""An order that is as well mixed as a permutation and is read in larger pieces.
+
+Samples that lie side by side in a shard can come with one request, if they are wanted at about the same time. Wanted in one
+batch they would make it monotonous. So the samples, in the order of their addresses, are cut into runs of ``run`` neighbours;
+``global_batch_size`` runs, drawn from everywhere by a keyed permutation, are the columns of a *group*; and its rows are the
+global batches::
+
+                 run 17   run 4   run 92  ...        each column: one request
+    batch 0        #2       #0      #1
+    batch 1        #0       #1      #2
+    batch 2        #1       #2      #0               each row: one sample of each of many shards
+
+A row has at most one sample of a run, and runs are drawn uniformly, so that a batch comes from as many shards as one of a
+uniform permutation does. A rank's share is some of the columns, so that any number of ranks reads whole runs. What it costs is
+memory: the batches of a group are read together; and neighbours come within ``run`` batches of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.plan import Plan
+from tensorbank_loader.order import permute, uniform
+
+__all__ = ["MAX_RUN", "RUN_BYTES", "Windowed", "address_order", "run_of"]
+
+Int64 = npt.NDArray[np.int64]
+
+RUN_BYTES = 4 << 20
+"""Stored bytes of a run: a request of each handle is then long against the latency of the store that answers it."""
+MAX_RUN = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Windowed:
+    """Runs of neighbours as columns, batches as rows; see the module's documentation.
+
+    Parameters
+    ----------
+    n_places
+        Samples of the plan.
+    run
+        Neighbours that are read together.
+    global_batch_size
+        Columns of a group.
+    at
+        Positions in the plan by address, (n,) integers; None where that is the plan's order.
+    """
+
+    n_places: int
+    run: int
+    global_batch_size: int
+    at: npt.NDArray[np.integer[Any]] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, plan: Plan, global_batch_size: int) -> Windowed:
+        """The order of a plan, from where its bytes lie."""
+        return cls(len(plan), run_of(plan), global_batch_size, address_order(plan))
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"shuffle": "window", "run": self.run}
+
+    @property
+    def n_together(self) -> int:
+        return self.run
+
+    def of_batches(self, global_batch_size: int) -> Windowed:
+        return replace(self, global_batch_size=global_batch_size)
+
+    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
+        n, width = self.n_places, self.global_batch_size
+        group, within = np.divmod(places, self.run * width)
+        row, column = np.divmod(within, width)
+        size = np.minimum(n - group * self.run * width, self.run * width)
+        # The last group is shorter: of its columns, the first `longer` reach into its last row.
+        n_rows = -(-size // width)
+        longer = size - (n_rows - 1) * width
+        length = n_rows - (column >= longer)
+        first = column * n_rows - np.maximum(column - longer, 0)
+        turn = (uniform(group * width + column, seed=seed, epoch=epoch) * length).astype(np.int64)
+        placed = group * self.run * width + first + (row + turn) % length
+        # Runs are permuted; what is left when all are cut off stays behind them. They start elsewhere each epoch.
+        n_runs = n // self.run
+        number, inside = np.divmod(placed, self.run)
+        whole = number < n_runs
+        number[whole] = permute(number[whole], n_runs, seed=seed, epoch=epoch)
+        start = int(permute(np.zeros(1, np.int64), n, seed=seed, epoch=epoch)[0]) if n else 0
+        found: Int64 = (number * self.run + inside + start) % max(n, 1)
+        return found if self.at is None else self.at[found].astype(np.int64)
+
+
+def run_of(plan: Plan) -> int:
+    """Neighbours that make a run, by the stored bytes of a sample."""
+    return int(np.clip(-(-RUN_BYTES * max(len(plan), 1) // max(plan.read_bytes, 1)), 1, MAX_RUN))
+
+
+def address_order(plan: Plan) -> npt.NDArray[np.integer[Any]] | None:
+    """Positions by shard and place of the largest handle, (n,) integers; None where the plan has that order."""
+    if not plan.handles or not len(plan):
+        return None
+    a = max(plan.addresses.values(), key=lambda a: int(a.lengths.sum()))
+    shard, start = a.key, a.starts[:, 0]
+    ahead = (shard[1:] > shard[:-1]) | ((shard[1:] == shard[:-1]) & (start[1:] >= start[:-1]))
+    if ahead.all():
+        return None
+    by_address = np.lexsort((start, shard))
+    return by_address.astype(np.int32) if len(plan) < 2**31 else by_address

@@ -1,0 +1,232 @@
+"""Mixes: several plans streamed as one, in proportion."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.plan import ADDRESS_FIELDS, Handle, Plan, loader_package
+from tensorbank.query import Query
+
+if TYPE_CHECKING:
+    from tensorbank_loader import DataLoader, StreamingDataset
+
+__all__ = ["MIXED_FROM", "Mix", "mix"]
+
+MIXED_FROM = "mixed_from"
+"""Column of a mix's batches: which of its sources a sample is of, counted from 0."""
+
+Length = int | Literal["first", "last"]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Several plans and their shares of what is streamed. Frozen and picklable.
+
+    Parameters
+    ----------
+    plans
+        The sources.
+    weights
+        Of each source; only their ratios count.
+    seed
+        Of the order.
+    homogeneous
+        Whether each global batch is of one source; batches are then in proportion.
+    length
+        Samples an epoch; ``"first"`` or ``"last"``: until the first or the last source has been through once.
+    """
+
+    plans: tuple[Plan, ...]
+    weights: tuple[float, ...]
+    seed: int = 0
+    homogeneous: bool = False
+    length: Length = "last"
+
+    def __len__(self) -> int:
+        """Samples of all sources."""
+        return sum(map(len, self.plans))
+
+    def __repr__(self) -> str:
+        shares = np.array(self.weights) / sum(self.weights)
+        sources = ", ".join(f"{share:.3g} of {len(p)}" for share, p in zip(shares, self.plans, strict=True))
+        return f"Mix({self.fingerprint}, {sources})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the tables that are made again where they are used."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("joined", "sources")}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all sources and how they are mixed, 32 hexadecimal digits."""
+        told = [[p.fingerprint for p in self.plans], self.weights, self.seed, self.homogeneous, self.length]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+
+    @cached_property
+    def sources(self) -> tuple[Plan, ...]:
+        """The plans, with a column that says which of them it is."""
+        return tuple(_marked(plan, number) for number, plan in enumerate(self.plans))
+
+    @cached_property
+    def joined(self) -> Plan:
+        """All sources as one plan, one after the other: tensors as in the first, and the metadata that all of them have.
+
+        Raises
+        ------
+        InvalidInputError
+            Their tensors differ, or no store holds them all.
+        """
+        first = self.sources[0]
+        for number, plan in enumerate(self.sources[1:], start=1):
+            _check_alike(first.handles, plan.handles, number)
+        bank, below = _common_bank(self.sources)
+        tables = [_rebased(p, prefix) for p, prefix in zip(self.sources, below, strict=True)]
+        names = [
+            f.name
+            for f in tables[0].schema
+            if all(
+                t.schema.get_field_index(f.name) >= 0 and t.schema.field(f.name).type == f.type
+                for t in tables
+            )
+        ]
+        table = pa.concat_tables([t.select(names) for t in tables]).unify_dictionaries()
+        source = replace(first.source, bank=bank, sql=" + ".join(p.source.sql for p in self.plans))
+        return Plan(self.fingerprint, source, first.handles, table, first.storage)
+
+    def dataloader(self, **options: Any) -> DataLoader:
+        """Stream the mix in batches; see :class:`tensorbank_loader.DataLoader` for the options."""
+        loader: DataLoader = loader_package().DataLoader(self, **options)
+        return loader
+
+    def dataset(self, **options: Any) -> StreamingDataset:
+        """The mix for a loader of torch's; see :class:`tensorbank_loader.StreamingDataset` for the options."""
+        dataset: StreamingDataset = loader_package().StreamingDataset(self, **options)
+        return dataset
+
+
+Source = Query | Plan
+
+
+def mix(
+    sources: Mapping[Source, float] | Iterable[Source | tuple[Source, float]],
+    *,
+    seed: int = 0,
+    temperature: float | Sequence[float] | None = None,
+    homogeneous: bool = False,
+    length: Length = "last",
+) -> Mix:
+    """Mix queries or plans, in any window of an epoch in proportion to their weights. Queries are planned.
+
+    Parameters
+    ----------
+    sources
+        Queries or plans and their weights, as a mapping or as pairs; those that come without weights have 1, times what
+        ``temperature`` says. Queries of two banks that read the same need pairs.
+    seed
+        Of the order.
+    temperature
+        Flattens the shares of large sources: each weight is multiplied by ``n ** (1 / temperature)``, n being the samples of the
+        source. 1 is proportional to size, infinity equal. One number, or one a source. None: weights are shares as they
+        are, and without weights the temperature is 1.
+    homogeneous
+        Make each global batch of one source, which may then have tensors of their own; batches are in proportion.
+    length
+        Samples an epoch; ``"first"`` or ``"last"``: until the first or the last source has been through once. A source that is
+        through before begins again, shuffled anew.
+
+    Raises
+    ------
+    InvalidInputError
+        There are no sources, one is empty, or a number makes no sense.
+    """
+    given = [
+        s if isinstance(s, tuple) else (s, None)
+        for s in (sources.items() if isinstance(sources, Mapping) else sources)
+    ]
+    plans = tuple(s.plan() if isinstance(s, Query) else s for s, _ in given)
+    weighted = [w is not None for _, w in given]
+    if not plans or any(weighted) != all(weighted):
+        raise InvalidInputError("a mix needs sources, all with weights or all without")
+    for number, plan in enumerate(plans):
+        if not len(plan):
+            raise InvalidInputError(f"source {number} of the mix selects no sample: {plan.source.sql}")
+    if not (length in ("first", "last") or (isinstance(length, int) and length > 0)):
+        raise InvalidInputError(f"length is {length!r}; a positive number, 'first' or 'last' is possible")
+    if temperature is None and not any(weighted):
+        temperature = 1.0
+    shares = np.array([1.0 if w is None else w for _, w in given], np.float64)
+    if temperature is not None:
+        per_source = np.asarray(temperature, np.float64)
+        if per_source.shape not in ((), (len(plans),)) or not (per_source > 0).all():
+            raise InvalidInputError(f"temperature is {temperature}; one positive number, or one a source")
+        shares = shares * np.array([len(p) for p in plans], np.float64) ** (1 / per_source)
+    if not (np.isfinite(shares) & (shares > 0)).all():
+        raise InvalidInputError(f"weights of sources must be numbers above 0, got {[w for _, w in given]}")
+    return Mix(plans, tuple(shares.tolist()), seed, homogeneous, length)
+
+
+def _marked(plan: Plan, number: int) -> Plan:
+    if MIXED_FROM in plan.table.column_names:
+        raise InvalidInputError(f"a mix has the column {MIXED_FROM!r} already; rename the query's with AS")
+    mark = pa.repeat(pa.scalar(number, pa.int8() if number < 128 else pa.int32()), len(plan))
+    return replace(plan, table=plan.table.append_column(MIXED_FROM, mark))
+
+
+def _check_alike(expected: tuple[Handle, ...], got: tuple[Handle, ...], number: int) -> None:
+    if [_form(h) for h in expected] != [_form(h) for h in got]:
+        raise InvalidInputError(
+            f"source {number} of the mix has tensors {[_form(h) for h in got]}, source 0 has "
+            f"{[_form(h) for h in expected]}; select the same, or mix whole batches with homogeneous=True"
+        )
+
+
+def _form(h: Handle) -> tuple[Any, ...]:
+    """What must agree so that tensors of two handles can stand in one batch, and be read as if they were of one."""
+    m = h.modality
+    return (h.name, m.dtype, h.shape, (m.height, m.width), m.fill_value, len(m.bands), h.bands, h.window)
+
+
+def _common_bank(plans: Sequence[Plan]) -> tuple[str, list[str]]:
+    """URL of the nearest folder that holds all banks, and where in it each lies."""
+    urls = [p.source.bank.rstrip("/") for p in plans]
+    places = [(urlsplit(u).scheme, urlsplit(u).netloc) for u in urls]
+    if len(set(places)) > 1 or any(p.storage != plans[0].storage for p in plans):
+        raise InvalidInputError(
+            f"the sources lie in stores that no one connection reaches: {sorted(set(urls))}; "
+            "mix whole batches of them with homogeneous=True"
+        )
+    split = [u.split("/") for u in urls]
+    n = next(
+        (i for i, parts in enumerate(zip(*split, strict=False)) if len(set(parts)) > 1), min(map(len, split))
+    )
+    return "/".join(split[0][:n]), ["".join(f"{part}/" for part in parts[n:]) for parts in split]
+
+
+def _rebased(plan: Plan, prefix: str) -> pa.Table:
+    """A plan's table with shard keys below another folder."""
+    table = plan.table
+    if not prefix:
+        return table
+    for handle in plan.handles:
+        name = f"{handle.name}.{ADDRESS_FIELDS[0]}"
+        keys = table[name].combine_chunks()
+        chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
+        moved = [
+            pa.DictionaryArray.from_arrays(
+                c.indices, pa.array([unquote(prefix) + key for key in c.dictionary.to_pylist()], pa.string())
+            )
+            for c in chunks
+        ]
+        table = table.set_column(
+            table.schema.get_field_index(name), name, pa.chunked_array(moved, table[name].type)
+        )
+    return table
