@@ -30,6 +30,7 @@ def test_the_public_names_are_these():
         "FormatError",
         "IntegrityError",
         "InvalidInputError",
+        "Mix",
         "Modality",
         "Normalization",
         "NotFoundError",
@@ -44,6 +45,7 @@ def test_the_public_names_are_these():
         "TableSchema",
         "TensorBankError",
         "create",
+        "mix",
         "normalization",
         "open",
     ]
