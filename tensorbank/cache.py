@@ -18,8 +18,9 @@ import os
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,15 +89,16 @@ class BlockCache:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder / "v1"
+        self._locks = self.folder / "locks"
         self._index = ExtentIndex(self.folder, max_bytes)
-        self._stats = CacheStats()
+        self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._pid = 0
         self._is_off = False
 
     @property
     def stats(self) -> CacheStats:
-        return self._stats
+        return CacheStats(**self._counts)
 
     def read(self, name: str, wanted: Interval, spans: Iterable[Interval], fetch: Fetch) -> memoryview:
         """Bytes of an object, of which only some spans matter.
@@ -115,7 +117,7 @@ class BlockCache:
         target = Target(wanted)
         missing = disjoint(spans)
         until_s, poll_s = time.monotonic() + WAIT_S, FIRST_POLL_S
-        with IntervalLocks(self.folder / "locks") as locks:
+        with IntervalLocks(self._locks) as locks:
             while missing := missing and self._attempt(self._load, name, missing, target, otherwise=missing):
                 mine = missing
                 if time.monotonic() < until_s:
@@ -150,7 +152,7 @@ class BlockCache:
         """Read what is there into the target, and tell what is not."""
         number = self._number_of(name)
         found = match(spans, self._index.find(number, spans[0][0], spans[-1][1]))[0]
-        bad, gone = read_extents(self.folder, name, found, target)
+        bad, gone = read_extents(str(self.folder), name, found, target)
         if bad:
             self._remove(number, bad)
         sound = [e for e in found if e not in bad and e not in gone]
@@ -176,7 +178,7 @@ class BlockCache:
             Extent(a, b, room.segment, room.file, room.position + end - (b - a), checksum(name, a, data))
             for (a, b), end, data in zip(spans, ends, datas, strict=True)
         ]
-        if write_segment(self.folder / room.file, room.position, datas):
+        if write_segment(f"{self.folder}/{room.file}", room.position, datas):
             self._index.add(self._number_of(name), extents)
 
     def _remove(self, number: int, extents: list[Extent]) -> None:
@@ -194,9 +196,9 @@ class BlockCache:
     def _open(self) -> None:
         """Open the index while no other process does."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "locks").touch()
+        self._locks.touch()
         until_s = time.monotonic() + WAIT_S
-        with IntervalLocks(self.folder / "locks") as locks:
+        with IntervalLocks(self._locks) as locks:
             while not locks.try_lock(0, 0, 1):
                 if time.monotonic() > until_s:
                     raise TimeoutError("another process holds the index for too long")
@@ -220,8 +222,7 @@ class BlockCache:
 
     def _count(self, **more: int) -> None:
         with self._lock:
-            now = {name: getattr(self._stats, name) + n for name, n in more.items()}
-            self._stats = replace(self._stats, **now)
+            self._counts.update(more)
 
 
 def _cut(pieces: Sequence[tuple[int, memoryview]], span: Interval) -> memoryview:

@@ -7,7 +7,6 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from pathlib import Path
 
 import crc32c as crc
 import numpy as np
@@ -62,7 +61,7 @@ def checksum(name: str, start: int, data: memoryview) -> int:
 
 
 def read_extents(
-    folder: Path, name: str, extents: Sequence[Extent], target: Target
+    folder: str, name: str, extents: Sequence[Extent], target: Target
 ) -> tuple[list[Extent], list[Extent]]:
     """Read extents into the target; those that are damaged, and those whose segment is gone."""
     bad: list[Extent] = []
@@ -70,7 +69,7 @@ def read_extents(
     for file, group in groupby(extents, key=lambda e: e.file):
         mine = list(group)
         try:
-            segment = os.open(folder / file, os.O_RDONLY | os.O_CLOEXEC)
+            segment = os.open(f"{folder}/{file}", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             gone += mine
             continue
@@ -108,7 +107,7 @@ def _runs(extents: Sequence[Extent]) -> list[list[Extent]]:
     return runs
 
 
-def write_segment(path: Path, position: int, datas: Sequence[memoryview]) -> bool:
+def write_segment(path: str, position: int, datas: Sequence[memoryview]) -> bool:
     """Write buffers one after the other; False if the segment has been evicted meanwhile."""
     try:
         segment = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -119,7 +118,7 @@ def write_segment(path: Path, position: int, datas: Sequence[memoryview]) -> boo
             batch = datas[first : first + MAX_BUFFERS]
             n_bytes = sum(map(len, batch))
             if os.pwritev(segment, batch, position) != n_bytes:
-                raise OSError(errno.ENOSPC, "the disk took only a part", str(path))
+                raise OSError(errno.ENOSPC, "the disk took only a part", path)
             position += n_bytes
     finally:
         os.close(segment)
