@@ -28,7 +28,8 @@ class BatchMemory:
     Parameters
     ----------
     pinned
-        Page-locked memory, for copies to a GPU. torch reuses that itself, and knows which copies still run.
+        Page-locked memory, for copies to a GPU; locking it takes far longer than filling it. Whoever copies out of it must
+        hold the tensor until the copy is over.
     """
 
     def __init__(self, *, pinned: bool = False) -> None:
@@ -43,20 +44,24 @@ class BatchMemory:
         use
             What it is for: memory is used again for the same only, where sizes are the same but for the last batch's.
         """
-        if self._pinned:
-            return torch.empty(shape, dtype=dtype, pin_memory=True)
         n_bytes = dtype.itemsize * int(np.prod(shape))
         free = self._free.setdefault(use, deque())
         try:
             memory = free.pop()
         except IndexError:
-            memory = np.empty(n_bytes, np.uint8)
+            memory = self._new(n_bytes)
         if len(memory) < n_bytes:
-            memory = np.empty(n_bytes, np.uint8)
+            memory = self._new(n_bytes)
         lease = memory.view(_Lease)
         weakref.finalize(lease, free.append, memory).atexit = False
         flat = torch.from_numpy(lease[:n_bytes]) if n_bytes else torch.empty(0, dtype=torch.uint8)
         return flat.view(dtype).view(shape)
+
+    def _new(self, n_bytes: int) -> Bytes:
+        if self._pinned:
+            locked: Bytes = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy()
+            return locked
+        return np.empty(n_bytes, np.uint8)
 
     def clear(self) -> None:
         """Let go of what nobody uses."""
