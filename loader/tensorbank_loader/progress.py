@@ -1,0 +1,74 @@
+"""One line about a running epoch: how far, how fast, and who waits for whom."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tensorbank_loader.loader import DataLoader
+from tensorbank_loader.stats import LoaderStats
+
+__all__ = ["rates", "with_progress"]
+
+Show = Callable[[int, str], object]
+"""Takes the number of batches so far, and the rates."""
+
+SECONDS_BETWEEN_RATES = 1.0
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def rates(before: LoaderStats, now: LoaderStats, seconds: float) -> str:
+    """What a loader did in between, for people. Pure."""
+    return (
+        f"{(now.samples - before.samples) / seconds:,.0f} samples/s, "
+        f"{(now.bytes_read - before.bytes_read) / seconds / 1e6:,.0f} MB/s stored, "
+        f"{(now.tensor_bytes - before.tensor_bytes) / seconds / 1e6:,.0f} MB/s decoded, "
+        f"waiting {(now.wait_s - before.wait_s) / seconds:.0%}, {now.n_ahead} ahead"
+    )
+
+
+def with_progress(loader: DataLoader) -> Iterator[Any]:
+    """One epoch of a loader, shown on standard error: a bar on a terminal, a line now and then elsewhere.
+
+    What stands at the end is of the whole epoch, from where the loader's state stood.
+    """
+    n_batches = len(loader)
+    on_terminal = sys.stderr.isatty()
+    pause_s = SECONDS_BETWEEN_RATES if on_terminal else SECONDS_BETWEEN_LINES
+    first = before = loader.stats()
+    begun = since = time.perf_counter()
+    with (_bar if on_terminal else _lines)(n_batches) as show:
+        for done, batch in enumerate(loader, start=loader.state_dict()["position"] + 1):
+            yield batch
+            now_s = time.perf_counter()
+            if done == n_batches:
+                show(done, rates(first, loader.stats(), now_s - begun))
+            elif now_s - since >= pause_s:
+                now = loader.stats()
+                show(done, rates(before, now, now_s - since))
+                before, since = now, now_s
+
+
+@contextmanager
+def _bar(n_batches: int) -> Iterator[Show]:
+    columns = (
+        TextColumn("batches"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[rates]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("batches", total=n_batches, rates="")
+        yield lambda done, text: bar.update(task, completed=done, rates=text)
+
+
+@contextmanager
+def _lines(n_batches: int) -> Iterator[Show]:
+    yield lambda done, text: sys.stderr.write(f"batch {done} of {n_batches}: {text}\n")
