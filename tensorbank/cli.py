@@ -263,7 +263,11 @@ def _print(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def _add_commands_of_rooms() -> None:
     for entry in sorted(entry_points(group="tensorbank.commands"), key=lambda e: e.name):
-        app.command(entry.name)(entry.load())
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

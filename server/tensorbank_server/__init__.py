@@ -1,9 +1,28 @@
-"""The service of TensorBank: this room is reserved for it.
+"""The service of TensorBank: one address to look, query, fetch samples, and start training jobs from.
 
-It will hold ``create_app``, thin routes and the bounded filter language for remote callers. It is the only
-room that may import a web framework; it stands on ``tensorbank`` and knows neither indexer nor loader.
+It hands out plans and addresses; the ranks of a job read the object store themselves. It is the only room that may import a
+web framework; it stands on ``tensorbank`` and knows neither indexer nor loader.
 """
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensorbank_server.app import create_app
+    from tensorbank_server.settings import Settings
+
+__all__ = ["Settings", "create_app"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use: worker processes need no web framework."""
+    if name == "create_app":
+        from tensorbank_server.app import create_app
+
+        return create_app
+    if name == "Settings":
+        from tensorbank_server.settings import Settings
+
+        return Settings
+    raise AttributeError(f"module 'tensorbank_server' has no attribute {name!r}")

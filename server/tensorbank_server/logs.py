@@ -1,0 +1,79 @@
+"""Logs as JSON lines in UTC, without secrets; the audit log beside them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+__all__ = ["AuditLog", "JsonLines", "redacted"]
+
+_SECRETS = re.compile(
+    r"(X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s\"']+"
+    r"|(tb_live_[0-9a-f]+_)[A-Za-z0-9_-]+"
+    r"|((?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]+"
+    r"|((?:secret(?:_?key)?|password|token|access_?key(?:_id)?)[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,}]+",
+    re.IGNORECASE,
+)
+_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+
+
+def redacted(text: str) -> str:
+    """Text without keys, tokens and signatures."""
+    return _SECRETS.sub(lambda m: next(g for g in m.groups() if g is not None) + "***", text)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record: time, level, logger, event, and what was given as ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line |= {k: v for k, v in record.__dict__.items() if k not in _PLAIN and v is not None}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return redacted(json.dumps(line, default=str))
+
+
+class AuditLog:
+    """What was granted to whom: append-only JSON lines, each written at once. Without a file it goes nowhere.
+
+    Parameters
+    ----------
+    path
+        Created with mode 0600.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    def open(self) -> None:
+        if self.path is not None and self._fd is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, action: str, **what: Any) -> None:
+        """One line; values are those of the log of requests, and never a credential."""
+        if self._fd is None:
+            return
+        line: Mapping[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "action": action,
+            **{k: v for k, v in what.items() if v is not None},
+        }
+        os.write(self._fd, redacted(json.dumps(line, default=str)).encode() + b"\n")
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

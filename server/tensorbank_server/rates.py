@@ -1,0 +1,119 @@
+"""How much a caller may ask for: token buckets, and how many requests at once. Never a queue: who is too many is told when to
+come again."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tensorbank_server.problems import Problem
+
+__all__ = ["Allowance", "Concurrency", "Rates"]
+
+MAX_CALLERS = 10_000
+"""Remembered; the one that was quiet longest is forgotten first, whose bucket is full by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What is left of a policy, as the headers ``RateLimit`` and ``RateLimit-Policy`` tell it
+    (draft-ietf-httpapi-ratelimit-headers)."""
+
+    name: str
+    per_minute: int
+    remaining: int
+    reset_s: int
+
+    def headers(self) -> dict[str, str]:
+        return {
+            "RateLimit-Policy": f'"{self.name}";q={self.per_minute};w=60',
+            "RateLimit": f'"{self.name}";r={self.remaining};t={self.reset_s}',
+        }
+
+
+class Rates:
+    """One bucket a caller. For one thread: the event loop's.
+
+    Parameters
+    ----------
+    per_minute
+        Requests; a caller that was quiet may spend them at once.
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(self, name: str, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name = name
+        self.per_minute = per_minute
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def spend(self, caller: str) -> Allowance:
+        """Take one.
+
+        Raises
+        ------
+        Problem
+            429, with the seconds until there is one again.
+        """
+        now_s, rate = self._clock(), self.per_minute / 60
+        left, then_s = self._buckets.pop(caller, (float(self.per_minute), now_s))
+        left = min(float(self.per_minute), left + (now_s - then_s) * rate)
+        enough = left >= 1
+        left -= 1 if enough else 0
+        self._buckets[caller] = (left, now_s)
+        while len(self._buckets) > MAX_CALLERS:
+            self._buckets.pop(next(iter(self._buckets)))
+        reset_s = math.ceil((self.per_minute - left) / rate)
+        allowance = Allowance(self.name, self.per_minute, int(left), reset_s)
+        if not enough:
+            wait_s = max(1, math.ceil((1 - left) / rate))
+            raise Problem(
+                429,
+                "rate-limit",
+                f"more than {self.per_minute} {self.name} a minute; come again in {wait_s} s",
+                headers={"Retry-After": str(wait_s), **allowance.headers()},
+            )
+        return allowance
+
+
+class Concurrency:
+    """How many requests run at once. For one thread: the event loop's."""
+
+    def __init__(self, max_total: int, max_per_caller: int) -> None:
+        self.max_total = max_total
+        self.max_per_caller = max_per_caller
+        self.n_running = 0
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def slot(self, caller: str) -> Iterator[None]:
+        """A place for one request.
+
+        Raises
+        ------
+        Problem
+            429 where this caller has too many, 503 where all have together.
+        """
+        if self._of[caller] >= self.max_per_caller:
+            raise Problem(
+                429,
+                "too-many-at-once",
+                f"more than {self.max_per_caller} requests at once; send the next when one has ended",
+                headers={"Retry-After": "1"},
+            )
+        if self.n_running >= self.max_total:
+            raise Problem(503, "overloaded", "the service is busy; come again", headers={"Retry-After": "1"})
+        self.n_running += 1
+        self._of[caller] += 1
+        try:
+            yield
+        finally:
+            self.n_running -= 1
+            self._of[caller] -= 1
+            if not self._of[caller]:
+                del self._of[caller]

@@ -1,0 +1,1 @@
+"""Routes: thin functions between HTTP and the service."""

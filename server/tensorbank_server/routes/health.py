@@ -1,0 +1,74 @@
+"""Is it alive, may it be asked, what has it counted, and what may be asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+import tensorbank
+from tensorbank_server.problems import Problem
+from tensorbank_server.requests import Asker, Served
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["service"])
+NO_STORE = {"Cache-Control": "no-store"}
+
+
+@router.get("/healthz", operation_id="getHealth", name="getHealth")
+async def healthz() -> JSONResponse:
+    """The process answers."""
+    return JSONResponse({"status": "ok"}, headers=NO_STORE)
+
+
+@router.get("/readyz", operation_id="getReadiness", name="getReadiness")
+async def readyz(service: Served) -> JSONResponse:
+    """Whether requests should be sent here. One bank that cannot be read is told, and takes the others nothing."""
+    banks: dict[str, str] = {}
+    if service.is_ready:
+        for name, bank in service.banks.items():
+            problem = await service.offload(bank.problem)
+            banks[name] = problem or "ok"
+    workers = service.workers.n_alive if service.is_ready else 0
+    readable = not banks or any(state == "ok" for state in banks.values())
+    ready = service.is_ready and workers > 0 and readable
+    n_broken = sum(state != "ok" for state in banks.values())
+    content = {
+        "status": "ok" if ready else "unavailable",
+        "workers": workers,
+        "banks": len(banks),
+        "broken_banks": n_broken,
+    }
+    return JSONResponse(content, 200 if ready else 503, headers=NO_STORE)
+
+
+@router.get("/metrics", operation_id="getMetrics", name="getMetrics", response_class=Response)
+async def metrics(service: Served, asker: Asker) -> Response:
+    """Counters in the text format of Prometheus; needs the scope ``admin``."""
+    if service.settings.metrics_port is not None or not asker.may("admin"):
+        raise Problem(404, "not-found", "there is nothing at this address")
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4", headers=NO_STORE)
+
+
+@router.get("/v1/config", operation_id="getConfig", name="getConfig")
+async def config(request: Request, service: Served, asker: Asker) -> dict[str, Any]:
+    """Limits, endpoints and what this caller may do."""
+    endpoints = sorted(
+        f"{method.upper()} {path}"
+        for path, item in request.app.openapi()["paths"].items()
+        for method in item
+        if path.startswith(("/v1", "/stac"))
+    )
+    return {
+        "version": tensorbank.__version__,
+        "endpoints": endpoints,
+        "limits": service.limits.model_dump(),
+        "defaults": {
+            "url_lifetime_s": service.settings.url_lifetime_s,
+            "plan_lifetime_s": service.settings.plan_lifetime_s,
+        },
+        "scopes": sorted(asker.scopes),
+    }

@@ -1,0 +1,149 @@
+"""Samples by id, as JSON and as files of their tensors."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tensorbank_server import formats
+from tensorbank_server.problems import Problem
+from tensorbank_server.requests import SampleId, Served, Source, freshness
+from tensorbank_server.rows import sample_json
+from tensorbank_server.service import Pinned, Service
+from tensorbank_server.tensors import Cut, read_tensor
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/banks/{bank}/tables/{table}/samples", tags=["samples"])
+
+Split = Annotated[
+    str | None, Query(max_length=64, description="Where several splits have a sample of this id.")
+]
+Bands = Annotated[
+    str | None, Query(max_length=1_024, description="Names, separated by commas, in the wanted order.")
+]
+Window = Annotated[str | None, Query(max_length=64, description="y0,x0,height,width in pixels.")]
+Modalities = Annotated[
+    str | None, Query(max_length=1_024, description="Names, separated by commas; all if not given.")
+]
+
+
+@router.get("/{sample_id}", operation_id="getSample", name="getSample")
+async def get_sample(
+    request: Request, service: Served, source: Source, sample_id: SampleId, split: Split = None
+) -> Response:
+    """Where and when a sample was taken, and which modalities it has."""
+    fresh = freshness(request, service, source, "json")
+    if fresh.is_known:
+        return fresh.not_modified()
+    row = await find(service, source, sample_id, split)
+    return JSONResponse(
+        {"snapshot": source.version, **sample_json(row, source.schema)}, headers=fresh.headers
+    )
+
+
+@router.get(
+    "/{sample_id}/tensors.{form}", operation_id="getTensors", name="getTensors", response_class=Response
+)
+async def get_tensors(
+    request: Request,
+    service: Served,
+    source: Source,
+    sample_id: SampleId,
+    form: Annotated[Literal["npz", "safetensors"], Path()],
+    modalities: Modalities = None,
+    split: Split = None,
+) -> Response:
+    """Several modalities of a sample in one file; those that it lacks are left out."""
+    fresh = freshness(request, service, source, form)
+    if fresh.is_known:
+        return fresh.not_modified()
+    row = await find(service, source, sample_id, split)
+    names = [n.strip() for n in modalities.split(",")] if modalities else list(source.schema.names)
+    cuts = [Cut.of(source.schema[name]) for name in dict.fromkeys(names)]
+    body = await service.offload(
+        _encode, service, source, row, [c for c in cuts if row[c.modality.name]], form
+    )
+    return _file(body, form, f"{sample_id}.{form}", fresh.headers)
+
+
+@router.get(
+    "/{sample_id}/{modality}.{form}", operation_id="getTensor", name="getTensor", response_class=Response
+)
+async def get_tensor(
+    request: Request,
+    service: Served,
+    source: Source,
+    sample_id: SampleId,
+    modality: Annotated[str, Path(max_length=128)],
+    form: Annotated[Literal["npy", "npz", "safetensors", "tif"], Path()],
+    bands: Bands = None,
+    window: Window = None,
+    split: Split = None,
+) -> Response:
+    """One modality of a sample, (time, band, y, x)."""
+    fresh = freshness(request, service, source, form)
+    if fresh.is_known:
+        return fresh.not_modified()
+    cut = Cut.of(source.schema[modality], bands, window)
+    row = await find(service, source, sample_id, split)
+    if row[modality] is None:
+        raise Problem(404, "no-modality", f"the sample has no {modality}")
+    body = await service.offload(_encode, service, source, row, [cut], form)
+    return _file(body, form, f"{sample_id}.{modality}.{form}", fresh.headers)
+
+
+async def find(service: Service, source: Pinned, sample_id: str, split: str | None) -> dict[str, Any]:
+    """The one sample of an id.
+
+    Raises
+    ------
+    Problem
+        409 where several splits have one.
+    """
+    found = await service.offload(lambda: source.bank.samples(source).find(sample_id, split))
+    if len(found) > 1:
+        splits = ", ".join(sorted(str(row["split"]) for row in found))
+        raise Problem(409, "ambiguous-sample", f"there are samples of this id in {splits}; add ?split=")
+    return found[0]
+
+
+def _encode(service: Service, source: Pinned, row: dict[str, Any], cuts: list[Cut], form: str) -> bytes:
+    n_bytes = sum(cut.n_bytes for cut in cuts)
+    if n_bytes > service.limits.tensor_bytes:
+        raise Problem(413, "too-large", f"{n_bytes:,} bytes of tensors; ask for fewer bands or modalities")
+    tensors = {c.modality.name: read_tensor(source.bank.fetcher, row[c.modality.name], c) for c in cuts}
+    service.metrics.read_bytes.labels(source.bank.name).inc(sum(row[n]["length"] for n in tensors))
+    if form == "npz":
+        return formats.as_npz(tensors)
+    if form == "safetensors":
+        words = {"sample_id": row["sample_id"], "table": source.table, "snapshot": str(source.version)}
+        bands = {c.modality.name: list(c.band_names) for c in cuts}
+        return formats.as_safetensors(tensors, words | {"bands": json.dumps(bands)})
+    (cut,) = cuts
+    (tensor,) = tensors.values()
+    if form == "npy":
+        return formats.as_npy(tensor)
+    m = cut.modality
+    place = formats.georeference(row, m.height, m.width, cut.window)
+    names = [b if m.n_times == 1 else f"{b} {t}" for t in range(m.n_times) for b in cut.band_names]
+    no_data = m.attributes.get("nodata")
+    numeric = float(no_data) if isinstance(no_data, int | float | str) and _is_number(no_data) else None
+    return formats.as_geotiff(tensor.reshape(-1, *tensor.shape[2:]), place, names, numeric)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _file(body: bytes, form: str, name: str, headers: dict[str, str]) -> Response:
+    disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(body, media_type=formats.MEDIA_TYPES[form], headers={**headers, **disposition})

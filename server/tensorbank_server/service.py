@@ -1,0 +1,244 @@
+"""What routes stand on: banks by name, workers, plans, and what is known of tables.
+
+One a process; opened and closed by the app.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from tensorbank.address import normalize_url
+from tensorbank.bank import Bank
+from tensorbank.catalog import Catalog
+from tensorbank.errors import NotFoundError, TensorBankError
+from tensorbank.fetch import Fetcher
+from tensorbank.layout import check_table_name
+from tensorbank.mirror import IndexMirror
+from tensorbank.schema import TableSchema
+from tensorbank.store import Store
+from tensorbank_server.jobs import Job
+from tensorbank_server.keys import Principal
+from tensorbank_server.logs import AuditLog
+from tensorbank_server.lookup import RowFiles, SampleTable
+from tensorbank_server.metrics import Metrics
+from tensorbank_server.problems import Problem
+from tensorbank_server.rates import Rates
+from tensorbank_server.settings import BankSettings, Settings
+from tensorbank_server.workers import BankAddress, WorkerOptions, WorkerPool
+
+__all__ = ["Pinned", "ServedBank", "Service"]
+
+MAX_TABLES = 64
+"""Of which the sample ids are kept open."""
+PROBE_S = 10.0
+"""For how long an answer to "is the bank readable" is repeated."""
+_LOG = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A table at a version, as one request sees it. ``explicit`` says whether the caller chose the version."""
+
+    bank: ServedBank
+    table: str
+    version: int
+    table_id: str
+    schema: TableSchema
+    explicit: bool
+
+    @property
+    def versions(self) -> dict[str, int]:
+        return {self.table: self.version}
+
+
+class ServedBank:
+    """One bank and how to read it. May be used from many threads."""
+
+    def __init__(
+        self, name: str, settings: BankSettings, cache: Path, files: RowFiles, latest_s: float
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.address = BankAddress(normalize_url(settings.url), settings.storage())
+        self.store = Store(self.address.url, self.address.storage)
+        self.bank = Bank(Catalog(self.store), IndexMirror(self.store, cache))
+        self.fetcher = Fetcher(self.store)
+        self._files = files
+        self._latest_s = latest_s
+        self._latest: dict[str, tuple[float, int]] = {}
+        self._tables: dict[tuple[str, int], SampleTable] = {}
+        self._documents: dict[str, dict[str, Any]] = {}
+        self._names: tuple[float, list[str]] | None = None
+        self._probed: tuple[float, str | None] | None = None
+        self._lock = threading.Lock()
+
+    def tables(self) -> list[str]:
+        """Names of the tables."""
+        now_s = time.monotonic()
+        if self._names is None or now_s - self._names[0] > self._latest_s:
+            self._names = (now_s, self.bank.tables())
+        return self._names[1]
+
+    def pin(self, table: str, version: int | None) -> Pinned:
+        """A table at a version, the newest if None.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such table or version.
+        """
+        try:
+            check_table_name(table)
+        except TensorBankError:
+            raise NotFoundError("no such table", kind="unknown-table") from None
+        explicit = version is not None
+        if version is None:
+            version = self._newest(table)
+        files = self.bank.catalog.files(table, "samples", version)
+        schema = self.bank.catalog.schema(table, version)
+        return Pinned(self, table, version, files.table_id, schema, explicit)
+
+    def _newest(self, table: str) -> int:
+        now_s = time.monotonic()
+        known = self._latest.get(table)
+        if known is None or now_s - known[0] > self._latest_s:
+            known = (now_s, self.bank.catalog.files(table, "samples").version)
+            self._latest[table] = known
+        return known[1]
+
+    def samples(self, pinned: Pinned) -> SampleTable:
+        """Samples by id of a table at a version."""
+        key = (pinned.table, pinned.version)
+        with self._lock:
+            found = self._tables.pop(key, None)
+            if found is None:
+                files = self.bank.catalog.files(pinned.table, "samples", pinned.version)
+                paths = self.bank.mirror.paths(files.files)
+                found = SampleTable.open(pinned.table, pinned.version, pinned.schema, paths, self._files)
+            self._tables[key] = found
+            while len(self._tables) > MAX_TABLES:
+                self._tables.pop(next(iter(self._tables)))
+        return found
+
+    def array_document(self, array: str) -> dict[str, Any]:
+        """``zarr.json`` of a stored array, by its key."""
+        if array not in self._documents:
+            if len(self._documents) > 4_096:
+                self._documents.clear()
+            self._documents[array] = json.loads(self.store.get(f"{array}/zarr.json"))
+        return self._documents[array]
+
+    def problem(self) -> str | None:
+        """What keeps the bank from being read, None if nothing does. Looked at every few seconds."""
+        now_s = time.monotonic()
+        if self._probed is None or now_s - self._probed[0] > PROBE_S:
+            try:
+                self.bank.tables()
+                found = None
+            except TensorBankError as error:
+                _LOG.warning("bank %s cannot be read: %s", self.name, error)
+                found = error.kind
+            self._probed = (now_s, found)
+        return self._probed[1]
+
+    def close(self) -> None:
+        self.fetcher.close()
+
+
+class Service:
+    """See the module. The constructor assigns; :meth:`open` starts workers and threads, :meth:`close` ends them."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings = settings
+        self.limits = settings.limits
+        self.metrics = metrics
+        self.audit = AuditLog(settings.audit_file)
+        self.queries = Rates("queries", settings.limits.queries_per_minute)
+        self.page_secret = settings.page_secret() or secrets.token_bytes(32)
+        self.is_ready = False
+        self.banks: dict[str, ServedBank] = {}
+
+    async def open(self) -> None:
+        """Find folders, open banks, start workers."""
+        self._scratch = tempfile.TemporaryDirectory(prefix="tensorbank-server-")
+        scratch = Path(self._scratch.name)
+        self.data_folder = self.settings.data_folder or scratch / "data"
+        for name in ("plans", "index"):
+            (self.data_folder / name).mkdir(parents=True, exist_ok=True)
+        (scratch / "rows").mkdir()
+        files = RowFiles(scratch / "rows", self.settings.row_cache_bytes)
+        cache = self.data_folder / "index"
+        self.banks = {
+            name: ServedBank(name, bank, cache, files, self.settings.latest_s)
+            for name, bank in self.settings.banks.items()
+        }
+        self.audit.open()
+        self._limiter = anyio.CapacityLimiter(self.settings.n_threads)
+        addresses = {name: bank.address for name, bank in self.banks.items()}
+        options = WorkerOptions(
+            addresses, cache, self.settings.worker_memory_bytes, self.settings.worker_max_queries
+        )
+        self.workers = WorkerPool(self.settings.n_workers, options, self.metrics)
+        await self.workers.start()
+        self.is_ready = True
+
+    async def close(self) -> None:
+        """End workers and threads, flush, and remove what is temporary."""
+        self.is_ready = False
+        await self.workers.close()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(ServedBank.close, self.banks.values()))
+        self.audit.close()
+        self._scratch.cleanup()
+
+    async def offload(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run what blocks in a thread; when the request's time is over, nobody waits for it any more."""
+        bound = partial(call, *args, **kwargs)
+        return await anyio.to_thread.run_sync(bound, abandon_on_cancel=True, limiter=self._limiter)
+
+    async def query(self, job: Job, principal: Principal) -> Any:
+        """Run a job in a worker, at the caller's expense."""
+        self.queries.spend(principal.id)
+        return await self.workers.run(job, self.limits.query_s)
+
+    def bank(self, name: str, principal: Principal, scope: str = "read") -> ServedBank:
+        """A bank that the caller may see.
+
+        Raises
+        ------
+        Problem
+            404 for one that is not there or not for this caller, 403 where only the scope is missing.
+        """
+        found = self.banks.get(name)
+        if found is None or not (principal.banks is None or name in principal.banks):
+            raise Problem(404, "unknown-bank", "there is no such bank; see /v1/banks")
+        if not principal.may(scope):
+            raise Problem(403, "scope", f"this key has no scope `{scope}`")
+        return found
+
+    async def pin(self, bank: str, table: str, snapshot: int | None, principal: Principal) -> Pinned:
+        """A table at a version, that the caller may read."""
+        return await self.offload(self.bank(bank, principal).pin, table, snapshot)
+
+
+def digest(*parts: object) -> str:
+    """32 hexadecimal digits that tell values apart."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -1,0 +1,105 @@
+"""Running the service: a socket, uvicorn, and an end that takes no running request with it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from tensorbank.errors import StorageError
+from tensorbank_server.logs import JsonLines
+from tensorbank_server.settings import Settings
+
+__all__ = ["configure_logs", "is_loopback", "listen", "serve"]
+
+BACKLOG = 512
+KEEP_ALIVE_S = 75
+MAX_HEADER_BYTES = 64 << 10
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one.
+
+    Raises
+    ------
+    StorageError
+        The address is taken, or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise StorageError(
+            f"cannot listen at {host} port {port}: {error.strerror}", kind="address"
+        ) from error
+
+
+def configure_logs(level: str) -> None:
+    """JSON lines on standard error, of this process."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class _Server(uvicorn.Server):
+    """Stops being ready at once, goes on serving while balancers find out, then accepts no more and finishes what runs."""
+
+    def __init__(self, config: uvicorn.Config, drain_s: float, stop_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain_s = drain_s
+        self._stop_ready = stop_ready
+        self._draining = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
+        """The first signal drains, the second cuts. The process then ends as a program does that has done its work."""
+        if self._draining:
+            self.force_exit = True
+            return
+        self._draining = True
+        self._stop_ready()
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(loop.call_later, self._drain_s, self._stop_accepting)
+
+    def _stop_accepting(self) -> None:
+        self.should_exit = True
+
+
+def serve(app: FastAPI, settings: Settings, listening: socket.socket, trusted_proxies: str = "") -> None:
+    """Run until SIGTERM or SIGINT; returns when running requests have ended."""
+    service = app.state.service
+
+    def stop_ready() -> None:
+        service.is_ready = False
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        http="h11",  # refuses what httptools lets pass: huge headers, two hosts
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=trusted_proxies or None,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.limits.request_s + settings.limits.send_stall_s) + 1,
+        lifespan="on",
+        ws="none",
+    )
+    _Server(config, settings.drain_s, stop_ready).run(sockets=[listening])

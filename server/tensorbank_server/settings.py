@@ -1,0 +1,248 @@
+"""Settings of a service: values, read once where the process starts.
+
+``Settings(banks={...})`` and :func:`load_settings` fill what they are not given from ``TENSORBANK_*``. Nested fields are
+joined by two underscores: ``TENSORBANK_LIMITS__BODY_BYTES=65536``. Secrets may lie in files: ``signing_key_file``,
+``banks.<name>.secret_key_file``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from tensorbank.address import StorageOptions
+from tensorbank.errors import InvalidInputError, NotFoundError, nearest
+
+__all__ = ["BankSettings", "Limits", "OidcSettings", "Settings", "load_settings"]
+
+PREFIX = "TENSORBANK_"
+BANK_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,62}"
+"""A path segment and nothing else."""
+
+
+class _Values(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BankSettings(_Values):
+    """One bank. Keys that are not given come from the platform's credential chain."""
+
+    url: str
+    title: str = ""
+    description: str = ""
+    licence: str = "other"
+    endpoint: str | None = None
+    public_endpoint: str | None = Field(
+        default=None,
+        description="Where clients reach the same server, if they reach it by another name; URLs are signed for it.",
+    )
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
+    secret_key_file: Path | None = None
+    session_token: SecretStr | None = None
+    anonymous: bool = False
+    sts_role: str | None = Field(
+        default=None,
+        description="Role to assume for prefix credentials; access `dir` is offered only with one.",
+    )
+    sts_endpoint: str | None = None
+
+    def storage(self) -> StorageOptions:
+        """How the service itself reaches the bank; reads the file of the secret key."""
+        secret = self.secret_key.get_secret_value() if self.secret_key else None
+        if self.secret_key_file is not None:
+            secret = read_secret(self.secret_key_file)
+        return StorageOptions(
+            endpoint=self.endpoint,
+            access_key=self.access_key,
+            secret_key=secret,
+            session_token=self.session_token.get_secret_value() if self.session_token else None,
+            region=self.region,
+            anonymous=self.anonymous,
+        )
+
+
+class Limits(_Values):
+    """What a caller may ask for. All are shown in ``/v1/config``."""
+
+    body_bytes: int = Field(default=64 << 10, gt=0)
+    filter_bytes: int = Field(default=8 << 10, gt=0)
+    filter_depth: int = Field(default=32, gt=0)
+    filter_nodes: int = Field(default=512, gt=0)
+    filter_list_items: int = Field(default=1_000, gt=0)
+    filter_vertices: int = Field(default=1_000, gt=0)
+    page_rows: int = Field(default=100, gt=0, description="Rows a page, at most; HF's viewer has 100 too.")
+    page_items: int = Field(default=1_000, gt=0, description="STAC items a page, at most.")
+    page_tasks: int = Field(default=10_000, gt=0, description="Tasks of a plan a page of NDJSON, at most.")
+    answer_bytes: int = Field(
+        default=16 << 20, gt=0, description="Rows, items and density, encoded, at most."
+    )
+    tensor_bytes: int = Field(default=64 << 20, gt=0, description="Decoded tensors of one answer, at most.")
+    plan_samples: int = Field(default=50_000_000, gt=0)
+    sql_rows: int = Field(default=10_000, gt=0)
+    proxy_range_bytes: int = Field(default=64 << 20, gt=0)
+    token_bytes: int = Field(default=2 << 10, gt=0)
+    request_s: float = Field(
+        default=30.0, gt=0, description="From the first byte of a request to the first of its answer."
+    )
+    send_stall_s: float = Field(
+        default=30.0, gt=0, description="A client that takes no byte for so long is dropped."
+    )
+    query_s: float = Field(
+        default=10.0, gt=0, description="Of one query in a worker; the worker is killed a second later."
+    )
+    plan_s: float = Field(default=60.0, gt=0, description="Of making a plan.")
+    sync_s: float = Field(default=2.0, gt=0, description="How long POST plans waits before it answers 202.")
+    max_concurrent: int = Field(default=64, gt=0)
+    max_concurrent_per_key: int = Field(default=32, gt=0)
+    requests_per_minute: int = Field(
+        default=30_000, gt=0, description="Per key, or address where there are no keys."
+    )
+    queries_per_minute: int = Field(
+        default=600, gt=0, description="Plans, searches, filters and SQL among them."
+    )
+
+
+class OidcSettings(_Values):
+    """An issuer of JWTs that are accepted beside keys."""
+
+    issuer: str
+    audience: str
+    jwks_url: str
+    algorithms: tuple[Literal["RS256", "ES256", "EdDSA"], ...] = ("RS256", "ES256", "EdDSA")
+    scope_claim: str = "scope"
+    leeway_s: float = 30.0
+
+
+class Settings(BaseSettings):
+    """A service. Frozen; nothing is opened or checked against the outside before :func:`tensorbank_server.create_app`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    banks: dict[str, BankSettings] = Field(default_factory=dict)
+    access: Literal["keys", "open"] = Field(
+        default="keys",
+        description="`open` lets everybody read and plan; `serve` chooses it on loopback only.",
+    )
+    keys_file: Path | None = None
+    oidc: OidcSettings | None = None
+    signing_key: SecretStr | None = Field(default=None, description="Signs page tokens; random if not given.")
+    signing_key_file: Path | None = None
+    public_url: str | None = Field(
+        default=None, description="Base of links; that of the request if not given."
+    )
+    allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    cors_origins: tuple[str, ...] = ()
+    frame_ancestors: tuple[str, ...] = ()
+    connect_sources: tuple[str, ...] = Field(
+        default=(), description="Origins of buckets that the page may read."
+    )
+    limits: Limits = Limits()
+    url_lifetime_s: float = Field(
+        default=1_800.0, gt=0, description="Of presigned URLs and prefix credentials."
+    )
+    plan_lifetime_s: float = Field(
+        default=86_400.0, gt=0, description="After its last use a plan may be forgotten."
+    )
+    plan_cache_bytes: int = Field(default=8 << 30, gt=0)
+    row_cache_bytes: int = Field(default=4 << 30, gt=0)
+    data_folder: Path | None = Field(
+        default=None, description="Plans and copies of index files; a temporary folder if not given."
+    )
+    latest_s: float = Field(
+        default=1.0, ge=0, description="For how long the newest snapshot is taken to stay the newest."
+    )
+    n_workers: int = Field(default=2, gt=0, description="Processes that query.")
+    n_threads: int = Field(default=16, gt=0, description="Threads that read and encode samples.")
+    worker_memory_bytes: int = Field(default=4 << 30, gt=0)
+    worker_max_queries: int = Field(default=1_000, gt=0)
+    full_sql: bool = Field(
+        default=False, description="Lets keys with scope `sql` send SQL, in a process of its own."
+    )
+    metrics_port: int | None = None
+    audit_file: Path | None = None
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    drain_s: float = Field(
+        default=5.0, ge=0, description="From the end of readiness to the end of accepting."
+    )
+
+    @field_validator("banks")
+    @classmethod
+    def _names_are_segments(cls, banks: dict[str, BankSettings]) -> dict[str, BankSettings]:
+        for name in banks:
+            if not re.fullmatch(BANK_NAME, name):
+                raise ValueError(
+                    f"{name!r} cannot name a bank: a letter, then letters, digits, _ or -, at most 63"
+                )
+        return banks
+
+    @classmethod
+    def settings_customise_sources(  # its arguments are given by name
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code wins over the environment, and that over the file."""
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+
+    def page_secret(self) -> bytes | None:
+        """What page tokens are signed with, None for a random one."""
+        if self.signing_key_file is not None:
+            return read_secret(self.signing_key_file).encode()
+        return self.signing_key.get_secret_value().encode() if self.signing_key else None
+
+
+def load_settings(file: Path | None = None, **given: Any) -> Settings:
+    """Settings of this process: what is given here, else ``TENSORBANK_*``, else the TOML file, else the defaults.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such file.
+    InvalidInputError
+        A value is wrong, or a name is none of :class:`Settings`.
+    """
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    if file is not None and not file.is_file():
+        raise NotFoundError(f"there is no settings file {file}")
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith(PREFIX) and name.split("__")[0].upper() not in known:
+            raise InvalidInputError(f"{name} is no setting.{nearest(name, known)}", kind="setting")
+    try:
+        return FromFile(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"]))
+        raise InvalidInputError(f"setting {name}: {first['msg']}", kind="setting") from None
+    except (SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"the settings cannot be read: {error}", kind="setting") from None
+
+
+def read_secret(file: Path) -> str:
+    """Content of a file of a secret, without the line break at its end."""
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise NotFoundError(f"the secret {file} cannot be read: {error.strerror}") from error

@@ -1,0 +1,103 @@
+"""One sample's tensor, by its address: read, verified, decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.codec import decode_block, split_blocks
+from tensorbank.errors import IntegrityError, InvalidInputError
+from tensorbank.fetch import Fetcher
+from tensorbank.plan import Handle
+from tensorbank.ranges import ByteRange
+from tensorbank.schema import Modality
+
+__all__ = ["Cut", "read_tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which part of a modality: bands by number, in the order asked for, and a window ``[y0, y1) x [x0, x1)``."""
+
+    modality: Modality
+    bands: tuple[int, ...]
+    window: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, modality: Modality, bands: str | None = None, window: str | None = None) -> Cut:
+        """From text: ``B04,B08`` and ``y0,x0,height,width``; all of it where nothing is given.
+
+        Raises
+        ------
+        NotFoundError
+            No such band.
+        InvalidInputError
+            A band twice, or a window that is none of the sample.
+        """
+        chosen = tuple(range(len(modality.bands)))
+        if bands is not None:
+            chosen = tuple(modality.band_index(name.strip()) for name in bands.split(","))
+            if len(set(chosen)) != len(chosen):
+                raise InvalidInputError("bands must differ from each other")
+        if window is None:
+            return cls(modality, chosen, (0, modality.height, 0, modality.width))
+        try:
+            y0, x0, height, width = (int(part) for part in window.split(","))
+        except ValueError:
+            raise InvalidInputError("a window is four whole numbers: y0,x0,height,width") from None
+        inside = 0 <= y0 < y0 + height <= modality.height and 0 <= x0 < x0 + width <= modality.width
+        if not inside:
+            raise InvalidInputError(f"the window must lie within {modality.height} x {modality.width} pixels")
+        return cls(modality, chosen, (y0, y0 + height, x0, x0 + width))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(time, band, y, x)."""
+        y0, y1, x0, x1 = self.window
+        return (self.modality.n_times, len(self.bands), y1 - y0, x1 - x0)
+
+    @property
+    def n_bytes(self) -> int:
+        """Decoded size of the blocks that it is cut from."""
+        return self.modality.n_times * len(self.bands) * self.modality.block_bytes
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        return tuple(self.modality.band_names[b] for b in self.bands)
+
+
+def byte_ranges(ref: Mapping[str, Any], runs: Sequence[tuple[int, int]]) -> list[ByteRange]:
+    """Where runs of blocks of a sample lie."""
+    edges = [0, *accumulate(ref["block_bytes"])]
+    return [ByteRange(ref["key"], ref["offset"] + edges[a], ref["offset"] + edges[b]) for a, b in runs]
+
+
+def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArray[np.generic]:
+    """(time, band, y, x) in the stored dtype, C-contiguous.
+
+    Raises
+    ------
+    IntegrityError, NotFoundError, StorageError
+        The blocks are damaged, twice read; the object is gone; the store does not answer.
+    """
+    m = cut.modality
+    handle = Handle(m.name, m, cut.bands)
+    out = np.empty(handle.shape, m.dtype)
+    for wanted, run in zip(byte_ranges(ref, handle.runs), handle.runs, strict=True):
+        try:
+            _decode(fetcher.fetch(wanted, n_asked_bytes=wanted.n_bytes), handle, run, out)
+        except IntegrityError:
+            _decode(fetcher.fetch(wanted, n_asked_bytes=wanted.n_bytes, again=True), handle, run, out)
+    y0, y1, x0, x1 = cut.window
+    return np.ascontiguousarray(out[:, :, y0:y1, x0:x1])
+
+
+def _decode(data: memoryview, handle: Handle, run: tuple[int, int], out: npt.NDArray[np.generic]) -> None:
+    first, last = run
+    for block, stored in zip(range(first, last), split_blocks(data, last - first), strict=True):
+        decode_block(stored, out[handle.slot(block)])

@@ -1,0 +1,234 @@
+"""Processes that query, so that a query can be killed, runs out of memory alone, and takes no time of the event loop.
+
+Each is started afresh (a used object-store client does not survive a fork) and does one job at a time. The kernel ends
+one whose job takes too long, even if nobody is left to ask for it; the pool then starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import resource
+import signal
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from tensorbank.address import StorageOptions
+from tensorbank.errors import TensorBankError
+from tensorbank_server.jobs import Job
+from tensorbank_server.metrics import Metrics
+from tensorbank_server.problems import Problem
+
+__all__ = ["BankAddress", "WorkerOptions", "WorkerPool"]
+
+GRACE_S = 1.0
+"""Between the end of a job's time and the end of its worker."""
+WAIT_S = 2.0
+"""How long a job waits for a worker; whoever comes then is told to come again."""
+START_S = 60.0
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BankAddress:
+    """Where a worker finds a bank."""
+
+    url: str
+    storage: StorageOptions
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """Parameters
+    ----------
+    banks
+        By name.
+    cache
+        Folder of copies of index files, shared by all workers.
+    memory_bytes
+        Address space of a worker.
+    max_jobs
+        After which a worker is replaced.
+    """
+
+    banks: Mapping[str, BankAddress]
+    cache: Path
+    memory_bytes: int
+    max_jobs: int = 1_000
+
+
+class WorkerPool:
+    """A few workers and who waits for them. Belongs to one event loop.
+
+    Parameters
+    ----------
+    n
+        Jobs at once.
+    """
+
+    def __init__(self, n: int, options: WorkerOptions, metrics: Metrics) -> None:
+        self.n = n
+        self.options = options
+        self.metrics = metrics
+        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._workers: set[_Worker] = set()
+        self._replacing: set[asyncio.Task[None]] = set()
+        self._limiter: Any = None
+
+    async def start(self) -> None:
+        """Start the workers and wait until they are ready."""
+        self._limiter = anyio.CapacityLimiter(self.n)
+        started = await asyncio.gather(
+            *(asyncio.to_thread(_Worker.start, self.options) for _ in range(self.n))
+        )
+        for worker in started:
+            self._workers.add(worker)
+            self._idle.put_nowait(worker)
+
+    async def run(self, job: Job, limit_s: float) -> Any:
+        """Do a job.
+
+        Raises
+        ------
+        TensorBankError
+            The job's own.
+        Problem
+            503: no worker was free, or it ended, as one does that runs out of memory; 504: it took too long.
+        """
+        try:
+            async with asyncio.timeout(WAIT_S):
+                worker = await self._idle.get()
+        except TimeoutError:
+            raise Problem(
+                503, "overloaded", "all workers are busy; come again", headers={"Retry-After": "2"}
+            ) from None
+        try:
+            return await anyio.to_thread.run_sync(worker.ask, job, limit_s, limiter=self._limiter)
+        finally:
+            self._give_back(worker)
+
+    @property
+    def n_alive(self) -> int:
+        return sum(worker.alive for worker in self._workers)
+
+    def _give_back(self, worker: _Worker) -> None:
+        if worker.alive and worker.n_jobs < self.options.max_jobs:
+            self._idle.put_nowait(worker)
+            return
+        self.metrics.worker_restarts.labels(worker.why_ended or "recycled").inc()
+        self._workers.discard(worker)
+        replacing = asyncio.get_running_loop().create_task(self._replace(worker))
+        self._replacing.add(replacing)
+        replacing.add_done_callback(self._replacing.discard)
+
+    async def _replace(self, worker: _Worker) -> None:
+        await asyncio.to_thread(worker.stop)
+        fresh = await asyncio.to_thread(_Worker.start, self.options)
+        self._workers.add(fresh)
+        self._idle.put_nowait(fresh)
+
+    async def close(self) -> None:
+        """End the workers, whatever they do."""
+        for replacing in list(self._replacing):
+            replacing.cancel()
+        await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in self._workers))
+        self._workers.clear()
+
+
+class _Worker:
+    """One process, seen from ours. For one caller at a time."""
+
+    def __init__(self, process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
+        self._process = process
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.n_jobs = 0
+        self.alive = True
+        self.why_ended = ""
+
+    @classmethod
+    def start(cls, options: WorkerOptions) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, options), name="tensorbank-query", daemon=True)
+        process.start()
+        theirs.close()
+        worker = cls(process, ours)
+        if not ours.poll(START_S):
+            worker.stop()
+            raise TensorBankError("a query worker did not start")
+        ours.recv()
+        return worker
+
+    def ask(self, job: Job, limit_s: float) -> Any:
+        with self._lock:
+            self.n_jobs += 1
+            try:
+                self._connection.send((job, limit_s))
+                if not self._connection.poll(limit_s + GRACE_S):
+                    raise EOFError
+                kind, answer = self._connection.recv()
+            except (EOFError, OSError):
+                raise self._ended(limit_s) from None
+        if kind == "answer":
+            return answer
+        if kind == "error":
+            raise answer
+        self.alive, self.why_ended = False, "failed"
+        raise RuntimeError(answer)
+
+    def _ended(self, limit_s: float) -> Problem:
+        self.alive = False
+        self._process.join(0.2)
+        late = self._process.exitcode in (None, -signal.SIGALRM)
+        self.why_ended = "late" if late else "died"
+        _LOG.warning("a query worker %s", "took too long" if late else f"ended with {self._process.exitcode}")
+        if late:
+            return Problem(504, "time-limit", f"the query took more than {limit_s:g} s; ask for less")
+        return Problem(503, "worker-ended", "the query took too much memory; ask for less")
+
+    def stop(self) -> None:
+        self.alive = False
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+def _work(connection: Connection, options: WorkerOptions) -> None:
+    """Body of a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from tensorbank.bank import Bank
+    from tensorbank.catalog import Catalog
+    from tensorbank.mirror import IndexMirror
+    from tensorbank.store import Store
+
+    banks = {}
+    for name, address in options.banks.items():
+        store = Store(address.url, address.storage)
+        banks[name] = Bank(Catalog(store), IndexMirror(store, options.cache))
+    resource.setrlimit(resource.RLIMIT_AS, (options.memory_bytes, options.memory_bytes))
+    connection.send("ready")
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the service has ended
+        while True:
+            job, limit_s = connection.recv()
+            signal.setitimer(signal.ITIMER_REAL, limit_s)  # ends the process: nothing in it can hold it up
+            try:
+                answer = ("answer", job.do(banks))
+            except TensorBankError as error:
+                answer = ("error", error)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the edge of the process: the service logs it
+                answer = ("failure", f"{type(error).__name__}: {error}"[:2_000])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send(answer)

@@ -1,0 +1,73 @@
+"""``tensorbank serve`` as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_S = 60.0
+
+
+@dataclass
+class Served:
+    """A running service. ``client`` asks it, with a key where there is one."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: Path
+    client: httpx.Client
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.client.get(path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        return self.client.post(path, **options)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=40)
+
+
+@contextmanager
+def serving(*arguments: str, key: str | None = None, **environment: str) -> Iterator[Served]:
+    """``tensorbank serve`` as a process of its own, until the block ends."""
+    log = Path(tempfile.mkstemp(suffix=".log")[1])
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TENSORBANK_", "AWS_"))}
+    with log.open("w") as sink:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tensorbank", "serve", *arguments, "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            text=True,
+            env={**kept, **environment},
+        )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert " at http" in first, f"{first}\n{log.read_text()[-3000:]}"
+        url = first.rsplit(" at ", 1)[1].strip().replace("0.0.0.0", "127.0.0.1")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with httpx.Client(base_url=url, headers=headers, timeout=START_S) as client:
+            assert client.get("/readyz").status_code == 200, log.read_text()[-3000:]
+            yield Served(process, url, log, client)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        log.unlink(missing_ok=True)
