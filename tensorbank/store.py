@@ -273,7 +273,8 @@ class Store:
 def _denied(where: str, text: str) -> StorageError:
     if "credential provider" in text:
         return StorageError(
-            f"no credentials for {where}: the callable that gives them failed, {text.split('provider: ', 1)[-1][:200]}",
+            f"no credentials for {where}: the callable that gives them failed, "
+            f"{text.split('provider: ', 1)[-1].splitlines()[0][:200]}",
             kind="no-credentials",
         )
     had = "have expired" if any(code in text for code in EXPIRED) else "were refused"

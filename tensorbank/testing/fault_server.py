@@ -1,7 +1,7 @@
 """An object server that misbehaves on demand: the process behind :class:`tensorbank.testing.FaultServer`.
 
 HTTP/1.1 with keep-alive over the objects of one folder, read-only, addressed as S3 path style: ``/<bucket>/<key>``, with ranges,
-HEAD and ListObjectsV2. Signatures are not looked at. ``GET /-/stats`` counts, ``POST /-/faults`` changes what goes wrong from the
+HEAD and ListObjectsV2. Signatures are not checked. ``GET /-/stats`` counts, ``POST /-/faults`` changes what goes wrong from the
 next request on. Draws are seeded, so a run of one client at a time repeats.
 """
 
@@ -50,6 +50,8 @@ class Faults:
         Share whose answer begins late, and how late.
     denied_after
         Requests after which every one is answered with 403, as if credentials had expired; 0 for never.
+    expires_after
+        Requests that one access key is good for; each further one is answered with 403, ExpiredToken. 0 for no end.
     only
         Regular expression of the keys that this is about; the limits hold for all.
     seed
@@ -70,6 +72,7 @@ class Faults:
     slow: float = 0.0
     slow_s: float = 15.0
     denied_after: int = 0
+    expires_after: int = 0
     only: str = ""
     seed: int = 0
 
@@ -97,6 +100,7 @@ class Server:
         self.folder = folder
         self.counts: Counter[str] = Counter()
         self.keys: Counter[str] = Counter()
+        self.access_keys: Counter[str] = Counter()
         self._maps: dict[str, memoryview] = {}
         self._free_at = 0.0
         self.set(Faults())
@@ -108,10 +112,15 @@ class Server:
         self._only = re.compile(faults.only)
         self.counts.clear()
         self.keys.clear()
+        self.access_keys.clear()
 
     def stats(self) -> dict[str, Any]:
         """Counts since the faults were set."""
-        return {"counts": dict(self.counts), "keys": dict(self.keys)}
+        return {
+            "counts": dict(self.counts),
+            "keys": dict(self.keys),
+            "access_keys": dict(self.access_keys),
+        }
 
     def body(self, key: str) -> memoryview | None:
         """Bytes of an object, None if there is none."""
@@ -126,14 +135,17 @@ class Server:
                 )
         return self._maps[key]
 
-    def fault(self, key: str) -> str:
+    def fault(self, key: str, access_key: str) -> str:
         """What goes wrong with a request, or nothing."""
         self.counts["requests"] += 1
         self.keys[key] += 1
+        self.access_keys[access_key] += 1
         if not self._only.search(key):
             return ""
         if self.faults.denied_after and self.counts["requests"] > self.faults.denied_after:
             return "denied"
+        if 0 < self.faults.expires_after < self.access_keys[access_key]:
+            return "expired"
         drawn = self.draws.random()
         for kind in KINDS:
             drawn -= getattr(self.faults, kind)
@@ -206,11 +218,15 @@ async def _answer(
     if method not in ("GET", "HEAD"):
         _reply(writer, 501, _error("NotImplemented"), kind="application/xml")
         return
-    await _object(server, writer, method, key, headers.get("range", ""))
+    await _object(server, writer, method, key, headers)
 
 
-async def _object(server: Server, writer: asyncio.StreamWriter, method: str, key: str, asked: str) -> None:
-    kind = server.fault(key)
+async def _object(
+    server: Server, writer: asyncio.StreamWriter, method: str, key: str, headers: dict[str, str]
+) -> None:
+    asked = headers.get("range", "")
+    signed_by = re.search(r"Credential=([^/]*)/", headers.get("authorization", ""))
+    kind = server.fault(key, signed_by[1] if signed_by else "")
     if kind:
         server.counts[kind] += 1
     await server.wait()
@@ -224,7 +240,7 @@ async def _object(server: Server, writer: asyncio.StreamWriter, method: str, key
         more = {"Retry-After": f"{f.retry_after_s:g}"} if f.retry_after_s else {}
         _reply(writer, 503 if kind == "unavailable" else 429, _error("SlowDown"), more=more)
         return
-    if kind == "denied":
+    if kind in ("denied", "expired"):
         _reply(writer, 403, _error("ExpiredToken"), kind="application/xml")
         return
     whole = server.body(key)
