@@ -139,8 +139,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         window = Window(reader_of(self.plan, self.options), self._form, shares)
         with closing(Batches(window, padded=self.epochs.even == "pad")) as batches:
             for step, batch in batches:
-                origin = state.origin if world.n_workers > 1 else step.batch + 1
-                following = State(step.epoch, step.batch + 1, 0, origin)
+                following = self._following(step, state, world)
                 if self.single:
                     yield from self._one_by_one(batch, state, step, following)
                 else:
@@ -149,13 +148,18 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
                     yield item
         self._state = State(state.epoch + 1)
 
+    def _following(self, step: Step, state: State, world: World) -> State:
+        """Where this process stands after a step. A worker stays in its epoch until it is asked for more."""
+        if world.n_workers > 1:
+            return State(step.epoch, step.batch + 1, 0, state.origin)
+        return self.epochs.after(step, world)
+
     def _one_by_one(self, batch: Batch, state: State, step: Step, following: State) -> Iterator[Any]:
-        number = step.batch
-        skip = state.skip if number == state.position else 0
+        skip = state.skip if step.batch == state.position else 0
         samples = samples_of(batch, skip)
         for had, sample in enumerate(samples, start=skip + 1):
             item = self._transformed(sample)
-            inside = replace(following, position=number, skip=had, origin=min(following.origin, number))
+            inside = State(step.epoch, step.batch, had, min(following.origin, step.batch))
             self._state = following if had == skip + len(samples) else inside
             yield item
 

@@ -114,6 +114,12 @@ class Epochs:
             n -= end - start < world.n_ranks
         return n
 
+    def after(self, step: Step, world: World) -> State:
+        """Where a run stands when it has had a step: before the next, which may be the following epoch's first."""
+        if step.batch + 1 < self.n_steps(world):
+            return State(step.epoch, step.batch + 1, 0, step.batch + 1)
+        return State(step.epoch + 1)
+
     def n_samples_of(self, world: World) -> int:
         """Samples of a rank an epoch, padding included."""
         n = self.n_steps(world)

@@ -156,7 +156,7 @@ class DataLoader:
                 del found, batch  # the consumer's alone from here: what it lets go of is free
                 handed = time.perf_counter()
                 meter.handed(n_samples, n_bytes, handed - came)
-                self._state = State(step.epoch, step.batch + 1)
+                self._state = self.epochs.after(step, self.world)
                 yield item
                 del item
                 meter.stepped(time.perf_counter() - handed)
@@ -181,7 +181,7 @@ class DataLoader:
         """
         self.close()
         self.epochs, given = self.epochs.from_dict(state, self.world)
-        self._state = State(given.epoch, given.position)
+        self._state = State(given.epoch, given.position, 0, given.position)
 
     def set_weights(self, weights: Sequence[float]) -> None:
         """Change the weights of a mix's sources, between two epochs. The state keeps them.

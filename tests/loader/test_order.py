@@ -98,8 +98,7 @@ def global_batches(run: Epochs, state: State, n_ranks: int, n_workers: int) -> d
     found: dict[int, list[int]] = {}
     for rank in range(n_ranks):
         per_worker = [
-            list(steps_of(run.shares(state, World(rank, n_ranks, w, n_workers))))
-            for w in range(n_workers)
+            list(steps_of(run.shares(state, World(rank, n_ranks, w, n_workers)))) for w in range(n_workers)
         ]
         mine = in_turn(per_worker)
         assert [b for b, _ in mine] == sorted(b for b, _ in mine), "out of order"

@@ -33,7 +33,9 @@ def everything(order: Windowed, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
     return order.positions(np.arange(order.n_places), seed=seed, epoch=epoch)
 
 
-@given(st.integers(1, 3000), st.integers(1, 70), st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 9))
+@given(
+    st.integers(1, 3000), st.integers(1, 70), st.integers(1, 300), st.integers(0, 2**40), st.integers(0, 9)
+)
 @settings(max_examples=200)
 def test_it_is_a_permutation_of_which_every_place_can_be_asked_for_alone(n, run, size, seed, epoch):
     order = Windowed(n, run, size)
