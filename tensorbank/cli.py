@@ -1,4 +1,4 @@
-"""The ``tensorbank`` command. Rooms add commands of their own by entry points of the group ``tensorbank.commands``."""
+"""The ``tensorbank`` command. Rooms add commands and groups of their own by entry points of the group ``tensorbank.commands``."""
 
 from __future__ import annotations
 

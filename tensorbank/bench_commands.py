@@ -1,0 +1,209 @@
+"""The ``tensorbank bench`` commands: how fast a bank of one's own streams, and what stands in the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tensorbank.cli import BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tensorbank.ceiling import RawRead
+    from tensorbank.plan import Plan
+    from tensorbank_loader import LoaderStats
+
+__all__ = ["StreamReport", "bench", "measure_stream"]
+
+N_ROUNDS = 3
+"""Of streaming and of raw reads in turn, so that a machine that slows down slows both; medians are reported."""
+MAX_SAMPLES = 1_000_000
+
+bench = typer.Typer(help="Measure a bank.", no_args_is_help=True)
+
+
+@bench.callback()
+def measure() -> None:
+    """Measure a bank."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReport:
+    """How fast a plan streams; medians of rounds over the same samples.
+
+    Parameters
+    ----------
+    n_samples, n_batches, n_rounds
+        Streamed in each round, and how many rounds.
+    samples_per_s
+        Handed to a consumer that does nothing.
+    stored_mb_s, decoded_mb_s
+        What came over the network, and what became of it; MB of 10^6 bytes.
+    raw_mb_s
+        What the same reads bring when nothing is verified or decoded: the ceiling of ``stored_mb_s``.
+    share_of_raw
+        Median of each round's time of the raw reads to the loader's.
+    n_requests, amplification
+        Of one round; bytes read to bytes wanted.
+    retries, hedges
+        Requests made again, of one round.
+    first_batch_ms
+        From the plan in hand to the first batch.
+    gap_p50_ms, gap_p99_ms
+        Between one batch and the next.
+    """
+
+    n_samples: int
+    n_batches: int
+    n_rounds: int
+    samples_per_s: float
+    stored_mb_s: float
+    decoded_mb_s: float
+    raw_mb_s: float
+    share_of_raw: float
+    n_requests: int
+    amplification: float
+    retries: int
+    hedges: int
+    first_batch_ms: float
+    gap_p50_ms: float
+    gap_p99_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.samples_per_s:,.0f} samples/s: {self.n_rounds} rounds of {self.n_samples:,} samples in "
+            f"{self.n_batches:,} batches\n"
+            f"stored   {self.stored_mb_s:,.1f} MB/s, {self.share_of_raw:.0%} of the {self.raw_mb_s:,.1f} MB/s "
+            f"that the same {self.n_requests:,} reads bring raw\n"
+            f"decoded  {self.decoded_mb_s:,.1f} MB/s\n"
+            f"first batch after {self.first_batch_ms:,.0f} ms; gaps {self.gap_p50_ms:,.1f} ms at the median, "
+            f"{self.gap_p99_ms:,.1f} ms at the 99th percentile\n"
+            f"{self.amplification:.2f} bytes read a byte wanted; {self.retries} retries, {self.hedges} hedges"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    seconds: float
+    first_s: float
+    stats: LoaderStats
+    raw: RawRead
+
+
+def measure_stream(plan: Plan, *, batch_size: int, seconds: float, shuffle: bool = True) -> StreamReport:
+    """Stream some of a plan and fetch the same bytes raw, in turn.
+
+    Parameters
+    ----------
+    seconds
+        About how long to measure. The plan's samples are repeated where that takes longer than reading all of them.
+    shuffle
+        A random order, as in training; else the plan's.
+
+    Raises
+    ------
+    InvalidInputError
+        The plan selects no sample or no tensor, or torch is not installed.
+    """
+    from tensorbank.ceiling import fetch_raw, ranges_of
+    from tensorbank.fetch import FetchOptions
+
+    if not len(plan):
+        raise InvalidInputError("the query selects no sample, so there is nothing to stream")
+    options = FetchOptions()
+    warm = _part(plan, _positions(len(plan), min(len(plan), MAX_SAMPLES), shuffle=shuffle))
+    n = _samples_in(warm, batch_size, seconds / (2 * N_ROUNDS + 1))
+    part = _part(plan, _positions(len(plan), n, shuffle=shuffle))
+    ranges = ranges_of(part, _batches(n, batch_size), options)
+    rounds = []
+    for _ in range(N_ROUNDS):
+        took_s, first_s, stats = _stream(part, batch_size)
+        rounds.append(_Round(took_s, first_s, stats, fetch_raw(part, ranges)))
+    last = rounds[-1].stats
+    return StreamReport(
+        n_samples=n,
+        n_batches=last.batches,
+        n_rounds=N_ROUNDS,
+        samples_per_s=median(n / r.seconds for r in rounds),
+        stored_mb_s=median(r.stats.bytes_read / r.seconds for r in rounds) / 1e6,
+        decoded_mb_s=median(r.stats.tensor_bytes / r.seconds for r in rounds) / 1e6,
+        raw_mb_s=median(r.raw.n_bytes / r.raw.seconds for r in rounds) / 1e6,
+        share_of_raw=median(r.raw.seconds / r.seconds for r in rounds),
+        n_requests=len(ranges),
+        amplification=last.bytes_read / max(last.bytes_asked, 1),
+        retries=last.retries,
+        hedges=last.hedges,
+        first_batch_ms=median(r.first_s for r in rounds) * 1e3,
+        gap_p50_ms=median(r.stats.gap_p50_s for r in rounds) * 1e3,
+        gap_p99_ms=median(r.stats.gap_p99_s for r in rounds) * 1e3,
+    )
+
+
+@bench.command()
+def stream(
+    bank: BankUrl,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT statement that selects modalities.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.")] = 64,
+    seconds: Annotated[float, typer.Option(min=0.1, help="About how long to measure.")] = 20.0,
+    shuffle: Annotated[bool, typer.Option(help="Stream in a random order, or in that of the query.")] = True,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    as_json: Json = False,
+) -> None:
+    """Stream what a query selects, beside raw reads of the same bytes."""
+    plan = bank_at(bank, endpoint, region).sql(sql).plan()
+    report = measure_stream(plan, batch_size=batch_size, seconds=seconds, shuffle=shuffle)
+    say(json.dumps(asdict(report)) if as_json else str(report))
+
+
+def _positions(n_samples: int, n: int, *, shuffle: bool) -> npt.NDArray[np.int64]:
+    """Positions of a plan to stream, each as often as ``n`` needs."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    rounds = [
+        rng.permutation(n_samples) if shuffle else np.arange(n_samples) for _ in range(-(-n // n_samples))
+    ]
+    return np.concatenate(rounds)[:n]
+
+
+def _part(plan: Plan, positions: npt.NDArray[np.int64]) -> Plan:
+    """A plan of some samples in their order, without sampling weights."""
+    rows = plan.table.take(positions)
+    return replace(plan, table=rows.drop_columns(["weight"]) if plan.weights is not None else rows)
+
+
+def _batches(n: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
+    import numpy as np
+
+    return np.split(np.arange(n), range(batch_size, n, batch_size))
+
+
+def _samples_in(plan: Plan, batch_size: int, seconds: float) -> int:
+    """Samples that are streamed in a time, in whole batches; also warms caches, threads and connections up."""
+    n, started = 0, time.perf_counter()
+    with plan.dataloader(batch_size=batch_size, shuffle=False) as loader:
+        while True:
+            for _ in loader:
+                n += batch_size
+                if time.perf_counter() - started >= seconds or n >= MAX_SAMPLES:
+                    return n
+
+
+def _stream(plan: Plan, batch_size: int) -> tuple[float, float, Any]:
+    """Seconds of all batches and of the first, and the loader's statistics."""
+    started = time.perf_counter()
+    first_s = 0.0
+    with plan.dataloader(batch_size=batch_size, shuffle=False) as loader:
+        for _ in loader:
+            first_s = first_s or time.perf_counter() - started
+        took_s = time.perf_counter() - started
+        return took_s, first_s, loader.stats()
