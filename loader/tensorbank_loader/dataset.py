@@ -16,7 +16,7 @@ from tensorbank_loader.batch import Batch, samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.epoch import Even, State, Step
 from tensorbank_loader.orders import Shuffle
-from tensorbank_loader.streamed import Streamed, epochs_of, form_of, reader_of
+from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, reader_of
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
@@ -94,7 +94,8 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self.options = options or FetchOptions()
         self.transform = transform
         self.single = global_batch_size is None
-        size = SAMPLES_PER_READ * self.world.n_ranks if global_batch_size is None else global_batch_size
+        per_rank = SAMPLES_PER_READ if self.single else None
+        size = global_size(per_rank, global_batch_size, self.world)
         self.epochs = epochs_of(
             plan,
             global_batch_size=size,
@@ -105,11 +106,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             drop_last=drop_last,
             even=even,
         )
-        if size < self.world.n_ranks:
-            raise InvalidInputError(
-                f"a global batch of {size} gives {self.world.n_ranks} ranks less than a sample each"
-            )
-        self._form = form_of(plan)
+        self._form = form_of(plan, padded=even == "pad")
         self._state = State()
         self._pid = os.getpid()
 

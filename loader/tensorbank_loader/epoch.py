@@ -112,7 +112,7 @@ class Epochs:
         if n and self.even == "drop":
             start, end = batch_bounds(n - 1, self.order.n_places, self.global_batch_size)
             n -= end - start < world.n_ranks
-        return n
+        return n if self.even != "drop" or self.global_batch_size >= world.n_ranks else 0
 
     def after(self, step: Step, world: World) -> State:
         """Where a run stands when it has had a step: before the next, which may be the following epoch's first."""
@@ -256,6 +256,11 @@ class Epochs:
             epochs = replace(epochs, order=epochs.order.from_dict(given.get("mix")))
         if numbers[1] > epochs.n_batches or (numbers[2] and not single):
             raise unsound
+        if self.even == "drop" and size < world.n_ranks:
+            raise InvalidInputError(
+                f"this run has {size} samples a global batch, of which {world.n_ranks} ranks cannot have equally many "
+                "without leaving all out; go on with even='exact' or 'pad', or with fewer ranks"
+            )
         if numbers[2] and given.get("n_ranks") != world.n_ranks:
             raise InvalidInputError(
                 f"this state stands inside of a batch as {given.get('n_ranks')} ranks share it, and here are {world.n_ranks}; "

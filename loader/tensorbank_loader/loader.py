@@ -12,14 +12,13 @@ import torch
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
-from tensorbank.plan import Plan
 from tensorbank_loader.batch import n_samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.device import accelerator_of, on_device
 from tensorbank_loader.epoch import Even, State
 from tensorbank_loader.orders import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
-from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, reader_of
+from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, plans_of, reader_of
 from tensorbank_loader.transform import Transform, ready
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
@@ -106,10 +105,9 @@ class DataLoader:
             drop_last=drop_last,
             even=even,
         )
-        self._form = form_of(plan)
+        self._form = form_of(plan, padded=even == "pad")
         self._reader = reader_of(plan, options)
-        plans = (plan,) if isinstance(plan, Plan) else plan.plans
-        self._handles = sorted({h.name for p in plans for h in p.handles})
+        self._handles = sorted({h.name for p in plans_of(plan) for h in p.handles})
         self._state = State()
         self._running: Iterator[Any] | None = None
         self._window: Window | None = None

@@ -8,6 +8,7 @@ from tensorbank.mixture import Mix
 from tensorbank.plan import Plan
 from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import BatchForm
+from tensorbank_loader.batches import PADDING
 from tensorbank_loader.epoch import Epochs, Even
 from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.mixed import Mixed
@@ -15,13 +16,22 @@ from tensorbank_loader.orders import Shuffle, order_of
 from tensorbank_loader.proportions import Proportions
 from tensorbank_loader.world import World
 
-__all__ = ["Streamed", "epochs_of", "form_of", "global_size", "reader_of"]
+__all__ = ["Streamed", "epochs_of", "form_of", "global_size", "plans_of", "reader_of"]
 
 Streamed = Plan | Mix
 
 
-def form_of(streamed: Streamed) -> BatchForm | MixForm:
-    """What batches look like."""
+def form_of(streamed: Streamed, *, padded: bool) -> BatchForm | MixForm:
+    """What batches look like.
+
+    Raises
+    ------
+    InvalidInputError
+        Something has the name that padding is marked by, or :meth:`BatchForm.of` refuses the plan.
+    """
+    for plan in plans_of(streamed):
+        if padded and PADDING in (*plan.metadata_columns, *(h.name for h in plan.handles)):
+            raise InvalidInputError(f"padded batches have {PADDING!r} already; rename the column with AS")
     if isinstance(streamed, Plan):
         return BatchForm.of(streamed)
     return MixForm(streamed) if streamed.homogeneous else BatchForm.of(streamed.joined)
@@ -34,19 +44,29 @@ def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader 
     return MixReader(streamed, options) if streamed.homogeneous else SampleReader(streamed.joined, options)
 
 
+def plans_of(streamed: Streamed) -> tuple[Plan, ...]:
+    """The plan, or those of a mix."""
+    return (streamed,) if isinstance(streamed, Plan) else streamed.plans
+
+
 def global_size(batch_size: int | None, global_batch_size: int | None, world: World) -> int:
     """Samples of all ranks together, of which just one of two sizes tells.
 
     Raises
     ------
     InvalidInputError
-        Both or none are given.
+        Both or none are given, or they give a rank less than a sample.
     """
     if (batch_size is None) == (global_batch_size is None):
         raise InvalidInputError(
             "give either batch_size, the samples of a rank, or global_batch_size, those of all ranks together"
         )
-    return batch_size * world.n_ranks if batch_size is not None else int(global_batch_size or 0)
+    size = batch_size * world.n_ranks if batch_size is not None else int(global_batch_size or 0)
+    if 1 <= size < world.n_ranks:
+        raise InvalidInputError(
+            f"a global batch of {size} gives {world.n_ranks} ranks less than a sample each"
+        )
+    return size
 
 
 def epochs_of(
