@@ -1,0 +1,22 @@
+"""The filter language of remote callers: CQL2 (OGC 21-065r2), as JSON and as text, to SQL of ours.
+
+A caller's words never become SQL: names are looked up among the queryables of a table, operators are those of a list, and every
+literal is a parameter.
+"""
+
+from __future__ import annotations
+
+from tensorbank_server.filters.cql2 import Compiled, FilterBounds, canonical, compile_filter
+from tensorbank_server.filters.queryables import Queryable, queryables, queryables_document
+from tensorbank_server.filters.text import parse_text
+
+__all__ = [
+    "Compiled",
+    "FilterBounds",
+    "Queryable",
+    "canonical",
+    "compile_filter",
+    "parse_text",
+    "queryables",
+    "queryables_document",
+]

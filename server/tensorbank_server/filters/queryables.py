@@ -1,0 +1,131 @@
+"""What a filter may name: the columns of a table's samples and the statistics of their modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tensorbank.index import SEASONS
+from tensorbank.schema import Modality, TableSchema
+from tensorbank.stats import QUANTILES
+
+__all__ = ["Kind", "Queryable", "queryables", "queryables_document"]
+
+Kind = Literal["number", "string", "timestamp", "geometry", "modality"]
+
+
+@dataclass(frozen=True, slots=True)
+class Queryable:
+    """One name.
+
+    Parameters
+    ----------
+    name
+        As callers write it.
+    sql
+        The expression that it stands for.
+    kind
+        ``modality`` has no value: it is there or not, and pixel predicates look into it.
+    """
+
+    name: str
+    sql: str
+    kind: Kind
+    description: str = ""
+    values: tuple[str, ...] = ()
+
+
+_COLUMNS: tuple[tuple[str, Kind, str], ...] = (
+    ("sample_id", "string", "Id of the sample."),
+    ("split", "string", "Split that the sample belongs to, such as train."),
+    ("subset", "string", "Part of the source archive."),
+    ("cell_id", "string", "Cell of the source's grid."),
+    ("location_id", "string", "Location of a time series."),
+    ("lon", "number", "Longitude of the centre, degrees."),
+    ("lat", "number", "Latitude of the centre, degrees."),
+    ("epsg", "number", "Code of the projection."),
+    ("S2_time", "timestamp", "First optical date."),
+    ("S1_time", "timestamp", "First radar date."),
+    ("S1_S2_difference_s", "number", "Radar date minus optical date, seconds."),
+    ("cloud_cover", "number", "Share of cloudy pixels, 0 to 1."),
+)
+_STATISTICS = (
+    ("min", "Smallest valid value."),
+    ("max", "Largest valid value."),
+    ("mean", "Mean of the valid values."),
+    ("std", "Standard deviation of the valid values."),
+    ("valid", "Number of valid pixels."),
+    *((name, f"Quantile {q:g} of the valid values.") for name, q in QUANTILES),
+)
+
+
+def queryables(schema: TableSchema) -> dict[str, Queryable]:
+    """All names of a table's filters."""
+    found = [Queryable(name, _quoted(name), kind, text) for name, kind, text in _COLUMNS]
+    found.append(
+        Queryable("season", _quoted("season"), "string", "Meteorological season at the place.", SEASONS)
+    )
+    found.append(
+        Queryable("datetime", 'coalesce("S2_time", "S1_time")', "timestamp", "First date of the sample.")
+    )
+    found.append(Queryable("geometry", _quoted("footprint"), "geometry", "Footprint of the sample."))
+    for modality in schema:
+        found += _of_modality(modality)
+    return {q.name: q for q in found}
+
+
+def _of_modality(m: Modality) -> list[Queryable]:
+    long_name = str(m.attributes.get("long_name", ""))
+    found = [Queryable(m.name, _quoted(m.name), "modality", long_name)]
+    if m.categorical:
+        return found + [
+            Queryable(
+                f"{m.name}.share.{name}",
+                _quoted(m.name, "share", name),
+                "number",
+                f"Share of pixels of class {name}, 0 to 1.",
+            )
+            for _, name in m.classes
+        ]
+    for band in m.bands if len(m.bands) > 1 else (None,):
+        head = (m.name,) if band is None else (m.name, band.name)
+        found += [
+            Queryable(".".join((*head, s)), _quoted(*head, s), "number", text) for s, text in _STATISTICS
+        ]
+        if band is not None:
+            found.append(Queryable(".".join(head), _quoted(*head), "modality", band.long_name))
+    return found
+
+
+def queryables_document(found: Mapping[str, Queryable], identity: str, title: str) -> dict[str, Any]:
+    """The JSON Schema that OGC API Features and STAC show to clients."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": identity,
+        "type": "object",
+        "title": title,
+        "properties": {q.name: _property(q) for q in found.values()},
+        "additionalProperties": False,
+    }
+
+
+def _property(q: Queryable) -> dict[str, Any]:
+    kinds: dict[Kind, dict[str, Any]] = {
+        "number": {"type": "number"},
+        "string": {"type": "string"},
+        "timestamp": {"type": "string", "format": "date-time"},
+        "geometry": {"$ref": "https://geojson.org/schema/Geometry.json"},
+        "modality": {"type": "object"},
+    }
+    found = {**kinds[q.kind], "description": q.description}
+    return found | {"enum": list(q.values)} if q.values else found
+
+
+def _quoted(*names: str) -> str:
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def names_of_kind(found: Mapping[str, Queryable], kinds: Sequence[Kind]) -> list[str]:
+    """Names whose kind is one of some, for hints."""
+    return [q.name for q in found.values() if q.kind in kinds]

@@ -1,0 +1,309 @@
+"""CQL2 text to CQL2-JSON: ``S2L2A.B08.mean > 1500 AND season IN ('summer')``. Sugar: what it means is decided on the tree.
+
+A parser of bounded depth over a bounded text. Names may have dots, or be quoted; keywords and functions have no case.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import shapely
+
+from tensorbank.errors import InvalidInputError
+from tensorbank_server.filters.cql2 import FilterBounds
+
+__all__ = ["parse_text"]
+
+Json = Any
+
+_TOKENS = re.compile(
+    r"""\s*(?:
+      (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])
+    | (?P<text>'(?:[^']|'')*')
+    | (?P<quoted>"[^"]+")
+    | (?P<name>[A-Za-z_][A-Za-z0-9_:]*(?:\.[A-Za-z0-9_:]+)*)
+    | (?P<sign><>|<=|>=|[-=<>+*/(),])
+    )""",
+    re.VERBOSE,
+)
+_SPATIAL = ("s_intersects", "s_disjoint")
+_TEMPORAL = ("t_after", "t_before", "t_during", "t_intersects", "t_disjoint", "t_equals")
+_PIXELS = ("pixels_any", "pixels_all")
+_GEOMETRIES = ("polygon", "multipolygon")
+_WORDS = frozenset({"and", "or", "not", "between", "in", "like", "is", "null", "true", "false"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    start: int
+
+    @property
+    def word(self) -> str:
+        """Lower-case name, or sign; nothing of a literal or of a quoted name."""
+        return self.text.lower() if self.kind in ("name", "sign") else ""
+
+
+def parse_text(text: str, bounds: FilterBounds | None = None) -> Json:
+    """The tree that a text stands for.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no CQL2 text, too long or nested too deep; the message has the position.
+    """
+    bounds = bounds or FilterBounds()
+    if len(text.encode(errors="replace")) > bounds.max_bytes:
+        raise InvalidInputError(f"filter: longer than {bounds.max_bytes:,} bytes", kind="filter")
+    parser = _Parser(text, list(_tokens(text)), bounds.max_depth)
+    tree = parser.disjunction()
+    parser.expect_end()
+    return tree
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    at = 0
+    while text[at:].strip():
+        found = _TOKENS.match(text, at)
+        if found is None or found.lastgroup is None:
+            raise _wrong(at + len(text[at:]) - len(text[at:].lstrip()), "this cannot be read")
+        yield _Token(found.lastgroup, found[found.lastgroup], found.start(found.lastgroup))
+        at = found.end()
+
+
+class _Parser:
+    """Recursive descent; each level of nesting counts."""
+
+    def __init__(self, text: str, tokens: list[_Token], max_depth: int) -> None:
+        self.text = text
+        self.tokens = tokens
+        self.at = 0
+        self.depth = 0
+        self.max_depth = max_depth
+
+    def disjunction(self) -> Json:
+        self.depth += 1
+        if self.depth > self.max_depth:
+            raise _wrong(self._here(), f"nested deeper than {self.max_depth}")
+        found = self._chain("or", self._conjunction)
+        self.depth -= 1
+        return found
+
+    def _conjunction(self) -> Json:
+        return self._chain("and", self._negation)
+
+    def _chain(self, word: str, part: Any) -> Json:
+        args = [part()]
+        while self._take(word):
+            args.append(part())
+        return args[0] if len(args) == 1 else {"op": word, "args": args}
+
+    def _negation(self) -> Json:
+        n = 0
+        while self._take("not"):
+            n += 1
+        if n > self.max_depth:
+            raise _wrong(self._here(), f"nested deeper than {self.max_depth}")
+        found = self._predicate()
+        return {"op": "not", "args": [found]} if n % 2 else found
+
+    def _predicate(self) -> Json:
+        word = self._peek().word
+        if word in ("true", "false"):
+            self.at += 1
+            return word == "true"
+        if word in (*_SPATIAL, *_TEMPORAL, *_PIXELS) and self._is_call():
+            return self._call()
+        if word == "(" and self._parenthesis_is_boolean():
+            return self._in_parentheses(self.disjunction)
+        return self._compared(self._sum())
+
+    def _compared(self, left: Json) -> Json:
+        negated = self._take("not")
+        token = self._next("a comparison is needed here")
+        word = token.word
+        if word in ("=", "<>", "<", "<=", ">", ">=") and not negated:
+            return {"op": word, "args": [left, self._sum()]}
+        if word == "is" and not negated:
+            negated = self._take("not")
+            self._expect("null")
+            found: Json = {"op": "isNull", "args": [left]}
+        elif word == "between":
+            low = self._sum()
+            self._expect("and")
+            found = {"op": "between", "args": [left, low, self._sum()]}
+        elif word == "in":
+            found = {"op": "in", "args": [left, self._in_parentheses(lambda: self._list(self._sum))]}
+        elif word == "like":
+            found = {"op": "like", "args": [left, self._literal_text()]}
+        else:
+            raise _wrong(token.start, "a comparison is needed here")
+        return {"op": "not", "args": [found]} if negated else found
+
+    def _sum(self) -> Json:
+        return self._arithmetic(("+", "-"), lambda: self._arithmetic(("*", "/"), self._value))
+
+    def _arithmetic(self, signs: tuple[str, ...], part: Any) -> Json:
+        left = part()
+        while True:
+            token = self._peek()
+            if token.word in signs:
+                self.at += 1
+                left = {"op": token.word, "args": [left, part()]}
+            elif token.kind == "number" and token.text[0] in signs:
+                # `a -1`: the sign was read as the number's
+                self.tokens[self.at] = _Token("number", token.text[1:], token.start + 1)
+                left = {"op": token.text[0], "args": [left, part()]}
+            else:
+                return left
+
+    def _value(self) -> Json:
+        token = self._next("a value is needed here")
+        if token.kind == "number":
+            return _number(token)
+        if token.kind == "text":
+            return token.text[1:-1].replace("''", "'")
+        if token.kind == "quoted":
+            return {"property": token.text[1:-1]}
+        if token.word == "(":
+            self.at -= 1
+            return self._deeper(lambda: self._in_parentheses(self._sum))
+        if token.word == "-":
+            return {"op": "-", "args": [0, self._deeper(self._value)]}
+        if token.kind == "name" and token.word not in _WORDS:
+            self.at -= 1
+            return self._call() if self._is_call() else self._property()
+        raise _wrong(token.start, "a value is needed here")
+
+    def _property(self) -> Json:
+        token = self._next("a name is needed here")
+        if token.kind == "quoted":
+            return {"property": token.text[1:-1]}
+        if token.kind != "name" or token.word in _WORDS:
+            raise _wrong(token.start, "a name is needed here")
+        return {"property": token.text}
+
+    def _call(self) -> Json:
+        token = self._next("a function is needed here")
+        word = token.word
+        if word in _GEOMETRIES:
+            return self._geometry(token)
+        if word == "bbox":
+            return {"bbox": self._in_parentheses(lambda: self._list(self._plain_number))}
+        if word in ("date", "timestamp"):
+            return {word: self._in_parentheses(self._literal_text)}
+        if word == "interval":
+            return {"interval": self._in_parentheses(lambda: self._list(self._literal_text))}
+        if word in (*_SPATIAL, *_TEMPORAL, *_PIXELS, "pixels_share", "nd"):
+            args = self._deeper(lambda: self._in_parentheses(lambda: self._list(self._sum)))
+            return {"op": word, "args": args}
+        raise _wrong(token.start, f"no function {token.text[:60]!r}")
+
+    def _geometry(self, token: _Token) -> Json:
+        """WKT from a token to its closing parenthesis."""
+        depth, at = 0, self.at
+        while at < len(self.tokens):
+            depth += {"(": 1, ")": -1}.get(self.tokens[at].word, 0)
+            at += 1
+            if depth == 0:
+                break
+        end = self.tokens[at - 1].start + 1
+        if depth or depth > 4:
+            raise _wrong(token.start, "a geometry without its end")
+        try:
+            shape = shapely.from_wkt(self.text[token.start : end])
+        except shapely.errors.GEOSException:
+            raise _wrong(token.start, "this is no geometry in WKT") from None
+        self.at = at
+        return json.loads(shapely.to_geojson(shape))
+
+    def _list(self, part: Any) -> list[Json]:
+        found = [part()]
+        while self._take(","):
+            found.append(part())
+        return found
+
+    def _in_parentheses(self, part: Any) -> Json:
+        self._expect("(")
+        found = part()
+        self._expect(")")
+        return found
+
+    def _deeper(self, part: Any) -> Json:
+        self.depth += 1
+        if self.depth > self.max_depth:
+            raise _wrong(self._here(), f"nested deeper than {self.max_depth}")
+        found = part()
+        self.depth -= 1
+        return found
+
+    def _plain_number(self) -> Json:
+        token = self._next("a number is needed here")
+        if token.kind != "number":
+            raise _wrong(token.start, "a number is needed here")
+        return _number(token)
+
+    def _literal_text(self) -> str:
+        token = self._next("a text is needed here")
+        if token.kind != "text":
+            raise _wrong(token.start, "a text in single quotes is needed here")
+        return token.text[1:-1].replace("''", "'")
+
+    def _is_call(self) -> bool:
+        following = self.tokens[self.at + 1 : self.at + 2]
+        return bool(following) and following[0].word == "("
+
+    def _parenthesis_is_boolean(self) -> bool:
+        """Whether an opening parenthesis holds a condition, and no sum: what is a condition has a comparison, at its level."""
+        depth = 0
+        for i in range(self.at, len(self.tokens)):
+            word = self.tokens[i].word
+            depth += {"(": 1, ")": -1}.get(word, 0)
+            if depth == 0:
+                following = self.tokens[i + 1].word if i + 1 < len(self.tokens) else ""
+                ends = following in ("", "and", "or", ")")
+                return ends
+        raise _wrong(self._here(), "a parenthesis without its end")
+
+    def _peek(self) -> _Token:
+        return self.tokens[self.at] if self.at < len(self.tokens) else _Token("end", "", len(self.text))
+
+    def _here(self) -> int:
+        return self._peek().start
+
+    def _next(self, otherwise: str) -> _Token:
+        token = self._peek()
+        if token.kind == "end":
+            raise _wrong(token.start, otherwise)
+        self.at += 1
+        return token
+
+    def _take(self, word: str) -> bool:
+        if self._peek().word != word:
+            return False
+        self.at += 1
+        return True
+
+    def _expect(self, word: str) -> None:
+        if not self._take(word):
+            raise _wrong(self._here(), f"{word!r} is needed here")
+
+    def expect_end(self) -> None:
+        if self._peek().kind != "end":
+            raise _wrong(self._here(), "the filter should end here")
+
+
+def _number(token: _Token) -> int | float:
+    try:
+        return int(token.text)
+    except ValueError:
+        return float(token.text)
+
+
+def _wrong(at: int, what: str) -> InvalidInputError:
+    return InvalidInputError(f"filter: {what} (character {at + 1})", kind="filter")
