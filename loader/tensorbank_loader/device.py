@@ -1,8 +1,8 @@
 """Batches onto the device, without waiting for the copy.
 
 Copies run on a stream of their own, so that they overlap with the consumer's work; the consumer's stream waits for a copy by an
-event. The host waits only where two copies are under way already. What copies need of torch stands behind :class:`Accelerator`,
-so that their order can be tested where there is no GPU.
+event. The host waits only where two copies, or two of the consumer's steps, are under way already. What copies need of torch
+stands behind :class:`Accelerator`, so that their order can be tested where there is no GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ __all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "
 
 N_COPIES_AHEAD = 2
 """Batches on the device: the one that is handed over and the one that is copied while the consumer works on it."""
+N_STEPS_AHEAD = 2
+"""Steps that the host may have asked for and the device not yet done: the device never runs dry, nor full of batches."""
 
 
 class EventLike(Protocol):
@@ -118,6 +120,7 @@ def _by_side_stream(batches: Batches, accelerator: Accelerator) -> Iterator[tupl
     stream = accelerator.new_stream()
     copies: deque[tuple[Step, Batch, EventLike]] = deque()
     sources: deque[tuple[EventLike, Batch]] = deque()
+    steps: deque[EventLike] = deque()
 
     def has_room() -> bool:
         while sources and sources[0][0].query():
@@ -152,6 +155,9 @@ def _by_side_stream(batches: Batches, accelerator: Accelerator) -> Iterator[tupl
             while len(copies) < N_COPIES_AHEAD and has_room() and batches.ready:
                 copy(*next(batches))
             yield hand_over()
+            steps.append(accelerator.current_stream().record_event())
+            if len(steps) > N_STEPS_AHEAD:
+                steps.popleft().synchronize()
     finally:
         for over, _ in sources:  # the window's memory must outlive the copies out of it
             over.synchronize()
