@@ -23,7 +23,7 @@ from tensorbank.throttling import backoff_s
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 
-N_TRIES = {"unreachable": 9, "throttled": 9, "short-read": 2}
+N_TRIES = {"unreachable": 10, "throttled": 8, "short-read": 2}
 """Tries by kind of error: about half a minute. A short read is the object's fault far more often than the network's, so it has
 one more only."""
 
@@ -39,8 +39,10 @@ MAX_ASKED = 4
 N_SPARE_THREADS = 240
 """Beyond ``n_threads``: those that wait for answers which nobody waits for any more."""
 
-FIRST_PAUSE_S = 0.1
-"""Before the second try; doubled each time. The store's client has asked twice more at once by then."""
+FIRST_PAUSE_S = 0.05
+"""Before the second try; doubled each time. The store's client has asked three times more at once by then."""
+FIRST_PAUSE_WHEN_BUSY_S = 0.25
+"""The same, of a store that is busy and does not say for how long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Fetcher:
     def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
         """The bytes of a range, read-only.
 
-        The store's client has asked twice more at once; what it gives up is tried some times more, with growing, jittered
+        The store's client has asked three times more at once; what it gives up is tried some times more, with growing, jittered
         pauses, or after the time that the store asks for.
 
         Parameters
@@ -181,7 +183,8 @@ class Fetcher:
             try:
                 data = self._read(wanted)
             except StorageError as error:
-                pause_s = backoff_s(attempt - 1, FIRST_PAUSE_S, error.retry_after_s)
+                first_s = FIRST_PAUSE_WHEN_BUSY_S if error.kind == "throttled" else FIRST_PAUSE_S
+                pause_s = backoff_s(attempt - 1, first_s, error.retry_after_s)
                 if attempt >= N_TRIES.get(error.kind, 1) or self.hurry.wait(pause_s):
                     raise
                 attempt += 1

@@ -3,8 +3,8 @@
 A ``Store`` is an address and options. Its client is made on first use and never travels: pickling drops it, and a store
 that was used before ``fork`` refuses to work in the child, where obstore's runtime would hang for ever.
 
-The client asks twice more at once after 429, 5xx, a lost connection or a cut body, which it continues where it broke off. What
-lasts is waited for: ranges by their callers, the rest here. The client does not hand out the headers of errors, so
+The client asks three times more at once after 429, 5xx, a lost connection or a cut body, which it continues where it broke
+off. What lasts is waited for: ranges by their callers, the rest here. The client does not hand out the headers of errors, so
 ``Retry-After`` is learned from a request of its own.
 """
 
@@ -35,8 +35,8 @@ __all__ = ["ObjectInfo", "Store"]
 CONNECT_TIMEOUT_S = 5
 STALL_TIMEOUT_S = 20  # resets with each read, so it bounds a silence, not a large body
 REQUEST_TIMEOUT_S = 300
-MAX_RETRIES = 2
-FIRST_BACKOFF_S = 0.01
+MAX_RETRIES = 3
+FIRST_BACKOFF_S = 0.002
 BACKOFF_BASE = 4
 """Of the client: the first pause, and the next is drawn between it and four times the last one."""
 RETRY_TIMEOUT_S = 60
@@ -96,7 +96,7 @@ class Store:
     def get_range(self, key: str, start: int, end: int) -> memoryview:
         """Bytes ``[start, end)`` of an object, read-only, without a copy.
 
-        For callers that try again: after the client's two retries, which take some 10 ms, the error is raised.
+        For callers that try again: after the client's three retries, which take some 20 ms, the error is raised.
 
         Raises
         ------

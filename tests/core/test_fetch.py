@@ -34,6 +34,7 @@ WANTED = ByteRange("k", 10, 30)
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(fetch, "FIRST_PAUSE_WHEN_BUSY_S", 0.001)
 
 
 def unreachable(n: int) -> Iterator[Exception]:
@@ -58,8 +59,8 @@ def test_a_store_that_recovers_is_tried_again_and_counted():
 @pytest.mark.parametrize(
     ("error", "calls"),
     [
-        (StorageError("gone for now", kind="unreachable"), 9),
-        (StorageError("busy", kind="throttled"), 9),
+        (StorageError("gone for now", kind="unreachable"), 10),
+        (StorageError("busy", kind="throttled"), 8),
         (StorageError("short", kind="short-read"), 2),
         (StorageError("no", kind="denied"), 1),
         (NotFoundError("gone"), 1),

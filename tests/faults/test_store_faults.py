@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorbank as tb
+import tensorbank.store
 from tensorbank import StorageError
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.ranges import ByteRange
@@ -97,9 +98,8 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(served, kind):
     started = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(fetcher.fetch, ByteRange("object", 0, 1000))
-        while (
-            server.stats()["counts"].get(kind, 0) < 4
-        ):  # the client's three tries, and the question how long
+        n_tries = tensorbank.store.MAX_RETRIES + 2  # the client's, and the question how long
+        while server.stats()["counts"].get(kind, 0) < n_tries:
             assert time.monotonic() - started < 20
         server.set(Faults())
         assert coming.result(60) == DATA[:1000]
@@ -153,7 +153,7 @@ def test_a_cut_body_costs_milliseconds_and_no_byte_twice(served):
     for i in range(n):
         try:
             assert store.get_range("object", i * size, (i + 1) * size) == DATA[i * size : (i + 1) * size]
-        except StorageError:  # cut three times in a row, which the fetcher tries again
+        except StorageError:  # cut four times in a row, which the fetcher tries again
             n_failed += 1
     cut_s = time.perf_counter() - started
     counts = server.stats()["counts"]
