@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import sys
 import warnings
 from pathlib import Path
@@ -88,6 +90,42 @@ def test_a_fork_is_refused_and_does_not_hang(made, used):
         with pytest.raises(InvalidInputError, match="forkserver"):
             next(iter(loader))
     reader.close()
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="torch's default does not fork here")
+def test_torchs_default_of_forking_is_refused(made):
+    dataset = StreamingDataset(made.plan, global_batch_size=9, world=World())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with pytest.raises(InvalidInputError, match='multiprocessing_context="forkserver"'):
+            next(iter(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1)))
+
+
+def test_epochs_follow_each_other_in_workers_that_stay_and_in_new_ones_by_set_epoch(made):
+    alone = StreamingDataset(made.plan, global_batch_size=9, seed=2, world=World())
+    first, second = ([ids(b) for b in alone] for _ in range(2))
+    dataset = StreamingDataset(made.plan, global_batch_size=9, seed=2, world=World())
+    stay = in_workers(dataset, 2, batch_size=None, persistent_workers=True, multiprocessing_context="spawn")
+    assert [[ids(b) for b in stay] for _ in range(2)] == [first, second]
+    del stay
+    new = in_workers(dataset, 2, batch_size=None)
+    for epoch, expected in ((1, second), (0, first)):
+        dataset.set_epoch(epoch)
+        assert [ids(b) for b in new] == expected
+
+
+def test_workers_and_their_memory_are_gone_with_the_loader(made):
+    before = set(Path("/dev/shm").iterdir())
+    loader = in_workers(StreamingDataset(made.plan, global_batch_size=9, world=World()), 2, batch_size=None)
+    batches = iter(loader)
+    next(batches)
+    pids = {str(child.pid) for child in multiprocessing.active_children()}
+    assert len(pids) >= 2
+    del batches, loader
+    gc.collect()
+    assert not multiprocessing.active_children()
+    left = {p.name for p in set(Path("/dev/shm").iterdir()) - before}
+    assert not [name for name in left if pids & set(name.replace("-", "_").split("_"))]
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated:UserWarning")

@@ -1,0 +1,144 @@
+"""Runs that end early: killed, interrupted, or resumed by more processes than they had."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from tensorbank import Plan
+from tensorbank_loader import DataLoader, World
+
+sys.path.insert(0, str(Path(__file__).parent))
+from handmade import HANDLES, make
+
+sys.path.pop(0)
+
+RANK = Path(__file__).parent / "rank.py"
+N = 59
+pytestmark = pytest.mark.timeout(150)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("part")
+    return make(folder / "bank", N, handles=HANDLES[:1]).plan.save(folder / "plan.arrow")
+
+
+@pytest.fixture(scope="module")
+def alone(plan: Path) -> list[list[str]]:
+    """Global batches of two epochs, by one process."""
+    with DataLoader(Plan.load(plan), global_batch_size=6, seed=9, world=World()) as loader:
+        return [list(b["sample_id"]) for _ in range(2) for b in loader]
+
+
+def log_of(path: Path) -> list[dict]:
+    """Whole lines: the last may have been cut off."""
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def wait_for_lines(path: Path, n: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while len(log_of(path)) < n:
+        assert process.poll() is None, "ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_a_killed_run_goes_on_exactly_once_in_a_world_of_another_size(plan, alone, tmp_path, attempt):
+    log = tmp_path / "0.jsonl"
+    process = subprocess.Popen([sys.executable, RANK, plan, tmp_path, "--n-epochs", "2", "--pause", "0.02"])
+    wait_for_lines(log, 1, process)
+    time.sleep(random.Random(attempt).uniform(0, 0.25))
+    process.kill()
+    process.wait()
+    lines = log_of(log)
+    assert 0 < len(lines) < len(alone)
+    had = [line["had"] for line in lines]
+    for n_ranks in (2, 3, 5):
+        ranks = [
+            DataLoader(Plan.load(plan), batch_size=1, seed=9, world=World(rank, n_ranks))
+            for rank in range(n_ranks)
+        ]
+        rest: list[list[str]] = []
+        for loader in ranks:
+            loader.load_state_dict(lines[-1]["state"])
+        while len(had) + len(rest) < len(alone):
+            epochs = [[list(b["sample_id"]) for b in loader] for loader in ranks]
+            rest += [list(chain(*shares)) for shares in zip(*epochs, strict=True)]
+        assert had + rest == alone
+        for loader in ranks:
+            loader.close()
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_go_on_where_one_process_was(plan, alone, tmp_path):
+    """Two ranks meet at every step, so that a step too many or too few would hang."""
+    with DataLoader(Plan.load(plan), global_batch_size=6, seed=9, world=World()) as loader:
+        batches = iter(loader)
+        for _ in range(3):
+            next(batches)
+        state = tmp_path / "state.json"
+        state.write_text(json.dumps(loader.state_dict()))
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *(RANK, plan, tmp_path, "--state", state, "--n-epochs", "2", "--gather"),
+        ],
+        check=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    for rank in range(2):
+        assert [line["had"] for line in log_of(tmp_path / f"{rank}.jsonl")] == alone[3:]
+
+
+def open_files() -> set[str]:
+    """Shared memory and other files that this process keeps open, sockets and pipes aside."""
+    found = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(fd.readlink())
+        except FileNotFoundError:  # of the listing itself
+            continue
+        if target.startswith("/") and not target.startswith(("/dev/null", "/proc")):
+            found.add(target)
+    return found
+
+
+def test_an_interrupted_run_ends_within_two_seconds(plan, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, RANK, plan, tmp_path, "--n-epochs", "1000", "--pause", "0.01"],
+        stderr=subprocess.PIPE,
+    )
+    wait_for_lines(tmp_path / "0.jsonl", 3, process)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, said = process.communicate(timeout=20)
+    assert time.monotonic() - started < 2
+    assert process.returncode == -signal.SIGINT
+    assert said.decode().rstrip().endswith("KeyboardInterrupt")
+    assert not [p for p in Path("/dev/shm").iterdir() if str(process.pid) in p.name]
+    assert {p.name for p in tmp_path.iterdir()} == {"0.jsonl"}
+
+
+def test_no_file_stays_open(plan):
+    def epoch() -> None:
+        with DataLoader(Plan.load(plan), batch_size=6) as loader:
+            for _ in loader:
+                pass
+
+    epoch()
+    before = open_files()
+    epoch()
+    assert open_files() <= before
