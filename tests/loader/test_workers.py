@@ -92,15 +92,6 @@ def test_a_fork_is_refused_and_does_not_hang(made, used):
     reader.close()
 
 
-@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="torch's default does not fork here")
-def test_torchs_default_of_forking_is_refused(made):
-    dataset = StreamingDataset(made.plan, global_batch_size=9, world=World())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with pytest.raises(InvalidInputError, match='multiprocessing_context="forkserver"'):
-            next(iter(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1)))
-
-
 def test_epochs_follow_each_other_in_workers_that_stay_and_in_new_ones_by_set_epoch(made):
     alone = StreamingDataset(made.plan, global_batch_size=9, seed=2, world=World())
     first, second = ([ids(b) for b in alone] for _ in range(2))
