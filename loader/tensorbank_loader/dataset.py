@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from tensorbank_loader.batches import Batches
 from tensorbank_loader.epoch import Even, State, Step
 from tensorbank_loader.orders import Shuffle
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, reader_of
+from tensorbank_loader.transform import Transform
 from tensorbank_loader.window import Window
 from tensorbank_loader.world import World
 
@@ -24,8 +25,6 @@ __all__ = ["StreamingDataset"]
 
 SAMPLES_PER_READ = 32
 """Samples of a rank that are read together where single samples are handed out."""
-
-Transform = Callable[[Batch], Any]
 
 
 class StreamingDataset(torch.utils.data.IterableDataset[Any]):
@@ -64,7 +63,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     options
         How to read.
     transform
-        Applied to each batch or sample.
+        Applied to each batch or sample, on the CPU and without gradients.
 
     Raises
     ------
@@ -161,7 +160,10 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             yield item
 
     def _transformed(self, batch: Batch) -> Any:
-        return batch if self.transform is None else self.transform(batch)
+        if self.transform is None:
+            return batch
+        with torch.no_grad():
+            return self.transform(batch)
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next ``iter()`` run this epoch from its start."""
