@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from tensorbank.fetch import FetchStats
 from tensorbank_loader.durations import N_BINS, Durations, bin_of
@@ -86,7 +86,7 @@ class Meter:
     ) -> LoaderStats:
         """Everything so far."""
         return LoaderStats(
-            **asdict(fetched),
+            **{f.name: getattr(fetched, f.name) for f in fields(fetched)},
             batches=self._batches,
             samples=self._samples,
             tensor_bytes=self._tensor_bytes,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tensorbank.errors import InvalidInputError
@@ -36,7 +37,7 @@ class Metric:
     Parameters
     ----------
     field
-        Its name in :class:`LoaderStats`.
+        Its path in :class:`LoaderStats`.
     noun
         Its name in metrics, without unit.
     kind
@@ -106,7 +107,7 @@ class LoaderCollector:
             kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
             family = kind(metric.prometheus, metric.help, labels=[LABEL])
             for name, stats in now.items():
-                family.add_metric([name], getattr(stats, metric.field))
+                family.add_metric([name], attrgetter(metric.field)(stats))
             yield family
         gaps = HistogramMetricFamily("tensorbank_loader_gap_seconds", GAP_HELP, labels=[LABEL])
         for name, stats in now.items():
@@ -172,7 +173,7 @@ def _observer(loaders: Mapping[str, HasStats], field: str) -> Callable[[Callback
 
     def observe(_: Any) -> list[Observation]:
         return [
-            Observation(getattr(loader.stats(), field), {LABEL: name}) for name, loader in loaders.items()
+            Observation(attrgetter(field)(loader.stats()), {LABEL: name}) for name, loader in loaders.items()
         ]
 
     return observe
