@@ -10,14 +10,20 @@ share. The loser's bytes are thrown away when they come.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
+
+from tensorbank.cache import BlockCache, CacheStats
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.latencies import Latencies
-from tensorbank.ranges import ByteRange
+from tensorbank.ranges import ByteRange, coalesce
 from tensorbank.store import Store
 from tensorbank.throttling import backoff_s
 
@@ -66,6 +72,11 @@ class FetchOptions:
         Second requests for late reads, as a share of all requests; 0 to wait.
     stall_s
         After which a read is asked for again at the earliest, whatever the share: ten times what is usual, but not less.
+    cache_dir
+        Folder on a local disk where what was read is kept for later epochs, shared by all processes of the node; None for none.
+        See :mod:`tensorbank.cache`.
+    cache_bytes
+        Of what is kept, by all of them together.
 
     Raises
     ------
@@ -80,8 +91,12 @@ class FetchOptions:
     n_threads: int = 16
     max_hedge_share: float = 0.02
     stall_s: float = 0.1
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_bytes: int = 64 << 30
 
     def __post_init__(self) -> None:
+        if self.cache_bytes < 1:
+            raise InvalidInputError(f"cache_bytes must be at least 1, got {self}")
         if self.n_threads < 1 or self.max_read_bytes < 1:
             raise InvalidInputError(f"n_threads and max_read_bytes must be at least 1, got {self}")
         if self.max_gap_bytes < 0 or self.max_inflight_bytes < 0 or not self.max_amplification >= 1:
@@ -116,6 +131,8 @@ class FetchStats:
         Time spent in requests and pauses, summed over threads.
     latency_p50_s, latency_p99_s
         Of the reads of the recent past.
+    cache
+        What the cache on the local disk did; all 0 without one. What it gave is in no other count.
     """
 
     requests: int = 0
@@ -129,6 +146,7 @@ class FetchStats:
     fetch_s: float = 0.0
     latency_p50_s: float = 0.0
     latency_p99_s: float = 0.0
+    cache: CacheStats = field(default_factory=CacheStats)
 
 
 class Fetcher:
@@ -152,14 +170,27 @@ class Fetcher:
         self._latencies = Latencies()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._cache = (
+            BlockCache(Path(self.options.cache_dir), self.options.cache_bytes)
+            if self.options.cache_dir
+            else None
+        )
 
     @property
     def stats(self) -> FetchStats:
         p50, p99 = self._latencies.all_s()
         with self._lock:
-            return replace(self._stats, latency_p50_s=p50, latency_p99_s=p99)
+            now = replace(self._stats, latency_p50_s=p50, latency_p99_s=p99)
+        return now if self._cache is None else replace(now, cache=self._cache.stats)
 
-    def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
+    def fetch(
+        self,
+        wanted: ByteRange,
+        *,
+        n_asked_bytes: int = 0,
+        again: bool = False,
+        spans: Sequence[tuple[int, int]] = (),
+    ) -> memoryview:
         """The bytes of a range, read-only.
 
         The store's client has asked three times more at once; what it gives up is tried some times more, with growing, jittered
@@ -171,12 +202,38 @@ class Fetcher:
             How many of them hold wanted blocks, for the statistics.
         again
             This repeats a read that brought a bad block, for the statistics.
+        spans
+            Which bytes ``[start, end)`` of the object these are, if not all: the cache keeps and looks for no others.
 
         Raises
         ------
         NotFoundError, StorageError
             The object is gone, access is refused, or the store kept failing.
         """
+        cache = self._cache
+        if cache is None:
+            return self._request(wanted, n_asked_bytes, again=again)
+        name = f"{self.store.options.endpoint or ''}|{self.store.url}/{wanted.key}"
+        whole = (wanted.start, wanted.end)
+        if again:
+            cache.drop(name, whole)
+
+        def bring(missing: Sequence[tuple[int, int]]) -> Iterable[tuple[int, memoryview]]:
+            starts, ends = np.array(missing, np.int64).T
+            first, last, owner = coalesce(
+                starts,
+                ends,
+                max_gap_bytes=self.options.max_gap_bytes,
+                max_amplification=self.options.max_amplification,
+                max_read_bytes=self.options.max_read_bytes,
+            )
+            asked = np.bincount(owner, weights=ends - starts).astype(np.int64)
+            for a, b, n in zip(first.tolist(), last.tolist(), asked.tolist(), strict=True):
+                yield a, self._request(ByteRange(wanted.key, a, b), n, again=again)
+
+        return cache.read(name, whole, spans or [whole], bring)
+
+    def _request(self, wanted: ByteRange, n_asked_bytes: int, *, again: bool) -> memoryview:
         started = time.perf_counter()
         attempt = 1
         while True:

@@ -181,7 +181,8 @@ class SampleReader:
         return self._pool
 
     def _execute(self, read: Read, positions: npt.NDArray[np.int64], out: Buffers) -> None:
-        data = self._fetcher.fetch(read.range, n_asked_bytes=read.n_asked_bytes)
+        spans = [(piece.start, piece.end) for piece in read.pieces]
+        data = self._fetcher.fetch(read.range, n_asked_bytes=read.n_asked_bytes, spans=spans)
         started = time.perf_counter()
         for piece in read.pieces:
             start = piece.start - read.range.start
