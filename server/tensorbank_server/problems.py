@@ -98,6 +98,11 @@ def as_problem(error: TensorBankError) -> Problem:
         if error.kind in _OF_STORAGE:
             return Problem(503, "storage", "the bank cannot be read now", headers={"Retry-After": "5"})
         return Problem(404, error.kind, str(error))
+    if isinstance(error, InvalidInputError) and error.kind == "filter":
+        at, _, what = str(error).removeprefix("filter").partition(": ")
+        return Problem(
+            400, "filter", f"the filter cannot be used: {what}", [{"pointer": at or "/", "detail": what}]
+        )
     if isinstance(error, InvalidInputError):
         detail = str(error) if error.kind == "invalid-input" else "the request cannot be answered as it is"
         return Problem(400, error.kind, detail)

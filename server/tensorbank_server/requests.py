@@ -11,7 +11,18 @@ from tensorbank_server.caching import Freshness
 from tensorbank_server.keys import Principal
 from tensorbank_server.service import Pinned, Service
 
-__all__ = ["Asker", "BankName", "SampleId", "Served", "SnapshotVersion", "Source", "TableName"]
+__all__ = [
+    "Asker",
+    "BankName",
+    "SampleId",
+    "Served",
+    "SnapshotVersion",
+    "Source",
+    "TableName",
+    "base_url",
+    "freshness",
+    "table_url",
+]
 
 
 def _service(request: Request) -> Service:
@@ -49,6 +60,16 @@ async def _source(
 
 
 Source = Annotated[Pinned, Depends(_source)]
+
+
+def base_url(request: Request, service: Service) -> str:
+    """Where links begin: the configured address, else the one that was asked, whose host has been checked."""
+    return (service.settings.public_url or str(request.base_url)).rstrip("/")
+
+
+def table_url(request: Request, service: Service, pinned: Pinned) -> str:
+    """Of a table; with its snapshot, so that what is linked stays what it is."""
+    return f"{base_url(request, service)}/v1/banks/{pinned.bank.name}/tables/{pinned.table}?snapshot={pinned.version}"
 
 
 def freshness(request: Request, service: Service, pinned: Pinned, representation: str) -> Freshness:

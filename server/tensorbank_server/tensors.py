@@ -17,7 +17,7 @@ from tensorbank.plan import Handle
 from tensorbank.ranges import ByteRange
 from tensorbank.schema import Modality
 
-__all__ = ["Cut", "read_tensor"]
+__all__ = ["Cut", "byte_ranges", "read_block", "read_tensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +101,22 @@ def _decode(data: memoryview, handle: Handle, run: tuple[int, int], out: npt.NDA
     first, last = run
     for block, stored in zip(range(first, last), split_blocks(data, last - first), strict=True):
         decode_block(stored, out[handle.slot(block)])
+
+
+def read_block(fetcher: Fetcher, ref: Mapping[str, Any], modality: Modality, block: int) -> bytes:
+    """One block as it is stored, verified.
+
+    Raises
+    ------
+    IntegrityError, NotFoundError, StorageError
+        As :func:`read_tensor`.
+    """
+    (wanted,) = byte_ranges(ref, [(block, block + 1)])
+    checked = np.empty((modality.height, modality.width), modality.dtype)
+    data = fetcher.fetch(wanted, n_asked_bytes=wanted.n_bytes)
+    try:
+        decode_block(data, checked)
+    except IntegrityError:
+        data = fetcher.fetch(wanted, n_asked_bytes=wanted.n_bytes, again=True)
+        decode_block(data, checked)
+    return bytes(data)

@@ -367,10 +367,10 @@ def _takes(op: str, args: list[Json], n: int, at: str) -> None:
         raise _wrong(f"{at}/args", f"{op} takes {n} arguments, got {len(args)}")
 
 
-def _number(value: float, at: str) -> Literal:
+def _number(value: Json, at: str) -> Literal:
     if isinstance(value, int) and not INT64[0] <= value <= INT64[1]:
         raise _wrong(at, "a whole number of more than 64 bits")
-    if isinstance(value, float) and not math.isfinite(value):
+    if not math.isfinite(value):
         raise _wrong(at, "a number must be finite")
     return Literal(value)
 

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank_server import formats
+from tensorbank_server import formats, stac
 from tensorbank_server.problems import Problem
-from tensorbank_server.requests import SampleId, Served, Source, freshness
+from tensorbank_server.requests import SampleId, Served, Source, base_url, freshness, table_url
 from tensorbank_server.rows import sample_json
 from tensorbank_server.service import Pinned, Service
 from tensorbank_server.tensors import Cut, read_tensor
 
-__all__ = ["router"]
+__all__ = ["Split", "find", "router"]
 
 router = APIRouter(prefix="/v1/banks/{bank}/tables/{table}/samples", tags=["samples"])
 
@@ -36,11 +36,21 @@ Modalities = Annotated[
 async def get_sample(
     request: Request, service: Served, source: Source, sample_id: SampleId, split: Split = None
 ) -> Response:
-    """Where and when a sample was taken, and which modalities it has."""
-    fresh = freshness(request, service, source, "json")
+    """Where and when a sample was taken, and which modalities it has; a STAC Item for ``Accept: application/geo+json``."""
+    as_item = "application/geo+json" in request.headers.get("accept", "")
+    fresh = freshness(request, service, source, "item" if as_item else "json")
     if fresh.is_known:
         return fresh.not_modified()
     row = await find(service, source, sample_id, split)
+    if as_item:
+        content = stac.item(
+            row,
+            source.schema,
+            base=f"{base_url(request, service)}/stac",
+            collection=stac.collection_id(source.bank.name, source.table),
+            table_url=table_url(request, service, source),
+        )
+        return JSONResponse(content, headers=fresh.headers, media_type="application/geo+json")
     return JSONResponse(
         {"snapshot": source.version, **sample_json(row, source.schema)}, headers=fresh.headers
     )

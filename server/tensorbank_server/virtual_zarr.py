@@ -1,0 +1,97 @@
+"""Zarr v3 documents of things that are stored otherwise: a sample, or the samples of a plan. Pure.
+
+An inner chunk of a sharded array has the bytes of a chunk of an unsharded one with the same inner codecs. So a selection is an
+array ``[sample, time, band, y, x]`` with a chunk a block, whose chunks are ranges of shards: served, or referred to, without decoding.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tensorbank.errors import NotFoundError
+from tensorbank.layout import dimension_names
+from tensorbank.plan import Handle
+from tensorbank.schema import Modality
+
+__all__ = ["ChunkKey", "array_document", "group_document", "inner_codecs", "parse_chunk_key"]
+
+_CHUNK = re.compile(r"c((?:/(?:0|[1-9][0-9]{0,17})){4,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkKey:
+    """One chunk: number of the sample in the array, of the date, and of the band as delivered."""
+
+    sample: int
+    time: int
+    band: int
+
+
+def inner_codecs(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Codecs of a block, from the ``zarr.json`` of the array that it is stored in."""
+    found: list[dict[str, Any]] = stored["codecs"][0]["configuration"]["codecs"]
+    return found
+
+
+def array_document(
+    handle: Handle, modalities: Sequence[Modality], codecs: Sequence[Mapping[str, Any]], n_samples: int | None
+) -> dict[str, Any]:
+    """``zarr.json`` of one handle; without the sample axis where ``n_samples`` is None."""
+    m = handle.modality
+    shape, chunk = list(handle.shape), [1, 1, *handle.shape[2:]]
+    dimensions = list(dimension_names(m, modalities))
+    if n_samples is None:
+        dimensions = dimensions[1:]
+    else:
+        shape, chunk = [n_samples, *shape], [1, *chunk]
+    names = [m.band_names[b] for b in handle.bands]
+    fill = m.fill_value
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": m.dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN" if isinstance(fill, float) and math.isnan(fill) else fill,
+        "codecs": [dict(codec) for codec in codecs],
+        "attributes": {**m.attributes, "band_names": names},
+        "dimension_names": dimensions,
+        "storage_transformers": [],
+    }
+
+
+def group_document(arrays: Mapping[str, Mapping[str, Any]], attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """``zarr.json`` of the group, which holds those of its arrays: HTTP cannot list."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": dict(attributes),
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": {name: dict(document) for name, document in arrays.items()},
+        },
+    }
+
+
+def parse_chunk_key(text: str, handle: Handle, n_samples: int | None) -> ChunkKey:
+    """What ``c/7/0/3/0/0`` names; of a sample's own array, which has no sample axis, ``c/0/3/0/0``.
+
+    Raises
+    ------
+    NotFoundError
+        It is no key of the array.
+    """
+    found = _CHUNK.fullmatch(text)
+    numbers = [int(n) for n in found[1].split("/")[1:]] if found else []
+    if n_samples is None:
+        numbers = [0, *numbers]
+    grid = (n_samples or 1, handle.n_times, len(handle.bands), 1, 1)
+    if len(numbers) != 5 or not all(n < size for n, size in zip(numbers, grid, strict=True)):
+        raise NotFoundError("no such chunk", kind="no-chunk")
+    return ChunkKey(*numbers[:3])
