@@ -188,12 +188,13 @@ def _batches(n: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
 
 
 def _samples_in(plan: Plan, batch_size: int, seconds: float) -> int:
-    """Samples that are streamed in a time, in whole batches; also warms caches, threads and connections up."""
-    n, started = 0, time.perf_counter()
+    """Samples that are streamed in a time, in whole batches; also warms imports, caches and connections up."""
+    n, started = 0, None
     with plan.dataloader(batch_size=batch_size, shuffle=False) as loader:
         while True:
             for _ in loader:
                 n += batch_size
+                started = started or time.perf_counter()  # the first batch waits for what is warmed up
                 if time.perf_counter() - started >= seconds or n >= MAX_SAMPLES:
                     return n
 
