@@ -31,8 +31,8 @@ __all__ = ["MAX_RUN", "RUN_BYTES", "Windowed", "address_order", "run_of"]
 
 Int64 = npt.NDArray[np.int64]
 
-RUN_BYTES = 4 << 20
-"""Stored bytes of a run: a request of each handle is then long against the latency of the store that answers it."""
+RUN_BYTES = 1 << 20
+"""Stored bytes of a run: requests of this size carry as much as larger ones, and the first batch waits for a group of them."""
 MAX_RUN = 64
 
 
