@@ -25,12 +25,20 @@ SECONDS_BETWEEN_LINES = 10.0
 
 def rates(before: LoaderStats, now: LoaderStats, seconds: float) -> str:
     """What a loader did in between, for people. Pure."""
-    return (
-        f"{(now.samples - before.samples) / seconds:,.0f} samples/s, "
-        f"{(now.bytes_read - before.bytes_read) / seconds / 1e6:,.0f} MB/s stored, "
-        f"{(now.tensor_bytes - before.tensor_bytes) / seconds / 1e6:,.0f} MB/s decoded, "
-        f"waiting {(now.wait_s - before.wait_s) / seconds:.0%}, {now.n_ahead} ahead"
+
+    def mb_s(n_bytes: int) -> str:
+        return f"{n_bytes / seconds / 1e6:,.0f} MB/s"
+
+    cached = now.cache.hit_bytes - before.cache.hit_bytes
+    parts = (
+        f"{(now.samples - before.samples) / seconds:,.0f} samples/s",
+        f"{mb_s(now.bytes_read - before.bytes_read)} fetched",
+        f"{mb_s(cached)} cached" if cached else "",
+        f"{mb_s(now.tensor_bytes - before.tensor_bytes)} decoded",
+        f"waiting {(now.wait_s - before.wait_s) / seconds:.0%}",
+        f"{now.n_ahead} ahead",
     )
+    return ", ".join(part for part in parts if part)
 
 
 def with_progress(loader: DataLoader) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tensorbank.fetch import FetchStats
+from tensorbank.cache import CacheStats
+from tensorbank.fetch import FetchOptions, FetchStats
 from tensorbank_loader import DataLoader, LoaderStats
 from tensorbank_loader.durations import N_BINS, Durations, bin_of
 from tensorbank_loader.progress import rates, with_progress
@@ -87,6 +88,27 @@ def test_prometheus_text():
         assert line in text.splitlines(), text
 
 
+def test_a_second_epoch_comes_from_the_cache(made, tmp_path):
+    registry = CollectorRegistry()
+    options = FetchOptions(cache_dir=tmp_path)
+    with DataLoader(made.plan, batch_size=8, options=options) as loader:
+        export_prometheus({"train": loader}, registry)
+
+        def value(noun: str) -> float:
+            found = registry.get_sample_value(f"tensorbank_loader_{noun}_total", {"loader": "train"})
+            assert found is not None
+            return found
+
+        list(loader)
+        requests, misses = value("requests"), value("cache_misses")
+        assert requests > 0
+        assert misses > 0
+        list(loader)
+        assert (value("requests"), value("cache_misses")) == (requests, misses)
+        assert value("cache_hits") >= misses
+        assert value("cache_hit_bytes") > 0
+
+
 def test_openmetrics_text_is_read_by_its_own_strict_parser():
     registry = CollectorRegistry()
     export_prometheus({"train": TRAIN}, registry)
@@ -153,8 +175,10 @@ def test_without_the_libraries_the_message_says_what_to_install():
 def test_rates_are_of_the_time_in_between():
     before = LoaderStats(samples=1000, bytes_read=10**9, tensor_bytes=10**9, wait_s=1.0)
     now = LoaderStats(samples=5000, bytes_read=2 * 10**9, tensor_bytes=5 * 10**9, wait_s=1.5, n_ahead=9)
-    expected = "2,000 samples/s, 500 MB/s stored, 2,000 MB/s decoded, waiting 25%, 9 ahead"
+    expected = "2,000 samples/s, 500 MB/s fetched, 2,000 MB/s decoded, waiting 25%, 9 ahead"
     assert rates(before, now, 2.0) == expected
+    cached = replace(now, cache=CacheStats(hit_bytes=3 * 10**9))
+    assert rates(before, cached, 2.0) == expected.replace("fetched,", "fetched, 1,500 MB/s cached,")
 
 
 def test_lines_where_there_is_no_terminal(made, capsys):
