@@ -8,7 +8,8 @@ There is no daemon. Whoever misses bytes locks them (:mod:`tensorbank.interval_l
 misses the same bytes meanwhile waits for that, so they cross the network once. A process that dies gives its locks back, and
 leaves nothing but unused room. Every extent is verified when it is read: a checksum over its bytes and their address.
 
-A cache that cannot be used, on a full or read-only disk, turns itself off with one warning; reads go on without it.
+On a disk that is full nothing more is kept, after one warning, and what is there is used; a cache that cannot be read, either,
+turns itself off. Reads go on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import crc32c as crc
 import numpy as np
 
 from tensorbank.extents import Extent, ExtentIndex, is_damage, match
@@ -94,7 +96,7 @@ class BlockCache:
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._pid = 0
-        self._is_off = False
+        self._is_full = self._is_off = False
 
     @property
     def stats(self) -> CacheStats:
@@ -120,7 +122,7 @@ class BlockCache:
         with IntervalLocks(self._locks) as locks:
             while missing := missing and self._attempt(self._load, name, missing, target, otherwise=missing):
                 mine = missing
-                if time.monotonic() < until_s:
+                if time.monotonic() < until_s and not self._is_full:
                     mine = self._attempt(self._claim, name, missing, locks, otherwise=missing)
                 if not mine:
                     if poll_s == FIRST_POLL_S:
@@ -135,33 +137,36 @@ class BlockCache:
                     pieces = list(fetch(mine))
                     target.fill(pieces)
                     self._count(misses=len(mine), miss_bytes=sum(b - a for a, b in mine))
-                    self._attempt(self._store, name, mine, pieces, otherwise=None)
+                    self._attempt(self._store, name, mine, pieces, otherwise=None, writes=True)
                 locks.release()
                 missing = others
         return target.data
 
     def drop(self, name: str, wanted: Interval) -> None:
         """Forget what is kept of some bytes, since it is not what was written."""
-        self._attempt(self._drop, name, wanted, otherwise=None)
+        self._attempt(self._drop, name, wanted, otherwise=None, writes=True)
 
     def _drop(self, name: str, wanted: Interval) -> None:
-        number = self._number_of(name)
-        self._remove(number, self._index.find(number, *wanted))
+        self._remove(self._opened().find(name, *wanted))
 
     def _load(self, name: str, spans: list[Interval], target: Target) -> list[Interval]:
         """Read what is there into the target, and tell what is not."""
-        number = self._number_of(name)
-        found = match(spans, self._index.find(number, spans[0][0], spans[-1][1]))[0]
+        index = self._opened()
+        found = match(spans, index.find(name, spans[0][0], spans[-1][1]))[0]
         bad, gone = read_extents(str(self.folder), name, found, target)
         if bad:
-            self._remove(number, bad)
+            self._attempt(self._remove, bad, otherwise=None, writes=True)
         sound = [e for e in found if e not in bad and e not in gone]
-        self._count(hits=len(sound), hit_bytes=sum(e.n_bytes for e in sound))
+        if sound:
+            self._attempt(index.note, sound, otherwise=None, writes=True)
+            self._count(hits=len(sound), hit_bytes=sum(e.n_bytes for e in sound))
         return match(spans, sound)[1]
 
     def _claim(self, name: str, spans: list[Interval], locks: IntervalLocks) -> list[Interval]:
         """The spans that nobody else is fetching; they are locked."""
-        number = self._number_of(name)
+        number = crc.crc32c(
+            name.encode()
+        )  # objects that share one wait for each other in vain: rare, and not for long
         return [
             span for run in touching(spans) if locks.try_lock(number, run[0][0], run[-1][1]) for span in run
         ]
@@ -179,19 +184,19 @@ class BlockCache:
             for (a, b), end, data in zip(spans, ends, datas, strict=True)
         ]
         if write_segment(f"{self.folder}/{room.file}", room.position, datas):
-            self._index.add(self._number_of(name), extents)
+            self._index.add(name, extents)
 
-    def _remove(self, number: int, extents: list[Extent]) -> None:
-        self._index.remove(number, extents)
+    def _remove(self, extents: list[Extent]) -> None:
+        self._index.remove(extents)
         self._count(dropped=len(extents))
 
-    def _number_of(self, name: str) -> int:
+    def _opened(self) -> ExtentIndex:
         if self._pid == 0:
             with self._lock:
                 if self._pid == 0:
                     self._open()
                     self._pid = os.getpid()
-        return self._index.number_of(name)
+        return self._index
 
     def _open(self) -> None:
         """Open the index while no other process does."""
@@ -205,20 +210,27 @@ class BlockCache:
                 time.sleep(MAX_POLL_S)
             self._index.open()
 
-    def _attempt(self, step: Callable[..., T], *given: Any, otherwise: T) -> T:
-        """What a step brings; ``otherwise`` if the cache is off, or is to be from now on."""
+    def _attempt(self, step: Callable[..., T], *given: Any, otherwise: T, writes: bool = False) -> T:
+        """What a step brings; ``otherwise`` if the cache is off, or takes nothing, or is to be so from now on."""
         if self._is_off or self._pid not in (0, os.getpid()):  # SQLite does not survive a fork
+            return otherwise
+        if writes and self._is_full:
             return otherwise
         try:
             return step(*given)
         except (OSError, sqlite3.Error) as error:
-            with self._lock:
-                first, self._is_off = not self._is_off, True
-            if first:
-                _log.warning("the cache in %s is off, reads go on without it: %s", self.folder, error)
-                if is_damage(error):
-                    self._index.wipe()
+            self._give_up(error, writes=writes)
             return otherwise
+
+    def _give_up(self, error: Exception, *, writes: bool) -> None:
+        with self._lock:
+            was_full, self._is_full = self._is_full, True
+            self._is_off = self._is_off or not writes or is_damage(error)
+        if not was_full:
+            what = "is off" if self._is_off else "keeps nothing more"
+            _log.warning("the cache in %s %s, reads go on: %s", self.folder, what, error)
+        if is_damage(error):
+            self._index.wipe()
 
     def _count(self, **more: int) -> None:
         with self._lock:

@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS extents (
     object INTEGER NOT NULL, start INTEGER NOT NULL, n_bytes INTEGER NOT NULL,
     segment INTEGER NOT NULL, position INTEGER NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (object, start)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS extents_of_segment ON extents (segment);
+CREATE INDEX IF NOT EXISTS extents_of_segment ON extents (segment, position);
 """
 
 _OVERLAPPING = """
@@ -122,29 +122,25 @@ class ExtentIndex:
         for path in (*self.folder.glob("index.sqlite*"), *self.folder.glob("*.segment")):
             path.unlink(missing_ok=True)
 
-    def number_of(self, name: str) -> int:
-        """Number of an object, given to it when it is asked for first."""
-        number = self._objects.get(name)
-        if number is None:
-            known = "SELECT number FROM objects WHERE name = ?"
-            with self._reading:
-                found = self._reader.execute(known, (name,)).fetchone()
-            if found is None:
-                with self._transaction() as write:
-                    write.execute("INSERT OR IGNORE INTO objects (name) VALUES (?)", (name,))
-                    found = write.execute(known, (name,)).fetchone()
-            number = self._objects[name] = int(found[0])
-        return number
-
-    def find(self, number: int, start: int, end: int) -> list[Extent]:
-        """Extents that overlap bytes ``[start, end)`` of an object, by start."""
+    def find(self, name: str, start: int, end: int) -> list[Extent]:
+        """Extents that overlap bytes ``[start, end)`` of an object, by start. Writes nothing."""
         with self._reading:
-            found = _overlapping(self._reader, number, start, end)
+            number = self._objects.get(name) or _number_of(self._reader, name)
+            if number is None:
+                return []
+            self._objects[name] = number
+            return _overlapping(self._reader, number, start, end)
+
+    def note(self, extents: Sequence[Extent]) -> None:
+        """Remember that extents were used, now and then."""
         now_s = time.time()
-        stale = {e.segment for e in found if now_s - self._noted_s.get(e.segment, 0.0) > KEEP_S / 4}
+        stale = {e.segment for e in extents if now_s - self._noted_s.get(e.segment, 0.0) > KEEP_S / 4}
         if stale:
-            self._note(stale, now_s)
-        return found
+            with self._transaction() as write:
+                write.executemany(
+                    "UPDATE segments SET used_s = ? WHERE number = ?", [(now_s, s) for s in stale]
+                )
+            self._noted_s.update(dict.fromkeys(stale, now_s))
 
     def reserve(self, n_bytes: int) -> Reservation | None:
         """Room for some bytes; None if there is none, since all that is stored was used lately."""
@@ -182,7 +178,7 @@ class ExtentIndex:
             )
             return Reservation(newest[0], newest[1], newest[2], n_evicted_bytes)
 
-    def add(self, number: int, extents: Sequence[Extent]) -> None:
+    def add(self, name: str, extents: Sequence[Extent]) -> None:
         """Make extents of one segment known whose bytes are written.
 
         Left out are those that overlap others, and all if the segment has been evicted.
@@ -195,6 +191,8 @@ class ExtentIndex:
         with self._transaction() as write:
             if not write.execute("SELECT 1 FROM segments WHERE number = ?", (extents[0].segment,)).fetchone():
                 return
+            write.execute("INSERT OR IGNORE INTO objects (name) VALUES (?)", (name,))
+            number = _number_of(write, name)  # remembered by those who find it committed
             there = _overlapping(write, number, extents[0].start, extents[-1].end)
             write.executemany(
                 "INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?)",
@@ -205,20 +203,13 @@ class ExtentIndex:
                 ],
             )
 
-    def remove(self, number: int, extents: Sequence[Extent]) -> None:
+    def remove(self, extents: Sequence[Extent]) -> None:
         """Forget extents, if they are still where they were."""
         with self._transaction() as write:
             write.executemany(
-                "DELETE FROM extents WHERE object = ? AND start = ? AND segment = ? AND position = ?",
-                [(number, e.start, e.segment, e.position) for e in extents],
+                "DELETE FROM extents WHERE segment = ? AND position = ?",
+                [(e.segment, e.position) for e in extents],
             )
-
-    def _note(self, segments: set[int], now_s: float) -> None:
-        with self._transaction() as write:
-            write.executemany(
-                "UPDATE segments SET used_s = ? WHERE number = ?", [(now_s, s) for s in segments]
-            )
-        self._noted_s.update(dict.fromkeys(segments, now_s))
 
     def _connect(self) -> None:
         self._writer, self._reader = (
@@ -275,6 +266,11 @@ def _close(*connections: sqlite3.Connection) -> None:
         connection.close()
 
 
-def _overlapping(connection: sqlite3.Connection, number: int, start: int, end: int) -> list[Extent]:
+def _number_of(connection: sqlite3.Connection, name: str) -> int | None:
+    row = connection.execute("SELECT number FROM objects WHERE name = ?", (name,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _overlapping(connection: sqlite3.Connection, number: int | None, start: int, end: int) -> list[Extent]:
     given = {"object": number, "start": start, "end": end}
     return [e for e in (Extent(*row) for row in connection.execute(_OVERLAPPING, given)) if e.end > start]

@@ -423,9 +423,7 @@ def read_only(index, n_bytes):
 
 
 @pytest.mark.parametrize("broken", ["full", "read-only", "no folder"])
-def test_a_disk_that_takes_nothing_turns_the_cache_off_with_one_warning(
-    tmp_path, monkeypatch, caplog, broken
-):
+def test_a_disk_that_takes_nothing_costs_one_warning(tmp_path, monkeypatch, caplog, broken):
     folder = tmp_path / "folder"
     if broken == "full":
         monkeypatch.setattr("tensorbank.segments.os.pwritev", no_room)
@@ -438,7 +436,18 @@ def test_a_disk_that_takes_nothing_turns_the_cache_off_with_one_warning(
         for i in range(5):
             assert here.read("k", (i, i + 99), [(i, i + 99)], origin.fetch) == OBJECT[i : i + 99]
     assert len(caplog.records) == 1
-    assert "is off" in caplog.text
+    assert ("is off" if broken == "no folder" else "keeps nothing more") in caplog.text
+
+
+def test_what_is_there_is_used_when_the_disk_is_full(tmp_path, monkeypatch, caplog):
+    here, origin = BlockCache(tmp_path, MB), Origin()
+    here.read("k", (0, 99), [(0, 99)], origin.fetch)
+    monkeypatch.setattr("tensorbank.segments.os.pwritev", no_room)
+    for _ in range(2):
+        assert here.read("k", (200, 299), [(200, 299)], origin.fetch) == OBJECT[200:299]
+        assert here.read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
+    assert origin.asked == [(0, 99), (200, 299), (200, 299)]
+    assert len(caplog.records) == 1
 
 
 def test_in_a_forked_child_the_cache_is_off(tmp_path):
