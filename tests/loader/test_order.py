@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
@@ -176,3 +177,40 @@ def test_the_world_is_detected_from_the_environment(monkeypatch):
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     assert World.detect() == World()
+
+
+def chi2_is_plausible(counts: np.ndarray, expected: float) -> bool:
+    freedom = counts.size - 1
+    return abs(((counts - expected) ** 2 / expected).sum() - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("n", [1000, 4097, 100_003])
+def test_neighbouring_places_and_neighbouring_epochs_have_nothing_to_do_with_each_other(n):
+    """Serial tests: of sums modulo n, which hold the difference, and of pairs of tenths."""
+    epochs = [permute(np.arange(n), n, seed=11, epoch=e) for e in range(max(2, 200_000 // n))]
+    here = np.concatenate([e[:-1] for e in epochs])
+    there = np.concatenate([e[1:] for e in epochs])
+    later = np.concatenate(epochs[1:]), np.concatenate(epochs[:-1])
+    for a, b in ((here, there), later):
+        apart = (b - a) % n * 50 // n
+        assert chi2_is_plausible(np.bincount(apart, minlength=50), len(a) / 50)
+        pairs = (a * 10 // n) * 10 + b * 10 // n
+        assert chi2_is_plausible(np.bincount(pairs, minlength=100), len(a) / 100)
+
+
+@pytest.mark.parametrize("n", [64, 1000, 1025])
+def test_seeds_that_differ_by_one_give_unrelated_orders(n):
+    same = [
+        (permute(np.arange(n), n, seed=s, epoch=0) == permute(np.arange(n), n, seed=s + 1, epoch=0)).sum()
+        for s in range(300)
+    ]
+    assert abs(np.mean(same) - 1) < 5 / np.sqrt(300), "as many fixed points as chance has"
+
+
+def test_the_order_of_a_billion_samples_takes_no_memory():
+    tracemalloc.start()
+    permute(np.arange(10**9 - 512, 10**9), 10**9, seed=0, epoch=0)
+    Windowed(10**9, 8, 512).positions(np.arange(512), seed=0, epoch=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
