@@ -53,10 +53,10 @@ class Accelerator(Protocol):
     def pins(self) -> bool:
         """Whether host memory must be page-locked for a copy to run by itself."""
 
-    def new_stream(self) -> Any:
+    def new_stream(self) -> StreamLike:
         """A stream beside the consumer's."""
 
-    def current_stream(self) -> Any:
+    def current_stream(self) -> StreamLike:
         """The consumer's stream."""
 
     def using(self, stream: Any) -> AbstractContextManager[object]:

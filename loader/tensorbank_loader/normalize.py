@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
-from tensorbank.plan import Handle, Plan
+from tensorbank.plan import Handle
 from tensorbank.profiles import Normalization, normalization
 from tensorbank.statistics import Statistics
 from tensorbank_loader.batch import MASK, Batch
+from tensorbank_loader.streamed import Streamed, plans_of
 
 __all__ = ["Normalize"]
 
@@ -24,7 +25,8 @@ class Normalize(torch.nn.Module):
     Parameters
     ----------
     plan
-        Whose batches these are: it says which tensors are categorical, and which bands of a modality were selected.
+        Whose batches these are, a plan or a mix: it says which tensors are categorical, and which bands of a modality were
+        selected.
     constants
         The name of a published profile, of :data:`tensorbank.profiles.PROFILE_NAMES`: every continuous tensor must be in it. Or
         by handle name what to normalise with, for those tensors only: the answer of ``query.statistics(...)``, or a
@@ -42,7 +44,8 @@ class Normalize(torch.nn.Module):
     NotFoundError
         No such profile or handle, or the profile has no constants for a continuous tensor.
     InvalidInputError
-        A band has no mean, or a standard deviation that is not positive; nodata without fill; a dtype that is not of floats.
+        A band has no mean, or a standard deviation that is not positive; nodata without fill; a dtype that is not of floats; a
+        name stands for several things.
 
     Examples
     --------
@@ -54,7 +57,7 @@ class Normalize(torch.nn.Module):
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Streamed,
         constants: str | Mapping[str, Normalization | Statistics],
         *,
         dtype: torch.dtype = torch.float32,
@@ -64,7 +67,8 @@ class Normalize(torch.nn.Module):
         super().__init__()
         if not dtype.is_floating_point:
             raise InvalidInputError(f"normalised pixels are floats, got dtype={dtype}")
-        handles = {h.name: h for h in plan.handles}
+        every = [h for p in plans_of(plan) for h in p.handles]
+        handles = {h.name: h for h in every}
         found = _of_profile(handles, constants) if isinstance(constants, str) else dict(constants)
         self.dtype = dtype
         self.fill = fill
@@ -78,6 +82,7 @@ class Normalize(torch.nn.Module):
         for name, given in found.items():
             if "." in name:
                 raise InvalidInputError(f"torch takes no dot in a buffer's name: rename {name!r} with AS")
+            _alike([h for h in every if h.name == name])
             mean, std = _numbers(handles[name], given)
             self.register_buffer(f"mean_{name}", torch.tensor(mean).view(-1, 1, 1))
             self.register_buffer(f"std_{name}", torch.tensor(std).view(-1, 1, 1))
@@ -85,7 +90,8 @@ class Normalize(torch.nn.Module):
     def forward(self, batch: Batch) -> Batch:
         """A batch with normalised tensors (..., band, y, x), in the place of the stored ones; ``batch`` stays as it is."""
         present: Mapping[str, torch.Tensor] = batch.get(MASK, {})
-        return batch | {name: self._normalized(name, batch[name], present.get(name)) for name in self.names}
+        named = [name for name in self.names if name in batch]  # a mix's batch may be of one source
+        return batch | {name: self._normalized(name, batch[name], present.get(name)) for name in named}
 
     def extra_repr(self) -> str:
         return f"{', '.join(self.names)}, dtype={self.dtype}, fill={self.fill}"
@@ -101,6 +107,15 @@ class Normalize(torch.nn.Module):
             if present is not None:
                 pixels.masked_fill_(~present.view(-1, *[1] * (pixels.ndim - 1)), self.fill)
         return pixels.to(self.dtype)
+
+
+def _alike(handles: Sequence[Handle]) -> None:
+    """Handles of one name in the plans of a mix must be of the same bands."""
+    first, *others = handles
+    if any((h.modality.bands, h.bands) != (first.modality.bands, first.bands) for h in others):
+        raise InvalidInputError(
+            f"{first.name} has other bands in one source of the mix than in another; rename one with AS"
+        )
 
 
 def _of_profile(handles: Mapping[str, Handle], profile: str) -> dict[str, Normalization]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import tensorbank as tb
 from tensorbank import Band, InvalidInputError, Modality, Normalization, NotFoundError, normalization
 from tensorbank.plan import Handle
 from tensorbank.profiles import PROFILE_NAMES
@@ -169,6 +170,26 @@ def test_every_profile_is_usable(tmp_path):
         n = len(normalization(profile, "S2L2A").mean)
         made = make(tmp_path / profile, 3, handles=(Handle("S2L2A", S2L2A, tuple(range(n))),))
         assert Normalize(made.plan, profile).names == ("S2L2A",)
+
+
+def test_a_mix_of_sources_with_other_tensors(made, real):
+    constants = {"S2": CONSTANTS["S2"], "optical": Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))}
+    mix = tb.mix({made.plan: 0.5, real.plan: 0.5}, seed=1, homogeneous=True)
+    seen = set()
+    plain, done = (DataLoader(mix, batch_size=4, transform=t) for t in (None, Normalize(mix, constants)))
+    for before, after in zip(plain, done, strict=True):
+        (name,) = constants.keys() & before.keys()
+        truth = expected(before[name].numpy(), constants[name])
+        np.testing.assert_allclose(after[name].numpy(), truth, rtol=1e-5, atol=1e-5)
+        seen.add(name)
+    assert seen == set(constants)
+
+
+def test_one_name_for_other_bands_in_a_mix_is_refused(tmp_path):
+    plans = [make(tmp_path / str(b), 3, handles=(Handle("S1", S1RTC, (b,)),)).plan for b in range(2)]
+    mix = tb.mix(dict.fromkeys(plans, 0.5), homogeneous=True)
+    with pytest.raises(InvalidInputError, match="S1 has other bands"):
+        Normalize(mix, "terramesh")
 
 
 @pytest.mark.parametrize(
