@@ -1,54 +1,33 @@
-"""Reads of byte ranges that end: in data, or in an error. Counted, retried, and asked again where they are late.
+"""Reads of byte ranges: from the store, or from a cache on the local disk.
 
 Whether the bytes are sound is the reader's to find out: blocks carry their checksum.
-
-A read that takes longer than nearly all of its size did lately is *hedged*: the same range is asked for once more, and the first
-answer wins (Dean and Barroso, "The Tail at Scale", 2013). Hedges are few, a share of all requests, since a store that is slow
-as a whole would only get slower. A read that is late beyond doubt counts as *stalled* and is asked for again whatever the
-share. The loser's bytes are thrown away when they come.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tensorbank.cache import BlockCache, CacheStats
-from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.latencies import Latencies
+from tensorbank.cache import BlockCache
+from tensorbank.crew import Crew
+from tensorbank.depth import MAX_DEPTH
+from tensorbank.errors import InvalidInputError
+from tensorbank.fetch_stats import FetchStats
 from tensorbank.ranges import ByteRange, coalesce
+from tensorbank.requests import Requests, Wanted
+from tensorbank.spans import Interval
 from tensorbank.store import Store
-from tensorbank.throttling import backoff_s
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 
-N_TRIES = {"unreachable": 10, "throttled": 8, "short-read": 2}
-"""Tries by kind of error: about half a minute. A short read is the object's fault far more often than the network's, so it has
-one more only."""
-
-HEDGE_QUANTILE = 0.95
-HEDGE_FACTOR = 2.0
-MIN_PATIENCE_S = 0.05
-STALL_FACTOR = 10.0
-"""Times that percentile, and at least ``stall_s``: a read that is late beyond doubt. Doubled with each request for it."""
-FIRST_STALL_S = 1.0
-"""While too few reads are known to tell what is late."""
-MAX_ASKED = 4
-"""Requests for one range under way at once."""
-N_SPARE_THREADS = 240
-"""Beyond ``n_threads``: those that wait for answers which nobody waits for any more."""
-
-FIRST_PAUSE_S = 0.05
-"""Before the second try; doubled each time. The store's client has asked three times more at once by then."""
-FIRST_PAUSE_WHEN_BUSY_S = 0.25
-"""The same, of a store that is busy and does not say for how long."""
+N_SERVING = 16
+"""Threads that look into the cache: reads of a local disk, and waits for what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +46,7 @@ class FetchOptions:
         Memory of batches that are read ahead, tensors and stored bytes together; two batches are always under way. 1 GiB is
         a tenth of a second at the rate of the fastest models, several times the latency of an object store.
     n_threads
-        Reads in flight at once; each decodes what it read. More than cores, since most of them wait for the network.
+        Reads in flight at once; each decodes what it read. None: as many as the measured latency and rate ask for.
     max_hedge_share
         Second requests for late reads, as a share of all requests; 0 to wait.
     stall_s
@@ -88,7 +67,7 @@ class FetchOptions:
     max_amplification: float = 1.25
     max_read_bytes: int = 8 << 20
     max_inflight_bytes: int = 1 << 30
-    n_threads: int = 16
+    n_threads: int | None = None
     max_hedge_share: float = 0.02
     stall_s: float = 0.1
     cache_dir: str | os.PathLike[str] | None = None
@@ -97,8 +76,10 @@ class FetchOptions:
     def __post_init__(self) -> None:
         if self.cache_bytes < 1:
             raise InvalidInputError(f"cache_bytes must be at least 1, got {self}")
-        if self.n_threads < 1 or self.max_read_bytes < 1:
-            raise InvalidInputError(f"n_threads and max_read_bytes must be at least 1, got {self}")
+        if (self.n_threads is not None and not 1 <= self.n_threads <= MAX_DEPTH) or self.max_read_bytes < 1:
+            raise InvalidInputError(
+                f"n_threads must be in [1, {MAX_DEPTH}] or None and max_read_bytes at least 1, got {self}"
+            )
         if self.max_gap_bytes < 0 or self.max_inflight_bytes < 0 or not self.max_amplification >= 1:
             raise InvalidInputError(
                 f"max_gap_bytes and max_inflight_bytes must not be negative, max_amplification not below 1, got {self}"
@@ -107,118 +88,91 @@ class FetchOptions:
             raise InvalidInputError(f"max_hedge_share is a share and stall_s a time, got {self}")
 
 
-@dataclass(frozen=True, slots=True)
-class FetchStats:
-    """Counts since the fetcher was made.
-
-    Parameters
-    ----------
-    requests
-        Ranges that arrived.
-    bytes_read
-        Their size, holes and refetches included.
-    bytes_asked
-        Bytes of blocks that somebody wanted; ``bytes_read / bytes_asked`` is the amplification.
-    refetches
-        Reads made again for a bad block.
-    retries
-        Reads made again for an error of the store, beyond the retries of its client.
-    hedges, hedges_won
-        Second requests for late reads, and those that were first to answer.
-    stalls
-        Requests made again since nothing came.
-    fetch_s
-        Time spent in requests and pauses, summed over threads.
-    latency_p50_s, latency_p99_s
-        Of the reads of the recent past.
-    cache
-        What the cache on the local disk did; all 0 without one. What it gave is in no other count.
-    """
-
-    requests: int = 0
-    bytes_read: int = 0
-    bytes_asked: int = 0
-    refetches: int = 0
-    retries: int = 0
-    hedges: int = 0
-    hedges_won: int = 0
-    stalls: int = 0
-    fetch_s: float = 0.0
-    latency_p50_s: float = 0.0
-    latency_p99_s: float = 0.0
-    cache: CacheStats = field(default_factory=CacheStats)
-
-
 class Fetcher:
-    """Reads ranges of a store's objects. May be called from many threads at once.
-
-    Setting ``hurry`` ends pauses between tries: the error at hand is raised instead of one more try.
+    """Reads ranges of a store's objects, in threads of its own. May be called from many threads at once.
 
     Parameters
     ----------
     store
-        Where the objects are. One of local files is read as it is: a disk that is late is not hurried by asking twice.
+        Where the objects are.
     options
         How to read.
     """
 
     def __init__(self, store: Store, options: FetchOptions | None = None) -> None:
         self.store = store
-        self.options = options or FetchOptions()
-        self.hurry = threading.Event()
-        self._stats = FetchStats()
-        self._latencies = Latencies()
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
-        self._cache = (
-            BlockCache(Path(self.options.cache_dir), self.options.cache_bytes)
-            if self.options.cache_dir
-            else None
+        self.options = o = options or FetchOptions()
+        self._requests = Requests(
+            store, n_threads=o.n_threads, max_hedge_share=o.max_hedge_share, stall_s=o.stall_s
         )
+        self._cache = BlockCache(Path(o.cache_dir), o.cache_bytes) if o.cache_dir else None
+        self._serving: Crew | None = None
+        self._pid = 0
 
     @property
     def stats(self) -> FetchStats:
-        p50, p99 = self._latencies.all_s()
-        with self._lock:
-            now = replace(self._stats, latency_p50_s=p50, latency_p99_s=p99)
-        return now if self._cache is None else replace(now, cache=self._cache.stats)
+        stats = self._requests.stats
+        return stats if self._cache is None else replace(stats, cache=self._cache.stats)
 
-    def fetch(
-        self,
-        wanted: ByteRange,
-        *,
-        n_asked_bytes: int = 0,
-        again: bool = False,
-        spans: Sequence[tuple[int, int]] = (),
-    ) -> memoryview:
-        """The bytes of a range, read-only.
+    def submit(self, wanted: Iterable[Wanted]) -> list[Future[None]]:
+        """Start reads, as :meth:`tensorbank.requests.Requests.submit` does; the cache keeps and looks for their spans."""
+        if self._cache is None:
+            return self._requests.submit(wanted)
+        items = [(w, Future[None]()) for w in wanted]
+        self._open().submit(partial(self._serve, self._cache, *item) for item in items)
+        return [done for _, done in items]
 
-        The store's client has asked three times more at once; what it gives up is tried some times more, with growing, jittered
-        pauses, or after the time that the store asks for.
+    def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
+        """The bytes of a range, at once.
 
         Parameters
         ----------
-        n_asked_bytes
-            How many of them hold wanted blocks, for the statistics.
         again
-            This repeats a read that brought a bad block, for the statistics.
-        spans
-            Which bytes ``[start, end)`` of the object these are, if not all: the cache keeps and looks for no others.
+            This repeats a read that brought a bad block: the cache forgets it.
 
         Raises
         ------
         NotFoundError, StorageError
             The object is gone, access is refused, or the store kept failing.
         """
-        cache = self._cache
-        if cache is None:
+        if self._cache is None:
             return self._request(wanted, n_asked_bytes, again=again)
-        name = f"{self.store.options.endpoint or ''}|{self.store.url}/{wanted.key}"
-        whole = (wanted.start, wanted.end)
         if again:
-            cache.drop(name, whole)
+            self._cache.drop(self._address(wanted), (wanted.start, wanted.end))
+        return self._from_cache(self._cache, wanted, (), again=again)
 
-        def bring(missing: Sequence[tuple[int, int]]) -> Iterable[tuple[int, memoryview]]:
+    def close(self) -> None:
+        """Drop reads that are not answered, wait for those that are, and let the threads end.
+
+        The fetcher can be used again.
+        """
+        serving, self._serving = self._serving, None
+        if serving is not None and self._pid == os.getpid():
+            serving.dismiss()
+        self._requests.close()
+        if serving is not None and self._pid == os.getpid():
+            serving.close()
+
+    def _open(self) -> Crew:
+        if self._serving is None or self._pid != os.getpid():  # threads do not survive a fork
+            self._serving, self._pid = Crew(lambda: N_SERVING), os.getpid()
+        return self._serving
+
+    def _serve(self, cache: BlockCache, wanted: Wanted, done: Future[None]) -> None:
+        """Hand on what the cache has, and what it lacks once it has come."""
+        if not done.set_running_or_notify_cancel():
+            return
+        try:
+            wanted.deliver(self._from_cache(cache, wanted.range, wanted.spans))
+        except Exception as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+            done.set_exception(failed)
+        else:
+            done.set_result(None)
+
+    def _from_cache(
+        self, cache: BlockCache, wanted: ByteRange, spans: Sequence[Interval], *, again: bool = False
+    ) -> memoryview:
+        def bring(missing: Sequence[Interval]) -> Iterable[tuple[int, memoryview]]:
             starts, ends = np.array(missing, np.int64).T
             first, last, owner = coalesce(
                 starts,
@@ -231,91 +185,13 @@ class Fetcher:
             for a, b, n in zip(first.tolist(), last.tolist(), asked.tolist(), strict=True):
                 yield a, self._request(ByteRange(wanted.key, a, b), n, again=again)
 
-        return cache.read(name, whole, spans or [whole], bring)
+        whole = (wanted.start, wanted.end)
+        return cache.read(self._address(wanted), whole, spans or [whole], bring)
 
-    def _request(self, wanted: ByteRange, n_asked_bytes: int, *, again: bool) -> memoryview:
-        started = time.perf_counter()
-        attempt = 1
-        while True:
-            try:
-                data = self._read(wanted)
-            except StorageError as error:
-                first_s = FIRST_PAUSE_WHEN_BUSY_S if error.kind == "throttled" else FIRST_PAUSE_S
-                pause_s = backoff_s(attempt - 1, first_s, error.retry_after_s)
-                if attempt >= N_TRIES.get(error.kind, 1) or self.hurry.wait(pause_s):
-                    raise
-                attempt += 1
-            else:
-                self._count(
-                    requests=1,
-                    bytes_read=len(data),
-                    bytes_asked=n_asked_bytes,
-                    refetches=int(again),
-                    retries=attempt - 1,
-                    fetch_s=time.perf_counter() - started,
-                )
-                return data
+    def _address(self, wanted: ByteRange) -> str:
+        return f"{self.store.options.endpoint or ''}|{self.store.url}/{wanted.key}"
 
-    def close(self) -> None:
-        """Let threads go that wait for late answers; the fetcher can be used again."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _read(self, wanted: ByteRange) -> memoryview:
-        """One read; asked for again, up to some times, while it is late."""
-        if self.store.local_path is not None:
-            return self._get(wanted)[0]
-        asked = [self._submit(wanted)]
-        first, hedged = asked[0], False
-        while True:
-            patience_s, stalls = self._patience(wanted, len(asked), hedged=hedged)
-            done, waiting = wait(asked, patience_s, FIRST_COMPLETED)
-            for future in done:
-                if future.exception() is None or not waiting:
-                    data, seconds = future.result()
-                    self._latencies.add(wanted.n_bytes, seconds)
-                    if future is not first:
-                        self._count(hedges_won=1)
-                    return data
-            if done:  # one failed; the others may not
-                asked = list(waiting)
-            elif patience_s is not None and (stalls or self._may_hedge()):
-                self._count(**{"stalls" if stalls else "hedges": 1})
-                hedged = True
-                asked.append(self._submit(wanted))
-            else:
-                hedged = True  # there is no budget for a hedge: wait until the read has stalled
-
-    def _patience(self, wanted: ByteRange, n_asked: int, *, hedged: bool) -> tuple[float | None, bool]:
-        """How long to wait before asking again, None for as long as it takes; and whether the read has stalled then."""
-        if n_asked >= MAX_ASKED or self.hurry.is_set():
-            return None, False
-        usual = self._latencies.quantile_s(wanted.n_bytes, HEDGE_QUANTILE)
-        if not hedged and usual is not None and self.options.max_hedge_share:
-            return max(MIN_PATIENCE_S, HEDGE_FACTOR * usual), False
-        late_s = FIRST_STALL_S if usual is None else max(self.options.stall_s, STALL_FACTOR * usual)
-        return late_s * 2 ** (n_asked - 1), True
-
-    def _may_hedge(self) -> bool:
-        with self._lock:
-            return self._stats.hedges + 1 <= self.options.max_hedge_share * (self._stats.requests + 1) + 1
-
-    def _submit(self, wanted: ByteRange) -> Future[tuple[memoryview, float]]:
-        with self._lock:
-            if self._pool is None:
-                n_threads = self.options.n_threads + N_SPARE_THREADS
-                self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="tensorbank-get")
-            return self._pool.submit(self._get, wanted)
-
-    def _get(self, wanted: ByteRange) -> tuple[memoryview, float]:
-        """The bytes, and how long they took: only of answers that were waited for is it remembered."""
-        started = time.perf_counter()
-        data = self.store.get_range(wanted.key, wanted.start, wanted.end)
-        return data, time.perf_counter() - started
-
-    def _count(self, **more: float) -> None:
-        with self._lock:
-            now = {name: getattr(self._stats, name) + n for name, n in more.items()}
-            self._stats = replace(self._stats, **now)
+    def _request(self, wanted: ByteRange, n_asked_bytes: int, *, again: bool = False) -> memoryview:
+        found: list[memoryview] = []
+        self._requests.now(Wanted(wanted, found.append, n_asked_bytes, again=again)).result()
+        return found[0]

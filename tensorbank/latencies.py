@@ -1,11 +1,8 @@
-"""How long reads take, from those of the recent past. Small and thread-safe; pure but for its memory."""
+"""How long reads take, from those of the recent past. Small; pure but for its memory."""
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict, deque
-
-import numpy as np
 
 __all__ = ["Latencies"]
 
@@ -15,27 +12,28 @@ FEW = 8
 
 
 class Latencies:
-    """Durations of reads by size, in octaves of bytes: a small read says little of a large one."""
+    """Durations of reads by size, in octaves of bytes: a small read says little of a large one. For one thread at a time."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._recent: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
 
     def add(self, n_bytes: int, seconds: float) -> None:
         """Remember a read."""
-        with self._lock:
-            self._recent[n_bytes.bit_length()].append(seconds)
+        self._recent[n_bytes.bit_length()].append(seconds)
 
     def quantile_s(self, n_bytes: int, q: float) -> float | None:
         """A quantile of the reads of about this size, or of any while those are few; None while all are too few to tell."""
-        with self._lock:
-            recent = list(self._recent[n_bytes.bit_length()])
-            if len(recent) < FEW:
-                recent = [s for group in self._recent.values() for s in group]
-        return float(np.quantile(recent, q)) if len(recent) >= FEW else None
+        recent = list(self._recent[n_bytes.bit_length()])
+        if len(recent) < FEW:
+            recent = [s for group in self._recent.values() for s in group]
+        return _quantile(recent, q) if len(recent) >= FEW else None
 
     def all_s(self) -> tuple[float, float]:
         """Median and 99th percentile of all reads remembered; zeros where there are none."""
-        with self._lock:
-            recent = [s for group in self._recent.values() for s in group]
-        return (float(np.quantile(recent, 0.5)), float(np.quantile(recent, 0.99))) if recent else (0.0, 0.0)
+        recent = [s for group in self._recent.values() for s in group]
+        return (_quantile(recent, 0.5), _quantile(recent, 0.99)) if recent else (0.0, 0.0)
+
+
+def _quantile(values: list[float], q: float) -> float:
+    """By nearest rank: for so few, numpy takes longer to start than to count."""
+    return sorted(values)[min(int(q * len(values)), len(values) - 1)]

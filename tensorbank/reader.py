@@ -1,17 +1,17 @@
 """From positions of a plan to pixels in the caller's buffers, without torch.
 
-:mod:`tensorbank.reads` plans which reads a batch takes. Executing them is one job a read in a thread pool: get the bytes,
+:mod:`tensorbank.reads` plans which reads a batch takes. Executing them is one job a read, in a thread: get the bytes,
 verify every block, decode it straight into its place.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import Piece, Read, plan_reads
+from tensorbank.requests import Wanted
 from tensorbank.store import Store
 
 __all__ = ["BatchRead", "SampleReader"]
@@ -96,8 +97,6 @@ class SampleReader:
         self.options = options or FetchOptions()
         self._places = [_places(handle) for handle in plan.handles]
         self._fetcher = Fetcher(Store(plan.source.bank, plan.storage), self.options)
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = 0
         self._decode_s = 0.0
         self._lock = threading.Lock()
 
@@ -161,28 +160,22 @@ class SampleReader:
             masks[handle.name] = present
             n_bytes += buffer.nbytes
         reads = plan_reads(self.plan, positions, self.options)
-        pool = self._open_pool()
-        futures = [pool.submit(self._execute, read, positions, out) for read in reads]
+        futures = self._fetcher.submit(
+            Wanted(
+                read.range,
+                partial(self._decode, read, positions, out),
+                read.n_asked_bytes,
+                [(p.start, p.end) for p in read.pieces],
+            )
+            for read in reads
+        )
         return BatchRead(futures, masks, n_bytes + sum(r.range.n_bytes for r in reads))
 
     def close(self) -> None:
-        """Stop the threads, after the requests that they are in; the reader can be used again."""
-        if self._pool is not None:
-            self._fetcher.hurry.set()
-            self._pool.shutdown(wait=self._pool_pid == os.getpid(), cancel_futures=True)
-            self._pool = None
-            self._fetcher.close()
+        """Stop the threads; the reader can be used again."""
+        self._fetcher.close()
 
-    def _open_pool(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._pool_pid != os.getpid():  # threads do not survive a fork
-            self._fetcher.hurry.clear()
-            self._pool = ThreadPoolExecutor(self.options.n_threads, thread_name_prefix="tensorbank-read")
-            self._pool_pid = os.getpid()
-        return self._pool
-
-    def _execute(self, read: Read, positions: npt.NDArray[np.int64], out: Buffers) -> None:
-        spans = [(piece.start, piece.end) for piece in read.pieces]
-        data = self._fetcher.fetch(read.range, n_asked_bytes=read.n_asked_bytes, spans=spans)
+    def _decode(self, read: Read, positions: npt.NDArray[np.int64], out: Buffers, data: memoryview) -> None:
         started = time.perf_counter()
         for piece in read.pieces:
             start = piece.start - read.range.start

@@ -84,7 +84,8 @@ class BatchForm:
     def allocate(self, n_samples: int, memory: BatchMemory) -> dict[str, torch.Tensor]:
         """Uninitialised tensors (n, time, band, y, x), by handle name."""
         return {
-            h.name: memory.tensor(h.name, (n_samples, *h.shape), self.dtypes[h.name]) for h in self.plan.handles
+            h.name: memory.tensor(h.name, (n_samples, *h.shape), self.dtypes[h.name])
+            for h in self.plan.handles
         }
 
     def batch(

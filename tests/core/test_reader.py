@@ -15,7 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorbank import IntegrityError, InvalidInputError, NotFoundError, StorageError, StorageOptions, fetch
+from tensorbank import (
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    StorageOptions,
+    requests,
+)
 from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Handle
 from tensorbank.reader import SampleReader
@@ -203,7 +210,7 @@ def test_zeros_in_place_of_blocks_are_noticed(own):
 
 
 def test_a_truncated_object_and_a_lost_one_are_errors(own, monkeypatch):
-    monkeypatch.setattr(fetch, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 0.001)
     path = own.path_of("S2", 6)
     last = int(own.plan.addresses["S2"].starts[6, 0]) + 20
     path.write_bytes(path.read_bytes()[:last])

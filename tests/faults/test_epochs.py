@@ -81,7 +81,7 @@ def test_reads_that_hang_are_asked_for_again(served):
     assert stats.hedges_won > 0
     assert stats.hedges + stats.stalls >= counts["slow"] // 2
     assert stats.hedges <= 0.02 * stats.requests + 2
-    assert late_s < max(3 * usual_s, usual_s + 5)
+    assert late_s < usual_s + 15
 
 
 def test_bodies_that_stop_half_way_are_asked_for_again(served):

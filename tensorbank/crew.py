@@ -1,0 +1,130 @@
+"""Threads that work off jobs in order, as many as are wanted at the moment.
+
+Unlike an executor's, they end when they are told to, and a thread that hangs in a request holds up neither its crew's end nor the
+interpreter's.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import cache
+
+__all__ = ["Crew"]
+
+LINGER_S = 1.0
+"""What the end of a crew waits for jobs under way: longer than a request takes, shorter than a person is patient."""
+
+Job = Callable[[], None]
+
+
+class Crew:
+    """Threads of one owner. May be called from many threads at once.
+
+    Parameters
+    ----------
+    size
+        How many jobs may run at once; asked whenever that matters.
+    """
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        self._size = size
+        self._jobs: deque[Job] = deque()
+        self._ready = threading.Condition()
+        self._threads: set[threading.Thread] = set()
+        self._n_idle = self._n_workers = 0
+        self.closing = threading.Event()
+        """Set when the crew ends: jobs that pause should go on."""
+        _crews().add(self)
+
+    def submit(self, jobs: Iterable[Job]) -> None:
+        """Run jobs, which must not raise, behind those submitted before."""
+        with self._ready:
+            self._jobs.extend(jobs)
+            self._ready.notify(min(self._n_idle, len(self._jobs)))
+            self._staff()
+
+    def staff(self) -> None:
+        """The size has grown."""
+        with self._ready:
+            self._staff()
+
+    def spawn(self, job: Job) -> None:
+        """Run a job at once, beside the others."""
+        with self._ready:
+            self._start(job)
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that live."""
+        return len(self._threads)
+
+    def dismiss(self) -> None:
+        """Drop jobs that have not started, and let the threads end when their job has."""
+        with self._ready:
+            self.closing.set()
+            self._jobs.clear()
+            self._ready.notify_all()
+
+    def close(self) -> None:
+        """Drop jobs that have not started, and wait for a while for the others to end."""
+        self.dismiss()
+        with self._ready:
+            threads = list(self._threads)
+        until = time.monotonic() + LINGER_S
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(until - time.monotonic(), 0))
+
+    def _start(self, job: Job) -> None:
+        def run() -> None:
+            try:
+                job()
+            finally:
+                with self._ready:
+                    self._threads.discard(thread)
+
+        thread = threading.Thread(target=run, name="tensorbank-read", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            job()
+            del job  # it may hold a batch
+
+    def _next(self) -> Job | None:
+        with self._ready:
+            while not self._jobs and not self.closing.is_set() and self._n_workers <= self._size():
+                self._n_idle += 1
+                self._ready.wait()
+                self._n_idle -= 1
+            if self.closing.is_set() or not self._jobs or self._n_workers > self._size():
+                self._n_workers -= 1
+                return None
+            job = self._jobs.popleft()
+            self._staff()
+            return job
+
+    def _staff(self) -> None:
+        """One more thread, where there is work for it; it looks for the next itself."""
+        if self._jobs and not self._n_idle and not self.closing.is_set() and self._n_workers < self._size():
+            self._n_workers += 1
+            self._start(self._work)
+
+
+@cache
+def _crews() -> weakref.WeakSet[Crew]:
+    """Crews that live. Daemon threads must not come back from a request while the interpreter goes down, so they end before."""
+    crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+
+    def end() -> None:
+        for crew in list(crews):
+            crew.close()
+
+    atexit.register(end)
+    return crews

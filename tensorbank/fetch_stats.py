@@ -1,0 +1,54 @@
+"""What reads took, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tensorbank.cache import CacheStats
+
+__all__ = ["FetchStats"]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchStats:
+    """Counts since the fetcher was made.
+
+    Parameters
+    ----------
+    requests
+        Ranges that arrived.
+    bytes_read
+        Their size, holes and refetches included.
+    bytes_asked
+        Bytes of blocks that somebody wanted; ``bytes_read / bytes_asked`` is the amplification.
+    refetches
+        Reads made again for a bad block.
+    retries
+        Reads made again for an error of the store, beyond the retries of its client.
+    hedges, hedges_won
+        Second requests for late reads, and those that were first to answer.
+    stalls
+        Requests made again since nothing came.
+    fetch_s
+        Time spent in requests and pauses, summed over threads.
+    latency_p50_s, latency_p99_s
+        Of the reads of the recent past.
+    depth
+        Reads that are kept under way at present.
+    cache
+        What the cache on the local disk did; all 0 without one. What it gave is in no other count.
+    """
+
+    requests: int = 0
+    bytes_read: int = 0
+    bytes_asked: int = 0
+    refetches: int = 0
+    retries: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    stalls: int = 0
+    fetch_s: float = 0.0
+    latency_p50_s: float = 0.0
+    latency_p99_s: float = 0.0
+    depth: int = 0
+    cache: CacheStats = field(default_factory=CacheStats)
