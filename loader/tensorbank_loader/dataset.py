@@ -109,8 +109,14 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self._state = State()
         self._pid = os.getpid()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker: what follows from the plan is made there again."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_form", "_pid")}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _pid=os.getpid())
+        self.__dict__.update(state)
+        self._form = form_of(self.plan, padded=self.epochs.even == "pad")
+        self._pid = os.getpid()
 
     def __len__(self) -> int:
         """Batches of this rank, or its samples where single samples are handed out."""

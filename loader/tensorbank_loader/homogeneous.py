@@ -5,8 +5,10 @@ Positions count through the plans of all sources, one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +61,8 @@ class MixReader:
     @property
     def stats(self) -> FetchStats:
         """What has been read so far of all sources."""
-        return _sum([r.stats for r in self._readers])
+        together: FetchStats = _together([r.stats for r in self._readers])
+        return together
 
     @property
     def decode_s(self) -> float:
@@ -85,7 +88,13 @@ def _source_of(positions: Int64, starts: Int64) -> int:
     return int(np.searchsorted(starts, positions[0], side="right")) - 1
 
 
-def _sum(stats: list[FetchStats]) -> FetchStats:
-    """Counts and times of several fetchers add up; of percentiles the worst tells."""
-    combine = {name: max if "_p" in name else sum for name in (f.name for f in fields(FetchStats))}
-    return FetchStats(**{name: how([getattr(s, name) for s in stats]) for name, how in combine.items()})
+def _together(stats: Sequence[Any]) -> Any:
+    """One value of several of a dataclass of numbers: counts and times add up, of percentiles the worst tells."""
+    found: dict[str, Any] = {}
+    for f in fields(stats[0]):
+        values = [getattr(s, f.name) for s in stats]
+        if is_dataclass(values[0]):
+            found[f.name] = _together(values)
+        else:
+            found[f.name] = max(values) if re.search(r"_p\d+_", f.name) else sum(values)
+    return type(stats[0])(**found)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch.utils.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -230,8 +231,9 @@ def test_batches_of_one_source_may_have_tensors_of_their_own(one, other):
                 truth = made.truth[handle.name][at]
                 truth = truth[:, 0] if handle.modality.n_times == 1 else truth
                 np.testing.assert_array_equal(batch[handle.name].numpy(), truth)
-        assert loader.stats().requests > 0
-        assert loader.stats().samples == 4 * len(loader)
+        stats = loader.stats()
+        assert stats.requests > 0
+        assert stats.samples == 4 * len(loader)
     assert kinds[frozenset({"S2"})] == 6, "until both are through"
     assert len(loader) == kinds.total() in (16, 17, 18)
 
@@ -247,6 +249,21 @@ def test_a_mix_resumes_at_every_batch_in_every_world(one, two, homogeneous):
         return mix.dataloader(global_batch_size=6, world=World())
 
     assert assert_resumable(make_one, ids, others=[lambda: ranks(2), lambda: ranks(3)]) == 7
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # more workers than cores
+@pytest.mark.parametrize("homogeneous", [False, True])
+def test_workers_hand_out_a_mix_in_the_order_of_one_process(one, two, homogeneous):
+    mix = tb.mix({one.plan: 0.7, two.plan: 0.3}, seed=4, homogeneous=homogeneous, length=30)
+    loader = torch.utils.data.DataLoader(
+        mix.dataset(global_batch_size=6, world=World()),
+        batch_size=None,
+        num_workers=2,
+        multiprocessing_context="forkserver",
+        timeout=60,
+    )
+    with mix.dataloader(global_batch_size=6, world=World()) as alone:
+        assert [ids(b) for b in loader] == [ids(b) for b in alone]
 
 
 def test_weights_are_kept_in_the_state(one, two):
