@@ -28,7 +28,7 @@ from obstore.store import LocalStore, from_url
 
 from tensorbank.address import StorageOptions
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.throttling import ask_retry_after_s, backoff_s
+from tensorbank.throttling import MAX_PAUSE_S, ask_retry_after_s, backoff_s
 
 __all__ = ["ObjectInfo", "Store"]
 
@@ -77,6 +77,7 @@ class Store:
         self.options = options or StorageOptions()
         self._client: Any = None
         self._lock = threading.Lock()
+        self._busy_until_s = 0.0
 
     def __repr__(self) -> str:
         return f"Store({self.url!r})"
@@ -147,6 +148,25 @@ class Store:
             return False
         return True
 
+    def size(self, key: str) -> int:
+        """Bytes of an object."""
+        return int(self._ask(key, lambda client: obstore.head(client, key))["size"])
+
+    def sign(self, keys: Sequence[str], lifetime_s: float) -> list[str]:
+        """URLs by which whoever has them may GET these objects, or ranges of them, for a while. The store is not asked.
+
+        Raises
+        ------
+        InvalidInputError
+            Objects of this store have no such URLs.
+        StorageError
+            There are no credentials to sign with.
+        """
+        if not self.url.startswith(("s3:", "gs:", "az:")):
+            raise InvalidInputError(f"{self.url} cannot sign URLs; only object stores can", kind="unsigned")
+        with self._translated(keys[0] if keys else ""):
+            return list(obstore.sign(self._open(), "GET", list(keys), timedelta(seconds=lifetime_s)))
+
     def objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """All objects whose key starts with the path ``prefix``, in the store's order."""
         with self._translated(prefix):
@@ -188,7 +208,15 @@ class Store:
         raise AssertionError("no try was made")
 
     def _ask_with_new_keys(self, key: str, question: Callable[[Any], T], *, writing: bool) -> T:
-        """The answer to a question; a refusal is taken for keys that expired, and asked once more with new ones."""
+        """The answer to a question; a refusal is taken for keys that expired, and asked once more with new ones.
+
+        While the store wants to be left alone, by all threads, nothing is asked.
+        """
+        left_s = self._busy_until_s - time.monotonic()
+        if left_s > 0:
+            busy = StorageError(f"{self.url} is busy for {left_s:.1f} s more, as it says", kind="throttled")
+            busy.retry_after_s = left_s
+            raise busy
         with self._translated(key):
             client = self._open(writing=writing)
         try:
@@ -197,6 +225,7 @@ class Store:
         except StorageError as error:
             if error.kind == "throttled":
                 error.retry_after_s = self._retry_after_s(client, key)
+                self._busy_until_s = time.monotonic() + min(error.retry_after_s or 0.0, MAX_PAUSE_S)
             if error.kind != "denied" or self.options.credentials is None:
                 raise
         with self._lock:

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import tensorbank
-from tensorbank_server.service import Pinned, digest
+from tensorbank_server.digests import digest
+from tensorbank_server.service import Pinned
 
 __all__ = ["Freshness"]
 

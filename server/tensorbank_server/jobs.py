@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from tensorbank.bank import Bank
 from tensorbank.errors import InvalidInputError
+from tensorbank.plan import Plan
 
 __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 
@@ -48,35 +50,67 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class PlanMade:
-    """What there is to say of a plan without opening it."""
+    """What there is to say of a plan without opening it.
+
+    Parameters
+    ----------
+    fingerprint
+        The planner's: the same as of the same query of a bank that was opened directly.
+    n_requests
+        Reads of one shuffled epoch.
+    sample_sha256
+        Of the sample ids in the plan's order, each closed by a line break; None where ids are not among its columns.
+    levels
+        Considered and kept, by storey of the index.
+    """
 
     fingerprint: str
     n_samples: int
-    levels: Mapping[str, tuple[int, int]]
+    n_shards: int
+    read_bytes: int
+    tensor_bytes: int
+    n_requests: int
+    sample_sha256: str | None
+    levels: Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class MakePlan:
-    """A plan, saved under its fingerprint in a folder. Saving it twice gives the same file."""
+    """A plan, saved to a file, which appears at once or not at all."""
 
     bank: str
     versions: Mapping[str, int]
     sql: str
-    folder: Path
+    path: Path
     max_samples: int
 
     def do(self, banks: Mapping[str, Bank]) -> PlanMade:
         plan = banks[self.bank].at(self.versions).sql(self.sql).plan()
         if len(plan) > self.max_samples:
             raise InvalidInputError(f"the plan has {len(plan):,} samples, more than {self.max_samples:,}")
-        path = self.folder / f"{plan.fingerprint}.arrow"
-        if not path.exists():
-            descriptor, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            os.close(descriptor)
-            plan.save(name)
-            Path(name).replace(path)
-        levels = {level.level: (level.considered, level.kept) for level in plan.source.levels}
-        return PlanMade(plan.fingerprint, len(plan), levels)
+        descriptor, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
+        os.close(descriptor)
+        plan.save(name)
+        Path(name).replace(self.path)
+        return PlanMade(
+            fingerprint=plan.fingerprint,
+            n_samples=len(plan),
+            n_shards=len({key for h in plan.handles for key in plan.addresses[h.name].keys}),
+            read_bytes=plan.read_bytes,
+            tensor_bytes=plan.tensor_bytes,
+            n_requests=plan.n_reads,
+            sample_sha256=_sha256_of_ids(plan),
+            levels={level.level: (level.considered, level.kept) for level in plan.source.levels},
+        )
+
+
+def _sha256_of_ids(plan: Plan) -> str | None:
+    if "sample_id" not in plan.metadata_columns:
+        return None
+    digest = hashlib.sha256()
+    for chunk in plan.table["sample_id"].chunks:
+        digest.update("".join(f"{i}\n" for i in chunk.to_pylist()).encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query
 from starlette.requests import Request
 
 from tensorbank_server.caching import Freshness
+from tensorbank_server.filters import Compiled, FilterBounds, compile_filter, parse_text, queryables
 from tensorbank_server.keys import Principal
 from tensorbank_server.service import Pinned, Service
 
@@ -70,6 +71,28 @@ def base_url(request: Request, service: Service) -> str:
 def table_url(request: Request, service: Service, pinned: Pinned) -> str:
     """Of a table; with its snapshot, so that what is linked stays what it is."""
     return f"{base_url(request, service)}/v1/banks/{pinned.bank.name}/tables/{pinned.table}?snapshot={pinned.version}"
+
+
+def condition(service: Service, pinned: Pinned, given: Any) -> Compiled | None:
+    """A filter, as text or as CQL2-JSON, as a condition on a table's samples; None where there is none.
+
+    Raises
+    ------
+    InvalidInputError
+        It cannot be used.
+    """
+    if given is None or given == "":
+        return None
+    limits = service.limits
+    bounds = FilterBounds(
+        limits.filter_bytes,
+        limits.filter_depth,
+        limits.filter_nodes,
+        limits.filter_list_items,
+        limits.filter_vertices,
+    )
+    tree = parse_text(given, bounds) if isinstance(given, str) else given
+    return compile_filter(tree, queryables(pinned.schema), bounds)
 
 
 def freshness(request: Request, service: Service, pinned: Pinned, representation: str) -> Freshness:

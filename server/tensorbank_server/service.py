@@ -5,16 +5,15 @@ One a process; opened and closed by the app.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import secrets
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -36,6 +35,8 @@ from tensorbank_server.keys import Principal
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.lookup import RowFiles, SampleTable
 from tensorbank_server.metrics import Metrics
+from tensorbank_server.paging import Pages
+from tensorbank_server.plans import PlanStore
 from tensorbank_server.problems import Problem
 from tensorbank_server.rates import Rates
 from tensorbank_server.settings import BankSettings, Settings
@@ -45,6 +46,8 @@ __all__ = ["Pinned", "ServedBank", "Service"]
 
 MAX_TABLES = 64
 """Of which the sample ids are kept open."""
+MAX_SIZES = 100_000
+"""Of shards, remembered."""
 PROBE_S = 10.0
 """For how long an answer to "is the bank readable" is repeated."""
 _LOG = logging.getLogger(__name__)
@@ -81,11 +84,17 @@ class ServedBank:
         self.store = Store(self.address.url, self.address.storage)
         self.bank = Bank(Catalog(self.store), IndexMirror(self.store, cache))
         self.fetcher = Fetcher(self.store)
+        self._signer = Store(
+            self.address.url, replace(self.address.storage, endpoint=settings.public_endpoint)
+        )
+        if settings.public_endpoint is None:
+            self._signer = self.store
         self._files = files
         self._latest_s = latest_s
         self._latest: dict[str, tuple[float, int]] = {}
         self._tables: dict[tuple[str, int], SampleTable] = {}
         self._documents: dict[str, dict[str, Any]] = {}
+        self._sizes: dict[str, int] = {}
         self._names: tuple[float, list[str]] | None = None
         self._probed: tuple[float, str | None] | None = None
         self._lock = threading.Lock()
@@ -141,10 +150,27 @@ class ServedBank:
     def array_document(self, array: str) -> dict[str, Any]:
         """``zarr.json`` of a stored array, by its key."""
         if array not in self._documents:
-            if len(self._documents) > 4_096:
+            if len(self._documents) > MAX_TABLES:
                 self._documents.clear()
             self._documents[array] = json.loads(self.store.get(f"{array}/zarr.json"))
         return self._documents[array]
+
+    def accesses(self) -> list[str]:
+        """How plans may be read, the best first."""
+        signs = self.address.url.startswith(("s3:", "gs:", "az:")) and not self.settings.anonymous
+        return ["url", "proxy"] if signs else ["proxy"]
+
+    def sign(self, keys: Sequence[str], lifetime_s: float) -> list[str]:
+        """URLs of objects, good for a while."""
+        return self._signer.sign(keys, lifetime_s)
+
+    def size(self, key: str) -> int:
+        """Bytes of a shard; shards never change."""
+        if key not in self._sizes:
+            if len(self._sizes) > MAX_SIZES:
+                self._sizes.clear()
+            self._sizes[key] = self.store.size(key)
+        return self._sizes[key]
 
     def problem(self) -> str | None:
         """What keeps the bank from being read, None if nothing does. Looked at every few seconds."""
@@ -172,7 +198,7 @@ class Service:
         self.metrics = metrics
         self.audit = AuditLog(settings.audit_file)
         self.queries = Rates("queries", settings.limits.queries_per_minute)
-        self.page_secret = settings.page_secret() or secrets.token_bytes(32)
+        self.pages = Pages(settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes)
         self.is_ready = False
         self.banks: dict[str, ServedBank] = {}
 
@@ -198,11 +224,21 @@ class Service:
         )
         self.workers = WorkerPool(self.settings.n_workers, options, self.metrics)
         await self.workers.start()
+        self.plans = PlanStore(
+            self.data_folder / "plans",
+            self.workers,
+            self.metrics,
+            lifetime_s=self.settings.plan_lifetime_s,
+            max_bytes=self.settings.plan_cache_bytes,
+            limit_s=self.limits.plan_s,
+            max_samples=self.limits.plan_samples,
+        )
         self.is_ready = True
 
     async def close(self) -> None:
         """End workers and threads, flush, and remove what is temporary."""
         self.is_ready = False
+        await self.plans.close()
         await self.workers.close()
         with ThreadPoolExecutor() as pool:
             list(pool.map(ServedBank.close, self.banks.values()))
@@ -237,8 +273,3 @@ class Service:
     async def pin(self, bank: str, table: str, snapshot: int | None, principal: Principal) -> Pinned:
         """A table at a version, that the caller may read."""
         return await self.offload(self.bank(bank, principal).pin, table, snapshot)
-
-
-def digest(*parts: object) -> str:
-    """32 hexadecimal digits that tell values apart."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

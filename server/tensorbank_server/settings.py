@@ -87,6 +87,11 @@ class Limits(_Values):
     page_rows: int = Field(default=100, gt=0, description="Rows a page, at most; HF's viewer has 100 too.")
     page_items: int = Field(default=1_000, gt=0, description="STAC items a page, at most.")
     page_tasks: int = Field(default=10_000, gt=0, description="Tasks of a plan a page of NDJSON, at most.")
+    page_arrow_tasks: int = Field(
+        default=1_000_000, gt=0, description="Tasks of a plan a page of Arrow, at most."
+    )
+    reference_chunks: int = Field(default=100_000, gt=0, description="Chunks of a reference file, at most.")
+    page_shards: int = Field(default=10_000, gt=0, description="Addresses of shards a page, at most.")
     answer_bytes: int = Field(
         default=16 << 20, gt=0, description="Rows, items and density, encoded, at most."
     )

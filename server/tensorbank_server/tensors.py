@@ -29,8 +29,10 @@ class Cut:
     window: tuple[int, int, int, int]
 
     @classmethod
-    def of(cls, modality: Modality, bands: str | None = None, window: str | None = None) -> Cut:
-        """From text: ``B04,B08`` and ``y0,x0,height,width``; all of it where nothing is given.
+    def of(
+        cls, modality: Modality, bands: str | Sequence[str] | None = None, window: str | None = None
+    ) -> Cut:
+        """From text: ``B04,B08`` (or names) and ``y0,x0,height,width``; all of it where nothing is given.
 
         Raises
         ------
@@ -41,9 +43,10 @@ class Cut:
         """
         chosen = tuple(range(len(modality.bands)))
         if bands is not None:
-            chosen = tuple(modality.band_index(name.strip()) for name in bands.split(","))
-            if len(set(chosen)) != len(chosen):
-                raise InvalidInputError("bands must differ from each other")
+            names = bands.split(",") if isinstance(bands, str) else bands
+            chosen = tuple(modality.band_index(name.strip()) for name in names)
+            if not chosen or len(set(chosen)) != len(chosen):
+                raise InvalidInputError("bands must differ from each other, and one is needed")
         if window is None:
             return cls(modality, chosen, (0, modality.height, 0, modality.width))
         try:

@@ -1,7 +1,8 @@
 """Zarr v3 documents of things that are stored otherwise: a sample, or the samples of a plan. Pure.
 
 An inner chunk of a sharded array has the bytes of a chunk of an unsharded one with the same inner codecs. So a selection is an
-array ``[sample, time, band, y, x]`` with a chunk a block, whose chunks are ranges of shards: served, or referred to, without decoding.
+array ``[sample, time, band, y, x]`` with a chunk a block, whose chunks are ranges of shards, served
+or referred to without decoding.
 """
 
 from __future__ import annotations

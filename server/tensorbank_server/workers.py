@@ -82,6 +82,7 @@ class WorkerPool:
         self._workers: set[_Worker] = set()
         self._replacing: set[asyncio.Task[None]] = set()
         self._limiter: Any = None
+        self._busy: dict[int, _Worker] = {}
 
     async def start(self) -> None:
         """Start the workers and wait until they are ready."""
@@ -110,10 +111,18 @@ class WorkerPool:
             raise Problem(
                 503, "overloaded", "all workers are busy; come again", headers={"Retry-After": "2"}
             ) from None
+        self._busy[id(job)] = worker
         try:
             return await anyio.to_thread.run_sync(worker.ask, job, limit_s, limiter=self._limiter)
         finally:
+            del self._busy[id(job)]
             self._give_back(worker)
+
+    def kill(self, job: Job) -> None:
+        """End the worker that does a job, if one does; whoever waits for it is told."""
+        worker = self._busy.get(id(job))
+        if worker is not None:
+            worker.kill()
 
     @property
     def n_alive(self) -> int:
@@ -194,6 +203,9 @@ class _Worker:
         if late:
             return Problem(504, "time-limit", f"the query took more than {limit_s:g} s; ask for less")
         return Problem(503, "worker-ended", "the query took too much memory; ask for less")
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def stop(self) -> None:
         self.alive = False

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 import uuid
 from dataclasses import replace
 
@@ -328,3 +330,19 @@ def test_secrets_are_not_shown():
     options = StorageOptions("http://h", "key", "hush-hush", "token-token")
     assert "hush" not in repr(options) + repr(Store("s3://b", options))
     assert "token-token" not in repr(options)
+
+
+def test_signed_urls_open_one_object_each(s3_server):
+    store = Store(f"{s3_server.url}/signed", options_of(s3_server))
+    store.put("a b/c", b"0123456789")
+    assert store.size("a b/c") == 10
+    (url,) = store.sign(["a b/c"], 60)
+    asked = urllib.request.Request(url, headers={"Range": "bytes=2-4"})
+    with urllib.request.urlopen(asked) as answer:
+        assert (answer.status, answer.read()) == (206, b"234")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(url.replace("a%20b/c", "a%20b/d"))
+    assert refused.value.code == 403
+    refused.value.close()
+    with pytest.raises(InvalidInputError):
+        Store("file:///tmp").sign(["x"], 60)

@@ -45,7 +45,9 @@ class Served:
 
 
 @contextmanager
-def serving(*arguments: str, key: str | None = None, **environment: str) -> Iterator[Served]:
+def serving(
+    *arguments: str, key: str | None = None, ready: bool = True, **environment: str
+) -> Iterator[Served]:
     """``tensorbank serve`` as a process of its own, until the block ends."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TENSORBANK_", "AWS_"))}
@@ -64,10 +66,15 @@ def serving(*arguments: str, key: str | None = None, **environment: str) -> Iter
         url = first.rsplit(" at ", 1)[1].strip().replace("0.0.0.0", "127.0.0.1")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         with httpx.Client(base_url=url, headers=headers, timeout=START_S) as client:
-            assert client.get("/readyz").status_code == 200, log.read_text()[-3000:]
+            if ready:
+                assert client.get("/readyz").status_code == 200, log.read_text()[-3000:]
             yield Served(process, url, log, client)
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         process.stdout.close()
         log.unlink(missing_ok=True)

@@ -176,6 +176,19 @@ def test_who_asks_too_often_is_told_when_to_come_again(bank_folder):
         assert served.get("/healthz").status_code == 200, "probes are always answered"
 
 
+def test_a_request_that_never_ends_is_ended(bank_folder):
+    with serving(str(bank_folder), TENSORBANK_LIMITS__REQUEST_S="1") as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as half:
+            half.sendall(
+                b"POST /v1/banks/bank/plans HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 10\r\n\r\n{"
+            )
+            head = half.recv(4096)
+        assert b" 504 " in head.split(b"\r\n")[0]
+        assert served.get("/v1/banks").status_code == 200
+
+
 # -------------------------------------------------------------- keys
 
 

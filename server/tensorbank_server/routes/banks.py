@@ -45,18 +45,8 @@ def _bank_json(bank: ServedBank) -> dict[str, Any]:
         "title": s.title or bank.name,
         "description": s.description,
         "licence": s.licence,
-        "access": accesses(bank),
+        "access": bank.accesses(),
     }
-
-
-def accesses(bank: ServedBank) -> list[str]:
-    """How plans of a bank may be read."""
-    found = ["proxy"]
-    if bank.address.url.startswith("s3:") and not bank.settings.anonymous:
-        found.insert(0, "url")
-        if bank.settings.sts_role is not None:
-            found.insert(1, "dir")
-    return found
 
 
 @router.get("/{bank}/tables", operation_id="listTables", name="listTables")

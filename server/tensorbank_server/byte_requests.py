@@ -1,0 +1,39 @@
+"""HTTP's ranges (RFC 9110, 14), one at a time. Pure; HTTP's inclusive end lives here and nowhere else."""
+
+from __future__ import annotations
+
+import re
+
+from tensorbank_server.problems import Problem
+
+__all__ = ["content_range", "parse_range"]
+
+_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+
+
+def parse_range(header: str, n_bytes: int) -> tuple[int, int]:
+    """``[start, end)`` of an object of ``n_bytes``.
+
+    Raises
+    ------
+    Problem
+        416: it is none of one range, or none of the object.
+    """
+    wrong = Problem(
+        416, "range", "one range of the object is needed", headers={"Content-Range": f"bytes */{n_bytes}"}
+    )
+    found = _RANGE.fullmatch(header.strip())
+    if found is None or not (found[1] or found[2]):
+        raise wrong
+    if not found[1]:
+        start, end = max(0, n_bytes - int(found[2])), n_bytes
+    else:
+        start, end = int(found[1]), min(int(found[2]) + 1, n_bytes) if found[2] else n_bytes
+    if not start < end:
+        raise wrong
+    return start, end
+
+
+def content_range(start: int, end: int, n_bytes: int) -> str:
+    """Header of an answer."""
+    return f"bytes {start}-{end - 1}/{n_bytes}"

@@ -1,0 +1,13 @@
+"""Names of values: hashes that tell them apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+__all__ = ["digest"]
+
+
+def digest(*parts: object) -> str:
+    """32 hexadecimal digits that tell values apart."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

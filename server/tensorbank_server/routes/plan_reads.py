@@ -1,0 +1,204 @@
+"""Bytes of a plan through the service, and a plan as Zarr.
+
+For closed networks, for banks of files, and for clients that know Zarr and nothing of TensorBank.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from tensorbank.errors import NotFoundError
+from tensorbank.layout import place_of_key
+from tensorbank.plan import Handle, Plan
+from tensorbank.ranges import ByteRange
+from tensorbank_server import virtual_zarr
+from tensorbank_server.byte_requests import content_range, parse_range
+from tensorbank_server.caching import YEAR_S
+from tensorbank_server.digests import digest
+from tensorbank_server.plans import StoredPlan
+from tensorbank_server.problems import Problem
+from tensorbank_server.requests import Asker, Served
+from tensorbank_server.routes.plans import Access, PlanId, check_access, keys_of, open_plan, urls_of
+from tensorbank_server.service import ServedBank, Service
+from tensorbank_server.tensors import byte_ranges, read_block
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/plans/{plan}", tags=["plans"])
+PIECE_BYTES = 4 << 20
+FOREVER = {"Cache-Control": f"private, max-age={YEAR_S}, immutable", "Vary": "Authorization"}
+
+
+@router.get("/shards/{key:path}", operation_id="getShard", name="getShard", response_class=Response)
+async def get_shard(
+    request: Request,
+    service: Served,
+    asker: Asker,
+    plan: PlanId,
+    key: Annotated[str, Path(max_length=1_024, description="Id of a shard, as tasks have it.")],
+) -> Response:
+    """A range of a shard of a plan; whoever decodes its blocks verifies them."""
+    stored, found, bank = await open_plan(service, plan, asker)
+    check_access(bank, "proxy", asker)
+    if key not in await service.offload(keys_of, found):
+        raise Problem(404, "unknown-shard", "this plan has no such shard")
+    n_bytes = await service.offload(bank.size, key)
+    asked = request.headers.get("range")
+    start, end = parse_range(asked, n_bytes) if asked else (0, n_bytes)
+    if end - start > service.limits.proxy_range_bytes:
+        raise Problem(
+            413, "too-large", f"at most {service.limits.proxy_range_bytes:,} bytes at once; ask for a range"
+        )
+    headers = {
+        **FOREVER,
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(end - start),
+        "ETag": f'"{digest(stored.request.table_id, key, n_bytes)}"',
+    }
+    if asked:
+        headers["Content-Range"] = content_range(start, end, n_bytes)
+    first_end = min(start + PIECE_BYTES, end)
+    first = await service.offload(
+        bank.fetcher.fetch, ByteRange(key, start, first_end)
+    )  # errors before the status
+    service.metrics.read_bytes.labels(bank.name).inc(end - start)
+    service.audit.write(
+        "proxy", principal=asker.id, bank=bank.name, plan=stored.id, key=key, start=start, n_bytes=end - start
+    )
+
+    def pieces() -> Iterator[memoryview]:
+        yield first
+        for at in range(first_end, end, PIECE_BYTES):
+            yield bank.fetcher.fetch(ByteRange(key, at, min(at + PIECE_BYTES, end)))
+
+    content = iterate_in_threadpool(pieces())
+    return StreamingResponse(content, 206 if asked else 200, headers, media_type="application/octet-stream")
+
+
+@router.get("/zarr/{path:path}", operation_id="getPlanZarr", name="getPlanZarr", response_class=Response)
+async def get_plan_zarr(
+    service: Served,
+    asker: Asker,
+    plan: PlanId,
+    path: Annotated[str, Path(max_length=256)],
+) -> Response:
+    """A selection as a Zarr v3 group, an array ``[sample, time, band, y, x]`` a modality; chunks are the stored blocks."""
+    stored, found, bank = await open_plan(service, plan, asker)
+    if not asker.may("proxy"):
+        raise Problem(403, "scope", "this key has no scope `proxy`")
+    _check_whole(found)
+    if path == "zarr.json":
+        return JSONResponse(await service.offload(_group, bank, stored, found), headers=FOREVER)
+    array, _, key = path.partition("/")
+    handle = next((h for h in found.handles if h.name == array), None)
+    if handle is None:
+        raise Problem(404, "not-found", "there is nothing at this address")
+    if key == "zarr.json":
+        return JSONResponse(await service.offload(_array, bank, found, handle), headers=FOREVER)
+    if key == "c":
+        raise Problem(404, "no-chunk", "no such chunk")
+    body = await service.offload(_chunk, service, bank, stored, found, handle, key)
+    return Response(body, media_type="application/octet-stream", headers=FOREVER)
+
+
+@router.get("/references.json", operation_id="getReferences", name="getReferences")
+async def get_references(
+    request: Request,
+    service: Served,
+    asker: Asker,
+    plan: PlanId,
+    access: Annotated[Access | None, Query(description="The best that the bank has if not given.")] = None,
+) -> Response:
+    """The same group in Kerchunk's form: where each chunk lies, so that its bytes do not pass the service."""
+    stored, found, bank = await open_plan(service, plan, asker)
+    way = access or bank.accesses()[0]
+    check_access(bank, way, asker)
+    _check_whole(found)
+    n_chunks = len(found) * sum(h.n_times * len(h.bands) for h in found.handles)
+    if n_chunks > service.limits.reference_chunks:
+        raise Problem(
+            413,
+            "too-large",
+            f"{n_chunks:,} chunks; a reference file has at most {service.limits.reference_chunks:,}",
+        )
+    keys = sorted(await service.offload(keys_of, found))
+    urls = await service.offload(urls_of, request, service, stored, bank, way, keys)
+    document = await service.offload(_references, bank, stored, found, dict(zip(keys, urls, strict=True)))
+    return JSONResponse(document, headers={"Cache-Control": "no-store"})
+
+
+def _check_whole(plan: Plan) -> None:
+    if not plan.handles:
+        raise Problem(409, "no-tensors", "the plan selects no modality")
+    if any(h.window is not None for h in plan.handles):
+        raise Problem(409, "tiles", "windows of samples are no arrays of stored blocks")
+
+
+def _group(bank: ServedBank, stored: StoredPlan, plan: Plan) -> dict[str, Any]:
+    arrays = {h.name: _array(bank, plan, h) for h in plan.handles}
+    attributes = {"plan": stored.id, "table": stored.request.table, "snapshot": stored.request.version}
+    return virtual_zarr.group_document(arrays, attributes)
+
+
+def _array(bank: ServedBank, plan: Plan, handle: Handle) -> dict[str, Any]:
+    keys = plan.addresses[handle.name].keys
+    if not keys:
+        raise Problem(409, "no-tensors", f"no sample of the plan has {handle.name}")
+    stored = bank.array_document(place_of_key(keys[0])[0])
+    modalities = [h.modality for h in plan.handles]
+    return virtual_zarr.array_document(handle, modalities, virtual_zarr.inner_codecs(stored), len(plan))
+
+
+def _chunk(
+    service: Service, bank: ServedBank, stored: StoredPlan, plan: Plan, handle: Handle, key: str
+) -> bytes:
+    chunk = virtual_zarr.parse_chunk_key(key, handle, len(plan))
+    ref = _ref(bank, stored, plan, handle, chunk.sample)
+    if ref is None:
+        raise NotFoundError("no such chunk", kind="no-chunk")
+    block = chunk.time * len(handle.modality.bands) + handle.bands[chunk.band]
+    service.metrics.read_bytes.labels(bank.name).inc(ref["block_bytes"][block])
+    return read_block(bank.fetcher, ref, handle.modality, block)
+
+
+def _ref(
+    bank: ServedBank, stored: StoredPlan, plan: Plan, handle: Handle, position: int
+) -> dict[str, Any] | None:
+    """Address of a sample of a plan with the lengths of its blocks, which the plan itself does not hold."""
+    a = plan.addresses[handle.name]
+    if a.key[position] < 0:
+        return None
+    pinned = bank.pin(stored.request.table, stored.request.version)
+    sample_id = plan.table["sample_id"][position].as_py()
+    for row in bank.samples(pinned).find(sample_id):
+        ref: dict[str, Any] | None = row[handle.modality.name]
+        if ref is None or ref["key"] != a.keys[a.key[position]]:
+            continue
+        if byte_ranges(ref, [handle.runs[0]])[0].start == a.starts[position, 0]:
+            return ref
+    raise Problem(410, "gone", "the plan's snapshot is there no more; ask for the plan again")
+
+
+def _references(bank: ServedBank, stored: StoredPlan, plan: Plan, urls: dict[str, str]) -> dict[str, Any]:
+    group = _group(bank, stored, plan)
+    refs: dict[str, Any] = {"zarr.json": json.dumps(group)}
+    for handle in plan.handles:
+        refs[f"{handle.name}/zarr.json"] = json.dumps(_array(bank, plan, handle))
+        n_bands = len(handle.modality.bands)
+        blocks = [(t, i, t * n_bands + b) for t in range(handle.n_times) for i, b in enumerate(handle.bands)]
+        for position in range(len(plan)):
+            ref = _ref(bank, stored, plan, handle, position)
+            if ref is None:
+                continue
+            ranges = byte_ranges(ref, [(block, block + 1) for *_, block in blocks])
+            for (time, band, _), r in zip(blocks, ranges, strict=True):
+                chunk = f"{handle.name}/c/{position}/{time}/{band}/0/0"
+                refs[chunk] = [urls[r.key], r.start, r.n_bytes]
+    return {"version": 1, "refs": refs}

@@ -1,0 +1,319 @@
+"""Plans: asked for, looked at, delivered in tasks, and where their bytes may be read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import formatdate
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from tensorbank.plan import Plan
+from tensorbank_server import tasks
+from tensorbank_server.digests import digest
+from tensorbank_server.filters import queryables
+from tensorbank_server.keys import Principal
+from tensorbank_server.plans import PlanRequest, StoredPlan, plan_sql
+from tensorbank_server.problems import Problem
+from tensorbank_server.requests import Asker, BankName, Served, base_url, condition
+from tensorbank_server.service import Pinned, ServedBank, Service
+from tensorbank_server.tensors import Cut
+
+__all__ = ["Access", "PlanId", "allowed", "check_access", "keys_of", "open_plan", "router", "urls_of"]
+
+router = APIRouter(prefix="/v1", tags=["plans"])
+NO_STORE = {"Cache-Control": "no-store"}
+Access = Literal["url", "dir", "proxy"]
+PlanId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="Id of a plan.")]
+Name = Annotated[str, Field(max_length=256)]
+
+
+class PlanBody(BaseModel):
+    """What to plan: samples of one table by a filter, and which tensors of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    table: str = Field(max_length=63)
+    snapshot: int | None = Field(default=None, ge=0, le=2**53)
+    filter: str | bool | dict[str, Any] | None = Field(default=None, description="CQL2, as text or JSON.")
+    modalities: list[Name] | None = Field(default=None, max_length=64, description="All if not given.")
+    bands: dict[Name, list[Name]] | None = Field(
+        default=None, max_length=64, description="By modality; all if not given."
+    )
+    columns: list[Name] = Field(
+        default=["sample_id"], max_length=64, description="Queryables to deliver with each sample."
+    )
+    limit: int | None = Field(default=None, ge=1, le=2**40, description="The first so many samples by id.")
+
+
+class CredentialsBody(BaseModel):
+    """Which shards are to be read how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    access: Access
+    shards: list[Annotated[str, Field(max_length=1_024)]] | None = Field(
+        default=None, max_length=1_000, description="Those of tasks; all if not given."
+    )
+    next: str | None = Field(default=None, max_length=2_048)
+
+
+@router.post("/banks/{bank}/plans", operation_id="createPlan", name="createPlan", status_code=201)
+async def create_plan(
+    request: Request, service: Served, asker: Asker, bank: BankName, body: PlanBody
+) -> Response:
+    """Make a plan, or find it: the same question of the same snapshot has the same id."""
+    service.bank(bank, asker, "plan")
+    service.queries.spend(asker.id)
+    pinned = await service.pin(bank, body.table, body.snapshot, asker)
+    sql = await service.offload(_sql, service, pinned, body)
+    asked = body.model_dump(exclude_none=True) | {"snapshot": pinned.version}
+    wanted = PlanRequest(bank, pinned.table, pinned.version, pinned.table_id, sql, asked)
+    request.scope["tensorbank.log"] = {"bank": bank, "plan": wanted.id}
+    stored, is_new = await service.plans.submit(wanted, asker.id, service.limits.sync_s)
+    if stored.state == "failed" and stored.problem is not None:
+        raise stored.problem
+    service.audit.write(
+        "plan",
+        principal=asker.id,
+        bank=bank,
+        snapshot=f"{pinned.table}@{pinned.version}",
+        plan=stored.id,
+        filter=digest(asked.get("filter")),
+        n_samples=stored.made and stored.made.n_samples,
+        n_bytes=stored.made and stored.made.read_bytes,
+        state=stored.state,
+    )
+    headers = {**NO_STORE, "Location": f"/v1/plans/{stored.id}"}
+    if stored.state == "submitted":
+        return JSONResponse(_status(request, service, stored), 202, {**headers, "Retry-After": "1"})
+    return JSONResponse(_status(request, service, stored), 201 if is_new else 200, headers)
+
+
+def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
+    schema = pinned.schema
+    names = list(dict.fromkeys(body.modalities if body.modalities is not None else schema.names))
+    chosen = body.bands or {}
+    for name in chosen:
+        if name not in names:
+            raise Problem(422, "invalid-request", "bands are given of a modality that is not selected")
+    handles = []
+    for name in names:
+        m = schema[name]
+        cut = Cut.of(m, chosen[name]) if name in chosen else None
+        handles.append((m.name, cut.band_names if cut else None))
+    known = queryables(schema)
+    columns = {"sample_id": known["sample_id"].sql}
+    for name in body.columns:
+        found = known.get(name)
+        if found is None or found.kind not in ("number", "string", "timestamp"):
+            raise Problem(422, "invalid-request", f"{name[:80]!r} is no column of samples; see queryables")
+        columns[name] = found.sql
+    where = condition(service, pinned, body.filter)
+    return plan_sql(pinned.table, handles, list(columns.items()), where.bound if where else None, body.limit)
+
+
+@router.get("/plans/{plan}", operation_id="getPlan", name="getPlan")
+async def get_plan(request: Request, service: Served, asker: Asker, plan: PlanId) -> Response:
+    """State of a plan and what it holds."""
+    stored = allowed(service, plan, asker)
+    headers = {**NO_STORE, **({"Retry-After": "1"} if stored.state == "submitted" else {})}
+    return JSONResponse(_status(request, service, stored), headers=headers)
+
+
+@router.delete("/plans/{plan}", operation_id="cancelPlan", name="cancelPlan", status_code=204)
+async def cancel_plan(service: Served, asker: Asker, plan: PlanId) -> Response:
+    """Say that the plan is needed no more; it ends when nobody is left who asked for it."""
+    service.plans.cancel(allowed(service, plan, asker), asker.id)
+    return Response(status_code=204, headers=NO_STORE)
+
+
+@router.get("/plans/{plan}/tasks", operation_id="getTasks", name="getTasks", response_class=Response)
+async def get_tasks(
+    request: Request,
+    service: Served,
+    asker: Asker,
+    plan: PlanId,
+    access: Annotated[
+        Access | None, Query(description="Deliver with addresses of shards; NDJSON only.")
+    ] = None,
+    next_page: Annotated[str | None, Query(alias="next", max_length=2_048)] = None,
+    limit: Annotated[int | None, Query(ge=1, description="Tasks a page.")] = None,
+) -> Response:
+    """Samples and byte ranges, a page at a time, as NDJSON or (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
+    stored, found, bank = await open_plan(service, plan, asker)
+    as_arrow = tasks.ARROW in request.headers.get("accept", "")
+    question = ("tasks", plan, asker.id)
+    start = int(service.pages.place(next_page, *question)) if next_page else 0
+    most = service.limits.page_arrow_tasks if as_arrow else service.limits.page_tasks
+    end = min(len(found), start + min(limit or most, most))
+    lifetime_s = service.settings.url_lifetime_s
+    last = {
+        "n_tasks": end - start,
+        "n_total": len(found),
+        "next": service.pages.token(end, *question) if end < len(found) else None,
+        "expires": _iso(time.time() + lifetime_s) if access else None,
+        "sample_sha256": stored.made and stored.made.sample_sha256,
+    }
+    headers = {**NO_STORE, "Date": formatdate(usegmt=True)}
+    if as_arrow:
+        words = {
+            "id": stored.id,
+            "fingerprint": stored.made and stored.made.fingerprint,
+            "snapshots": {stored.request.table: [stored.request.table_id, stored.request.version]},
+            "handles": tasks.described(found),
+        }
+        content = tasks.as_arrow(found, start, end, words, last)
+        return StreamingResponse(iterate_in_threadpool(content), media_type=tasks.ARROW, headers=headers)
+    shards: Iterator[Mapping[str, Any]] = iter(())
+    if access is not None:
+        check_access(bank, access, asker)
+        keys = await service.offload(tasks.shard_keys, found, start, end)
+        urls = await service.offload(urls_of, request, service, stored, bank, access, keys)
+        _audit(service, asker, stored, access, len(keys), lifetime_s)
+        shards = ({"id": key, "url": url} for key, url in zip(keys, urls, strict=True))
+    content = tasks.as_ndjson(found, start, end, shards, last)
+    return StreamingResponse(iterate_in_threadpool(content), media_type=tasks.NDJSON, headers=headers)
+
+
+@router.post("/plans/{plan}/credentials", operation_id="createCredentials", name="createCredentials")
+async def create_credentials(
+    request: Request, service: Served, asker: Asker, plan: PlanId, body: CredentialsBody
+) -> Response:
+    """Fresh addresses of a plan's shards, and of nothing else. The plan stays what it is."""
+    stored, found, bank = await open_plan(service, plan, asker)
+    check_access(bank, body.access, asker)
+    own = await service.offload(keys_of, found)
+    following = None
+    if body.shards is not None:
+        keys = list(dict.fromkeys(body.shards))
+        if not set(keys) <= set(own):
+            raise Problem(404, "unknown-shard", "a shard is none of this plan's")
+    else:
+        question = ("credentials", plan, asker.id)
+        start = int(service.pages.place(body.next, *question)) if body.next else 0
+        keys = own[start : start + service.limits.page_shards]
+        end = start + len(keys)
+        following = service.pages.token(end, *question) if end < len(own) else None
+    lifetime_s = service.settings.url_lifetime_s
+    urls = await service.offload(urls_of, request, service, stored, bank, body.access, keys)
+    _audit(service, asker, stored, body.access, len(keys), lifetime_s)
+    content = {
+        "access": body.access,
+        "server_time": _iso(time.time()),
+        "expires": _iso(time.time() + lifetime_s),
+        "shards": dict(zip(keys, urls, strict=True)),
+        "next": following,
+    }
+    return JSONResponse(content, headers=NO_STORE)
+
+
+def allowed(service: Service, plan: str, asker: Principal) -> StoredPlan:
+    """A plan that the caller may see: one of a bank that it may plan on.
+
+    Raises
+    ------
+    Problem
+        404 where there is none, or none for this caller.
+    """
+    stored = service.plans.get(plan)
+    try:
+        service.bank(stored.request.bank, asker, "plan")
+    except Problem as problem:
+        if problem.status == 403:
+            raise
+        raise Problem(
+            404, "unknown-plan", "there is no such plan, or none any more; ask for it again"
+        ) from None
+    return stored
+
+
+async def open_plan(service: Service, plan: str, asker: Principal) -> tuple[StoredPlan, Plan, ServedBank]:
+    """A finished plan, mapped, and its bank."""
+    stored = allowed(service, plan, asker)
+    found = await service.offload(service.plans.plan, stored)
+    return stored, found, service.banks[stored.request.bank]
+
+
+def urls_of(
+    request: Request, service: Service, stored: StoredPlan, bank: ServedBank, access: str, keys: list[str]
+) -> list[str]:
+    """Where shards may be read, in order."""
+    if access == "proxy":
+        base = base_url(request, service)
+        return [f"{base}/v1/plans/{stored.id}/shards/{key}" for key in keys]
+    if not keys:
+        return []
+    service.metrics.presigned.labels(bank.name).inc(len(keys))
+    return bank.sign(keys, service.settings.url_lifetime_s)
+
+
+def keys_of(plan: Plan) -> list[str]:
+    """Shards of a plan, sorted."""
+    return sorted({key for h in plan.handles for key in plan.addresses[h.name].keys})
+
+
+def check_access(bank: ServedBank, access: str, asker: Principal) -> None:
+    """Refuse a way of reading that the bank does not have or the caller may not use."""
+    if access not in bank.accesses():
+        raise Problem(
+            409, "no-access", f"this bank has no access {access!r}, but {', '.join(bank.accesses())}"
+        )
+    if access == "proxy" and not asker.may("proxy", bank.name):
+        raise Problem(403, "scope", "this key has no scope `proxy`")
+
+
+def _audit(
+    service: Service, asker: Principal, stored: StoredPlan, access: str, n: int, lifetime_s: float
+) -> None:
+    service.audit.write(
+        "credentials",
+        principal=asker.id,
+        bank=stored.request.bank,
+        plan=stored.id,
+        access=access,
+        n_shards=n,
+        expires=_iso(time.time() + lifetime_s),
+    )
+
+
+def _status(request: Request, service: Service, stored: StoredPlan) -> dict[str, Any]:
+    here = f"{base_url(request, service)}/v1/plans/{stored.id}"
+    found: dict[str, Any] = {
+        "id": stored.id,
+        "state": stored.state,
+        "bank": stored.request.bank,
+        "table": stored.request.table,
+        "snapshot": stored.request.version,
+        "created": _iso(stored.created_s),
+        "access": service.banks[stored.request.bank].accesses()
+        if stored.request.bank in service.banks
+        else [],
+        "links": {name: f"{here}/{name}" for name in ("tasks", "credentials")}
+        | {"zarr": f"{here}/zarr", "references": f"{here}/references.json"},
+    }
+    if stored.made is not None:
+        made = stored.made
+        found |= {
+            "fingerprint": made.fingerprint,
+            "n_samples": made.n_samples,
+            "n_shards": made.n_shards,
+            "n_requests": made.n_requests,
+            "read_bytes": made.read_bytes,
+            "tensor_bytes": made.tensor_bytes,
+            "sample_sha256": made.sample_sha256,
+            "levels": {name: {"considered": c, "kept": k} for name, (c, k) in made.levels.items()},
+        }
+    if stored.problem is not None:
+        found["error"] = {"code": stored.problem.code, "detail": stored.problem.detail}
+    return found
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,144 @@
+"""Tasks of a plan on the wire: NDJSON, a line a record, or an Arrow stream. Each page ends with a record that says so.
+
+The end record has the token of the next page, or the error that came up after the answer had begun; a client that does not see it
+has not seen the page. In an Arrow stream it is the metadata ``tensorbank.end`` of a last batch without rows.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tensorbank.plan import Handle, Plan
+from tensorbank_server.rows import plain
+
+__all__ = ["ARROW", "END_KEY", "NDJSON", "as_arrow", "as_ndjson", "described", "shard_keys"]
+
+NDJSON = "application/x-ndjson"
+ARROW = "application/vnd.apache.arrow.stream"
+END_KEY = b"tensorbank.end"
+PLAN_KEY = b"tensorbank.plan"
+BATCH_ROWS = 65_536
+LINES_ROWS = 1_000
+WIRE_VERSION = 1
+
+
+def described(plan: Plan) -> list[dict[str, Any]]:
+    """Handles of a plan: what the bytes mean."""
+    return [
+        {
+            "name": h.name,
+            "modality": json.loads(h.modality.to_json()),
+            "bands": [h.modality.band_names[b] for b in h.bands],
+            "shape": list(h.shape),
+            "window": h.window and list(h.window),
+            "runs": [list(run) for run in h.runs],
+        }
+        for h in plan.handles
+    ]
+
+
+def shard_keys(plan: Plan, start: int = 0, end: int | None = None) -> list[str]:
+    """Shards that some samples lie in, sorted."""
+    end = len(plan) if end is None else end
+    found: set[str] = set()
+    for h in plan.handles:
+        a = plan.addresses[h.name]
+        codes = np.unique(a.key[start:end])
+        found.update(a.keys[c] for c in codes if c >= 0)
+    return sorted(found)
+
+
+def as_ndjson(
+    plan: Plan, start: int, end: int, shards: Iterator[Mapping[str, Any]], last: Mapping[str, Any]
+) -> Iterator[bytes]:
+    """A page as lines: shards and where they are, then tasks ``[start, end)``, then the end."""
+    yield from (_line({"shard": shard}) for shard in shards)
+    columns = list(plan.metadata_columns)
+    for first in range(start, end, LINES_ROWS):
+        until = min(first + LINES_ROWS, end)
+        rows = (
+            plan.table.select(columns).slice(first, until - first).to_pylist()
+            if columns
+            else [{}] * (until - first)
+        )
+        tensors = {h.name: _tensors(plan, h, first, until) for h in plan.handles}
+        lines = []
+        for i, row in enumerate(rows):
+            task = {
+                "position": first + i,
+                "columns": plain(row),
+                "tensors": {name: t for name, each in tensors.items() if (t := each[i]) is not None},
+            }
+            lines.append(_line({"task": task}))
+        yield b"".join(lines)
+    yield _line({"end": dict(last)})
+
+
+def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str, Any] | None]:
+    a = plan.addresses[handle.name]
+    starts, lengths, codes = (
+        a.starts[start:end].tolist(),
+        a.lengths[start:end].tolist(),
+        a.key[start:end].tolist(),
+    )
+    corners = a.corners[start:end].tolist() if a.corners is not None else [None] * (end - start)
+    return [
+        None
+        if code < 0
+        else {
+            "shard": a.keys[code],
+            "ranges": [[s, s + n] for s, n in zip(first, size, strict=True)],
+            **({"corner": corner} if corner is not None else {}),
+        }
+        for code, first, size, corner in zip(codes, starts, lengths, corners, strict=True)
+    ]
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def as_arrow(
+    plan: Plan, start: int, end: int, described_plan: Mapping[str, Any], last: Mapping[str, Any]
+) -> Iterator[bytes]:
+    """A page as an Arrow stream of :attr:`Plan.table`, and what its columns mean in the metadata ``tensorbank.plan``."""
+    sink = _Sink()
+    metadata = {PLAN_KEY: json.dumps({"wire_version": WIRE_VERSION, **described_plan}).encode()}
+    schema = plan.table.schema.with_metadata(metadata)
+    with pa.ipc.new_stream(sink, schema) as writer:
+        page = plan.table.slice(start, end - start).replace_schema_metadata(metadata).unify_dictionaries()
+        end_of = _empty_batch(schema)
+        for batch in page.to_batches(max_chunksize=BATCH_ROWS):
+            writer.write_batch(batch)
+            end_of = batch.slice(0, 0)  # with the dictionaries that were sent
+            yield sink.take()
+        writer.write_batch(end_of, custom_metadata={END_KEY: json.dumps(dict(last)).encode()})
+    yield sink.take()
+
+
+def _empty_batch(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.record_batch([pa.array([], f.type) for f in schema], schema)
+
+
+class _Sink(io.RawIOBase):
+    """A file for Arrow to write to, emptied as it fills."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(self._parts[-1])
+
+    def take(self) -> bytes:
+        found, self._parts = b"".join(self._parts), []
+        return found
