@@ -97,10 +97,8 @@ class Augment(torch.nn.Module):
             raise InvalidInputError(
                 f"tensors that are augmented together need one height and width, got {sizes}"
             )
-        if not len(batch[names[0]]):
-            return batch  # a rank's share of a batch may be empty
         folded = [_folded(batch[name]) for name in names]
-        for step in self.steps:
+        for step in self.steps if len(folded[0]) else ():  # a rank's share of a batch may be empty
             found = step(*folded)
             folded = [found] if isinstance(found, torch.Tensor) else list(found)
         n = len(self.modalities)
@@ -145,7 +143,7 @@ def _moves_pixels(step: Any) -> bool:
 
 def _folded(stored: torch.Tensor) -> torch.Tensor:
     """(n, time * band, y, x) float32."""
-    return stored.reshape(len(stored), -1, *stored.shape[-2:]).to(torch.float32)
+    return stored.flatten(1, -3).to(torch.float32)
 
 
 def _unfolded(images: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:

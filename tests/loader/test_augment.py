@@ -116,9 +116,15 @@ def test_one_augmentation_of_one_modality(batch):
     assert torch.equal(done["S2"], batch["S2"].flip(-1))
 
 
-def test_an_empty_share_passes(batch):
-    empty = {"S2": batch["S2"][:0]}
-    assert Augment(GEOMETRIC, modalities=["S2"])(empty) is empty
+def test_an_empty_share_passes_in_the_same_dtypes(batch):
+    done = Augment(GEOMETRIC, modalities=["S2", "int"], masks=["LULC"])(
+        {name: batch[name][:0] for name in ("S2", "int", "LULC")}
+    )
+    assert {name: (len(t), t.dtype) for name, t in done.items()} == {
+        "S2": (0, torch.float32),
+        "int": (0, torch.float32),
+        "LULC": (0, torch.uint8),
+    }
 
 
 def test_in_a_loader_on_whole_batches(tmp_path):
