@@ -8,7 +8,7 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 
-__all__ = ["ask_retry_after_s", "backoff_s", "parse_retry_after"]
+__all__ = ["MAX_PAUSE_S", "ask_retry_after_s", "backoff_s", "parse_retry_after"]
 
 TIMEOUT_S = 5
 MAX_PAUSE_S = 30.0

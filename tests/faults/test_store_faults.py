@@ -109,6 +109,30 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(served, kind):
     assert fetcher.stats.retries == 1
 
 
+def test_all_threads_leave_it_alone_when_one_was_told_to(served):
+    server, _ = served
+    store = Store(server.url, server.storage)
+    server.set(Faults(throttled=1.0, retry_after_s=1))
+    with pytest.raises(StorageError):
+        store.get_range("object", 0, 10)
+    told = time.monotonic()
+    told_s = []
+    server.set(Faults())
+
+    def ask(i: int) -> memoryview:
+        while True:
+            try:
+                return store.get_range("object", i, i + 1)
+            except StorageError as error:
+                told_s.append(error.retry_after_s)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert b"".join(pool.map(ask, range(4))) == DATA[:4]
+    assert time.monotonic() - told > 0.9
+    assert all(0 < left_s <= 1 for left_s in told_s)
+    assert server.stats()["counts"]["requests"] == 4
+
+
 @pytest.mark.parametrize("call", ["get", "exists", "folders"])
 def test_other_questions_wait_too(served, call):
     server, _ = served
