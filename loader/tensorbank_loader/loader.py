@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,10 +11,10 @@ import torch
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
-from tensorbank_loader.batch import n_samples_of
+from tensorbank_loader.batch import Batch, n_samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.device import accelerator_of, on_device
-from tensorbank_loader.epoch import Even, State
+from tensorbank_loader.epoch import Even, State, Step
 from tensorbank_loader.orders import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, plans_of, reader_of
@@ -29,8 +28,9 @@ __all__ = ["DataLoader"]
 class DataLoader:
     """Streams a plan or a mix in batches, as :class:`tensorbank_loader.batch.BatchForm` describes them.
 
-    Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Threads read ahead;
-    there are no worker processes. For one consumer thread.
+    Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Threads read ahead,
+    at an epoch's end the first batches of the next; there are no worker processes. For one consumer thread. :meth:`close`
+    ends the threads, as does ``with``.
 
     Parameters
     ----------
@@ -109,7 +109,8 @@ class DataLoader:
         self._reader = reader_of(plan, options)
         self._handles = sorted({h.name for p in plans_of(plan) for h in p.handles})
         self._state = State()
-        self._running: Iterator[Any] | None = None
+        self._running: Generator[Any, None, None] | None = None
+        self._stream: Generator[tuple[Step, Batch], None, None] | None = None
         self._window: Window | None = None
         self._meter = Meter()
 
@@ -119,7 +120,7 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """One epoch, from where the state stands. An epoch that still runs is given up."""
-        self.close()
+        self._give_up()
         self._running = running = self._epoch()
         return running
 
@@ -131,39 +132,61 @@ class DataLoader:
     ) -> None:
         self.close()
 
-    def _epoch(self) -> Iterator[Any]:
+    def _epoch(self) -> Generator[Any, None, None]:
         state, meter = self._state, self._meter
         transform = ready(self.transform, self.device)
+        if self._stream is None:
+            self._stream = self._open(state)
+        for _ in range(state.position, self.epochs.n_steps(self.world)):
+            asked = time.perf_counter()
+            try:
+                step, batch = next(self._stream)
+            except BaseException:
+                self._end()
+                raise
+            came = time.perf_counter()
+            meter.waited(came - asked)
+            n_samples = n_samples_of(batch)
+            n_bytes = sum(batch[name].nbytes for name in self._handles if name in batch)
+            item = transform(batch)
+            del batch  # the consumer's alone from here: what it lets go of is free
+            handed = time.perf_counter()
+            meter.handed(n_samples, n_bytes, handed - came)
+            self._state = self.epochs.after(step, self.world)
+            yield item
+            del item
+            meter.stepped(time.perf_counter() - handed)
+        self._state = State(state.epoch + 1)
+
+    def _open(self, state: State) -> Generator[tuple[Step, Batch], None, None]:
+        """Batches from a state on, without end: those of an epoch are under way when the one before ends."""
         accelerator = accelerator_of(self.device)
         pinned = accelerator is not None and accelerator.pins
-        shares = self.epochs.shares(state, self.world)
+        shares = self.epochs.shares(state, self.world, endless=True)
         self._window = Window(self._reader, self._form, shares, pinned=pinned)
         batches = Batches(self._window, padded=self.epochs.even == "pad")
-        with closing(batches), closing(on_device(batches, self.device, accelerator)) as moved:
-            while True:
-                asked = time.perf_counter()
-                found = next(moved, None)
-                if found is None:
-                    break
-                step, batch = found
-                came = time.perf_counter()
-                meter.waited(came - asked)
-                n_samples = n_samples_of(batch)
-                n_bytes = sum(batch[name].nbytes for name in self._handles if name in batch)
-                item = transform(batch)
-                del found, batch  # the consumer's alone from here: what it lets go of is free
-                handed = time.perf_counter()
-                meter.handed(n_samples, n_bytes, handed - came)
-                self._state = self.epochs.after(step, self.world)
-                yield item
-                del item
-                meter.stepped(time.perf_counter() - handed)
-        self._state = State(state.epoch + 1)
+        return on_device(batches, self.device, accelerator)
+
+    def _give_up(self) -> None:
+        """End the epoch that runs; what was read ahead stays."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def _end(self) -> None:
+        """Drop what was read ahead."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()  # copies to the device must be over before their sources go
+        if self._window is not None:
+            self._window.close()
 
     def set_epoch(self, epoch: int) -> None:
         """Make the next ``iter()`` run this epoch from its start."""
-        self.close()
-        self._state = State(epoch)
+        self._give_up()
+        if self._state != State(epoch):
+            self._end()
+            self._state = State(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The next global batch, as JSON-able numbers below 1 KiB: batches still on their way are not counted as had."""
@@ -203,7 +226,6 @@ class DataLoader:
         )
 
     def close(self) -> None:
-        """Give up the running epoch, if any, and stop its threads; the state stays."""
-        if self._running is not None:
-            self._running.close()  # type: ignore[attr-defined]
-            self._running = None
+        """Give up the running epoch, if any, drop what was read ahead and stop the threads; the state stays."""
+        self._give_up()
+        self._end()

@@ -35,7 +35,8 @@ class _Coming:
 class Window:
     """Iterator of ``(steps, batch)`` in the given order, with as many on their way as the byte budget allows.
 
-    New reads start only when a batch is asked for: a slow consumer holds back the network. An error is raised at the batch
+    New reads start only when a batch is asked for: a slow consumer holds back the network. Of an epoch that the consumer has
+    not begun only the first batches are read. An error is raised at the batch
     that it belongs to, and ends the iteration. :meth:`close` cancels reads that have not started and waits for those that
     have; the end, an error and garbage collection do the same.
 
@@ -66,6 +67,8 @@ class Window:
         self._coming: deque[_Coming] = deque()
         self._inflight_bytes = 0
         self._closed = False
+        self._epoch: int | None = None
+        self._held: Share | None = None
 
     def __iter__(self) -> Window:
         return self
@@ -74,6 +77,8 @@ class Window:
         if self._closed:
             raise StopIteration
         try:
+            if self._coming:
+                self._epoch = self._coming[0].steps[0].epoch
             self._ask_ahead()
             if not self._coming:
                 raise StopIteration
@@ -116,11 +121,21 @@ class Window:
         while len(self._coming) < MIN_BATCHES_AHEAD or (
             len(self._coming) < most and self._inflight_bytes < budget
         ):
-            share = next(self._shares, None)
+            share = self._held or next(self._shares, None)
             if share is None:
+                return
+            self._held = None
+            if self._epoch is None:
+                self._epoch = share[0][0].epoch
+            if share[0][0].epoch > self._epoch and self._n_beyond() >= MIN_BATCHES_AHEAD:
+                self._held = share
                 return
             steps, positions = share
             tensors = self._form.at(positions).allocate(len(positions), self._memory)
             read = self._reader.submit(positions, {name: t.numpy() for name, t in tensors.items()})
             self._coming.append(_Coming(steps, positions, tensors, read))
             self._inflight_bytes += read.n_bytes
+
+    def _n_beyond(self) -> int:
+        """Batches under way of an epoch that the consumer has not begun, and may never."""
+        return sum(coming.steps[0].epoch != self._epoch for coming in self._coming)

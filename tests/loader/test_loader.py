@@ -19,6 +19,7 @@ import torch
 from tensorbank import IntegrityError, InvalidInputError, StorageOptions
 from tensorbank.store import Store
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset, World
+from tensorbank_loader.window import MIN_BATCHES_AHEAD
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, Handmade, make, moved
@@ -321,3 +322,34 @@ def test_plans_and_options_that_cannot_be_streamed_are_refused_at_once(made):
 
 def test_the_state_is_small_and_json(made):
     assert len(json.dumps(DataLoader(made.plan, batch_size=5).state_dict())) < 1024
+
+
+def test_the_next_epoch_is_on_its_way_when_one_ends(made):
+    with (
+        DataLoader(made.plan, batch_size=4, seed=3) as loader,
+        DataLoader(made.plan, batch_size=4, seed=3) as other,
+    ):
+        list(loader)
+        assert 0 < loader.stats().n_ahead <= MIN_BATCHES_AHEAD
+        requests = loader.stats().requests
+        other.set_epoch(1)
+        assert [ids(b) for b in loader] == [ids(b) for b in other]
+        loader.set_epoch(2)
+        assert loader.stats().n_ahead > 0, "the epoch that follows anyway is not read anew"
+        assert loader.stats().requests > requests
+        loader.set_epoch(7)
+        assert loader.stats().n_ahead == 0
+        other.set_epoch(7)
+        assert [ids(b) for b in loader] == [ids(b) for b in other]
+
+
+def test_an_epoch_that_was_left_goes_on_with_what_was_read_ahead(made):
+    with DataLoader(made.plan, batch_size=4, shuffle=None) as loader:
+        first = ids(next(iter(loader)))
+        had = loader.stats().n_ahead
+        rest = [ids(b) for b in loader]
+        assert had > 0
+        assert [name for batch in [first, *rest] for name in batch] == made.plan.table[
+            "sample_id"
+        ].to_pylist()
+        assert loader.stats().samples == N
