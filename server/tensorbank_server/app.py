@@ -14,14 +14,22 @@ from tensorbank.errors import InvalidInputError
 from tensorbank_server.front import Front
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.problems import add_handlers
-from tensorbank_server.routes import banks, health, plan_reads, plans, samples, views
+from tensorbank_server.routes import banks, health, plan_reads, plans, samples, stac, views
 from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings
 from tensorbank_server.tokens import Authenticator
 
 __all__ = ["create_app"]
 
-ROUTERS = (health.router, banks.router, plans.router, plan_reads.router, views.router, samples.router)
+ROUTERS = (
+    health.router,
+    banks.router,
+    plans.router,
+    plan_reads.router,
+    stac.router,
+    views.router,
+    samples.router,
+)
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -95,6 +95,7 @@ class ServedBank:
         self._tables: dict[tuple[str, int], SampleTable] = {}
         self._documents: dict[str, dict[str, Any]] = {}
         self._sizes: dict[str, int] = {}
+        self.extents: dict[tuple[str, int], dict[str, Any]] = {}
         self._names: tuple[float, list[str]] | None = None
         self._probed: tuple[float, str | None] | None = None
         self._lock = threading.Lock()
@@ -171,6 +172,10 @@ class ServedBank:
                 self._sizes.clear()
             self._sizes[key] = self.store.size(key)
         return self._sizes[key]
+
+    def title(self, table: str) -> str:
+        """Of a table, for people."""
+        return f"{self.settings.title or self.name}: {table}"
 
     def problem(self) -> str | None:
         """What keeps the bank from being read, None if nothing does. Looked at every few seconds."""
