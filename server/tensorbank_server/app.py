@@ -13,6 +13,7 @@ import tensorbank
 from tensorbank.errors import InvalidInputError
 from tensorbank_server.front import Front
 from tensorbank_server.metrics import Metrics
+from tensorbank_server.openapi import add_openapi
 from tensorbank_server.problems import add_handlers
 from tensorbank_server.routes import banks, health, plan_reads, plans, samples, stac, views
 from tensorbank_server.service import Service
@@ -71,11 +72,11 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
         separate_input_output_schemas=False,
     )
     app.state.service = service
     add_handlers(app)
+    add_openapi(app)
     for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(Front, settings=settings, metrics=metrics, authenticator=Authenticator(settings))

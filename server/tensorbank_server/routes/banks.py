@@ -37,14 +37,14 @@ MAX_CELLS = 20_000
 Filter = Annotated[str | None, Query(max_length=8_192, description="CQL2 text.")]
 
 
-@router.get("", operation_id="listBanks", name="listBanks")
+@router.get("", operation_id="listBanks")
 async def list_banks(service: Served, asker: Asker) -> dict[str, Any]:
     """Banks that this caller may see."""
     seen = [b for name, b in service.banks.items() if asker.banks is None or name in asker.banks]
     return {"banks": [_bank_json(b) for b in seen]}
 
 
-@router.get("/{bank}", operation_id="getBank", name="getBank")
+@router.get("/{bank}", operation_id="getBank")
 async def get_bank(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
     """One bank with its tables."""
     found = service.bank(bank, asker)
@@ -63,13 +63,13 @@ def _bank_json(bank: ServedBank) -> dict[str, Any]:
     }
 
 
-@router.get("/{bank}/tables", operation_id="listTables", name="listTables")
+@router.get("/{bank}/tables", operation_id="listTables")
 async def list_tables(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
     """Tables of a bank."""
     return {"tables": [{"name": t} for t in await service.offload(service.bank(bank, asker).tables)]}
 
 
-@router.get(TABLE, operation_id="getTable", name="getTable")
+@router.get(TABLE, operation_id="getTable")
 async def get_table(request: Request, service: Served, source: Source) -> Response:
     """A table at a snapshot: modalities and counts."""
     fresh = freshness(request, service, source, "table")
@@ -80,7 +80,7 @@ async def get_table(request: Request, service: Served, source: Source) -> Respon
     )
 
 
-@router.get(TABLE + "/snapshots", operation_id="listSnapshots", name="listSnapshots")
+@router.get(TABLE + "/snapshots", operation_id="listSnapshots")
 async def list_snapshots(service: Served, asker: Asker, bank: BankName, table: TableName) -> dict[str, Any]:
     """Versions of a table, newest first."""
     pinned = await service.pin(bank, table, None, asker)
@@ -88,7 +88,7 @@ async def list_snapshots(service: Served, asker: Asker, bank: BankName, table: T
     return {"snapshots": [_snapshot_json(e) for e in history]}
 
 
-@router.get(TABLE + "/snapshots/{version}", operation_id="getSnapshot", name="getSnapshot")
+@router.get(TABLE + "/snapshots/{version}", operation_id="getSnapshot")
 async def get_snapshot(
     service: Served, asker: Asker, bank: BankName, table: TableName, version: int
 ) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _snapshot_json(entry: SnapshotInfo) -> dict[str, Any]:
     }
 
 
-@router.get(TABLE + "/schema", operation_id="getSchema", name="getSchema")
+@router.get(TABLE + "/schema", operation_id="getSchema")
 async def get_schema(request: Request, service: Served, source: Source) -> Response:
     """Modalities: bands, shapes, dtypes, classes, attributes."""
     fresh = freshness(request, service, source, "schema")
@@ -122,7 +122,7 @@ def _modalities(source: Pinned) -> dict[str, Any]:
     return {"modalities": [json.loads(m.to_json()) for m in source.schema]}
 
 
-@router.get(TABLE + "/queryables", operation_id="getQueryables", name="getQueryables")
+@router.get(TABLE + "/queryables", operation_id="getQueryables")
 async def get_queryables(request: Request, service: Served, source: Source) -> Response:
     """What filters may name, as JSON Schema."""
     fresh = freshness(request, service, source, "queryables")
@@ -133,7 +133,7 @@ async def get_queryables(request: Request, service: Served, source: Source) -> R
     return JSONResponse(document, headers=fresh.headers, media_type="application/schema+json")
 
 
-@router.get(TABLE + "/size", operation_id="getSize", name="getSize")
+@router.get(TABLE + "/size", operation_id="getSize")
 async def get_size(
     request: Request,
     service: Served,
@@ -154,7 +154,7 @@ async def get_size(
     return JSONResponse(content, headers=fresh.headers)
 
 
-@router.get(TABLE + "/statistics", operation_id="getStatistics", name="getStatistics")
+@router.get(TABLE + "/statistics", operation_id="getStatistics")
 async def get_statistics(
     request: Request,
     service: Served,
@@ -191,13 +191,13 @@ async def _described(
     return JSONResponse(content, headers=fresh.headers)
 
 
-@router.get(TABLE + "/first-rows", operation_id="getFirstRows", name="getFirstRows")
+@router.get(TABLE + "/first-rows", operation_id="getFirstRows")
 async def get_first_rows(request: Request, service: Served, asker: Asker, source: Source) -> Response:
     """The first rows, to look at."""
     return await _rows(request, service, asker, source, None, 0, service.limits.page_rows)
 
 
-@router.get(TABLE + "/rows", operation_id="getRows", name="getRows")
+@router.get(TABLE + "/rows", operation_id="getRows")
 async def get_rows(
     request: Request,
     service: Served,
@@ -242,7 +242,7 @@ async def _rows(
     return JSONResponse(content, headers={**fresh.headers, "X-Revision": str(source.version)})
 
 
-@router.get(TABLE + "/density", operation_id="getDensity", name="getDensity")
+@router.get(TABLE + "/density", operation_id="getDensity")
 async def get_density(
     request: Request,
     service: Served,

@@ -18,13 +18,13 @@ router = APIRouter(tags=["service"])
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-@router.get("/healthz", operation_id="getHealth", name="getHealth")
+@router.get("/healthz", operation_id="getHealth")
 async def healthz() -> JSONResponse:
     """The process answers."""
     return JSONResponse({"status": "ok"}, headers=NO_STORE)
 
 
-@router.get("/readyz", operation_id="getReadiness", name="getReadiness")
+@router.get("/readyz", operation_id="getReadiness")
 async def readyz(service: Served) -> JSONResponse:
     """Whether requests should be sent here. One bank that cannot be read is told, and takes the others nothing."""
     banks: dict[str, str] = {}
@@ -45,7 +45,7 @@ async def readyz(service: Served) -> JSONResponse:
     return JSONResponse(content, 200 if ready else 503, headers=NO_STORE)
 
 
-@router.get("/metrics", operation_id="getMetrics", name="getMetrics", response_class=Response)
+@router.get("/metrics", operation_id="getMetrics", response_class=Response)
 async def metrics(service: Served, asker: Asker) -> Response:
     """Counters in the text format of Prometheus; needs the scope ``admin``."""
     if service.settings.metrics_port is not None or not asker.may("admin"):
@@ -53,7 +53,7 @@ async def metrics(service: Served, asker: Asker) -> Response:
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4", headers=NO_STORE)
 
 
-@router.get("/v1/config", operation_id="getConfig", name="getConfig")
+@router.get("/v1/config", operation_id="getConfig")
 async def config(request: Request, service: Served, asker: Asker) -> dict[str, Any]:
     """Limits, endpoints and what this caller may do."""
     endpoints = sorted(

@@ -36,7 +36,7 @@ PIECE_BYTES = 4 << 20
 FOREVER = {"Cache-Control": f"private, max-age={YEAR_S}, immutable", "Vary": "Authorization"}
 
 
-@router.get("/shards/{key:path}", operation_id="getShard", name="getShard", response_class=Response)
+@router.get("/shards/{key:path}", operation_id="getShard", response_class=Response)
 async def get_shard(
     request: Request,
     service: Served,
@@ -82,7 +82,7 @@ async def get_shard(
     return StreamingResponse(content, 206 if asked else 200, headers, media_type="application/octet-stream")
 
 
-@router.get("/zarr/{path:path}", operation_id="getPlanZarr", name="getPlanZarr", response_class=Response)
+@router.get("/zarr/{path:path}", operation_id="getPlanZarr", response_class=Response)
 async def get_plan_zarr(
     service: Served,
     asker: Asker,
@@ -108,7 +108,7 @@ async def get_plan_zarr(
     return Response(body, media_type="application/octet-stream", headers=FOREVER)
 
 
-@router.get("/references.json", operation_id="getReferences", name="getReferences")
+@router.get("/references.json", operation_id="getReferences")
 async def get_references(
     request: Request,
     service: Served,

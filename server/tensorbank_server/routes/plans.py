@@ -64,7 +64,7 @@ class CredentialsBody(BaseModel):
     next: str | None = Field(default=None, max_length=2_048)
 
 
-@router.post("/banks/{bank}/plans", operation_id="createPlan", name="createPlan", status_code=201)
+@router.post("/banks/{bank}/plans", operation_id="createPlan", status_code=201)
 async def create_plan(
     request: Request, service: Served, asker: Asker, bank: BankName, body: PlanBody
 ) -> Response:
@@ -119,7 +119,7 @@ def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
     return plan_sql(pinned.table, handles, list(columns.items()), where.bound if where else None, body.limit)
 
 
-@router.get("/plans/{plan}", operation_id="getPlan", name="getPlan")
+@router.get("/plans/{plan}", operation_id="getPlan")
 async def get_plan(request: Request, service: Served, asker: Asker, plan: PlanId) -> Response:
     """State of a plan and what it holds."""
     stored = allowed(service, plan, asker)
@@ -127,14 +127,14 @@ async def get_plan(request: Request, service: Served, asker: Asker, plan: PlanId
     return JSONResponse(_status(request, service, stored), headers=headers)
 
 
-@router.delete("/plans/{plan}", operation_id="cancelPlan", name="cancelPlan", status_code=204)
+@router.delete("/plans/{plan}", operation_id="cancelPlan", status_code=204)
 async def cancel_plan(service: Served, asker: Asker, plan: PlanId) -> Response:
     """Say that the plan is needed no more; it ends when nobody is left who asked for it."""
     service.plans.cancel(allowed(service, plan, asker), asker.id)
     return Response(status_code=204, headers=NO_STORE)
 
 
-@router.get("/plans/{plan}/tasks", operation_id="getTasks", name="getTasks", response_class=Response)
+@router.get("/plans/{plan}/tasks", operation_id="getTasks", response_class=Response)
 async def get_tasks(
     request: Request,
     service: Served,
@@ -182,7 +182,7 @@ async def get_tasks(
     return StreamingResponse(iterate_in_threadpool(content), media_type=tasks.NDJSON, headers=headers)
 
 
-@router.post("/plans/{plan}/credentials", operation_id="createCredentials", name="createCredentials")
+@router.post("/plans/{plan}/credentials", operation_id="createCredentials")
 async def create_credentials(
     request: Request, service: Served, asker: Asker, plan: PlanId, body: CredentialsBody
 ) -> Response:

@@ -32,7 +32,7 @@ Modalities = Annotated[
 ]
 
 
-@router.get("/{sample_id}", operation_id="getSample", name="getSample")
+@router.get("/{sample_id}", operation_id="getSample")
 async def get_sample(
     request: Request, service: Served, source: Source, sample_id: SampleId, split: Split = None
 ) -> Response:
@@ -56,9 +56,7 @@ async def get_sample(
     )
 
 
-@router.get(
-    "/{sample_id}/tensors.{form}", operation_id="getTensors", name="getTensors", response_class=Response
-)
+@router.get("/{sample_id}/tensors.{form}", operation_id="getTensors", response_class=Response)
 async def get_tensors(
     request: Request,
     service: Served,
@@ -81,9 +79,7 @@ async def get_tensors(
     return _file(body, form, f"{sample_id}.{form}", fresh.headers)
 
 
-@router.get(
-    "/{sample_id}/{modality}.{form}", operation_id="getTensor", name="getTensor", response_class=Response
-)
+@router.get("/{sample_id}/{modality}.{form}", operation_id="getTensor", response_class=Response)
 async def get_tensor(
     request: Request,
     service: Served,

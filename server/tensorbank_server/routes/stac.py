@@ -61,7 +61,7 @@ def _base(request: Request, service: Service) -> str:
     return f"{base_url(request, service)}/stac"
 
 
-@router.get("", operation_id="getLanding", name="getLanding")
+@router.get("", operation_id="getLanding")
 async def get_landing(request: Request, service: Served, asker: Asker) -> Response:
     """The root catalog."""
     children = [(i, p.bank.title(p.table)) for i, p in (await _collections(service, asker)).items()]
@@ -69,13 +69,13 @@ async def get_landing(request: Request, service: Served, asker: Asker) -> Respon
     return JSONResponse(document, headers=NO_CACHE)
 
 
-@router.get("/conformance", operation_id="getConformance", name="getConformance")
+@router.get("/conformance", operation_id="getConformance")
 async def get_conformance() -> dict[str, list[str]]:
     """Which parts of which specifications are kept."""
     return {"conformsTo": list(stac.CONFORMANCE)}
 
 
-@router.get("/collections", operation_id="listCollections", name="listCollections")
+@router.get("/collections", operation_id="listCollections")
 async def list_collections(request: Request, service: Served, asker: Asker) -> Response:
     """All tables that the caller may see."""
     found = [
@@ -90,7 +90,7 @@ async def list_collections(request: Request, service: Served, asker: Asker) -> R
     return JSONResponse({"collections": found, "links": links}, headers=NO_CACHE)
 
 
-@router.get("/collections/{collection}", operation_id="getCollection", name="getCollection")
+@router.get("/collections/{collection}", operation_id="getCollection")
 async def get_collection(
     request: Request, service: Served, asker: Asker, collection: CollectionId
 ) -> Response:
@@ -114,7 +114,7 @@ async def get_collection_queryables(
     return JSONResponse(document, headers=NO_CACHE, media_type="application/schema+json")
 
 
-@router.get("/collections/{collection}/items", operation_id="listItems", name="listItems")
+@router.get("/collections/{collection}/items", operation_id="listItems")
 async def list_items(
     request: Request,
     service: Served,
@@ -139,7 +139,7 @@ async def list_items(
     return await _search(request, service, asker, body)
 
 
-@router.get("/collections/{collection}/items/{sample_id}", operation_id="getItem", name="getItem")
+@router.get("/collections/{collection}/items/{sample_id}", operation_id="getItem")
 async def get_item(
     request: Request, service: Served, asker: Asker, collection: CollectionId, sample_id: SampleId
 ) -> Response:
@@ -149,7 +149,7 @@ async def get_item(
     return JSONResponse(_item(request, service, pinned, row), headers=NO_CACHE, media_type=GEOJSON)
 
 
-@router.get("/search", operation_id="searchItems", name="searchItems")
+@router.get("/search", operation_id="searchItems")
 async def search_items(
     request: Request,
     service: Served,
@@ -179,7 +179,7 @@ async def search_items(
     return await _search(request, service, asker, body)
 
 
-@router.post("/search", operation_id="searchItemsByBody", name="searchItemsByBody")
+@router.post("/search", operation_id="searchItemsByBody")
 async def search_items_by_body(request: Request, service: Served, asker: Asker, body: SearchBody) -> Response:
     """Samples of several tables, by a JSON document."""
     return await _search(request, service, asker, body)

@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/banks/{bank}/tables/{table}/samples/{sample_id}",
 DEFAULT_SIZE = 256
 
 
-@router.get("/preview.{form}", operation_id="getPreview", name="getPreview", response_class=Response)
+@router.get("/preview.{form}", operation_id="getPreview", response_class=Response)
 async def get_preview(
     request: Request,
     service: Served,
@@ -104,7 +104,7 @@ def _pixel_m(row: dict[str, Any], modality: Modality) -> float:
     return float(bounds["x_max"] - bounds["x_min"]) / modality.width
 
 
-@router.get("/statistics", operation_id="getSampleStatistics", name="getSampleStatistics")
+@router.get("/statistics", operation_id="getSampleStatistics")
 async def get_sample_statistics(
     request: Request, service: Served, asker: Asker, source: Source, sample_id: SampleId, split: Split = None
 ) -> Response:
@@ -141,7 +141,7 @@ def _statistics_of(m: Modality) -> list[str]:
     return [f"struct_pack({fields}) AS {_quoted(m.name + chr(31) + m.band_names[0])}"]
 
 
-@router.get("/point/{lon},{lat}", operation_id="getPoint", name="getPoint")
+@router.get("/point/{lon},{lat}", operation_id="getPoint")
 async def get_point(
     request: Request,
     service: Served,
@@ -193,7 +193,7 @@ def _to(epsg: int) -> pyproj.Transformer:
     return pyproj.Transformer.from_crs(4326, epsg, always_xy=True)
 
 
-@router.get("/zarr/{path:path}", operation_id="getSampleZarr", name="getSampleZarr", response_class=Response)
+@router.get("/zarr/{path:path}", operation_id="getSampleZarr", response_class=Response)
 async def get_sample_zarr(
     request: Request,
     service: Served,
