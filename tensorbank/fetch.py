@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -51,6 +52,10 @@ class FetchOptions:
         Second requests for late reads, as a share of all requests; 0 to wait.
     stall_s
         After which a read is asked for again at the earliest, whatever the share: ten times what is usual, but not less.
+    on_error
+        What becomes of a sample whose bytes are damaged or gone for good: ``"raise"``, or ``"skip"``: the batch keeps its
+        size, the fill value stands in for the modality, the batch's mask says so, and it is logged and counted. A store that
+        cannot be reached is always an error.
     cache_dir
         Folder on a local disk where what was read is kept for later epochs, shared by all processes of the node; None for none.
         See :mod:`tensorbank.cache`.
@@ -70,10 +75,13 @@ class FetchOptions:
     n_threads: int | None = None
     max_hedge_share: float = 0.02
     stall_s: float = 0.1
+    on_error: Literal["raise", "skip"] = "raise"
     cache_dir: str | os.PathLike[str] | None = None
     cache_bytes: int = 64 << 30
 
     def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip"):
+            raise InvalidInputError(f"on_error is {self.on_error!r}; 'raise' or 'skip' is possible")
         if self.cache_bytes < 1:
             raise InvalidInputError(f"cache_bytes must be at least 1, got {self}")
         if (self.n_threads is not None and not 1 <= self.n_threads <= MAX_DEPTH) or self.max_read_bytes < 1:

@@ -6,18 +6,19 @@ verify every block, decode it straight into its place.
 
 from __future__ import annotations
 
-import concurrent.futures
+import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from tensorbank.batch_read import BatchRead, Skipped
 from tensorbank.codec import decode_block, split_blocks
-from tensorbank.errors import IntegrityError, InvalidInputError
+from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange
@@ -27,51 +28,18 @@ from tensorbank.store import Store
 
 __all__ = ["BatchRead", "SampleReader"]
 
+_log = logging.getLogger(__name__)
+
 Buffers = Mapping[str, npt.NDArray[np.generic]]
 Places = tuple[tuple[int, int], ...]
 Corner = tuple[int, int, tuple[int, int]]
+Lost = list[tuple[int, Skipped]]
 
 
-class BatchRead:
-    """A batch on its way into the caller's buffers.
-
-    ``masks`` says per handle which samples have it, (n,) bool; ``n_bytes`` is the memory that the batch takes until it has
-    been waited for, buffers and stored bytes.
-    """
-
-    def __init__(
-        self, futures: Sequence[Future[None]], masks: dict[str, npt.NDArray[np.bool_]], n_bytes: int
-    ) -> None:
-        self._futures = futures
-        self.masks = masks
-        self.n_bytes = n_bytes
-
-    @property
-    def ready(self) -> bool:
-        """Whether every buffer is filled: :meth:`wait` would return at once, and not raise."""
-        return all(f.done() and not f.cancelled() and f.exception() is None for f in self._futures)
-
-    def wait(self) -> None:
-        """Return when every buffer is filled.
-
-        Raises
-        ------
-        IntegrityError, StorageError, NotFoundError
-            The first failed read's error. Reads that had not started are cancelled and the others over, so that nothing
-            writes into the buffers any more.
-        """
-        try:
-            for future in self._futures:
-                future.result()
-        except Exception:
-            self.cancel()
-            concurrent.futures.wait([f for f in self._futures if not f.cancelled()])
-            raise
-
-    def cancel(self) -> None:
-        """Drop reads that have not started."""
-        for future in self._futures:
-            future.cancel()
+SKIPPED = {"short-read", "no-object"}
+"""Kinds of errors that are an object's own. A store that is out of reach or refuses is not skipped object by object."""
+MAX_SKIPPED = 10_000
+"""Skipped samples that are remembered one by one."""
 
 
 class SampleReader:
@@ -98,6 +66,8 @@ class SampleReader:
         self._places = [_places(handle) for handle in plan.handles]
         self._fetcher = Fetcher(Store(plan.source.bank, plan.storage), self.options)
         self._decode_s = 0.0
+        self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
+        self._n_skipped = 0
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -112,6 +82,16 @@ class SampleReader:
     def decode_s(self) -> float:
         """Time spent in verifying and decoding, summed over threads."""
         return self._decode_s
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What has been left out so far, with ``on_error="skip"``: the newest of them."""
+        return tuple(self._skipped)
+
+    @property
+    def n_skipped(self) -> int:
+        """How much has been left out so far."""
+        return self._n_skipped
 
     def read(self, positions: npt.ArrayLike) -> dict[str, npt.NDArray[np.generic]]:
         """Tensors ``(n, time, band, y, x)`` by handle name, in the stored dtype; fill values where one is missing."""
@@ -160,33 +140,41 @@ class SampleReader:
             masks[handle.name] = present
             n_bytes += buffer.nbytes
         reads = plan_reads(self.plan, positions, self.options)
+        lost: Lost = []
         futures = self._fetcher.submit(
             Wanted(
                 read.range,
-                partial(self._decode, read, positions, out),
+                partial(self._decode, read, positions, out, lost),
                 read.n_asked_bytes,
                 [(p.start, p.end) for p in read.pieces],
             )
             for read in reads
         )
-        return BatchRead(futures, masks, n_bytes + sum(r.range.n_bytes for r in reads))
+        return BatchRead(
+            futures,
+            masks,
+            n_bytes + sum(r.range.n_bytes for r in reads),
+            recover=partial(self._recover, reads, positions, out, lost),
+            finish=partial(self._leave_out, lost, masks, out),
+        )
 
     def close(self) -> None:
         """Stop the threads; the reader can be used again."""
         self._fetcher.close()
 
-    def _decode(self, read: Read, positions: npt.NDArray[np.int64], out: Buffers, data: memoryview) -> None:
+    def _decode(
+        self, read: Read, positions: npt.NDArray[np.int64], out: Buffers, lost: Lost, data: memoryview
+    ) -> None:
         started = time.perf_counter()
         for piece in read.pieces:
             start = piece.start - read.range.start
             places = self._places[piece.handle][piece.run]
             target = out[self.plan.handles[piece.handle].name][piece.slot]
-            position = int(positions[piece.slot])
-            corner = self._corner(piece.handle, position)
+            corner = self._corner(piece.handle, int(positions[piece.slot]))
             try:
                 _decode(data[start : start + piece.end - piece.start], places, target, corner)
             except IntegrityError:
-                self._again(read.range.key, piece, position, places, target, corner)
+                self._again(read.range.key, piece, positions, out, lost)
         with self._lock:
             self._decode_s += time.perf_counter() - started
 
@@ -199,24 +187,52 @@ class SampleReader:
         return int(corners[position, 0]), int(corners[position, 1]), (h.modality.height, h.modality.width)
 
     def _again(
-        self,
-        key: str,
-        piece: Piece,
-        position: int,
-        places: Places,
-        target: npt.NDArray[np.generic],
-        corner: Corner | None,
+        self, key: str, piece: Piece, positions: npt.NDArray[np.int64], out: Buffers, lost: Lost
     ) -> None:
         """Read a bad run once more; a second failure is the object's, not the network's."""
         r = ByteRange(key, piece.start, piece.end)
+        handle, position = self.plan.handles[piece.handle].name, int(positions[piece.slot])
+        corner = self._corner(piece.handle, position)
         try:
-            _decode(self._fetcher.fetch(r, again=True), places, target, corner)
+            data = self._fetcher.fetch(r, again=True)
+            _decode(data, self._places[piece.handle][piece.run], out[handle][piece.slot], corner)
         except IntegrityError as error:
+            if self.options.on_error == "skip":
+                lost.append((piece.slot, Skipped(self._sample(position), position, handle, r, str(error))))
+                return
             raise IntegrityError(
                 f"{self.plan.source.bank}/{r.key} is damaged in bytes [{r.start}, {r.end}), which hold "
-                f"{self.plan.handles[piece.handle].name} of {self._sample(position)}: {error}; "
-                "`tensorbank verify` lists all damage"
+                f"{handle} of {self._sample(position)}: {error}; `tensorbank verify` lists all damage"
             ) from error
+        except TensorBankError as error:
+            if self.options.on_error != "skip" or error.kind not in SKIPPED:
+                raise
+            lost.append((piece.slot, Skipped(self._sample(position), position, handle, r, str(error))))
+
+    def _recover(
+        self,
+        reads: Sequence[Read],
+        positions: npt.NDArray[np.int64],
+        out: Buffers,
+        lost: Lost,
+        number: int,
+        error: Exception,
+    ) -> None:
+        """Of a read that failed, have each piece that is sound."""
+        if self.options.on_error != "skip" or getattr(error, "kind", None) not in SKIPPED:
+            raise error
+        for piece in reads[number].pieces:
+            self._again(reads[number].range.key, piece, positions, out, lost)
+
+    def _leave_out(self, lost: Lost, masks: dict[str, npt.NDArray[np.bool_]], out: Buffers) -> None:
+        """Make what is lost look like what is missing, and say so."""
+        fills = {h.name: h.modality.fill_value for h in self.plan.handles}
+        for slot, skipped in {(slot, s.handle): (slot, s) for slot, s in lost}.values():
+            out[skipped.handle][slot] = fills[skipped.handle]
+            masks[skipped.handle][slot] = False
+            self._n_skipped += 1
+            self._skipped.append(skipped)
+            _log.warning("skipped %s of %s: %s", skipped.handle, skipped.sample, skipped.error)
 
     def _sample(self, position: int) -> str:
         if "sample_id" in self.plan.table.column_names:

@@ -34,8 +34,8 @@ class BatchForm:
         Numbers and booleans are tensors; a null is NaN in a float column, and makes any other column a list. Times without
         nulls are int64 microseconds since 1970 UTC. Everything else is a list of Python values.
     ``mask``
-        {handle: (n,) bool} for the handles that some sample of the plan lacks: which samples have it. The others hold the
-        fill value, NaN for floats and else 0.
+        {handle: (n,) bool} for the handles that some sample of the plan lacks, or may lack where damage is skipped: which
+        samples have it. The others hold the fill value, NaN for floats and else 0.
 
     Parameters
     ----------
@@ -53,8 +53,13 @@ class BatchForm:
     gappy: tuple[str, ...]
 
     @classmethod
-    def of(cls, plan: Plan) -> BatchForm:
+    def of(cls, plan: Plan, *, skipping: bool = False) -> BatchForm:
         """The form of a plan's batches.
+
+        Parameters
+        ----------
+        skipping
+            Any sample may come to lack any handle, so that all are masked.
 
         Raises
         ------
@@ -65,7 +70,7 @@ class BatchForm:
             raise InvalidInputError(
                 "the query selects no modality, so there is nothing to stream; use .arrow()"
             )
-        gappy = tuple(h.name for h in plan.handles if plan.table[f"{h.name}.key"].null_count)
+        gappy = tuple(h.name for h in plan.handles if skipping or plan.table[f"{h.name}.key"].null_count)
         taken = {h.name for h in plan.handles} | ({MASK} if gappy else set())
         for name in plan.metadata_columns:
             if name in taken:

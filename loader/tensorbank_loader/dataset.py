@@ -12,9 +12,10 @@ import torch.utils.data
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
-from tensorbank_loader.batch import Batch, samples_of
+from tensorbank_loader.batch import Batch, BatchForm, samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.epoch import Even, State, Step
+from tensorbank_loader.homogeneous import MixForm
 from tensorbank_loader.orders import Shuffle
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, reader_of
 from tensorbank_loader.transform import Transform
@@ -105,7 +106,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             drop_last=drop_last,
             even=even,
         )
-        self._form = form_of(plan, padded=even == "pad")
+        self._form = self._form_of()
         self._state = State()
         self._pid = os.getpid()
 
@@ -115,7 +116,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._form = form_of(self.plan, padded=self.epochs.even == "pad")
+        self._form = self._form_of()
         self._pid = os.getpid()
 
     def __len__(self) -> int:
@@ -164,6 +165,10 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             inside = State(step.epoch, step.batch, had, min(following.origin, step.batch))
             self._state = following if had == skip + len(samples) else inside
             yield item
+
+    def _form_of(self) -> BatchForm | MixForm:
+        skipping = self.options.on_error == "skip"
+        return form_of(self.plan, padded=self.epochs.even == "pad", skipping=skipping)
 
     def _transformed(self, batch: Batch) -> Any:
         if self.transform is None:

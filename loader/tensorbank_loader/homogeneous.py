@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tensorbank.batch_read import Skipped
 from tensorbank.fetch import FetchOptions, FetchStats
 from tensorbank.mixture import Mix
 from tensorbank.reader import BatchRead, Buffers, SampleReader
@@ -27,8 +28,8 @@ Int64 = npt.NDArray[np.int64]
 class MixForm:
     """As :class:`BatchForm`, for a mix of whole batches."""
 
-    def __init__(self, mix: Mix) -> None:
-        self._forms = tuple(BatchForm.of(plan) for plan in mix.sources)
+    def __init__(self, mix: Mix, *, skipping: bool = False) -> None:
+        self._forms = tuple(BatchForm.of(plan, skipping=skipping) for plan in mix.sources)
         self._starts = _starts(mix)
 
     def at(self, positions: Int64) -> BatchForm:
@@ -68,6 +69,16 @@ class MixReader:
     def decode_s(self) -> float:
         """As :attr:`SampleReader.decode_s`."""
         return sum(r.decode_s for r in self._readers)
+
+    @property
+    def n_skipped(self) -> int:
+        """As :attr:`SampleReader.n_skipped`."""
+        return sum(r.n_skipped for r in self._readers)
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """As :attr:`SampleReader.skipped`; positions are those of the source's plan."""
+        return tuple(skipped for r in self._readers for skipped in r.skipped)
 
     def submit(self, positions: Int64, out: Buffers) -> BatchRead:
         """As :meth:`SampleReader.submit`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tensorbank.batch_read import Skipped
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, n_samples_of
@@ -105,8 +106,9 @@ class DataLoader:
             drop_last=drop_last,
             even=even,
         )
-        self._form = form_of(plan, padded=even == "pad")
         self._reader = reader_of(plan, options)
+        skipping = self._reader.options.on_error == "skip"
+        self._form = form_of(plan, padded=even == "pad", skipping=skipping)
         self._handles = sorted({h.name for p in plans_of(plan) for h in p.handles})
         self._state = State()
         self._running: Generator[Any, None, None] | None = None
@@ -215,12 +217,18 @@ class DataLoader:
         self.close()
         self.epochs, self._state = self.epochs.reweighted(weights, self._state)
 
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """What was left out so far, with ``FetchOptions(on_error="skip")``: the newest of them, one by one."""
+        return self._reader.skipped
+
     def stats(self) -> LoaderStats:
         """Counts and times so far."""
         window = self._window
         return self._meter.stats(
             self._reader.stats,
             decode_s=self._reader.decode_s,
+            skipped=self._reader.n_skipped,
             n_ahead=window.n_ahead if window else 0,
             inflight_bytes=window.inflight_bytes if window else 0,
         )

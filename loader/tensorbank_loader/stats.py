@@ -29,6 +29,8 @@ class LoaderStats(FetchStats):
         Spent in the transform; on a GPU, only in starting its work.
     decode_s
         Spent in verifying and decoding, summed over threads.
+    skipped
+        Modalities of samples that were left out, with ``on_error="skip"``.
     gaps
         The waits for batches one by one, each the gap between two steps.
     n_ahead, inflight_bytes
@@ -42,6 +44,7 @@ class LoaderStats(FetchStats):
     step_s: float = 0.0
     transform_s: float = 0.0
     decode_s: float = 0.0
+    skipped: int = 0
     gaps: Durations = field(default_factory=Durations, repr=False)
     n_ahead: int = 0
     inflight_bytes: int = 0
@@ -82,7 +85,7 @@ class Meter:
         self._step_s += seconds
 
     def stats(
-        self, fetched: FetchStats, *, decode_s: float, n_ahead: int, inflight_bytes: int
+        self, fetched: FetchStats, *, decode_s: float, skipped: int, n_ahead: int, inflight_bytes: int
     ) -> LoaderStats:
         """Everything so far."""
         return LoaderStats(
@@ -94,6 +97,7 @@ class Meter:
             step_s=self._step_s,
             transform_s=self._transform_s,
             decode_s=decode_s,
+            skipped=skipped,
             gaps=Durations(tuple(self._counts), self._wait_s),
             n_ahead=n_ahead,
             inflight_bytes=inflight_bytes,

@@ -21,7 +21,7 @@ __all__ = ["Streamed", "epochs_of", "form_of", "global_size", "plans_of", "reade
 Streamed = Plan | Mix
 
 
-def form_of(streamed: Streamed, *, padded: bool) -> BatchForm | MixForm:
+def form_of(streamed: Streamed, *, padded: bool, skipping: bool) -> BatchForm | MixForm:
     """What batches look like.
 
     Raises
@@ -33,8 +33,10 @@ def form_of(streamed: Streamed, *, padded: bool) -> BatchForm | MixForm:
         if padded and PADDING in (*plan.metadata_columns, *(h.name for h in plan.handles)):
             raise InvalidInputError(f"padded batches have {PADDING!r} already; rename the column with AS")
     if isinstance(streamed, Plan):
-        return BatchForm.of(streamed)
-    return MixForm(streamed) if streamed.homogeneous else BatchForm.of(streamed.joined)
+        return BatchForm.of(streamed, skipping=skipping)
+    if streamed.homogeneous:
+        return MixForm(streamed, skipping=skipping)
+    return BatchForm.of(streamed.joined, skipping=skipping)
 
 
 def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader | MixReader:

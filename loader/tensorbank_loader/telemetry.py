@@ -88,6 +88,7 @@ METRICS = (
     Metric("wait_s", "wait", "counter", "seconds", "Time the consumer waited for batches."),
     Metric("step_s", "step", "counter", "seconds", "Time the loader waited for the consumer."),
     Metric("transform_s", "transform", "counter", "seconds", "Time in the transform."),
+    Metric("skipped", "skipped", "counter", "", "Modalities of samples left out for damage."),
     Metric("n_ahead", "ahead_batches", "gauge", "", "Batches under way or waiting for the consumer."),
     Metric("inflight_bytes", "inflight", "gauge", "bytes", "Memory of those batches."),
     Metric("depth", "depth", "gauge", "", "Requests that are kept under way."),
