@@ -88,8 +88,15 @@ class HandleColumn:
         return numbers
 
 
-def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[str, Handle]:
+def resolve(
+    column: HandleColumn, schemas: Mapping[str, TableSchema], *, by_date: bool = False
+) -> tuple[str, Handle]:
     """Table and handle of a column.
+
+    Parameters
+    ----------
+    by_date
+        Address each date alone, where a sample has several.
 
     Raises
     ------
@@ -123,7 +130,10 @@ def resolve(column: HandleColumn, schemas: Mapping[str, TableSchema]) -> tuple[s
             )
     bands = _chosen_bands(column, modality)
     label = modality.name if column.name.startswith("bands(") else column.name
-    return table, Handle(label, modality, bands, _window(column))
+    window = _window(column)
+    return table, Handle(
+        label, modality, bands, window, by_date=by_date and window is None and modality.n_times > 1
+    )
 
 
 def _window(column: HandleColumn) -> tuple[int, int] | None:

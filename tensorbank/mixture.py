@@ -192,7 +192,8 @@ def _check_alike(expected: tuple[Handle, ...], got: tuple[Handle, ...], number: 
 def _form(h: Handle) -> tuple[Any, ...]:
     """What must agree so that tensors of two handles can stand in one batch, and be read as if they were of one."""
     m = h.modality
-    return (h.name, m.dtype, h.shape, (m.height, m.width), m.fill_value, len(m.bands), h.bands, h.window)
+    form = (h.name, m.dtype, h.shape, (m.height, m.width), m.fill_value, len(m.bands), h.bands, h.window)
+    return (*form, h.by_date)
 
 
 def _common_bank(plans: Sequence[Plan]) -> tuple[str, list[str]]:

@@ -61,13 +61,15 @@ class Handle:
     """One selected modality: what to read of every sample and how to hand it out.
 
     ``name`` is its key in the batch, ``bands`` are indices into ``modality.bands`` in the order asked for. ``window`` is
-    (height, width) of the tiles that were selected, one date of each; None where whole samples were.
+    (height, width) of the tiles that were selected, one date of each; None where whole samples were. ``by_date`` says that runs
+    end where a date does, so that a date of a sample can be read alone.
     """
 
     name: str
     modality: Modality
     bands: tuple[int, ...]
     window: tuple[int, int] | None = None
+    by_date: bool = False
 
     @property
     def n_times(self) -> int:
@@ -91,11 +93,12 @@ class Handle:
 
         Of a window, blocks count from the first of its date.
         """
-        m = self.modality
-        wanted = sorted(t * len(m.bands) + b for t in range(self.n_times) for b in self.bands)
+        n_bands = len(self.modality.bands)
+        wanted = sorted(t * n_bands + b for t in range(self.n_times) for b in self.bands)
         runs: list[tuple[int, int]] = []
         for block in wanted:
-            if runs and runs[-1][1] == block:
+            date_ends = self.by_date and block % n_bands == 0
+            if runs and runs[-1][1] == block and not date_ends:
                 runs[-1] = (runs[-1][0], block + 1)
             else:
                 runs.append((block, block + 1))
@@ -339,6 +342,7 @@ class Plan:
                     "modality": h.modality.to_json(),
                     "bands": list(h.bands),
                     "window": h.window and list(h.window),
+                    "by_date": h.by_date,
                 }
                 for h in self.handles
             ],
@@ -387,6 +391,7 @@ class Plan:
                     Modality.from_json(h["modality"]),
                     tuple(h["bands"]),
                     tuple(h["window"]) if h["window"] else None,
+                    h.get("by_date", False),
                 )
                 for h in described["handles"]
             ),

@@ -61,8 +61,13 @@ class Planner:
         with self._session() as session:
             return session.rows(sql, levels=set(), narrow="ref")
 
-    def plan(self, sql: str) -> Plan:
+    def plan(self, sql: str, *, by_date: bool = False) -> Plan:
         """The frozen answer of a query. Without ORDER BY, samples come in the order of their bytes.
+
+        Parameters
+        ----------
+        by_date
+            Address each date of a sample alone, so that a loader can choose among them.
 
         Raises
         ------
@@ -70,10 +75,10 @@ class Planner:
             The SQL is wrong, or a handle column cannot be told to be one modality.
         """
         with self._session() as session:
-            rows = session.rows(sql, levels={"shards"}, narrow="address")
+            rows = session.rows(sql, levels={"shards"}, narrow="address", by_date=by_date)
             columns = session.handle_columns(rows)
             schemas = {t.name: t.schema for t in session.tables}
-            resolved = [resolve(c, schemas) for c in columns]
+            resolved = [resolve(c, schemas, by_date=by_date) for c in columns]
             handles = tuple(handle for _, handle in resolved)
             check_names(handles, rows.column_names)
             names = {c.name for c in columns}
@@ -90,7 +95,7 @@ class Planner:
                 planner_version=PLANNER_VERSION,
                 **_pruning(session, resolved, table),
             )
-            fingerprint = _fingerprint(session.canonical(sql), source, session.joined)
+            fingerprint = _fingerprint(session.canonical(sql), source, session.joined, handles)
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
 
     def statistics(self, sql: str, name: str) -> Statistics:
@@ -170,9 +175,12 @@ def _levels(
             yield LevelReport(level, considered, sum(t.kept[level].n_rows for t in mine))
 
 
-def _fingerprint(canonical: str, source: PlanSource, joined: Mapping[str, pa.Table]) -> str:
+def _fingerprint(
+    canonical: str, source: PlanSource, joined: Mapping[str, pa.Table], handles: Sequence[Handle]
+) -> str:
     snapshots = sorted(source.snapshots.values())
-    text = json.dumps([source.planner_version, snapshots, canonical])
+    by_date = [h.name for h in handles if h.by_date]
+    text = json.dumps([source.planner_version, snapshots, canonical, *([by_date] if by_date else [])])
     digest = hashlib.sha256(text.encode())
     for name, table in sorted(joined.items()):
         digest.update(name.encode())

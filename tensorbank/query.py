@@ -21,7 +21,7 @@ __all__ = ["Query", "QueryEngine"]
 class QueryEngine(Protocol):
     """What answers a query; the planner of a bank is one."""
 
-    def plan(self, sql: str) -> Plan: ...
+    def plan(self, sql: str, *, by_date: bool = False) -> Plan: ...
 
     def arrow(self, sql: str) -> pa.Table: ...
 
@@ -39,15 +39,20 @@ class Query:
     sql: str
     engine: QueryEngine = field(repr=False, compare=False)
 
-    def plan(self) -> Plan:
+    def plan(self, *, by_date: bool = False) -> Plan:
         """The frozen answer.
+
+        Parameters
+        ----------
+        by_date
+            Address each date of a sample alone: larger, and what a loader that chooses ``times`` needs.
 
         Raises
         ------
         InvalidInputError
             The SQL is wrong; the message has the nearest valid names.
         """
-        return self.engine.plan(self.sql)
+        return self.engine.plan(self.sql, by_date=by_date)
 
     def arrow(self) -> pa.Table:
         """The rows as an Arrow table; a handle column holds the addresses of its tensors."""
@@ -103,4 +108,5 @@ class Query:
 
         See :class:`tensorbank_loader.DataLoader` for the options.
         """
-        return self.plan().dataloader(batch_size=batch_size, global_batch_size=global_batch_size, **options)
+        plan = self.plan(by_date=options.get("times") is not None)
+        return plan.dataloader(batch_size=batch_size, global_batch_size=global_batch_size, **options)

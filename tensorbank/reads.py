@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.fetch import FetchOptions
-from tensorbank.plan import Plan
+from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange, coalesce
 
 __all__ = ["Piece", "Read", "plan_reads"]
@@ -24,13 +24,14 @@ OBJECT_BYTES = np.int64(1 << 45)
 class Piece:
     """One run of blocks of one sample inside a read.
 
-    ``handle`` and ``run`` are numbers in the plan, ``slot`` is the sample's place in the batch, ``[start, end)`` its bytes in the
-    object.
+    ``handle`` and ``run`` are numbers in the plan, ``slot`` is the sample's place in the batch, ``time`` that of the run's first
+    date among the dates of the sample that are delivered, ``[start, end)`` its bytes in the object.
     """
 
     handle: int
     run: int
     slot: int
+    time: int
     start: int
     end: int
 
@@ -44,7 +45,7 @@ class Read:
     n_asked_bytes: int
 
 
-def plan_reads(plan: Plan, positions: Int64, options: FetchOptions) -> list[Read]:
+def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64 | None = None) -> list[Read]:
     """Reads that bring the samples at some positions of a plan.
 
     Samples that lie side by side share reads, within the limits of ``options``. A position may occur twice and handles
@@ -54,14 +55,16 @@ def plan_reads(plan: Plan, positions: Int64, options: FetchOptions) -> list[Read
     ----------
     positions
         (n,) int64 in ``[0, len(plan))``; place ``i`` of the batch is sample ``positions[i]``.
+    dates
+        (n, k) int64: which dates of each sample are wanted, in which order, of the handles that are read by date. None: all.
     """
     objects: dict[str, int] = {}
-    columns = [_pieces_of(plan, number, positions, objects) for number in range(len(plan.handles))]
-    handle, run, slot, start, end = (np.concatenate(c) for c in zip(*columns, strict=True))
+    columns = [_pieces_of(plan, number, positions, dates, objects) for number in range(len(plan.handles))]
+    handle, run, slot, time, start, end = (np.concatenate(c) for c in zip(*columns, strict=True))
     if not len(start):
         return []
     order = np.lexsort((end, start))
-    handle, run, slot, start, end = (c[order] for c in (handle, run, slot, start, end))
+    handle, run, slot, time, start, end = (c[order] for c in (handle, run, slot, time, start, end))
     covered = np.maximum.accumulate(end)
     opens = np.concatenate([[True], start[1:] >= covered[:-1]])
     starts, ends = start[opens], covered[np.append(np.flatnonzero(opens)[1:] - 1, len(end) - 1)]
@@ -82,6 +85,7 @@ def plan_reads(plan: Plan, positions: Int64, options: FetchOptions) -> list[Read
             handle.tolist(),
             run.tolist(),
             slot.tolist(),
+            time.tolist(),
             (start - local).tolist(),
             (end - local).tolist(),
         )
@@ -101,21 +105,36 @@ def plan_reads(plan: Plan, positions: Int64, options: FetchOptions) -> list[Read
     ]
 
 
-def _pieces_of(plan: Plan, number: int, positions: Int64, objects: dict[str, int]) -> Sequence[Int64]:
-    """Handle, run, slot, start and end of every piece of one handle, bytes on the common axis; names its objects."""
-    a = plan.addresses[plan.handles[number].name]
+def _pieces_of(
+    plan: Plan, number: int, positions: Int64, dates: Int64 | None, objects: dict[str, int]
+) -> Sequence[Int64]:
+    """Handle, run, slot, time, start and end of every piece of one handle, bytes on the common axis; names its objects."""
+    handle = plan.handles[number]
+    a = plan.addresses[handle.name]
     keys = a.key[positions]
     slots = np.flatnonzero(keys >= 0)
     codes, place = np.unique(keys[slots], return_inverse=True)
     numbers = [objects.setdefault(a.keys[code], len(objects)) for code in codes.tolist()]
     begin = np.array(numbers, np.int64)[place] * OBJECT_BYTES
-    starts, lengths = a.starts[positions[slots]], a.lengths[positions[slots]]
-    n_runs = starts.shape[1]
-    start = (begin[:, None] + starts).reshape(-1)
+    rows = positions[slots, None]
+    run, time = _wanted_runs(handle, None if dates is None else dates[slots])
+    start = begin[:, None] + a.starts[rows, run]
+    shape = start.shape
     return (
-        np.full(len(start), number, np.int64),
-        np.tile(np.arange(n_runs), len(slots)),
-        np.repeat(slots, n_runs),
-        start,
-        start + lengths.reshape(-1),
+        np.full(start.size, number, np.int64),
+        np.broadcast_to(run, shape).reshape(-1),
+        np.repeat(slots, shape[1]),
+        np.broadcast_to(time, shape).reshape(-1),
+        start.reshape(-1),
+        (start + a.lengths[rows, run]).reshape(-1),
     )
+
+
+def _wanted_runs(handle: Handle, dates: Int64 | None) -> tuple[Int64, Int64]:
+    """Runs to read of each sample, (m or 1, r), and where their first dates stand among the delivered ones, (1, r)."""
+    if dates is None or not handle.by_date:
+        first = [start // len(handle.modality.bands) for start, _ in handle.runs]
+        return np.arange(len(first))[None], np.array(first, np.int64)[None]
+    n = len(handle.runs) // handle.n_times
+    runs = (dates[:, :, None] * n + np.arange(n)).reshape(len(dates), -1)
+    return runs, np.repeat(np.arange(dates.shape[1]), n)[None]

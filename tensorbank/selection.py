@@ -93,9 +93,9 @@ class Selection:
         """The same as a :class:`Query`."""
         return Query(self.sql, self.engine)
 
-    def plan(self) -> Plan:
+    def plan(self, *, by_date: bool = False) -> Plan:
         """See :meth:`Query.plan`."""
-        return self.query.plan()
+        return self.query.plan(by_date=by_date)
 
     def arrow(self) -> pa.Table:
         """See :meth:`Query.arrow`."""

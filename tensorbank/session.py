@@ -105,10 +105,10 @@ class Session:
         finally:
             self._functions.raise_failure()
 
-    def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
+    def rows(self, sql: str, *, levels: set[Level], narrow: str, by_date: bool = False) -> pa.Table:
         """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
 
-        ``levels`` are attached beside those that the statement names.
+        ``levels`` are attached beside those that the statement names; ``by_date`` has each date of a sample addressed alone.
         """
         with Translated(self.catalog.tables, self.paths):
             if narrow == "address":
@@ -124,7 +124,8 @@ class Session:
                 if "ref" in fields:
                     self.handles[name] = self._candidates(str(kind))
                     is_tile = "y0" in _struct_fields(dict(kind.children)["ref"])
-                    blocks = "bands" in fields or (is_tile and self._have_dates(self.handles[name]))
+                    apart = is_tile or by_date
+                    blocks = "bands" in fields or (apart and self._have_dates(self.handles[name]))
                     narrowed = (
                         shown(alias, is_tile=is_tile)
                         if narrow == "ref"
