@@ -1,0 +1,80 @@
+"""One measured figure beside its ceiling and its target. A value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any, Literal
+
+__all__ = ["Figure", "Missing", "paired"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What was measured.
+
+    Parameters
+    ----------
+    section, what
+        The question.
+    value, unit
+        Median of the repeats.
+    ceiling
+        The best that the same machine did in the same minutes, in the same unit; None where there is none.
+    ratio
+        Median of each round's value to its ceiling.
+    target
+        What is promised, of ``judged``; None: nothing is.
+    bound
+        Whether the target is the least or the most.
+    judged
+        Which number the target is about.
+    detail
+        Further numbers, for those who ask why.
+    """
+
+    section: str
+    what: str
+    value: float
+    unit: str
+    ceiling: float | None = None
+    ratio: float | None = None
+    target: float | None = None
+    bound: Literal[">=", "<="] = ">="
+    judged: Literal["ratio", "value"] = "ratio"
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> float | None:
+        """The number that the target is about."""
+        return self.ratio if self.judged == "ratio" else self.value
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if self.target is None or self.measured is None:
+            return None
+        return self.measured >= self.target if self.bound == ">=" else self.measured <= self.target
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return {**asdict(self), "met": self.met}
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What was not measured, and why."""
+
+    section: str
+    what: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able values."""
+        return asdict(self)
+
+
+def paired(values: Sequence[float], ceilings: Sequence[float]) -> float:
+    """Median of the ratios of each round: a machine that slows down slows both."""
+    return median(v / c for v, c in zip(values, ceilings, strict=True))

@@ -1,0 +1,51 @@
+"""How near each figure is to its target, as bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stream.figure import Figure
+
+__all__ = ["attained", "draw"]
+
+MET, MISSED = "#2a6f97", "#e07a1f"
+MOST = 2.0
+"""Bars end here; what is better by more is written beside them."""
+
+
+def attained(figure: Figure) -> float:
+    """What was measured to its target, turned so that 1 is met and more is better."""
+    if figure.target is None or figure.measured is None:
+        raise ValueError(f"{figure.what} has no target")
+    if figure.bound == ">=":
+        return figure.measured / figure.target
+    if figure.measured <= 0:
+        return float("inf")
+    return figure.target / figure.measured
+
+
+def draw(figures: Sequence[Figure], out: Path) -> None:
+    """One bar a figure that has a target, by section from top to bottom."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = [f for f in figures if f.target is not None and f.measured is not None][::-1]
+    plot, axis = plt.subplots(figsize=(11, 1.2 + 0.32 * max(len(shown), 3)), layout="constrained")
+    values = [min(attained(f), MOST) for f in shown]
+    colors = [MET if f.met else MISSED for f in shown]
+    axis.barh(range(len(shown)), values, color=colors, height=0.7)
+    for place, (figure, value) in enumerate(zip(shown, values, strict=True)):
+        unit = f" {figure.unit}" if figure.judged == "value" and figure.unit else ""
+        said = f"{figure.measured:.3g}{unit} ({figure.bound} {figure.target:g})"
+        axis.text(value + 0.015, place, said, va="center", fontsize=8)
+    axis.set_yticks(range(len(shown)), [f"{f.section}: {f.what}" for f in shown], fontsize=8)
+    axis.axvline(1.0, color="#333333", linewidth=1)
+    axis.set_xlim(0, MOST * 1.3)
+    axis.set_xlabel("measured to its target; right of the line is met")
+    axis.set_title("Streaming: what was measured, and (in brackets) what is promised")
+    axis.spines[["top", "right"]].set_visible(False)
+    plot.savefig(out, dpi=130)
+    plt.close(plot)
