@@ -6,11 +6,12 @@ verify every block, decode it straight into its place.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,7 @@ from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import Piece, Read, plan_reads
 from tensorbank.requests import Wanted
-from tensorbank.store import Store
+from tensorbank.remote_store import open_store
 
 __all__ = ["BatchRead", "SampleReader"]
 
@@ -32,7 +33,8 @@ _log = logging.getLogger(__name__)
 
 Buffers = Mapping[str, npt.NDArray[np.generic]]
 Places = tuple[tuple[int, int], ...]
-Corner = tuple[int, int, tuple[int, int]]
+Window = tuple[slice, slice]
+Target = tuple[npt.NDArray[np.generic], Window | None]
 Lost = list[tuple[int, Skipped]]
 
 
@@ -64,7 +66,7 @@ class SampleReader:
         self.plan = plan
         self.options = options or FetchOptions()
         self._places = [_places(handle) for handle in plan.handles]
-        self._fetcher = Fetcher(Store(plan.source.bank, plan.storage), self.options)
+        self._fetcher = Fetcher(open_store(plan.source.bank, plan.storage), self.options)
         self._decode_s = 0.0
         self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
         self._n_skipped = 0
@@ -108,7 +110,9 @@ class SampleReader:
         coming.wait()
         return coming.masks
 
-    def submit(self, positions: npt.NDArray[np.int64], out: Buffers) -> BatchRead:
+    def submit(
+        self, positions: npt.NDArray[np.int64], out: Buffers, dates: npt.NDArray[np.int64] | None = None
+    ) -> BatchRead:
         """Start reading into buffers.
 
         The buffers belong to the reader until :meth:`BatchRead.wait` returns or raises. Batches are read in the order of
@@ -121,11 +125,14 @@ class SampleReader:
         out
             By handle name, C-contiguous ``(n, time, band, y, x)`` in the stored dtype. Samples that lack a modality get
             its fill value.
+        dates
+            (n, k) int64: which dates of each sample are read, in which order, of the handles that are planned by date.
+            None: all.
 
         Raises
         ------
         InvalidInputError
-            A position is outside of the plan, or a buffer has another shape or dtype.
+            A position is outside of the plan, a date is none of a sample's, or a buffer has another shape or dtype.
         """
         if len(positions) and not (positions.min() >= 0 and positions.max() < len(self.plan)):
             raise InvalidInputError(f"positions must be in [0, {len(self.plan)}), got {positions}")
@@ -133,28 +140,30 @@ class SampleReader:
         n_bytes = 0
         for handle in self.plan.handles:
             buffer = out[handle.name]
-            _check_buffer(buffer, handle, len(positions))
+            _check_buffer(buffer, handle, len(positions), dates)
             present = self.plan.addresses[handle.name].key[positions] >= 0
             if not present.all():
                 buffer[~present] = handle.modality.fill_value
             masks[handle.name] = present
             n_bytes += buffer.nbytes
-        reads = plan_reads(self.plan, positions, self.options)
+        reads = plan_reads(self.plan, positions, self.options, dates)
         lost: Lost = []
-        futures = self._fetcher.submit(
-            Wanted(
+
+        def wanted(number: int) -> Wanted:
+            read = reads[number]
+            return Wanted(
                 read.range,
                 partial(self._decode, read, positions, out, lost),
                 read.n_asked_bytes,
                 [(p.start, p.end) for p in read.pieces],
             )
-            for read in reads
-        )
+
+        skipping = self.options.on_error == "skip"
         return BatchRead(
-            futures,
+            self._fetcher.submit(len(reads), wanted),
             masks,
             n_bytes + sum(r.range.n_bytes for r in reads),
-            recover=partial(self._recover, reads, positions, out, lost),
+            recover=partial(self._recover, reads, positions, out, lost) if skipping else None,
             finish=partial(self._leave_out, lost, masks, out),
         )
 
@@ -166,48 +175,53 @@ class SampleReader:
         self, read: Read, positions: npt.NDArray[np.int64], out: Buffers, lost: Lost, data: memoryview
     ) -> None:
         started = time.perf_counter()
-        for piece in read.pieces:
-            start = piece.start - read.range.start
-            places = self._places[piece.handle][piece.run]
-            target = out[self.plan.handles[piece.handle].name][piece.slot]
-            corner = self._corner(piece.handle, int(positions[piece.slot]))
+        for pieces in _shared(read.pieces):
+            start, end = (n - read.range.start for n in (pieces[0].start, pieces[0].end))
             try:
-                _decode(data[start : start + piece.end - piece.start], places, target, corner)
+                self._place(data[start:end], pieces, positions, out)
             except IntegrityError:
-                self._again(read.range.key, piece, positions, out, lost)
+                self._again(read.range.key, pieces, positions, out, lost)
         with self._lock:
             self._decode_s += time.perf_counter() - started
 
-    def _corner(self, handle: int, position: int) -> Corner | None:
-        """Where a window begins, and the shape of the blocks that it is cut from; None of whole samples."""
-        h = self.plan.handles[handle]
-        corners = self.plan.addresses[h.name].corners
-        if corners is None:
-            return None
-        return int(corners[position, 0]), int(corners[position, 1]), (h.modality.height, h.modality.width)
+    def _place(
+        self, data: memoryview, pieces: Sequence[Piece], positions: npt.NDArray[np.int64], out: Buffers
+    ) -> None:
+        """Decode a run of blocks into all that want it."""
+        handle = self.plan.handles[pieces[0].handle]
+        corners = self.plan.addresses[handle.name].corners
+        targets: list[Target] = []
+        for piece in pieces:
+            window = None
+            if corners is not None and handle.window is not None:
+                at = zip(corners[positions[piece.slot]].tolist(), handle.window, strict=True)
+                y, x = (slice(start, start + size) for start, size in at)
+                window = y, x
+            targets.append((out[handle.name][piece.slot, piece.time :], window))
+        block = handle.modality.height, handle.modality.width
+        _decode(data, self._places[pieces[0].handle][pieces[0].run], targets, block)
 
     def _again(
-        self, key: str, piece: Piece, positions: npt.NDArray[np.int64], out: Buffers, lost: Lost
+        self, key: str, pieces: Sequence[Piece], positions: npt.NDArray[np.int64], out: Buffers, lost: Lost
     ) -> None:
         """Read a bad run once more; a second failure is the object's, not the network's."""
-        r = ByteRange(key, piece.start, piece.end)
-        handle, position = self.plan.handles[piece.handle].name, int(positions[piece.slot])
-        corner = self._corner(piece.handle, position)
+        r = ByteRange(key, pieces[0].start, pieces[0].end)
         try:
-            data = self._fetcher.fetch(r, again=True)
-            _decode(data, self._places[piece.handle][piece.run], out[handle][piece.slot], corner)
-        except IntegrityError as error:
-            if self.options.on_error == "skip":
-                lost.append((piece.slot, Skipped(self._sample(position), position, handle, r, str(error))))
+            self._place(self._fetcher.fetch(r, again=True), pieces, positions, out)
+        except TensorBankError as error:
+            damaged = isinstance(error, IntegrityError)
+            handle, position = self.plan.handles[pieces[0].handle].name, int(positions[pieces[0].slot])
+            if self.options.on_error == "skip" and (damaged or error.kind in SKIPPED):
+                for piece in pieces:
+                    at = int(positions[piece.slot])
+                    lost.append((piece.slot, Skipped(self._sample(at), at, handle, r, str(error))))
                 return
+            if not damaged:
+                raise
             raise IntegrityError(
                 f"{self.plan.source.bank}/{r.key} is damaged in bytes [{r.start}, {r.end}), which hold "
                 f"{handle} of {self._sample(position)}: {error}; `tensorbank verify` lists all damage"
             ) from error
-        except TensorBankError as error:
-            if self.options.on_error != "skip" or error.kind not in SKIPPED:
-                raise
-            lost.append((piece.slot, Skipped(self._sample(position), position, handle, r, str(error))))
 
     def _recover(
         self,
@@ -219,10 +233,10 @@ class SampleReader:
         error: Exception,
     ) -> None:
         """Of a read that failed, have each piece that is sound."""
-        if self.options.on_error != "skip" or getattr(error, "kind", None) not in SKIPPED:
+        if getattr(error, "kind", None) not in SKIPPED:
             raise error
-        for piece in reads[number].pieces:
-            self._again(reads[number].range.key, piece, positions, out, lost)
+        for pieces in _shared(reads[number].pieces):
+            self._again(reads[number].range.key, pieces, positions, out, lost)
 
     def _leave_out(self, lost: Lost, masks: dict[str, npt.NDArray[np.bool_]], out: Buffers) -> None:
         """Make what is lost look like what is missing, and say so."""
@@ -240,15 +254,30 @@ class SampleReader:
         return f"sample number {position} of the plan"
 
 
+def _shared(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Pieces of the same bytes together: windows of one sample, or a sample that comes several times."""
+    for _, alike in itertools.groupby(pieces, key=lambda p: (p.handle, p.run, p.start)):
+        yield list(alike)
+
+
 def _places(handle: Handle) -> tuple[Places, ...]:
-    """(time, band) in the delivered tensor of every block, run by run."""
+    """(time, band) of every block, run by run; times count from the run's first date."""
     if len(set(handle.bands)) != len(handle.bands):
         raise InvalidInputError(f"{handle.name} has a band twice: {list(handle.bands)}")
-    return tuple(tuple(handle.slot(block) for block in range(*run)) for run in handle.runs)
+    runs = [[handle.slot(block) for block in range(*run)] for run in handle.runs]
+    return tuple(tuple((time - run[0][0], band) for time, band in run) for run in runs)
 
 
-def _check_buffer(buffer: npt.NDArray[np.generic], handle: Handle, n: int) -> None:
+def _check_buffer(
+    buffer: npt.NDArray[np.generic], handle: Handle, n: int, dates: npt.NDArray[np.int64] | None
+) -> None:
     shape = (n, *handle.shape)
+    if dates is not None and handle.by_date:
+        if dates.ndim != 2 or len(dates) != n or ((dates < 0) | (dates >= handle.n_times)).any():
+            raise InvalidInputError(
+                f"dates of {n} samples of {handle.name} must be ({n}, k) numbers in [0, {handle.n_times}), got {dates}"
+            )
+        shape = (n, dates.shape[1], *handle.shape[1:])
     if buffer.shape != shape or buffer.dtype != handle.modality.dtype or not buffer.flags.c_contiguous:
         raise InvalidInputError(
             f"{handle.name} needs a C-contiguous buffer {shape} of {handle.modality.dtype}, "
@@ -256,14 +285,16 @@ def _check_buffer(buffer: npt.NDArray[np.generic], handle: Handle, n: int) -> No
         )
 
 
-def _decode(data: memoryview, places: Places, target: npt.NDArray[np.generic], corner: Corner | None) -> None:
-    """Verify and decode one run of blocks into a sample's tensor (time, band, y, x), or the window that it is of them."""
-    whole = None if corner is None else np.empty(corner[2], target.dtype)
+def _decode(data: memoryview, places: Places, targets: Sequence[Target], block: tuple[int, int]) -> None:
+    """Verify and decode one run of blocks, once, into some samples' tensors (time, band, y, x) or windows of them.
+
+    Targets are all whole or all windows.
+    """
+    first, window = targets[0]
+    scratch = None if window is None else np.empty(block, first.dtype)
+    copies = targets[1:] if scratch is None else targets
     for place, stored in zip(places, split_blocks(data, len(places)), strict=True):
-        if whole is None or corner is None:
-            decode_block(stored, target[place])
-        else:
-            decode_block(stored, whole)
-            y0, x0, _ = corner
-            height, width = target.shape[-2:]
-            target[place] = whole[y0 : y0 + height, x0 : x0 + width]
+        decoded = first[place] if scratch is None else scratch
+        decode_block(stored, decoded)
+        for tensor, cut in copies:
+            tensor[place] = decoded if cut is None else decoded[cut]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import zarr
 
 import tensorbank as tb
-from tensorbank import InvalidInputError
+from tensorbank import InvalidInputError, reader
+from tensorbank.codec import decode_block
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import DataLoader
 
@@ -46,6 +49,33 @@ def test_selected_tiles_are_crops_of_their_samples(table, handle):
                 np.testing.assert_array_equal(tensor.numpy(), expected)
                 seen += 1
     assert seen == rows
+
+
+def test_a_block_is_decoded_once_for_all_its_tiles_in_a_batch(table, monkeypatch):
+    bank, group = table
+    plan = bank.sql(
+        "SELECT row, time_index, y0, y1, x0, x1, bands(S2L2A, ['B08', 'B02']) AS S2L2A FROM t.tiles "
+        "WHERE row < 3 AND S2L2A IS NOT NULL ORDER BY sample_id, tile"
+    ).plan()
+    decoded = []
+    monkeypatch.setattr(reader, "decode_block", lambda *a: decoded.append(1) or decode_block(*a))
+    with closing(reader.SampleReader(plan)) as opened:
+        tensors = opened.read(range(len(plan)))["S2L2A"]
+    assert len(plan) == 3 * 16
+    assert len(decoded) == 3 * 2
+    for tensor, row in zip(tensors, plan.table.to_pylist(), strict=True):
+        np.testing.assert_array_equal(tensor[0], crop(group["S2L2A"][:], row)[0][[7, 1]])
+
+
+def test_a_sample_that_comes_twice_is_decoded_once(table, monkeypatch):
+    bank, _ = table
+    decoded = []
+    monkeypatch.setattr(reader, "decode_block", lambda *a: decoded.append(1) or decode_block(*a))
+    with closing(reader.SampleReader(bank.sql("SELECT NDVI FROM t").plan())) as opened:
+        found = opened.read([4, 1, 4, 4])["NDVI"]
+        assert len(decoded) == 2
+        np.testing.assert_array_equal(found[[0, 2]], opened.read([4, 4])["NDVI"])
+        np.testing.assert_array_equal(found[[1, 3]], opened.read([1, 4])["NDVI"])
 
 
 def test_tiles_join_their_samples(table):
