@@ -27,7 +27,7 @@ __all__ = ["distinct_groups", "measure", "uniform_groups"]
 
 GROUP = 100
 """Neighbours in storage that count as one group."""
-N_SMALL, SIDE = 8192, 128
+N_SMALL, SIDE = 16_384, 128
 """Samples of 32 KB: small enough that neighbours are worth reading together."""
 N_ORDERED = 100_000
 """Places of the order whose mixing is measured without reading."""
