@@ -16,7 +16,7 @@ from functools import cache
 
 __all__ = ["Crew"]
 
-LINGER_S = 1.0
+LINGER_S = 0.5
 """What the end of a crew waits for jobs under way: longer than a request takes, shorter than a person is patient."""
 
 Job = Callable[[], None]
@@ -37,6 +37,7 @@ class Crew:
         self._ready = threading.Condition()
         self._threads: set[threading.Thread] = set()
         self._n_idle = self._n_workers = 0
+        self._until = 0.0
         self.closing = threading.Event()
         """Set when the crew ends: jobs that pause should go on."""
         _crews().add(self)
@@ -66,19 +67,20 @@ class Crew:
     def dismiss(self) -> None:
         """Drop jobs that have not started, and let the threads end when their job has."""
         with self._ready:
+            if not self.closing.is_set():
+                self._until = time.monotonic() + LINGER_S
             self.closing.set()
             self._jobs.clear()
             self._ready.notify_all()
 
     def close(self) -> None:
-        """Drop jobs that have not started, and wait for a while for the others to end."""
+        """Drop jobs that have not started, and wait for a while for the others to end; called again, for the rest of it."""
         self.dismiss()
         with self._ready:
             threads = list(self._threads)
-        until = time.monotonic() + LINGER_S
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(max(until - time.monotonic(), 0))
+                thread.join(max(self._until - time.monotonic(), 0))
 
     def _start(self, job: Job) -> None:
         def run() -> None:

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from tensorbank import Plan
+from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import DataLoader, World
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -130,6 +132,30 @@ def test_an_interrupted_run_ends_within_two_seconds(plan, tmp_path):
     assert said.decode().rstrip().endswith("KeyboardInterrupt")
     assert not [p for p in Path("/dev/shm").iterdir() if str(process.pid) in p.name]
     assert {p.name for p in tmp_path.iterdir()} == {"0.jsonl"}
+
+
+def test_an_interrupted_run_ends_although_its_store_hangs(plan, tmp_path):
+    bank = plan.parent / "bank"
+    with FaultServer(bank) as server:
+        remote = Plan.load(plan)
+        remote = replace(remote, source=replace(remote.source, bank=server.url), storage=server.storage)
+        path = remote.save(tmp_path / "plan.arrow")
+        keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
+        process = subprocess.Popen(
+            [sys.executable, RANK, path, tmp_path, "--n-epochs", "1000", "--pause", "0.01"],
+            stderr=subprocess.PIPE,
+            env={**os.environ, **keys},
+        )
+        wait_for_lines(tmp_path / "0.jsonl", 3, process)
+        server.set(Faults(stalled=1.0, stall_s=60))
+        while server.stats()["counts"].get("stalled", 0) == 0:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        process.communicate(timeout=30)
+        # Half a second for requests under way; the rest is the interpreter's end, slow where machines are busy.
+        assert time.monotonic() - started < 3
+        assert process.returncode == -signal.SIGINT
 
 
 def test_no_file_stays_open(plan):
