@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tensorbank.address import StorageOptions
-    from tensorbank.bank import Bank, Snapshot, Table, create, open  # noqa: A004 - tb.open is the front door
+    from tensorbank.bank import Bank, Snapshot, Table
     from tensorbank.errors import (
         ConflictError,
         FormatError,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TensorBankError,
     )
     from tensorbank.mixture import Mix, mix
+    from tensorbank.opening import create, open  # noqa: A004 - tb.open is the front door
     from tensorbank.plan import Plan
     from tensorbank.profiles import Normalization, normalization
     from tensorbank.query import Query
@@ -68,7 +69,7 @@ __all__ = [
 
 _HOMES = {
     "address": ("StorageOptions",),
-    "bank": ("Bank", "Snapshot", "Table", "create", "open"),
+    "bank": ("Bank", "Snapshot", "Table"),
     "errors": (
         "ConflictError",
         "FormatError",
@@ -79,6 +80,7 @@ _HOMES = {
         "TensorBankError",
     ),
     "mixture": ("Mix", "mix"),
+    "opening": ("create", "open"),
     "plan": ("Plan",),
     "profiles": ("Normalization", "normalization"),
     "query": ("Query",),

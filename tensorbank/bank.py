@@ -11,19 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from tensorbank.address import Credentials, StorageOptions, normalize_url
 from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.errors import InvalidInputError, NotFoundError
 from tensorbank.layout import LEVELS, check_table_name, part_key
-from tensorbank.mirror import IndexMirror, default_cache_folder
+from tensorbank.mirror import IndexMirror
 from tensorbank.planner import Planner
 from tensorbank.query import Query
 from tensorbank.schema import TableSchema
 from tensorbank.selection import Selection
 from tensorbank.statistics import Statistics
-from tensorbank.store import Store
 
-__all__ = ["Bank", "Snapshot", "Table", "create", "open"]
+__all__ = ["Bank", "Snapshot", "Table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,56 +188,3 @@ def _as_arrow(data: Any) -> pa.Table:
     raise InvalidInputError(
         f"a {type(data).__name__} cannot be registered; give an Arrow table, a data frame or a Parquet file"
     )
-
-
-def open(  # noqa: A001 - tb.open is the product's front door
-    url: str | os.PathLike[str],
-    *,
-    endpoint: str | None = None,
-    access_key: str | None = None,
-    secret_key: str | None = None,
-    session_token: str | None = None,
-    region: str | None = None,
-    anonymous: bool = False,
-    credentials: Credentials | None = None,
-    cache: str | os.PathLike[str] | None = None,
-) -> Bank:
-    """Open a bank: a folder, ``file://``, ``s3://`` or any URL of :data:`tensorbank.address.SCHEMES`.
-
-    Nothing is read yet. What is not given is taken from the environment and the platform's credential chain.
-
-    Parameters
-    ----------
-    endpoint
-        URL of an S3-compatible server.
-    credentials
-        Called for keys whenever new ones are needed; see :class:`tensorbank.address.StorageOptions`.
-    cache
-        Folder for local copies of index files; ``~/.cache/tensorbank`` if not given.
-
-    Raises
-    ------
-    InvalidInputError
-        The URL is none.
-    """
-    options = StorageOptions(endpoint, access_key, secret_key, session_token, region, anonymous, credentials)
-    store = Store(normalize_url(url), options)
-    folder = Path(cache) if cache is not None else default_cache_folder()
-    return Bank(Catalog(store), IndexMirror(store, folder))
-
-
-def create(url: str | os.PathLike[str], **options: Any) -> Bank:
-    """Open a bank to write to, after a look whether its store is reachable and arbitrates between writers.
-
-    Takes the options of :func:`open`.
-
-    Raises
-    ------
-    StorageError
-        The store cannot be reached or written.
-    ConflictError
-        The store does not honour conditional writes.
-    """
-    bank = open(url, **options)
-    bank.catalog.require_arbitration()
-    return bank

@@ -14,7 +14,7 @@ from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import plan_reads
-from tensorbank.store import Store
+from tensorbank.remote_store import open_store
 
 __all__ = ["RawRead", "fetch_raw", "ranges_of"]
 
@@ -44,7 +44,7 @@ def fetch_raw(plan: Plan, ranges: Sequence[ByteRange], *, n_threads: int = N_THR
     NotFoundError, StorageError
         The first failed request's error.
     """
-    store = Store(plan.source.bank, plan.storage)
+    store = open_store(plan.source.bank, plan.storage)
 
     def fetch(r: ByteRange) -> int:
         return len(store.get_range(r.key, r.start, r.end))

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from tensorbank.bank import Bank
-from tensorbank.bank import open as open_bank
 from tensorbank.errors import ConflictError, IntegrityError, TensorBankError
+from tensorbank.opening import open as open_bank
 from tensorbank.progress import progress_bar
 
 __all__ = ["BankUrl", "Endpoint", "Json", "Region", "TableName", "app", "bank_at", "main", "say"]

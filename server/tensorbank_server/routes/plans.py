@@ -167,6 +167,7 @@ async def get_tasks(
             "id": stored.id,
             "fingerprint": stored.made and stored.made.fingerprint,
             "snapshots": {stored.request.table: [stored.request.table_id, stored.request.version]},
+            "sql": found.source.sql,
             "handles": tasks.described(found),
         }
         content = tasks.as_arrow(found, start, end, words, last)

@@ -1,0 +1,103 @@
+"""Selections at a service: built step by step as those of a bank are, of conditions in CQL2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import shapely
+
+from tensorbank.errors import InvalidInputError
+from tensorbank.plan import Plan
+from tensorbank.polygons import as_geojson
+from tensorbank.query import Query
+from tensorbank.remote_planner import RemotePlanner, Wish
+from tensorbank.selection import Selection
+from tensorbank.statistics import Statistics
+
+if TYPE_CHECKING:
+    from tensorbank_loader import DataLoader
+
+__all__ = ["RemoteSelection"]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSelection(Selection):
+    """Samples of one table of a service. Conditions are CQL2 text, which reads as the simple part of SQL does.
+
+    ``bank.query("t").where("cloud_cover < 0.1").select("S2L2A[B04,B08]", "DEM")`` selects what it selects of a bank that is
+    opened directly. ``sample_id`` is always the first column.
+    """
+
+    planner: RemotePlanner = field(kw_only=True, repr=False, compare=False)
+    version: int | None = field(default=None, kw_only=True)
+
+    def bbox(self, west: float, south: float, east: float, north: float) -> Selection:
+        """See :meth:`Selection.bbox`."""
+        w, s, e, n = (repr(float(v)) for v in (west, south, east, north))
+        inside = f"lon BETWEEN {w} AND {e}" if west <= east else f"(lon >= {w} OR lon <= {e})"
+        return self.where(f"lat BETWEEN {s} AND {n} AND {inside}")
+
+    def intersecting(self, area: Any) -> Selection:
+        """See :meth:`Selection.intersecting`."""
+        text = as_geojson(area)
+        collected = shapely.from_geojson(text)
+        polygons = [g for g in shapely.get_parts(collected) if g.geom_type in ("Polygon", "MultiPolygon")]
+        shape = shapely.union_all(polygons)
+        return self.where(f"S_INTERSECTS(geometry, {shapely.to_wkt(shape, rounding_precision=-1)})")
+
+    def between(self, start: str | date | datetime, end: str | date | datetime) -> Selection:
+        """See :meth:`Selection.between`."""
+        return self.where(f"S2_time >= {_timestamp(start)} AND S2_time < {_timestamp(end)}")
+
+    def order_by(self, *expressions: str) -> Selection:
+        """Not at a service.
+
+        Raises
+        ------
+        InvalidInputError
+            Always.
+        """
+        raise InvalidInputError(
+            f"a service gives samples in the order of their bytes, not by {', '.join(expressions)}; order the rows of .arrow()",
+            kind="unsupported",
+        )
+
+    @property
+    def query(self) -> Query:
+        """As SQL, for keys that may send it."""
+        return Query(self.sql, self.engine)
+
+    def plan(self, *, by_date: bool = False) -> Plan:
+        """See :meth:`Query.plan`; dates are not addressed alone."""
+        if by_date:
+            raise InvalidInputError("a service addresses samples, not their dates alone", kind="unsupported")
+        return self.planner.plan(self._wish())
+
+    def arrow(self) -> pa.Table:
+        """The selected columns; of a modality, the addresses that :attr:`Plan.table` has."""
+        return self.plan().table
+
+    def statistics(self, name: str) -> Statistics:
+        """See :meth:`Query.statistics`."""
+        return self.planner.statistics(self._wish(), name)
+
+    def dataloader(self, *, batch_size: int | None = None, **options: Any) -> DataLoader:
+        """See :meth:`Plan.dataloader`."""
+        return self.plan().dataloader(batch_size=batch_size, **options)
+
+    def _wish(self) -> Wish:
+        filters = " AND ".join(f"({c})" for c in self.conditions)
+        return Wish(self.table, self.columns, filters or None, self.n_max, self.version)
+
+
+def _timestamp(value: str | date | datetime) -> str:
+    text = value if isinstance(value, str) else value.isoformat()
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInputError(f"{text!r} is no date; give one such as '2021-07-01'") from error
+    zoned = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+    return f"TIMESTAMP('{zoned.isoformat()}')"

@@ -1,0 +1,138 @@
+"""A service as a client sees it: questions in JSON, answers or errors of ours."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.remote_http import Answer, HttpPool
+from tensorbank.throttling import backoff_s, parse_retry_after
+
+__all__ = ["BANKS", "ServiceClient", "failure"]
+
+BANKS = "/v1/banks/"
+N_TRIES = 6
+FIRST_PAUSE_S = 0.25
+RETRY_TIMEOUT_S = 30.0
+"""After which no further question is asked."""
+USER_AGENT = "tensorbank"
+
+
+class ServiceClient:
+    """Asks one service. May be used from many threads; it pickles without its connections.
+
+    Every question may be asked twice: the service answers the same ones alike.
+
+    Parameters
+    ----------
+    url
+        Of the service, without a path of its own.
+    key
+        None where access is open.
+    """
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        self.url = url.rstrip("/")
+        self.key = key
+        self.pool = HttpPool()
+
+    def __repr__(self) -> str:
+        return f"ServiceClient({self.url!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.url, self.key))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of every request to the service, and to nobody else: they hold the key."""
+        found = {"User-Agent": USER_AGENT}
+        return found | {"Authorization": f"Bearer {self.key}"} if self.key else found
+
+    def get(self, path: str, **query: str | int | None) -> Any:
+        """The JSON at a path.
+
+        Raises
+        ------
+        TensorBankError
+            What the service refused, by what to do next; StorageError where it cannot be reached.
+        """
+        return _as_json(self.url, self._ask("GET", path, query))
+
+    def post(self, path: str, content: Mapping[str, Any]) -> Any:
+        """The JSON that is answered to a JSON."""
+        return _as_json(self.url, self._ask("POST", path, {}, json.dumps(content).encode()))
+
+    def ask(self, path: str, content: Mapping[str, Any], accept: str) -> Answer:
+        """What is answered to a JSON, in a form of one's choice."""
+        return self._ask("POST", path, {}, json.dumps(content).encode(), accept)
+
+    def read(self, path: str, accept: str, **query: str | int | None) -> memoryview:
+        """The body at a path, in a form of one's choice."""
+        return self._ask("GET", path, query, accept=accept).body
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int | None],
+        body: bytes | None = None,
+        accept: str = "application/json",
+    ) -> Answer:
+        given = {name: value for name, value in query.items() if value is not None}
+        url = f"{self.url}{path}" + (f"?{urlencode(given)}" if given else "")
+        headers = {**self.headers, "Accept": accept}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        deadline_s = time.monotonic() + RETRY_TIMEOUT_S
+        for attempt in range(N_TRIES):
+            try:
+                answer = self.pool.ask(method, url, headers, body)
+                if answer.status < 300:
+                    return answer
+                raise failure(self.url, answer)
+            except StorageError as error:
+                pause_s = backoff_s(attempt, FIRST_PAUSE_S, error.retry_after_s)
+                late = time.monotonic() + pause_s > deadline_s or attempt + 1 == N_TRIES
+                if error.kind not in ("throttled", "unreachable") or late:
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError("no try was made")
+
+
+def failure(service: str, answer: Answer) -> TensorBankError:
+    """What a service's refusal means here."""
+    try:
+        problem = json.loads(answer.text)
+        code, detail = str(problem["code"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        code, detail = "http", f"status {answer.status} without a word of TensorBank's"
+        if answer.status < 500 and answer.status != 429:
+            return StorageError(f"{service} answers with {detail}; is it a service?", kind="no-service")
+    text = f"{service}: {detail}"
+    if answer.status in (401, 403):
+        return StorageError(f"{service} refused access: {detail}", kind="denied")
+    if answer.status in (429, 503):
+        busy = StorageError(text, kind="throttled")
+        busy.retry_after_s = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
+        return busy
+    if answer.status in (404, 410):
+        return NotFoundError(text, kind=code)
+    if answer.status == 504:
+        return StorageError(text, kind="time-limit")
+    if answer.status >= 500:
+        return StorageError(text, kind="unreachable")
+    return InvalidInputError(text, kind=code)
+
+
+def _as_json(service: str, answer: Answer) -> Any:
+    try:
+        return json.loads(bytes(answer.body))
+    except ValueError as error:
+        raise StorageError(
+            f"{service} sent no JSON, so it is no TensorBank service", kind="no-service"
+        ) from error

@@ -1,0 +1,64 @@
+"""SQL over the index of a bank behind a service, for keys that may send it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.ipc
+
+from tensorbank.errors import InvalidInputError, StorageError
+from tensorbank.plan import Plan
+from tensorbank.remote_planner import ARROW, RemotePlanner
+from tensorbank.remote_service import BANKS
+from tensorbank.statistics import Statistics
+
+__all__ = ["RemoteSql"]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSql:
+    """Answers SQL with rows. A :class:`tensorbank.query.QueryEngine` that plans nothing: a service plans filters only."""
+
+    planner: RemotePlanner
+    versions: Mapping[str, int]
+
+    def arrow(self, sql: str) -> pa.Table:
+        """All rows of a statement.
+
+        Raises
+        ------
+        InvalidInputError
+            The SQL is wrong, or there are more rows than the service gives.
+        StorageError
+            The service or the key does not allow SQL, or it took too long.
+        """
+        path = f"{BANKS}{quote(self.planner.bank)}/sql"
+        answer = self.planner.service.ask(path, {"sql": sql, "snapshots": dict(self.versions)}, ARROW)
+        try:
+            rows = pa.ipc.open_stream(pa.py_buffer(answer.body)).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise StorageError(
+                f"{self.planner.url} sent rows without their end", kind="short-read"
+            ) from error
+        if answer.headers.get("X-Truncated") == "true":
+            raise InvalidInputError(
+                f"{self.planner.url} gives no more than {rows.num_rows:,} rows of a statement; ask for fewer, or aggregate",
+                kind="truncated",
+            )
+        return rows
+
+    def plan(self, sql: str, *, by_date: bool = False) -> Plan:  # noqa: ARG002
+        self._refuse()
+
+    def statistics(self, sql: str, name: str) -> Statistics:  # noqa: ARG002
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise InvalidInputError(
+            f"{self.planner.url} answers SQL with rows and plans filters: use .query(table).where(...) with conditions in CQL2",
+            kind="unsupported",
+        )
