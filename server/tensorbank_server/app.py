@@ -15,7 +15,7 @@ from tensorbank_server.front import Front
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.openapi import add_openapi
 from tensorbank_server.problems import add_handlers
-from tensorbank_server.routes import banks, health, plan_reads, plans, samples, stac, views
+from tensorbank_server.routes import banks, health, plan_reads, plans, samples, sql, stac, views
 from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings
 from tensorbank_server.tokens import Authenticator
@@ -28,6 +28,7 @@ ROUTERS = (
     plans.router,
     plan_reads.router,
     stac.router,
+    sql.router,
     views.router,
     samples.router,
 )

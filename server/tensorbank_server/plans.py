@@ -311,7 +311,8 @@ def plan_sql(
     for name, bands in modalities:
         listed = ", ".join("'" + b.replace("'", "''") + "'" for b in bands or ())
         handles.append(f"bands({_quoted(name)}, [{listed}])" if bands else _quoted(name))
-    selected = ", ".join([*(f"{sql} AS {_quoted(name)}" for name, sql in columns), *handles])
+    named = (sql if sql == _quoted(name) else f"{sql} AS {_quoted(name)}" for name, sql in columns)
+    selected = ", ".join([*named, *handles])
     condition = f" WHERE {where}" if where is not None else ""
     first = f" ORDER BY sample_id, split LIMIT {int(n_max)}" if n_max is not None else ""
     return f"SELECT {selected} FROM {_quoted(table)}{condition}{first}"

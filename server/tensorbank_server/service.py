@@ -38,7 +38,7 @@ from tensorbank_server.metrics import Metrics
 from tensorbank_server.paging import Pages
 from tensorbank_server.plans import PlanStore
 from tensorbank_server.problems import Problem
-from tensorbank_server.rates import Rates
+from tensorbank_server.rates import Concurrency, Rates
 from tensorbank_server.settings import BankSettings, Settings
 from tensorbank_server.workers import BankAddress, WorkerOptions, WorkerPool
 
@@ -202,6 +202,7 @@ class Service:
         self.limits = settings.limits
         self.metrics = metrics
         self.audit = AuditLog(settings.audit_file)
+        self.sql_slots = Concurrency(settings.limits.sql_processes, settings.limits.sql_processes)
         self.queries = Rates("queries", settings.limits.queries_per_minute)
         self.pages = Pages(settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes)
         self.is_ready = False

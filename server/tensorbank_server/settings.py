@@ -98,6 +98,10 @@ class Limits(_Values):
     tensor_bytes: int = Field(default=64 << 20, gt=0, description="Decoded tensors of one answer, at most.")
     plan_samples: int = Field(default=50_000_000, gt=0)
     sql_rows: int = Field(default=10_000, gt=0)
+    sql_memory_bytes: int = Field(
+        default=2 << 30, gt=0, description="Address space of a process that answers SQL."
+    )
+    sql_processes: int = Field(default=2, gt=0, description="Processes that answer SQL, at most.")
     proxy_range_bytes: int = Field(default=64 << 20, gt=0)
     token_bytes: int = Field(default=2 << 10, gt=0)
     request_s: float = Field(

@@ -55,10 +55,8 @@ class Literal:
         value = self.value
         if isinstance(value, bool):
             return "TRUE" if value else "FALSE"
-        if isinstance(value, int):
-            return f"({value})" if value < 0 else str(value)
-        if isinstance(value, float):
-            return f"({value!r}::DOUBLE)"
+        if isinstance(value, int | float):  # as a user of the library writes it: the plan is the same
+            return f"({value!r})" if value < 0 else repr(value)
         text = value.isoformat() if isinstance(value, datetime) else value
         quoted = "'" + text.replace("'", "''") + "'"
         return f"TIMESTAMPTZ {quoted}" if isinstance(value, datetime) else quoted

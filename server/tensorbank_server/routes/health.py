@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import tensorbank
+from tensorbank_server.landlock import abi_version
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, Served
 
@@ -36,11 +37,12 @@ async def readyz(service: Served) -> JSONResponse:
     readable = not banks or any(state == "ok" for state in banks.values())
     ready = service.is_ready and workers > 0 and readable
     n_broken = sum(state != "ok" for state in banks.values())
-    content = {
+    content: dict[str, Any] = {
         "status": "ok" if ready else "unavailable",
         "workers": workers,
         "banks": len(banks),
         "broken_banks": n_broken,
+        "landlock": abi_version(),
     }
     return JSONResponse(content, 200 if ready else 503, headers=NO_STORE)
 

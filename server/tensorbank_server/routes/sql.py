@@ -1,0 +1,108 @@
+"""Full SQL, for keys with that scope and services that allow it, in a process of its own: :mod:`tensorbank_server.sandbox`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tensorbank.layout import LEVELS
+from tensorbank_server import rows as row_json
+from tensorbank_server.digests import digest
+from tensorbank_server.problems import Problem
+from tensorbank_server.requests import Asker, BankName, Served
+from tensorbank_server.sandbox import Question, ask
+from tensorbank_server.service import ServedBank
+from tensorbank_server.tasks import ARROW
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", tags=["sql"])
+
+
+class SqlBody(BaseModel):
+    """One SELECT statement over the index; tables are as in the library, without pixel predicates."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sql: str = Field(max_length=16_384)
+    snapshots: dict[str, int] = Field(
+        default={}, max_length=100, description="Versions of tables; the newest if not given."
+    )
+
+
+@router.post("/banks/{bank}/sql", operation_id="runSql")
+async def run_sql(request: Request, service: Served, asker: Asker, bank: BankName, body: SqlBody) -> Response:
+    """Rows of a statement, as JSON or (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
+    found = service.bank(bank, asker, "sql")
+    if not service.settings.full_sql:
+        raise Problem(403, "sql-off", "this service takes filters only; see queryables")
+    service.queries.spend(asker.id)
+    tables, versions = await service.offload(_tables, found, body)
+    question = Question(
+        sql=body.sql,
+        tables=tables,
+        max_rows=service.limits.sql_rows,
+        max_bytes=service.limits.answer_bytes,
+        memory_bytes=service.limits.sql_memory_bytes,
+        limit_s=service.limits.query_s,
+    )
+    try:
+        with service.sql_slots.slot(asker.id):
+            head, stream = await ask(question)
+    except TimeoutError:
+        raise Problem(
+            504, "time-limit", f"the statement took more than {service.limits.query_s:g} s"
+        ) from None
+    failed = "error" in head
+    service.audit.write(
+        "sql",
+        principal=asker.id,
+        bank=bank,
+        sql=digest(body.sql),
+        snapshots=versions,
+        outcome="refused" if failed else "done",
+    )
+    if failed:
+        raise Problem(400, "sql", head["error"] or "the statement cannot be answered")
+    headers = {"Cache-Control": "no-store"}
+    if ARROW in request.headers.get("accept", ""):
+        return Response(
+            stream, media_type=ARROW, headers={**headers, "X-Truncated": str(head["truncated"]).lower()}
+        )
+    table = pa.ipc.open_stream(stream).read_all()
+    content: dict[str, Any] = {
+        "snapshots": versions,
+        "features": row_json.features(table.schema),
+        "rows": row_json.plain(table.to_pylist()),
+        "truncated": head["truncated"],
+    }
+    return JSONResponse(content, headers=headers)
+
+
+def _tables(bank: ServedBank, body: SqlBody) -> tuple[dict[str, dict[str, list[str]]], dict[str, int]]:
+    """Index files of the tables whose name the statement has, at their versions, and those versions."""
+    words = body.sql.lower()
+    tables: dict[str, dict[str, list[str]]] = {}
+    versions: dict[str, int] = {}
+    for name in bank.tables():
+        if name.lower() not in words:
+            continue
+        pinned = bank.pin(name, body.snapshots.get(name))
+        versions[name] = pinned.version
+        samples = bank.bank.catalog.files(name, "samples", pinned.version)
+        tables[name] = {}
+        for level in LEVELS:
+            if level != "samples" and level not in words:
+                continue
+            files = bank.bank.catalog.files(name, level, pinned.version)
+            if level != "samples" and samples.parts is not None:
+                files = files.of_parts(samples.parts)
+            paths = [str(p) for p in bank.bank.mirror.paths(files.files)]
+            if paths:
+                tables[name][level] = paths
+    return {name: levels for name, levels in tables.items() if "samples" in levels}, versions

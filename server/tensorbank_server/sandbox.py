@@ -1,0 +1,196 @@
+"""Caller-written SQL in a process of its own that may do nothing else: ``python -m tensorbank_server.sandbox``, once a statement.
+
+DuckDB is no sandbox, so the fence is the operating system's: limits of memory, time, files and file sizes, and Landlock where the
+kernel has it, all before DuckDB is started. Inside of the fence its settings keep it to the index files of the tables, too.
+The question comes as JSON on standard input; a line of JSON and an Arrow stream go to standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import re
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Question", "ask"]
+
+START_S = 5.0
+"""Of a process, beside the time of the statement."""
+MAX_FILES = 256
+_SHOWN = ("ParserException", "BinderException", "CatalogException", "SyntaxException")
+"""Errors about the words of a statement; others may hold data, and are not shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One statement.
+
+    Parameters
+    ----------
+    tables
+        By name, the index files of each level.
+    max_rows
+        What is beyond is cut off.
+    """
+
+    sql: str
+    tables: Mapping[str, Mapping[str, Sequence[str]]]
+    max_rows: int
+    max_bytes: int
+    memory_bytes: int
+    limit_s: float
+
+
+async def ask(question: Question) -> tuple[dict[str, Any], bytes]:
+    """Head and Arrow stream of the answer.
+
+    The head has ``landlock`` and either ``truncated`` or ``error``, whose value is a sentence for the caller or None.
+
+    Raises
+    ------
+    TimeoutError
+        It took too long, and was killed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        "-m",
+        __name__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={},
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(START_S + question.limit_s):
+            out, _ = await process.communicate(json.dumps(asdict(question)).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    head, _, body = out.partition(b"\n")
+    if not head:  # killed by a limit
+        return {"error": "the statement took too much time or memory; ask for less"}, b""
+    return json.loads(head), body
+
+
+def _give_up(question: Question, folders: Sequence[str]) -> int:
+    """Set limits and raise the fence; returns Landlock's version."""
+    from tensorbank_server.landlock import restrict
+
+    seconds = math.ceil(question.limit_s)
+    for what, most in (
+        (resource.RLIMIT_AS, question.memory_bytes),
+        (resource.RLIMIT_CPU, 4 * seconds + math.ceil(START_S)),
+        (resource.RLIMIT_NOFILE, MAX_FILES + 2 * len(_files(question.tables))),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[1]),
+    ):
+        resource.setrlimit(what, (most, most))
+    return restrict([*folders, *_files(question.tables)])
+
+
+def _files(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
+    return [p for levels in tables.values() for paths in levels.values() for p in paths]
+
+
+def _unnamed(question: Question) -> Question:
+    """The question with its files opened, by number: a statement can read the definition of a view, and with it no path."""
+    opened = {path: f"/dev/fd/{os.open(path, os.O_RDONLY)}" for path in _files(question.tables)}
+    tables = {
+        name: {level: [opened[p] for p in paths] for level, paths in levels.items()}
+        for name, levels in question.tables.items()
+    }
+    return replace(question, tables=tables)
+
+
+def _answer(question: Question, landlock: int) -> tuple[dict[str, Any], bytes]:
+    import duckdb
+    import pyarrow as pa
+
+    head: dict[str, Any] = {"landlock": landlock}
+    try:
+        con = duckdb.connect(
+            ":memory:",
+            config={
+                "autoload_known_extensions": "false",
+                "autoinstall_known_extensions": "false",
+                "allow_community_extensions": "false",
+                "python_enable_replacements": "false",
+                "temp_directory": "",
+                "threads": "2",
+                "memory_limit": f"{question.memory_bytes // 2} B",
+            },
+        )
+        _show(con, question.tables)
+        statements = con.extract_statements(question.sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            return head | {"error": "one SELECT statement is needed"}, b""
+        reader = con.sql(question.sql).to_arrow_reader(8_192)
+        batches, n_rows, n_bytes = [], 0, 0
+        for batch in reader:
+            batches.append(batch.slice(0, question.max_rows - n_rows))
+            n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
+            if n_rows > question.max_rows or n_bytes > question.max_bytes:
+                break
+    except duckdb.Error as error:
+        shown = type(error).__name__ in _SHOWN
+        return head | {"error": _sentence(str(error)) if shown else None}, b""
+    if n_bytes > question.max_bytes:
+        return head | {"error": f"the answer has more than {question.max_bytes:,} bytes"}, b""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, reader.schema) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+    return head | {"truncated": n_rows > question.max_rows}, sink.getvalue().to_pybytes()
+
+
+def _show(con: Any, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    """Views of the tables, and then no way to anything else."""
+    for name, levels in tables.items():
+        quoted = '"' + name.replace('"', '""') + '"'
+        con.execute(f"CREATE SCHEMA {quoted}")
+        for level, paths in levels.items():
+            listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
+            con.execute(
+                f"CREATE VIEW {quoted}.{level} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)"
+            )
+        con.execute(f"CREATE VIEW {quoted} AS SELECT * FROM {quoted}.samples")
+    con.execute("SET allow_persistent_secrets = false")
+    con.execute("SET allowed_paths = $1", [_files(tables)])
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+def _sentence(text: str) -> str:
+    """First line of a report, without paths."""
+    return re.sub(r"(/[^\s'\"]+)+", "...", text.splitlines()[0])[:300]
+
+
+def main() -> None:
+    """Body of the process."""
+    import encodings.idna  # noqa: F401 - what is imported later must be readable then
+    import site
+
+    raw = json.loads(sys.stdin.buffer.read())
+    question = Question(**raw)
+    folders = ["/usr", "/lib", "/lib64", "/proc", "/sys", "/etc/localtime", sys.prefix, sys.base_prefix]
+    folders += [*site.getsitepackages(), str(Path(__file__).parent)]
+    landlock = _give_up(question, folders)
+    head, body = _answer(_unnamed(question), landlock)
+    sys.stdout.buffer.write(json.dumps(head).encode() + b"\n" + body)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
