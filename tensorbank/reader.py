@@ -24,8 +24,8 @@ from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import Piece, Read, plan_reads
-from tensorbank.requests import Wanted
 from tensorbank.remote_store import open_store
+from tensorbank.requests import Wanted
 
 __all__ = ["BatchRead", "SampleReader"]
 
