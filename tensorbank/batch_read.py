@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.errors import NotFoundError, StorageError
+from tensorbank.errors import StorageError
+from tensorbank.pending import Pending
 from tensorbank.ranges import ByteRange
 
 __all__ = ["BatchRead", "Skipped"]
@@ -46,29 +45,29 @@ class BatchRead:
 
     Parameters
     ----------
-    futures
-        Of its reads.
+    pending
+        Its reads.
     masks
         Which samples have a handle, (n,) bool, by handle name. Those of skipped samples change until the batch has been
         waited for.
     n_bytes
         Memory that the batch takes until then, buffers and stored bytes.
     recover
-        Called with the number of a read that failed, and its error: raises it, or makes the best of it.
+        Called with the number of each read that failed, and its error, to make the best of it; None: an error is raised.
     finish
         Called when every read is over.
     """
 
     def __init__(
         self,
-        futures: Sequence[Future[None]],
+        pending: Pending,
         masks: dict[str, npt.NDArray[np.bool_]],
         n_bytes: int,
         *,
-        recover: Callable[[int, Exception], None],
+        recover: Callable[[int, Exception], None] | None,
         finish: Callable[[], None],
     ) -> None:
-        self._futures = futures
+        self._pending = pending
         self.masks = masks
         self.n_bytes = n_bytes
         self._recover = recover
@@ -77,7 +76,7 @@ class BatchRead:
     @property
     def ready(self) -> bool:
         """Whether every buffer is filled: :meth:`wait` would return at once, and not raise."""
-        return all(f.done() and not f.cancelled() and f.exception() is None for f in self._futures)
+        return self._pending.succeeded
 
     def wait(self) -> None:
         """Return when every buffer is filled.
@@ -88,19 +87,18 @@ class BatchRead:
             The first failed read's error. Reads that had not started are cancelled and the others over, so that nothing
             writes into the buffers any more.
         """
-        try:
-            for number, future in enumerate(self._futures):
-                try:
-                    future.result()
-                except (NotFoundError, StorageError) as error:
-                    self._recover(number, error)
-        except Exception:
-            self.cancel()
-            concurrent.futures.wait([f for f in self._futures if not f.cancelled()])
-            raise
+        errors = self._pending.wait(for_all=self._recover is not None)
+        if self._recover is None and errors:
+            self._pending.cancel()
+            self._pending.wait(for_all=True)
+            raise next(iter(errors.values()))
+        if self._recover is not None:
+            for number, error in errors.items():
+                self._recover(number, error)
+        elif not self._pending.succeeded:
+            raise StorageError("the reader was closed", kind="closed")
         self._finish()
 
     def cancel(self) -> None:
         """Drop reads that have not started."""
-        for future in self._futures:
-            future.cancel()
+        self._pending.cancel()

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 __all__ = ["Crew"]
@@ -33,7 +33,7 @@ class Crew:
 
     def __init__(self, size: Callable[[], int]) -> None:
         self._size = size
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Iterator[Job]] = deque()
         self._ready = threading.Condition()
         self._threads: set[threading.Thread] = set()
         self._n_idle = self._n_workers = 0
@@ -42,11 +42,11 @@ class Crew:
         """Set when the crew ends: jobs that pause should go on."""
         _crews().add(self)
 
-    def submit(self, jobs: Iterable[Job]) -> None:
-        """Run jobs, which must not raise, behind those submitted before."""
+    def submit(self, jobs: Iterator[Job], n: int) -> None:
+        """Run about ``n`` jobs, which must not raise, behind those submitted before. Each is asked for when its turn comes."""
         with self._ready:
-            self._jobs.extend(jobs)
-            self._ready.notify(min(self._n_idle, len(self._jobs)))
+            self._jobs.append(jobs)
+            self._ready.notify(min(self._n_idle, n))
             self._staff()
 
     def staff(self) -> None:
@@ -101,16 +101,22 @@ class Crew:
 
     def _next(self) -> Job | None:
         with self._ready:
-            while not self._jobs and not self.closing.is_set() and self._n_workers <= self._size():
-                self._n_idle += 1
-                self._ready.wait()
-                self._n_idle -= 1
-            if self.closing.is_set() or not self._jobs or self._n_workers > self._size():
-                self._n_workers -= 1
-                return None
-            job = self._jobs.popleft()
-            self._staff()
-            return job
+            while not self.closing.is_set() and self._n_workers <= self._size():
+                if self._jobs:
+                    jobs = self._jobs[0]
+                    job = next(jobs, None)
+                    if job is not None:
+                        self._staff()
+                        return job
+                    if self._jobs:  # the last job's end may have been the crew's
+                        self._jobs.popleft()
+                    del jobs
+                else:
+                    self._n_idle += 1
+                    self._ready.wait()
+                    self._n_idle -= 1
+            self._n_workers -= 1
+            return None
 
     def _staff(self) -> None:
         """One more thread, where there is work for it; it looks for the next itself."""

@@ -6,8 +6,8 @@ Whether the bytes are sound is the reader's to find out: blocks carry their chec
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from tensorbank.crew import Crew
 from tensorbank.depth import MAX_DEPTH
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch_stats import FetchStats
+from tensorbank.pending import Pending
 from tensorbank.ranges import ByteRange, coalesce
 from tensorbank.requests import Requests, Wanted
 from tensorbank.spans import Interval
@@ -115,6 +116,7 @@ class Fetcher:
         )
         self._cache = BlockCache(Path(o.cache_dir), o.cache_bytes) if o.cache_dir else None
         self._serving: Crew | None = None
+        self._pending: weakref.WeakSet[Pending] = weakref.WeakSet()
         self._pid = 0
 
     @property
@@ -122,13 +124,15 @@ class Fetcher:
         stats = self._requests.stats
         return stats if self._cache is None else replace(stats, cache=self._cache.stats)
 
-    def submit(self, wanted: Iterable[Wanted]) -> list[Future[None]]:
+    def submit(self, n: int, wanted: Callable[[int], Wanted]) -> Pending:
         """Start reads, as :meth:`tensorbank.requests.Requests.submit` does; the cache keeps and looks for their spans."""
         if self._cache is None:
-            return self._requests.submit(wanted)
-        items = [(w, Future[None]()) for w in wanted]
-        self._open().submit(partial(self._serve, self._cache, *item) for item in items)
-        return [done for _, done in items]
+            return self._requests.submit(n, wanted)
+        pending = Pending(n)
+        self._pending.add(pending)
+        jobs = (partial(self._serve, self._cache, number, wanted, pending) for number in pending.numbers())
+        self._open().submit(jobs, n)
+        return pending
 
     def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
         """The bytes of a range, at once.
@@ -155,6 +159,8 @@ class Fetcher:
         The fetcher can be used again.
         """
         serving, self._serving = self._serving, None
+        for pending in list(self._pending):
+            pending.cancel()
         if serving is not None and self._pid == os.getpid():
             serving.dismiss()
         self._requests.close()
@@ -166,16 +172,17 @@ class Fetcher:
             self._serving, self._pid = Crew(lambda: N_SERVING), os.getpid()
         return self._serving
 
-    def _serve(self, cache: BlockCache, wanted: Wanted, done: Future[None]) -> None:
+    def _serve(
+        self, cache: BlockCache, number: int, wanted: Callable[[int], Wanted], pending: Pending
+    ) -> None:
         """Hand on what the cache has, and what it lacks once it has come."""
-        if not done.set_running_or_notify_cancel():
-            return
         try:
-            wanted.deliver(self._from_cache(cache, wanted.range, wanted.spans))
+            this = wanted(number)
+            this.deliver(self._from_cache(cache, this.range, this.spans))
         except Exception as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
-            done.set_exception(failed)
+            pending.end(number, failed)
         else:
-            done.set_result(None)
+            pending.end(number)
 
     def _from_cache(
         self, cache: BlockCache, wanted: ByteRange, spans: Sequence[Interval], *, again: bool = False
@@ -201,5 +208,5 @@ class Fetcher:
 
     def _request(self, wanted: ByteRange, n_asked_bytes: int, *, again: bool = False) -> memoryview:
         found: list[memoryview] = []
-        self._requests.now(Wanted(wanted, found.append, n_asked_bytes, again=again)).result()
+        self._requests.now(Wanted(wanted, found.append, n_asked_bytes, again=again))
         return found[0]

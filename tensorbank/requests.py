@@ -16,9 +16,8 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from tensorbank.crew import Crew
@@ -26,6 +25,7 @@ from tensorbank.depth import Depth
 from tensorbank.errors import StorageError
 from tensorbank.fetch_stats import FetchStats
 from tensorbank.latencies import Latencies
+from tensorbank.pending import Pending
 from tensorbank.ranges import ByteRange
 from tensorbank.store import Store
 from tensorbank.throttling import backoff_s
@@ -87,13 +87,17 @@ class _Asked:
     """What is wanted, and the requests for it."""
 
     wanted: Wanted
-    done: Future[None] = field(default_factory=Future)
+    number: int
+    pending: Pending
     at_s: float = 0.0
     resumes_at_s: float = 0.0
     n_asked: int = 0
     n_running: int = 0
     is_late: bool = False
     is_answered: bool = False
+
+    def end(self, error: Exception | None = None) -> None:
+        self.pending.end(self.number, error)
 
 
 class Requests:
@@ -123,6 +127,7 @@ class Requests:
         self._depth = Depth(n_threads)
         self._lock = threading.Lock()
         self._running: set[_Asked] = set()
+        self._pending: weakref.WeakSet[Pending] = weakref.WeakSet()
         self._lost: list[
             _Asked
         ] = []  # of requests whose answers nobody waits for: their threads are replaced
@@ -141,27 +146,37 @@ class Requests:
                 depth=self._depth.n,
             )
 
-    def submit(self, wanted: Iterable[Wanted]) -> list[Future[None]]:
+    def submit(self, n: int, wanted: Callable[[int], Wanted]) -> Pending:
         """Start reads, behind those that were asked for before.
 
         The store's client has asked three times more at once; what it gives up is tried some times more, with growing, jittered
         pauses, or after the time that the store asks for.
 
+        Parameters
+        ----------
+        n
+            How many.
+        wanted
+            What is wanted, by number in ``[0, n)``; asked when its turn has come.
+
         Returns
         -------
-        For each a future that ends when it was delivered, or with the error of that, or with NotFoundError or StorageError: the
-        object is gone, access is refused, or the store kept failing. Cancelled before it starts, a read is not made.
+        What tells of their end. Errors are those of ``deliver``, and NotFoundError or StorageError: the object is gone, access is
+        refused, or the store kept failing.
         """
-        items = [_Asked(w) for w in wanted]
-        crew = self._open()
-        crew.submit(partial(self._start, item, crew) for item in items)
-        return [item.done for item in items]
+        pending, crew = Pending(n), self._open()
+        with self._lock:
+            self._pending.add(pending)
+        crew.submit((partial(self._start, number, wanted, pending, crew) for number in pending.numbers()), n)
+        return pending
 
-    def now(self, wanted: Wanted) -> Future[None]:
-        """Start a read at once."""
-        item, crew = _Asked(wanted), self._open()
-        crew.spawn(partial(self._start, item, crew))
-        return item.done
+    def now(self, wanted: Wanted) -> None:
+        """Read at once, and return when it is over; raises what ended it."""
+        pending, crew = Pending(1), self._open()
+        for number in pending.numbers():
+            crew.spawn(partial(self._start, number, lambda _: wanted, pending, crew))
+        for error in pending.wait(for_all=True).values():
+            raise error
 
     def close(self) -> None:
         """Drop reads that are not answered, wait for those that are, and let the threads end.
@@ -174,8 +189,11 @@ class Requests:
             for item in dropped:
                 item.is_answered = True
             self._running.clear()
+            pending = list(self._pending)
+        for some in pending:
+            some.cancel()
         for item in dropped:
-            item.done.set_exception(StorageError("the reader was closed", kind="closed"))
+            item.end(StorageError("the reader was closed", kind="closed"))
         if crew is not None and self._pid == os.getpid():
             crew.close()
 
@@ -191,9 +209,8 @@ class Requests:
                     crew.spawn(partial(_watch, weakref.ref(self), crew))
             return self._crew
 
-    def _start(self, item: _Asked, crew: Crew) -> None:
-        if item.done.set_running_or_notify_cancel():
-            self._ask(item, crew)
+    def _start(self, number: int, wanted: Callable[[int], Wanted], pending: Pending, crew: Crew) -> None:
+        self._ask(_Asked(wanted(number), number, pending), crew)
 
     def _ask(self, item: _Asked, crew: Crew) -> None:
         """Request a range until it comes, or somebody else has it, or there is no hope; and hand it on."""
@@ -230,16 +247,16 @@ class Requests:
         if item.n_running:
             crew.staff()
         if data is None:
-            item.done.set_exception(error)
+            item.end(error)
             return
         try:
             item.wanted.deliver(data)
         except Exception as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
-            item.done.set_exception(failed)
+            item.end(failed)
         else:
-            item.done.set_result(None)
+            item.end()
 
-    def _try(self, item: _Asked, crew: Crew) -> tuple[memoryview | None, BaseException | None, int, float]:
+    def _try(self, item: _Asked, crew: Crew) -> tuple[memoryview | None, Exception | None, int, float]:
         """Bytes or the last error, how often it was tried again, and how long the last try took."""
         retries = 0
         while True:

@@ -210,6 +210,9 @@ class Store:
     def _ask_with_new_keys(self, key: str, question: Callable[[Any], T], *, writing: bool) -> T:
         """The answer to a question; a refusal is taken for keys that expired, and asked once more with new ones.
 
+        With many threads the new ones may have expired in their turn before this one has its answer: what counts is that keys
+        which this thread renewed are refused.
+
         While the store wants to be left alone, by all threads, nothing is asked.
         """
         left_s = self._busy_until_s - time.monotonic()
@@ -217,22 +220,22 @@ class Store:
             busy = StorageError(f"{self.url} is busy for {left_s:.1f} s more, as it says", kind="throttled")
             busy.retry_after_s = left_s
             raise busy
-        with self._translated(key):
-            client = self._open(writing=writing)
-        try:
+        renewed = False
+        while True:
             with self._translated(key):
-                return question(client)
-        except StorageError as error:
-            if error.kind == "throttled":
-                error.retry_after_s = self._retry_after_s(client, key)
-                self._busy_until_s = time.monotonic() + min(error.retry_after_s or 0.0, MAX_PAUSE_S)
-            if error.kind != "denied" or self.options.credentials is None:
-                raise
-        with self._lock:
-            if self._client is client:  # else another thread was refused first
-                self._client = None
-        with self._translated(key):
-            return question(self._open(writing=writing))
+                client = self._open(writing=writing)
+            try:
+                with self._translated(key):
+                    return question(client)
+            except StorageError as error:
+                if error.kind == "throttled":
+                    error.retry_after_s = self._retry_after_s(client, key)
+                    self._busy_until_s = time.monotonic() + min(error.retry_after_s or 0.0, MAX_PAUSE_S)
+                if error.kind != "denied" or self.options.credentials is None or renewed:
+                    raise
+            with self._lock:
+                if self._client is client:  # else another thread was refused first
+                    self._client, renewed = None, True
 
     def _retry_after_s(self, client: Any, key: str) -> float | None:
         if self.url.startswith("http"):

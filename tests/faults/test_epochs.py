@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from tensorbank import IntegrityError, StorageError
 from tensorbank.fetch import FetchOptions, FetchStats
-from tensorbank.reader import SampleReader
+from tensorbank.reader import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
@@ -22,6 +23,7 @@ sys.path.pop(0)
 
 N = 240
 BATCH = 8
+AHEAD = 10
 APART = FetchOptions(max_gap_bytes=0, max_read_bytes=1)  # one request a run of blocks: many requests
 
 
@@ -40,10 +42,17 @@ def epoch(served, faults: Faults, options: FetchOptions = APART) -> tuple[float,
     reader = SampleReader(made.plan, options)
     started = time.perf_counter()
     try:
-        for first in range(0, N, BATCH):
-            at = np.arange(first, min(first + BATCH, N))
-            for name, tensor in reader.read(at).items():
-                np.testing.assert_array_equal(tensor, made.truth[name][at])
+        coming: deque[tuple[np.ndarray, dict[str, np.ndarray], BatchRead]] = deque()
+        for first in range(0, N + AHEAD * BATCH, BATCH):
+            if first < N:
+                at = np.arange(first, min(first + BATCH, N))
+                out = {h.name: np.empty((len(at), *h.shape), h.modality.dtype) for h in made.plan.handles}
+                coming.append((at, out, reader.submit(at, out)))
+            if first >= AHEAD * BATCH:
+                at, out, read = coming.popleft()
+                read.wait()
+                for name, tensor in out.items():
+                    np.testing.assert_array_equal(tensor, made.truth[name][at])
         return time.perf_counter() - started, reader.stats, server.stats()["counts"]
     finally:
         reader.close()
