@@ -120,6 +120,9 @@ class Limits(_Values):
     requests_per_minute: int = Field(
         default=30_000, gt=0, description="Per key, or address where there are no keys."
     )
+    failures_per_minute: int = Field(
+        default=60, gt=0, description="Requests without a good key, per address."
+    )
     queries_per_minute: int = Field(
         default=600, gt=0, description="Plans, searches, filters and SQL among them."
     )

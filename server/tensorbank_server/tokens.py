@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
+import time
 from typing import Any
 
 import anyio.to_thread
@@ -10,22 +13,30 @@ from starlette.datastructures import Headers
 
 from tensorbank_server.keys import SCOPES, KeyFile, Principal
 from tensorbank_server.problems import Problem
+from tensorbank_server.rates import Rates
 from tensorbank_server.settings import OidcSettings, Settings
 
 __all__ = ["Authenticator"]
 
 OPEN_SCOPES = frozenset({"read", "plan", "proxy", "admin"})
 MAX_TOKEN_CHARACTERS = 8_192
+KEYS_LIFETIME_S = 300.0
+KEYS_COOLDOWN_S = 30.0
+_LOG = logging.getLogger(__name__)
 
 
 class Authenticator:
-    """Finds the principal of a request by its ``Authorization`` header; never by its address or query."""
+    """Finds the principal of a request by its ``Authorization`` header; never by its address or query.
+
+    Who fails too often is told to wait, by address; good keys from the same address are not held up.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._open = settings.access == "open"
         self._full_sql = settings.full_sql
         self._keys = KeyFile(settings.keys_file) if settings.keys_file else None
         self._issuer = Issuer(settings.oidc) if settings.oidc else None
+        self._failures = Rates("failures", settings.limits.failures_per_minute)
 
     async def principal(self, headers: Headers, client: tuple[str, int] | None) -> Principal:
         """Who asks.
@@ -33,13 +44,21 @@ class Authenticator:
         Raises
         ------
         Problem
-            401: no key, or none that is good.
+            401: no key, or none that is good. 429: too many of those from this address.
         """
+        address = f"ip:{client[0] if client else 'local'}"
         given = headers.get("authorization")
+        if given is None and self._open:
+            return Principal(address, OPEN_SCOPES | {"sql"} if self._full_sql else OPEN_SCOPES)
+        try:
+            return await self._by_token(given)
+        except Problem as problem:
+            if problem.status == 401:
+                self._failures.spend(address)
+            raise
+
+    async def _by_token(self, given: str | None) -> Principal:
         if given is None:
-            if self._open:
-                scopes = OPEN_SCOPES | {"sql"} if self._full_sql else OPEN_SCOPES
-                return Principal(f"ip:{client[0] if client else 'local'}", frozenset(scopes))
             raise _unauthorized("a key is needed: send `Authorization: Bearer tb_live_...`")
         scheme, _, text = given.partition(" ")
         text = text.strip()
@@ -61,19 +80,26 @@ class Issuer:
 
     def __init__(self, settings: OidcSettings) -> None:
         self._settings = settings
-        self._client: Any = None
+        self._keys: dict[str, Any] = {}
+        self._asked_s = -math.inf
         self._lock = threading.Lock()
 
     def principal(self, text: str) -> Principal | None:
-        """Whose token a text is; None if it is not good."""
+        """Whose token a text is; None if it is not good.
+
+        Raises
+        ------
+        Problem
+            503: the issuer's keys are not known and cannot be had.
+        """
         import jwt
 
         s = self._settings
-        with self._lock:
-            if self._client is None:
-                self._client = jwt.PyJWKClient(s.jwks_url, cache_keys=True, lifespan=300, timeout=5)
         try:
-            key = self._client.get_signing_key_from_jwt(text)
+            name = jwt.get_unverified_header(text).get("kid")
+            key = self._key(name) if isinstance(name, str) else None
+            if key is None:
+                return None
             claims = jwt.decode(
                 text,
                 key,
@@ -83,10 +109,6 @@ class Issuer:
                 leeway=s.leeway_s,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except jwt.PyJWKClientConnectionError as error:
-            raise Problem(
-                503, "issuer", "the issuer of tokens cannot be reached", headers={"Retry-After": "5"}
-            ) from error
         except jwt.PyJWTError:
             return None
         granted = claims.get(s.scope_claim, "")
@@ -98,6 +120,28 @@ class Issuer:
             scopes,
             frozenset(map(str, banks)) if isinstance(banks, list) else None,
         )
+
+    def _key(self, name: str) -> Any:
+        """A signing key of the issuer. A name that is not known makes it look again, but not often."""
+        import jwt
+
+        with self._lock:
+            now_s = time.monotonic()
+            age_s = now_s - self._asked_s
+            if age_s > KEYS_LIFETIME_S or (name not in self._keys and age_s > KEYS_COOLDOWN_S):
+                self._asked_s = now_s
+                try:
+                    found = jwt.PyJWKClient(
+                        self._settings.jwks_url, cache_keys=False, timeout=5
+                    ).get_signing_keys()
+                    self._keys = {key.key_id: key for key in found if key.key_id}
+                except jwt.PyJWTError as error:
+                    _LOG.warning("the keys of %s cannot be had: %s", self._settings.issuer, error)
+            if not self._keys:
+                raise Problem(
+                    503, "issuer", "the issuer of tokens cannot be reached", headers={"Retry-After": "5"}
+                )
+            return self._keys.get(name)
 
 
 def _unauthorized(detail: str) -> Problem:

@@ -46,14 +46,14 @@ class Served:
 
 @contextmanager
 def serving(
-    *arguments: str, key: str | None = None, ready: bool = True, **environment: str
+    *arguments: str, key: str | None = None, ready: bool = True, port: int = 0, **environment: str
 ) -> Iterator[Served]:
     """``tensorbank serve`` as a process of its own, until the block ends."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TENSORBANK_", "AWS_"))}
     with log.open("w") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tensorbank", "serve", *arguments, "--port", "0"],
+            [sys.executable, "-m", "tensorbank", "serve", *arguments, "--port", str(port)],
             stdout=subprocess.PIPE,
             stderr=sink,
             text=True,

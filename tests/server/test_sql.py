@@ -118,9 +118,7 @@ def test_nothing_else_is_reached(with_sql, sql, bank_folder):
         assert word not in answer.text
 
 
-@pytest.mark.parametrize(
-    "what", ["duckdb_views()", "duckdb_databases()", "duckdb_secrets()"]
-)
+@pytest.mark.parametrize("what", ["duckdb_views()", "duckdb_databases()", "duckdb_secrets()"])
 def test_what_duckdb_tells_of_itself_has_no_path(with_sql, what, bank_folder):
     answer = ask(with_sql, f"SELECT * FROM {what} -- terramesh")
     assert answer.status_code == 200, answer.text
