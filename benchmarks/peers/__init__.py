@@ -1,0 +1,57 @@
+"""TensorBank and other systems of the field behind one contract, each in an environment of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["PEERS", "About"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the harness knows of a peer.
+
+    Parameters
+    ----------
+    name
+        As it calls itself.
+    grid
+        Options that are tried beside the documented defaults.
+    delivers
+        Whether it hands out tensors; the ceiling does not.
+    resumes
+        Whether its loader has a state.
+    """
+
+    name: str
+    grid: tuple[Mapping[str, Any], ...] = ()
+    delivers: bool = True
+    resumes: bool = False
+
+
+PEERS: Mapping[str, About] = {
+    "ceiling": About("ceiling: raw ranges", delivers=False),
+    "tensorbank": About(
+        "TensorBank",
+        ({"shuffle": "window"}, {"max_gap_bytes": 1 << 20}, {"max_read_bytes": 32 << 20}, {"n_threads": 8}),
+        resumes=True,
+    ),
+    "litdata": About(
+        "LitData",
+        ({"max_pre_download": 4}, {"max_pre_download": 8}, {"prefetch_factor": 2}),
+        resumes=True,
+    ),
+    "mosaic": About(
+        "MosaicML Streaming",
+        ({"predownload": 64}, {"predownload": 256}, {"shuffle_algo": "py1br"}),
+        resumes=True,
+    ),
+    "webdataset": About(
+        "WebDataset",
+        ({"shuffle": 1000}, {"opener": "urllib"}, {"opener": "urllib", "shuffle": 1000}),
+    ),
+    "boto3_loop": About("floor: boto3 loop"),
+}
+"""By module, in the order of tables; the first is the ceiling and the last the floor."""
