@@ -136,5 +136,5 @@ def _wanted_runs(handle: Handle, dates: Int64 | None) -> tuple[Int64, Int64]:
         first = [start // len(handle.modality.bands) for start, _ in handle.runs]
         return np.arange(len(first))[None], np.array(first, np.int64)[None]
     n = len(handle.runs) // handle.n_times
-    runs = (dates[:, :, None] * n + np.arange(n)).reshape(len(dates), -1)
+    runs = (dates[:, :, None] * n + np.arange(n)).reshape(len(dates), dates.shape[1] * n)
     return runs, np.repeat(np.arange(dates.shape[1]), n)[None]

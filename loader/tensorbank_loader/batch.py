@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Handle, Plan
+from tensorbank_loader.dates import DateChoice
 from tensorbank_loader.memory import BatchMemory
 
 __all__ = ["Batch", "BatchForm", "n_samples_of", "samples_of"]
@@ -21,7 +23,10 @@ Batch = dict[str, Any]
 """Tensors by handle name, metadata by column name, and ``mask`` where a handle is missing from some sample."""
 
 MASK = "mask"
-ColumnKind = Literal["number", "time", "values"]
+TIME_INDEX = "time_index"
+ColumnKind = Literal["number", "time", "dates", "values"]
+NUMBERS_OF_DATES = "cloud_covers"
+"""The table's column with a number for each date. Lists of times are dates' whatever their name, of numbers anything's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,10 @@ class BatchForm:
     Metadata
         Numbers and booleans are tensors; a null is NaN in a float column, and makes any other column a list. Times without
         nulls are int64 microseconds since 1970 UTC. Everything else is a list of Python values.
+    Chosen dates
+        Where some of the dates are chosen, tensors of modalities with several have those only, and (n, band, y, x) where it is
+        one. ``time_index``, (n, k) int64, tells which. Of columns that have a time for each date of each sample, such as
+        ``S2_times``, and of ``cloud_covers``, the chosen dates' are a tensor (n, k); times are int64 microseconds since 1970 UTC.
     ``mask``
         {handle: (n,) bool} for the handles that some sample of the plan lacks, or may lack where damage is skipped: which
         samples have it. The others hold the fill value, NaN for floats and else 0.
@@ -45,19 +54,24 @@ class BatchForm:
         How to hand out the metadata columns.
     gappy
         Handles that some sample lacks.
+    choice
+        Which dates are read; None: all.
     """
 
     plan: Plan
     dtypes: dict[str, torch.dtype]
     columns: dict[str, ColumnKind]
     gappy: tuple[str, ...]
+    choice: DateChoice | None = None
 
     @classmethod
-    def of(cls, plan: Plan, *, skipping: bool = False) -> BatchForm:
+    def of(cls, plan: Plan, choice: DateChoice | None = None, *, skipping: bool = False) -> BatchForm:
         """The form of a plan's batches.
 
         Parameters
         ----------
+        choice
+            Which dates are read; None: all.
         skipping
             Any sample may come to lack any handle, so that all are masked.
 
@@ -72,41 +86,54 @@ class BatchForm:
             )
         gappy = tuple(h.name for h in plan.handles if skipping or plan.table[f"{h.name}.key"].null_count)
         taken = {h.name for h in plan.handles} | ({MASK} if gappy else set())
+        taken |= {TIME_INDEX} if choice else set()
         for name in plan.metadata_columns:
             if name in taken:
                 raise InvalidInputError(f"the batch has {name!r} already; rename the column with AS")
         return cls(
             plan=plan,
             dtypes={h.name: _torch_dtype(h) for h in plan.handles},
-            columns={name: _kind(plan.table[name]) for name in plan.metadata_columns},
+            columns={name: _kind(name, plan.table[name], choice) for name in plan.metadata_columns},
             gappy=gappy,
+            choice=choice,
         )
 
     def at(self, positions: npt.NDArray[np.int64]) -> BatchForm:  # noqa: ARG002
         """The form of a batch of these positions: the one form of all."""
         return self
 
+    def dates(self, positions: npt.NDArray[np.int64], *, epoch: int) -> npt.NDArray[np.int64] | None:
+        """Dates that are read of the samples at some positions, (n, k) int64; None: all."""
+        return None if self.choice is None else self.choice.dates(positions, epoch=epoch)
+
     def allocate(self, n_samples: int, memory: BatchMemory) -> dict[str, torch.Tensor]:
         """Uninitialised tensors (n, time, band, y, x), by handle name."""
         return {
-            h.name: memory.tensor(h.name, (n_samples, *h.shape), self.dtypes[h.name])
+            h.name: memory.tensor(h.name, (n_samples, self._n_times(h), *h.shape[1:]), self.dtypes[h.name])
             for h in self.plan.handles
         }
+
+    def _n_times(self, handle: Handle) -> int:
+        """Dates of a sample in the batch."""
+        return self.choice.n_chosen if self.choice is not None and handle.by_date else handle.n_times
 
     def batch(
         self,
         tensors: Mapping[str, torch.Tensor],
         masks: Mapping[str, npt.NDArray[np.bool_]],
         positions: npt.NDArray[np.int64],
+        dates: npt.NDArray[np.int64] | None = None,
     ) -> Batch:
         """What the consumer gets of filled tensors; no pixel is copied."""
         batch: Batch = {
-            h.name: tensors[h.name].squeeze(1) if h.n_times == 1 else tensors[h.name]
+            h.name: tensors[h.name].squeeze(1) if self._n_times(h) == 1 else tensors[h.name]
             for h in self.plan.handles
         }
         rows = self.plan.table.select(list(self.columns)).take(pa.array(positions))
         for name, kind in self.columns.items():
-            batch[name] = _values(rows[name], kind)
+            batch[name] = _values(rows[name], kind, dates)
+        if dates is not None:
+            batch[TIME_INDEX] = torch.from_numpy(dates)
         if self.gappy:
             batch[MASK] = {name: torch.from_numpy(masks[name]) for name in self.gappy}
         return batch
@@ -137,8 +164,10 @@ def _torch_dtype(handle: Handle) -> torch.dtype:
         ) from error
 
 
-def _kind(column: pa.ChunkedArray) -> ColumnKind:
+def _kind(name: str, column: pa.ChunkedArray, choice: DateChoice | None) -> ColumnKind:
     kind = column.type
+    if choice is not None and _is_of_dates(name, column, choice.n_dates):
+        return "dates"
     if pa.types.is_floating(kind):
         return "number"
     if column.null_count:
@@ -148,10 +177,33 @@ def _kind(column: pa.ChunkedArray) -> ColumnKind:
     return "time" if pa.types.is_timestamp(kind) else "values"
 
 
-def _values(column: pa.ChunkedArray, kind: ColumnKind) -> torch.Tensor | list[Any]:
+def _is_of_dates(name: str, column: pa.ChunkedArray, n_dates: int) -> bool:
+    """Whether each row has a list with a value for each date."""
+    kind = column.type
+    if not pa.types.is_list(kind) or column.null_count:
+        return False
+    if not (pa.types.is_timestamp(kind.value_type) or name == NUMBERS_OF_DATES):
+        return False
+    lengths = pc.list_value_length(column)
+    return bool(pc.all(pc.equal(lengths, n_dates)).as_py()) and not pc.list_flatten(column).null_count
+
+
+def _values(
+    column: pa.ChunkedArray, kind: ColumnKind, dates: npt.NDArray[np.int64] | None
+) -> torch.Tensor | list[Any]:
     if kind == "values":
         found: list[Any] = column.to_pylist()
         return found
-    if kind == "time":
+    if kind == "dates" and dates is not None:
+        flat = _numbers(pc.list_flatten(column))
+        n_dates = len(flat) // max(len(dates), 1)
+        return torch.from_numpy(np.take_along_axis(flat.reshape(-1, n_dates or 1), dates, axis=1))
+    return torch.from_numpy(np.array(_numbers(column)))  # a copy: Arrow's memory is read-only
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Times as int64 microseconds since 1970 UTC, numbers as they are."""
+    if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
-    return torch.from_numpy(np.array(column.to_numpy()))  # a copy: Arrow's memory is read-only
+    numbers: npt.NDArray[Any] = column.to_numpy()
+    return numbers

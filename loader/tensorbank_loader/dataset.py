@@ -14,6 +14,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, BatchForm, samples_of
 from tensorbank_loader.batches import Batches
+from tensorbank_loader.dates import Times
 from tensorbank_loader.epoch import Even, State, Step
 from tensorbank_loader.homogeneous import MixForm
 from tensorbank_loader.orders import Shuffle
@@ -59,6 +60,10 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         Leave the last batch out if it is shorter.
     even
         What becomes of a global batch that ranks cannot share equally, as in :class:`tensorbank_loader.DataLoader`.
+    times
+        Of samples with several dates, how many to read, drawn anew each epoch, or a list of which, counted from 0; None: all. The
+        dates are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
+        each date alone, as ``query.plan(by_date=True)`` makes it.
     world
         Rank and number of ranks; detected if None. Workers are found out in the worker.
     options
@@ -83,6 +88,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         n_draws: int | None = None,
         drop_last: bool = False,
         even: Even = "exact",
+        times: Times | None = None,
         world: World | None = None,
         options: FetchOptions | None = None,
         transform: Transform | None = None,
@@ -105,6 +111,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             n_draws=n_draws,
             drop_last=drop_last,
             even=even,
+            times=times,
         )
         self._form = self._form_of()
         self._state = State()
@@ -168,7 +175,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
 
     def _form_of(self) -> BatchForm | MixForm:
         skipping = self.options.on_error == "skip"
-        return form_of(self.plan, padded=self.epochs.even == "pad", skipping=skipping)
+        return form_of(self.plan, self.epochs, skipping=skipping)
 
     def _transformed(self, batch: Batch) -> Any:
         if self.transform is None:

@@ -78,6 +78,8 @@ class Epochs:
         Of a global batch that the ranks cannot share equally: ``"exact"`` gives the first ranks one sample more than the others,
         ``"pad"`` gives the others a repeated one, and ``"drop"`` leaves the remainder out. Ranks make equal numbers of steps with
         each.
+    times
+        Which dates of samples are read: so many, or these, or all. Seed and epoch decide which, as they do the order.
 
     Raises
     ------
@@ -92,6 +94,7 @@ class Epochs:
     order: Order
     drop_last: bool
     even: Even = "exact"
+    times: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.global_batch_size < 1:
@@ -277,4 +280,5 @@ class Epochs:
             "seed": self.seed,
             **self.order.identity,
             "drop_last": self.drop_last,
+            "times": list(self.times) if isinstance(self.times, tuple) else self.times,
         }

@@ -19,6 +19,7 @@ from tensorbank.fetch import FetchOptions, FetchStats
 from tensorbank.mixture import Mix
 from tensorbank.reader import BatchRead, Buffers, SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
+from tensorbank_loader.dates import DateChoice
 
 __all__ = ["MixForm", "MixReader"]
 
@@ -28,23 +29,29 @@ Int64 = npt.NDArray[np.int64]
 class MixForm:
     """As :class:`BatchForm`, for a mix of whole batches."""
 
-    def __init__(self, mix: Mix, *, skipping: bool = False) -> None:
-        self._forms = tuple(BatchForm.of(plan, skipping=skipping) for plan in mix.sources)
+    def __init__(self, mix: Mix, choices: Sequence[DateChoice | None], *, skipping: bool = False) -> None:
+        sources = zip(mix.sources, choices, strict=True)
+        self._forms = tuple(BatchForm.of(plan, choice, skipping=skipping) for plan, choice in sources)
         self._starts = _starts(mix)
 
     def at(self, positions: Int64) -> BatchForm:
         """The form of a batch of these positions."""
         return self._forms[_source_of(positions, self._starts)]
 
+    def dates(self, positions: Int64, *, epoch: int) -> Int64 | None:
+        """As :meth:`BatchForm.dates`."""
+        return self.at(positions).dates(positions, epoch=epoch)
+
     def batch(
         self,
         tensors: Mapping[str, torch.Tensor],
         masks: Mapping[str, npt.NDArray[np.bool_]],
         positions: Int64,
+        dates: Int64 | None = None,
     ) -> Batch:
         """As :meth:`BatchForm.batch`."""
         source = _source_of(positions, self._starts)
-        return self._forms[source].batch(tensors, masks, positions - self._starts[source])
+        return self._forms[source].batch(tensors, masks, positions - self._starts[source], dates)
 
 
 class MixReader:
@@ -80,10 +87,10 @@ class MixReader:
         """As :attr:`SampleReader.skipped`; positions are those of the source's plan."""
         return tuple(skipped for r in self._readers for skipped in r.skipped)
 
-    def submit(self, positions: Int64, out: Buffers) -> BatchRead:
+    def submit(self, positions: Int64, out: Buffers, dates: Int64 | None = None) -> BatchRead:
         """As :meth:`SampleReader.submit`."""
         source = _source_of(positions, self._starts)
-        return self._readers[source].submit(positions - self._starts[source], out)
+        return self._readers[source].submit(positions - self._starts[source], out, dates)
 
     def close(self) -> None:
         """As :meth:`SampleReader.close`."""

@@ -14,6 +14,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, n_samples_of
 from tensorbank_loader.batches import Batches
+from tensorbank_loader.dates import Times
 from tensorbank_loader.device import accelerator_of, on_device
 from tensorbank_loader.epoch import Even, State, Step
 from tensorbank_loader.orders import Shuffle
@@ -58,6 +59,10 @@ class DataLoader:
         one more than others; with fewer samples than ranks, some get a batch of none. ``"pad"``: ranks get equally many,
         some of them repeated, which ``batch["padding"]`` marks. ``"drop"``: the remainder is left out. With each, ranks make
         equal numbers of steps.
+    times
+        Of samples with several dates, how many to read, drawn anew each epoch, or a list of which, counted from 0; None: all. The
+        dates are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
+        each date alone, as ``query.plan(by_date=True)`` makes it; ``query.dataloader(times=...)`` does so itself.
     device
         Where tensors end up, the CPU if None. For a GPU, buffers are page-locked and copied on a stream of their own.
     world
@@ -85,6 +90,7 @@ class DataLoader:
         n_draws: int | None = None,
         drop_last: bool = False,
         even: Even = "exact",
+        times: Times | None = None,
         device: str | torch.device | None = None,
         world: World | None = None,
         options: FetchOptions | None = None,
@@ -105,10 +111,11 @@ class DataLoader:
             n_draws=n_draws,
             drop_last=drop_last,
             even=even,
+            times=times,
         )
         self._reader = reader_of(plan, options)
         skipping = self._reader.options.on_error == "skip"
-        self._form = form_of(plan, padded=even == "pad", skipping=skipping)
+        self._form = form_of(plan, self.epochs, skipping=skipping)
         self._handles = sorted({h.name for p in plans_of(plan) for h in p.handles})
         self._state = State()
         self._running: Generator[Any, None, None] | None = None

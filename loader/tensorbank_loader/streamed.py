@@ -9,6 +9,7 @@ from tensorbank.plan import Plan
 from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.batches import PADDING
+from tensorbank_loader.dates import DateChoice, Times, as_numbers
 from tensorbank_loader.epoch import Epochs, Even
 from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.mixed import Mixed
@@ -21,22 +22,27 @@ __all__ = ["Streamed", "epochs_of", "form_of", "global_size", "plans_of", "reade
 Streamed = Plan | Mix
 
 
-def form_of(streamed: Streamed, *, padded: bool, skipping: bool) -> BatchForm | MixForm:
+def form_of(streamed: Streamed, epochs: Epochs, *, skipping: bool) -> BatchForm | MixForm:
     """What batches look like.
 
     Raises
     ------
     InvalidInputError
-        Something has the name that padding is marked by, or :meth:`BatchForm.of` refuses the plan.
+        Something has the name that padding is marked by, or :meth:`BatchForm.of` or :meth:`DateChoice.of` refuses the plan.
     """
+    padded = epochs.even == "pad"
     for plan in plans_of(streamed):
         if padded and PADDING in (*plan.metadata_columns, *(h.name for h in plan.handles)):
             raise InvalidInputError(f"padded batches have {PADDING!r} already; rename the column with AS")
-    if isinstance(streamed, Plan):
-        return BatchForm.of(streamed, skipping=skipping)
-    if streamed.homogeneous:
-        return MixForm(streamed, skipping=skipping)
-    return BatchForm.of(streamed.joined, skipping=skipping)
+    if isinstance(streamed, Mix) and streamed.homogeneous:
+        choices = [_choice_of(plan, epochs) for plan in streamed.sources]
+        return MixForm(streamed, choices, skipping=skipping)
+    plan = streamed if isinstance(streamed, Plan) else streamed.joined
+    return BatchForm.of(plan, _choice_of(plan, epochs), skipping=skipping)
+
+
+def _choice_of(plan: Plan, epochs: Epochs) -> DateChoice | None:
+    return None if epochs.times is None else DateChoice.of(plan, epochs.times, epochs.seed)
 
 
 def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader | MixReader:
@@ -81,6 +87,7 @@ def epochs_of(
     n_draws: int | None,
     drop_last: bool,
     even: Even,
+    times: Times | None,
 ) -> Epochs:
     """The order that a loader's options ask for.
 
@@ -98,7 +105,14 @@ def epochs_of(
             global_batch_size=global_batch_size,
         )
         return Epochs(
-            streamed.fingerprint, len(streamed), global_batch_size, seed or 0, order, drop_last, even
+            streamed.fingerprint,
+            len(streamed),
+            global_batch_size,
+            seed or 0,
+            order,
+            drop_last,
+            even,
+            as_numbers(times),
         )
     if shuffle == "window":
         raise InvalidInputError("a mix takes samples of its sources one by one; shuffle is 'full' or None")
@@ -123,4 +137,13 @@ def epochs_of(
         global_batch_size=global_batch_size,
         drop_last=drop_last,
     )
-    return Epochs(streamed.fingerprint, len(streamed), global_batch_size, seed, mixed, drop_last, even)
+    return Epochs(
+        streamed.fingerprint,
+        len(streamed),
+        global_batch_size,
+        seed,
+        mixed,
+        drop_last,
+        even,
+        as_numbers(times),
+    )

@@ -28,6 +28,7 @@ RAMP = 4
 class _Coming:
     steps: tuple[Step, ...]
     positions: npt.NDArray[np.int64]
+    dates: npt.NDArray[np.int64] | None
     tensors: dict[str, torch.Tensor]
     read: BatchRead
 
@@ -88,7 +89,7 @@ class Window:
             raise
         first = self._coming.popleft()
         self._inflight_bytes -= first.read.n_bytes
-        return first.steps, self._form.batch(first.tensors, first.read.masks, first.positions)
+        return first.steps, self._form.batch(first.tensors, first.read.masks, first.positions, first.dates)
 
     @property
     def ready(self) -> bool:
@@ -132,8 +133,9 @@ class Window:
                 return
             steps, positions = share
             tensors = self._form.at(positions).allocate(len(positions), self._memory)
-            read = self._reader.submit(positions, {name: t.numpy() for name, t in tensors.items()})
-            self._coming.append(_Coming(steps, positions, tensors, read))
+            dates = self._form.dates(positions, epoch=steps[0].epoch)
+            read = self._reader.submit(positions, {name: t.numpy() for name, t in tensors.items()}, dates)
+            self._coming.append(_Coming(steps, positions, dates, tensors, read))
             self._inflight_bytes += read.n_bytes
 
     def _n_beyond(self) -> int:
