@@ -23,7 +23,7 @@ from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange
-from tensorbank.reads import Piece, Read, plan_reads
+from tensorbank.reads import Piece, Read, Reads, plan_reads
 from tensorbank.remote_store import open_store
 from tensorbank.requests import Wanted
 
@@ -162,7 +162,7 @@ class SampleReader:
         return BatchRead(
             self._fetcher.submit(len(reads), wanted),
             masks,
-            n_bytes + sum(r.range.n_bytes for r in reads),
+            n_bytes + reads.n_bytes,
             recover=partial(self._recover, reads, positions, out, lost) if skipping else None,
             finish=partial(self._leave_out, lost, masks, out),
         )
@@ -225,7 +225,7 @@ class SampleReader:
 
     def _recover(
         self,
-        reads: Sequence[Read],
+        reads: Reads,
         positions: npt.NDArray[np.int64],
         out: Buffers,
         lost: Lost,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Handle, Plan
 from tensorbank.ranges import ByteRange, coalesce
 
-__all__ = ["Piece", "Read", "plan_reads"]
+__all__ = ["Piece", "Read", "Reads", "plan_reads"]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -45,7 +46,61 @@ class Read:
     n_asked_bytes: int
 
 
-def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64 | None = None) -> list[Read]:
+class Reads(Sequence[Read]):
+    """Reads as arrays; each is made when it is asked for, since a window holds thousands.
+
+    Parameters
+    ----------
+    keys
+        Of objects.
+    objects, starts, ends, n_asked_bytes
+        (n,) int64: number of the object, bytes ``[start, end)``, and what the pieces cover of them.
+    edges, pieces
+        (n + 1,) int64, and (m, 6) int64, the fields of :class:`Piece`: those of read ``i`` are rows
+        ``[edges[i], edges[i + 1])``.
+    """
+
+    def __init__(
+        self,
+        keys: tuple[str, ...],
+        objects: Int64,
+        starts: Int64,
+        ends: Int64,
+        n_asked_bytes: Int64,
+        edges: Int64,
+        pieces: Int64,
+    ) -> None:
+        self._keys = keys
+        self._objects, self._starts, self._ends = objects, starts, ends
+        self._n_asked_bytes, self._edges, self._pieces = n_asked_bytes, edges, pieces
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, number: int) -> Read: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Read]: ...
+    def __getitem__(self, number: int | slice) -> Read | list[Read]:
+        if isinstance(number, slice):
+            return [self[i] for i in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        number %= len(self)
+        first, last = self._edges[number : number + 2].tolist()
+        return Read(
+            ByteRange(self._keys[self._objects[number]], int(self._starts[number]), int(self._ends[number])),
+            tuple(Piece(*row) for row in self._pieces[first:last].tolist()),
+            int(self._n_asked_bytes[number]),
+        )
+
+    @property
+    def n_bytes(self) -> int:
+        """What all of them bring."""
+        return int((self._ends - self._starts).sum())
+
+
+def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64 | None = None) -> Reads:
     """Reads that bring the samples at some positions of a plan.
 
     Samples that lie side by side share reads, within the limits of ``options``. A position may occur twice and handles
@@ -62,7 +117,8 @@ def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64
     columns = [_pieces_of(plan, number, positions, dates, objects) for number in range(len(plan.handles))]
     handle, run, slot, time, start, end = (np.concatenate(c) for c in zip(*columns, strict=True))
     if not len(start):
-        return []
+        none = np.zeros(0, np.int64)
+        return Reads((), none, none, none, none, np.zeros(1, np.int64), none.reshape(0, 6))
     order = np.lexsort((end, start))
     handle, run, slot, time, start, end = (c[order] for c in (handle, run, slot, time, start, end))
     covered = np.maximum.accumulate(end)
@@ -77,32 +133,10 @@ def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64
     )
     asked = np.bincount(owner, weights=ends - starts, minlength=len(first)).astype(np.int64)
     base = first // OBJECT_BYTES * OBJECT_BYTES
-    edges = np.searchsorted(start, np.append(first, np.iinfo(np.int64).max)).tolist()
+    edges = np.searchsorted(start, np.append(first, np.iinfo(np.int64).max))
     local = np.repeat(base, np.diff(edges))
-    pieces = list(
-        map(
-            Piece,
-            handle.tolist(),
-            run.tolist(),
-            slot.tolist(),
-            time.tolist(),
-            (start - local).tolist(),
-            (end - local).tolist(),
-        )
-    )
-    names = list(objects)
-    return [
-        Read(ByteRange(names[number], a, b), tuple(pieces[i:j]), n)
-        for number, a, b, n, i, j in zip(
-            (first // OBJECT_BYTES).tolist(),
-            (first - base).tolist(),
-            (last - base).tolist(),
-            asked.tolist(),
-            edges[:-1],
-            edges[1:],
-            strict=True,
-        )
-    ]
+    pieces = np.stack([handle, run, slot, time, start - local, end - local], axis=1)
+    return Reads(tuple(objects), first // OBJECT_BYTES, first - base, last - base, asked, edges, pieces)
 
 
 def _pieces_of(
