@@ -16,6 +16,7 @@ import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kornia.augmentation import RandomHorizontalFlip
 from torch.utils.data import DataLoader as TorchDataLoader
 
 import tensorbank as tb
@@ -24,7 +25,7 @@ from tensorbank.fetch import FetchOptions
 from tensorbank.reader import SampleReader
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.source import RawSample, SampleRef, Source
-from tensorbank_loader import DataLoader, StreamingDataset, World
+from tensorbank_loader import Augment, DataLoader, StreamingDataset, World
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.dates import DateChoice, draw_dates
 from tensorbank_loader.memory import BatchMemory
@@ -172,6 +173,19 @@ def test_a_missing_modality_is_masked_whatever_dates_are_chosen(plan):
     assert batch["mask"]["S1GRD"].tolist() == [i != 2 for i in range(7)]
     assert torch.isnan(batch["S1GRD"][2]).all()
     assert batch["S1GRD"].shape[:2] == (7, 2)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_transforms_see_the_chosen_dates(plan, times):
+    one = Augment([RandomHorizontalFlip(p=1.0)], modalities=["S2L2A", "S1GRD"])
+    with (
+        DataLoader(plan, batch_size=7, seed=2, times=times) as plain,
+        DataLoader(plan, batch_size=7, seed=2, times=times, transform=torch.nn.Sequential(one)) as flipped,
+    ):
+        (a,), (b,) = plain, flipped
+    for name in ("S2L2A", "S1GRD"):
+        torch.testing.assert_close(b[name], a[name].flip(-1), check_dtype=False, equal_nan=True)
+    assert torch.equal(a["time_index"], b["time_index"])
 
 
 class ShortStacks:
