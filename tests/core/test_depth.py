@@ -1,0 +1,60 @@
+"""How many reads are kept under way: found from what reads take, on a link that is simulated event by event."""
+
+from __future__ import annotations
+
+import heapq
+
+import pytest
+
+from tensorbank.depth import FIRST_DEPTH, MAX_DEPTH, MIN_DEPTH, Depth
+
+
+def run(latency_s: float, bytes_per_s: float, read_bytes: int, n_reads: int, depth: Depth | None = None):
+    """Reads over a link: each waits for the latency and then for its turn on the wire. Returns depth and share of the wire used
+    over the second half."""
+    depth = depth or Depth()
+    now, wire_free, half = 0.0, 0.0, 0.0
+    coming: list[tuple[float, float]] = []
+    for number in range(n_reads):
+        while len(coming) >= depth.n:
+            now, asked = heapq.heappop(coming)
+            depth.add(now - asked, now)
+        wire_free = max(wire_free, now + latency_s) + read_bytes / bytes_per_s
+        heapq.heappush(coming, (wire_free, now))
+        if number == n_reads // 2:
+            half = now
+    return depth, (n_reads / 2) * read_bytes / bytes_per_s / (wire_free - half)
+
+
+@pytest.mark.parametrize("latency_s", [0.001, 0.01, 0.03, 0.1])
+@pytest.mark.parametrize("bytes_per_s", [100e6, 400e6, 2e9])
+@pytest.mark.parametrize("read_bytes", [128 << 10, 1 << 20, 8 << 20])
+def test_the_wire_is_full_wherever_enough_threads_can_fill_it(latency_s, bytes_per_s, read_bytes):
+    needed = latency_s * bytes_per_s / read_bytes + 1
+    depth, used = run(latency_s, bytes_per_s, read_bytes, 4000)
+    assert MIN_DEPTH <= depth.n <= MAX_DEPTH
+    assert used > 0.9 * min(1, MAX_DEPTH / needed)
+
+
+def test_no_more_reads_are_under_way_than_twice_what_fills_the_wire():
+    depth, _ = run(0.03, 100e6, 1 << 20, 4000)
+    needed = 0.03 * 100e6 / (1 << 20) + 1
+    assert depth.n <= max(MIN_DEPTH, 2 * needed + 2)
+
+
+def test_a_network_that_changes_is_followed():
+    depth, _ = run(0.001, 100e6, 1 << 20, 2000)
+    assert depth.n == MIN_DEPTH
+    follower = Depth()
+    follower._n = depth.n
+    depth, used = run(0.05, 1e9, 1 << 20, 4000, depth)
+    assert used > 0.9
+
+
+def test_a_fixed_depth_stays_whatever_is_measured():
+    depth, _ = run(0.05, 1e9, 1 << 20, 1000, Depth(3))
+    assert depth.n == 3
+
+
+def test_it_begins_in_the_middle():
+    assert MIN_DEPTH < Depth().n == FIRST_DEPTH < MAX_DEPTH
