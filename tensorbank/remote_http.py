@@ -10,6 +10,7 @@ import http.client
 import os
 import ssl
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import Message
@@ -56,6 +57,7 @@ class HttpPool:
         self._idle: dict[Origin, list[http.client.HTTPConnection]] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        weakref.finalize(self, _close, self._idle).atexit = False
 
     def ask(
         self,
@@ -112,16 +114,14 @@ class HttpPool:
     def close(self) -> None:
         """Close what is idle. The pool can be used again."""
         with self._lock:
-            idle, self._idle = self._idle, {}
-        for connections in idle.values():
-            for connection in connections:
-                connection.close()
+            _close(self._idle)
 
     def _connections(self, origin: Origin) -> Iterator[tuple[http.client.HTTPConnection, bool]]:
         """One that is there, then a new one; each with whether it is new."""
         with self._lock:
-            if self._pid != os.getpid():  # the other process goes on using its sockets
-                self._idle, self._pid = {}, os.getpid()
+            if self._pid != os.getpid():  # the other process goes on using its own
+                _close(self._idle)
+                self._pid = os.getpid()
             idle = self._idle.get(origin)
             kept = idle.pop() if idle else None
         if kept is not None:
@@ -152,6 +152,13 @@ class HttpPool:
             idle = self._idle.pop(origin, [])
         for connection in idle:
             connection.close()
+
+
+def _close(idle: dict[Origin, list[http.client.HTTPConnection]]) -> None:
+    for connections in idle.values():
+        for connection in connections:
+            connection.close()
+    idle.clear()
 
 
 def _read(response: http.client.HTTPResponse, n_bytes: int) -> tuple[Answer, bool]:

@@ -20,7 +20,7 @@ from tensorbank.remote_store import Access, ServedStorage, make_plan
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics import BandSummary, Quantile, Statistics
 
-__all__ = ["RemotePlanner", "Wish", "as_statistics"]
+__all__ = ["ARROW", "RemotePlanner", "Wish", "as_statistics", "page_of"]
 
 ARROW = "application/vnd.apache.arrow.stream"
 PLAN_KEY, END_KEY = b"tensorbank.plan", b"tensorbank.end"
@@ -148,14 +148,14 @@ class RemotePlanner:
         pages, token = [], None
         while True:
             body = self.service.read(f"/v1/plans/{plan}/tasks", ARROW, next=token)
-            words, page, end = _page(body, self.service.url)
+            words, page, end = page_of(body, self.service.url)
             pages.append(page)
             token = end["next"]
             if token is None:
                 return words, pa.concat_tables(pages).unify_dictionaries().combine_chunks(), end
 
 
-def _page(body: memoryview, service: str) -> tuple[dict[str, Any], pa.Table, dict[str, Any]]:
+def page_of(body: memoryview, service: str) -> tuple[dict[str, Any], pa.Table, dict[str, Any]]:
     """One page of tasks.
 
     Raises

@@ -86,7 +86,9 @@ class RemoteSelection(Selection):
 
     def dataloader(self, *, batch_size: int | None = None, **options: Any) -> DataLoader:
         """See :meth:`Plan.dataloader`."""
-        return self.plan().dataloader(batch_size=batch_size, **options)
+        return self.plan(by_date=options.get("times") is not None).dataloader(
+            batch_size=batch_size, **options
+        )
 
     def _wish(self) -> Wish:
         filters = " AND ".join(f"({c})" for c in self.conditions)

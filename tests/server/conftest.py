@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,9 @@ def service(bank_folder: Path) -> Iterator[Served]:
 @pytest.fixture(scope="session")
 def table_url() -> str:
     return "/v1/banks/eo/tables/terramesh"
+
+
+@pytest.fixture(scope="session")
+def serving_of() -> Callable[..., AbstractContextManager[Served]]:
+    """``serving_of(bank, ...)``: a service of one's own over a bank that is called ``eo``."""
+    return lambda bank, *arguments, **options: serving(bank, "--name", "eo", *arguments, **options)

@@ -57,7 +57,7 @@ def serving(
             stdout=subprocess.PIPE,
             stderr=sink,
             text=True,
-            env={**kept, **environment},
+            env={**kept, "TENSORBANK_N_WORKERS": "1", **environment},
         )
     try:
         assert process.stdout is not None
