@@ -2,14 +2,16 @@
 
 By Little's law ``rate x latency`` reads are under way at any time. While the network has room, twice as many bring twice the
 rate at the same latency; once it is full they only wait longer. So the depth is kept at twice the product of the best rate and
-the best latency of the recent past: it doubles until that stops to pay, and stays there (the idea of BBR: Cardwell et al.,
-"BBR: Congestion-Based Congestion Control", ACM Queue 2016).
+the best latency: it doubles until that stops to pay. With a queue in the network its latency cannot be seen, so every few
+seconds the depth goes down for a moment. Both ideas are BBR's (Cardwell et al., "BBR: Congestion-Based Congestion Control",
+ACM Queue 2016).
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from typing import Literal
 
 __all__ = ["MAX_DEPTH", "MIN_DEPTH", "Depth"]
 
@@ -21,7 +23,8 @@ MAX_DEPTH = 128
 ROUND_S = 0.05
 """Long enough to hold several reads, short enough to find the depth within the first batches."""
 N_ROUNDS = 20
-"""Rounds remembered: a second at least, so that a network that changes is followed."""
+"""Rounds whose best rate counts: a second at least."""
+PROBE_EVERY_S = 10.0
 
 
 class Depth:
@@ -36,8 +39,11 @@ class Depth:
     def __init__(self, fixed: int | None = None) -> None:
         self._fixed = fixed
         self._n = fixed or FIRST_DEPTH
-        self._rounds: deque[tuple[float, float]] = deque(maxlen=N_ROUNDS)
-        self._begun: float | None = None
+        self._rates: deque[float] = deque(maxlen=N_ROUNDS)
+        self._latency_s = math.inf
+        self._probed_s = self._begun_s = -math.inf
+        self._phase: Literal["keep", "drain", "probe"] = "keep"
+        self._n_round = self._n // 2
         self._count = 0
         self._sum_s = 0.0
 
@@ -50,17 +56,33 @@ class Depth:
         """Learn of a read that took ``seconds`` and ended at ``now_s`` of a monotonic clock."""
         if self._fixed is not None:
             return
-        if self._begun is None:
-            self._begun = now_s
+        if self._begun_s == -math.inf:
+            self._begun_s = self._probed_s = now_s
             return
         self._count += 1
         self._sum_s += seconds
-        elapsed_s = now_s - self._begun
-        if elapsed_s < ROUND_S or self._count < self._n // 2:
+        elapsed_s = now_s - self._begun_s
+        if self._count >= self._n_round and (elapsed_s >= ROUND_S or self._phase != "keep"):
+            self._end_of_round(self._count / max(elapsed_s, 1e-9), self._sum_s / self._count, now_s)
+            self._begun_s, self._count, self._sum_s = now_s, 0, 0.0
+
+    def _end_of_round(self, rate: float, latency_s: float, now_s: float) -> None:
+        if self._phase == "drain":  # what was under way at the full depth has come
+            self._phase = "probe"
+            self._n_round = MIN_DEPTH
             return
-        self._rounds.append((self._count / elapsed_s, self._sum_s / self._count))
-        self._begun, self._count, self._sum_s = now_s, 0, 0.0
-        self._n = depth(max(rate for rate, _ in self._rounds), min(s for _, s in self._rounds))
+        if self._phase == "probe":
+            self._phase = "keep"
+            self._latency_s, self._probed_s = latency_s, now_s
+        else:
+            self._rates.append(rate)
+            self._latency_s = min(self._latency_s, latency_s)
+            if now_s - self._probed_s >= PROBE_EVERY_S:
+                self._phase = "drain"
+                self._n, self._n_round = MIN_DEPTH, self._n
+                return
+        self._n = depth(max(self._rates), self._latency_s)
+        self._n_round = self._n // 2
 
 
 def depth(reads_per_s: float, latency_s: float) -> int:
