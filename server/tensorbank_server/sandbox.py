@@ -94,7 +94,6 @@ def _give_up(question: Question, folders: Sequence[str]) -> int:
         (resource.RLIMIT_NOFILE, MAX_FILES + 2 * len(_files(question.tables))),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC)[1]),
     ):
         resource.setrlimit(what, (most, most))
     return restrict([*folders, *_files(question.tables)])

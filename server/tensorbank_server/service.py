@@ -40,7 +40,8 @@ from tensorbank_server.plans import PlanStore
 from tensorbank_server.problems import Problem
 from tensorbank_server.rates import Concurrency, Rates
 from tensorbank_server.settings import BankSettings, Settings
-from tensorbank_server.workers import BankAddress, WorkerOptions, WorkerPool
+from tensorbank_server.worker_process import BankAddress, WorkerOptions
+from tensorbank_server.workers import WorkerPool
 
 __all__ = ["Pinned", "ServedBank", "Service"]
 

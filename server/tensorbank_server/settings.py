@@ -54,11 +54,6 @@ class BankSettings(_Values):
     secret_key_file: Path | None = None
     session_token: SecretStr | None = None
     anonymous: bool = False
-    sts_role: str | None = Field(
-        default=None,
-        description="Role to assume for prefix credentials; access `dir` is offered only with one.",
-    )
-    sts_endpoint: str | None = None
 
     def storage(self) -> StorageOptions:
         """How the service itself reaches the bank; reads the file of the secret key."""

@@ -7,27 +7,22 @@ one whose job takes too long, even if nobody is left to ask for it; the pool the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import multiprocessing
-import resource
 import signal
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 
-from tensorbank.address import StorageOptions
 from tensorbank.errors import TensorBankError
 from tensorbank_server.jobs import Job
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.problems import Problem
+from tensorbank_server.worker_process import WorkerOptions, work
 
-__all__ = ["BankAddress", "WorkerOptions", "WorkerPool"]
+__all__ = ["WorkerPool"]
 
 GRACE_S = 1.0
 """Between the end of a job's time and the end of its worker."""
@@ -35,34 +30,6 @@ WAIT_S = 2.0
 """How long a job waits for a worker; whoever comes then is told to come again."""
 START_S = 60.0
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class BankAddress:
-    """Where a worker finds a bank."""
-
-    url: str
-    storage: StorageOptions
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """Parameters
-    ----------
-    banks
-        By name.
-    cache
-        Folder of copies of index files, shared by all workers.
-    memory_bytes
-        Address space of a worker.
-    max_jobs
-        After which a worker is replaced.
-    """
-
-    banks: Mapping[str, BankAddress]
-    cache: Path
-    memory_bytes: int
-    max_jobs: int = 1_000
 
 
 class WorkerPool:
@@ -167,7 +134,7 @@ class _Worker:
     def start(cls, options: WorkerOptions) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, options), name="tensorbank-query", daemon=True)
+        process = context.Process(target=work, args=(theirs, options), name="tensorbank-query", daemon=True)
         process.start()
         theirs.close()
         worker = cls(process, ours)
@@ -212,35 +179,3 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self._connection.close()
-
-
-def _work(connection: Connection, options: WorkerOptions) -> None:
-    """Body of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from tensorbank.bank import Bank
-    from tensorbank.catalog import Catalog
-    from tensorbank.mirror import IndexMirror
-    from tensorbank.store import Store
-
-    banks = {}
-    for name, address in options.banks.items():
-        store = Store(address.url, address.storage)
-        banks[name] = Bank(Catalog(store), IndexMirror(store, options.cache))
-    resource.setrlimit(resource.RLIMIT_AS, (options.memory_bytes, options.memory_bytes))
-    connection.send("ready")
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the service has ended
-        while True:
-            job, limit_s = connection.recv()
-            signal.setitimer(signal.ITIMER_REAL, limit_s)  # ends the process: nothing in it can hold it up
-            try:
-                answer = ("answer", job.do(banks))
-            except TensorBankError as error:
-                answer = ("error", error)
-            except MemoryError:
-                raise
-            except Exception as error:  # noqa: BLE001 - the edge of the process: the service logs it
-                answer = ("failure", f"{type(error).__name__}: {error}"[:2_000])
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send(answer)

@@ -179,15 +179,37 @@ def test_who_asks_too_often_is_told_when_to_come_again(bank_folder):
 
 def test_a_request_that_never_ends_is_ended(bank_folder):
     with serving(str(bank_folder), TENSORBANK_LIMITS__REQUEST_S="1") as served:
-        host, port = served.url.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), timeout=10) as half:
-            half.sendall(
-                b"POST /v1/banks/bank/plans HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                b"Content-Length: 10\r\n\r\n{"
-            )
+        with half_sent(served.url) as half:
             head = half.recv(4096)
         assert b" 504 " in head.split(b"\r\n")[0]
         assert served.get("/v1/banks").status_code == 200
+
+
+def half_sent(url: str) -> socket.socket:
+    """A request whose body never comes."""
+    host, port = url.removeprefix("http://").split(":")
+    half = socket.create_connection((host, int(port)), timeout=30)
+    half.sendall(
+        b"POST /v1/banks/bank/plans HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 10\r\n\r\n{"
+    )
+    return half
+
+
+def test_too_many_at_once_are_told_to_come_again(bank_folder):
+    with serving(str(bank_folder), TENSORBANK_LIMITS__MAX_CONCURRENT_PER_KEY="2") as served:
+        held: list[socket.socket] = []
+        deadline = time.monotonic() + 20
+        while (answer := served.get("/v1/banks")).status_code == 200:
+            assert time.monotonic() < deadline
+            held.append(half_sent(served.url))  # refused itself if it comes while the question is answered
+        check_problem(answer, 429, "too-many-at-once")
+        assert answer.headers["retry-after"] == "1"
+        assert served.get("/healthz").status_code == 200
+        for half in held:
+            half.close()
+        while served.get("/v1/banks").status_code != 200:
+            assert time.monotonic() < deadline, "places are not given back"
 
 
 # -------------------------------------------------------------- keys
@@ -365,7 +387,7 @@ def test_workers_end_with_a_killed_service(bank_folder):
 
     with serving(str(bank_folder)) as served:
         workers = children(served.process.pid)
-        assert len(workers) >= 2
+        assert workers
         served.process.kill()
         served.process.wait()
         deadline = time.monotonic() + 10

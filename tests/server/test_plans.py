@@ -540,6 +540,27 @@ def test_no_secret_leaves_the_service(on_s3):
     assert on_s3.extra["secret"] not in tasks
 
 
+def test_urls_are_signed_for_the_name_that_clients_use(on_s3, s3_server, tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        f"""
+        [banks.eo]
+        url = "{s3_server.url}/served"
+        endpoint = "{s3_server.endpoint}"
+        public_endpoint = "https://s3.example.org"
+        access_key = "{s3_server.access_key}"
+        secret_key_file = "{tmp_path / "secret"}"
+        region = "{s3_server.region}"
+        """
+    )
+    (tmp_path / "secret").write_text(s3_server.secret_key + "\n")
+    with serving("--settings", str(file)) as served:
+        plan = make(served)
+        found = served.post(f"/v1/plans/{plan['id']}/credentials", json={"access": "url"}).json()
+        assert all(u.startswith("https://s3.example.org/") for u in found["shards"].values())
+        assert s3_server.secret_key not in served.log.read_text()
+
+
 def test_a_store_that_is_gone_is_said_so(tmp_path):
     with serving(
         "s3://nobody/here",
