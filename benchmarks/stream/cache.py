@@ -23,6 +23,8 @@ NETWORK = Faults(latency_ms=20, bandwidth_bytes_s=1e8)
 EPOCH_BYTES = 3e8
 N_PROCESSES = 2
 PATIENCE_S = 300.0
+NEVER_TWICE = FetchOptions(max_hedge_share=0.0, stall_s=60.0)
+"""Without second requests for late reads: what they bring twice is theirs, not the cache's."""
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
@@ -33,7 +35,7 @@ def measure(setup: Setup) -> Iterator[Figure]:
     local = replace(whole, table=whole.table.slice(0, n).combine_chunks())
     with fault_server(setup.folder, NETWORK) as (server, origin):
         plan = origin.plan(local)
-        options = FetchOptions(cache_dir=setup.scratch / "cache")
+        options = replace(NEVER_TWICE, cache_dir=setup.scratch / "cache")
         dataset = _dataset(plan, setup.batch_size, options)
         for _ in dataset:
             pass
@@ -63,7 +65,7 @@ def measure(setup: Setup) -> Iterator[Figure]:
             detail={"network": "100 MB/s, 20 ms"},
         )
         server.set(NETWORK)
-        _at_once(plan, setup.batch_size, FetchOptions(cache_dir=setup.scratch / "shared"))
+        _at_once(plan, setup.batch_size, replace(NEVER_TWICE, cache_dir=setup.scratch / "shared"))
         counts = server.stats()["counts"]
         yield Figure(
             "cache",

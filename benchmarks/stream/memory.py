@@ -36,11 +36,11 @@ STEP_S = 0.02
 """A consumer slow enough that the window fills."""
 
 N_SMALL = 1_000_000
-SMALL_BATCH = 1000
+N_SMALL_BATCHES = 1000
 WARM = 0.2
 """Of a run, before growth counts: pools and caches fill."""
 N_LONG, N_SHORT = 1_000_000, 10_000
-N_BATCHES = 5
+N_BATCHES, WORKER_BATCH = 5, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def measure(setup: Setup) -> Iterator[Figure]:
     small = write_small(setup.scratch / "small", n_samples=4096, side=8)
     with loopback(small.folder) as origin:
         yield _growth(origin.plan(small.repeated(setup.n(N_SMALL))))
-    long, short = (small.repeated(setup.n(n)) for n in (N_LONG, N_SHORT))
+    n_short = max(setup.n(N_SHORT), N_BATCHES * WORKER_BATCH)
+    short, long = small.repeated(n_short), small.repeated(n_short * (N_LONG // N_SHORT))
     yield _workers(setup, long, short)
 
 
@@ -126,7 +127,7 @@ def _growth(plan: Plan) -> Figure:
 def resident(plan: Plan) -> tuple[list[int], list[int]]:
     """Samples had, and resident bytes of this process at that moment."""
     seen, rss, n = [], [], 0
-    with plan.dataloader(batch_size=SMALL_BATCH, seed=SEED, world=WORLD) as loader:
+    with plan.dataloader(batch_size=-(-len(plan) // N_SMALL_BATCHES), seed=SEED, world=WORLD) as loader:
         for batch in loader:
             n += len(batch["number"])
             seen.append(n)
@@ -153,7 +154,9 @@ def _workers(setup: Setup, long: Plan, short: Plan) -> Figure:
 
 def worker_bytes(plan: Plan) -> int:
     """Memory of a spawned worker that it shares with no other process, while it streams."""
-    dataset = StreamingDataset(plan, global_batch_size=SMALL_BATCH, seed=SEED, world=WORLD)
+    dataset = StreamingDataset(
+        plan, global_batch_size=-(-len(plan) // N_SMALL_BATCHES), seed=SEED, world=WORLD
+    )
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn"
     )

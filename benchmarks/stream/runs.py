@@ -16,11 +16,9 @@ import numpy.typing as npt
 from tensorbank import Plan
 from tensorbank.ceiling import fetch_raw, ranges_of
 from tensorbank.fetch import FetchOptions
-from tensorbank_loader import LoaderStats
+from tensorbank_loader import LoaderStats, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.orders import Shuffle
-from tensorbank_loader.streamed import epochs_of
-from tensorbank_loader.world import World
 
 __all__ = ["Run", "Streamed", "batches_of", "epoch_order", "fetched", "interleaved", "medians", "stream"]
 
@@ -71,16 +69,8 @@ class Streamed:
 
 def epoch_order(plan: Plan, batch_size: int, shuffle: Shuffle = "full") -> Epochs:
     """The order that a loader of this process alone has."""
-    return epochs_of(
-        plan,
-        global_batch_size=batch_size,
-        seed=SEED,
-        shuffle=shuffle,
-        replacement=None,
-        n_draws=None,
-        drop_last=False,
-        even="exact",
-    )
+    dataset = StreamingDataset(plan, global_batch_size=batch_size, seed=SEED, shuffle=shuffle, world=WORLD)
+    return dataset.epochs
 
 
 def batches_of(

@@ -63,10 +63,12 @@ def sized(plan: tb.Plan, n: int) -> tb.Plan:
     return replace(plan, table=plan.table.take(np.resize(np.arange(len(plan)), n)).combine_chunks())
 
 
-def make_bank(folder: Path, *, n_samples: int, source: Path | None = None) -> tuple[Path, str]:
+def make_bank(
+    folder: Path, *, n_samples: int, source: Path | None = None, n_workers: int = 2
+) -> tuple[Path, str]:
     """Ingest archives into a new bank, made-up ones if none are given; the bank's folder and its table."""
     if source is None:
         source = write_archives(folder / "archives", n_samples=n_samples, samples_per_tar=128, seed=1).root
     bank = folder / "bank"
-    ingest(open_source(str(source)), tb.create(str(bank)), "terramesh", IngestOptions(n_workers=2))
+    ingest(open_source(str(source)), tb.create(str(bank)), "terramesh", IngestOptions(n_workers=n_workers))
     return bank, "terramesh"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from statistics import mean, median
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,8 @@ LATENCY_MS, RATE_MB_S = 20, 200
 
 def distinct_groups(batches: Sequence[npt.NDArray[np.int64]]) -> float:
     """Distinct groups of neighbours in a batch, mean over full batches. Positions are in stored order."""
-    full = [b for b in batches if len(b) == len(batches[0])]
-    return mean(len(np.unique(b // GROUP)) for b in full)
+    groups = np.sort(np.stack([b // GROUP for b in batches if len(b) == len(batches[0])]), axis=1)
+    return float((1 + (np.diff(groups, axis=1) > 0).sum(axis=1)).mean())
 
 
 def uniform_groups(n: int, batch_size: int) -> float:
@@ -79,8 +79,8 @@ def _mixing(setup: Setup, small: SmallBank) -> Figure:
     read = distinct_groups(_one_by_one(small.plan, setup.batch_size))
     run = epoch_order(small.plan, setup.batch_size, "window").order.n_together
     large = Windowed(N_ORDERED, run, setup.batch_size)
-    places = np.split(np.arange(N_ORDERED), range(setup.batch_size, N_ORDERED, setup.batch_size))
-    found = distinct_groups([large.positions(p, seed=1, epoch=1) for p in places])
+    positions = large.positions(np.arange(N_ORDERED), seed=1, epoch=1)
+    found = distinct_groups(np.split(positions, range(setup.batch_size, N_ORDERED, setup.batch_size)))
     ideal = uniform_groups(N_ORDERED, setup.batch_size)
     own = uniform_groups(len(small.plan), setup.batch_size)
     return Figure(
