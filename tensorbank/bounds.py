@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.conditions import Bounds
+from tensorbank.layout import Level
 from tensorbank.schema import TableSchema
 from tensorbank.stats import QUANTILES
 
@@ -44,10 +45,11 @@ def of_row_groups(minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Se
     return bounds
 
 
-def shard_columns(leaf: Leaf, schema: TableSchema) -> tuple[str, str] | None:
-    """SQL of a lower and an upper bound of a samples column, from a row of the shards table; None where there is none.
+def shard_columns(leaf: Leaf, schema: TableSchema, level: Level) -> tuple[str, str] | None:
+    """SQL of a lower and an upper bound of a level's column, from a row of the shards table; None where there is none.
 
-    A sample's extremes and quantiles lie between the extremes of its shard.
+    Extremes and quantiles of samples and tiles lie between the extremes of their shard. Its bounds of means and of shares are
+    those of samples; a tile's mean may lie beyond them, a tile's share anywhere.
     """
     if leaf in _OF_COLUMNS:
         return _OF_COLUMNS[leaf]
@@ -57,7 +59,7 @@ def shard_columns(leaf: Leaf, schema: TableSchema) -> tuple[str, str] | None:
     column = _quoted(modality.name)
     if modality.categorical:
         name = next((n for _, n in modality.classes if leaf[1:] == ("share", n.lower())), None)
-        if name is None:
+        if name is None or level == "tiles":
             return None
         return f"{column}.min_share.{_quoted(name)}", f"{column}.max_share.{_quoted(name)}"
     if len(modality.bands) == 1:
@@ -67,16 +69,16 @@ def shard_columns(leaf: Leaf, schema: TableSchema) -> tuple[str, str] | None:
         if band is None:
             return None
         path, field = f"{column}.{_quoted(band)}", leaf[2:]
-    if field == ("mean",):
+    if field == ("mean",) and level != "tiles":
         return f"{path}.min_mean", f"{path}.max_mean"
-    if len(field) != 1 or field[0] not in _WITHIN:
+    if len(field) != 1 or field[0] not in (*_WITHIN, "mean"):
         return None
     margin = f"greatest(abs({path}.min), abs({path}.max)) * {_SLACK}"
     return f"{path}.min - {margin}", f"{path}.max + {margin}"
 
 
-def of_shards(rows: pa.Table, leaves: Sequence[Leaf]) -> Bounds:
-    """Bounds from rows with the columns ``l<i>`` and ``h<i>`` of :func:`shard_columns` for leaf ``i``."""
+def of_shards(rows: pa.Table, leaves: Sequence[Leaf | None]) -> Bounds:
+    """Bounds from rows with the columns ``l<i>`` and ``h<i>`` of :func:`shard_columns` for leaf ``i``, if it is one."""
 
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
         if leaf not in leaves:

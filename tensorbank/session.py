@@ -345,17 +345,21 @@ class Session:
 
     def _by_shards(self, table: PinnedTable) -> PinnedTable:
         """The table without files of parts that the roll-ups rule out."""
-        asked = sorted(set().union(*(leaves(table.conditions[level]) for level in table.mentioned)))
-        columns = {leaf: shard_columns(leaf, table.schema) for leaf in asked}
-        known = [leaf for leaf in asked if columns[leaf] is not None]
+        known = {
+            (level, leaf): columns
+            for level in table.mentioned
+            for leaf in sorted(leaves(table.conditions[level]))
+            if (columns := shard_columns(leaf, table.schema, level)) is not None
+        }
         if not known or table.levels["samples"].parts is None:
             return table
-        pairs = [pair for leaf in known if (pair := columns[leaf]) is not None]
-        bounds = ", ".join(f"{low} AS l{i}, {high} AS h{i}" for i, (low, high) in enumerate(pairs))
+        bounds = ", ".join(f"{low} AS l{i}, {high} AS h{i}" for i, (low, high) in enumerate(known.values()))
         sql = f"SELECT part, {bounds} FROM {_quoted(table.name)}.shards"
         rows = self.catalog.fact(*table.snapshot, sql, lambda: self.con.sql(sql).to_arrow_table())
-        of = of_shards(rows, known)
-        masks = {v: may_match(table.conditions[v], of, len(rows)) for v in table.mentioned}
+        masks = {}
+        for v in table.mentioned:
+            of = of_shards(rows, [leaf if level == v else None for level, leaf in known])
+            masks[v] = may_match(table.conditions[v], of, len(rows))
         parts = {v: frozenset(rows["part"].filter(pa.array(m)).to_pylist()) for v, m in masks.items()}
         n_kept = int(np.logical_or.reduce(list(masks.values())).sum())
         return table.by_shards(parts, considered=len(rows), kept=n_kept)

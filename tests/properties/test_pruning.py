@@ -228,6 +228,7 @@ def check(bed: Bed, data: st.DataObject) -> None:
                     f"season = 'summer' AND NDVI.max < {limit}",
                     f"tile = 1 OR NDVI.min >= {limit}",
                     "lon > 150",
+                    f"LULC.share.trees > {limit}",
                 ]
             )
         )
