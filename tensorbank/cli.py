@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +27,7 @@ from tensorbank.progress import progress_bar
 __all__ = ["BankUrl", "Endpoint", "Json", "Region", "TableName", "app", "bank_at", "main", "say"]
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
     help="A tensor lakehouse for Earth-observation foundation models.",
@@ -263,11 +264,25 @@ def _print(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 def _add_commands_of_rooms() -> None:
     for entry in sorted(entry_points(group="tensorbank.commands"), key=lambda e: e.name):
-        command = entry.load()
+        try:
+            command = entry.load()
+        except ModuleNotFoundError as missing:
+            app.command(entry.name, context_settings=ANY_WORDS)(_refusing(missing))
+            continue
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=entry.name)
         else:
             app.command(entry.name)(command)
+
+
+def _refusing(error: ModuleNotFoundError) -> Callable[[], None]:
+    """Stands for the command of a room whose libraries are not installed."""
+
+    def refuse() -> None:
+        """Not installed here."""
+        raise error
+
+    return refuse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

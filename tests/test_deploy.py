@@ -290,3 +290,22 @@ def test_a_service_that_is_gone_is_a_problem(tmp_path):
         answer = httpx.get(f"{url}/v1/banks")
         check_problem(answer, 503, "overloaded")
         assert answer.headers["retry-after"] == "5"
+
+
+def test_the_command_line_works_where_only_the_service_is_installed():
+    """What the image has: the commands of the other rooms say what they lack."""
+    code = (
+        "import sys\n"
+        "for name in ('fsspec', 's3fs', 'aiohttp', 'zarr', 'torch'):\n"
+        "    sys.modules[name] = None\n"
+        "from tensorbank.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+
+    assert command("serve", "--help").returncode == 0
+    assert command("keys", "--help").returncode == 0
+    refused = command("ingest", "a", "b", "--table", "t")
+    assert (refused.returncode, "needs fsspec" in refused.stderr) == (2, True), refused.stderr
