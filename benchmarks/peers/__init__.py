@@ -52,6 +52,20 @@ PEERS: Mapping[str, About] = {
         "WebDataset",
         ({"shuffle": 1000}, {"opener": "urllib"}, {"opener": "urllib", "shuffle": 1000}),
     ),
+    "terramesh": About("TerraMesh, its own layout", ({"shuffle": 50},)),
+    "lancedb": About(
+        "LanceDB",
+        ({"shuffle_clump_size": 16}, {"num_splits": 4}, {"num_splits": 4, "shuffle_clump_size": 16}),
+        resumes=True,
+    ),
+    "ray": About("Ray Data", ({"buffer": 50},)),
+    "s3torchconnector": About(
+        "S3 connector for PyTorch", ({"part_size": 32 << 20}, {"throughput_target_gbps": 40.0})
+    ),
+    "zarr": About("zarr-python and s3fs", ({"xarray": True},)),
+    "tensorstore": About("TensorStore"),
+    "icechunk": About("Icechunk"),
+    "hf_datasets": About("HF datasets", ({"buffer": 50},)),
     "boto3_loop": About("floor: boto3 loop"),
 }
 """By module, in the order of tables; the first is the ceiling and the last the floor."""

@@ -38,7 +38,9 @@ class Indexed(torch.utils.data.Dataset[Any]):
             self._reader = self._opened(self._request)
         chosen = [self._places[i] for i in indices]
         arrays = self._reader(chosen, self._request.workload.modalities)
-        return [item_name(self._ids[p[0]], p) for p in chosen], {m: torch.from_numpy(a) for m, a in arrays.items()}
+        return [item_name(self._ids[p[0]], p) for p in chosen], {
+            m: torch.from_numpy(a) for m, a in arrays.items()
+        }
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -66,7 +68,9 @@ class IndexedLoader:
 
 
 def cropped(
-    whole: Mapping[str, Sequence[Any]], chosen: Sequence[Place], modalities: Mapping[str, Sequence[int] | None]
+    whole: Mapping[str, Sequence[Any]],
+    chosen: Sequence[Place],
+    modalities: Mapping[str, Sequence[int] | None],
 ) -> dict[str, Any]:
     """Bands and windows of samples that had to be read whole."""
     return {

@@ -116,7 +116,10 @@ class Loader:
                 some = crops[first : first + self.request.batch_size]
                 yield (
                     [f"{name}/{w[0]}/{w[2]}" for _, name, w in some],
-                    {m: torch.stack([cut(batch[m][i], b, *w) for i, _, w in some]) for m, b in modalities.items()},
+                    {
+                        m: torch.stack([cut(batch[m][i], b, *w) for i, _, w in some])
+                        for m, b in modalities.items()
+                    },
                 )
 
     def state_dict(self) -> Any:

@@ -1,9 +1,10 @@
 """LitData: chunks of 64 MB by ``optimize``, ``StreamingDataset`` and ``StreamingDataLoader``.
 
-Settings from https://github.com/Lightning-AI/litdata (README: "Optimize", "Stream", "Cache", "S3-compatible storage"): leaves of
-numpy, ``chunk_bytes="64MB"``, ``compression="zstd"`` on the zstd track, ``storage_options`` with ``endpoint_url``. Its Rust client refuses
-plain HTTP, for which there is no option; ``allow_http`` is added to the client options that it passes on, so that its
-fast path is measured. It has no query over chunks: random access by index, which takes range reads, in a ``DataLoader``.
+Settings from https://github.com/Lightning-AI/litdata (README: "Optimize", "Stream", "Cache", "S3-compatible storage"): leaves
+of numpy, ``chunk_bytes="64MB"``, ``compression="zstd"`` on the zstd track, ``storage_options`` with ``endpoint_url``. Its
+Rust client refuses plain HTTP, for which there is no option; ``allow_http`` is added to the client options that it passes on,
+so that its fast path is measured. It has no query over chunks: random access by index, which takes range reads, in a
+``DataLoader``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """MosaicML Streaming: MDS shards of 64 MB, ``StreamingDataset`` and ``StreamingDataLoader``.
 
-Settings from https://docs.mosaicml.com/projects/streaming (fast guide, "Dataset conversion", "Cloud storage"): ``MDSWriter`` with
-``ndarray:<dtype>:<shape>`` columns, ``size_limit=1 << 26``, ``compression="zstd:3"`` on the zstd track; ``batch_size`` given to
-both, ``num_canonical_nodes=1``, ``predownload`` and ``shuffle_algo`` as they are. Hashes are written and not validated, which is
-its default. It has no query: all is read, and what was not asked for is dropped on arrival, as in a training loop.
+Settings from https://docs.mosaicml.com/projects/streaming (fast guide, "Dataset conversion", "Cloud storage"): ``MDSWriter``
+with ``ndarray:<dtype>:<shape>`` columns, ``size_limit=1 << 26``, ``compression="zstd:3"`` on the zstd track; ``batch_size``
+given to both, ``num_canonical_nodes=1``, ``predownload`` and ``shuffle_algo`` as they are. Hashes are written and not
+validated, which is its default. It has no query: all is read, and what was not asked for is dropped on arrival, as in a
+training loop.
 
-torchvision and transformers are imported by the library for parts that are not used here; the published torchvision does not fit a
-CPU build of torch, so empty modules stand in for both.
+torchvision and transformers are imported by the library for parts that are not used here; the published torchvision does not
+fit a CPU build of torch, so empty modules stand in for both.
 """
 
 from __future__ import annotations

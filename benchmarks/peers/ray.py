@@ -1,8 +1,8 @@
 """Ray Data: Parquet through pyarrow's S3 client, ``iter_torch_batches``.
 
-Settings from https://docs.ray.io/en/latest/data ("Loading data", "Iterating over data", "Performance tips"): columns and an expression are
-pushed into the reader, arrays are decoded in ``map_batches``, ``local_shuffle_buffer_size=200``, ``prefetch_batches=2``. Starting
-Ray is part of the first batch, since no loader runs without it.
+Settings from https://docs.ray.io/en/latest/data ("Loading data", "Iterating over data", "Performance tips"): columns and an
+expression are pushed into the reader, arrays are decoded in ``map_batches``, ``local_shuffle_buffer_size=200``,
+``prefetch_batches=2``. Starting Ray is part of the first batch, since no loader runs without it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import ray
 import torch
 from pyarrow.fs import S3FileSystem
+from ray.data.expressions import col
 
 from peers import parquet
 from peers.contract import Batch, Export, Request
@@ -46,11 +46,11 @@ class Loader:
             windows = {}
             for p, y0, y1, x0, x1 in work.windows:
                 windows.setdefault(export.ids[p], []).append((y0, y1, x0, x1))
-            condition = pc.field("sample_id").isin(list(windows))
+            condition = col("sample_id").is_in(list(windows))
         elif work.where.startswith("cloud_cover < "):
-            condition = pc.field("cloud_cover") < float(work.where.split()[-1])
+            condition = col("cloud_cover") < float(work.where.split()[-1])
         elif work.positions is not None:
-            condition = pc.field("sample_id").isin([export.ids[p] for p in work.positions])
+            condition = col("sample_id").is_in([export.ids[p] for p in work.positions])
         store = S3FileSystem(
             access_key="any",
             secret_key="any",
@@ -62,9 +62,10 @@ class Loader:
         data = ray.data.read_parquet(
             [f"{request.bucket}/{request.prefix}/{name}" for name in files],
             filesystem=store,
-            columns=["sample_id", *work.modalities],
-            **({} if condition is None else {"filter": condition}),
+            columns=["sample_id", "cloud_cover", *work.modalities],
         )
+        if condition is not None:
+            data = data.filter(expr=condition)
         self._data = data.map_batches(
             partial(_arrays, parquet.shapes_of(export, work.modalities), dict(work.modalities), windows),
             batch_size=request.batch_size,
@@ -87,7 +88,9 @@ class Loader:
 
 def _arrays(shapes: Any, modalities: Any, windows: Any, rows: dict[str, Any]) -> dict[str, Any]:
     wanted = [
-        (i, w) for i, name in enumerate(rows["sample_id"]) for w in ([()] if windows is None else windows[name])
+        (i, w)
+        for i, name in enumerate(rows["sample_id"])
+        for w in ([()] if windows is None else windows[name])
     ]
     names = [rows["sample_id"][i] for i, _ in wanted]
     found: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Amazon's S3 connector for PyTorch: one npz object a sample, ``S3MapDataset`` in a ``DataLoader``.
 
-Settings from https://github.com/awslabs/s3-connector-for-pytorch (README, "Configurations"): ``S3ClientConfig`` as it is but for path style;
-objects are named rather than listed. It has no query: the objects of the selected samples are named.
+Settings from https://github.com/awslabs/s3-connector-for-pytorch (README, "Configurations"): ``S3ClientConfig`` as it is but
+for path style; objects are named rather than listed. It has no query: the objects of the selected samples are named.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Named(torch.utils.data.Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[str, dict[str, Any]]:
         arrays = self._dataset[index]
         window = self._places[index][1:]
-        pixels = {m: np.ascontiguousarray(cut(arrays[m], b, *window)) for m, b in self._work.modalities.items()}
+        pixels = {
+            m: np.ascontiguousarray(cut(arrays[m], b, *window)) for m, b in self._work.modalities.items()
+        }
         return self._names[index], pixels
 
 

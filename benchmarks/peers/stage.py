@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from peers.contract import Export, Request, Workload, fingerprint
+from peers import PEERS
+from peers.contract import Export, Request, Workload, fingerprint, places
 from peers.environments import python_of
 from peers.processes import Sampler
 from peers.server import BUCKET
@@ -148,10 +149,12 @@ class Stage:
         epoch = answer["epochs"][0]
         arrivals = np.array(epoch["arrivals"])
         sizes = [len(b) for b in epoch["batches"]]
-        n = sum(sizes)
+        delivers = PEERS[request.peer].delivers
+        # The ceiling has no items, only bytes: it counts as having brought what they are good for.
+        n = sum(sizes) if delivers else len(places(request.workload, len(export))) * request.n_epochs
         gaps = np.diff(arrivals)
         began, ended = answer["opened"], epoch["ended"]
-        steady = (n - sizes[0]) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else None
+        steady = n * (1 - sizes[0] / sum(sizes)) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else None
         cpu_s = sampler.cpu_s(answer["opened"], answer["ended"])
         decoded = sum(e["delivered_bytes"] for e in answer["epochs"])
         return {
@@ -189,7 +192,7 @@ class Stage:
             "peak_pss_bytes": sampler.peak_pss_bytes(),
             "n_processes": max((r.n_processes for r in sampler.readings), default=0),
             "shuffle_score": score(epoch["batches"], export.ids, request.batch_size),
-            "content": content(answer["epochs"], expected(request, str(self.export))),
+            "content": content(answer["epochs"], expected(request, str(self.export))) if delivers else {},
             "batches": epoch["batches"],
             "state": answer["state"],
         }

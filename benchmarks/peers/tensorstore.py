@@ -1,7 +1,8 @@
 """TensorStore: Zarr 3 shards of 64 samples, read through its own S3 driver.
 
-Settings from https://google.github.io/tensorstore (drivers ``zarr3`` and ``s3``): inner chunks of one sample and band, ``zstd`` level 3 and
-``crc32c`` inside, a ``cache_pool`` that holds the indices of shards; all modalities of a batch are asked for before the first is awaited.
+Settings from https://google.github.io/tensorstore (drivers ``zarr3`` and ``s3``): inner chunks of one sample and band,
+``zstd`` level 3 and ``crc32c`` inside, a ``cache_pool`` that holds the indices of shards; all modalities of a batch are asked
+for before the first is awaited.
 """
 
 from __future__ import annotations

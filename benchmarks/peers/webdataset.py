@@ -1,8 +1,8 @@
 """WebDataset: generic tars of ``.npy`` a modality and ``.json``, read over plain HTTP by its default opener (curl).
 
-Settings from https://github.com/webdataset/webdataset (README and FAQ, "WebLoader"): ``shardshuffle=100``, a sample shuffle, ``batched``
-in the workers and ``batch_size=None`` in the loader. Tars of 64 MB, so that there are at least as many as workers. It has no query:
-everything is read, and samples are left out before any array is decoded.
+Settings from https://github.com/webdataset/webdataset (README and FAQ, "WebLoader"): ``shardshuffle=100``, a sample shuffle,
+``batched`` in the workers and ``batch_size=None`` in the loader. Tars of 64 MB, so that there are at least as many as
+workers. It has no query: everything is read, and samples are left out before any array is decoded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """zarr-python 3 over s3fs, and xarray above it.
 
-Settings from https://zarr.readthedocs.io ("Performance", "Storage guide"): one chunk a sample and modality, so that a sample is one
-request a modality (0.1 to 4 MB); not sharded, since this version reads the chunks of a shard one after the other. zstd is its own
-default codec. ``consolidated`` metadata; the option ``xarray`` reads by ``open_zarr`` and ``isel``.
+Settings from https://zarr.readthedocs.io ("Performance", "Storage guide"): one chunk a sample and modality, so that a sample
+is one request a modality (0.1 to 4 MB); not sharded, since this version reads the chunks of a shard one after the other. zstd
+is its own default codec. ``consolidated`` metadata; the option ``xarray`` reads by ``open_zarr`` and ``isel``.
 """
 
 from __future__ import annotations
