@@ -23,7 +23,7 @@ from tensorbank_loader import StreamingDataset
 __all__ = ["measure"]
 
 NETWORK = Faults(latency_ms=10, bandwidth_bytes_s=1e8)
-EPOCH_BYTES = 4e8
+EPOCH_BYTES = 8e8
 LATE = Faults(latency_ms=10, bandwidth_bytes_s=1e8, slow=0.05, slow_s=15, seed=1)
 BUSY = Faults(latency_ms=10, bandwidth_bytes_s=1e8, unavailable=0.1, seed=2)
 CUT = Faults(latency_ms=10, bandwidth_bytes_s=1e8, cut=0.34, seed=3)

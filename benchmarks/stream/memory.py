@@ -37,6 +37,8 @@ STEP_S = 0.02
 
 N_SMALL = 1_000_000
 N_SMALL_BATCHES = 1000
+SMALL_BUDGET_BYTES = 8 * MIB
+"""Full long before growth counts: with more, the window itself would grow all the way."""
 WARM = 0.2
 """Of a run, before growth counts: pools and caches fill."""
 N_LONG, N_SHORT = 1_000_000, 10_000
@@ -127,7 +129,9 @@ def _growth(plan: Plan) -> Figure:
 def resident(plan: Plan) -> tuple[list[int], list[int]]:
     """Samples had, and resident bytes of this process at that moment."""
     seen, rss, n = [], [], 0
-    with plan.dataloader(batch_size=-(-len(plan) // N_SMALL_BATCHES), seed=SEED, world=WORLD) as loader:
+    batch_size = -(-len(plan) // N_SMALL_BATCHES)
+    options = FetchOptions(max_inflight_bytes=SMALL_BUDGET_BYTES)
+    with plan.dataloader(batch_size=batch_size, seed=SEED, world=WORLD, options=options) as loader:
         for batch in loader:
             n += len(batch["number"])
             seen.append(n)
