@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench-ingest bench-plan bench-stream bench-device clean
+.PHONY: help venv demo test lint format bench-ingest bench-plan bench-stream bench-serve bench-device clean
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-ingest  samples and bytes per second of ingest"
 	@echo "make bench-plan    time, memory and pruning of plans on an index of 10 million samples (15 GB, made first)"
 	@echo "make bench-stream  throughput, memory, faults and order of streaming, each beside its ceiling (BANK=FOLDER, or one is made)"
+	@echo "make bench-serve   latency, throughput and memory of the service, and streaming by what it hands out"
 	@echo "make bench-device  how much of the copy to a GPU is hidden behind the model's work, where there is one"
 	@echo "make venv          (re)install .venv; done by the others when pyproject.toml or constraints.txt changed"
 
@@ -51,6 +52,9 @@ bench-plan: venv
 
 bench-stream: venv
 	$(BIN)/python benchmarks/bench_stream.py $(if $(BANK),--bank $(BANK))
+
+bench-serve: venv
+	$(BIN)/python benchmarks/bench_serve.py
 
 bench-device: venv
 	$(BIN)/python benchmarks/device_stream.py

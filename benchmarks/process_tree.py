@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["PeakMemory"]
+__all__ = ["PeakMemory", "tree_bytes"]
 
 INTERVAL_S = 0.05
 
@@ -32,7 +32,12 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._done.wait(INTERVAL_S):
-            self.peak_bytes = max(self.peak_bytes, sum(map(_pss_bytes, _tree(os.getpid()))))
+            self.peak_bytes = max(self.peak_bytes, tree_bytes(os.getpid()))
+
+
+def tree_bytes(root: int) -> int:
+    """Proportional set size of a process and its descendants now."""
+    return sum(map(_pss_bytes, _tree(root)))
 
 
 def _tree(root: int) -> list[int]:
