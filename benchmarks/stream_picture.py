@@ -10,6 +10,7 @@ from stream.figure import Figure
 __all__ = ["attained", "draw"]
 
 MET, MISSED = "#2a6f97", "#e07a1f"
+BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 MOST = 2.0
 """Bars end here; what is better by more is written beside them."""
 
@@ -20,8 +21,10 @@ def attained(figure: Figure) -> float:
         raise ValueError(f"{figure.what} has no target")
     if figure.bound == ">=":
         return figure.measured / figure.target
-    if figure.measured <= 0:
-        return float("inf")
+    if figure.measured <= 0:  # nothing at all is what is promised, or better than that
+        return 1.0 if figure.target == 0 else float("inf")
+    if figure.target == 0:
+        return 0.0
     return figure.target / figure.measured
 
 
@@ -39,12 +42,14 @@ def draw(figures: Sequence[Figure], out: Path) -> None:
     axis.barh(range(len(shown)), values, color=colors, height=0.7)
     for place, (figure, value) in enumerate(zip(shown, values, strict=True)):
         unit = f" {figure.unit}" if figure.judged == "value" and figure.unit else ""
-        said = f"{figure.measured:.3g}{unit} ({figure.bound} {figure.target:g})"
-        axis.text(value + 0.015, place, said, va="center", fontsize=8)
+        said = f"{figure.measured:.4g}{unit} ({figure.bound} {figure.target:g})"
+        axis.text(value + 0.015, place, said, va="center", fontsize=8, bbox=BEHIND_TEXT)
     axis.set_yticks(range(len(shown)), [f"{f.section}: {f.what}" for f in shown], fontsize=8)
-    axis.axvline(1.0, color="#333333", linewidth=1)
+    axis.axvline(1.0, color="#333333", linewidth=1, zorder=1.5)
     axis.set_xlim(0, MOST * 1.3)
-    axis.set_xlabel("measured to its target; right of the line is met")
+    axis.set_xlabel(
+        "how much of its target a figure attains: the line and beyond is met (blue), short of it is missed (orange)"
+    )
     axis.set_title("Streaming: what was measured, and (in brackets) what is promised")
     axis.spines[["top", "right"]].set_visible(False)
     plot.savefig(out, dpi=130)

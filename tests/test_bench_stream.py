@@ -117,14 +117,16 @@ def test_verdicts_and_bars(modules, tmp_path):
     good = figure.Figure("wire", "a", 96.0, "MB/s", 100.0, 0.96, 0.95)
     bad = figure.Figure("start", "b", 400.0, "ms", 100.0, 4.0, 300.0, "<=", "value")
     none = figure.Figure("faults", "c", 0.0, "samples", target=0.0, bound="<=", judged="value")
+    wrong = figure.Figure("faults", "c", 2.0, "samples", target=0.0, bound="<=", judged="value")
     told = figure.Figure("cpu", "d", 1.0, "s", 1.0, 1.0)
-    assert [f.met for f in (good, bad, none, told)] == [True, False, True, None]
-    assert [picture.attained(f) for f in (good, bad, none)] == [
+    assert [f.met for f in (good, bad, none, wrong, told)] == [True, False, True, False, None]
+    assert [picture.attained(f) for f in (good, bad, none, wrong)] == [
         pytest.approx(0.96 / 0.95),
         0.75,
-        float("inf"),
+        1.0,
+        0.0,
     ]
-    picture.draw([good, bad, none, told], tmp_path / "bars.png")
+    picture.draw([good, bad, none, wrong, told], tmp_path / "bars.png")
     assert (tmp_path / "bars.png").stat().st_size > 10_000
     assert figure.paired([1.0, 2.0, 9.0], [2.0, 2.0, 3.0]) == 1.0
 
