@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import secrets
 import tempfile
 import threading
@@ -47,6 +48,8 @@ __all__ = ["Pinned", "ServedBank", "Service"]
 
 MAX_TABLES = 64
 """Of which the sample ids are kept open."""
+MAX_PINS = 1_000
+"""Tables at a version, remembered."""
 MAX_SIZES = 100_000
 """Of shards, remembered."""
 PROBE_S = 10.0
@@ -97,6 +100,7 @@ class ServedBank:
         self._documents: dict[str, dict[str, Any]] = {}
         self._sizes: dict[str, int] = {}
         self.extents: dict[tuple[str, int], dict[str, Any]] = {}
+        self._pins: dict[tuple[str, int], Pinned] = {}
         self._names: tuple[float, list[str]] | None = None
         self._probed: tuple[float, str | None] | None = None
         self._lock = threading.Lock()
@@ -107,6 +111,17 @@ class ServedBank:
         if self._names is None or now_s - self._names[0] > self._latest_s:
             self._names = (now_s, self.bank.tables())
         return self._names[1]
+
+    def known(self, table: str, version: int | None) -> Pinned | None:
+        """What :meth:`pin` would find, if that takes no look at the store; None otherwise."""
+        wanted = version
+        if wanted is None:
+            asked_s, newest = self._latest.get(table, (-math.inf, 0))
+            if time.monotonic() - asked_s > self._latest_s:
+                return None
+            wanted = newest
+        found = self._pins.get((table, wanted))
+        return None if found is None else replace(found, explicit=version is not None)
 
     def pin(self, table: str, version: int | None) -> Pinned:
         """A table at a version, the newest if None.
@@ -125,7 +140,11 @@ class ServedBank:
             version = self._newest(table)
         files = self.bank.catalog.files(table, "samples", version)
         schema = self.bank.catalog.schema(table, version)
-        return Pinned(self, table, version, files.table_id, schema, explicit)
+        found = Pinned(self, table, version, files.table_id, schema, explicit)
+        if len(self._pins) > MAX_PINS:
+            self._pins.clear()
+        self._pins[table, version] = found
+        return found
 
     def _newest(self, table: str) -> int:
         now_s = time.monotonic()
@@ -279,4 +298,6 @@ class Service:
 
     async def pin(self, bank: str, table: str, snapshot: int | None, principal: Principal) -> Pinned:
         """A table at a version, that the caller may read."""
-        return await self.offload(self.bank(bank, principal).pin, table, snapshot)
+        found = self.bank(bank, principal)
+        pinned = found.known(table, snapshot)
+        return pinned if pinned is not None else await self.offload(found.pin, table, snapshot)
