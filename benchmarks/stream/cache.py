@@ -23,8 +23,8 @@ NETWORK = Faults(latency_ms=20, bandwidth_bytes_s=1e8)
 EPOCH_BYTES = 3e8
 N_PROCESSES = 2
 PATIENCE_S = 300.0
-NEVER_TWICE = FetchOptions(max_hedge_share=0.0, stall_s=60.0)
-"""Without second requests for late reads: what they bring twice is theirs, not the cache's."""
+NEVER_TWICE = FetchOptions(max_gap_bytes=0, max_hedge_share=0.0, stall_s=60.0)
+"""Neither holes nor second requests for late reads: what they cost is theirs, not the cache's."""
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
