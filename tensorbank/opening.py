@@ -13,7 +13,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.mirror import IndexMirror, default_cache_folder
 from tensorbank.remote_bank import RemoteBank, find_service
 from tensorbank.remote_planner import RemotePlanner
-from tensorbank.remote_store import Access
+from tensorbank.remote_storage import Access
 from tensorbank.store import Store
 
 __all__ = ["create", "open"]

@@ -167,7 +167,11 @@ def find_service(url: str, key: str | None) -> tuple[ServiceClient, str] | None:
     if not name and len(names) == 1:
         return service, names[0]
     if name not in names:
-        which = f"no bank {name!r}.{nearest(name, names)}" if name else f"the banks {', '.join(names) or '(none)'}."
+        which = (
+            f"no bank {name!r}.{nearest(name, names)}"
+            if name
+            else f"the banks {', '.join(names) or '(none)'}."
+        )
         raise NotFoundError(f"{base} has {which} Open {base}{BANKS}NAME", kind="unknown-bank")
     return service, name
 

@@ -1,75 +1,31 @@
 """Bytes of a plan that a service made: from the object store by signed URLs, or through the service.
 
-URLs are asked for when they are needed, for many shards at once, and renewed well before they end; whoever reads meanwhile goes
-on with the old ones. A store may end them earlier all the same, or its clock be another: then they are renewed once more, and the
-read is repeated.
+A store may end a URL early, or its clock be another: then it is renewed once more, and the read is repeated. What a store refuses
+is told by the code in its answer, since the status says little.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import random
 import re
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from tensorbank.address import StorageOptions
-from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.remote_http import Answer
-from tensorbank.remote_service import BANKS, ServiceClient, failure
+from tensorbank.remote_service import ServiceClient, failure
+from tensorbank.remote_storage import ServedPlan, ServedStorage, is_lost
+from tensorbank.remote_urls import SignedUrls
 from tensorbank.store import Store
 from tensorbank.throttling import MAX_PAUSE_S, parse_retry_after
 
-__all__ = ["Access", "ServedStore", "ServedStorage", "SignedUrls", "make_plan", "open_store"]
+__all__ = ["ServedStore", "open_store"]
 
-Access = Literal["url", "proxy"]
-
-RENEW_AFTER = (0.5, 0.8)
-"""Share of their life after which URLs are renewed; drawn, so that ranks do not ask together."""
-MAX_URLS = 100_000
-"""Remembered."""
-MAX_KEYS, MAX_KEYS_BYTES = 1_000, 32 << 10
-"""Of shards asked for by name at once; a service takes 64 KiB."""
-RETRY_RENEWAL_S = 1.0
-"""After a renewal ahead of time that failed."""
-PLAN_DEADLINE_S = 120.0
-"""For a plan to be made."""
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
 SKEWED = "RequestTimeTooSkewed"
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ServedStorage(StorageOptions):
-    """How to read the bytes of one plan with nothing but the key of a service.
-
-    Parameters
-    ----------
-    service
-        Its URL.
-    bank, plan
-        Name and id, as the service knows them.
-    access
-        ``url``: from the object store. ``proxy``: through the service.
-    key
-        Of the service, None where access is open.
-    question
-        JSON that the plan was asked for with, snapshot pinned: a service that lost the plan makes the same one of it.
-    """
-
-    service: str = ""
-    bank: str = ""
-    plan: str = ""
-    access: Access = "url"
-    key: str | None = field(default=None, repr=False)
-    question: str = field(default="", repr=False)
 
 
 def open_store(url: str, options: StorageOptions) -> Store:
@@ -145,7 +101,7 @@ class ServedStore(Store):
             error = failure(self._service.url, answer)
             if answer.status == 416:
                 raise StorageError(f"{self.url}/{key} ends before the range asked for", kind="short-read")
-            if is_last or not _is_lost(error):
+            if is_last or not is_lost(error):
                 raise error
             self._plan.restore()
         raise AssertionError("no try was made")
@@ -159,199 +115,6 @@ class ServedStore(Store):
             f"{self.url} is read through a service, which hands out ranges of one plan's shards and nothing else",
             kind="served",
         )
-
-
-class ServedPlan:
-    """A plan at its service, which can be asked for it again."""
-
-    def __init__(self, service: ServiceClient, options: ServedStorage) -> None:
-        self.service = service
-        self.options = options
-
-    def addresses(self, keys: Sequence[str] | None, page: str | None = None) -> dict[str, Any]:
-        """Fresh addresses of some shards, or of a page of all; the plan is made again if the service has lost it."""
-        content: dict[str, Any] = {"access": self.options.access}
-        content |= {"shards": list(keys)} if keys is not None else {}
-        content |= {"next": page} if page is not None else {}
-        path = f"/v1/plans/{self.options.plan}/credentials"
-        try:
-            found: dict[str, Any] = self.service.post(path, content)
-        except NotFoundError as error:
-            if not _is_lost(error):
-                raise
-            self.restore()
-            found = self.service.post(path, content)
-        return found
-
-    def restore(self) -> None:
-        """Ask for the same plan again.
-
-        Raises
-        ------
-        ConflictError
-            The service makes another one of the same question.
-        """
-        made = make_plan(self.service, self.options.bank, json.loads(self.options.question))
-        if made["id"] != self.options.plan:
-            raise ConflictError(
-                f"{self.service.url} lost plan {self.options.plan} and makes another of the same question, {made['id']}: "
-                "its table or its version of TensorBank has changed",
-                kind="other-plan",
-            )
-
-
-def make_plan(service: ServiceClient, bank: str, question: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask for a plan, and wait until it is made: its status.
-
-    Raises
-    ------
-    InvalidInputError, NotFoundError, StorageError
-        The service refuses, cannot make it, or takes too long.
-    """
-    deadline_s = time.monotonic() + PLAN_DEADLINE_S
-    status: dict[str, Any] = service.post(f"{BANKS}{quote(bank)}/plans", question)
-    pause_s = 0.05
-    while status["state"] == "submitted":
-        if time.monotonic() > deadline_s:
-            raise StorageError(
-                f"{service.url} has not made the plan within {PLAN_DEADLINE_S:g} s", kind="time-limit"
-            )
-        time.sleep(pause_s)
-        pause_s = min(1.0, 2 * pause_s)
-        status = service.get(f"/v1/plans/{status['id']}")
-    if status["state"] != "completed":
-        told = status.get("error", {})
-        raise InvalidInputError(
-            f"{service.url} could not make the plan: {told.get('detail', status['state'])}",
-            kind=told.get("code", "plan"),
-        )
-    return status
-
-
-@dataclass(frozen=True, slots=True)
-class SignedUrl:
-    """Where one object may be read for a while, by this process's monotonic clock."""
-
-    url: str
-    renew_at_s: float
-    expires_at_s: float
-    number: int
-
-
-class SignedUrls:
-    """Addresses of a plan's shards. May be used from many threads: what they miss at one time is asked for at once."""
-
-    def __init__(self, plan: ServedPlan) -> None:
-        self._plan = plan
-        self._known: dict[str, SignedUrl] = {}
-        self._missing: set[str] = set()
-        self._is_one_page = True
-        self._number = 0
-        self._not_before_s = 0.0
-        self._asking = threading.Lock()
-
-    def of(self, key: str) -> SignedUrl:
-        """An address that is good now.
-
-        Raises
-        ------
-        NotFoundError
-            The plan has no such shard.
-        StorageError
-            There is none, since the service refuses or cannot be reached.
-        """
-        found = self._known.get(key)
-        now_s = time.monotonic()
-        if found is not None and now_s < found.renew_at_s:
-            return found
-        if found is not None and now_s < found.expires_at_s:
-            return self._ahead_of_time(key, found)
-        self._missing.add(key)
-        with self._asking:
-            found = self._known.get(key)
-            if found is None or time.monotonic() >= found.expires_at_s:
-                self._ask()
-            return self._found(key)
-
-    def forget(self, address: SignedUrl) -> None:
-        """An address was refused: those that came with it will be, too."""
-        with self._asking:
-            self._known = {k: a for k, a in self._known.items() if a.number != address.number}
-
-    def _ahead_of_time(self, key: str, old: SignedUrl) -> SignedUrl:
-        """Renew, if nobody does, and it did not fail just now; the old one is still good."""
-        if time.monotonic() < self._not_before_s or not self._asking.acquire(blocking=False):
-            return old
-        try:
-            if self._known.get(key) is old:
-                self._missing.add(key)
-                self._ask()
-            return self._found(key)
-        except TensorBankError as error:
-            self._not_before_s = time.monotonic() + RETRY_RENEWAL_S
-            _log.warning("addresses of a plan cannot be renewed yet, and end in a while: %s", error)
-            return old
-        finally:
-            self._asking.release()
-
-    def _found(self, key: str) -> SignedUrl:
-        found = self._known.get(key)
-        if found is None:
-            raise NotFoundError(f"plan {self._plan.options.plan} has no shard {key}", kind="unknown-shard")
-        return found
-
-    def _ask(self) -> None:
-        """Ask for all addresses if they fit on a page, else for the missing ones."""
-        missing = sorted(self._missing)
-        if self._is_one_page:
-            asked_s = time.monotonic()
-            page = self._plan.addresses(None)
-            self._take(page, asked_s)
-            self._is_one_page = page["next"] is None
-        if not self._is_one_page:
-            for keys in _cut([key for key in missing if not self._is_fresh(key)]):
-                asked_s = time.monotonic()
-                self._take(self._plan.addresses(keys), asked_s)
-        self._missing.difference_update(missing)
-
-    def _is_fresh(self, key: str) -> bool:
-        known = self._known.get(key)
-        return known is not None and time.monotonic() < known.renew_at_s
-
-    def _take(self, answer: Mapping[str, Any], asked_s: float) -> None:
-        life_s = (_moment(answer["expires"]) - _moment(answer["server_time"])).total_seconds()
-        renew_at_s = asked_s + life_s * random.uniform(*RENEW_AFTER)  # jitter, not cryptography
-        self._number += 1
-        known = {
-            k: a for k, a in self._known.items() if a.expires_at_s > asked_s and k not in answer["shards"]
-        }
-        for key, url in answer["shards"].items():
-            known[key] = SignedUrl(url, renew_at_s, asked_s + life_s, self._number)
-        for key in list(known)[: max(0, len(known) - MAX_URLS)]:
-            del known[key]
-        self._known = known  # as a whole: readers do not lock
-
-
-def _cut(keys: Sequence[str]) -> list[list[str]]:
-    """Lists that a service takes as one body."""
-    lists: list[list[str]] = []
-    n_bytes = 0
-    for key in keys:
-        n = len(json.dumps(key)) + 2
-        if not lists or len(lists[-1]) == MAX_KEYS or n_bytes + n > MAX_KEYS_BYTES:
-            lists.append([])
-            n_bytes = 0
-        lists[-1].append(key)
-        n_bytes += n
-    return lists
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
-
-
-def _is_lost(error: TensorBankError) -> bool:
-    return isinstance(error, NotFoundError) and error.kind in ("unknown-plan", "gone", "cancelled")
 
 
 def _words(answer: Answer) -> tuple[str, str]:

@@ -23,7 +23,8 @@ from tensorbank.reader import SampleReader
 from tensorbank.remote_bank import RemoteBank
 from tensorbank.remote_planner import ARROW, RemotePlanner, Wish, page_of
 from tensorbank.remote_service import ServiceClient
-from tensorbank.remote_store import ServedStorage, open_store
+from tensorbank.remote_storage import ServedStorage
+from tensorbank.remote_store import open_store
 from tensorbank_server.keys import KeyFile
 
 ALL = "S2L2A.B08.mean > -1"

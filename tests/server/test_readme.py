@@ -16,8 +16,8 @@ OF_THE_SERVICE = (Path(__file__).parents[2] / "server" / "README.md").read_text(
 ADDRESS = "http://127.0.0.1:8000"
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def block(language: str, number: int = 0) -> str:
+    found: str = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)[number]
     return found
 
 
@@ -45,6 +45,13 @@ def test_python_as_printed(served):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert re.fullmatch(r"(\d+) samples, \(\1, 1, 2, 264, 264\)\n", done.stdout)
+
+
+def test_training_as_printed(served):
+    code = block("py", 1).replace(ADDRESS, served.url)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert re.fullmatch(r"torch\.Size\(\[8, 2, 264, 264\]\) \['\S+', '\S+'\]\n", done.stdout), done.stdout
 
 
 def test_every_endpoint_and_setting_is_in_the_manual(served):

@@ -1,0 +1,118 @@
+"""Plans at a service, as those see them who read their bytes: which, by whose key, and how to ask for one again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote
+
+from tensorbank.address import StorageOptions
+from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.remote_service import BANKS, ServiceClient
+
+__all__ = ["Access", "ServedPlan", "ServedStorage", "is_lost", "make_plan"]
+
+Access = Literal["url", "proxy"]
+PLAN_DEADLINE_S = 120.0
+"""For a plan to be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedStorage(StorageOptions):
+    """How to read the bytes of one plan with nothing but the key of a service.
+
+    Parameters
+    ----------
+    service
+        Its URL.
+    bank, plan
+        Name and id, as the service knows them.
+    access
+        ``url``: from the object store. ``proxy``: through the service.
+    key
+        Of the service, None where access is open.
+    question
+        JSON that the plan was asked for with, snapshot pinned: a service that lost the plan makes the same one of it.
+    """
+
+    service: str = ""
+    bank: str = ""
+    plan: str = ""
+    access: Access = "url"
+    key: str | None = field(default=None, repr=False)
+    question: str = field(default="", repr=False)
+
+
+class ServedPlan:
+    """A plan at its service, which can be asked for it again."""
+
+    def __init__(self, service: ServiceClient, options: ServedStorage) -> None:
+        self.service = service
+        self.options = options
+
+    def addresses(self, keys: Sequence[str] | None, page: str | None = None) -> dict[str, Any]:
+        """Fresh addresses of some shards, or of a page of all; the plan is made again if the service has lost it."""
+        content: dict[str, Any] = {"access": self.options.access}
+        content |= {"shards": list(keys)} if keys is not None else {}
+        content |= {"next": page} if page is not None else {}
+        path = f"/v1/plans/{self.options.plan}/credentials"
+        try:
+            found: dict[str, Any] = self.service.post(path, content)
+        except NotFoundError as error:
+            if not is_lost(error):
+                raise
+            self.restore()
+            found = self.service.post(path, content)
+        return found
+
+    def restore(self) -> None:
+        """Ask for the same plan again.
+
+        Raises
+        ------
+        ConflictError
+            The service makes another one of the same question.
+        """
+        made = make_plan(self.service, self.options.bank, json.loads(self.options.question))
+        if made["id"] != self.options.plan:
+            raise ConflictError(
+                f"{self.service.url} lost plan {self.options.plan} and makes another of the same question, {made['id']}: "
+                "its table or its version of TensorBank has changed",
+                kind="other-plan",
+            )
+
+
+def make_plan(service: ServiceClient, bank: str, question: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask for a plan, and wait until it is made: its status.
+
+    Raises
+    ------
+    InvalidInputError, NotFoundError, StorageError
+        The service refuses, cannot make it, or takes too long.
+    """
+    deadline_s = time.monotonic() + PLAN_DEADLINE_S
+    status: dict[str, Any] = service.post(f"{BANKS}{quote(bank)}/plans", question)
+    pause_s = 0.05
+    while status["state"] == "submitted":
+        if time.monotonic() > deadline_s:
+            raise StorageError(
+                f"{service.url} has not made the plan within {PLAN_DEADLINE_S:g} s", kind="time-limit"
+            )
+        time.sleep(pause_s)
+        pause_s = min(1.0, 2 * pause_s)
+        status = service.get(f"/v1/plans/{status['id']}")
+    if status["state"] != "completed":
+        told = status.get("error", {})
+        raise InvalidInputError(
+            f"{service.url} could not make the plan: {told.get('detail', status['state'])}",
+            kind=told.get("code", "plan"),
+        )
+    return status
+
+
+def is_lost(error: TensorBankError) -> bool:
+    """Whether a service has forgotten a plan, or what it was made of."""
+    return isinstance(error, NotFoundError) and error.kind in ("unknown-plan", "gone", "cancelled")

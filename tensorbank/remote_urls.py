@@ -1,0 +1,154 @@
+"""Signed URLs of a plan's shards: asked for when they are needed, for many shards at once, and renewed well before they end.
+
+Whoever reads meanwhile goes on with the old ones. They are timed by what the service says of its own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tensorbank.errors import NotFoundError, TensorBankError
+from tensorbank.remote_storage import ServedPlan
+
+__all__ = ["SignedUrl", "SignedUrls"]
+
+RENEW_AFTER = (0.5, 0.8)
+"""Share of their life after which URLs are renewed; drawn, so that ranks do not ask together."""
+MAX_URLS = 100_000
+"""Remembered."""
+MAX_KEYS, MAX_KEYS_BYTES = 1_000, 32 << 10
+"""Of shards asked for by name at once; a service takes 64 KiB."""
+RETRY_RENEWAL_S = 1.0
+"""After a renewal ahead of time that failed."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """Where one object may be read for a while, by this process's monotonic clock."""
+
+    url: str
+    renew_at_s: float
+    expires_at_s: float
+    number: int
+
+
+class SignedUrls:
+    """Addresses of a plan's shards. May be used from many threads: what they miss at one time is asked for at once."""
+
+    def __init__(self, plan: ServedPlan) -> None:
+        self._plan = plan
+        self._known: dict[str, SignedUrl] = {}
+        self._missing: set[str] = set()
+        self._is_one_page = True
+        self._number = 0
+        self._not_before_s = 0.0
+        self._asking = threading.Lock()
+
+    def of(self, key: str) -> SignedUrl:
+        """An address that is good now.
+
+        Raises
+        ------
+        NotFoundError
+            The plan has no such shard.
+        StorageError
+            There is none, since the service refuses or cannot be reached.
+        """
+        found = self._known.get(key)
+        now_s = time.monotonic()
+        if found is not None and now_s < found.renew_at_s:
+            return found
+        if found is not None and now_s < found.expires_at_s:
+            return self._ahead_of_time(key, found)
+        self._missing.add(key)
+        with self._asking:
+            found = self._known.get(key)
+            if found is None or time.monotonic() >= found.expires_at_s:
+                self._ask()
+            return self._found(key)
+
+    def forget(self, address: SignedUrl) -> None:
+        """An address was refused: those that came with it will be, too."""
+        with self._asking:
+            self._known = {k: a for k, a in self._known.items() if a.number != address.number}
+
+    def _ahead_of_time(self, key: str, old: SignedUrl) -> SignedUrl:
+        """Renew, if nobody does, and it did not fail just now; the old one is still good."""
+        if time.monotonic() < self._not_before_s or not self._asking.acquire(blocking=False):
+            return old
+        try:
+            if self._known.get(key) is old:
+                self._missing.add(key)
+                self._ask()
+            return self._found(key)
+        except TensorBankError as error:
+            self._not_before_s = time.monotonic() + RETRY_RENEWAL_S
+            _log.warning("addresses of a plan cannot be renewed yet, and end in a while: %s", error)
+            return old
+        finally:
+            self._asking.release()
+
+    def _found(self, key: str) -> SignedUrl:
+        found = self._known.get(key)
+        if found is None:
+            raise NotFoundError(f"plan {self._plan.options.plan} has no shard {key}", kind="unknown-shard")
+        return found
+
+    def _ask(self) -> None:
+        """Ask for all addresses if they fit on a page, else for the missing ones."""
+        missing = sorted(self._missing)
+        if self._is_one_page:
+            asked_s = time.monotonic()
+            page = self._plan.addresses(None)
+            self._take(page, asked_s)
+            self._is_one_page = page["next"] is None
+        if not self._is_one_page:
+            for keys in _cut([key for key in missing if not self._is_fresh(key)]):
+                asked_s = time.monotonic()
+                self._take(self._plan.addresses(keys), asked_s)
+        self._missing.difference_update(missing)
+
+    def _is_fresh(self, key: str) -> bool:
+        known = self._known.get(key)
+        return known is not None and time.monotonic() < known.renew_at_s
+
+    def _take(self, answer: Mapping[str, Any], asked_s: float) -> None:
+        life_s = (_moment(answer["expires"]) - _moment(answer["server_time"])).total_seconds()
+        renew_at_s = asked_s + life_s * random.uniform(*RENEW_AFTER)  # jitter, not cryptography
+        self._number += 1
+        known = {
+            k: a for k, a in self._known.items() if a.expires_at_s > asked_s and k not in answer["shards"]
+        }
+        for key, url in answer["shards"].items():
+            known[key] = SignedUrl(url, renew_at_s, asked_s + life_s, self._number)
+        for key in list(known)[: max(0, len(known) - MAX_URLS)]:
+            del known[key]
+        self._known = known  # as a whole: readers do not lock
+
+
+def _cut(keys: Sequence[str]) -> list[list[str]]:
+    """Lists that a service takes as one body."""
+    lists: list[list[str]] = []
+    n_bytes = 0
+    for key in keys:
+        n = len(json.dumps(key)) + 2
+        if not lists or len(lists[-1]) == MAX_KEYS or n_bytes + n > MAX_KEYS_BYTES:
+            lists.append([])
+            n_bytes = 0
+        lists[-1].append(key)
+        n_bytes += n
+    return lists
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
