@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench-ingest bench-plan bench-stream bench-serve bench-device clean
+.PHONY: help venv demo test lint format bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick clean
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -17,6 +17,8 @@ help:
 	@echo "make bench-stream  throughput, memory, faults and order of streaming, each beside its ceiling (BANK=FOLDER, or one is made)"
 	@echo "make bench-serve   latency, throughput and memory of the service, and streaming by what it hands out"
 	@echo "make bench-device  how much of the copy to a GPU is hidden behind the model's work, where there is one"
+	@echo "make bench-peers   TensorBank beside the loaders of the field, each in an environment of its own (hours, 25 GB)"
+	@echo "make bench-quick   rates as shares of the ceiling beside the accepted ones, in under three minutes"
 	@echo "make venv          (re)install .venv; done by the others when pyproject.toml or constraints.txt changed"
 
 venv: $(STAMP)
@@ -58,6 +60,13 @@ bench-serve: venv
 
 bench-device: venv
 	$(BIN)/python benchmarks/device_stream.py
+
+bench-peers: venv
+	$(BIN)/python benchmarks/bench_peers.py $(if $(BANK),--bank $(BANK)) $(if $(SAMPLES),--samples $(SAMPLES))
+	$(BIN)/python benchmarks/results_page.py
+
+bench-quick: venv
+	$(BIN)/python benchmarks/bench_quick.py
 
 clean:
 	rm -rf dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,8 +1,8 @@
 """A torch data set over arrays [sample, band, y, x] that are addressed by number: for peers that are array libraries.
 
-They have no query, no shuffle and no state: torch's ``DataLoader`` brings the order, and the positions of the selected samples are
-given. A batch is asked for at once (``__getitems__``), so that a library can fetch its chunks at the same time. Arrays are opened in the
-process that reads, since most clients do not survive a fork.
+They have no query, no shuffle and no state: torch's ``DataLoader`` brings the order, and the positions of the selected samples
+are given. A batch is asked for at once (``__getitems__``), so that a library can fetch its chunks at the same time. Arrays are
+opened in the process that reads, since most clients do not survive a fork.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """LanceDB: one binary column a modality, ``StreamingDataset`` with an SQL filter and a projection.
 
-Settings from https://docs.lancedb.com and the docstring of ``lancedb.streaming.StreamingDataset``: fragments of 64 MB, a scalar index on the
-column that is filtered by, ``read_batch_size`` of the batch, its own threads and no worker processes; decoding in ``transform``. With worker
-processes they are spawned and ``num_splits`` is their number. Compression by field metadata: ``none`` or ``zstd`` level 3.
+Settings from https://docs.lancedb.com and the docstring of ``lancedb.streaming.StreamingDataset``: fragments of 64 MB, a
+scalar index on the column that is filtered by, ``read_batch_size`` of the batch, its own threads and no worker processes;
+decoding in ``transform``. With worker processes they are spawned and ``num_splits`` is their number. Compression by field
+metadata: ``none`` or ``zstd`` level 3.
 """
 
 from __future__ import annotations

@@ -74,10 +74,13 @@ class Server:
         with self.lock:
             self.faults = faults
             self.draws = random.Random(faults.seed)
+            self._only = re.compile(faults.only)
 
-    def fault(self) -> str:
+    def fault(self, key: str) -> str:
         """What goes wrong with the next body, or nothing."""
         f = self.faults
+        if not self._only.search(key):
+            return ""
         with self.lock:
             drawn = self.draws.random()
             for kind in KINDS:
@@ -169,7 +172,7 @@ class Connection:
                 self._reply(method, 416, _error("InvalidRange"))
                 return
             start, end = span
-            kind = self.server.fault() if method == "GET" else ""
+            kind = self.server.fault(key) if method == "GET" else ""
             if kind in ("unavailable", "throttled"):
                 self._reply(method, 503 if kind == "unavailable" else 429, _error("SlowDown"))
                 return

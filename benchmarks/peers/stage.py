@@ -146,14 +146,14 @@ class Stage:
         log = server.log()
         export = _export(str(self.export))
         ideal = ideal_bytes(request.workload, export, request.track) * request.n_epochs
-        epoch = answer["epochs"][0]
-        arrivals = np.array(epoch["arrivals"])
-        sizes = [len(b) for b in epoch["batches"]]
+        batches = [batch for epoch in answer["epochs"] for batch in epoch["batches"]]
+        arrivals = np.array([at for epoch in answer["epochs"] for at in epoch["arrivals"]])
+        sizes = [len(b) for b in batches]
         delivers = PEERS[request.peer].delivers
         # The ceiling has no items, only bytes: it counts as having brought what they are good for.
         n = sum(sizes) if delivers else len(places(request.workload, len(export))) * request.n_epochs
         gaps = np.diff(arrivals)
-        began, ended = answer["opened"], epoch["ended"]
+        began, ended = answer["opened"], answer["epochs"][-1]["ended"]
         steady = n * (1 - sizes[0] / sum(sizes)) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else None
         cpu_s = sampler.cpu_s(answer["opened"], answer["ended"])
         decoded = sum(e["delivered_bytes"] for e in answer["epochs"])
@@ -191,9 +191,9 @@ class Stage:
             "server_cpu_s": log["cpu_s"],
             "peak_pss_bytes": sampler.peak_pss_bytes(),
             "n_processes": max((r.n_processes for r in sampler.readings), default=0),
-            "shuffle_score": score(epoch["batches"], export.ids, request.batch_size),
+            "shuffle_score": score(batches, export.ids, request.batch_size),
             "content": content(answer["epochs"], expected(request, str(self.export))) if delivers else {},
-            "batches": epoch["batches"],
+            "batches": batches,
             "state": answer["state"],
         }
 

@@ -1,0 +1,233 @@
+"""The harness of the comparison on tiny data, and that its pages say what its results say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tensorbank as tb
+from tensorbank.testing import Faults
+from tensorbank_indexer import IngestOptions, ingest, open_source
+from tensorbank_indexer.demo.archive import write_archives
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+CACHE = BENCHMARKS.parent / ".cache" / "peers"
+N_SAMPLES = 12
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _importable():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """Twelve samples exported from a bank of eight."""
+    from peers.export import export
+    from peers.stage import Stage
+
+    folder = tmp_path_factory.mktemp("peers")
+    root = write_archives(folder / "archives", n_samples=8, samples_per_tar=8, seed=3).root
+    ingest(open_source(str(root)), tb.create(folder / "bank"), "t", IngestOptions(n_workers=1))
+    export(str(folder / "bank"), folder / "export", N_SAMPLES)
+    (folder / "stored").mkdir()
+    cores = sorted(os.sched_getaffinity(0))
+    return Stage(folder / "export", folder / "stored", CACHE, cores, cores, limit_s=200, install=False)
+
+
+@pytest.fixture(scope="module")
+def server(stage):
+    from peers.stage import ObjectServer
+
+    with ObjectServer(stage.stored, stage.server_cores) as running:
+        yield running
+
+
+def measured(stage, server, peer, name):
+    from peers.contract import Export
+    from peers.environments import InstallError
+    from peers.workloads import workload
+
+    work = workload(name, Export(stage.export))
+    try:
+        stage.prepare(peer, "raw", work)
+    except InstallError as error:
+        pytest.skip(str(error))
+    return stage.measure(stage.request(peer, "raw", work, server.endpoint, batch_size=4, verify=True), server)
+
+
+def test_exported_samples_are_those_of_the_bank_and_no_two_are_equal(stage):
+    from peers.contract import Export
+
+    found = Export(stage.export)
+    bank = tb.open(str(stage.export.parent / "bank"))
+    plan = bank.sql(f"SELECT sample_id, {', '.join(found.modalities)} FROM t WHERE S1RTC IS NOT NULL").plan()
+    n = len(plan)
+    (batch,) = plan.dataloader(batch_size=n, shuffle=False)
+    for name in found.modalities:
+        pixels = found.pixels(name)
+        assert np.array_equal(pixels[:n], batch[name].numpy(), equal_nan=pixels.dtype.kind == "f")
+    assert len({p.tobytes() for p in found.pixels("S2L2A")}) == N_SAMPLES == len(set(found.ids))
+
+
+@pytest.mark.parametrize("name", ["Q0", "Q1", "Q3", "Q4", "Q5"])
+def test_our_loader_delivers_each_workload(stage, server, name):
+    from peers.contract import Export, places
+    from peers.workloads import workload
+
+    server.set(Faults())
+    run = measured(stage, server, "tensorbank", name)
+    assert run["n_samples"] == len(places(workload(name, Export(stage.export)), N_SAMPLES)) > 0
+    assert not any(run["content"].values()), run["content"]
+    assert run["fetched_bytes"] > 0
+    assert run["cpu_s"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "boto3_loop",
+        "hf_datasets",
+        "icechunk",
+        "lancedb",
+        "litdata",
+        "mosaic",
+        "s3torchconnector",
+        "tensorstore",
+        "terramesh",
+        "webdataset",
+        "zarr",
+    ],
+)
+def test_peers_deliver_what_is_asked_for(stage, server, peer):
+    """Those that are installed; ``make bench-peers`` installs them."""
+    server.set(Faults())
+    run = measured(stage, server, peer, "Q5")
+    assert run["n_samples"] > 0
+    assert not any(run["content"].values()), run["content"]
+
+
+def test_the_ceiling_fetches_the_ideal_bytes(stage, server):
+    server.set(Faults())
+    assert measured(stage, server, "ceiling", "Q2")["bytes_to_ideal"] == 1
+
+
+def test_wrong_lost_and_repeated_items_are_counted(stage):
+    from peers.stage import content
+
+    epochs = [{"prints": {"a": [{"m": 1}, {"m": 2}], "x": [{"m": 1}]}}]
+    assert content(epochs, {"a": {"m": 1}, "b": {"m": 3}}) == {
+        "wrong": 1,
+        "lost": 1,
+        "repeated": 1,
+        "unasked": 1,
+    }
+
+
+def test_a_flipped_bit_of_a_block_is_never_delivered(stage, server):
+    server.set(Faults(flipped=0.2, seed=1, only="/c/"))
+    run = measured(stage, server, "tensorbank", "Q0")
+    assert run["faults"]["flipped"] > 0
+    assert not any(run["content"].values()), run["content"]
+
+
+def test_latency_is_added_by_the_server(stage, server):
+    import time
+    import urllib.request
+
+    server.set(Faults(latency_ms=80))
+    key = next(p for p in (stage.stored / "tensorbank").rglob("zarr.json")).relative_to(stage.stored)
+    started = time.monotonic()
+    request = urllib.request.Request(f"{server.endpoint}/bench/{key}", headers={"Range": "bytes=-4"})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 206
+        assert answer.read() == (stage.stored / key).read_bytes()[-4:]
+    assert time.monotonic() - started >= 0.08
+    server.set(Faults())
+
+
+def test_a_request_survives_its_way_to_the_peer(stage):
+    from peers.contract import Export, Request
+    from peers.workloads import NAMES, workload
+
+    for name in NAMES:
+        asked = stage.request("tensorbank", "raw", workload(name, Export(stage.export)), n_workers=3)
+        back = Request.from_json(asked.to_json())
+        assert back.to_json() == asked.to_json()
+        assert replace(back, workload=asked.workload) == asked
+
+
+def test_every_peer_says_what_it_needs():
+    from peers import PEERS
+    from peers.environments import OWN, REQUIREMENTS
+
+    folder = BENCHMARKS / "peers"
+    for peer in PEERS:
+        assert (folder / f"{peer}.py").is_file()
+        assert peer in OWN or "==" in (REQUIREMENTS / f"{peer}.txt").read_text()
+
+
+def test_the_pages_say_what_the_results_say():
+    """``python benchmarks/results_page.py`` writes them."""
+    from results_page import pages
+
+    for path, wanted in pages().items():
+        assert path.read_text() == wanted, f"{path} is not what benchmarks/results_page.py writes"
+
+
+def run_of(peer: str, rate: float) -> dict:
+    key = {
+        "part": "speed",
+        "peer": peer,
+        "track": "zstd",
+        "workload": "Q0",
+        "latency_ms": 0,
+        "repeat": 0,
+    }
+    return {
+        "key": key,
+        "samples_s": rate,
+        "steady_samples_s": rate,
+        "first_batch_s": 0.5,
+        "bytes_to_ideal": 1.0,
+        "median_get_bytes": 1e6,
+        "requests": {"GET": 4},
+        "cpu_s_per_gb": 2.0,
+        "server_cpu_s": 1.0,
+        "peak_pss_bytes": 1e9,
+        "gap_ms": None,
+        "shuffle_score": None,
+        "versions": {peer: "1"},
+    }
+
+
+def test_a_page_names_who_is_faster_and_who_failed(tmp_path):
+    from results_page import draw, headline, section
+
+    found = {
+        "machine": {"processor": "cpu", "cores": [[0], [1]], "python": "3"},
+        "data": {"n_samples": 4},
+        "peers": {"ray": {"raw": {"kind": "PeerError", "error": "no wheel"}}},
+        "failed": [
+            {"key": {"part": "speed", "peer": "mosaic"}, "kind": "TimeoutExpired", "error": "a\nhung"}
+        ],
+        "runs": [run_of("ceiling", 100.0), run_of("tensorbank", 40.0), run_of("litdata", 50.0)],
+    }
+    text = section(found, {"Q0": "It decodes."})
+    assert "Not first: LitData 1.25 x at 0 ms. It decodes." in text
+    assert "ceiling 40%" in text
+    assert re.search(r"Ray Data, raw, could not be prepared: `no wheel`", text)
+    assert "TimeoutExpired: `hung`" in text
+    assert "0.8 x LitData" in headline(found)
+    draw(json.loads(json.dumps(found)), tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").stat().st_size > 5000
