@@ -32,6 +32,8 @@ __all__ = ["PlanRequest", "PlanStore", "StoredPlan", "plan_sql"]
 
 MAX_OPEN = 64
 """Plans kept mapped."""
+UNFINISHED_S = 3_600.0
+"""After which a file that is being written is taken for left behind."""
 MAX_RUNNING = 64
 """Plans being made or waited for."""
 State = Literal["submitted", "completed", "failed", "cancelled"]
@@ -290,6 +292,9 @@ class PlanStore:
             if total > self._max_bytes or time.time() - stat.st_mtime > self._lifetime_s:
                 self._remove(path.stem)
                 self._known.pop(path.stem, None)
+        for path in self.folder.glob("*.part"):  # of processes that were killed
+            if time.time() - path.stat().st_mtime > UNFINISHED_S:
+                path.unlink(missing_ok=True)
         for identity in [i for i, s in self._known.items() if s.state in ("failed", "cancelled")][
             :-MAX_RUNNING
         ]:

@@ -29,6 +29,7 @@ GRACE_S = 1.0
 WAIT_S = 2.0
 """How long a job waits for a worker; whoever comes then is told to come again."""
 START_S = 60.0
+RESTART_S = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -107,7 +108,14 @@ class WorkerPool:
 
     async def _replace(self, worker: _Worker) -> None:
         await asyncio.to_thread(worker.stop)
-        fresh = await asyncio.to_thread(_Worker.start, self.options)
+        while True:
+            try:
+                fresh = await asyncio.to_thread(_Worker.start, self.options)
+            except (TensorBankError, EOFError, OSError):
+                _LOG.exception("a query worker could not be replaced; trying again")
+                await asyncio.sleep(RESTART_S)
+            else:
+                break
         self._workers.add(fresh)
         self._idle.put_nowait(fresh)
 

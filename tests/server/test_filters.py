@@ -205,7 +205,7 @@ def test_a_condition_means_what_numpy_says(rows, condition):
 @given(st.text(alphabet=st.characters(blacklist_categories=["Cs"], blacklist_characters="\x00")))
 @settings(max_examples=300)
 def test_any_text_is_a_value_and_nothing_else(text):
-    con = duckdb.connect()
+    con = duckdb.default_connection()
     ((back,),) = con.execute(f"SELECT {Literal(text).sql}").fetchall()
     assert back == text
 
