@@ -108,16 +108,18 @@ class WorkerPool:
 
     async def _replace(self, worker: _Worker) -> None:
         await asyncio.to_thread(worker.stop)
-        while True:
-            try:
-                fresh = await asyncio.to_thread(_Worker.start, self.options)
-            except (TensorBankError, EOFError, OSError):
-                _LOG.exception("a query worker could not be replaced; trying again")
-                await asyncio.sleep(RESTART_S)
-            else:
-                break
+        fresh = await self._start()
         self._workers.add(fresh)
         self._idle.put_nowait(fresh)
+
+    async def _start(self) -> _Worker:
+        """A new worker, however often that has to be tried."""
+        while True:
+            try:
+                return await asyncio.to_thread(_Worker.start, self.options)
+            except (TensorBankError, EOFError, OSError):
+                _LOG.exception("a query worker could not be started; trying again")
+                await asyncio.sleep(RESTART_S)
 
     async def close(self) -> None:
         """End the workers, whatever they do."""
