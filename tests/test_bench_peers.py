@@ -135,7 +135,7 @@ def test_wrong_lost_and_repeated_items_are_counted(stage):
 
 
 def test_a_flipped_bit_of_a_block_is_never_delivered(stage, server):
-    server.set(Faults(flipped=0.2, seed=1, only="/c/"))
+    server.set(Faults(flipped=0.05, seed=1, only="/c/"))
     run = measured(stage, server, "tensorbank", "Q0")
     assert run["faults"]["flipped"] > 0
     assert not any(run["content"].values()), run["content"]
