@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -379,12 +381,11 @@ def test_an_end_lets_running_requests_end(bank_folder):
         assert served.process.wait(timeout=20) == 0
 
 
-def test_workers_end_with_a_killed_service(bank_folder):
-    def children(pid: int) -> list[int]:
-        return [
-            int(p) for t in Path(f"/proc/{pid}/task").iterdir() for p in (t / "children").read_text().split()
-        ]
+def children(pid: int) -> list[int]:
+    return [int(p) for t in Path(f"/proc/{pid}/task").iterdir() for p in (t / "children").read_text().split()]
 
+
+def test_workers_end_with_a_killed_service(bank_folder):
     with serving(str(bank_folder)) as served:
         workers = children(served.process.pid)
         assert workers
@@ -394,6 +395,20 @@ def test_workers_end_with_a_killed_service(bank_folder):
         while any(Path(f"/proc/{pid}").exists() for pid in workers):
             assert time.monotonic() < deadline, "workers outlive the service"
             time.sleep(0.05)
+
+
+def test_a_killed_worker_costs_one_answer(bank_folder):
+    with serving(str(bank_folder), "--name", "eo") as served:
+        size = "/v1/banks/eo/tables/terramesh/size"
+        assert served.get(size).status_code == 200
+        for pid in children(served.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        check_problem(served.get(f"{size}?snapshot=1"), 503, "worker-ended")
+        assert served.get("/v1/banks/eo/tables/terramesh/schema").status_code == 200
+        deadline = time.monotonic() + 60
+        while served.get(size).status_code != 200:
+            assert time.monotonic() < deadline, "the worker is not replaced"
+        assert 'restarts_total{reason="died"}' in served.get("/metrics").text
 
 
 def test_the_audit_log_is_the_owners(bank_folder, tmp_path):
