@@ -52,7 +52,7 @@ class FetchOptions:
     max_hedge_share
         Second requests for late reads, as a share of all requests; 0 to wait.
     stall_s
-        After which a read is asked for again at the earliest, whatever the share: ten times what is usual, but not less.
+        After which a read is asked for again at the earliest, whatever the share: five times what is usual, but not less.
     on_error
         What becomes of a sample whose bytes are damaged or gone for good: ``"raise"``, or ``"skip"``: the batch keeps its
         size, the fill value stands in for the modality, the batch's mask says so, and it is logged and counted. A store that

@@ -36,6 +36,7 @@ from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
 from tensorbank.explanation import as_html, as_text
 from tensorbank.forecast import Forecast, Price, forecast
 from tensorbank.schema import Modality
+from tensorbank.shared_table import SharedTable, can_share
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader
@@ -152,8 +153,8 @@ class HandleAddresses:
     """Addresses of one handle for all samples of a plan, as numpy views.
 
     ``keys`` lists the distinct shard keys; ``key`` is (n,) int32 into it, -1 where the sample lacks the modality;
-    ``starts`` and ``lengths`` are (n, runs) int64, bytes; ``corners`` is (n, 2) int64, y0 and x0 of the windows, None of whole
-    samples.
+    ``starts`` and ``lengths`` are (n, runs) int64 and uint32, bytes; ``corners`` is (n, 2) int16, y0 and x0 of the windows, None
+    of whole samples.
     """
 
     keys: tuple[str, ...]
@@ -195,8 +196,12 @@ class Plan:
         return f"Plan({self.fingerprint}, {len(self)} samples of [{names}])"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the views of the table, which are made again where they are used."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("addresses", "weights")}
+        """Without the views of the table, which are made again where they are used; a worker maps the table."""
+        made = ("addresses", "weights", "_shared")
+        state = {name: value for name, value in self.__dict__.items() if name not in made}
+        if can_share(self.table):
+            state["table"] = self._shared
+        return state
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and (self.fingerprint, self.table) == (other.fingerprint, other.table)
@@ -235,6 +240,11 @@ class Plan:
         if len(weights) and not weights.any():
             raise InvalidInputError("all sampling weights are 0, so no sample can be drawn")
         return weights
+
+    @cached_property
+    def _shared(self) -> SharedTable:
+        """One for all workers."""
+        return SharedTable(self.table)
 
     @cached_property
     def addresses(self) -> dict[str, HandleAddresses]:
@@ -452,19 +462,20 @@ def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:
             if keys.num_chunks
             else pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
         )
-    index = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    indices = keys.indices.fill_null(-1) if keys.null_count else keys.indices
+    index = indices.to_numpy().astype(np.int32, copy=False)
     return HandleAddresses(
         keys=tuple(keys.dictionary.to_pylist()),
         key=index,
         starts=_flat(table[f"{handle.name}.starts"], n_runs),
-        lengths=_flat(table[f"{handle.name}.lengths"], n_runs).astype(np.int64),
-        corners=_flat(table[f"{handle.name}.corner"], 2).astype(np.int64) if handle.window else None,
+        lengths=_flat(table[f"{handle.name}.lengths"], n_runs),
+        corners=_flat(table[f"{handle.name}.corner"], 2) if handle.window else None,
     )
 
 
-def _flat(column: pa.ChunkedArray, n_runs: int) -> npt.NDArray[np.int64]:
+def _flat(column: pa.ChunkedArray, n_runs: int) -> npt.NDArray[Any]:
     chunks = [c.values.slice(c.offset * n_runs, len(c) * n_runs).to_numpy() for c in column.chunks]
-    flat = np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
+    flat = chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.uint8), *chunks])
     return flat.reshape(-1, n_runs)
 
 

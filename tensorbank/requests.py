@@ -39,7 +39,7 @@ one more only."""
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
 MIN_PATIENCE_S = 0.05
-STALL_FACTOR = 10.0
+STALL_FACTOR = 5.0
 """Times that percentile, and at least ``stall_s``: a read that is late beyond doubt. Doubled with each request for it."""
 FIRST_STALL_S = 1.0
 """While too few reads are known to tell what is late."""
