@@ -134,11 +134,14 @@ def test_wrong_lost_and_repeated_items_are_counted(stage):
     }
 
 
-def test_a_flipped_bit_of_a_block_is_never_delivered(stage, server):
-    server.set(Faults(flipped=0.05, seed=1, only="/c/"))
-    run = measured(stage, server, "tensorbank", "Q0")
-    assert run["faults"]["flipped"] > 0
-    assert not any(run["content"].values()), run["content"]
+def test_flipped_bits_are_errors_rather_than_samples(stage, server):
+    from peers.stage import PeerError
+
+    server.set(Faults(flipped=1.0, only="S2RGB/c/"))
+    with pytest.raises(PeerError, match="is damaged in bytes"):
+        measured(stage, server, "tensorbank", "Q0")
+    assert server.log()["faults"]["flipped"] > 0
+    server.set(Faults())
 
 
 def test_latency_is_added_by_the_server(stage, server):

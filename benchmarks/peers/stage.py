@@ -27,7 +27,7 @@ from peers.server import BUCKET
 from peers.workloads import ideal_bytes
 from tensorbank.testing.fault_server import Faults
 
-__all__ = ["ObjectServer", "PeerError", "Stage", "score"]
+__all__ = ["ROOT", "ObjectServer", "PeerError", "Stage", "environment", "score"]
 
 ROOT = Path(__file__).resolve().parents[1]
 N_GROUPS = 6
@@ -51,7 +51,7 @@ class ObjectServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=_environment(),
+            env=environment(),
         )
         os.sched_setaffinity(self._process.pid, self._cores)
         if self._process.stdout is None:
@@ -209,7 +209,7 @@ class Stage:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cache,
-            env=_environment(TMPDIR=str(cache)),
+            env=environment(TMPDIR=str(cache)),
             start_new_session=True,
         )
         os.sched_setaffinity(process.pid, self.client_cores)
@@ -231,7 +231,8 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def _environment(**more: str) -> dict[str, str]:
+def environment(**more: str) -> dict[str, str]:
+    """Of a peer: little of this one, a thread a library, and any keys."""
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
     single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     keys = {

@@ -1,0 +1,144 @@
+"""Planning beside LanceDB's SQL and plain DuckDB on flat Parquet, over the same rows.
+
+    python benchmarks/bench_peers_plan.py [INDEX] [--samples 10000000] [--repeats 5] [--out FILE]
+
+INDEX is a bank of ``benchmarks/synthetic_index.py``, made first if it is not there. The rows that the questions need are
+flattened into one Parquet file in the order of the index, which DuckDB reads as it is and LanceDB as a table of its own with
+scalar indexes. All give the same product, ids and addresses of two modalities as Arrow; the ids are compared. TensorBank's plan
+also orders and freezes them and counts what it pruned. Warm medians; ratios are their time to that of the plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
+
+import duckdb
+from bench_plan import REFS, connect
+from peers.environments import InstallError, python_of
+from peers.stage import ROOT, environment
+
+import tensorbank as tb
+
+SELECTIVITIES = (0.0001, 0.01, 0.2)
+COLUMNS = [f"{m}_{part}" for m in ("S2L2A", "S1RTC") for part in ("key", "offset", "length")]
+
+
+def questions(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
+    """Name, condition over the index, and the same over flat columns."""
+    found = []
+    for share in SELECTIVITIES:
+        limit = con.execute(f"SELECT quantile_cont(NDVI.mean, {1 - share}) FROM samples").fetchall()[0][0]
+        found.append((f"greenest {share:.2%}", f"NDVI.mean > {limit:.9g}", f"ndvi_mean > {limit:.9g}"))
+    place = "season = 'summer' AND lon BETWEEN 5 AND 15 AND lat BETWEEN 45 AND 55"
+    return [*found, ("place and season", place, place)]
+
+
+def checksum(ids: list[str]) -> int:
+    """Of a set of ids."""
+    return zlib.crc32("\n".join(sorted(ids)).encode())
+
+
+def timed(work: Any, repeats: int) -> tuple[list[float], Any]:
+    """Seconds of warm repeats, and what came."""
+    found, times = work(), []
+    for _ in range(repeats):
+        began = time.monotonic()
+        found = work()
+        times.append(time.monotonic() - began)
+    return times, found
+
+
+def main() -> int:
+    """Ask everybody and print ratios."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("index", nargs="?", type=Path, default=ROOT / "data" / "index")
+    parser.add_argument("--samples", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cache", type=Path, default=ROOT.parent / ".cache" / "peers")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "peers_plan.json")
+    args = parser.parse_args()
+    if not args.index.exists():
+        make = [
+            sys.executable,
+            str(ROOT / "synthetic_index.py"),
+            str(args.index),
+            "--samples",
+            str(args.samples),
+        ]
+        subprocess.run(make, check=True)
+    bank = tb.open(str(args.index))
+    con = connect(bank)
+    flat = args.index.with_name(f"{args.index.name}-flat.parquet")
+    if not flat.exists():
+        con.execute(
+            "COPY (SELECT sample_id, season, lon, lat, cloud_cover, NDVI.mean AS ndvi_mean, "
+            f"{REFS} FROM samples) TO '{flat}' (FORMAT parquet, COMPRESSION zstd)"
+        )
+    asked = questions(con)
+    wanted = ", ".join(["sample_id", *COLUMNS])
+    rows: list[dict[str, Any]] = []
+    for name, where, plain in asked:
+        sql = f"SELECT sample_id, S2L2A, S1RTC FROM world WHERE {where}"
+        ours, plan = timed(lambda sql=sql: bank.sql(sql).plan(), args.repeats)
+        query = f"SELECT {wanted} FROM read_parquet('{flat}') WHERE {plain}"
+        theirs, answer = timed(lambda query=query: con.sql(query).to_arrow_table(), args.repeats)
+        crc = checksum(plan.table["sample_id"].to_pylist())
+        if crc != checksum(answer["sample_id"].to_pylist()):
+            raise SystemExit(f"{name}: the plan and DuckDB differ")
+        rows.append({"name": name, "n": len(plan), "crc32": crc, "tensorbank_s": ours, "duckdb_s": theirs})
+    versions = {"duckdb": duckdb.__version__}
+    failed = ""
+    try:
+        request = {
+            "parquet": str(flat),
+            "folder": str(args.index.with_name(f"{args.index.name}.lance")),
+            "columns": ["sample_id", *COLUMNS],
+            "where": [plain for _, _, plain in asked],
+            "repeats": args.repeats,
+        }
+        done = subprocess.run(
+            [str(python_of("lancedb", args.cache)), "-P", "-m", "peers.lance_plan"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment(),
+        )
+        if done.returncode:
+            failed = done.stderr.strip()[-2000:]
+        else:
+            found = json.loads(done.stdout.splitlines()[-1])
+            versions["lance"] = found["version"]
+            for row, answer in zip(rows, found["answers"], strict=True):
+                row["lance_s"] = answer["seconds"]
+                row["lance_equal"] = answer["crc32"] == row["crc32"]
+    except InstallError as error:
+        failed = str(error)
+    for row in rows:
+        ours_s = median(row["tensorbank_s"])
+        text = f"{row['name']}: {row['n']:,} rows, plan {ours_s:.3f} s, DuckDB {median(row['duckdb_s']) / ours_s:.2f} x"
+        if "lance_s" in row:
+            text += f", LanceDB {median(row['lance_s']) / ours_s:.2f} x" + (
+                "" if row["lance_equal"] else ", OTHER ROWS"
+            )
+        print(text)
+    if failed:
+        print(f"LanceDB failed: {failed}")
+    args.out.write_text(json.dumps({"versions": versions, "rows": rows, "failed": failed}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
