@@ -255,6 +255,7 @@ def main() -> int:
     )
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "peers", help="of environments")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "peers.json")
+    parser.add_argument("--retry", action="store_true", help="run what failed again")
     parser.add_argument("--no-install", dest="install", action="store_false", help="use what is installed")
     args = parser.parse_args()
     unknown = {*args.peers} - {*PEERS} | {*args.parts} - {*PARTS} | {*args.workloads} - {*NAMES}
@@ -272,6 +273,8 @@ def main() -> int:
         args.peers, args.parts, args.workloads, args.tracks, [int(ms) for ms in args.latencies], args.repeats
     )
     record = Record(args.out, about(args, [client, serving]))
+    if args.retry:
+        record.found["failed"] = []
     ready = prepare(stage, record, plan)
     with ObjectServer(stage.stored, serving) as server:
         for key, run in trials(stage, server, ready, plan):
