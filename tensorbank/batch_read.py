@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,10 @@ from tensorbank.errors import StorageError
 from tensorbank.pending import Pending
 from tensorbank.ranges import ByteRange
 
-__all__ = ["BatchRead", "Skipped"]
+__all__ = ["BatchRead", "Buffers", "LateBuffers", "Skipped"]
+
+Buffers = Mapping[str, npt.NDArray[np.generic]]
+"""Where pixels go, by handle name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,21 @@ class Skipped:
     handle: str
     range: ByteRange
     error: str
+
+
+class LateBuffers:
+    """Buffers that are made when the first bytes for them have come, and not for all of a long queue ahead."""
+
+    def __init__(self, make: Callable[[], Buffers]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._made: Buffers | None = None
+
+    def __call__(self) -> Buffers:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
 
 class BatchRead:

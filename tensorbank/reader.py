@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.batch_read import BatchRead, Skipped
+from tensorbank.batch_read import BatchRead, Buffers, LateBuffers, Skipped
 from tensorbank.codec import decode_block, split_blocks
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
@@ -31,7 +32,6 @@ __all__ = ["BatchRead", "SampleReader"]
 
 _log = logging.getLogger(__name__)
 
-Buffers = Mapping[str, npt.NDArray[np.generic]]
 Places = tuple[tuple[int, int], ...]
 Window = tuple[slice, slice]
 Target = tuple[npt.NDArray[np.generic], Window | None]
@@ -111,7 +111,10 @@ class SampleReader:
         return coming.masks
 
     def submit(
-        self, positions: npt.NDArray[np.int64], out: Buffers, dates: npt.NDArray[np.int64] | None = None
+        self,
+        positions: npt.NDArray[np.int64],
+        out: Buffers | Callable[[], Buffers],
+        dates: npt.NDArray[np.int64] | None = None,
     ) -> BatchRead:
         """Start reading into buffers.
 
@@ -124,7 +127,7 @@ class SampleReader:
             (n,) int64 in ``[0, len(plan))``.
         out
             By handle name, C-contiguous ``(n, time, band, y, x)`` in the stored dtype. Samples that lack a modality get
-            its fill value.
+            its fill value. Or what makes such buffers, called once in a thread when the first bytes have come.
         dates
             (n, k) int64: which dates of each sample are read, in which order, of the handles that are planned by date.
             None: all.
@@ -136,24 +139,23 @@ class SampleReader:
         """
         if len(positions) and not (positions.min() >= 0 and positions.max() < len(self.plan)):
             raise InvalidInputError(f"positions must be in [0, {len(self.plan)}), got {positions}")
-        masks: dict[str, npt.NDArray[np.bool_]] = {}
-        n_bytes = 0
-        for handle in self.plan.handles:
-            buffer = out[handle.name]
-            _check_buffer(buffer, handle, len(positions), dates)
-            present = self.plan.addresses[handle.name].key[positions] >= 0
-            if not present.all():
-                buffer[~present] = handle.modality.fill_value
-            masks[handle.name] = present
-            n_bytes += buffer.nbytes
+        addresses = self.plan.addresses
+        masks = {h.name: addresses[h.name].key[positions] >= 0 for h in self.plan.handles}
+        late = out if callable(out) else lambda: out
+        shapes = {h.name: _shape(h, len(positions), dates) for h in self.plan.handles}
+        buffers = LateBuffers(lambda: self._prepared(late(), masks, shapes))
+        if not callable(out):
+            buffers()  # what is wrong with them is told at once
         reads = plan_reads(self.plan, positions, self.options, dates)
+        sizes = {h.name: np.dtype(h.modality.dtype).itemsize for h in self.plan.handles}
+        n_bytes = sum(math.prod(shape) * sizes[name] for name, shape in shapes.items())
         lost: Lost = []
 
         def wanted(number: int) -> Wanted:
             read = reads[number]
             return Wanted(
                 read.range,
-                partial(self._decode, read, positions, out, lost),
+                partial(self._decode, read, positions, buffers, lost),
                 read.n_asked_bytes,
                 [(p.start, p.end) for p in read.pieces],
             )
@@ -163,8 +165,8 @@ class SampleReader:
             self._fetcher.submit(len(reads), wanted),
             masks,
             n_bytes + reads.n_bytes,
-            recover=partial(self._recover, reads, positions, out, lost) if skipping else None,
-            finish=partial(self._leave_out, lost, masks, out),
+            recover=partial(self._recover, reads, positions, buffers, lost) if skipping else None,
+            finish=partial(self._leave_out, lost, masks, buffers),
         )
 
     def close(self) -> None:
@@ -172,9 +174,10 @@ class SampleReader:
         self._fetcher.close()
 
     def _decode(
-        self, read: Read, positions: npt.NDArray[np.int64], out: Buffers, lost: Lost, data: memoryview
+        self, read: Read, positions: npt.NDArray[np.int64], buffers: LateBuffers, lost: Lost, data: memoryview
     ) -> None:
         started = time.perf_counter()
+        out = buffers()
         for pieces in _shared(read.pieces):
             start, end = (n - read.range.start for n in (pieces[0].start, pieces[0].end))
             try:
@@ -227,7 +230,7 @@ class SampleReader:
         self,
         reads: Reads,
         positions: npt.NDArray[np.int64],
-        out: Buffers,
+        buffers: LateBuffers,
         lost: Lost,
         number: int,
         error: Exception,
@@ -236,10 +239,22 @@ class SampleReader:
         if getattr(error, "kind", None) not in SKIPPED:
             raise error
         for pieces in _shared(reads[number].pieces):
-            self._again(reads[number].range.key, pieces, positions, out, lost)
+            self._again(reads[number].range.key, pieces, positions, buffers(), lost)
 
-    def _leave_out(self, lost: Lost, masks: dict[str, npt.NDArray[np.bool_]], out: Buffers) -> None:
+    def _prepared(
+        self, out: Buffers, masks: Mapping[str, npt.NDArray[np.bool_]], shapes: Mapping[str, tuple[int, ...]]
+    ) -> Buffers:
+        """Buffers that fit, with the fill value where there is nothing to read."""
+        for handle in self.plan.handles:
+            buffer, present = out[handle.name], masks[handle.name]
+            _check_buffer(buffer, handle, shapes[handle.name])
+            if not present.all():
+                buffer[~present] = handle.modality.fill_value
+        return out
+
+    def _leave_out(self, lost: Lost, masks: dict[str, npt.NDArray[np.bool_]], buffers: LateBuffers) -> None:
         """Make what is lost look like what is missing, and say so."""
+        out = buffers()
         fills = {h.name: h.modality.fill_value for h in self.plan.handles}
         for slot, skipped in {(slot, s.handle): (slot, s) for slot, s in lost}.values():
             out[skipped.handle][slot] = fills[skipped.handle]
@@ -268,16 +283,18 @@ def _places(handle: Handle) -> tuple[Places, ...]:
     return tuple(tuple((time - run[0][0], band) for time, band in run) for run in runs)
 
 
-def _check_buffer(
-    buffer: npt.NDArray[np.generic], handle: Handle, n: int, dates: npt.NDArray[np.int64] | None
-) -> None:
-    shape = (n, *handle.shape)
-    if dates is not None and handle.by_date:
-        if dates.ndim != 2 or len(dates) != n or ((dates < 0) | (dates >= handle.n_times)).any():
-            raise InvalidInputError(
-                f"dates of {n} samples of {handle.name} must be ({n}, k) numbers in [0, {handle.n_times}), got {dates}"
-            )
-        shape = (n, dates.shape[1], *handle.shape[1:])
+def _shape(handle: Handle, n: int, dates: npt.NDArray[np.int64] | None) -> tuple[int, ...]:
+    """Of the tensors of ``n`` samples."""
+    if dates is None or not handle.by_date:
+        return (n, *handle.shape)
+    if dates.ndim != 2 or len(dates) != n or ((dates < 0) | (dates >= handle.n_times)).any():
+        raise InvalidInputError(
+            f"dates of {n} samples of {handle.name} must be ({n}, k) numbers in [0, {handle.n_times}), got {dates}"
+        )
+    return (n, dates.shape[1], *handle.shape[1:])
+
+
+def _check_buffer(buffer: npt.NDArray[np.generic], handle: Handle, shape: tuple[int, ...]) -> None:
     if buffer.shape != shape or buffer.dtype != handle.modality.dtype or not buffer.flags.c_contiguous:
         raise InvalidInputError(
             f"{handle.name} needs a C-contiguous buffer {shape} of {handle.modality.dtype}, "

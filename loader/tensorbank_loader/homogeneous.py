@@ -6,7 +6,7 @@ Positions count through the plans of all sources, one after the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tensorbank.batch_read import Skipped
+from tensorbank.batch_read import BatchRead, Buffers, Skipped
 from tensorbank.fetch import FetchOptions, FetchStats
 from tensorbank.mixture import Mix
-from tensorbank.reader import BatchRead, Buffers, SampleReader
+from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
 from tensorbank_loader.dates import DateChoice
 
@@ -87,7 +87,9 @@ class MixReader:
         """As :attr:`SampleReader.skipped`; positions are those of the source's plan."""
         return tuple(skipped for r in self._readers for skipped in r.skipped)
 
-    def submit(self, positions: Int64, out: Buffers, dates: Int64 | None = None) -> BatchRead:
+    def submit(
+        self, positions: Int64, out: Buffers | Callable[[], Buffers], dates: Int64 | None = None
+    ) -> BatchRead:
         """As :meth:`SampleReader.submit`."""
         source = _source_of(positions, self._starts)
         return self._readers[source].submit(positions - self._starts[source], out, dates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -37,9 +38,9 @@ class Window:
     """Iterator of ``(steps, batch)`` in the given order, with as many on their way as the byte budget allows.
 
     New reads start only when a batch is asked for: a slow consumer holds back the network. Of an epoch that the consumer has
-    not begun only the first batches are read. An error is raised at the batch
-    that it belongs to, and ends the iteration. :meth:`close` cancels reads that have not started and waits for those that
-    have; the end, an error and garbage collection do the same.
+    not begun only the first batches are read. An error is raised at the batch that it belongs to, and ends the iteration.
+    :meth:`close` cancels reads that have not started and waits for those that have; the end, an error and garbage collection
+    do the same.
 
     Parameters
     ----------
@@ -132,12 +133,21 @@ class Window:
                 self._held = share
                 return
             steps, positions = share
-            tensors = self._form.at(positions).allocate(len(positions), self._memory)
+            tensors: dict[str, torch.Tensor] = {}
             dates = self._form.dates(positions, epoch=steps[0].epoch)
-            read = self._reader.submit(positions, {name: t.numpy() for name, t in tensors.items()}, dates)
+            allocate = partial(_allocate, self._form.at(positions), len(positions), self._memory, tensors)
+            read = self._reader.submit(positions, allocate, dates)
             self._coming.append(_Coming(steps, positions, dates, tensors, read))
             self._inflight_bytes += read.n_bytes
 
     def _n_beyond(self) -> int:
         """Batches under way of an epoch that the consumer has not begun, and may never."""
         return sum(coming.steps[0].epoch != self._epoch for coming in self._coming)
+
+
+def _allocate(
+    form: BatchForm, n: int, memory: BatchMemory, tensors: dict[str, torch.Tensor]
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Memory of a batch: not before its bytes come, so that few batches' memory is in turn, warm, while the window is long."""
+    tensors.update(form.allocate(n, memory))
+    return {name: t.numpy() for name, t in tensors.items()}
