@@ -408,7 +408,8 @@ def _content(counts: Mapping[str, int]) -> str:
 
 
 def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1].replace("`", "'")[:300] if text.strip() else ""
+    lines = [line for line in text.splitlines() if any(c.isalpha() for c in line)]
+    return lines[-1].strip().replace("`", "'")[:300] if lines else ""
 
 
 def main() -> int:
