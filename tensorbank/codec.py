@@ -30,8 +30,9 @@ _LENGTHS = struct.Struct("<III")  # nbytes, blocksize, cbytes at header offset 4
 _CRC = struct.Struct("<I")
 _SHUFFLES = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE, "noshuffle": blosc.NOSHUFFLE}
 
-PROFILES: tuple[str, ...] = ("balanced", "hot")
-"""``balanced``: small and quick to write. ``hot``: quickest to decode, for nodes with >= 10 GB/s of network."""
+PROFILES: tuple[str, ...] = ("balanced", "hot", "raw")
+"""``balanced``: small and quick to write. ``hot``: quickest to decode, for nodes with >= 10 GB/s of network. ``raw``: not
+compressed, for pixels that do not shrink and networks that nobody waits for; checksums stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ def codec_for(profile: str, modality: Modality) -> BlockCodec:
         return BlockCodec("zstd", 1, "bitshuffle" if wide_integer else "shuffle", size, block_bytes)
     if profile == "hot":
         return BlockCodec("lz4hc", 5, "shuffle", size, block_bytes)
+    if profile == "raw":  # level 0 is Blosc's header and a copy, so readers and layout need no second case
+        return BlockCodec("lz4", 0, "noshuffle", size, block_bytes)
     raise InvalidInputError(
         f"no codec profile {profile!r}.{nearest(profile, PROFILES)}", kind="unknown-profile"
     )

@@ -74,10 +74,11 @@ class ExportSource:
             )
 
 
-def prepare(export: Export, folder: Path, _track: str) -> None:
-    """Ingest. Blocks are compressed and checksummed on both tracks: there is no way to turn that off."""
+def prepare(export: Export, folder: Path, track: str) -> None:
+    """Ingest. Blocks carry checksums on both tracks: there is no way to turn that off."""
     bank = tb.create(str(folder))
-    ingest(ExportSource(str(export.folder)), bank, TABLE, IngestOptions(n_workers=1))
+    profile = {"raw": "raw", "zstd": "balanced"}[track]
+    ingest(ExportSource(str(export.folder)), bank, TABLE, IngestOptions(n_workers=1, profile=profile))
 
 
 class Loader:

@@ -19,7 +19,7 @@ def ingest(
     form: Annotated[
         str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="Codec profile: balanced or hot.")] = "balanced",
+    profile: Annotated[str, typer.Option(help="Codec profile: balanced, hot or raw.")] = "balanced",
     workers: Annotated[
         int | None, typer.Option(help="Processes; as many as processors if not given.")
     ] = None,

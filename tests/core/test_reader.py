@@ -23,6 +23,7 @@ from tensorbank import (
     StorageOptions,
     requests,
 )
+from tensorbank.codec import PROFILES
 from tensorbank.fetch import FetchOptions
 from tensorbank.plan import Handle
 from tensorbank.reader import SampleReader
@@ -116,8 +117,8 @@ def test_every_tensor_is_the_truth(made, options):
     close(reader)
 
 
-@pytest.mark.parametrize("profile", ["balanced", "hot"])
-def test_both_codec_profiles(tmp_path, profile):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_codec_profile(tmp_path, profile):
     made = make(tmp_path, 9, profile=profile)
     reader = SampleReader(made.plan)
     check(reader.read(range(9)), made.truth, np.arange(9))
