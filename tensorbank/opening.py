@@ -49,7 +49,8 @@ def open(  # noqa: A001 - tb.open is the product's front door
     key
         Of the service. A service with several banks is opened at ``https://host/v1/banks/NAME``.
     access
-        How a bank of a service is read: ``"url"`` from the object store, ``"proxy"`` through the service; the best if None.
+        How a bank of a service is read: ``"url"`` from the object store by signed URLs, ``"dir"`` from there by keys of a
+        plan's folders, ``"proxy"`` through the service; the best for the plan if None.
 
     Raises
     ------

@@ -26,6 +26,8 @@ ARROW = "application/vnd.apache.arrow.stream"
 PLAN_KEY, END_KEY = b"tensorbank.plan", b"tensorbank.end"
 WIRE_VERSION = 1
 ID = "sample_id"
+MAX_SIGNED = 10_000
+"""Shards of a plan up to which a URL each is the better way: none needs more than one page of them. A petabyte has millions."""
 _BANDS = re.compile(r"bands\(([A-Za-z_]\w*), \[(.*)\]\)")
 
 
@@ -89,7 +91,7 @@ class RemotePlanner:
         question = self._question(wish)
         status = make_plan(self.service, self.bank, question)
         question["snapshot"] = status["snapshot"]
-        access = self._access(status["access"])
+        access = self._access(status["access"], status["n_shards"])
         words, table, end = self._tasks(status["id"])
         if table.num_rows != status["n_samples"] or end["n_total"] != table.num_rows:
             raise StorageError(
@@ -134,12 +136,15 @@ class RemotePlanner:
             question |= {"modalities": modalities, "bands": bands or None, "columns": columns}
         return {k: v for k, v in question.items() if v is not None}
 
-    def _access(self, offered: Sequence[str]) -> Access:
-        for access in ("url", "proxy") if self.access is None else (self.access,):
+    def _access(self, offered: Sequence[str], n_shards: int) -> Access:
+        best: tuple[Access, ...] = (
+            ("url", "dir", "proxy") if n_shards <= MAX_SIGNED else ("dir", "url", "proxy")
+        )
+        for access in best if self.access is None else (self.access,):
             if access in offered:
                 return access
         raise InvalidInputError(
-            f"{self.url} cannot be read by {self.access or 'URLs or through the service'}; it offers {', '.join(offered)}",
+            f"{self.url} cannot be read by {self.access or ', '.join(best)}; it offers {', '.join(offered)}",
             kind="no-access",
         )
 

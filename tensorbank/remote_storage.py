@@ -15,7 +15,7 @@ from tensorbank.remote_service import BANKS, ServiceClient
 
 __all__ = ["Access", "ServedPlan", "ServedStorage", "is_lost", "make_plan"]
 
-Access = Literal["url", "proxy"]
+Access = Literal["url", "dir", "proxy"]
 PLAN_DEADLINE_S = 120.0
 """For a plan to be made."""
 
@@ -31,7 +31,8 @@ class ServedStorage(StorageOptions):
     bank, plan
         Name and id, as the service knows them.
     access
-        ``url``: from the object store. ``proxy``: through the service.
+        ``url``: from the object store, by signed URLs. ``dir``: from there, by keys of the plan's folders. ``proxy``: through the
+        service.
     key
         Of the service, None where access is open.
     question

@@ -22,7 +22,7 @@ from tensorbank.remote_urls import SignedUrls
 from tensorbank.store import Store
 from tensorbank.throttling import MAX_PAUSE_S, parse_retry_after
 
-__all__ = ["ServedStore", "open_store"]
+__all__ = ["FolderKeys", "ServedStore", "open_store"]
 
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
 SKEWED = "RequestTimeTooSkewed"
@@ -30,7 +30,49 @@ SKEWED = "RequestTimeTooSkewed"
 
 def open_store(url: str, options: StorageOptions) -> Store:
     """Where objects are: the store itself, or what a service hands out of it."""
-    return ServedStore(url, options) if isinstance(options, ServedStorage) else Store(url, options)
+    if not isinstance(options, ServedStorage):
+        return Store(url, options)
+    if options.access != "dir":
+        return ServedStore(url, options)
+    keys = FolderKeys(options)
+    place = keys.place()
+    return Store(
+        place["url"], StorageOptions(endpoint=place["endpoint"], region=place["region"], credentials=keys)
+    )
+
+
+class FolderKeys:
+    """Gives keys of the folders of a plan: what :class:`tensorbank.address.StorageOptions` calls for ``credentials``."""
+
+    def __init__(self, options: ServedStorage) -> None:
+        self.options = options
+        self._first: dict[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"options": self.options, "_first": None}
+
+    def place(self) -> dict[str, Any]:
+        """Where the store is: ``url``, ``endpoint``, ``region``. Its answer has the first keys, too."""
+        self._first = found = self._ask()
+        return found
+
+    def __call__(self) -> dict[str, Any]:
+        found, self._first = self._first or self._ask(), None
+        keys = found["keys"]
+        return {
+            "access_key_id": keys["access_key"],
+            "secret_access_key": keys["secret_key"],
+            "token": keys["session_token"],
+            "expires_at": found["expires_at"],
+        }
+
+    def _ask(self) -> dict[str, Any]:
+        asked = datetime.now(UTC)
+        service = ServiceClient(self.options.service, self.options.key)
+        found = ServedPlan(service, self.options).addresses(None)
+        # By this machine's clock, whatever the service's says.
+        life = datetime.fromisoformat(found["expires"]) - datetime.fromisoformat(found["server_time"])
+        return {**found, "expires_at": asked + life}
 
 
 class ServedStore(Store):

@@ -287,7 +287,8 @@ class Store:
         except (obstore_errors.BaseError, OSError, ValueError) as error:
             # obstore has exceptions for the statuses of objects, but not for those of listings and ranges.
             text = str(error)
-            if "169.254." not in text and ("status code: 403" in text or "status code: 401" in text):
+            refused = any(t in text for t in ("status code: 403", "status code: 401", "code: AccessDenied"))
+            if "169.254." not in text and refused:
                 raise _denied(where, text) from error
             if any(code in text for code in EXPIRED):
                 raise _denied(where, text) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import secrets
 import tempfile
 import threading
@@ -31,6 +32,7 @@ from tensorbank.layout import check_table_name
 from tensorbank.mirror import IndexMirror
 from tensorbank.schema import TableSchema
 from tensorbank.store import Store
+from tensorbank_server.folder_keys import FolderKeys, assume, read_policy
 from tensorbank_server.jobs import Job
 from tensorbank_server.keys import Principal
 from tensorbank_server.logs import AuditLog
@@ -179,7 +181,26 @@ class ServedBank:
     def accesses(self) -> list[str]:
         """How plans may be read, the best first."""
         signs = self.address.url.startswith(("s3:", "gs:", "az:")) and not self.settings.anonymous
-        return ["url", "proxy"] if signs else ["proxy"]
+        if not signs:
+            return ["proxy"]
+        return ["url", "dir", "proxy"] if self.settings.sts_role is not None else ["url", "proxy"]
+
+    def folder_keys(self, folders: Sequence[str], session: str, lifetime_s: float) -> FolderKeys:
+        """Keys that read what lies below some folders; see :func:`tensorbank_server.folder_keys.assume`."""
+        if self.settings.sts_role is None:
+            raise AssertionError("access `dir` was not checked")
+        endpoint = self.settings.sts_endpoint or self.settings.endpoint
+        policy = read_policy(self.address.url, folders)
+        return assume(self.address.storage, self.settings.sts_role, endpoint, policy, session, lifetime_s)
+
+    def place(self) -> dict[str, str | None]:
+        """Where clients that have keys reach the bank: its URL, and endpoint and region of the store if they are set."""
+        told = self.settings
+        return {
+            "url": self.address.url,
+            "endpoint": told.public_endpoint or told.endpoint or os.environ.get("AWS_ENDPOINT_URL"),
+            "region": told.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        }
 
     def sign(self, keys: Sequence[str], lifetime_s: float) -> list[str]:
         """URLs of objects, good for a while."""

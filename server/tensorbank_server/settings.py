@@ -54,6 +54,13 @@ class BankSettings(_Values):
     secret_key_file: Path | None = None
     session_token: SecretStr | None = None
     anonymous: bool = False
+    sts_role: str | None = Field(
+        default=None,
+        description="ARN of a role that may read the bank: plans can then be read by keys of their folders.",
+    )
+    sts_endpoint: str | None = Field(
+        default=None, description="Of STS, if it is not the store's endpoint or AWS's own."
+    )
 
     def storage(self) -> StorageOptions:
         """How the service itself reaches the bank; reads the file of the secret key."""

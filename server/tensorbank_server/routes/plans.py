@@ -18,6 +18,7 @@ from tensorbank.plan import Plan
 from tensorbank_server import tasks
 from tensorbank_server.digests import digest
 from tensorbank_server.filters import queryables
+from tensorbank_server.folder_keys import folders_of
 from tensorbank_server.keys import Principal
 from tensorbank_server.plans import PlanRequest, StoredPlan, plan_sql
 from tensorbank_server.problems import Problem
@@ -187,10 +188,12 @@ async def get_tasks(
 async def create_credentials(
     request: Request, service: Served, asker: Asker, plan: PlanId, body: CredentialsBody
 ) -> Response:
-    """Fresh addresses of a plan's shards, and of nothing else. The plan stays what it is."""
+    """Fresh addresses of a plan's shards, or keys of their folders, and of nothing else. The plan stays what it is."""
     stored, found, bank = await open_plan(service, plan, asker)
     check_access(bank, body.access, asker)
     own = await service.offload(keys_of, found)
+    if body.access == "dir":
+        return await _folder_credentials(service, asker, stored, bank, own)
     following = None
     if body.shards is not None:
         keys = list(dict.fromkeys(body.shards))
@@ -211,6 +214,28 @@ async def create_credentials(
         "expires": _iso(time.time() + lifetime_s),
         "shards": dict(zip(keys, urls, strict=True)),
         "next": following,
+    }
+    return JSONResponse(content, headers=NO_STORE)
+
+
+async def _folder_credentials(
+    service: Service, asker: Principal, stored: StoredPlan, bank: ServedBank, keys: list[str]
+) -> Response:
+    folders = folders_of(keys)
+    lifetime_s = service.settings.url_lifetime_s
+    made = await service.offload(bank.folder_keys, folders, f"tensorbank-{stored.id}", lifetime_s)
+    _audit(service, asker, stored, "dir", len(keys), made.expires_s - time.time())
+    content = {
+        "access": "dir",
+        "server_time": _iso(time.time()),
+        "expires": _iso(made.expires_s),
+        **bank.place(),
+        "folders": folders,
+        "keys": {
+            "access_key": made.access_key,
+            "secret_key": made.secret_key,
+            "session_token": made.session_token,
+        },
     }
     return JSONResponse(content, headers=NO_STORE)
 
@@ -249,6 +274,8 @@ def urls_of(
     if access == "proxy":
         base = base_url(request, service)
         return [f"{base}/v1/plans/{stored.id}/shards/{key}" for key in keys]
+    if access == "dir":
+        return [f"{bank.address.url}/{key}" for key in keys]
     if not keys:
         return []
     service.metrics.presigned.labels(bank.name).inc(len(keys))

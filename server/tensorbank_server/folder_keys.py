@@ -1,0 +1,113 @@
+"""Keys of an object store that read the folders of one plan for a while: access ``dir``.
+
+The store's own STS makes them (``AssumeRole``), by a role that may read the bank, narrowed by a session policy to reading objects
+below some folders. The service's keys are not handed out.
+https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from tensorbank.address import StorageOptions
+from tensorbank.errors import StorageError
+
+__all__ = ["FolderKeys", "assume", "folders_of", "read_policy"]
+
+LIFETIME_S = (900, 3_600)
+"""What STS gives at least, and at most to those whose own keys are of a role."""
+MAX_POLICY_CHARS = 2_048
+TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FolderKeys:
+    """Keys that end. ``expires_s`` is of the wall clock."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+    expires_s: float
+
+
+def folders_of(keys: Iterable[str]) -> list[str]:
+    """Folders of the parts that shards lie in, sorted: ``<table>/tensors/<part>``."""
+    return sorted({"/".join(key.split("/", 3)[:3]) for key in keys})
+
+
+def read_policy(bank_url: str, folders: Sequence[str]) -> str:
+    """Session policy that lets objects below some folders of a bank be read, and nothing else be done.
+
+    A policy has 2,048 characters. Of parts that do not fit, the folder that they all lie in is named.
+    """
+    parts = urlsplit(bank_url)
+    above = f"arn:aws:s3:::{parts.netloc}{parts.path}"
+
+    def policy(names: Iterable[str]) -> str:
+        statement = {
+            "Effect": "Allow",
+            "Action": ["s3:GetObject"],
+            "Resource": [f"{above}/{name}/*" for name in names],
+        }
+        return json.dumps({"Version": "2012-10-17", "Statement": [statement]}, separators=(",", ":"))
+
+    exact = policy(folders)
+    if len(exact) <= MAX_POLICY_CHARS:
+        return exact
+    return policy(sorted({folder.rsplit("/", 1)[0] for folder in folders}))
+
+
+def assume(
+    storage: StorageOptions, role: str, endpoint: str | None, policy: str, session: str, lifetime_s: float
+) -> FolderKeys:
+    """Ask STS for keys, as whoever ``storage`` says we are.
+
+    Parameters
+    ----------
+    role
+        ARN.
+    endpoint
+        Of STS, None for AWS's own.
+    session
+        What the store's log calls whoever uses the keys.
+
+    Raises
+    ------
+    StorageError
+        STS refuses or cannot be reached.
+    """
+    import botocore.exceptions
+
+    seconds = int(min(max(lifetime_s, LIFETIME_S[0]), LIFETIME_S[1]))
+    try:
+        found = _client(storage, endpoint).assume_role(
+            RoleArn=role, RoleSessionName=session, Policy=policy, DurationSeconds=seconds
+        )["Credentials"]
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise StorageError(f"STS made no keys for {role}: {error}", kind="sts") from error
+    expires_s = min(found["Expiration"].timestamp(), time.time() + seconds)
+    return FolderKeys(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], expires_s)
+
+
+def _client(storage: StorageOptions, endpoint: str | None) -> Any:
+    import botocore.config
+    import botocore.session
+
+    own = storage.with_keys()
+    config = botocore.config.Config(
+        connect_timeout=TIMEOUT_S, read_timeout=TIMEOUT_S, retries={"total_max_attempts": 3}
+    )
+    return botocore.session.Session().create_client(
+        "sts",
+        region_name=own.region,
+        endpoint_url=endpoint,
+        aws_access_key_id=own.access_key,
+        aws_secret_access_key=own.secret_key,
+        aws_session_token=own.session_token,
+        config=config,
+    )
