@@ -9,6 +9,9 @@ __all__ = ["Latencies"]
 KEPT = 128
 """Reads remembered of each size: enough for a 95th percentile, few enough to follow a network that changes."""
 FEW = 8
+TAIL = 8.0
+"""Times the median: no read beyond it counts as usual. Among few reads the high quantile is the longest, and one that hung would
+make hanging usual."""
 
 
 class Latencies:
@@ -21,12 +24,13 @@ class Latencies:
         """Remember a read."""
         self._recent[n_bytes.bit_length()].append(seconds)
 
-    def quantile_s(self, n_bytes: int, q: float) -> float | None:
-        """A quantile of the reads of about this size, or of any while those are few; None while all are too few to tell."""
+    def usual_s(self, n_bytes: int, q: float) -> float | None:
+        """A quantile of the reads of about this size, or of any while those are few, and at most :data:`TAIL` of their medians;
+        None while all are too few to tell."""
         recent = list(self._recent[n_bytes.bit_length()])
         if len(recent) < FEW:
             recent = [s for group in self._recent.values() for s in group]
-        return _quantile(recent, q) if len(recent) >= FEW else None
+        return min(_quantile(recent, q), TAIL * _quantile(recent, 0.5)) if len(recent) >= FEW else None
 
     def all_s(self) -> tuple[float, float]:
         """Median and 99th percentile of all reads remembered; zeros where there are none."""

@@ -39,7 +39,7 @@ one more only."""
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
 MIN_PATIENCE_S = 0.05
-STALL_FACTOR = 5.0
+STALL_FACTOR = 3.0
 """Times that percentile, and at least ``stall_s``: a read that is late beyond doubt. Doubled with each request for it."""
 FIRST_STALL_S = 1.0
 """While too few reads are known to tell what is late."""
@@ -291,7 +291,7 @@ class Requests:
         waited_s = time.perf_counter() - max(item.at_s, item.resumes_at_s)
         if waited_s < MIN_PATIENCE_S or item.n_asked >= MAX_ASKED or crew.n_threads >= MAX_THREADS:
             return False
-        usual_s = self._latencies.quantile_s(item.wanted.range.n_bytes, HEDGE_QUANTILE)
+        usual_s = self._latencies.usual_s(item.wanted.range.n_bytes, HEDGE_QUANTILE)
         late_s = FIRST_STALL_S if usual_s is None else max(self._stall_s, STALL_FACTOR * usual_s)
         if waited_s >= late_s * (2**item.n_asked - 1):
             self._counts["stalls"] += 1

@@ -1,0 +1,43 @@
+"""How long reads usually take: quantiles of what is remembered, which a read that hung does not spoil."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensorbank.latencies import FEW, KEPT, TAIL, Latencies
+
+SECONDS = st.lists(st.floats(0.001, 0.004), min_size=FEW, max_size=KEPT)
+
+
+def latencies(seconds, n_bytes=1000):
+    made = Latencies()
+    for s in seconds:
+        made.add(n_bytes, s)
+    return made
+
+
+@given(SECONDS, st.sampled_from([0.5, 0.9, 0.95]))
+def test_a_quantile_is_numpys(seconds, q):
+    found = latencies(seconds).usual_s(1000, q)
+    below = np.mean(np.array(seconds) < found)
+    assert found in seconds
+    assert below <= q <= np.mean(np.array(seconds) <= found) + 1 / len(seconds)
+
+
+@given(SECONDS, st.integers(1, 3))
+def test_what_hung_is_not_usual(seconds, n_hung):
+    found = latencies([*seconds, *[15.0] * n_hung]).usual_s(1000, 0.95)
+    assert found <= TAIL * max(seconds)
+
+
+def test_few_reads_say_nothing_and_sizes_are_apart():
+    assert latencies([0.1] * (FEW - 1)).usual_s(1000, 0.95) is None
+    made = latencies([0.001] * FEW)
+    for _ in range(FEW):
+        made.add(1_000_000, 0.5)
+    assert made.usual_s(1000, 0.95) == pytest.approx(0.001)
+    assert made.usual_s(1_000_000, 0.95) == pytest.approx(0.5)
+    assert made.usual_s(30, 0.5) is not None, "of any size, while there are few of its own"
