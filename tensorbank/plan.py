@@ -32,6 +32,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from tensorbank.address import StorageOptions
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
 from tensorbank.explanation import as_html, as_text
 from tensorbank.forecast import Forecast, Price, forecast
@@ -227,7 +228,7 @@ class Plan:
         if "weight" not in self.metadata_columns:
             return None
         try:
-            weights: npt.NDArray[np.float64] = self.table["weight"].cast(pa.float64()).to_numpy()
+            weights: npt.NDArray[np.float64] = as_numpy(self.table["weight"].cast(pa.float64()))
         except pa.ArrowInvalid as error:
             raise InvalidInputError(
                 f"column 'weight' is the sampling weight and must be a number: {error}"
@@ -411,7 +412,7 @@ class Plan:
 
     def metadata(self, positions: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
         """Values of the metadata columns at some positions."""
-        rows = self.table.select(list(self.metadata_columns)).take(pa.array(positions))
+        rows = self.table.select(list(self.metadata_columns)).take(as_arrow(positions))
         return {name: rows[name].to_pylist() for name in rows.column_names}
 
     def dataloader(
@@ -460,10 +461,9 @@ def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:
         keys = (
             keys.chunk(0)
             if keys.num_chunks
-            else pa.DictionaryArray.from_arrays(pa.array([], pa.int32()), pa.array([], pa.string()))
+            else pa.DictionaryArray.from_arrays(pa.nulls(0, pa.int32()), pa.nulls(0, pa.string()))
         )
-    indices = keys.indices.fill_null(-1) if keys.null_count else keys.indices
-    index = indices.to_numpy().astype(np.int32, copy=False)
+    index = as_numpy(keys.indices, -1).astype(np.int32, copy=False)
     return HandleAddresses(
         keys=tuple(keys.dictionary.to_pylist()),
         key=index,
@@ -474,7 +474,7 @@ def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:
 
 
 def _flat(column: pa.ChunkedArray, n_runs: int) -> npt.NDArray[Any]:
-    chunks = [c.values.slice(c.offset * n_runs, len(c) * n_runs).to_numpy() for c in column.chunks]
+    chunks = [as_numpy(c.values.slice(c.offset * n_runs, len(c) * n_runs)) for c in column.chunks]
     flat = chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.uint8), *chunks])
     return flat.reshape(-1, n_runs)
 

@@ -158,9 +158,7 @@ def _workers(setup: Setup, long: Plan, short: Plan) -> Figure:
 
 def worker_bytes(plan: Plan) -> int:
     """Memory of a spawned worker that it shares with no other process, while it streams."""
-    dataset = StreamingDataset(
-        plan, global_batch_size=-(-len(plan) // N_SMALL_BATCHES), seed=SEED, world=WORLD
-    )
+    dataset = StreamingDataset(plan, global_batch_size=WORKER_BATCH, seed=SEED, world=WORLD)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn"
     )

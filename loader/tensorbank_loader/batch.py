@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Handle, Plan
 from tensorbank_loader.dates import DateChoice
@@ -129,7 +130,7 @@ class BatchForm:
             h.name: tensors[h.name].squeeze(1) if self._n_times(h) == 1 else tensors[h.name]
             for h in self.plan.handles
         }
-        rows = self.plan.table.select(list(self.columns)).take(pa.array(positions))
+        rows = self.plan.table.select(list(self.columns)).take(as_arrow(positions))
         for name, kind in self.columns.items():
             batch[name] = _values(rows[name], kind, dates)
         if dates is not None:
@@ -205,5 +206,4 @@ def _numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
     """Times as int64 microseconds since 1970 UTC, numbers as they are."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
-    numbers: npt.NDArray[Any] = column.to_numpy()
-    return numbers
+    return as_numpy(column)
