@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tensorbank.arrow_numpy import as_arrow, as_numpy, from_python
 from tensorbank.conditions import Bounds
 from tensorbank.layout import Level
 from tensorbank.schema import TableSchema
@@ -40,7 +41,7 @@ def of_row_groups(minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Se
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
         if leaf not in minima:
             return None
-        return pa.array(minima[leaf]), pa.array(maxima[leaf])
+        return from_python(minima[leaf]), from_python(maxima[leaf])
 
     return bounds
 
@@ -121,9 +122,9 @@ def _widened(low: pa.Array, high: pa.Array) -> tuple[pa.Array, pa.Array]:
     """The log writes float32 as decimals, which may be rounded inward."""
     if not pa.types.is_float32(low.type):
         return low, high
-    down = np.nextafter(low.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float32(-np.inf))
-    up = np.nextafter(high.fill_null(np.nan).to_numpy(zero_copy_only=False), np.float32(np.inf))
-    return pa.array(down, from_pandas=True), pa.array(up, from_pandas=True)
+    down = np.nextafter(as_numpy(low), np.float32(-np.inf))
+    up = np.nextafter(as_numpy(high), np.float32(np.inf))
+    return as_arrow(down, np.isnan(down)), as_arrow(up, np.isnan(up))
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

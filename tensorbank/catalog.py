@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import (
@@ -28,6 +29,7 @@ from deltalake import (
 from deltalake import exceptions as delta_errors
 
 from tensorbank.address import StorageOptions
+from tensorbank.arrow_numpy import as_arrow, as_table
 from tensorbank.errors import (
     ConflictError,
     FormatError,
@@ -326,11 +328,10 @@ class Catalog:
 
 
 def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
-    actions = pa.table(delta.get_add_actions()).sort_by("path")
+    actions = as_table(delta.get_add_actions()).sort_by("path")
     order = [(part or "", row) for row, part in enumerate(_parts(actions, "min"))]
-    actions = actions.take(
-        pa.array([row for _, row in sorted(order)], pa.int64())
-    )  # part by part, as samples lie in the bank
+    rows = np.array([row for _, row in sorted(order)], np.int64)
+    actions = actions.take(as_arrow(rows))  # part by part, as samples lie in the bank
     low, high = (_parts(actions, side) for side in ("min", "max"))
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = tuple(

@@ -16,12 +16,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tensorbank.arrow_numpy import EPOCH, MICROSECOND, as_numpy, as_scalar
+
 __all__ = ["ANYTHING", "AllOf", "AnyOf", "Bounds", "Compare", "Condition", "Constant", "leaves", "may_match"]
 
 Mask = npt.NDArray[np.bool_]
 Constant = float | int | str | bool | datetime
 ZONES = timedelta(hours=15)
 """A time without a zone is the session's; no zone is farther from UTC."""
+IN_LOG = pa.timestamp("us", "UTC")
 LOG_PRECISION = timedelta(milliseconds=1)
 """Delta's log cuts times to milliseconds."""
 
@@ -94,7 +97,7 @@ def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:
         mask = pc.invert(pc.and_(pc.equal(low, least), pc.equal(high, least)))
     else:
         return np.ones(len(low), np.bool_)
-    kept: Mask = mask.fill_null(True).to_numpy(zero_copy_only=False)
+    kept: Mask = as_numpy(mask, True)
     return kept
 
 
@@ -102,7 +105,10 @@ def _enclosed(value: Constant, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar]
     """A constant as two values of a column's type that enclose it, None where it is of another kind."""
     if pa.types.is_timestamp(kind):
         times = _times(value)
-        return None if times is None else (pa.scalar(times[0]).cast(kind), pa.scalar(times[1]).cast(kind))
+        if times is None:
+            return None
+        first, last = (as_scalar((t - EPOCH) // MICROSECOND, IN_LOG).cast(kind) for t in times)
+        return first, last
     least, most = value, value
     if pa.types.is_boolean(kind):
         fits = isinstance(value, bool)
@@ -117,7 +123,7 @@ def _enclosed(value: Constant, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar]
             least, most = _neighbours(float(value), kind)  # type: ignore[arg-type]
         else:
             return None
-    return (pa.scalar(least, kind), pa.scalar(most, kind)) if fits else None
+    return (as_scalar(least, kind), as_scalar(most, kind)) if fits else None  # type: ignore[arg-type] # no time
 
 
 def _neighbours(value: float, kind: pa.DataType) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.layout import modality_of_key, table_of_key
 from tensorbank.plan import ADDRESS_FIELDS, Handle
@@ -52,7 +53,7 @@ class HandleColumn:
             A row leads to none of the shards.
         """
         columns = dict(zip([f.name for f in rows.type], rows.flatten(), strict=True))
-        keys = shards.encode(columns["key"].to_numpy(), name)
+        keys = shards.encode(as_numpy(columns["key"]), name)
         return cls(name, pa.table({**columns, "key": keys}), candidates)
 
     @classmethod
@@ -81,11 +82,7 @@ class HandleColumn:
 
     def numbers(self, field: str, dtype: type[np.integer[Any]] = np.int64) -> npt.NDArray[Any]:
         """(n,) integers, 0 where the sample lacks the modality."""
-        column = self.rows[field]
-        if column.null_count:
-            column = pc.fill_null(column, 0)
-        numbers: npt.NDArray[Any] = column.to_numpy().astype(dtype, copy=False)
-        return numbers
+        return as_numpy(self.rows[field], 0).astype(dtype, copy=False)
 
 
 def resolve(
@@ -209,11 +206,11 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
 
 
 def _fixed(values: npt.NDArray[Any], n_runs: int, kind: pa.DataType) -> pa.Array:
-    flat = pa.array(values.reshape(-1)).cast(kind)
+    flat = as_arrow(values.reshape(-1)).cast(kind)
     return (
         pa.FixedSizeListArray.from_arrays(flat, n_runs)
         if len(values)
-        else pa.array([], pa.list_(kind, n_runs))
+        else pa.nulls(0, pa.list_(kind, n_runs))
     )
 
 
@@ -225,14 +222,14 @@ def _runs(column: HandleColumn, handle: Handle) -> tuple[npt.NDArray[np.int64], 
     if handle.runs == ((0, n_blocks),):
         return offset[:, None], length[:, None]
     n = len(offset)
-    present = ~np.asarray(column.keys.is_null())
+    present = as_numpy(column.keys.is_valid())
     blocks = (
-        column.rows["block_bytes"].filter(pa.array(present))
+        column.rows["block_bytes"].filter(as_arrow(present))
         if not present.all()
         else column.rows["block_bytes"]
     )
     edges = np.zeros((n, n_blocks + 1), np.int64)
-    sizes = pc.list_flatten(blocks).to_numpy().reshape(-1, n_blocks)
+    sizes = as_numpy(pc.list_flatten(blocks)).reshape(-1, n_blocks)
     edges[present, 1:] = np.cumsum(sizes, axis=1, dtype=np.int64)
     of_date = column.numbers("time_index") * len(m.bands) if handle.window else np.zeros(n, np.int64)
     first = np.take_along_axis(edges, of_date[:, None] + np.array([a for a, _ in handle.runs]), axis=1)

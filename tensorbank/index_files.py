@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tensorbank.arrow_numpy import as_arrow
 from tensorbank.bounds import of_files
 from tensorbank.conditions import Condition, may_match
 from tensorbank.layout import Level
@@ -69,4 +70,4 @@ class LevelFiles:
         if mask.all():
             return self
         kept = tuple(f for f, keep in zip(self.files, mask.tolist(), strict=True) if keep)
-        return replace(self, files=kept, statistics=self.statistics.filter(pa.array(mask)))
+        return replace(self, files=kept, statistics=self.statistics.filter(as_arrow(mask)))

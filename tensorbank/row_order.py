@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.layout import place_of_key
 from tensorbank.plan import ADDRESS_FIELDS, Handle
 
@@ -41,7 +42,7 @@ def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
             break
     else:
         order = _by_every_column(table, handles, keys)
-    table = table.take(pa.array(order))
+    table = table.take(as_arrow(order))
     for handle in handles:
         place = table.schema.get_field_index(f"{handle.name}.key")
         table = table.set_column(place, f"{handle.name}.key", _in_row_order(_dictionary(table, handle)))
@@ -68,7 +69,7 @@ def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
     rank = np.empty(len(names) + 1, np.int64)
     rank[sorted(range(len(names)), key=[place_of_key(n) for n in names].__getitem__)] = np.arange(len(names))
     rank[-1] = len(names)
-    codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes = as_numpy(keys.indices, -1)
     columns = [rank[codes], _element(table, f"{handle.name}.starts", 0)]
     if handle.window is not None:
         columns += [_element(table, f"{handle.name}.corner", i) for i in (0, 1)]
@@ -84,7 +85,7 @@ def _element(table: pa.Table, name: str, i: int) -> Int64:
     lists = table[name].combine_chunks()
     lists = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
     width = lists.type.list_size
-    flat = lists.values.to_numpy()[lists.offset * width : (lists.offset + len(lists)) * width]
+    flat = as_numpy(lists.values)[lists.offset * width : (lists.offset + len(lists)) * width]
     values: Int64 = flat.reshape(-1, width)[:, i].astype(np.int64, copy=False)
     return values
 
@@ -103,10 +104,10 @@ def _by_every_column(
     table: pa.Table, handles: Sequence[Handle], keys: Sequence[Int64]
 ) -> npt.NDArray[np.intp]:
     mine = {f"{h.name}.{field}" for h in handles for field in ADDRESS_FIELDS}
-    sort: list[Any] = [pa.array(key) for key in keys]
+    sort: list[Any] = [as_arrow(key) for key in keys]
     sort += [table[n] for n in table.column_names if n not in mine and _sortable(table.schema.field(n).type)]
     by = pa.table(sort, names=[str(i) for i in range(len(sort))])
-    order: npt.NDArray[np.intp] = pc.sort_indices(by, [(n, "ascending") for n in by.column_names]).to_numpy()
+    order: npt.NDArray[np.intp] = as_numpy(pc.sort_indices(by, [(n, "ascending") for n in by.column_names]))
     return order.astype(np.intp)
 
 
@@ -116,11 +117,11 @@ def _sortable(kind: pa.DataType) -> bool:
 
 def _in_row_order(keys: pa.DictionaryArray) -> pa.DictionaryArray:
     """The same keys with a dictionary in the order in which the rows name them: what is not named is left out."""
-    codes = keys.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes = as_numpy(keys.indices, -1)
     named, first = np.unique(codes, return_index=True)
     named = named[np.argsort(first)]
     named = named[named >= 0]
     place = np.full(len(keys.dictionary) + 1, -1, np.int32)
     place[named] = np.arange(len(named))
-    indices = pa.array(place[codes], mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(indices, keys.dictionary.take(pa.array(named, pa.int64())))
+    indices = as_arrow(place[codes], codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, keys.dictionary.take(as_arrow(named.astype(np.int64))))

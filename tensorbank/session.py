@@ -21,6 +21,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.bounds import of_shards, shard_columns
 from tensorbank.catalog import Catalog
 from tensorbank.conditions import leaves, may_match
@@ -212,8 +213,8 @@ class Session:
             f"SELECT hash(key) AS hash, key FROM (SELECT unnest([{listed}]) AS key FROM {_quoted(table.name)}.shards) "
             "WHERE key IS NOT NULL"
         ).to_arrow_table()
-        keys = pa.concat_arrays([pa.array([], pa.string()), *rows["key"].chunks])
-        return ShardKeys.of([(rows["hash"].to_numpy(), keys)])
+        keys = pa.concat_arrays([pa.nulls(0, pa.string()), *rows["key"].chunks])
+        return ShardKeys.of([(as_numpy(rows["hash"]), keys)])
 
     def ordered(self, sql: str) -> bool:
         """Whether the statement itself fixes the order of its rows."""
@@ -360,7 +361,7 @@ class Session:
         for v in table.mentioned:
             of = of_shards(rows, [leaf if level == v else None for level, leaf in known])
             masks[v] = may_match(table.conditions[v], of, len(rows))
-        parts = {v: frozenset(rows["part"].filter(pa.array(m)).to_pylist()) for v, m in masks.items()}
+        parts = {v: frozenset(rows["part"].filter(as_arrow(m)).to_pylist()) for v, m in masks.items()}
         n_kept = int(np.logical_or.reduce(list(masks.values())).sum())
         return table.by_shards(parts, considered=len(rows), kept=n_kept)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tensorbank.arrow_numpy import as_arrow
 from tensorbank.errors import FormatError, InvalidInputError
 
 __all__ = ["NO_SHARD", "ShardKeys"]
@@ -49,9 +50,9 @@ class ShardKeys:
         """
         given = list(pairs)
         hashes = np.concatenate([np.zeros(0, np.uint64), *(h for h, _ in given)])
-        keys = pa.concat_arrays([pa.array([], pa.string()), *(k for _, k in given)])
+        keys = pa.concat_arrays([pa.nulls(0, pa.string()), *(k for _, k in given)])
         hashes, place = np.unique(hashes, return_index=True)
-        distinct = keys.take(pa.array(place))
+        distinct = keys.take(as_arrow(place))
         if len(keys.unique()) != len(hashes) or (len(hashes) and hashes[0] == NO_SHARD):
             raise FormatError("two shard keys have one hash; rename a table or ingest a part anew")
         return cls(hashes, distinct)
@@ -72,7 +73,7 @@ class ShardKeys:
             A hash is of no shard of these.
         """
         if not len(hashes):
-            return pa.array([], pa.string()).dictionary_encode()
+            return pa.nulls(0, pa.string()).dictionary_encode()
         starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
         found, first, which = np.unique(hashes[starts], return_index=True, return_inverse=True)
         order = np.argsort(first)
@@ -86,5 +87,5 @@ class ShardKeys:
                 "select the tensor from the table itself"
             )
         codes = np.repeat(code[which], np.diff(np.append(starts, len(hashes))))
-        indices = pa.array(codes, mask=codes < 0 if len(order) < len(found) else None)
-        return pa.DictionaryArray.from_arrays(indices, self.keys.take(pa.array(place, pa.int64())))
+        indices = as_arrow(codes, codes < 0 if len(order) < len(found) else None)
+        return pa.DictionaryArray.from_arrays(indices, self.keys.take(as_arrow(place.astype(np.int64))))

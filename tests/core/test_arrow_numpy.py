@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorbank.arrow_numpy import as_arrow, as_numpy
+import tensorbank as tb
+from tensorbank.arrow_numpy import as_arrow, as_numpy, as_scalar, from_python, strings
+from tensorbank_indexer import IngestOptions, ingest, open_source
+from tensorbank_indexer.demo.archive import write_archives
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
 from handmade import make
@@ -45,6 +50,61 @@ def test_null_of_floats_is_nan():
 def test_positions_go_to_arrow(numbers, step):
     positions = np.array(numbers, np.int64)[::step]
     assert as_arrow(positions).equals(pa.array(positions))
+
+
+@given(
+    st.lists(st.none() | st.integers(-9, 9))
+    | st.lists(st.none() | st.floats(-9, 9))
+    | st.lists(st.none() | st.text())
+)
+def test_values_of_python_are_what_pyarrow_infers(values):
+    assert from_python(values).equals(pa.array(values))
+
+
+@pytest.mark.parametrize("values", [[True, None], [1, 2.5], [datetime(2020, 1, 1)], []])
+def test_other_values_go_pyarrows_way(values):
+    assert from_python(values).equals(pa.array(values))
+
+
+@given(st.lists(st.none() | st.datetimes(timezones=st.timezones()), min_size=1))
+def test_instants_are_of_utc(values):
+    found = from_python(values)
+    assert [None if v is None else v.astimezone(UTC) for v in values] == found.to_pylist()
+
+
+@given(st.lists(st.booleans() | st.none()), st.lists(st.text() | st.none()))
+def test_nulls_are_kept(bools, texts):
+    null = np.array([b is None for b in bools], np.bool_)
+    assert as_arrow(np.array([bool(b) for b in bools], np.bool_), null).to_pylist() == bools
+    null = np.array([t is None for t in texts], np.bool_)
+    assert strings([t or "" for t in texts], null).to_pylist() == texts
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(3, pa.int64()), (2.5, pa.float32()), (True, pa.bool_()), ("é", pa.string()), ("", pa.string())],
+)
+def test_a_scalar_is_pyarrows(value, kind):
+    assert as_scalar(value, kind).equals(pa.scalar(value, kind))
+
+
+def test_a_scalar_of_time_counts_its_units():
+    moment = datetime(2020, 2, 29, 12, tzinfo=UTC)
+    kind = pa.timestamp("us", "UTC")
+    assert as_scalar(round(moment.timestamp() * 1e6), kind).equals(pa.scalar(moment, kind))
+
+
+def test_a_plan_imports_no_pandas(tmp_path):
+    archive = write_archives(tmp_path / "archive", n_samples=8, samples_per_tar=8, seed=1).root
+    bank = tb.create(tmp_path / "bank")
+    ingest(open_source(str(archive)), bank, "terramesh", IngestOptions(n_workers=1))
+    sql = "SELECT sample_id, S2L2A FROM terramesh WHERE cloud_cover >= 0 AND S2L2A.B08.mean > 1"
+    code = (
+        "import sys, tensorbank as tb\n"
+        f"assert len(tb.open({str(tmp_path / 'bank')!r}).sql({sql!r}).plan())\n"
+        "assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_first_batch_imports_no_pandas(tmp_path):
