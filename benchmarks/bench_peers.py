@@ -55,6 +55,7 @@ class Plan:
     tracks: Sequence[str]
     latencies_ms: Sequence[int]
     n_repeats: int
+    faults: Sequence[str] = FAULTS
 
 
 class Record:
@@ -184,7 +185,7 @@ def trials(
                 key = {"part": "resume", "peer": peer, "track": track}
                 yield key, partial(resumed, request(peer, track, "Q0"), stage, server)
     if "faults" in plan.parts:
-        for fault in FAULTS:
+        for fault in plan.faults:
             for peer, track in readers:
                 key = {"part": "faults", "peer": peer, "track": track, "fault": fault}
                 asked = request(peer, track, FAULT_WORKLOAD, verify=True)
@@ -249,6 +250,7 @@ def main() -> int:
     parser.add_argument("--tracks", type=words, default=["raw", "zstd"])
     parser.add_argument("--latencies", type=words, default=["0", "10", "30"], help="ms added to every answer")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--faults", type=words, default=list(FAULTS))
     parser.add_argument("--limit", type=float, default=600, help="seconds after which a run is called hung")
     parser.add_argument(
         "--data", type=Path, default=ROOT / ".cache" / "peers-data", help="of samples and formats"
@@ -259,6 +261,7 @@ def main() -> int:
     parser.add_argument("--no-install", dest="install", action="store_false", help="use what is installed")
     args = parser.parse_args()
     unknown = {*args.peers} - {*PEERS} | {*args.parts} - {*PARTS} | {*args.workloads} - {*NAMES}
+    unknown |= {*args.faults} - {*FAULTS}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     cores = sorted(os.sched_getaffinity(0))
@@ -270,7 +273,13 @@ def main() -> int:
     (data / "stored").mkdir(exist_ok=True)
     stage = Stage(data / "export", data / "stored", args.cache, client, serving, args.limit, args.install)
     plan = Plan(
-        args.peers, args.parts, args.workloads, args.tracks, [int(ms) for ms in args.latencies], args.repeats
+        args.peers,
+        args.parts,
+        args.workloads,
+        args.tracks,
+        [int(ms) for ms in args.latencies],
+        args.repeats,
+        args.faults,
     )
     record = Record(args.out, about(args, [client, serving]))
     if args.retry:

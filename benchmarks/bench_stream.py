@@ -4,7 +4,7 @@
     python benchmarks/bench_stream.py [--bank FOLDER [--table NAME] | --source ARCHIVES] [--only wire,cpu] [--quick]
 
 Without a bank, one is made of made-up archives. Times are medians of interleaved repeats; beside them stand CPU seconds a GB,
-which are steadier on machines that others use, too.
+which are steadier on machines that others use, too. With ``--only``, figures of other sections stay in the file as they are.
 """
 
 from __future__ import annotations
@@ -89,6 +89,28 @@ def as_table(found: Sequence[Figure | Missing]) -> Table:
     return table
 
 
+def earlier(file: Path, setup: Setup, without: Sequence[str]) -> list[Figure | Missing]:
+    """Figures in a file, if they are of the same bank and amounts, but those of some sections."""
+    if not file.is_file():
+        return []
+    known = json.loads(file.read_text())
+    if any(known["setup"][n] != v for n, v in amounts(setup).items()):
+        return []
+    figures = [Figure(**{n: v for n, v in f.items() if n != "met"}) for f in known["figures"]]
+    return [f for f in (*figures, *(Missing(**m) for m in known["missing"])) if f.section not in without]
+
+
+def amounts(setup: Setup) -> dict[str, float]:
+    """What figures of one file have in common."""
+    return {
+        "scale": setup.scale,
+        "repeats": setup.repeats,
+        "batch_size": setup.batch_size,
+        "samples": len(setup.plan()),
+        "stored_bytes": setup.plan().read_bytes,
+    }
+
+
 def facts(setup: Setup, found: Sequence[Figure | Missing], elapsed_s: float) -> dict[str, object]:
     """What is written down beside the figures."""
     return {
@@ -102,14 +124,7 @@ def facts(setup: Setup, found: Sequence[Figure | Missing], elapsed_s: float) -> 
             "python": platform.python_version(),
             **{n: version(n) for n in ("tensorbank", "torch", "obstore", "numcodecs", "crc32c", "numpy")},
         },
-        "setup": {
-            "scale": setup.scale,
-            "repeats": setup.repeats,
-            "batch_size": setup.batch_size,
-            "samples": len(setup.plan()),
-            "stored_bytes": setup.plan().read_bytes,
-            "elapsed_s": elapsed_s,
-        },
+        "setup": {**amounts(setup), "elapsed_s": elapsed_s},
         "figures": [f.to_dict() for f in found if isinstance(f, Figure)],
         "missing": [m.to_dict() for m in found if isinstance(m, Missing)],
     }
@@ -157,6 +172,8 @@ def main() -> int:
             console.print(
                 f"[dim]{time.perf_counter() - started:5.0f} s[/]  {item.section}: {item.what}: {seen}"
             )
+        found += earlier(options.out / "stream.json", setup, sections)
+        found.sort(key=lambda item: SECTIONS.index(item.section))
         console.print(as_table(found))
         options.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(facts(setup, found, time.perf_counter() - started), indent=1)

@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tensorbank.errors import InvalidInputError
 
-__all__ = ["SCHEMES", "Credentials", "StorageOptions", "normalize_url"]
+__all__ = ["SCHEMES", "Access", "Credentials", "ServedStorage", "StorageOptions", "normalize_url"]
 
 SCHEMES: tuple[str, ...] = ("file", "s3", "gs", "az", "http", "https")
+
+Access = Literal["url", "dir", "proxy"]
 
 Credentials = Callable[[], Mapping[str, Any]]
 """Gives the keys of the moment: ``access_key_id``, ``secret_access_key``, ``token`` or None, and ``expires_at``, a datetime with
@@ -59,6 +61,33 @@ class StorageOptions:
             session_token=keys.get("token"),
             credentials=None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ServedStorage(StorageOptions):
+    """How to read the bytes of one plan with nothing but the key of a service.
+
+    Parameters
+    ----------
+    service
+        Its URL.
+    bank, plan
+        Name and id, as the service knows them.
+    access
+        ``url``: from the object store, by signed URLs. ``dir``: from there, by keys of the plan's folders. ``proxy``: through the
+        service.
+    key
+        Of the service, None where access is open.
+    question
+        JSON that the plan was asked for with, snapshot pinned: a service that lost the plan makes the same one of it.
+    """
+
+    service: str = ""
+    bank: str = ""
+    plan: str = ""
+    access: Access = "url"
+    key: str | None = field(default=None, repr=False)
+    question: str = field(default="", repr=False)
 
 
 def normalize_url(url: str | os.PathLike[str]) -> str:

@@ -6,14 +6,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tensorbank.address import Credentials, StorageOptions, normalize_url
+from tensorbank.address import Access, Credentials, StorageOptions, normalize_url
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
 from tensorbank.errors import InvalidInputError
 from tensorbank.mirror import IndexMirror, default_cache_folder
 from tensorbank.remote_bank import RemoteBank, find_service
 from tensorbank.remote_planner import RemotePlanner
-from tensorbank.remote_storage import Access
 from tensorbank.store import Store
 
 __all__ = ["create", "open"]

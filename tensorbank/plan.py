@@ -31,7 +31,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.ipc
 
-from tensorbank.address import StorageOptions
+from tensorbank.address import ServedStorage, StorageOptions
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
 from tensorbank.explanation import as_html, as_text
@@ -347,6 +347,7 @@ class Plan:
             "source": asdict(self.source),
             "endpoint": self.storage.endpoint,
             "region": self.storage.region,
+            "served": _place(self.storage),
             "handles": [
                 {
                     "name": h.name,
@@ -371,7 +372,8 @@ class Plan:
         Parameters
         ----------
         storage
-            Fields of :class:`StorageOptions`; endpoint and region are remembered, credentials are not.
+            Fields of :class:`StorageOptions`; endpoint and region are remembered, credentials are not. Of a plan that a service
+            made, ``key`` of the service; its place is remembered.
 
         Raises
         ------
@@ -393,6 +395,8 @@ class Plan:
         levels = tuple(LevelReport(**r) for r in raw.pop("levels"))
         snapshots = {t: (str(i), int(v)) for t, (i, v) in raw.pop("snapshots").items()}
         options = StorageOptions(endpoint=described["endpoint"], region=described["region"])
+        if described.get("served"):
+            options = ServedStorage(**described["served"])
         return cls(
             fingerprint=described["fingerprint"],
             source=PlanSource(levels=levels, snapshots=snapshots, **raw),
@@ -452,6 +456,13 @@ def loader_package() -> ModuleType:
             f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind="missing-extra"
         ) from error
     return tensorbank_loader
+
+
+def _place(storage: StorageOptions) -> dict[str, str] | None:
+    """Where a service has the plan, None for one that was made here."""
+    if not isinstance(storage, ServedStorage):
+        return None
+    return {name: getattr(storage, name) for name in ("service", "bank", "plan", "access", "question")}
 
 
 def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:

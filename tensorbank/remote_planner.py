@@ -12,11 +12,12 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.ipc
 
+from tensorbank.address import Access, ServedStorage
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.plan import Handle, LevelReport, Plan, PlanSource
 from tensorbank.planner import PLANNER_VERSION
 from tensorbank.remote_service import BANKS, ServiceClient
-from tensorbank.remote_storage import Access, ServedStorage, make_plan
+from tensorbank.remote_storage import make_plan
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics import BandSummary, Quantile, Statistics
 

@@ -5,46 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
-from tensorbank.address import StorageOptions
+from tensorbank.address import ServedStorage
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.remote_service import BANKS, ServiceClient
 
-__all__ = ["Access", "ServedPlan", "ServedStorage", "is_lost", "make_plan"]
+__all__ = ["ServedPlan", "is_lost", "make_plan"]
 
-Access = Literal["url", "dir", "proxy"]
 PLAN_DEADLINE_S = 120.0
 """For a plan to be made."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServedStorage(StorageOptions):
-    """How to read the bytes of one plan with nothing but the key of a service.
-
-    Parameters
-    ----------
-    service
-        Its URL.
-    bank, plan
-        Name and id, as the service knows them.
-    access
-        ``url``: from the object store, by signed URLs. ``dir``: from there, by keys of the plan's folders. ``proxy``: through the
-        service.
-    key
-        Of the service, None where access is open.
-    question
-        JSON that the plan was asked for with, snapshot pinned: a service that lost the plan makes the same one of it.
-    """
-
-    service: str = ""
-    bank: str = ""
-    plan: str = ""
-    access: Access = "url"
-    key: str | None = field(default=None, repr=False)
-    question: str = field(default="", repr=False)
 
 
 class ServedPlan:

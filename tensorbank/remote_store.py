@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from tensorbank.address import StorageOptions
+from tensorbank.address import ServedStorage, StorageOptions
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.remote_http import Answer
 from tensorbank.remote_service import ServiceClient, failure
-from tensorbank.remote_storage import ServedPlan, ServedStorage, is_lost
+from tensorbank.remote_storage import ServedPlan, is_lost
 from tensorbank.remote_urls import SignedUrls
 from tensorbank.store import Store
 from tensorbank.throttling import MAX_PAUSE_S, parse_retry_after

@@ -146,6 +146,11 @@ def test_the_script_prints_and_writes(setup, tmp_path):
     assert [m["reason"] for m in written["missing"]] == ["no GPU"]
     assert written["machine"]["cores"] > 0
     assert (tmp_path / "stream.png").exists()
+    again = [*command, "--only", "device", "--quick", "--out", str(tmp_path)]
+    assert subprocess.run(again, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}).returncode == 0
+    kept = json.loads((tmp_path / "stream.json").read_text())
+    assert kept["figures"] == written["figures"], "of sections that were not run again"
+    assert len(kept["missing"]) == 1
     refused = subprocess.run([*command, "--only", "wires"], capture_output=True, text=True)
     assert refused.returncode == 2
     assert "no such section: wires" in refused.stderr
