@@ -97,6 +97,7 @@ class Catalog:
         self._facts: dict[Hashable, Any] = {}
         self._schemas: dict[tuple[str, int], TableSchema] = {}
         self._lock = threading.Lock()
+        self._turns: dict[tuple[str, Level], threading.Lock] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.store,))
@@ -111,7 +112,7 @@ class Catalog:
     def among(self, names: Collection[str]) -> list[str]:
         """Tables that some names may mean, whatever their case. The store is asked only for names not met before."""
         with self._lock:
-            known = {table for table, _ in self._newest}
+            known = {table for table, _ in list(self._newest)}
         if not {n.lower() for n in names} <= {n.lower() for n in known}:
             known |= set(self.tables())
         return sorted(n for n in known if n.lower() in {m.lower() for m in names})
@@ -196,11 +197,15 @@ class Catalog:
         at = (table, level, int(delta.version()))
         if at not in self._levels:
             self._levels[at] = _level_files(index_key(table, level), level, delta)
+        if level == "samples" and (table, at[2]) not in self._schemas:  # it is at hand, and asked for next
+            self._schemas[table, at[2]] = table_schema(pa.schema(delta.schema().to_arrow()))
         return self._levels[at]
 
     def _at(self, table: str, level: Level, version: int | None) -> DeltaTable:
         """A level at a version, or at the newest there is now."""
         with self._lock:
+            turn = self._turns.setdefault((table, level), threading.Lock())
+        with turn:
             known = self._newest.get((table, level))
             if known is not None:
                 try:

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
+from tensorbank.handle import ADDRESS_FIELDS, Handle
 from tensorbank.layout import modality_of_key, table_of_key
-from tensorbank.plan import ADDRESS_FIELDS, Handle
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.shard_keys import ShardKeys
 

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.plan import ADDRESS_FIELDS, Handle, Plan, loader_package
+from tensorbank.handle import ADDRESS_FIELDS, Handle
+from tensorbank.plan import Plan, loader_package
 from tensorbank.query import Query
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from tensorbank.catalog import Catalog
@@ -63,5 +64,7 @@ class PinnedTable:
 
 def pin(catalog: Catalog, name: str, levels: Collection[Level], version: int | None) -> PinnedTable:
     """A table at a version, the newest if None."""
-    files = {level: catalog.files(name, level, version) for level in levels}
+    with ThreadPoolExecutor(max(1, len(levels))) as pool:  # each level is some requests in a row
+        found = pool.map(lambda level: catalog.files(name, level, version), levels)
+        files = dict(zip(levels, found, strict=True))
     return PinnedTable(name, catalog.schema(name, files["samples"].version), files, kept=files)

@@ -19,7 +19,6 @@ All other columns are the query's own and are handed out beside the tensors.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -36,6 +35,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
 from tensorbank.explanation import as_html, as_text
 from tensorbank.forecast import Forecast, Price, forecast
+from tensorbank.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses_of
 from tensorbank.schema import Modality
 from tensorbank.shared_table import SharedTable, can_share
 
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from tensorbank_loader import DataLoader
 
 __all__ = [
-    "ADDRESS_FIELDS",
-    "Handle",
-    "HandleAddresses",
     "LevelReport",
     "Plan",
     "PlanSource",
@@ -54,62 +51,6 @@ __all__ = [
 
 FORMAT_VERSION = 2
 _METADATA_KEY = b"tensorbank.plan"
-ADDRESS_FIELDS = ("key", "starts", "lengths", "corner")
-"""Of the columns that a handle has in a plan's table."""
-
-
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """One selected modality: what to read of every sample and how to hand it out.
-
-    ``name`` is its key in the batch, ``bands`` are indices into ``modality.bands`` in the order asked for. ``window`` is
-    (height, width) of the tiles that were selected, one date of each; None where whole samples were. ``by_date`` says that runs
-    end where a date does, so that a date of a sample can be read alone.
-    """
-
-    name: str
-    modality: Modality
-    bands: tuple[int, ...]
-    window: tuple[int, int] | None = None
-    by_date: bool = False
-
-    @property
-    def n_times(self) -> int:
-        """Dates of one sample as delivered."""
-        return self.modality.n_times if self.window is None else 1
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(time, band, y, x) of one sample as delivered."""
-        m = self.modality
-        return (self.n_times, len(self.bands), *(self.window or (m.height, m.width)))
-
-    @property
-    def n_bytes(self) -> int:
-        """Decoded size of one sample as delivered."""
-        return math.prod(self.shape) * np.dtype(self.modality.dtype).itemsize
-
-    @property
-    def runs(self) -> tuple[tuple[int, int], ...]:
-        """Maximal runs of consecutive blocks to read, half-open, in stored order (date by date, band by band).
-
-        Of a window, blocks count from the first of its date.
-        """
-        n_bands = len(self.modality.bands)
-        wanted = sorted(t * n_bands + b for t in range(self.n_times) for b in self.bands)
-        runs: list[tuple[int, int]] = []
-        for block in wanted:
-            date_ends = self.by_date and block % n_bands == 0
-            if runs and runs[-1][1] == block and not date_ends:
-                runs[-1] = (runs[-1][0], block + 1)
-            else:
-                runs.append((block, block + 1))
-        return tuple(runs)
-
-    def slot(self, block: int) -> tuple[int, int]:
-        """(time, band) index in the delivered tensor of a stored block that is one of the runs."""
-        time, band = divmod(block, len(self.modality.bands))
-        return time, self.bands.index(band)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,22 +88,6 @@ class PlanSource:
     pixels_read: int = 0
     pixels_read_bytes: int = 0
     pixels_undecided: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class HandleAddresses:
-    """Addresses of one handle for all samples of a plan, as numpy views.
-
-    ``keys`` lists the distinct shard keys; ``key`` is (n,) int32 into it, -1 where the sample lacks the modality;
-    ``starts`` and ``lengths`` are (n, runs) int64 and uint32, bytes; ``corners`` is (n, 2) int16, y0 and x0 of the windows, None
-    of whole samples.
-    """
-
-    keys: tuple[str, ...]
-    key: npt.NDArray[np.int32]
-    starts: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    corners: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +175,7 @@ class Plan:
     @cached_property
     def addresses(self) -> dict[str, HandleAddresses]:
         """Addresses by handle name."""
-        return {h.name: _addresses(self.table, h) for h in self.handles}
+        return {h.name: addresses_of(self.table, h) for h in self.handles}
 
     @property
     def n_blocks(self) -> int:
@@ -463,31 +388,6 @@ def _place(storage: StorageOptions) -> dict[str, str] | None:
     if not isinstance(storage, ServedStorage):
         return None
     return {name: getattr(storage, name) for name in ("service", "bank", "plan", "access", "question")}
-
-
-def _addresses(table: pa.Table, handle: Handle) -> HandleAddresses:
-    n_runs = len(handle.runs)
-    keys = table[f"{handle.name}.key"].combine_chunks()
-    if isinstance(keys, pa.ChunkedArray):
-        keys = (
-            keys.chunk(0)
-            if keys.num_chunks
-            else pa.DictionaryArray.from_arrays(pa.nulls(0, pa.int32()), pa.nulls(0, pa.string()))
-        )
-    index = as_numpy(keys.indices, -1).astype(np.int32, copy=False)
-    return HandleAddresses(
-        keys=tuple(keys.dictionary.to_pylist()),
-        key=index,
-        starts=_flat(table[f"{handle.name}.starts"], n_runs),
-        lengths=_flat(table[f"{handle.name}.lengths"], n_runs),
-        corners=_flat(table[f"{handle.name}.corner"], 2) if handle.window else None,
-    )
-
-
-def _flat(column: pa.ChunkedArray, n_runs: int) -> npt.NDArray[Any]:
-    chunks = [as_numpy(c.values.slice(c.offset * n_runs, len(c) * n_runs)) for c in column.chunks]
-    flat = chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.uint8), *chunks])
-    return flat.reshape(-1, n_runs)
 
 
 def _describe(handle: Handle) -> str:

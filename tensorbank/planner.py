@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from tensorbank.catalog import Catalog
 from tensorbank.footers import count_row_groups
+from tensorbank.handle import Handle
 from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.mirror import IndexMirror
-from tensorbank.plan import Handle, LevelReport, Plan, PlanSource
+from tensorbank.plan import LevelReport, Plan, PlanSource
 from tensorbank.refine import PixelJudge
 from tensorbank.row_order import by_address
 from tensorbank.session import Session

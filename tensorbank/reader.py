@@ -22,7 +22,8 @@ from tensorbank.batch_read import BatchRead, Buffers, LateBuffers, Skipped
 from tensorbank.codec import decode_block, split_blocks
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
-from tensorbank.plan import Handle, Plan
+from tensorbank.handle import Handle
+from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import Piece, Read, Reads, plan_reads
 from tensorbank.remote_store import open_store

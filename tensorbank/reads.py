@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.fetch import FetchOptions
-from tensorbank.plan import Handle, Plan
+from tensorbank.handle import Handle
+from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange, coalesce
 
 __all__ = ["Piece", "Read", "Reads", "plan_reads"]

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank.address import StorageOptions
+from tensorbank.handle import Handle
 from tensorbank.handles import HandleColumn, address_columns
 from tensorbank.index import TILE_REF_TYPE
 from tensorbank.layout import modality_of_key, table_of_key
 from tensorbank.pixels import PixelPredicate, Verdicts, n_matching
-from tensorbank.plan import Handle, Plan, PlanSource
+from tensorbank.plan import Plan, PlanSource
 from tensorbank.reader import SampleReader
 from tensorbank.schema import Modality, TableSchema
 

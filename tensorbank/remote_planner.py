@@ -14,7 +14,8 @@ import pyarrow.ipc
 
 from tensorbank.address import Access, ServedStorage
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.plan import Handle, LevelReport, Plan, PlanSource
+from tensorbank.handle import Handle
+from tensorbank.plan import LevelReport, Plan, PlanSource
 from tensorbank.planner import PLANNER_VERSION
 from tensorbank.remote_service import BANKS, ServiceClient
 from tensorbank.remote_storage import make_plan

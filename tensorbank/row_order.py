@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
+from tensorbank.handle import ADDRESS_FIELDS, Handle
 from tensorbank.layout import place_of_key
-from tensorbank.plan import ADDRESS_FIELDS, Handle
 
 __all__ = ["by_address"]
 

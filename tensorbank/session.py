@@ -49,6 +49,8 @@ __all__ = ["Judge", "Session"]
 
 _NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
+SMALL_BYTES = 16 << 20
+"""Of index files: all of them come at once, rather than one level waiting for what another says of it."""
 
 
 class Judge(Protocol):
@@ -337,6 +339,9 @@ class Session:
     def _show(self, table: PinnedTable) -> None:
         """Create the views of a table: shards first, since their roll-ups say which other files are needed at all."""
         self._db.create_schema(_quoted(table.name))
+        every = [file for files in table.kept.values() for file in files.files]
+        if sum(file.n_bytes for file in every) <= SMALL_BYTES:
+            self.mirror.paths(every)
         if "shards" in table.levels:
             self._create_view(table, "shards")
             table = self._by_shards(table)

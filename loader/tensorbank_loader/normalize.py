@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
-from tensorbank.plan import Handle
+from tensorbank.handle import Handle
 from tensorbank.profiles import Normalization, normalization
 from tensorbank.statistics import Statistics
 from tensorbank_loader.batch import MASK, Batch

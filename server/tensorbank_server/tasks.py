@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tensorbank.plan import Handle, Plan
+from tensorbank.handle import Handle
+from tensorbank.plan import Plan
 from tensorbank_server.rows import plain
 
 __all__ = ["ARROW", "END_KEY", "NDJSON", "as_arrow", "as_ndjson", "described", "shard_keys"]

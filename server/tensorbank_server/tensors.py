@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tensorbank.codec import decode_block, split_blocks
 from tensorbank.errors import IntegrityError, InvalidInputError
 from tensorbank.fetch import Fetcher
-from tensorbank.plan import Handle
+from tensorbank.handle import Handle
 from tensorbank.ranges import ByteRange
 from tensorbank.schema import Modality
 

@@ -25,7 +25,7 @@ from tensorbank import (
 )
 from tensorbank.codec import PROFILES
 from tensorbank.fetch import FetchOptions
-from tensorbank.plan import Handle
+from tensorbank.handle import Handle
 from tensorbank.reader import SampleReader
 from tensorbank.reads import plan_reads
 from tensorbank.store import Store

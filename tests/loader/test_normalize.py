@@ -12,7 +12,7 @@ import torch
 
 import tensorbank as tb
 from tensorbank import Band, InvalidInputError, Modality, Normalization, NotFoundError, normalization
-from tensorbank.plan import Handle
+from tensorbank.handle import Handle
 from tensorbank.profiles import PROFILE_NAMES
 from tensorbank.statistics import BandSummary, Statistics
 from tensorbank_loader import DataLoader, Normalize

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank.errors import InvalidInputError
+from tensorbank.handle import Handle
 from tensorbank.layout import place_of_key
-from tensorbank.plan import Handle
 from tensorbank.schema import Modality
 from tensorbank_server import composites, formats, rows, virtual_zarr
 from tensorbank_server.filters.cql2 import Literal as FilterLiteral
