@@ -54,9 +54,11 @@ bench-plan: venv
 
 bench-stream: venv
 	$(BIN)/python benchmarks/bench_stream.py $(if $(BANK),--bank $(BANK))
+	$(BIN)/python benchmarks/results_page.py
 
 bench-serve: venv
 	$(BIN)/python benchmarks/bench_serve.py
+	$(BIN)/python benchmarks/results_page.py
 
 bench-device: venv
 	$(BIN)/python benchmarks/device_stream.py

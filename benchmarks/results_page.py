@@ -4,6 +4,7 @@
 
 Takes ``results/peers.json`` and ``results/remarks.json`` (why a workload is lost, by name), and writes the section between the
 markers ``<!-- peers -->`` of ``benchmarks/README.md``, the headline between those of ``README.md``, and ``results/peers.png``.
+Tables of ``results/stream.json`` and ``results/serve.json`` go between markers of their names.
 ``--check`` writes nothing and fails if a page differs.
 """
 
@@ -25,7 +26,6 @@ from peers.trials import FAULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- peers -->", "<!-- /peers -->"
 OURS = "tensorbank"
 CEILING = "ceiling"
 WORKLOADS = {
@@ -375,24 +375,67 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def placed(page: str, text: str) -> str:
-    """A page with the text between its markers."""
-    before, begun, rest = page.partition(BEGIN)
-    _, ended, after = rest.partition(END)
+def streaming(found: Mapping[str, Any]) -> str:
+    """Figures of ``bench_stream.py``."""
+    rows = []
+    for f in found.get("figures", ()):
+        about = "" if f["judged"] == "ratio" else f" {f['unit']}"
+        ceiling = "" if f["ceiling"] is None else _digits(f["ceiling"])
+        ratio = "" if f["ratio"] is None else f"{f['ratio']:.3f}"
+        target = "" if f["target"] is None else f"{f['bound']} {f['target']:g}{about}"
+        verdict = {True: "met", False: "**missed**", None: ""}[f["met"]]
+        what = [
+            f["section"],
+            f["what"],
+            f"{_digits(f['value'])} {f['unit']}",
+            ceiling,
+            ratio,
+            target,
+            verdict,
+        ]
+        rows.append(what)
+    rows += [[m["section"], m["what"], m["reason"], "", "", "", ""] for m in found.get("missing", ())]
+    return table(["", "", "measured", "ceiling", "ratio", "target", ""], rows) if rows else ""
+
+
+def serving(found: Mapping[str, Any]) -> str:
+    """Figures of ``bench_serve.py``."""
+    rows = [
+        [t["what"], t["target"], t["measured"], {True: "met", False: "**missed**", None: ""}[t["met"]]]
+        for t in found.get("targets", ())
+    ]
+    return table(["", "target", "measured", ""], rows) if rows else ""
+
+
+def _digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def placed(page: str, text: str, name: str = "peers") -> str:
+    """A page with the text between its markers of a name."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, begun, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
     if not begun or not ended:
-        raise SystemExit(f"a page lacks {BEGIN} ... {END}")
+        raise SystemExit(f"a page lacks {begin} ... {end}")
     inside = f"\n{text}\n" if text else "\n"
-    return f"{before}{BEGIN}{inside}{END}{after}"
+    return f"{before}{begin}{inside}{end}{after}"
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
     """What the pages should say."""
     results = root / "benchmarks" / "results"
-    peers, remarks = results / "peers.json", results / "remarks.json"
-    found = json.loads(peers.read_text()) if peers.is_file() else {}
-    why = json.loads(remarks.read_text()) if remarks.is_file() else {}
-    texts = {root / "benchmarks" / "README.md": section(found, why), root / "README.md": headline(found)}
-    return {path: placed(path.read_text(), text) for path, text in texts.items()}
+
+    def read(name: str) -> dict[str, Any]:
+        path = results / f"{name}.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    found = read("peers")
+    home, page = root / "README.md", root / "benchmarks" / "README.md"
+    text = placed(page.read_text(), section(found, read("remarks")))
+    text = placed(text, streaming(read("stream")), "stream")
+    text = placed(text, serving(read("serve")), "serve")
+    return {page: text, home: placed(home.read_text(), headline(found))}
 
 
 def _number(value: float | None, form: str, unit: float = 1.0) -> str:
