@@ -56,11 +56,13 @@ def test_a_plan_is_streamed_by_keys_of_its_folders(service, bank):
     remote = tb.open(service.url, access="dir").query("terramesh").select("sample_id", "DEM").plan()
     direct = bank.query("terramesh").select("sample_id", "DEM").plan()
     assert remote.fingerprint == direct.fingerprint
-    for mine, theirs in zip(
-        remote.dataloader(batch_size=7, seed=1), direct.dataloader(batch_size=7, seed=1), strict=True
+    with (
+        remote.dataloader(batch_size=7, seed=1) as served,
+        direct.dataloader(batch_size=7, seed=1) as stored,
     ):
-        assert mine["sample_id"] == theirs["sample_id"]
-        assert (mine["DEM"].numpy() == theirs["DEM"].numpy()).all()
+        for mine, theirs in zip(served, stored, strict=True):
+            assert mine["sample_id"] == theirs["sample_id"]
+            assert (mine["DEM"].numpy() == theirs["DEM"].numpy()).all()
     lines = [json.loads(line) for line in service.extra["audit"].read_text().splitlines()]
     granted = [line for line in lines if line["action"] == "credentials"]
     assert granted
