@@ -79,7 +79,9 @@ class Record:
         try:
             result = run()
         except (PeerError, InstallError, subprocess.TimeoutExpired) as error:
-            self.found["failed"].append({"key": dict(key), "kind": type(error).__name__, "error": str(error)})
+            self.found["failed"].append(
+                {"key": dict(key), "kind": type(error).__name__, "error": told(error)}
+            )
             print(f"{label}: {type(error).__name__}: {str(error)[-300:]}", flush=True)
         else:
             self.found["runs"].append({"key": dict(key), **result})
@@ -91,6 +93,12 @@ class Record:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.found, indent=1) + "\n")
         partial.replace(self.path)
+
+
+def told(error: Exception) -> str:
+    """What an error says, without folders of this machine."""
+    text = str(error).replace(f"{ROOT}/", "").replace(f"{Path.home()}/", "~/")
+    return text.replace(f"{sys.base_prefix}/", "")
 
 
 def summary(result: Mapping[str, Any]) -> str:
@@ -115,7 +123,7 @@ def prepare(stage: Stage, record: Record, plan: Plan) -> dict[str, set[str]]:
             try:
                 notes[track] = stage.prepare(peer, track, work)
             except (PeerError, InstallError, subprocess.TimeoutExpired) as error:
-                notes[track] = {"kind": type(error).__name__, "error": str(error)}
+                notes[track] = {"kind": type(error).__name__, "error": told(error)}
                 print(f"{peer} {track}: {error}", flush=True)
             else:
                 ready.setdefault(peer, set()).add(track)
