@@ -116,6 +116,8 @@ class Crew:
                     self._ready.wait()
                     self._n_idle -= 1
             self._n_workers -= 1
+            if self._jobs:  # it was woken for one of them, and is one too many: another has to be
+                self._ready.notify()
             return None
 
     def _staff(self) -> None:

@@ -84,6 +84,23 @@ def test_a_crew_that_may_grow_does(crew):
     gate.set()
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_crew_that_shrinks_while_it_idles_still_does_its_next_jobs(n):
+    size, together, done = [4], threading.Barrier(5), threading.Semaphore(0)
+    crew = Crew(lambda: size[0])
+    crew.submit((partial(together.wait, 10) for _ in range(4)), 4)
+    together.wait(10)
+    deadline = time.monotonic() + 10
+    while crew._n_idle < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert crew._n_idle == 4
+    size[0] = 1  # who is woken now may be one too many, and goes
+    crew.submit((done.release for _ in range(n)), n)
+    for _ in range(n):
+        assert done.acquire(timeout=5), "nobody was left awake to do the job"
+    crew.close()
+
+
 def test_closing_drops_what_has_not_started_and_does_not_wait_for_what_hangs():
     crew, gate, started, ran = Crew(lambda: 1), threading.Event(), threading.Event(), []
 
