@@ -19,8 +19,11 @@ SHARED = ROOT.parent / "shared"
 ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 # The same examples on every run, and no verdict by the clock of a busy machine.
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
-hypothesis.settings.register_profile("dev", deadline=None)
+BY_THE_CLOCK = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile(
+    "ci", derandomize=True, deadline=None, print_blob=True, suppress_health_check=BY_THE_CLOCK
+)
+hypothesis.settings.register_profile("dev", deadline=None, suppress_health_check=BY_THE_CLOCK)
 hypothesis.settings.load_profile("ci" if ON_CI else "dev")
 
 

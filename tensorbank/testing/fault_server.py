@@ -54,6 +54,8 @@ class Faults:
         Requests that one access key is good for; each further one is answered with 403, ExpiredToken. 0 for no end.
     only
         Regular expression of the keys that this is about; the limits hold for all.
+    once
+        Whether an object that something went wrong with is served well from then on, so that asking again helps.
     seed
         Of the draws.
     """
@@ -74,6 +76,7 @@ class Faults:
     denied_after: int = 0
     expires_after: int = 0
     only: str = ""
+    once: bool = False
     seed: int = 0
 
     @classmethod
@@ -102,6 +105,7 @@ class Server:
         self.keys: Counter[str] = Counter()
         self.access_keys: Counter[str] = Counter()
         self._maps: dict[str, memoryview] = {}
+        self._met: set[str] = set()
         self._free_at = 0.0
         self.set(Faults())
 
@@ -113,6 +117,7 @@ class Server:
         self.counts.clear()
         self.keys.clear()
         self.access_keys.clear()
+        self._met.clear()
 
     def stats(self) -> dict[str, Any]:
         """Counts since the faults were set."""
@@ -147,9 +152,12 @@ class Server:
         if 0 < self.faults.expires_after < self.access_keys[access_key]:
             return "expired"
         drawn = self.draws.random()
+        if self.faults.once and key in self._met:
+            return ""
         for kind in KINDS:
             drawn -= getattr(self.faults, kind)
             if drawn < 0:
+                self._met.add(key)
                 return kind
         return ""
 
