@@ -34,7 +34,6 @@ from peers.export import export
 from peers.stage import ObjectServer, PeerError, Stage
 from peers.trials import FAULTS, fault_named, order_of, resumed
 from peers.workloads import NAMES, workload
-
 from tensorbank.testing.fault_server import Faults
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
 
 import duckdb
 from bench_plan import REFS, connect
-from peers.environments import InstallError, python_of
-from peers.stage import ROOT, environment
 
 import tensorbank as tb
+from peers.environments import InstallError, python_of
+from peers.stage import ROOT, environment
 
 SELECTIVITIES = (0.0001, 0.01, 0.2)
 COLUMNS = [f"{m}_{part}" for m in ("S2L2A", "S1RTC") for part in ("key", "offset", "length")]

@@ -19,12 +19,12 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
 
 from bench_peers import ROOT, make_export
-from peers.contract import Export
-from peers.stage import ObjectServer, Stage
-from peers.workloads import workload
 from rich.console import Console
 from rich.table import Table
 
+from peers.contract import Export
+from peers.stage import ObjectServer, Stage
+from peers.workloads import workload
 from tensorbank.testing.fault_server import Faults
 
 ACCEPTED = ROOT / "benchmarks" / "results" / "quick.json"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ from tensorbank.errors import (
     TensorBankError,
     nearest,
 )
+from tensorbank.hedging import hedged
 from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.layout import Level, check_table_name, index_key
@@ -206,20 +208,25 @@ class Catalog:
         with self._lock:
             turn = self._turns.setdefault((table, level), threading.Lock())
         with turn:
-            known = self._newest.get((table, level))
-            if known is not None:
-                try:
-                    known.update_incremental()
-                except (
-                    delta_errors.DeltaError
-                ):  # removed or made anew: opening it says what is wrong, if anything
-                    known = self._newest.pop((table, level))
-                    known = None
+            known = self._refreshed(table, level)
             if known is None or (version is not None and version != known.version()):
                 known = self._open(table, level, version)
                 if version is None:
                     self._newest[table, level] = known
             return known
+
+    def _refreshed(self, table: str, level: Level) -> DeltaTable | None:
+        """A level that is known, with what came meanwhile."""
+        known = self._newest.get((table, level))
+        if known is None:
+            return None
+        try:
+            newest = hedged(partial(_updated, known), again=partial(self._load, table, level))
+        except delta_errors.DeltaError:  # removed or made anew: opening it says what is wrong, if anything
+            self._newest.pop((table, level), None)
+            return None
+        self._newest[table, level] = newest
+        return newest
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Versions of a table, newest first."""
@@ -308,7 +315,7 @@ class Catalog:
     def _open(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
         try:
             with _translated(f"{self.store.url}/{table}"):
-                return DeltaTable(self._uri(table, level), version=version, storage_options=self._options())
+                return hedged(partial(self._load, table, level, version))
         except NotFoundError:
             if version is not None and table in self.tables():
                 raise NotFoundError(
@@ -324,12 +331,20 @@ class Catalog:
             self.store.folders()  # says in our words what is wrong; delta-rs says "Kernel error"
             raise
 
+    def _load(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
+        return DeltaTable(self._uri(table, level), version=version, storage_options=self._options())
+
     def _uri(self, table: str, level: Level) -> str:
         local = self.store.local_path
         return f"{local if local is not None else self.store.url}/{index_key(table, level)}"
 
     def _options(self) -> dict[str, str]:
         return _storage_options(self.store.url, self.store.options.with_keys())
+
+
+def _updated(delta: DeltaTable) -> DeltaTable:
+    delta.update_incremental()
+    return delta
 
 
 def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:

@@ -6,15 +6,19 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from tensorbank.errors import IntegrityError
+from tensorbank.hedging import PATIENCE_S, hedged
 from tensorbank.index_files import IndexFile
 from tensorbank.store import Store
 
 __all__ = ["IndexMirror", "default_cache_folder"]
 
 N_THREADS = 16
+SLOW_BYTES_S = 4 << 20
+"""Of a network on which a file that is still coming is not late."""
 
 
 def default_cache_folder() -> Path:
@@ -54,7 +58,7 @@ class IndexMirror:
         path = self.folder / hashlib.sha256(address.encode()).hexdigest()[:16] / file.key
         if path.exists() and path.stat().st_size == file.n_bytes:
             return path
-        data = self.store.get(file.key)
+        data = hedged(partial(self.store.get, file.key), PATIENCE_S + file.n_bytes / SLOW_BYTES_S)
         if len(data) != file.n_bytes:
             raise IntegrityError(
                 f"index file {self.store.url}/{file.key} has {len(data)} bytes, its commit says {file.n_bytes}"

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tensorbank.catalog import Catalog
 from tensorbank.conditions import ANYTHING, Condition
+from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles
-from tensorbank.layout import Level
+from tensorbank.layout import LEVELS, Level
 from tensorbank.schema import TableSchema
+from tensorbank.scopes import common_names, mention_of, mentions
 
-__all__ = ["PinnedTable", "pin"]
+__all__ = ["PinnedTable", "pin", "pin_mentioned"]
+
+N_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -68,3 +73,63 @@ def pin(catalog: Catalog, name: str, levels: Collection[Level], version: int | N
         found = pool.map(lambda level: catalog.files(name, level, version), levels)
         files = dict(zip(levels, found, strict=True))
     return PinnedTable(name, catalog.schema(name, files["samples"].version), files, kept=files)
+
+
+def pin_mentioned(
+    catalog: Catalog,
+    tree: Any,
+    levels: Collection[Level],
+    versions: Mapping[str, int],
+    others: Collection[str],
+) -> list[PinnedTable]:
+    """Every table of the bank that a statement mentions.
+
+    Which names are tables is what a listing of the bank says; they are opened meanwhile as they are spelled, since most of
+    them are.
+
+    Parameters
+    ----------
+    tree
+        The statement's syntax tree.
+    levels
+        Pinned beside those that are mentioned.
+    versions
+        Of tables at another version than the newest.
+    others
+        Names that mean something else.
+    """
+    nodes = list(mentions(tree))
+    names = {str(n) for node in nodes for n in (node.get("schema_name"), node["table_name"]) if n} - {*others}
+    spelled = {n: n for n in names - common_names(tree)}
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        listed = pool.submit(catalog.among, names)
+        guesses = {
+            at: pool.submit(_guess, catalog, *at, versions.get(at[0]))
+            for at in _levels_of(nodes, spelled, levels)
+        }
+        tables = listed.result()
+        needed = sorted(_levels_of(nodes, {t: t for t in tables}, levels))
+        found = {at: guess for at, future in guesses.items() if (guess := future.result()) is not None}
+        rest = {at: pool.submit(catalog.files, *at, versions.get(at[0])) for at in needed if at not in found}
+        found |= {at: future.result() for at, future in rest.items()}
+    pinned = []
+    for name in sorted({name for name, _ in needed}):
+        files = {level: found[name, level] for level in LEVELS if (name, level) in found}
+        pinned.append(PinnedTable(name, catalog.schema(name, files["samples"].version), files, kept=files))
+    return pinned
+
+
+def _levels_of(
+    nodes: Collection[Any], tables: Mapping[str, Any], levels: Collection[Level]
+) -> set[tuple[str, Level]]:
+    """Table and level of all that is needed, if these are the tables."""
+    found = {mention for node in nodes if (mention := mention_of(node, tables)) is not None}
+    return found | {(name, level) for name, _ in found for level in ("samples", *levels)}
+
+
+def _guess(catalog: Catalog, name: str, level: Level, version: int | None) -> LevelFiles | None:
+    """Files of what may be a table; None if something is wrong: asking again says what."""
+    try:
+        return catalog.files(name, level, version)
+    except TensorBankError:
+        return None

@@ -13,7 +13,7 @@ from typing import Any
 from tensorbank.layout import LEVELS, Level
 from tensorbank.schema import Modality, TableSchema
 
-__all__ = ["Found", "Origin", "Scope", "common_tables", "mention_of", "mentions", "scope_of"]
+__all__ = ["Found", "Origin", "Scope", "common_names", "common_tables", "mention_of", "mentions", "scope_of"]
 
 Node = Any
 Handles = Mapping[str, "Origin"]
@@ -114,6 +114,14 @@ def mentions(node: Node) -> Iterator[Node]:
     elif isinstance(node, list):
         for value in node:
             yield from mentions(value)
+
+
+def common_names(node: Node) -> set[str]:
+    """Names of all common table expressions of a syntax tree, as they are spelled there."""
+    if isinstance(node, dict):
+        own = {str(entry["key"]) for entry in (node.get("cte_map") or {}).get("map") or []}
+        return own.union(*map(common_names, node.values()))
+    return set().union(*map(common_names, node)) if isinstance(node, list) else set()
 
 
 def common_tables(

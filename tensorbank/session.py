@@ -11,7 +11,7 @@ import json
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -31,16 +31,16 @@ from tensorbank.frozen import check_handles, check_repeatable
 from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
-from tensorbank.layout import LEVELS, Level, part_of_key
+from tensorbank.layout import Level, part_of_key
 from tensorbank.mirror import IndexMirror
 from tensorbank.narrowing import address, shown
-from tensorbank.pinned import PinnedTable, pin
+from tensorbank.pinned import PinnedTable, pin, pin_mentioned
 from tensorbank.pixel_bounds import Bounds, bounds, decision
 from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
 from tensorbank.rewrite import POLYGON_FUNCTION, functions_of, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.scopes import mention_of, mentions
+from tensorbank.scopes import mentions
 from tensorbank.shard_keys import ShardKeys
 from tensorbank.sql_errors import Translated
 from tensorbank.sql_functions import SqlFunctions
@@ -183,7 +183,7 @@ class Session:
     def shard_rows(self, table: str) -> Iterator[tuple[Modality, pa.Table]]:
         """Roll-ups of every modality of a table, a row for each shard that has it."""
         with Translated(self.catalog.tables, self.paths):
-            pinned = self._pin(table, ["samples", "shards"])
+            pinned = pin(self.catalog, table, ["samples", "shards"], self.versions.get(table))
             self._show(pinned.by_files({}))
             for modality in pinned.schema:
                 column = _quoted(modality.name)
@@ -295,15 +295,7 @@ class Session:
             if ("", name.lower()) in {(schema, table.lower()) for schema, table in named}:
                 self.joined[name] = table_of_user
                 self._db.register(name, table_of_user)
-        tables = {
-            t: t for t in self.catalog.among({n for names in named for n in names if n} - set(self.joined))
-        }
-        needed: dict[str, set[Level]] = {}
-        for node in mentions(tree):
-            mention = mention_of(node, tables)
-            if mention is not None:
-                needed.setdefault(mention[0], {"samples", *levels}).add(mention[1])
-        found = [self._pin(table, needed[table]) for table in sorted(needed)]
+        found = pin_mentioned(self.catalog, tree, levels, self.versions, self.joined)
         schemas = {t.name: t.schema for t in found}
         check_handles(tree, schemas)
         tree, sql = self._in_plain_sql(tree, sql, schemas)
@@ -332,9 +324,6 @@ class Session:
         changed = rewrite(tree, schemas, parse)
         found = self.con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(changed)]).fetchall()
         return changed, str(found[0][0])
-
-    def _pin(self, name: str, levels: Collection[Level]) -> PinnedTable:
-        return pin(self.catalog, name, [v for v in LEVELS if v in levels], self.versions.get(name))
 
     def _show(self, table: PinnedTable) -> None:
         """Create the views of a table: shards first, since their roll-ups say which other files are needed at all."""

@@ -12,6 +12,7 @@ __all__ = ["MAX_PAUSE_S", "ask_retry_after_s", "backoff_s", "parse_retry_after"]
 
 TIMEOUT_S = 5
 MAX_PAUSE_S = 30.0
+_DRAWS = random.SystemRandom()  # forks differ, and the global generator is left to its users
 """However long the server asks to be left alone."""
 
 
@@ -21,8 +22,8 @@ def backoff_s(attempt: int, first_s: float, retry_after_s: float | None = None) 
     A server that said how long to wait gets that, and up to ``first_s`` more: its other clients were told the same.
     """
     if retry_after_s is not None:
-        return min(MAX_PAUSE_S, retry_after_s) + random.uniform(0, first_s)  # jitter, not cryptography
-    return min(MAX_PAUSE_S, first_s * 2.0**attempt) * random.uniform(0.5, 1.5)
+        return min(MAX_PAUSE_S, retry_after_s) + _DRAWS.uniform(0, first_s)
+    return min(MAX_PAUSE_S, first_s * 2.0**attempt) * _DRAWS.uniform(0.5, 1.5)
 
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:

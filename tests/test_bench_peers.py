@@ -204,6 +204,7 @@ def run_of(peer: str, rate: float) -> dict:
         "first_batch_s": 0.5,
         "bytes_to_ideal": 1.0,
         "median_get_bytes": 1e6,
+        "n_batches": 40,
         "requests": {"GET": 4},
         "cpu_s_per_gb": 2.0,
         "server_cpu_s": 1.0,
@@ -215,7 +216,10 @@ def run_of(peer: str, rate: float) -> dict:
 
 
 def test_a_page_names_who_is_faster_and_who_failed(tmp_path):
-    from results_page import draw, headline, section
+    from results_page import section
+
+    from pages.picture import draw
+    from pages.speed import headline
 
     found = {
         "machine": {"processor": "cpu", "cores": [[0], [1]], "python": "3"},

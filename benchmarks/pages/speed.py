@@ -1,0 +1,157 @@
+"""How fast: a table a workload, who is ahead of us, options that were tried, and the headline of the README."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from pages.markdown import number, table
+from pages.summary import CEILING, OURS, WORKLOADS, Key, medians
+from peers import PEERS
+
+__all__ = ["behind", "best_options", "headline", "speed_tables"]
+
+STEADY_BATCHES = 30
+"""Fewer of them say nothing of a steady state: most were read ahead when the first came."""
+
+
+def speed_tables(speed: Mapping[Key, Mapping[str, Any]], remarks: Mapping[str, str]) -> list[str]:
+    """A table a workload and track, and below it who is ahead of us and why."""
+    parts = []
+    for name, words in WORKLOADS.items():
+        for track in ("raw", "zstd"):
+            latencies = sorted({k[3] for k in speed if k[1:3] == (track, name)})
+            if not latencies:
+                continue
+            parts.append(f"#### {name}, {track}: {words}")
+            rows = []
+            for peer in (p for p in PEERS if any(k[:3] == (p, track, name) for k in speed)):
+                cells = [_rate(speed, peer, track, name, ms) for ms in latencies]
+                rows.append([PEERS[peer].name, *cells, *_costs(speed, peer, track, name, latencies[0])])
+            head = [
+                "",
+                *(f"samples/s, {ms} ms" for ms in latencies),
+                "steady, samples/s",
+                "first batch, s",
+                "bytes / ideal",
+                "requests",
+                "median GET, kB",
+                "CPU-s/GB",
+                "memory, MB",
+                "gap p50 / p99 / max, ms",
+                "mixed",
+            ]
+            parts.append(table(head, rows))
+            lost = behind(speed, track, name)
+            if lost:
+                parts.append(f"Not first: {'; '.join(lost)}. {remarks.get(name, 'Why is not known yet.')}")
+    return parts
+
+
+def _rate(speed: Mapping[Key, Mapping[str, Any]], peer: str, track: str, name: str, ms: int) -> str:
+    found = speed.get((peer, track, name, ms))
+    if found is None:
+        return "-"
+    text = f"{found['samples_s']:.1f}"
+    if found["n_runs"] > 1:
+        text += f" [{found['range'][0]:.1f} .. {found['range'][1]:.1f}]"
+    ours, top = speed.get((OURS, track, name, ms)), speed.get((CEILING, track, name, ms))
+    if ours is not None:
+        text += f", {found['samples_s'] / ours['samples_s']:.2f} x"
+    if top is not None:
+        text += f", ceiling {found['samples_s'] / top['samples_s']:.0%}"
+    return text
+
+
+def _costs(speed: Mapping[Key, Mapping[str, Any]], peer: str, track: str, name: str, ms: int) -> list[str]:
+    found = speed.get((peer, track, name, ms))
+    if found is None:
+        return ["-"] * 9
+    gaps = found["gap_ms"]
+    steady = found["steady_samples_s"] if found["n_batches"] >= STEADY_BATCHES else None
+    return [
+        number(steady, ".1f"),
+        number(found["first_batch_s"], ".2f"),
+        number(found["bytes_to_ideal"], ".2f"),
+        number(found["n_requests"], ",.0f"),
+        number(found["median_get_bytes"], ",.0f", 1e3),
+        number(found["cpu_s_per_gb"], ".1f"),
+        number(found["peak_pss_bytes"], ",.0f", 1e6),
+        " / ".join(f"{gaps[q]:.0f}" for q in ("p50", "p99", "max")) if gaps else "-",
+        number(found["mixed"], ".0%"),
+    ]
+
+
+def behind(speed: Mapping[Key, Mapping[str, Any]], track: str, name: str) -> list[str]:
+    """Where another delivers more samples a second than we do."""
+    found = []
+    for (peer, t, n, ms), other in sorted(speed.items()):
+        ours = speed.get((OURS, track, name, ms))
+        if (t, n) == (track, name) and ours is not None and PEERS[peer].delivers:
+            ratio = other["samples_s"] / ours["samples_s"]
+            if ratio > 1:
+                found.append(f"{PEERS[peer].name} {ratio:.2f} x at {ms} ms")
+    return found
+
+
+def best_options(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The best of the options that were tried beside each one's defaults."""
+    rates: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        key = run["key"]
+        if key["part"] in ("speed", "grid") and key["workload"] == "Q0":
+            label = json.dumps(key.get("options", {})) if key.get("options") else "defaults"
+            rates[key["peer"], key["track"], key["latency_ms"]][label].append(run["samples_s"])
+    rows = []
+    for (peer, track, ms), options in sorted(
+        rates.items(), key=lambda r: (r[0][1], r[0][2], [*PEERS].index(r[0][0]))
+    ):
+        if len(options) > 1 and "defaults" in options:
+            best = max(options, key=lambda o: median(options[o]))
+            ratio = median(options[best]) / median(options["defaults"])
+            rows.append(
+                [
+                    PEERS[peer].name,
+                    track,
+                    str(ms),
+                    f"`{best}`",
+                    f"{median(options[best]):.1f}",
+                    f"{ratio:.2f}",
+                ]
+            )
+    head = ["", "track", "ms", "best of its grid, Q0", "samples/s", "to its defaults"]
+    return ["#### Tuned", table(head, rows)] if rows else []
+
+
+def headline(found: Mapping[str, Any]) -> str:
+    """Of the README: per workload, our rate beside the best of the others and the ceiling."""
+    speed = medians(found["runs"]) if found else {}
+    rows = []
+    for (peer, track, name, ms), ours in sorted(speed.items(), key=lambda item: item[0][1:]):
+        others = {
+            k[0]: v["samples_s"]
+            for k, v in speed.items()
+            if k[1:] == (track, name, ms) and k[0] != OURS and PEERS[k[0]].delivers
+        }
+        top = speed.get((CEILING, track, name, ms))
+        if peer != OURS or track != "zstd" or not others or top is None:
+            continue
+        best = max(others, key=lambda k: others[k])
+        rows.append(
+            [
+                f"{name}: {WORKLOADS[name]}",
+                str(ms),
+                f"{ours['samples_s']:.0f}",
+                f"{ours['samples_s'] / others[best]:.1f} x {PEERS[best].name}",
+                f"{ours['samples_s'] / top['samples_s']:.0%}",
+            ]
+        )
+    if not rows:
+        return ""
+    head = ["", "ms added", "samples/s", "to the best of the others", "of the ceiling"]
+    return (
+        table(head, rows) + "\n\nHow, and who the others are: [benchmarks/README.md](benchmarks/README.md)."
+    )

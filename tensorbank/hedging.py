@@ -1,0 +1,63 @@
+"""A second try beside one that is late, for requests that may be repeated.
+
+One slow answer in some hundred is usual for object stores, and the few requests that a plan starts with are in a row: each of
+them can hold up all. Reads of tensors are hedged by what was measured (:mod:`tensorbank.latencies`); before the first of them
+nothing has been measured, so the patience here is fixed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TypeVar
+
+__all__ = ["PATIENCE_S", "hedged"]
+
+T = TypeVar("T")
+PATIENCE_S = 2.0
+"""Several times what a sound store takes for a small object."""
+MAX_TRIES = 4
+
+
+def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S, again: Callable[[], T] | None = None) -> T:
+    """What the first of some tries to succeed brings; another begins whenever ``patience_s`` passed without an answer.
+
+    A call may be of several requests in a row: a try gets past the one that held up the try before it. What slower tries
+    bring is dropped.
+
+    Parameters
+    ----------
+    again
+        The tries after the first, if they are not the same call.
+
+    Raises
+    ------
+    Exception
+        That of the first try, where none succeeds. A call that fails in time is not repeated.
+    """
+    tries = [_started(call)]
+    done, _ = wait(tries, timeout=patience_s)
+    while not done and len(tries) < MAX_TRIES:
+        tries.append(_started(again or call))
+        done, _ = wait(tries, timeout=patience_s, return_when=FIRST_COMPLETED)
+    while True:
+        sound = [one for one in tries if one.done() and one.exception() is None]
+        waiting = [one for one in tries if not one.done()]
+        if sound or not waiting:
+            return (sound or tries)[0].result()
+        wait(waiting, return_when=FIRST_COMPLETED)
+
+
+def _started(call: Callable[[], T]) -> Future[T]:
+    """A call in a thread that nobody has to wait for, not even the end of the process."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="hedged", daemon=True).start()
+    return future

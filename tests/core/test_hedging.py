@@ -1,0 +1,73 @@
+"""Second tries: who wins, and whose error is told."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tensorbank.hedging import hedged
+
+AT_ONCE_S = 0.0
+NEVER_S = 60.0
+
+
+class Late:
+    """A call that lasts until it is let go."""
+
+    def __init__(self, answer: object = "late") -> None:
+        self.let_go = threading.Event()
+        self.answer = answer
+
+    def __call__(self) -> object:
+        assert self.let_go.wait(30)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def fails() -> object:
+    raise ConnectionError("second")
+
+
+def test_a_call_in_time_is_the_only_one():
+    calls = []
+    assert hedged(lambda: calls.append(1) or "here", NEVER_S) == "here"
+    assert len(calls) == 1
+
+
+def test_an_error_in_time_is_not_repeated():
+    calls = []
+
+    def call():
+        calls.append(1)
+        raise ConnectionError("refused")
+
+    with pytest.raises(ConnectionError, match="refused"):
+        hedged(call, NEVER_S)
+    assert len(calls) == 1
+
+
+def test_a_late_call_is_overtaken():
+    late = Late()
+    assert hedged(late, AT_ONCE_S, again=lambda: "second") == "second"
+    late.let_go.set()
+
+
+@pytest.mark.parametrize("second_fails", [False, True])
+def test_a_late_call_may_still_win(second_fails):
+    late, second = Late(), Late()
+
+    def again():
+        late.let_go.set()
+        return fails() if second_fails else second()
+
+    assert hedged(late, AT_ONCE_S, again=again) == "late"
+    second.let_go.set()
+
+
+def test_two_failures_tell_the_first():
+    late = Late(ConnectionError("first"))
+    late.let_go.set()
+    with pytest.raises(ConnectionError, match="first"):
+        hedged(late, AT_ONCE_S, again=fails)

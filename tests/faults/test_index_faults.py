@@ -1,0 +1,37 @@
+"""Plans over a server that misbehaves: the few requests before the first batch are as impatient as those of the batches."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import tensorbank as tb
+from tensorbank.testing import Faults, FaultServer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from handmade_index import make_table
+
+sys.path.pop(0)
+
+LATE_S = 15
+
+
+def test_an_index_that_is_late_is_asked_for_again(tmp_path):
+    """Each object of the index is held back once; waiting for the log and then for the files would take half a minute."""
+    made = tb.create(tmp_path / "bank")
+    make_table(made, "a", n=6, prefix="p")
+    with FaultServer(tmp_path / "bank") as server:
+        server.set(Faults(slow=1.0, slow_s=LATE_S, once=True, only=r"^a/index/"))
+        bank = tb.open(
+            server.url,
+            endpoint=server.storage.endpoint,
+            access_key="any",
+            secret_key="any",
+            cache=tmp_path / "cache",
+        )
+        started = time.monotonic()
+        plan = bank.sql("SELECT S2L2A FROM a").plan()
+        assert time.monotonic() - started < LATE_S
+        assert len(plan) == 12
+        assert server.stats()["counts"]["slow"] > 4
