@@ -1,10 +1,10 @@
-"""Planning beside LanceDB's SQL and plain DuckDB on flat Parquet, over the same rows.
+"""Planning beside LanceDB's SQL, Deep Lake's TQL and plain DuckDB on flat Parquet, over the same rows.
 
     python benchmarks/bench_peers_plan.py [INDEX] [--samples 10000000] [--repeats 5] [--out FILE]
 
 INDEX is a bank of ``benchmarks/synthetic_index.py``, made first if it is not there. The rows that the questions need are
-flattened into one Parquet file in the order of the index, which DuckDB reads as it is and LanceDB as a table of its own with
-scalar indexes. All give the same product, ids and addresses of two modalities as Arrow; the ids are compared. TensorBank's plan
+flattened into one Parquet file in the order of the index, which DuckDB reads as it is, and LanceDB and Deep Lake as tables of
+their own with indexes. All give the same product, ids and addresses of two modalities; the ids are compared. TensorBank's plan
 also orders and freezes them and counts what it pruned. Warm medians; ratios are their time to that of the plan.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,9 +28,12 @@ from bench_plan import REFS, connect
 
 import tensorbank as tb
 from peers.environments import InstallError, python_of
-from peers.stage import ROOT, environment
+from peers.stage import PeerError, environment
+
+ROOT = Path(__file__).resolve().parent
 
 SELECTIVITIES = (0.0001, 0.01, 0.2)
+OTHERS = {"LanceDB": ("lancedb", "peers.lance_plan"), "Deep Lake": ("deeplake", "peers.deeplake_plan")}
 COLUMNS = [f"{m}_{part}" for m in ("S2L2A", "S1RTC") for part in ("key", "offset", "length")]
 
 
@@ -56,6 +60,31 @@ def timed(work: Any, repeats: int) -> tuple[list[float], Any]:
         found = work()
         times.append(time.monotonic() - began)
     return times, found
+
+
+def answers_of(peer: str, module: str, request: Mapping[str, Any], cache: Path) -> dict[str, Any]:
+    """What a system answers in its own environment."""
+    done = subprocess.run(
+        [str(python_of(peer, cache)), "-P", "-m", module],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    if done.returncode:
+        raise PeerError(done.stderr.strip()[-2000:])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def told(row: Mapping[str, Any]) -> str:
+    """One question in a line."""
+    ours_s = median(row["tensorbank_s"])
+    text = f"{row['name']}: {row['n']:,} rows, plan {ours_s:.3f} s"
+    for name, found in row["others"].items():
+        text += f", {name} {median(found['s']) / ours_s:.2f} x" + ("" if found["equal"] else ", OTHER ROWS")
+    return text
 
 
 def main() -> int:
@@ -93,49 +122,33 @@ def main() -> int:
         sql = f"SELECT sample_id, S2L2A, S1RTC FROM world WHERE {where}"
         ours, plan = timed(lambda sql=sql: bank.sql(sql).plan(), args.repeats)
         query = f"SELECT {wanted} FROM read_parquet('{flat}') WHERE {plain}"
-        theirs, answer = timed(lambda query=query: con.sql(query).to_arrow_table(), args.repeats)
+        bare, answer = timed(lambda query=query: con.sql(query).to_arrow_table(), args.repeats)
         crc = checksum(plan.table["sample_id"].to_pylist())
         if crc != checksum(answer["sample_id"].to_pylist()):
             raise SystemExit(f"{name}: the plan and DuckDB differ")
-        rows.append({"name": name, "n": len(plan), "crc32": crc, "tensorbank_s": ours, "duckdb_s": theirs})
-    versions = {"duckdb": duckdb.__version__}
-    failed = ""
-    try:
-        request = {
-            "parquet": str(flat),
-            "folder": str(args.index.with_name(f"{args.index.name}.lance")),
-            "columns": ["sample_id", *COLUMNS],
-            "where": [plain for _, _, plain in asked],
-            "repeats": args.repeats,
-        }
-        done = subprocess.run(
-            [str(python_of("lancedb", args.cache)), "-P", "-m", "peers.lance_plan"],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment(),
-        )
-        if done.returncode:
-            failed = done.stderr.strip()[-2000:]
-        else:
-            found = json.loads(done.stdout.splitlines()[-1])
-            versions["lance"] = found["version"]
-            for row, answer in zip(rows, found["answers"], strict=True):
-                row["lance_s"] = answer["seconds"]
-                row["lance_equal"] = answer["crc32"] == row["crc32"]
-    except InstallError as error:
-        failed = str(error)
+        others = {"DuckDB": {"s": bare, "equal": True}}
+        rows.append({"name": name, "n": len(plan), "crc32": crc, "tensorbank_s": ours, "others": others})
+    versions, failed = {"duckdb": duckdb.__version__}, {}
+    request = {
+        "parquet": str(flat),
+        "columns": ["sample_id", *COLUMNS],
+        "where": [plain for _, _, plain in asked],
+        "repeats": args.repeats,
+    }
+    for name, (peer, module) in OTHERS.items():
+        folder = args.index.with_name(f"{args.index.name}.{peer}")
+        try:
+            found = answers_of(peer, module, {**request, "folder": str(folder)}, args.cache)
+        except (InstallError, PeerError) as error:
+            failed[name] = str(error).replace(f"{ROOT.parent}/", "")
+            continue
+        versions[name] = found["version"]
+        for row, theirs in zip(rows, found["answers"], strict=True):
+            row["others"][name] = {"s": theirs["seconds"], "equal": theirs["crc32"] == row["crc32"]}
     for row in rows:
-        ours_s = median(row["tensorbank_s"])
-        text = f"{row['name']}: {row['n']:,} rows, plan {ours_s:.3f} s, DuckDB {median(row['duckdb_s']) / ours_s:.2f} x"
-        if "lance_s" in row:
-            text += f", LanceDB {median(row['lance_s']) / ours_s:.2f} x" + (
-                "" if row["lance_equal"] else ", OTHER ROWS"
-            )
-        print(text)
-    if failed:
-        print(f"LanceDB failed: {failed}")
+        print(told(row))
+    for name, why in failed.items():
+        print(f"{name} failed: {why}")
     args.out.write_text(json.dumps({"versions": versions, "rows": rows, "failed": failed}, indent=1) + "\n")
     return 0
 

@@ -4,7 +4,7 @@
 
 Takes ``results/peers.json`` and ``results/remarks.json`` (why a workload is lost, by name), and writes the section between the
 markers ``<!-- peers -->`` of ``benchmarks/README.md``, the headline between those of ``README.md``, and ``results/peers.png``.
-Tables of ``results/stream.json`` and ``results/serve.json`` go between markers of their names.
+Tables of ``results/stream.json``, ``results/serve.json`` and ``results/peers_plan.json`` go between markers of their own.
 ``--check`` writes nothing and fails if a page differs.
 """
 
@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
 
 from pages.markdown import digits, placed, table
 from pages.picture import draw
+from pages.planning import planning
 from pages.speed import best_options, headline, speed_tables
 from pages.summary import medians
 from pages.trust import failures, trust_tables, versions
@@ -98,6 +99,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     text = placed(page.read_text(), section(found, read("remarks")))
     text = placed(text, streaming(read("stream")), "stream")
     text = placed(text, serving(read("serve")), "serve")
+    text = placed(text, planning(read("peers_plan")), "plans")
     return {page: text, home: placed(home.read_text(), headline(found))}
 
 

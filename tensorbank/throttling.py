@@ -12,8 +12,8 @@ __all__ = ["MAX_PAUSE_S", "ask_retry_after_s", "backoff_s", "parse_retry_after"]
 
 TIMEOUT_S = 5
 MAX_PAUSE_S = 30.0
-_DRAWS = random.SystemRandom()  # forks differ, and the global generator is left to its users
 """However long the server asks to be left alone."""
+_DRAWS = random.SystemRandom()  # forks differ, and the global generator is left to its users
 
 
 def backoff_s(attempt: int, first_s: float, retry_after_s: float | None = None) -> float:

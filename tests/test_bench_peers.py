@@ -238,3 +238,26 @@ def test_a_page_names_who_is_faster_and_who_failed(tmp_path):
     assert "0.8 x LitData" in headline(found)
     draw(json.loads(json.dumps(found)), tmp_path / "peers.png")
     assert (tmp_path / "peers.png").stat().st_size > 5000
+
+
+def test_a_table_of_plans_says_who_gives_other_rows():
+    from pages.planning import planning
+
+    found = {
+        "versions": {"duckdb": "2"},
+        "rows": [
+            {
+                "name": "greenest",
+                "n": 7,
+                "tensorbank_s": [0.2, 0.1, 0.3],
+                "others": {
+                    "DuckDB": {"s": [0.4], "equal": True},
+                    "LanceDB": {"s": [0.1], "equal": False},
+                },
+            }
+        ],
+        "failed": {"Deep Lake": "Traceback\nRuntimeError: no TQL"},
+    }
+    text = planning(found)
+    assert "| greenest | 7 | 0.2 s | 0.4 s, 2.00 x | 0.1 s, 0.50 x, **other rows** |" in text
+    assert "Deep Lake failed: `RuntimeError: no TQL`" in text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["digits", "number", "placed", "table"]
+__all__ = ["digits", "last_line", "number", "placed", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -32,3 +32,9 @@ def number(value: float | None, form: str, unit: float = 1.0) -> str:
 def digits(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def last_line(text: str) -> str:
+    """Of what a program said before it ended, fit for a cell."""
+    lines = [line for line in text.splitlines() if any(c.isalpha() for c in line)]
+    return lines[-1].strip().replace("`", "'")[:300] if lines else ""

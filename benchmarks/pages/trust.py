@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from pages.markdown import table
+from pages.markdown import last_line, table
 from peers import PEERS
 from peers.trials import FAULTS
 
@@ -99,12 +99,12 @@ def failures(found: Mapping[str, Any]) -> list[str]:
         for track, report in tracks.items():
             if "error" in report:
                 lines.append(
-                    f"* {PEERS[peer].name}, {track}, could not be prepared: `{_last_line(report['error'])}`"
+                    f"* {PEERS[peer].name}, {track}, could not be prepared: `{last_line(report['error'])}`"
                 )
     for failed in found["failed"]:
         what = ", ".join(str(v) for k, v in failed["key"].items() if k != "peer")
         name = PEERS[failed["key"]["peer"]].name
-        lines.append(f"* {name}, {what}: {failed['kind']}: `{_last_line(failed['error'])}`")
+        lines.append(f"* {name}, {what}: {failed['kind']}: `{last_line(failed['error'])}`")
     return ["#### What did not run", "\n".join(lines)] if lines else []
 
 
@@ -125,8 +125,3 @@ def _who(run: Mapping[str, Any]) -> str:
 
 def _content(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {kind}" for kind, n in counts.items() if n)
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if any(c.isalpha() for c in line)]
-    return lines[-1].strip().replace("`", "'")[:300] if lines else ""

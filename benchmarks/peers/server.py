@@ -75,6 +75,7 @@ class Server:
             self.faults = faults
             self.draws = random.Random(faults.seed)
             self._only = re.compile(faults.only)
+            self._met: set[str] = set()
 
     def fault(self, key: str) -> str:
         """What goes wrong with the next body, or nothing."""
@@ -83,9 +84,12 @@ class Server:
             return ""
         with self.lock:
             drawn = self.draws.random()
+            if f.once and key in self._met:
+                return ""
             for kind in KINDS:
                 drawn -= getattr(f, kind)
                 if drawn < 0:
+                    self._met.add(key)
                     self.log.faults[kind] = self.log.faults.get(kind, 0) + 1
                     return kind
         return ""

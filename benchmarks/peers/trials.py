@@ -20,7 +20,7 @@ SEED = 7
 
 
 def fault_named(name: str) -> Faults:
-    """What the server does; every 20th body has a flipped bit."""
+    """What the server does; every 20th body has a flipped bit, but those of an object once only: asking again helps."""
     kind, _, share = name.partition(" ")
     part = float(share.rstrip("%")) / 100 if share else 0.05
     if kind == "none":
@@ -30,7 +30,7 @@ def fault_named(name: str) -> Faults:
     if kind == "cut":
         return Faults(cut=part, seed=SEED)
     if kind == "flipped":
-        return Faults(flipped=part, seed=SEED)
+        return Faults(flipped=part, once=True, seed=SEED)
     if kind == "slow":
         return Faults(slow=part, slow_s=SLOW_S, seed=SEED)
     raise ValueError(f"no fault {name!r}; there are {', '.join(FAULTS)}")
