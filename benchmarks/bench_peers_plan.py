@@ -43,7 +43,13 @@ def questions(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
     for share in SELECTIVITIES:
         limit = con.execute(f"SELECT quantile_cont(NDVI.mean, {1 - share}) FROM samples").fetchall()[0][0]
         found.append((f"greenest {share:.2%}", f"NDVI.mean > {limit:.9g}", f"ndvi_mean > {limit:.9g}"))
-    place = "season = 'summer' AND lon BETWEEN 5 AND 15 AND lat BETWEEN 45 AND 55"
+    lon, lat = (
+        round(v)
+        for v in con.execute(
+            "SELECT quantile_disc(lon, 0.5), quantile_disc(lat, 0.5) FROM samples"
+        ).fetchall()[0]
+    )
+    place = f"season = 'summer' AND lon BETWEEN {lon - 15} AND {lon + 15} AND lat BETWEEN {lat - 15} AND {lat + 15}"
     return [*found, ("place and season", place, place)]
 
 
