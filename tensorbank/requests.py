@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,8 @@ STALL_FACTOR = 3.0
 """Times that percentile, and at least ``stall_s``: a read that is late beyond doubt. Doubled with each request for it."""
 FIRST_STALL_S = 1.0
 """While too few reads are known to tell what is late."""
+RECENT = 32
+"""Answers that tell how fast they come."""
 MAX_ASKED = 4
 """Requests for one range under way at once."""
 MAX_THREADS = 384
@@ -124,6 +126,7 @@ class Requests:
         self._counts: Counter[str] = Counter()
         self._fetch_s = 0.0
         self._latencies = Latencies()
+        self._answers_at_s: deque[float] = deque(maxlen=RECENT)
         self._depth = Depth(n_threads)
         self._lock = threading.Lock()
         self._running: set[_Asked] = set()
@@ -234,6 +237,7 @@ class Requests:
             if data is not None:
                 now_s = time.perf_counter()
                 self._latencies.add(len(data), seconds)
+                self._answers_at_s.append(now_s)
                 self._depth.add(seconds, now_s)
                 self._counts.update(
                     requests=1,
@@ -291,7 +295,7 @@ class Requests:
         waited_s = time.perf_counter() - max(item.at_s, item.resumes_at_s)
         if waited_s < MIN_PATIENCE_S or item.n_asked >= MAX_ASKED or crew.n_threads >= MAX_THREADS:
             return False
-        usual_s = self._latencies.usual_s(item.wanted.range.n_bytes, HEDGE_QUANTILE)
+        usual_s = self._usual_s(item.wanted.range.n_bytes)
         late_s = FIRST_STALL_S if usual_s is None else max(self._stall_s, STALL_FACTOR * usual_s)
         if waited_s >= late_s * (2**item.n_asked - 1):
             self._counts["stalls"] += 1
@@ -302,6 +306,18 @@ class Requests:
             return False
         self._counts["hedges"] += 1
         return True
+
+    def _usual_s(self, n_bytes: int) -> float | None:
+        """What a read takes that is not late, None while too few are known.
+
+        By those of its size, and, where answers wait for a busy processor, by Little's law: with ``n`` reads under way and ``rate``
+        answers a second, a read takes ``n / rate`` on average.
+        """
+        usual_s = self._latencies.usual_s(n_bytes, HEDGE_QUANTILE)
+        if usual_s is None or len(self._answers_at_s) < 2:
+            return usual_s
+        apart_s = (time.perf_counter() - self._answers_at_s[0]) / (len(self._answers_at_s) - 1)
+        return max(usual_s, min(len(self._running) * apart_s, FIRST_STALL_S / STALL_FACTOR))
 
 
 def _watch(requests: weakref.ref[Requests], crew: Crew) -> None:

@@ -38,7 +38,7 @@ class Window:
     """Iterator of ``(steps, batch)`` in the given order, with as many on their way as the byte budget allows.
 
     New reads start only when a batch is asked for: a slow consumer holds back the network. Of an epoch that the consumer has
-    not begun only the first batches are read. An error is raised at the batch that it belongs to, and ends the iteration.
+    not begun only the first batches are read, and not before all of this epoch has come. An error is raised at the batch that it belongs to, and ends the iteration.
     :meth:`close` cancels reads that have not started and waits for those that have; the end, an error and garbage collection
     do the same.
 
@@ -85,6 +85,8 @@ class Window:
             if not self._coming:
                 raise StopIteration
             self._coming[0].read.wait()
+            if self._held is not None:
+                self._ask_ahead()
         except BaseException:
             self.close()
             raise
@@ -129,7 +131,7 @@ class Window:
             self._held = None
             if self._epoch is None:
                 self._epoch = share[0][0].epoch
-            if share[0][0].epoch > self._epoch and self._n_beyond() >= MIN_BATCHES_AHEAD:
+            if share[0][0].epoch > self._epoch and not self._may_go_beyond():
                 self._held = share
                 return
             steps, positions = share
@@ -140,9 +142,11 @@ class Window:
             self._coming.append(_Coming(steps, positions, dates, tensors, read))
             self._inflight_bytes += read.n_bytes
 
-    def _n_beyond(self) -> int:
-        """Batches under way of an epoch that the consumer has not begun, and may never."""
-        return sum(coming.steps[0].epoch != self._epoch for coming in self._coming)
+    def _may_go_beyond(self) -> bool:
+        """Whether to read an epoch that the consumer has not begun, and may never: a little, when all of this one is there."""
+        beyond = sum(coming.steps[0].epoch != self._epoch for coming in self._coming)
+        mine = (coming for coming in self._coming if coming.steps[0].epoch == self._epoch)
+        return beyond < MIN_BATCHES_AHEAD and all(coming.read.ready for coming in mine)
 
 
 def _allocate(

@@ -96,8 +96,22 @@ class Windowed:
 
 
 def run_of(plan: Plan) -> int:
-    """Neighbours that make a run, by the stored bytes of a sample."""
-    return int(np.clip(-(-RUN_BYTES * max(len(plan), 1) // max(plan.read_bytes, 1)), 1, MAX_RUN))
+    """Neighbours that make a run, by the stored bytes of a sample; windows of one sample share its bytes."""
+    return int(np.clip(-(-RUN_BYTES * max(len(plan), 1) // max(_distinct_bytes(plan), 1)), 1, MAX_RUN))
+
+
+def _distinct_bytes(plan: Plan) -> int:
+    """Stored bytes of a plan, those that its windows share once."""
+    if not any(handle.window for handle in plan.handles):
+        return plan.read_bytes
+    total = 0
+    for a in plan.addresses.values():
+        there = np.flatnonzero(a.key >= 0)
+        there = there[np.lexsort((a.starts[there, 0], a.key[there]))]
+        key, start = a.key[there], a.starts[there, 0]
+        first = np.append(True, (key[1:] != key[:-1]) | (start[1:] != start[:-1]))[: len(there)]
+        total += int(a.lengths[there[first]].sum())
+    return total
 
 
 def address_order(plan: Plan) -> npt.NDArray[np.integer[Any]] | None:

@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorbank.fetch import FetchOptions
 from tensorbank.reads import plan_reads
-from tensorbank_loader import DataLoader, World
+from tensorbank_loader import DataLoader, World, windowed
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.order import permute
 from tensorbank_loader.windowed import MAX_RUN, RUN_BYTES, Windowed, address_order, run_of
@@ -132,6 +133,18 @@ def test_a_run_is_by_stored_bytes_and_addresses_are_sorted(made):
     assert address_order(already) is None
     nothing = replace(made.plan, table=made.plan.table.slice(0, 0))
     assert list(DataLoader(nothing, batch_size=4, shuffle="window")) == []
+
+
+def test_windows_of_one_sample_count_its_bytes_once(made, monkeypatch):
+    handles = tuple(replace(h, window=(4, 4)) for h in HANDLES[:1])
+    corners = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(2 * len(made.plan), np.int16)), 2)
+    table = made.plan.table.append_column(f"{handles[0].name}.corner", corners)
+    plan = replace(made.plan, handles=handles, table=table)
+    monkeypatch.setattr(windowed, "RUN_BYTES", 4 * plan.read_bytes // len(plan))
+    thrice = replace(plan, table=plan.table.take(np.repeat(np.arange(len(plan)), 3)))
+    assert run_of(plan) == 4
+    assert run_of(thrice) == 12
+    assert run_of(replace(thrice, handles=HANDLES[:1])) == 4, "whole samples that come thrice are read thrice"
 
 
 def test_batches_of_a_group_are_cut_out_of_one_read(made):

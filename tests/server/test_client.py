@@ -6,7 +6,7 @@ import json
 import pickle
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -217,6 +217,28 @@ def test_bytes_come_from_the_store_by_signed_urls(stored, page, tmp_path):  # no
     actions = [json.loads(line)["action"] for line in audit.read_text().splitlines()]
     assert "proxy" not in actions
     assert "credentials" in actions
+
+
+@pytest.mark.parametrize("access", ["url", "proxy"])
+def test_a_saved_plan_finds_its_service_again(stored, signed, access, tmp_path):  # noqa: F811
+    plan = tb.open(signed.url, access=access).query("terramesh").select("S2L2A[B08]", "DEM").plan()
+    saved = plan.save(tmp_path / "plan.arrow")
+    loaded = tb.Plan.load(saved)
+    assert (loaded.fingerprint, loaded.storage.access) == (plan.fingerprint, access)
+    assert loaded.storage.service == signed.url
+    check_bytes(loaded, stored.direct.sql(plan.source.sql).plan())
+
+
+def test_a_saved_plan_holds_no_key(guarded, tmp_path):
+    url, keys = guarded
+    plan = tb.open(url, key=keys["good"]).query("terramesh").select("DEM").plan()
+    saved = plan.save(tmp_path / "plan.arrow")
+    assert keys["good"].encode() not in saved.read_bytes()
+    with closing(SampleReader(tb.Plan.load(saved))) as reader, pytest.raises(StorageError) as refused:
+        reader.read(np.arange(1))
+    assert refused.value.kind == "denied"
+    with closing(SampleReader(tb.Plan.load(saved, key=keys["good"]))) as reader:
+        assert len(reader.read(np.arange(2))["DEM"]) == 2
 
 
 def test_one_can_ask_for_the_proxy(stored, signed):  # noqa: F811
