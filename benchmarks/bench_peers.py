@@ -42,6 +42,8 @@ WORKERS = (1, 2, 4)
 STEP_S = 0.1
 """Of the track on which the consumer works: long enough that every loader could keep up with it."""
 FAULT_WORKLOAD = "Q0"
+GRID_WORKLOADS = ("Q0", "Q5")
+"""Large and small items: what suits one may not suit the other."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def trials(
                     }
                     if "speed" in plan.parts:
                         yield {"part": "speed", **key}, run(request(peer, track, name), faults)
-                    grid = PEERS[peer].grid if "grid" in plan.parts and name == "Q0" else ()
+                    grid = PEERS[peer].grid if "grid" in plan.parts and name in GRID_WORKLOADS else ()
                     for options in grid:
                         asked = request(peer, track, name, options=options)
                         yield {"part": "grid", **key, "options": dict(options)}, run(asked, faults)

@@ -99,7 +99,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     text = placed(page.read_text(), section(found, read("remarks")))
     text = placed(text, streaming(read("stream")), "stream")
     text = placed(text, serving(read("serve")), "serve")
-    text = placed(text, planning(read("peers_plan")), "plans")
+    text = placed(text, planning(read("peers_plan"), read("remarks").get("plans", "")), "plans")
     return {page: text, home: placed(home.read_text(), headline(found))}
 
 

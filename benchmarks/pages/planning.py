@@ -11,7 +11,7 @@ from pages.markdown import last_line, table
 __all__ = ["planning"]
 
 
-def planning(found: Mapping[str, Any]) -> str:
+def planning(found: Mapping[str, Any], remark: str = "") -> str:
     """Seconds, and their ratio to the plan's: above 1 the plan is faster."""
     if not found:
         return "Not measured yet: `python benchmarks/bench_peers_plan.py`."
@@ -30,6 +30,6 @@ def planning(found: Mapping[str, Any]) -> str:
             cells.append(text + ("" if answer is None or answer["equal"] else ", **other rows**"))
         rows.append([row["name"], f"{row['n']:,}", f"{ours_s:.3g} s", *cells])
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    lines = [table(["", "rows", "plan", *others], rows), f"Versions: {versions}."]
+    lines = [table(["", "rows", "plan", *others], rows), remark, f"Versions: {versions}."]
     lines += [f"{name} failed: `{last_line(why)}`" for name, why in found["failed"].items()]
-    return "\n\n".join(lines)
+    return "\n\n".join(line for line in lines if line)

@@ -99,30 +99,27 @@ def behind(speed: Mapping[Key, Mapping[str, Any]], track: str, name: str) -> lis
 
 def best_options(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     """The best of the options that were tried beside each one's defaults."""
-    rates: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    tried: dict[Key, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         key = run["key"]
-        if key["part"] in ("speed", "grid") and key["workload"] == "Q0":
+        if key["part"] in ("speed", "grid"):
             label = json.dumps(key.get("options", {})) if key.get("options") else "defaults"
-            rates[key["peer"], key["track"], key["latency_ms"]][label].append(run["samples_s"])
+            tried[key["peer"], key["track"], key["workload"], key["latency_ms"]][label].append(run)
     rows = []
-    for (peer, track, ms), options in sorted(
-        rates.items(), key=lambda r: (r[0][1], r[0][2], [*PEERS].index(r[0][0]))
+    for (peer, track, name, ms), options in sorted(
+        tried.items(), key=lambda r: (r[0][1:], [*PEERS].index(r[0][0]))
     ):
-        if len(options) > 1 and "defaults" in options:
-            best = max(options, key=lambda o: median(options[o]))
-            ratio = median(options[best]) / median(options["defaults"])
-            rows.append(
-                [
-                    PEERS[peer].name,
-                    track,
-                    str(ms),
-                    f"`{best}`",
-                    f"{median(options[best]):.1f}",
-                    f"{ratio:.2f}",
-                ]
-            )
-    head = ["", "track", "ms", "best of its grid, Q0", "samples/s", "to its defaults"]
+        if len(options) < 2 or "defaults" not in options:
+            continue
+        rates = {label: median(run["samples_s"] for run in group) for label, group in options.items()}
+        best = max(rates, key=lambda label: rates[label])
+        scores = [run["shuffle_score"] for run in options[best] if run["shuffle_score"]]
+        mixed = median(s["measured"] / s["uniform"] for s in scores) if scores else None
+        about = [PEERS[peer].name, f"{name}, {track}, {ms} ms", f"`{best}`" if best != "defaults" else best]
+        rows.append(
+            [*about, f"{rates[best]:.1f}", f"{rates[best] / rates['defaults']:.2f}", number(mixed, ".0%")]
+        )
+    head = ["", "", "best of its grid", "samples/s", "to its defaults", "mixed"]
     return ["#### Tuned", table(head, rows)] if rows else []
 
 
