@@ -310,8 +310,8 @@ class Requests:
     def _usual_s(self, n_bytes: int) -> float | None:
         """What a read takes that is not late, None while too few are known.
 
-        By those of its size, and, where answers wait for a busy processor, by Little's law: with ``n`` reads under way and ``rate``
-        answers a second, a read takes ``n / rate`` on average.
+        By those of its size, and, where answers wait for a busy processor, by Little's law: with ``n`` reads under way and
+        ``rate`` answers a second, a read takes ``n / rate`` on average.
         """
         usual_s = self._latencies.usual_s(n_bytes, HEDGE_QUANTILE)
         if usual_s is None or len(self._answers_at_s) < 2:

@@ -38,9 +38,9 @@ class Window:
     """Iterator of ``(steps, batch)`` in the given order, with as many on their way as the byte budget allows.
 
     New reads start only when a batch is asked for: a slow consumer holds back the network. Of an epoch that the consumer has
-    not begun only the first batches are read, and not before all of this epoch has come. An error is raised at the batch that it belongs to, and ends the iteration.
-    :meth:`close` cancels reads that have not started and waits for those that have; the end, an error and garbage collection
-    do the same.
+    not begun only the first batches are read, and not before all of this epoch has come. An error is raised at the batch that
+    it belongs to, and ends the iteration. :meth:`close` cancels reads that have not started and waits for those that have; the
+    end, an error and garbage collection do the same.
 
     Parameters
     ----------
