@@ -48,15 +48,22 @@ class LateBuffers:
     """Buffers that are made when the first bytes for them have come, and not for all of a long queue ahead."""
 
     def __init__(self, make: Callable[[], Buffers]) -> None:
-        self._make = make
+        self._make: Callable[[], Buffers] | None = make
         self._lock = threading.Lock()
         self._made: Buffers | None = None
 
     def __call__(self) -> Buffers:
         with self._lock:
             if self._made is None:
+                if self._make is None:
+                    raise StorageError("the batch is over", kind="closed")
                 self._made = self._make()
             return self._made
+
+    def release(self) -> None:
+        """Let go of them: a request that hangs, and whose answer nobody waits for, must not keep a batch's memory."""
+        with self._lock:
+            self._made = self._make = None
 
 
 class BatchRead:

@@ -263,6 +263,7 @@ class SampleReader:
             self._n_skipped += 1
             self._skipped.append(skipped)
             _log.warning("skipped %s of %s: %s", skipped.handle, skipped.sample, skipped.error)
+        buffers.release()
 
     def _sample(self, position: int) -> str:
         if "sample_id" in self.plan.table.column_names:

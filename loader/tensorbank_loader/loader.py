@@ -47,8 +47,8 @@ class DataLoader:
         Of the order; the same on every rank. None: a mix's own, else 0.
     shuffle
         ``"full"`` or True: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
-        neighbours at once, for small samples; it takes memory, see :mod:`tensorbank_loader.windowed`. None or False: the
-        plan's order.
+        neighbours at once, for small samples and for tiles, whose blocks it decodes once a run; it takes memory, see
+        :mod:`tensorbank_loader.windowed`. None or False: the plan's order.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
         and how many samples it holds (the plan's number if None).

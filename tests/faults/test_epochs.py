@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
+import weakref
 from collections import deque
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +93,24 @@ def test_reads_that_hang_are_asked_for_again(served):
     assert stats.hedges + stats.stalls >= counts["slow"] // 2
     assert stats.hedges <= 0.02 * stats.requests + 2
     assert late_s < usual_s + 15
+
+
+def test_a_request_that_hangs_keeps_no_memory(served):
+    """Answers come from second requests; the first ones are under way for longer than the batch is."""
+    server, made = served
+    server.set(Faults(slow=0.1, slow_s=15, seed=5))
+    reader = SampleReader(made.plan, APART)
+    try:
+        at = np.arange(64)
+        out = {h.name: np.empty((64, *h.shape), h.modality.dtype) for h in made.plan.handles}
+        kept = [weakref.ref(tensor) for tensor in out.values()]
+        reader.submit(at, out).wait()
+        assert reader.stats.hedges_won > 0
+        del out
+        gc.collect()
+        assert [ref() for ref in kept] == [None] * len(kept)
+    finally:
+        reader.close()
 
 
 def test_bodies_that_stop_half_way_are_asked_for_again(served):

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from tensorbank import IntegrityError, InvalidInputError, StorageOptions
+from tensorbank.reader import BatchRead, SampleReader
 from tensorbank.store import Store
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset, World
 from tensorbank_loader.window import MIN_BATCHES_AHEAD
@@ -341,6 +342,23 @@ def test_the_next_epoch_is_on_its_way_when_one_ends(made):
         assert loader.stats().n_ahead == 0
         other.set_epoch(7)
         assert [ids(b) for b in loader] == [ids(b) for b in other]
+
+
+def test_the_next_epoch_waits_until_all_of_this_one_has_come(made, monkeypatch):
+    asked = []
+    submit, ready = SampleReader.submit, BatchRead.ready
+    noted = lambda self, positions, *more: asked.append(positions) or submit(self, positions, *more)  # noqa: E731
+    monkeypatch.setattr(SampleReader, "submit", noted)
+    monkeypatch.setattr(BatchRead, "ready", False)
+    with DataLoader(made.plan, batch_size=4) as loader:
+        n = len(loader)
+        batches = iter(loader)
+        for _ in range(n - 1):
+            next(batches)
+        assert len(asked) == n
+        monkeypatch.setattr(BatchRead, "ready", ready)
+        assert len(list(batches)) == 1
+        assert len(asked) > n
 
 
 def test_an_epoch_that_was_left_goes_on_with_what_was_read_ahead(made):
