@@ -45,7 +45,7 @@ def section(found: Mapping[str, Any], remarks: Mapping[str, str]) -> str:
         ),
         *speed_tables(speed, remarks),
         *best_options(found["runs"]),
-        *trust_tables(found["runs"]),
+        *trust_tables(found),
         *failures(found),
         *versions(found),
     ]

@@ -14,8 +14,9 @@ from peers.trials import FAULTS
 __all__ = ["failures", "trust_tables", "versions"]
 
 
-def trust_tables(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def trust_tables(found: Mapping[str, Any]) -> list[str]:
     """Consumers that work, order, resumption, faults and content."""
+    runs: Sequence[Mapping[str, Any]] = found["runs"]
     parts: list[str] = []
     by_part: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
@@ -61,7 +62,7 @@ def trust_tables(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             "#### Resumed in mid-epoch by a new process, with another number of workers",
             table(head, rows),
         ]
-    parts += _faults(by_part["faults"])
+    parts += _faults(by_part["faults"], [f["key"] for f in found["failed"]])
     wrong = [run for run in by_part["content"] if any(run["content"].values())]
     total = len(by_part["content"])
     if total:
@@ -70,7 +71,7 @@ def trust_tables(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
-def _faults(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _faults(runs: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any]]) -> list[str]:
     if not runs:
         return []
     cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
@@ -83,11 +84,17 @@ def _faults(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         if any(run["content"].values()):
             text += f", **{_content(run['content'])}**"
         cells[key["peer"], key["track"]][key["fault"]] = text
+    for key in failed:
+        if key["part"] == "faults":
+            cells[key["peer"], key["track"]][key["fault"]] = "failed"
     asked = [f for f in FAULTS if any(f in c for c in cells.values())]
-    rows = [[PEERS[p].name, t, *(c.get(f, "failed") for f in asked)] for (p, t), c in cells.items()]
+    rows = [
+        [PEERS[p].name, t, *(c.get(f, "-") for f in asked)]
+        for (p, t), c in sorted(cells.items(), key=lambda cell: [*PEERS].index(cell[0][0]))
+    ]
     head = ["", "track", *asked]
     return [
-        "#### Faults: seconds of Q0, every byte checked; `failed` is in the list below",
+        "#### Faults: seconds of Q0, every byte checked; `failed` is in the list below, `-` was not run",
         table(head, rows),
     ]
 

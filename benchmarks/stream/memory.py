@@ -157,7 +157,10 @@ def _workers(setup: Setup, long: Plan, short: Plan) -> Figure:
 
 
 def worker_bytes(plan: Plan) -> int:
-    """Memory of a spawned worker that it shares with no other process, while it streams."""
+    """Memory of a spawned worker that it could share with no other, while it streams.
+
+    Anonymous memory: what is mapped from a plan's shared memory counts as private, too, for as long as one process maps it.
+    """
     dataset = StreamingDataset(plan, global_batch_size=WORKER_BATCH, seed=SEED, world=WORLD)
     loader = torch.utils.data.DataLoader(
         dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn"
@@ -167,7 +170,10 @@ def worker_bytes(plan: Plan) -> int:
         next(batches)
     (worker,) = multiprocessing.active_children()
     text = Path(f"/proc/{worker.pid}/smaps_rollup").read_text()
-    return 1024 * sum(int(n) for n in re.findall(r"^Private_(?:Clean|Dirty):\s+(\d+) kB", text, re.MULTILINE))
+    found = re.search(r"^Anonymous:\s+(\d+) kB", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError("this system does not tell anonymous memory; it is measured on Linux")
+    return 1024 * int(found[1])
 
 
 def _status_bytes(name: str) -> int:
