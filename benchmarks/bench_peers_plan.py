@@ -28,9 +28,7 @@ from bench_plan import REFS, connect
 
 import tensorbank as tb
 from peers.environments import InstallError, python_of
-from peers.stage import PeerError, environment
-
-ROOT = Path(__file__).resolve().parent
+from peers.stage import ROOT, PeerError, environment
 
 SELECTIVITIES = (0.0001, 0.01, 0.2)
 OTHERS = {"LanceDB": ("lancedb", "peers.lance_plan"), "Deep Lake": ("deeplake", "peers.deeplake_plan")}

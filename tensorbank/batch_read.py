@@ -97,7 +97,7 @@ class BatchRead:
         self.masks = masks
         self.n_bytes = n_bytes
         self._recover = recover
-        self._finish = finish
+        self._finish: Callable[[], None] | None = finish
 
     @property
     def ready(self) -> bool:
@@ -123,7 +123,9 @@ class BatchRead:
                 self._recover(number, error)
         elif not self._pending.succeeded:
             raise StorageError("the reader was closed", kind="closed")
-        self._finish()
+        finish, self._finish = self._finish, None
+        if finish is not None:  # the first to wait
+            finish()
 
     def cancel(self) -> None:
         """Drop reads that have not started."""

@@ -223,6 +223,8 @@ class Requests:
             number = item.n_asked
             if number == 1:
                 item.at_s = time.perf_counter()
+                if not self._running:
+                    self._answers_at_s.clear()  # a pause of the consumer says nothing of how fast answers come
                 self._running.add(item)
         data, error, retries, seconds = self._try(item, crew)
         with self._lock:

@@ -347,7 +347,11 @@ def test_the_next_epoch_is_on_its_way_when_one_ends(made):
 def test_the_next_epoch_waits_until_all_of_this_one_has_come(made, monkeypatch):
     asked = []
     submit, ready = SampleReader.submit, BatchRead.ready
-    noted = lambda self, positions, *more: asked.append(positions) or submit(self, positions, *more)  # noqa: E731
+
+    def noted(self, positions, *more):
+        asked.append(positions)
+        return submit(self, positions, *more)
+
     monkeypatch.setattr(SampleReader, "submit", noted)
     monkeypatch.setattr(BatchRead, "ready", False)
     with DataLoader(made.plan, batch_size=4) as loader:
