@@ -348,9 +348,9 @@ def test_the_next_epoch_waits_until_all_of_this_one_has_come(made, monkeypatch):
     asked = []
     submit, ready = SampleReader.submit, BatchRead.ready
 
-    def noted(self, positions, *more):
+    def noted(self, positions, out, dates=None):
         asked.append(positions)
-        return submit(self, positions, *more)
+        return submit(self, positions, out, dates)
 
     monkeypatch.setattr(SampleReader, "submit", noted)
     monkeypatch.setattr(BatchRead, "ready", False)
