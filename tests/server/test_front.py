@@ -260,14 +260,14 @@ def test_keys_open_what_their_scopes_say(bank_folder, tmp_path):
             assert time.monotonic() < deadline, "a revoked key still opens"
             time.sleep(0.1)
         check_problem(served.get("/v1/banks"), 401, "unauthorized")
-        for secret in (text, elsewhere, gone, text.rpartition("_")[2]):
+        for secret in (text, elsewhere, gone, text[-43:]):
             assert secret not in served.log.read_text()
 
 
 def test_a_key_is_kept_as_a_hash_and_readable_by_its_owner(tmp_path):
     keys = KeyFile(tmp_path / "deep" / "keys.json")
     key, text = keys.create("me")
-    assert text.rpartition("_")[2] not in keys.path.read_text()
+    assert text[-43:] not in keys.path.read_text()
     assert keys.path.stat().st_mode & 0o777 == 0o600
     principal = KeyFile(keys.path).find(text)
     assert principal is not None
@@ -323,7 +323,7 @@ def test_keys_by_command(tmp_path):
     listed = command("keys", "list", *file)
     assert made["id"] in listed.stdout
     assert "ann" in listed.stdout
-    assert made["key"].rpartition("_")[2] not in listed.stdout
+    assert made["key"][-43:] not in listed.stdout
     assert "revoked" in command("keys", "revoke", made["id"], *file).stdout
     assert KeyFile(tmp_path / "keys.json").find(made["key"]) is None
     assert command("keys", "revoke", "nobody", *file).returncode == 2
