@@ -8,7 +8,7 @@ found by walking it: a plan needs no length a block. numcodecs and crc32c both r
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +20,7 @@ from numcodecs import blosc
 from tensorbank.errors import IntegrityError, InvalidInputError, nearest
 from tensorbank.schema import Modality
 
-__all__ = ["PROFILES", "BlockCodec", "codec_for", "crc32c", "decode_block", "split_blocks"]
+__all__ = ["PROFILES", "BlockCodec", "codec_for", "crc32c", "decode_block", "decode_run"]
 
 blosc.use_threads = False  # parallelism is the caller's: one job a sample, not one a block
 
@@ -93,51 +93,51 @@ def crc32c(data: bytes | memoryview) -> int:
 
     Keeps the GIL: at 20 GB/s a block takes less than getting the GIL back among busy threads.
     """
-    return int(crc.crc32c(data, 0, 0))
+    return crc.crc32c(data, 0, 0)
 
 
-def split_blocks(data: memoryview, n_blocks: int) -> Iterator[memoryview]:
-    """Cut a run of stored blocks, checksums included, in stored order.
+def decode_run(data: memoryview, outs: Iterable[npt.NDArray[np.generic]]) -> None:
+    """Verify and decode stored blocks that lie side by side, checksums included, one into each of ``outs``.
+
+    The next of ``outs`` is asked for when the one before has been filled. May be called concurrently with distinct ``outs``.
+
+    Parameters
+    ----------
+    data
+        The run, from its first byte to its last.
+    outs
+        C-contiguous and native little-endian, in stored order.
 
     Raises
     ------
     IntegrityError
-        The walk leaves the buffer or does not end at its end.
+        A checksum or a decoded length is not what was written, or the blocks do not end where the bytes do.
     """
     position = 0
-    for number in range(n_blocks):
+    for number, out in enumerate(outs):
         if position + HEADER_BYTES > len(data):
-            raise IntegrityError(f"block {number} of {n_blocks} starts behind the {len(data)} bytes read")
-        n_stored = _LENGTHS.unpack_from(data, position + 4)[2]
-        end = position + n_stored + CRC_BYTES
+            raise IntegrityError(f"block {number} starts behind the {len(data)} bytes read")
+        n_bytes, _, n_stored = _LENGTHS.unpack_from(data, position + 4)
+        end = position + n_stored
         if n_stored < HEADER_BYTES:  # zeros, as in a hole of a file, would pass every check as an empty block
-            raise IntegrityError(f"block {number} of {n_blocks} is not a block: it claims {n_stored} bytes")
-        if end > len(data):
-            raise IntegrityError(f"block {number} of {n_blocks} ends behind the {len(data)} bytes read")
-        yield data[position:end]
-        position = end
+            raise IntegrityError(f"block {number} is not a block: it claims {n_stored} bytes")
+        if end + CRC_BYTES > len(data):
+            raise IntegrityError(f"block {number} ends behind the {len(data)} bytes read")
+        body = data[position:end]
+        (stored,) = _CRC.unpack_from(data, end)
+        if crc32c(body) != stored:
+            raise IntegrityError(f"checksum of block {number} is {crc32c(body):08x}, stored is {stored:08x}")
+        if n_bytes != out.nbytes:
+            raise IntegrityError(f"block {number} decodes to {n_bytes} bytes, {out.nbytes} are expected")
+        try:
+            blosc.decompress(body, out)
+        except RuntimeError as error:
+            raise IntegrityError(f"block {number} does not decode: {error}") from error
+        position = end + CRC_BYTES
     if position != len(data):
-        raise IntegrityError(f"{n_blocks} blocks take {position} of the {len(data)} bytes read")
+        raise IntegrityError(f"the blocks take {position} of the {len(data)} bytes read")
 
 
 def decode_block(block: memoryview, out: npt.NDArray[np.generic]) -> None:
-    """Verify one stored block and decode it into ``out`` (C-contiguous, native little-endian).
-
-    May be called concurrently with distinct ``out``.
-
-    Raises
-    ------
-    IntegrityError
-        Checksum or decoded length differ from what was written.
-    """
-    body = block[:-CRC_BYTES]
-    (stored,) = _CRC.unpack_from(block, len(body))
-    if crc32c(body) != stored:
-        raise IntegrityError(f"checksum of a block is {crc32c(body):08x}, stored is {stored:08x}")
-    n_bytes = _LENGTHS.unpack_from(body, 4)[0]
-    if n_bytes != out.nbytes:
-        raise IntegrityError(f"a block decodes to {n_bytes} bytes, {out.nbytes} are expected")
-    try:
-        blosc.decompress(body, out)
-    except RuntimeError as error:
-        raise IntegrityError(f"a block does not decode: {error}") from error
+    """Verify one stored block and decode it into ``out``; see :func:`decode_run`."""
+    decode_run(block, (out,))

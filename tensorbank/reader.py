@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.batch_read import BatchRead, Buffers, LateBuffers, Skipped
-from tensorbank.codec import decode_block, split_blocks
+from tensorbank.codec import decode_run
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.handle import Handle
@@ -309,11 +309,22 @@ def _decode(data: memoryview, places: Places, targets: Sequence[Target], block: 
 
     Targets are all whole or all windows.
     """
+    (first, window), *others = targets
+    if window is None and not others:
+        decode_run(data, [first[place] for place in places])
+    else:
+        decode_run(data, _shared_out(places, targets, block))
+
+
+def _shared_out(
+    places: Places, targets: Sequence[Target], block: tuple[int, int]
+) -> Iterator[npt.NDArray[np.generic]]:
+    """Where to decode each block; when the next is asked for, the last is handed to all who want it."""
     first, window = targets[0]
     scratch = None if window is None else np.empty(block, first.dtype)
     copies = targets[1:] if scratch is None else targets
-    for place, stored in zip(places, split_blocks(data, len(places)), strict=True):
+    for place in places:
         decoded = first[place] if scratch is None else scratch
-        decode_block(stored, decoded)
+        yield decoded
         for tensor, cut in copies:
             tensor[place] = decoded if cut is None else decoded[cut]

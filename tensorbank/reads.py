@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,8 @@ OBJECT_BYTES = np.int64(1 << 45)
 """Objects are laid side by side on one axis, this far apart: more than a store allows an object, so no read spans two."""
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One run of blocks of one sample inside a read.
+class Piece(NamedTuple):
+    """One run of blocks of one sample inside a read. A tuple, since an epoch makes millions of them.
 
     ``handle`` and ``run`` are numbers in the plan, ``slot`` is the sample's place in the batch, ``time`` that of the run's first
     date among the dates of the sample that are delivered, ``[start, end)`` its bytes in the object.
@@ -91,7 +90,7 @@ class Reads(Sequence[Read]):
         first, last = self._edges[number : number + 2].tolist()
         return Read(
             ByteRange(self._keys[self._objects[number]], int(self._starts[number]), int(self._ends[number])),
-            tuple(Piece(*row) for row in self._pieces[first:last].tolist()),
+            tuple(map(Piece._make, self._pieces[first:last].tolist())),
             int(self._n_asked_bytes[number]),
         )
 

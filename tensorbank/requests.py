@@ -241,14 +241,13 @@ class Requests:
                 self._latencies.add(len(data), seconds)
                 self._answers_at_s.append(now_s)
                 self._depth.add(seconds, now_s)
-                self._counts.update(
-                    requests=1,
-                    bytes_read=len(data),
-                    bytes_asked=item.wanted.n_asked_bytes,
-                    refetches=int(item.wanted.again),
-                    retries=retries,
-                    hedges_won=int(number > 1),
-                )
+                counts = self._counts
+                counts["requests"] += 1
+                counts["bytes_read"] += len(data)
+                counts["bytes_asked"] += item.wanted.n_asked_bytes
+                counts["refetches"] += item.wanted.again
+                counts["retries"] += retries
+                counts["hedges_won"] += number > 1
                 self._fetch_s += now_s - item.at_s
         if item.n_running:
             crew.staff()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.codec import decode_block, split_blocks
+from tensorbank.codec import decode_block, decode_run
 from tensorbank.errors import IntegrityError, InvalidInputError
 from tensorbank.fetch import Fetcher
 from tensorbank.handle import Handle
@@ -108,9 +108,7 @@ def _bytes_of(fetcher: Fetcher, wanted: ByteRange) -> memoryview:
 
 
 def _decode(data: memoryview, handle: Handle, run: tuple[int, int], out: npt.NDArray[np.generic]) -> None:
-    first, last = run
-    for block, stored in zip(range(first, last), split_blocks(data, last - first), strict=True):
-        decode_block(stored, out[handle.slot(block)])
+    decode_run(data, [out[handle.slot(block)] for block in range(*run)])
 
 
 def read_block(fetcher: Fetcher, ref: Mapping[str, Any], modality: Modality, block: int) -> bytes:

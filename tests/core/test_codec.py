@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numcodecs.blosc import Blosc
 
 from tensorbank import Band, IntegrityError, InvalidInputError, Modality
-from tensorbank.codec import PROFILES, codec_for, crc32c, decode_block, split_blocks
+from tensorbank.codec import PROFILES, codec_for, crc32c, decode_block, decode_run
 
 M = Modality("M", "int16", (Band("a"),), 1, 24, 20)
 PIXELS = np.arange(480, dtype=np.int16).reshape(24, 20)
@@ -29,30 +29,43 @@ def test_round_trip_into_a_given_buffer(profile, dtype):
 
 
 @given(st.lists(st.integers(0, 2**15 - 1), min_size=1, max_size=6))
-def test_a_run_is_cut_where_its_blocks_meet(seeds):
+def test_a_run_is_decoded_block_by_block(seeds):
     codec = codec_for("balanced", M)
-    blocks = [
-        codec.encode(np.random.default_rng(s).integers(0, s + 2, (24, 20)).astype(np.int16)) for s in seeds
-    ]
-    run = memoryview(b"".join(blocks))
-    assert [bytes(b) for b in split_blocks(run, len(blocks))] == blocks
-    with pytest.raises(IntegrityError):
-        list(split_blocks(run, len(blocks) + 1))
-    with pytest.raises(IntegrityError):
-        list(split_blocks(run[:-1], len(blocks)))
+    pixels = [np.random.default_rng(s).integers(0, s + 2, (24, 20)).astype(np.int16) for s in seeds]
+    run = memoryview(b"".join(map(codec.encode, pixels)))
+    outs = np.empty((len(seeds) + 1, 24, 20), np.int16)
+    decode_run(run, outs[:-1])
+    np.testing.assert_array_equal(outs[:-1], pixels)
+    for data, n in ((run, len(seeds) + 1), (run, len(seeds) - 1), (run[:-1], len(seeds)), (run[1:], 1)):
+        with pytest.raises(IntegrityError):
+            decode_run(data, outs[:n])
+
+
+def test_a_block_may_take_what_the_one_before_it_left():
+    """Outs are asked for one by one: a buffer that is emptied in between serves all."""
+    codec = codec_for("balanced", M)
+    scratch, seen = np.empty((24, 20), np.int16), []
+
+    def outs():
+        for _ in range(3):
+            yield scratch
+            seen.append(scratch.copy())
+
+    decode_run(memoryview(b"".join(codec.encode(PIXELS + np.int16(i)) for i in range(3))), outs())
+    np.testing.assert_array_equal(seen, [PIXELS, PIXELS + 1, PIXELS + 2])
+
+
+def test_a_hole_is_no_block():
+    with pytest.raises(IntegrityError, match="not a block"):
+        decode_run(memoryview(bytes(64)), np.empty((1, 24, 20), np.int16))
 
 
 @given(st.integers(0), st.integers(0, 7))
 def test_any_flipped_bit_is_noticed(position, bit):
     stored = bytearray(codec_for("balanced", M).encode(PIXELS))
     stored[position % len(stored)] ^= 1 << bit
-
-    def decode() -> None:
-        for block in split_blocks(memoryview(bytes(stored)), 1):
-            decode_block(block, np.empty_like(PIXELS))
-
     with pytest.raises(IntegrityError):
-        decode()
+        decode_block(memoryview(bytes(stored)), np.empty_like(PIXELS))
 
 
 def test_a_block_of_another_size_is_refused():

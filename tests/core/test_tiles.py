@@ -11,7 +11,7 @@ import zarr
 
 import tensorbank as tb
 from tensorbank import InvalidInputError, reader
-from tensorbank.codec import decode_block
+from tensorbank.codec import decode_run
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import DataLoader
 
@@ -51,6 +51,12 @@ def test_selected_tiles_are_crops_of_their_samples(table, handle):
     assert seen == rows
 
 
+def counted(outs, seen):
+    for out in outs:
+        seen.append(1)
+        yield out
+
+
 def test_a_block_is_decoded_once_for_all_its_tiles_in_a_batch(table, monkeypatch):
     bank, group = table
     plan = bank.sql(
@@ -58,7 +64,7 @@ def test_a_block_is_decoded_once_for_all_its_tiles_in_a_batch(table, monkeypatch
         "WHERE row < 3 AND S2L2A IS NOT NULL ORDER BY sample_id, tile"
     ).plan()
     decoded = []
-    monkeypatch.setattr(reader, "decode_block", lambda *a: decoded.append(1) or decode_block(*a))
+    monkeypatch.setattr(reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded)))
     with closing(reader.SampleReader(plan)) as opened:
         tensors = opened.read(range(len(plan)))["S2L2A"]
     assert len(plan) == 3 * 16
@@ -70,7 +76,7 @@ def test_a_block_is_decoded_once_for_all_its_tiles_in_a_batch(table, monkeypatch
 def test_a_sample_that_comes_twice_is_decoded_once(table, monkeypatch):
     bank, _ = table
     decoded = []
-    monkeypatch.setattr(reader, "decode_block", lambda *a: decoded.append(1) or decode_block(*a))
+    monkeypatch.setattr(reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded)))
     with closing(reader.SampleReader(bank.sql("SELECT NDVI FROM t").plan())) as opened:
         found = opened.read([4, 1, 4, 4])["NDVI"]
         assert len(decoded) == 2
