@@ -52,7 +52,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         Of the order. None: a mix's own, else 0.
     shuffle
         As in :class:`tensorbank_loader.DataLoader`. Workers have every k-th batch each, so that ``"window"``
-        reads smaller pieces with them.
+        reads smaller pieces with them, and tiles' blocks several times.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
         and how many samples it holds (the plan's number if None).
@@ -83,7 +83,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         *,
         global_batch_size: int | None = None,
         seed: int | None = None,
-        shuffle: Shuffle = "full",
+        shuffle: Shuffle = True,
         replacement: bool | None = None,
         n_draws: int | None = None,
         drop_last: bool = False,

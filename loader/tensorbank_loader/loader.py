@@ -46,9 +46,10 @@ class DataLoader:
     seed
         Of the order; the same on every rank. None: a mix's own, else 0.
     shuffle
-        ``"full"`` or True: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
+        ``"full"``: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
         neighbours at once, for small samples and for tiles, whose blocks it decodes once a run; it takes memory, see
-        :mod:`tensorbank_loader.windowed`. None or False: the plan's order.
+        :mod:`tensorbank_loader.windowed`. True: ``"window"`` for tiles that share their blocks with others of the plan, else
+        ``"full"``. None or False: the plan's order.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
         and how many samples it holds (the plan's number if None).
@@ -85,7 +86,7 @@ class DataLoader:
         batch_size: int | None = None,
         global_batch_size: int | None = None,
         seed: int | None = None,
-        shuffle: Shuffle = "full",
+        shuffle: Shuffle = True,
         replacement: bool | None = None,
         n_draws: int | None = None,
         drop_last: bool = False,

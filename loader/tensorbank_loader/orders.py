@@ -17,14 +17,15 @@ import numpy.typing as npt
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank_loader.order import permute, uniform
-from tensorbank_loader.windowed import Windowed
+from tensorbank_loader.windowed import Windowed, shares_blocks
 
 __all__ = ["AsPlanned", "Order", "Permuted", "Shuffle", "WeightedDraws", "WeightedOnce", "order_of"]
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Shuffle = Literal["full", "window"] | bool | None
-"""``"full"`` or True: a uniform permutation. ``"window"``: as well mixed, read in larger pieces. None or False: none."""
+"""``"full"``: a uniform permutation. ``"window"``: as well mixed, read in larger pieces. True: the one that suits the plan.
+None or False: none."""
 
 
 class Order(Protocol):
@@ -183,13 +184,13 @@ def order_of(
             raise InvalidInputError(
                 "replacement and n_draws are for plans with sampling weights; give the query a column named weight"
             )
-        if shuffle == "window":
+        if shuffle == "window" or (shuffle is True and shares_blocks(plan)):
             return Windowed.of(plan, global_batch_size)
         return Permuted(len(plan)) if shuffle else AsPlanned(len(plan))
     if shuffle not in ("full", True):
         raise InvalidInputError(
             f"a plan with sampling weights is drawn from, which shuffle={shuffle!r} does not go with; "
-            "leave shuffle at 'full', or rename the column weight"
+            "leave shuffle at True, or rename the column weight"
         )
     if n_draws is not None and n_draws < 1:
         raise InvalidInputError(f"n_draws is {n_draws}; at least 1 is needed")

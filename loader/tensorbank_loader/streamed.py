@@ -122,7 +122,7 @@ def epochs_of(
     orders = tuple(
         order_of(
             plan,
-            shuffle=shuffle,
+            shuffle="full" if shuffle else None,
             replacement=replacement if plan.weights is not None else None,
             global_batch_size=global_batch_size,
         )

@@ -12,11 +12,13 @@ global batches::
 
 A row has at most one sample of a run, and runs are drawn uniformly, so that a batch comes from as many shards as one of a
 uniform permutation does. A rank's share is some of the columns, so that any number of ranks reads whole runs. What it costs is
-memory: the batches of a group are read together; and neighbours come within ``run`` batches of each other.
+memory: the batches of a group are read together, so that runs are shorter where global batches are large; and neighbours come
+within ``run`` batches of each other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,13 +29,15 @@ import numpy.typing as npt
 from tensorbank.plan import Plan
 from tensorbank_loader.order import permute, uniform
 
-__all__ = ["MAX_RUN", "RUN_BYTES", "Windowed", "address_order", "run_of"]
+__all__ = ["MAX_GROUP_BYTES", "MAX_RUN", "RUN_BYTES", "Windowed", "address_order", "run_of", "shares_blocks"]
 
 Int64 = npt.NDArray[np.int64]
 
 RUN_BYTES = 1 << 20
 """Stored bytes of a run: requests of this size carry as much as larger ones, and the first batch waits for a group of them."""
 MAX_RUN = 64
+MAX_GROUP_BYTES = 1 << 30
+"""Tensors of a group, of all ranks together: which rank holds how much of them must not decide the order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,27 +48,38 @@ class Windowed:
     ----------
     n_places
         Samples of the plan.
-    run
-        Neighbours that are read together.
+    longest_run
+        Neighbours that are read together, if a group of so many rows is not too large.
     global_batch_size
         Columns of a group.
     at
         Positions in the plan by address, (n,) integers; None where that is the plan's order.
+    max_group
+        Samples of a group at most, where that is more than one row; None: any number.
     """
 
     n_places: int
-    run: int
+    longest_run: int
     global_batch_size: int
     at: npt.NDArray[np.integer[Any]] | None = field(default=None, repr=False)
+    max_group: int | None = None
 
     @classmethod
     def of(cls, plan: Plan, global_batch_size: int) -> Windowed:
         """The order of a plan, from where its bytes lie."""
-        return cls(len(plan), run_of(plan), global_batch_size, address_order(plan))
+        max_group = MAX_GROUP_BYTES // max(_tensor_bytes(plan), 1)
+        return cls(len(plan), run_of(plan), global_batch_size, address_order(plan), max_group)
+
+    @property
+    def run(self) -> int:
+        """Neighbours that are read together: rows of a group."""
+        if self.max_group is None:
+            return self.longest_run
+        return min(max(self.max_group // self.global_batch_size, 1), self.longest_run)
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        return {"shuffle": "window", "run": self.run}
+        return {"shuffle": "window", "run": self.longest_run}
 
     @property
     def n_together(self) -> int:
@@ -74,30 +89,40 @@ class Windowed:
         return replace(self, global_batch_size=global_batch_size)
 
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
-        n, width = self.n_places, self.global_batch_size
-        group, within = np.divmod(places, self.run * width)
+        n, width, run = self.n_places, self.global_batch_size, self.run
+        group, within = np.divmod(places, run * width)
         row, column = np.divmod(within, width)
-        size = np.minimum(n - group * self.run * width, self.run * width)
+        size = np.minimum(n - group * run * width, run * width)
         # The last group is shorter: of its columns, the first `longer` reach into its last row.
         n_rows = -(-size // width)
         longer = size - (n_rows - 1) * width
         length = n_rows - (column >= longer)
         first = column * n_rows - np.maximum(column - longer, 0)
         turn = (uniform(group * width + column, seed=seed, epoch=epoch) * length).astype(np.int64)
-        placed = group * self.run * width + first + (row + turn) % length
+        placed = group * run * width + first + (row + turn) % length
         # Runs are permuted; what is left when all are cut off stays behind them. They start elsewhere each epoch.
-        n_runs = n // self.run
-        number, inside = np.divmod(placed, self.run)
+        n_runs = n // run
+        number, inside = np.divmod(placed, run)
         whole = number < n_runs
         number[whole] = permute(number[whole], n_runs, seed=seed, epoch=epoch)
         start = int(permute(np.zeros(1, np.int64), n, seed=seed, epoch=epoch)[0]) if n else 0
-        found: Int64 = (number * self.run + inside + start) % max(n, 1)
+        found: Int64 = (number * run + inside + start) % max(n, 1)
         return found if self.at is None else self.at[found].astype(np.int64)
 
 
 def run_of(plan: Plan) -> int:
     """Neighbours that make a run, by the stored bytes of a sample; windows of one sample share its bytes."""
     return int(np.clip(-(-RUN_BYTES * max(len(plan), 1) // max(_distinct_bytes(plan), 1)), 1, MAX_RUN))
+
+
+def shares_blocks(plan: Plan) -> bool:
+    """Whether samples of a plan lie in the same blocks, as tiles do, so that reading each alone brings most bytes twice."""
+    return any(handle.window for handle in plan.handles) and 2 * _distinct_bytes(plan) <= plan.read_bytes
+
+
+def _tensor_bytes(plan: Plan) -> int:
+    """Of one sample, as it is handed out."""
+    return sum(math.prod(h.shape) * np.dtype(h.modality.dtype).itemsize for h in plan.handles)
 
 
 def _distinct_bytes(plan: Plan) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tensorbank as tb
+from tensorbank import Plan
 from tensorbank.fetch import FetchOptions
 from tensorbank.reads import plan_reads
 from tensorbank_loader import DataLoader, World, windowed
@@ -135,16 +138,63 @@ def test_a_run_is_by_stored_bytes_and_addresses_are_sorted(made):
     assert list(DataLoader(nothing, batch_size=4, shuffle="window")) == []
 
 
-def test_windows_of_one_sample_count_its_bytes_once(made, monkeypatch):
+def of_tiles(made: Handmade) -> Plan:
+    """A plan of one window of each sample."""
     handles = tuple(replace(h, window=(4, 4)) for h in HANDLES[:1])
     corners = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(2 * len(made.plan), np.int16)), 2)
     table = made.plan.table.append_column(f"{handles[0].name}.corner", corners)
-    plan = replace(made.plan, handles=handles, table=table)
+    return replace(made.plan, handles=handles, table=table)
+
+
+def several(plan: Plan, n: int) -> Plan:
+    return replace(plan, table=plan.table.take(np.repeat(np.arange(len(plan)), n)))
+
+
+def test_windows_of_one_sample_count_its_bytes_once(made, monkeypatch):
+    plan = of_tiles(made)
     monkeypatch.setattr(windowed, "RUN_BYTES", 4 * plan.read_bytes // len(plan))
-    thrice = replace(plan, table=plan.table.take(np.repeat(np.arange(len(plan)), 3)))
+    thrice = several(plan, 3)
     assert run_of(plan) == 4
     assert run_of(thrice) == 12
     assert run_of(replace(thrice, handles=HANDLES[:1])) == 4, "whole samples that come thrice are read thrice"
+
+
+def test_tiles_that_share_blocks_are_read_in_windows_unless_told_otherwise(made):
+    tiles = of_tiles(made)
+
+    def kind(plan: Plan | tb.Mix, **options: object) -> object:
+        return DataLoader(plan, batch_size=4, **options).epochs.order.identity["shuffle"]
+
+    assert kind(several(tiles, 3)) == "window"
+    assert kind(several(tiles, 3), shuffle="full") == "full"
+    assert kind(several(tiles, 3), shuffle=False) is None
+    assert kind(tiles) == "full", "one tile a sample shares nothing"
+    assert kind(several(made.plan, 3)) == "full", "whole samples are no tiles"
+    assert kind(tb.mix([several(tiles, 3), tiles])) == "full", "a mix takes its samples one by one"
+
+
+def test_a_group_is_not_larger_than_its_memory_but_for_one_batch(made, monkeypatch):
+    sample_bytes = sum(math.prod(h.shape) * np.dtype(h.modality.dtype).itemsize for h in HANDLES[:1])
+    plan = several(of_tiles(made), 8)
+    sample_bytes = sample_bytes // math.prod(HANDLES[0].shape[-2:]) * 16
+    monkeypatch.setattr(windowed, "MAX_GROUP_BYTES", 40 * sample_bytes)
+    rows = {n: DataLoader(plan, global_batch_size=n).epochs.order.n_together for n in (4, 8, 20, 40, 41, 500)}
+    assert rows == {4: 10, 8: 5, 20: 2, 40: 1, 41: 1, 500: 1}
+
+
+def test_a_run_goes_on_where_its_group_is_larger(made, monkeypatch):
+    """The size of a group follows the global batch, which a state keeps."""
+    plan = several(of_tiles(made), 8)
+    monkeypatch.setattr(windowed, "MAX_GROUP_BYTES", 1 << 13)
+    with DataLoader(plan, global_batch_size=8) as loader:
+        ids = [batch["sample_id"] for batch in loader]
+        state = next(loader.state_dict() for i, _ in enumerate(loader) if i == 6)
+        again = [batch["sample_id"] for batch in loader]
+    with DataLoader(plan, global_batch_size=32) as other:
+        assert other.epochs.order.run != loader.epochs.order.run
+        other.load_state_dict(state)
+        assert [batch["sample_id"] for batch in other] == again
+    assert len(ids) == len(again) + 7
 
 
 def test_batches_of_a_group_are_cut_out_of_one_read(made):
