@@ -92,13 +92,9 @@ class HandleAddresses:
 def addresses_of(table: pa.Table, handle: Handle) -> HandleAddresses:
     """Addresses of a handle in a plan's table."""
     n_runs = len(handle.runs)
-    keys = table[f"{handle.name}.key"].combine_chunks()
-    if isinstance(keys, pa.ChunkedArray):
-        keys = (
-            keys.chunk(0)
-            if keys.num_chunks
-            else pa.DictionaryArray.from_arrays(pa.nulls(0, pa.int32()), pa.nulls(0, pa.string()))
-        )
+    column = table[f"{handle.name}.key"]
+    # combine_chunks() copies even a single chunk, which workers have in shared memory
+    keys = column.chunk(0) if column.num_chunks == 1 else _one_chunk(column)
     index = as_numpy(keys.indices, -1).astype(np.int32, copy=False)
     return HandleAddresses(
         keys=tuple(keys.dictionary.to_pylist()),
@@ -107,6 +103,13 @@ def addresses_of(table: pa.Table, handle: Handle) -> HandleAddresses:
         lengths=_flat(table[f"{handle.name}.lengths"], n_runs),
         corners=_flat(table[f"{handle.name}.corner"], 2) if handle.window else None,
     )
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    if not column.num_chunks:
+        return pa.DictionaryArray.from_arrays(pa.nulls(0, pa.int32()), pa.nulls(0, pa.string()))
+    found = column.unify_dictionaries().combine_chunks()
+    return found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
 
 
 def _flat(column: pa.ChunkedArray, n_runs: int) -> npt.NDArray[Any]:
