@@ -26,12 +26,15 @@ __all__ = [
 ]
 
 
-def _service(request: Request) -> Service:
+# coroutines, since FastAPI calls what is none in a thread, which takes as long as finding a sample
+
+
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
 
-def _principal(request: Request) -> Principal:
+async def _principal(request: Request) -> Principal:
     principal: Principal = request.scope["tensorbank.principal"]
     return principal
 
