@@ -37,7 +37,8 @@ _BANDS = re.compile(r"bands\(([A-Za-z_]\w*), \[(.*)\]\)")
 class Wish:
     """Samples of one table by a filter in CQL2 text, and what of them; as :class:`tensorbank.selection.Selection` writes it.
 
-    ``columns`` are names of queryables, modalities, or ``bands(M, ['B1', 'B2'])``; everything if empty.
+    ``columns`` are names of queryables, modalities, or ``bands(M, ['B1', 'B2'])``; everything if empty. ``by_date`` asks for an
+    address of each date of a sample.
     """
 
     table: str
@@ -45,6 +46,7 @@ class Wish:
     filter: str | None = None
     n_max: int | None = None
     version: int | None = None
+    by_date: bool = False
 
 
 class RemotePlanner:
@@ -131,7 +133,7 @@ class RemotePlanner:
     def _question(self, wish: Wish) -> dict[str, Any]:
         """A wish as the service reads it."""
         question: dict[str, Any] = {"table": wish.table, "filter": wish.filter, "limit": wish.n_max}
-        question["snapshot"] = wish.version
+        question |= {"snapshot": wish.version, "by_date": wish.by_date or None}
         if wish.columns and wish.columns != ("*",):
             names = self.schema(wish.table, wish.version).names
             modalities, bands, columns = _sorted(wish.columns, names)
@@ -205,7 +207,8 @@ def _batches(reader: Any) -> Iterator[tuple[pa.RecordBatch, Mapping[bytes, bytes
 def _handle(words: Mapping[str, Any]) -> Handle:
     modality = Modality.from_json(json.dumps(words["modality"]))
     bands = tuple(map(modality.band_index, words["bands"]))
-    return Handle(words["name"], modality, bands, tuple(words["window"]) if words["window"] else None)
+    window = tuple(words["window"]) if words["window"] else None
+    return Handle(words["name"], modality, bands, window, by_date=words.get("by_date", False))
 
 
 def _sorted(

@@ -71,10 +71,8 @@ class RemoteSelection(Selection):
         return Query(self.sql, self.engine)
 
     def plan(self, *, by_date: bool = False) -> Plan:
-        """See :meth:`Query.plan`; dates are not addressed alone."""
-        if by_date:
-            raise InvalidInputError("a service addresses samples, not their dates alone", kind="unsupported")
-        return self.planner.plan(self._wish())
+        """See :meth:`Query.plan`."""
+        return self.planner.plan(self._wish(by_date=by_date))
 
     def arrow(self) -> pa.Table:
         """The selected columns; of a modality, the addresses that :attr:`Plan.table` has."""
@@ -90,9 +88,9 @@ class RemoteSelection(Selection):
             batch_size=batch_size, **options
         )
 
-    def _wish(self) -> Wish:
+    def _wish(self, *, by_date: bool = False) -> Wish:
         filters = " AND ".join(f"({c})" for c in self.conditions)
-        return Wish(self.table, self.columns, filters or None, self.n_max, self.version)
+        return Wish(self.table, self.columns, filters or None, self.n_max, self.version, by_date)
 
 
 def _timestamp(value: str | date | datetime) -> str:

@@ -83,9 +83,10 @@ class MakePlan:
     sql: str
     path: Path
     max_samples: int
+    by_date: bool = False
 
     def do(self, banks: Mapping[str, Bank]) -> PlanMade:
-        plan = banks[self.bank].at(self.versions).sql(self.sql).plan()
+        plan = banks[self.bank].at(self.versions).sql(self.sql).plan(by_date=self.by_date)
         if len(plan) > self.max_samples:
             raise InvalidInputError(f"the plan has {len(plan):,} samples, more than {self.max_samples:,}")
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")

@@ -50,11 +50,13 @@ class PlanRequest:
     table_id: str
     sql: str
     asked: Mapping[str, Any]
+    by_date: bool = False
 
     @property
     def id(self) -> str:
         """32 hexadecimal digits."""
-        return digest(PLANNER_VERSION, self.bank, self.table_id, self.version, self.sql)
+        apart = ("by date",) if self.by_date else ()
+        return digest(PLANNER_VERSION, self.bank, self.table_id, self.version, self.sql, *apart)
 
 
 @dataclass
@@ -205,6 +207,7 @@ class PlanStore:
             request.sql,
             self._path(request.id),
             self._max_samples,
+            by_date=request.by_date,
         )
         self._known[request.id] = stored
         self._running[request.id] = (asyncio.create_task(self._make(stored, job)), job)

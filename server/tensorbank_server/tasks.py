@@ -38,6 +38,7 @@ def described(plan: Plan) -> list[dict[str, Any]]:
             "bands": [h.modality.band_names[b] for b in h.bands],
             "shape": list(h.shape),
             "window": h.window and list(h.window),
+            "by_date": h.by_date,
             "runs": [list(run) for run in h.runs],
         }
         for h in plan.handles

@@ -83,7 +83,6 @@ def test_what_a_service_does_not_do_is_said(remote):
         lambda: remote.table("terramesh").parts(),
         lambda: remote.catalog,
         lambda: remote.query("terramesh").order_by("lon"),
-        lambda: remote.query("terramesh").plan(by_date=True),
         lambda: remote.query("terramesh").select("S2L2A[B08]", "S2L2A[B02]").plan(),
         lambda: remote.sql("SELECT S2L2A FROM terramesh").plan(),
         lambda: tb.create(remote.url),

@@ -51,6 +51,9 @@ class PlanBody(BaseModel):
         default=["sample_id"], max_length=64, description="Queryables to deliver with each sample."
     )
     limit: int | None = Field(default=None, ge=1, le=2**40, description="The first so many samples by id.")
+    by_date: bool = Field(
+        default=False, description="Address each date of a sample alone, for readers that choose among them."
+    )
 
 
 class CredentialsBody(BaseModel):
@@ -75,7 +78,9 @@ async def create_plan(
     pinned = await service.pin(bank, body.table, body.snapshot, asker)
     sql = await service.offload(_sql, service, pinned, body)
     asked = body.model_dump(exclude_none=True) | {"snapshot": pinned.version}
-    wanted = PlanRequest(bank, pinned.table, pinned.version, pinned.table_id, sql, asked)
+    wanted = PlanRequest(
+        bank, pinned.table, pinned.version, pinned.table_id, sql, asked, by_date=body.by_date
+    )
     request.scope["tensorbank.log"] = {"bank": bank, "plan": wanted.id}
     stored, is_new = await service.plans.submit(wanted, asker.id, service.limits.sync_s)
     if stored.state == "failed" and stored.problem is not None:
