@@ -348,10 +348,14 @@ def _updated(delta: DeltaTable) -> DeltaTable:
 
 
 def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
-    actions = as_table(delta.get_add_actions()).sort_by("path")
-    order = [(part or "", row) for row, part in enumerate(_parts(actions, "min"))]
-    rows = np.array([row for _, row in sorted(order)], np.int64)
-    actions = actions.take(as_arrow(rows))  # part by part, as samples lie in the bank
+    actions = as_table(delta.get_add_actions())
+    keys = [
+        (part or "", path)
+        for part, path in zip(_parts(actions, "min"), actions["path"].to_pylist(), strict=True)
+    ]
+    order = sorted(range(len(keys)), key=keys.__getitem__)  # part by part, as samples lie in the bank
+    if order != list(range(len(keys))):  # a column for each statistic of each band takes long to move
+        actions = actions.take(as_arrow(np.array(order, np.int64)))
     low, high = (_parts(actions, side) for side in ("min", "max"))
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = tuple(
