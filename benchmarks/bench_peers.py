@@ -39,6 +39,8 @@ from tensorbank.testing.fault_server import Faults
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("content", "speed", "grid", "steps", "orders", "resume", "faults")
 WORKERS = (1, 2, 4)
+AT_LEAST_S = 5.0
+"""Of a timed run, whose later epochs say what is steady."""
 STEP_S = 0.1
 """Of the track on which the consumer works: long enough that every loader could keep up with it."""
 FAULT_WORKLOAD = "Q0"
@@ -174,7 +176,8 @@ def trials(
                         "repeat": repeat,
                     }
                     if "speed" in plan.parts:
-                        yield {"part": "speed", **key}, run(request(peer, track, name), faults)
+                        asked = request(peer, track, name, at_least_s=AT_LEAST_S)
+                        yield {"part": "speed", **key}, run(asked, faults)
                     grid = PEERS[peer].grid if "grid" in plan.parts and name in GRID_WORKLOADS else ()
                     for options in grid:
                         asked = request(peer, track, name, options=options)

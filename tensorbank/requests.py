@@ -47,7 +47,7 @@ RECENT = 32
 """Answers that tell how fast they come."""
 MAX_ASKED = 4
 """Requests for one range under way at once."""
-MAX_THREADS = 384
+MAX_THREADS = 1024
 """With so many, most of which wait for answers that nobody waits for any more, nothing is asked twice."""
 WATCH_S = 0.025
 """How often reads under way are looked at: half of the shortest patience."""

@@ -205,6 +205,7 @@ def run_of(peer: str, rate: float) -> dict:
         "bytes_to_ideal": 1.0,
         "median_get_bytes": 1e6,
         "n_batches": 40,
+        "n_epochs": 1,
         "requests": {"GET": 4},
         "cpu_s_per_gb": 2.0,
         "server_cpu_s": 1.0,

@@ -46,6 +46,7 @@ def _median(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "bytes_to_ideal",
         "median_get_bytes",
         "n_batches",
+        "n_epochs",
     )
     more = ("cpu_s_per_gb", "server_cpu_s", "peak_pss_bytes")
     rates = sorted(run["samples_s"] for run in group)

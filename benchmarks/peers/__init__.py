@@ -35,7 +35,13 @@ PEERS: Mapping[str, About] = {
     "ceiling": About("ceiling: raw ranges", delivers=False),
     "tensorbank": About(
         "TensorBank",
-        ({"shuffle": "window"}, {"max_gap_bytes": 1 << 20}, {"max_read_bytes": 32 << 20}, {"n_threads": 8}),
+        (
+            {"shuffle": "full"},
+            {"shuffle": "window"},
+            {"max_gap_bytes": 1 << 20},
+            {"max_read_bytes": 32 << 20},
+            {"n_threads": 8},
+        ),
         resumes=True,
     ),
     "litdata": About(

@@ -87,6 +87,8 @@ class Request:
         Where the server has what ``prepare`` wrote: ``<endpoint>/<bucket>/<prefix>/...``, path style, any credentials.
     n_workers
         Processes of a ``DataLoader``; None for what suits the peer: two, or none where it has threads of its own.
+    at_least_s
+        Further epochs begin until so many seconds are over: short ones say little of a steady state.
     verify
         Fingerprint every delivered byte rather than a few, outside of timed runs.
     step_s
@@ -107,7 +109,7 @@ class Request:
     batch_size: int = 16
     n_workers: int | None = None
     seed: int = 42
-    n_epochs: int = 1
+    at_least_s: float = 0.0
     shuffle: bool = True
     verify: bool = False
     step_s: float = 0.0

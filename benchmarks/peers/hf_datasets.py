@@ -64,10 +64,12 @@ class Loader:
             batch_size=1,
             remove_columns=[*columns, *work.modalities],
         )
+        n_workers = 2 if request.n_workers is None else request.n_workers
         self._loader = torch.utils.data.DataLoader(
             data,
             batch_size=request.batch_size,
-            num_workers=2 if request.n_workers is None else request.n_workers,
+            num_workers=n_workers,
+            persistent_workers=n_workers > 0,
             collate_fn=_collate,
         )
 

@@ -42,7 +42,7 @@ def stream(request: Request) -> dict[str, Any]:
     epochs = []
     state = None
     try:
-        for _ in range(request.n_epochs):
+        while not epochs or time.monotonic() - opened < request.at_least_s:
             epochs.append(_epoch(loader, request))
             if request.stop_after and hasattr(loader, "state_dict"):
                 state = loader.state_dict()

@@ -51,12 +51,14 @@ class IndexedLoader:
     """torch's ``DataLoader``."""
 
     def __init__(self, request: Request, opened: Callable[[Request], Reader]) -> None:
+        n_workers = 2 if request.n_workers is None else request.n_workers
         self._loader = torch.utils.data.DataLoader(
             Indexed(request, opened),
             batch_size=request.batch_size,
             shuffle=request.shuffle,
             generator=torch.Generator().manual_seed(request.seed),
-            num_workers=2 if request.n_workers is None else request.n_workers,
+            num_workers=n_workers,
+            persistent_workers=n_workers > 0,
             collate_fn=_as_it_is,
         )
 

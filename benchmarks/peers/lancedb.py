@@ -59,7 +59,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 class Loader:
-    """``StreamingDataset`` in a ``DataLoader``."""
+    """``StreamingDataset`` in a ``DataLoader``: one of each an epoch, which is an argument of theirs."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -82,11 +82,13 @@ class Loader:
                 "aws_secret_access_key": "any",
             },
         )
-        n_workers = request.n_workers or 0
+        self._n_workers = request.n_workers or 0
         options: dict[str, Any] = {"read_batch_size": request.batch_size, **request.options}
-        if n_workers:
-            options.setdefault("num_splits", n_workers)
-        self._dataset = StreamingDataset(
+        if self._n_workers:
+            options.setdefault("num_splits", self._n_workers)
+        self._number = 0
+        self._open = partial(
+            StreamingDataset,
             database.open_table(TABLE),
             shuffle=request.shuffle,
             shuffle_seed=request.seed,
@@ -95,19 +97,22 @@ class Loader:
             transform=partial(_decoded, shapes, {} if self._windows else dict(work.modalities)),
             **options,
         )
+        self._dataset = self._open(epoch=0)
         if request.state is not None:
             self._dataset.load_state_dict(request.state)
-        self._loader = torch.utils.data.DataLoader(
-            self._dataset,
-            batch_size=request.batch_size,
-            num_workers=n_workers,
-            multiprocessing_context="spawn" if n_workers else None,
-            persistent_workers=n_workers > 0,
-        )
 
     def epoch(self) -> Iterator[Batch]:
         modalities = self.request.workload.modalities
-        for batch in self._loader:
+        if self._number:
+            self._dataset = self._open(epoch=self._number)
+        self._number += 1
+        loader = torch.utils.data.DataLoader(
+            self._dataset,
+            batch_size=self.request.batch_size,
+            num_workers=self._n_workers,
+            multiprocessing_context="spawn" if self._n_workers else None,
+        )
+        for batch in loader:
             ids = batch["sample_id"]
             if not self._windows:
                 yield ids, {m: batch[m] for m in modalities}
@@ -127,7 +132,7 @@ class Loader:
         return self._dataset.state_dict()
 
     def close(self) -> None:
-        del self._loader
+        del self._dataset
 
 
 def _decoded(shapes: Any, bands: Any, batch: pa.RecordBatch) -> list[dict[str, Any]]:

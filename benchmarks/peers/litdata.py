@@ -72,7 +72,11 @@ class Loader:
         work = request.workload
         if work.positions is None and work.windows is None:
             self._loader: Any = litdata.StreamingDataLoader(
-                dataset, batch_size=request.batch_size, num_workers=n_workers, **prefetch
+                dataset,
+                batch_size=request.batch_size,
+                num_workers=n_workers,
+                persistent_workers=n_workers > 0,
+                **prefetch,
             )
             if request.state is not None:
                 self._loader.load_state_dict(request.state)
@@ -83,6 +87,7 @@ class Loader:
                 shuffle=request.shuffle,
                 generator=torch.Generator().manual_seed(request.seed),
                 num_workers=n_workers,
+                persistent_workers=n_workers > 0,
                 **prefetch,
             )
 

@@ -42,12 +42,14 @@ class Loader:
             transform=partial(_arrays, request.workload),
             s3client_config=S3ClientConfig(force_path_style=True, **request.options),
         )
+        n_workers = 2 if request.n_workers is None else request.n_workers
         self._loader = torch.utils.data.DataLoader(
             Named(dataset, [item_name(ids[p[0]], p) for p in chosen], chosen, request.workload),
             batch_size=request.batch_size,
             shuffle=request.shuffle,
             generator=torch.Generator().manual_seed(request.seed),
-            num_workers=2 if request.n_workers is None else request.n_workers,
+            num_workers=n_workers,
+            persistent_workers=n_workers > 0,
         )
 
     def epoch(self) -> Iterator[Batch]:

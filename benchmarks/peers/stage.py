@@ -30,6 +30,7 @@ from tensorbank.testing.fault_server import Faults
 __all__ = ["ROOT", "ObjectServer", "PeerError", "Stage", "environment", "score"]
 
 ROOT = Path(__file__).resolve().parents[1]
+PREPARE_S = 3600.0
 N_GROUPS = 6
 """Runs of neighbours that a shuffled batch should be spread over."""
 
@@ -96,7 +97,7 @@ class Stage:
     client_cores, server_cores
         Disjoint where the machine has two.
     limit_s
-        After which a peer's process is killed: it hangs.
+        After which a peer's process is killed: it hangs. Writing a format may take as long as it takes.
     """
 
     export: Path
@@ -145,16 +146,17 @@ class Stage:
         answer, sampler = self._run("stream", request)
         log = server.log()
         export = _export(str(self.export))
-        ideal = ideal_bytes(request.workload, export, request.track) * request.n_epochs
-        batches = [batch for epoch in answer["epochs"] for batch in epoch["batches"]]
-        arrivals = np.array([at for epoch in answer["epochs"] for at in epoch["arrivals"]])
-        sizes = [len(b) for b in batches]
+        epochs = answer["epochs"]
+        ideal = ideal_bytes(request.workload, export, request.track) * len(epochs)
+        batches = [batch for epoch in epochs for batch in epoch["batches"]]
+        arrivals = np.array([at for epoch in epochs for at in epoch["arrivals"]])
         delivers = PEERS[request.peer].delivers
         # The ceiling has no items, only bytes: it counts as having brought what they are good for.
-        n = sum(sizes) if delivers else len(places(request.workload, len(export))) * request.n_epochs
+        n = len(places(request.workload, len(export)))
+        if delivers:
+            n = sum(map(len, epochs[0]["batches"]))
         gaps = np.diff(arrivals)
-        began, ended = answer["opened"], answer["epochs"][-1]["ended"]
-        steady = n * (1 - sizes[0] / sum(sizes)) / (arrivals[-1] - arrivals[0]) if len(arrivals) > 1 else None
+        began, ended = answer["opened"], epochs[0]["ended"]
         cpu_s = sampler.cpu_s(answer["opened"], answer["ended"])
         decoded = sum(e["delivered_bytes"] for e in answer["epochs"])
         return {
@@ -165,11 +167,12 @@ class Stage:
             "n_workers": request.n_workers,
             "versions": answer["versions"],
             "n_samples": n,
-            "n_batches": len(sizes),
+            "n_batches": len(batches),
+            "n_epochs": len(epochs),
             "import_s": answer["import_s"],
             "seconds": ended - began,
             "samples_s": n / (ended - began),
-            "steady_samples_s": steady,
+            "steady_samples_s": steady_rate(epochs, n),
             "first_batch_s": float(arrivals[0] - began) if len(arrivals) else None,
             "gap_ms": {
                 "p50": float(np.quantile(gaps, 0.5)) * 1e3,
@@ -178,11 +181,11 @@ class Stage:
             }
             if len(gaps)
             else None,
-            "utilisation": request.step_s * len(sizes) / (ended - began) if request.step_s else None,
+            "utilisation": request.step_s * len(batches) / (ended - began) if request.step_s else None,
             "fetched_bytes": log["body_bytes"],
             "ideal_bytes": ideal,
             "bytes_to_ideal": log["body_bytes"] / ideal if ideal else None,
-            "requests": log["methods"],
+            "requests": {method: n / len(epochs) for method, n in log["methods"].items()},
             "statuses": log["statuses"],
             "faults": log["faults"],
             "median_get_bytes": log["median_body_bytes"],
@@ -215,13 +218,28 @@ class Stage:
         os.sched_setaffinity(process.pid, self.client_cores)
         with Sampler(process.pid) as sampler:
             try:
-                said, trouble = process.communicate(request.to_json(), timeout=self.limit_s)
+                limit_s = self.limit_s if action == "stream" else PREPARE_S
+                said, trouble = process.communicate(request.to_json(), timeout=limit_s)
             finally:
                 _end(process)
         if process.returncode:
             raise PeerError(trouble.strip()[-2000:] or f"exit status {process.returncode}")
         answer: dict[str, Any] = json.loads(said.splitlines()[-1])
         return answer, sampler
+
+
+def steady_rate(epochs: Sequence[dict[str, Any]], n: int) -> float | None:
+    """Items a second after the start: of the epochs behind the first, or of a single one behind its first batch.
+
+    ``n`` items an epoch; None where one batch is all.
+    """
+    if len(epochs) > 1:
+        return n * (len(epochs) - 1) / (epochs[-1]["ended"] - epochs[0]["ended"])
+    arrivals, sizes = epochs[0]["arrivals"], [len(b) for b in epochs[0]["batches"]]
+    if len(arrivals) < 2:
+        return None
+    rate: float = n * (1 - sizes[0] / sum(sizes)) / (arrivals[-1] - arrivals[0])
+    return rate
 
 
 def _end(process: subprocess.Popen[str]) -> None:

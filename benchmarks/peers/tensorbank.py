@@ -87,7 +87,7 @@ class Loader:
     def __init__(self, request: Request) -> None:
         self.request = request
         options = dict(request.options)
-        shuffle = options.pop("shuffle", "full") if request.shuffle else False
+        shuffle = options.pop("shuffle", True) if request.shuffle else False
         bank = tb.open(
             request.s3_url,
             endpoint=request.endpoint,

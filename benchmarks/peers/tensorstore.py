@@ -1,8 +1,9 @@
 """TensorStore: Zarr 3 shards of 64 samples, read through its own S3 driver.
 
 Settings from https://google.github.io/tensorstore (drivers ``zarr3`` and ``s3``): inner chunks of one sample and band,
-``zstd`` level 3 and ``crc32c`` inside, a ``cache_pool`` that holds the indices of shards; all modalities of a batch are asked
-for before the first is awaited.
+``zstd`` level 3 and ``crc32c`` inside; a ``cache_pool`` that holds the indices of all shards and hardly more, since one that holds
+the few samples of this benchmark over epochs could not hold those of a real table; all modalities of a batch are asked for before
+the first is awaited.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from peers.indexed import IndexedLoader, Reader
 
 DISTRIBUTIONS = ("tensorstore", "torch")
 SAMPLES_PER_SHARD = 64
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 8 << 20
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:

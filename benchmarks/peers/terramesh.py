@@ -83,7 +83,12 @@ class Loader:
         if request.shuffle:
             stages.append(wds.shuffle(request.options.get("shuffle", SHUFFLE)))
         stages.append(wds.batched(request.batch_size, collation_fn=_collate, partial=True))
-        self._loader = wds.WebLoader(wds.DataPipeline(*stages), batch_size=None, num_workers=n_workers)
+        self._loader = wds.WebLoader(
+            wds.DataPipeline(*stages),
+            batch_size=None,
+            num_workers=n_workers,
+            persistent_workers=n_workers > 0,
+        )
 
     def epoch(self) -> Iterator[Batch]:
         yield from self._loader

@@ -82,8 +82,9 @@ class Loader:
         if request.shuffle:
             data = data.shuffle(request.options.get("shuffle", SHUFFLE), rng=None)
         data = data.batched(request.batch_size, collation_fn=_collate, partial=True)
+        n_workers = 2 if request.n_workers is None else request.n_workers
         self._loader = wds.WebLoader(
-            data, batch_size=None, num_workers=2 if request.n_workers is None else request.n_workers
+            data, batch_size=None, num_workers=n_workers, persistent_workers=n_workers > 0
         )
 
     def epoch(self) -> Iterator[Batch]:
