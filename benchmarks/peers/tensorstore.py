@@ -1,7 +1,7 @@
 """TensorStore: Zarr 3 shards of 64 samples, read through its own S3 driver.
 
 Settings from https://google.github.io/tensorstore (drivers ``zarr3`` and ``s3``): inner chunks of one sample and band,
-``zstd`` level 3 and ``crc32c`` inside; a ``cache_pool`` that holds the indices of all shards and hardly more, since one that holds
+``zstd`` level 3 and ``crc32c`` inside; a ``cache_pool`` that holds the indices of all shards and hardly more: one that holds
 the few samples of this benchmark over epochs could not hold those of a real table; all modalities of a batch are asked for before
 the first is awaited.
 """
