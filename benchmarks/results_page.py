@@ -40,8 +40,7 @@ def section(found: Mapping[str, Any], remarks: Mapping[str, str]) -> str:
         (
             f"{machine['processor']}, client on core {machine['cores'][0]}, server on {machine['cores'][1]}, "
             f"Python {machine['python']}; {data['n_samples']} samples. `x` is the ratio to TensorBank, `ceiling` the share of "
-            "what raw range reads of the same bytes bring; medians, with the range in brackets of more than one run. "
-            "*steady* leaves out the first batch."
+            "what raw range reads of the same bytes bring; medians, with the range in brackets of more than one run."
         ),
         *speed_tables(speed, remarks),
         *best_options(found["runs"]),
