@@ -74,8 +74,8 @@ class BatchRead:
     pending
         Its reads.
     masks
-        Which samples have a handle, (n,) bool, by handle name. Those of skipped samples change until the batch has been
-        waited for.
+        Which samples have a handle, (n,) bool, by handle name; where some sample of the plan has fewer dates than others,
+        which of the dates that are read, (n, time). Those of skipped samples change until the batch has been waited for.
     n_bytes
         Memory that the batch takes until then, buffers and stored bytes.
     recover

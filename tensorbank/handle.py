@@ -15,7 +15,7 @@ from tensorbank.schema import Modality
 
 __all__ = ["ADDRESS_FIELDS", "Handle", "HandleAddresses", "addresses_of"]
 
-ADDRESS_FIELDS = ("key", "starts", "lengths", "corner")
+ADDRESS_FIELDS = ("key", "starts", "lengths", "corner", "n_times")
 """Of the columns that a handle has in a plan's table."""
 
 
@@ -67,6 +67,11 @@ class Handle:
                 runs.append((block, block + 1))
         return tuple(runs)
 
+    def n_present(self, run: tuple[int, int], n_times: int) -> int:
+        """Blocks of a run that a sample with so many dates has: the first ones, maybe none."""
+        start, end = run
+        return min(max(n_times * len(self.modality.bands) - start, 0), end - start)
+
     def slot(self, block: int) -> tuple[int, int]:
         """(time, band) index in the delivered tensor of a stored block that is one of the runs."""
         time, band = divmod(block, len(self.modality.bands))
@@ -79,7 +84,8 @@ class HandleAddresses:
 
     ``keys`` lists the distinct shard keys; ``key`` is (n,) int32 into it, -1 where the sample lacks the modality;
     ``starts`` and ``lengths`` are (n, runs) int64 and uint32, bytes; ``corners`` is (n, 2) int16, y0 and x0 of the windows, None
-    of whole samples.
+    of whole samples; ``n_times`` is (n,) int16, the dates that a sample has, 0 where it lacks the modality, and None where all
+    have all.
     """
 
     keys: tuple[str, ...]
@@ -87,6 +93,7 @@ class HandleAddresses:
     starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     corners: npt.NDArray[np.int64] | None = None
+    n_times: npt.NDArray[np.int16] | None = None
 
 
 def addresses_of(table: pa.Table, handle: Handle) -> HandleAddresses:
@@ -95,6 +102,7 @@ def addresses_of(table: pa.Table, handle: Handle) -> HandleAddresses:
     column = table[f"{handle.name}.key"]
     # combine_chunks() copies even a single chunk, which workers have in shared memory
     keys = column.chunk(0) if column.num_chunks == 1 else _one_chunk(column)
+    n_times = f"{handle.name}.n_times"
     index = as_numpy(keys.indices, -1).astype(np.int32, copy=False)
     return HandleAddresses(
         keys=tuple(keys.dictionary.to_pylist()),
@@ -102,6 +110,7 @@ def addresses_of(table: pa.Table, handle: Handle) -> HandleAddresses:
         starts=_flat(table[f"{handle.name}.starts"], n_runs),
         lengths=_flat(table[f"{handle.name}.lengths"], n_runs),
         corners=_flat(table[f"{handle.name}.corner"], 2) if handle.window else None,
+        n_times=as_numpy(table[n_times]) if n_times in table.column_names else None,
     )
 
 

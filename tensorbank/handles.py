@@ -32,9 +32,9 @@ class HandleColumn:
     """A handle column of a result, narrowed to what addressing needs.
 
     ``name`` is the column's name in the result; ``rows`` has the columns key, offset, length; where bands were chosen, also
-    block_bytes and bands, their names joined by :data:`BANDS_SEPARATOR`; of tiles also y0, x0, height, width, and, where there
-    are several dates, block_bytes and time_index. Keys are dictionary-encoded, in one chunk, with a dictionary in the order of
-    the rows. ``candidates`` are the modalities whose column type fits, by table.
+    block_bytes and bands, their names joined by :data:`BANDS_SEPARATOR`; where there are several dates, also block_bytes; of
+    tiles also y0, x0, height, width, and, where there are several dates, time_index. Keys are dictionary-encoded, in one chunk,
+    with a dictionary in the order of the rows. ``candidates`` are the modalities whose column type fits, by table.
     """
 
     name: str
@@ -191,10 +191,10 @@ def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
 
 
 def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]:
-    """The three columns of :class:`tensorbank.plan.Plan` for one handle."""
+    """The columns of :class:`tensorbank.plan.Plan` for one handle."""
     starts, lengths = _runs(column, handle)
     n_runs = len(handle.runs)
-    columns = {
+    columns: dict[str, pa.Array] = {
         f"{handle.name}.key": column.keys,
         f"{handle.name}.starts": _fixed(starts, n_runs, pa.int64()),
         f"{handle.name}.lengths": _fixed(lengths, n_runs, pa.uint32()),
@@ -202,6 +202,9 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
     if handle.window is not None:
         corners = np.stack([column.numbers(n, np.int16) for n in ("y0", "x0")], axis=1)
         columns[f"{handle.name}.corner"] = _fixed(corners, 2, pa.int16())
+    n_times = _n_times(column, handle)
+    if n_times is not None:
+        columns[f"{handle.name}.n_times"] = as_arrow(n_times)
     return columns
 
 
@@ -222,19 +225,38 @@ def _runs(column: HandleColumn, handle: Handle) -> tuple[npt.NDArray[np.int64], 
     if handle.runs == ((0, n_blocks),):
         return offset[:, None], length[:, None]
     n = len(offset)
-    present = as_numpy(column.keys.is_valid())
-    blocks = (
-        column.rows["block_bytes"].filter(as_arrow(present))
-        if not present.all()
-        else column.rows["block_bytes"]
-    )
+    present, sizes = _block_bytes(column, n_blocks)
     edges = np.zeros((n, n_blocks + 1), np.int64)
-    sizes = as_numpy(pc.list_flatten(blocks)).reshape(-1, n_blocks)
     edges[present, 1:] = np.cumsum(sizes, axis=1, dtype=np.int64)
     of_date = column.numbers("time_index") * len(m.bands) if handle.window else np.zeros(n, np.int64)
     first = np.take_along_axis(edges, of_date[:, None] + np.array([a for a, _ in handle.runs]), axis=1)
     last = np.take_along_axis(edges, of_date[:, None] + np.array([b for _, b in handle.runs]), axis=1)
     return offset[:, None] + first, last - first
+
+
+def _block_bytes(
+    column: HandleColumn, n_blocks: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.integer[Any]]]:
+    """Which rows have the modality, (n,), and the sizes of the blocks of those, (m, n_blocks)."""
+    present = as_numpy(column.keys.is_valid())
+    blocks = column.rows["block_bytes"]
+    if not present.all():
+        blocks = blocks.filter(as_arrow(present))
+    return present, as_numpy(pc.list_flatten(blocks)).reshape(-1, n_blocks)
+
+
+def _n_times(column: HandleColumn, handle: Handle) -> npt.NDArray[np.int16] | None:
+    """Dates that each sample has, (n,), None where all have all. Blocks of a date that is not there take no bytes."""
+    m = handle.modality
+    if handle.window is not None or m.n_times == 1:
+        return None
+    present, sizes = _block_bytes(column, m.n_blocks)
+    found = np.count_nonzero(sizes[:, :: len(m.bands)], axis=1)
+    if (found == m.n_times).all():
+        return None
+    n_times = np.zeros(len(present), np.int16)
+    n_times[present] = found
+    return n_times
 
 
 def check_names(handles: Sequence[Handle], columns: Sequence[str]) -> None:

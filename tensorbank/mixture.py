@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pyarrow as pa
 
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.handle import ADDRESS_FIELDS, Handle
 from tensorbank.plan import Plan, loader_package
@@ -90,7 +91,9 @@ class Mix:
         for number, plan in enumerate(self.sources[1:], start=1):
             _check_alike(first.handles, plan.handles, number)
         bank, below = _common_bank(self.sources)
-        tables = [_rebased(p, prefix) for p, prefix in zip(self.sources, below, strict=True)]
+        tables = _with_dates(
+            [_rebased(p, prefix) for p, prefix in zip(self.sources, below, strict=True)], first
+        )
         names = [
             f.name
             for f in tables[0].schema
@@ -173,6 +176,21 @@ def mix(
     if not (np.isfinite(shares) & (shares > 0)).all():
         raise InvalidInputError(f"weights of sources must be numbers above 0, got {[w for _, w in given]}")
     return Mix(plans, tuple(shares.tolist()), seed, homogeneous, length)
+
+
+def _with_dates(tables: Sequence[pa.Table], plan: Plan) -> list[pa.Table]:
+    """Tables of alike plans, with the numbers of dates in all of them where one has them."""
+    found = list(tables)
+    for handle in plan.handles:
+        name = f"{handle.name}.n_times"
+        if not any(name in t.column_names for t in found):
+            continue
+        for i, table in enumerate(found):
+            if name not in table.column_names:
+                present = as_numpy(table[f"{handle.name}.key"].is_valid())
+                n_times = np.where(present, handle.n_times, 0).astype(np.int16)
+                found[i] = table.append_column(name, as_arrow(n_times))
+    return found
 
 
 def _marked(plan: Plan, number: int) -> Plan:

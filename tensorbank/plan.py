@@ -12,6 +12,9 @@ Columns of ``Plan.table`` for a handle named ``S2L2A``:
     fixed-size lists, one entry a run of consecutive blocks: ``[start, start + length)`` in bytes of the object.
 ``S2L2A.corner``
     fixed-size list (y0, x0), only where tiles were selected: where in the sample's grid the window begins.
+``S2L2A.n_times``
+    int16, only where a selected sample has fewer dates than its table: how many it has, the first ones; 0 where it lacks the
+    modality.
 
 All other columns are the query's own and are handed out beside the tensors.
 """
@@ -180,10 +183,7 @@ class Plan:
     @property
     def n_blocks(self) -> int:
         """Blocks to deliver."""
-        present = (
-            int((self.addresses[h.name].key >= 0).sum()) * len(h.bands) * h.n_times for h in self.handles
-        )
-        return sum(present)
+        return sum(self._n_dates(h) * len(h.bands) for h in self.handles)
 
     @property
     def read_bytes(self) -> int:
@@ -193,7 +193,14 @@ class Plan:
     @property
     def tensor_bytes(self) -> int:
         """Decoded bytes of those blocks."""
-        return sum(int((self.addresses[h.name].key >= 0).sum()) * h.n_bytes for h in self.handles)
+        return sum(self._n_dates(h) * h.n_bytes // h.n_times for h in self.handles)
+
+    def _n_dates(self, handle: Handle) -> int:
+        """Dates of all samples together."""
+        a = self.addresses[handle.name]
+        if a.n_times is not None:
+            return int(a.n_times.sum(dtype=np.int64))
+        return int((a.key >= 0).sum()) * handle.n_times
 
     def explain(self) -> str:
         """What was considered, pruned and kept, and what reading will take, as text for people."""

@@ -76,7 +76,7 @@ class Planner:
             The SQL is wrong, or a handle column cannot be told to be one modality.
         """
         with self._session() as session:
-            rows = session.rows(sql, levels={"shards"}, narrow="address", by_date=by_date)
+            rows = session.rows(sql, levels={"shards"}, narrow="address")
             columns = session.handle_columns(rows)
             schemas = {t.name: t.schema for t in session.tables}
             resolved = [resolve(c, schemas, by_date=by_date) for c in columns]

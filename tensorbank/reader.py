@@ -67,6 +67,7 @@ class SampleReader:
         self.plan = plan
         self.options = options or FetchOptions()
         self._places = [_places(handle) for handle in plan.handles]
+        self._runs = [handle.runs for handle in plan.handles]
         self._fetcher = Fetcher(open_store(plan.source.bank, plan.storage), self.options)
         self._decode_s = 0.0
         self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
@@ -106,7 +107,7 @@ class SampleReader:
         return out
 
     def read_into(self, positions: npt.NDArray[np.int64], out: Buffers) -> dict[str, npt.NDArray[np.bool_]]:
-        """Fill buffers as :meth:`submit` does, and return per handle which samples have it, (n,) bool."""
+        """Fill buffers as :meth:`submit` does, and return :attr:`BatchRead.masks`."""
         coming = self.submit(positions, out)
         coming.wait()
         return coming.masks
@@ -128,7 +129,8 @@ class SampleReader:
             (n,) int64 in ``[0, len(plan))``.
         out
             By handle name, C-contiguous ``(n, time, band, y, x)`` in the stored dtype. Samples that lack a modality get
-            its fill value. Or what makes such buffers, called once in a thread when the first bytes have come.
+            its fill value, and so do dates that a sample lacks. Or what makes such buffers, called once in a thread when the
+            first bytes have come.
         dates
             (n, k) int64: which dates of each sample are read, in which order, of the handles that are planned by date.
             None: all.
@@ -140,8 +142,7 @@ class SampleReader:
         """
         if len(positions) and not (positions.min() >= 0 and positions.max() < len(self.plan)):
             raise InvalidInputError(f"positions must be in [0, {len(self.plan)}), got {positions}")
-        addresses = self.plan.addresses
-        masks = {h.name: addresses[h.name].key[positions] >= 0 for h in self.plan.handles}
+        masks = {h.name: self._mask(h, positions, dates) for h in self.plan.handles}
         late = out if callable(out) else lambda: out
         shapes = {h.name: _shape(h, len(positions), dates) for h in self.plan.handles}
         buffers = LateBuffers(lambda: self._prepared(late(), masks, shapes))
@@ -170,6 +171,16 @@ class SampleReader:
             finish=partial(self._leave_out, lost, masks, buffers),
         )
 
+    def _mask(
+        self, handle: Handle, positions: npt.NDArray[np.int64], dates: npt.NDArray[np.int64] | None
+    ) -> npt.NDArray[np.bool_]:
+        """Which samples have a modality, (n,), or which of their dates, (n, time), where some sample lacks some."""
+        a = self.plan.addresses[handle.name]
+        if a.n_times is None:
+            return a.key[positions] >= 0
+        asked = dates if dates is not None and handle.by_date else np.arange(handle.n_times)[None]
+        return asked < a.n_times[positions][:, None]
+
     def close(self) -> None:
         """Stop the threads; the reader can be used again."""
         self._fetcher.close()
@@ -193,7 +204,11 @@ class SampleReader:
     ) -> None:
         """Decode a run of blocks into all that want it."""
         handle = self.plan.handles[pieces[0].handle]
-        corners = self.plan.addresses[handle.name].corners
+        addresses = self.plan.addresses[handle.name]
+        corners, places = addresses.corners, self._places[pieces[0].handle][pieces[0].run]
+        if addresses.n_times is not None:
+            n_times = int(addresses.n_times[positions[pieces[0].slot]])
+            places = places[: handle.n_present(self._runs[pieces[0].handle][pieces[0].run], n_times)]
         targets: list[Target] = []
         for piece in pieces:
             window = None
@@ -203,7 +218,7 @@ class SampleReader:
                 window = y, x
             targets.append((out[handle.name][piece.slot, piece.time :], window))
         block = handle.modality.height, handle.modality.width
-        _decode(data, self._places[pieces[0].handle][pieces[0].run], targets, block)
+        _decode(data, places, targets, block)
 
     def _again(
         self, key: str, pieces: Sequence[Piece], positions: npt.NDArray[np.int64], out: Buffers, lost: Lost

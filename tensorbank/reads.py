@@ -153,15 +153,18 @@ def _pieces_of(
     rows = positions[slots, None]
     run, time = _wanted_runs(handle, None if dates is None else dates[slots])
     start = begin[:, None] + a.starts[rows, run]
-    shape = start.shape
-    return (
-        np.full(start.size, number, np.int64),
-        np.broadcast_to(run, shape).reshape(-1),
-        np.repeat(slots, shape[1]),
-        np.broadcast_to(time, shape).reshape(-1),
-        start.reshape(-1),
-        (start + a.lengths[rows, run]).reshape(-1),
+    shape, length = start.shape, a.lengths[rows, run]
+    pieces = (
+        np.full(shape, number, np.int64),
+        np.broadcast_to(run, shape),
+        np.broadcast_to(slots[:, None], shape),
+        np.broadcast_to(time, shape),
+        start,
+        start + length,
     )
+    if a.n_times is None:
+        return [column.reshape(-1) for column in pieces]
+    return [column[length > 0] for column in pieces]  # of dates that a sample does not have
 
 
 def _wanted_runs(handle: Handle, dates: Int64 | None) -> tuple[Int64, Int64]:

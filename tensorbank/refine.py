@@ -143,7 +143,9 @@ class PixelJudge:
             reader.close()
         with self._lock:
             self._verdicts = _plus(self._verdicts, Verdicts(read=len(refs), read_bytes=plan.read_bytes))
-        return [predicate.answer(n_matching(predicate, p), p[:, 0].size) for p in pixels]
+        n_times = plan.addresses["pixels"].n_times
+        there = pixels if n_times is None else [p[:n] for p, n in zip(pixels, n_times.tolist(), strict=True)]
+        return [predicate.answer(n_matching(predicate, p), p[:, 0].size) for p in there]
 
 
 _IDENTITY = ("key", "offset", "time_index", "y0", "x0")

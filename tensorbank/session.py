@@ -108,10 +108,10 @@ class Session:
         finally:
             self._functions.raise_failure()
 
-    def rows(self, sql: str, *, levels: set[Level], narrow: str, by_date: bool = False) -> pa.Table:
+    def rows(self, sql: str, *, levels: set[Level], narrow: str) -> pa.Table:
         """Execute a statement with its handle columns narrowed to ``ref`` or to their ``address``.
 
-        ``levels`` are attached beside those that the statement names; ``by_date`` has each date of a sample addressed alone.
+        ``levels`` are attached beside those that the statement names.
         """
         with Translated(self.catalog.tables, self.paths):
             if narrow == "address":
@@ -127,8 +127,7 @@ class Session:
                 if "ref" in fields:
                     self.handles[name] = self._candidates(str(kind))
                     is_tile = "y0" in _struct_fields(dict(kind.children)["ref"])
-                    apart = is_tile or by_date
-                    blocks = "bands" in fields or (apart and self._have_dates(self.handles[name]))
+                    blocks = "bands" in fields or self._have_dates(self.handles[name])
                     narrowed = (
                         shown(alias, is_tile=is_tile)
                         if narrow == "ref"
@@ -395,7 +394,7 @@ class Session:
         return {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
 
     def _have_dates(self, candidates: Sequence[tuple[str, str]]) -> bool:
-        """Whether one of some modalities has several dates, so that a window's blocks are but some of a sample's."""
+        """Whether one of some modalities has several dates: a window's blocks are but some of a sample's, which may lack some."""
         schemas = {t.name: t.schema for t in self.tables}
         return any(schemas[table][name].n_times > 1 for table, name in candidates)
 

@@ -21,9 +21,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def conform(given: RawModality, modality: Modality, ref: SampleRef) -> Finding | None:
-    """None if the pixels are what the table holds, else why they are left out."""
+    """None if the pixels are what the table holds, maybe of fewer dates, else why they are left out."""
+    shape = given.pixels.shape
+    fits = 0 < shape[0] <= modality.n_times and shape[1:] == modality.sample_shape[1:]
     expected = {
-        "shape": (given.pixels.shape, modality.sample_shape),
+        "shape": (shape, shape if fits else modality.sample_shape),
         "dtype": (given.pixels.dtype.name, modality.dtype),
         "bands": (given.bands, modality.band_names),
     }

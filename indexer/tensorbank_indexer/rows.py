@@ -196,15 +196,17 @@ def _per_band(bands: Sequence[dict[str, pa.Array]], modality: Modality) -> dict[
 def _tile_column(
     samples: Sequence[MeasuredSample], modality: Modality, n_times: int, n_tiles: int, kind: pa.StructType
 ) -> pa.Array:
-    """One modality over all tiles; dates that the modality does not have are null."""
+    """One modality over all tiles; dates that the modality or a sample of it does not have are null."""
     measured = [s.modalities.get(modality.name) for s in samples]
     present = [m.measure for m in measured if m is not None]
+    n_dates = np.array([m.count // (modality.height * modality.width) for m in present], np.int64)
+    has_date = np.arange(modality.n_times) < n_dates[:, None]
     cells = n_tiles * n_tiles
     if modality.categorical:
         shape: tuple[int, ...] = (modality.n_times, n_tiles, n_tiles)
         counts = [m for m in present if isinstance(m, CategoryMeasure)]
-        total = _stack([m.tile_count for m in counts], shape).reshape(-1)
-        classes = _stack([m.tile_classes for m in counts], (*shape, len(modality.classes)))
+        total = _all_dates([m.tile_count for m in counts], shape).reshape(-1)
+        classes = _all_dates([m.tile_classes for m in counts], (*shape, len(modality.classes)))
         classes = classes.reshape(-1, len(modality.classes))
         fields = {
             "count": pa.array(total.astype(np.int64)),
@@ -215,11 +217,11 @@ def _tile_column(
         pixels = [m for m in present if isinstance(m, PixelMeasure)]
         shape = (modality.n_times, len(modality.bands), n_tiles, n_tiles)
         stacked = {
-            "valid": _stack([m.tile_valid for m in pixels], shape).astype(np.int32),
-            "min": _outward(_stack([m.tile_low for m in pixels], shape), np.float32(-np.inf)),
-            "max": _outward(_stack([m.tile_high for m in pixels], shape), np.float32(np.inf)),
-            "mean": _stack([m.tile_mean for m in pixels], shape).astype(np.float32),
-            "std": _stack([m.tile_std for m in pixels], shape).astype(np.float32),
+            "valid": _all_dates([m.tile_valid for m in pixels], shape).astype(np.int32),
+            "min": _outward(_all_dates([m.tile_low for m in pixels], shape), np.float32(-np.inf)),
+            "max": _outward(_all_dates([m.tile_high for m in pixels], shape), np.float32(np.inf)),
+            "mean": _all_dates([m.tile_mean for m in pixels], shape).astype(np.float32),
+            "std": _all_dates([m.tile_std for m in pixels], shape).astype(np.float32),
         }
         fields = _per_band(
             [
@@ -232,7 +234,8 @@ def _tile_column(
     dense = pa.StructArray.from_arrays([fields[f.name].cast(f.type) for f in kind], fields=list(kind))
     block = np.full((len(samples), n_times, cells), -1, np.int64)
     at = [i for i, m in enumerate(measured) if m is not None]
-    block[at, : modality.n_times] = np.arange(len(dense)).reshape(-1, modality.n_times, cells)
+    numbers = np.arange(len(dense)).reshape(-1, modality.n_times, cells)
+    block[at, : modality.n_times] = np.where(has_date[:, :, None], numbers, -1)
     index = block.reshape(-1)
     return dense.take(pa.array(index, mask=index < 0))
 
@@ -268,6 +271,14 @@ def _shares(
 
 def _stack(arrays: Sequence[npt.NDArray[np.generic]], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     return np.stack(arrays) if arrays else np.zeros((0, *shape))
+
+
+def _all_dates(arrays: Sequence[npt.NDArray[np.generic]], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Arrays (time, ...) stacked, those of fewer dates with zeros behind."""
+    stacked = np.zeros((len(arrays), *shape))
+    for i, values in enumerate(arrays):
+        stacked[i, : len(values)] = values
+    return stacked
 
 
 def _rolled_up(measures: Sequence[Measure], modality: Modality) -> dict[str, object]:

@@ -3,7 +3,7 @@
 zarr-python scatters the blocks of a sample over a shard in Morton order; here they lie side by side, so a whole sample is one
 range and neighbouring bands are a sub-range. Any reader opens it: the specification leaves the physical order free.
 Format: inner chunks, then one pair of little-endian u64 (offset, length) an inner chunk in C order, then crc32c of the
-pairs; a missing chunk is 2**64 - 1 twice.
+pairs; a missing chunk is 2**64 - 1 twice, and reads as the fill value.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class ShardAssembler:
     def add(self, slot: int, blocks: Sequence[bytes]) -> tuple[int, int]:
         """Append one sample's blocks in stored order; returns its ``[offset, end)`` in the shard.
 
+        A block without bytes is one that the sample does not have; it has the first.
+
         Raises
         ------
         InvalidInputError
@@ -61,8 +63,9 @@ class ShardAssembler:
             )
         lengths = np.array([len(b) for b in blocks], np.uint64)
         ends = np.cumsum(lengths) + np.uint64(self._end)
-        self._index[slot, :, 0] = ends - lengths
-        self._index[slot, :, 1] = lengths
+        there = lengths > 0
+        self._index[slot, there, 0] = (ends - lengths)[there]
+        self._index[slot, there, 1] = lengths[there]
         self._chunks.extend(blocks)
         start, self._end = self._end, int(ends[-1])
         return start, self._end

@@ -93,7 +93,7 @@ def run(task: ShardTask, source: Source, store: Store) -> ShardResult:
         findings += [*raw.findings, *found]
         if sample.modalities:
             measured.append(sample)
-            tensor_bytes += sum(task.schema[name].sample_bytes for name in sample.modalities)
+            tensor_bytes += sum(raw.modalities[name].pixels.nbytes for name in sample.modalities)
         else:
             findings.append(_left_out(raw))
     with clock.stage("write"):
@@ -156,9 +156,11 @@ def _place(
 
 
 def _encode(given: RawModality, modality: Modality, profile: str) -> list[bytes]:
+    """Blocks as stored; those of dates that the sample does not have are empty."""
     codec = codec_for(profile, modality)
     pixels = np.ascontiguousarray(given.pixels, dtype=np.dtype(modality.dtype).newbyteorder("<"))
-    return [codec.encode(band) for date in pixels for band in date]
+    blocks = [codec.encode(band) for date in pixels for band in date]
+    return blocks + [b""] * (modality.n_blocks - len(blocks))
 
 
 def _offset(statistics: PixelMeasure | CategoryMeasure, modality: Modality) -> dict[str, object] | None:

@@ -1,12 +1,14 @@
 """The schema of a table, from a look at the first samples of each kind of archive.
 
-The majority of the looked-at samples decides, so that one damaged member cannot.
+The majority of the looked-at samples decides, so that one damaged member cannot. Of dates it is the largest number that two of
+them have, since a sample may have fewer than its table, but not more.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from tensorbank.errors import FormatError
 from tensorbank.schema import Modality, TableSchema
@@ -34,19 +36,25 @@ def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
         kind = chosen[ref.split, ref.subset]
         if len(kind) < SAMPLES_PER_KIND:
             kind.append(ref)
-    votes: dict[str, Counter[str]] = defaultdict(Counter)
-    described: dict[str, Modality] = {}
+    seen: dict[str, list[Modality]] = defaultdict(list)
     for kind in chosen.values():
         for raw in source.read(kind):
             for name, given in raw.modalities.items():
-                modality = describe(name, given.pixels.dtype.name, given.bands, given.pixels.shape)
-                key = modality.to_json()
-                described[key] = modality
-                votes[name][key] += 1
-    if not votes:
+                seen[name].append(describe(name, given.pixels.dtype.name, given.bands, given.pixels.shape))
+    if not seen:
         raise FormatError(f"none of the first samples of {source.root} has a readable modality")
-    winners = {name: described[counter.most_common(1)[0][0]] for name, counter in votes.items()}
-    return TableSchema(tuple(winners[name] for name in _ordered(winners)))
+    return TableSchema(tuple(_elected(seen[name]) for name in _ordered(seen)))
+
+
+def _elected(seen: Sequence[Modality]) -> Modality:
+    """What most of them are, of whatever number of dates; of those the largest number of dates that two have."""
+    alike: dict[str, list[Modality]] = defaultdict(list)
+    for modality in seen:
+        alike[replace(modality, n_times=1).to_json()].append(modality)
+    majority = max(alike.values(), key=len)
+    n_with = Counter(m.n_times for m in majority)
+    agreed = [n for n, count in n_with.items() if count > 1]
+    return replace(majority[0], n_times=max(agreed or n_with))
 
 
 def extend(table: TableSchema, found: TableSchema) -> TableSchema:

@@ -46,7 +46,8 @@ class BatchForm:
         ``S2_times``, and of ``cloud_covers``, the chosen dates' are a tensor (n, k); times are int64 microseconds since 1970 UTC.
     ``mask``
         {handle: (n,) bool} for the handles that some sample of the plan lacks, or may lack where damage is skipped: which
-        samples have it. The others hold the fill value, NaN for floats and else 0.
+        samples have it. The others hold the fill value, NaN for floats and else 0. {handle: (n, time) bool} where some sample
+        has fewer dates than its table: which dates of the tensor are its own; it is padded with the fill value behind them.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class BatchForm:
     columns
         How to hand out the metadata columns.
     gappy
-        Handles that some sample lacks.
+        Handles that some sample lacks, or some dates of which.
     choice
         Which dates are read; None: all.
     """
@@ -86,7 +87,13 @@ class BatchForm:
             raise InvalidInputError(
                 "the query selects no modality, so there is nothing to stream; use .arrow()"
             )
-        gappy = tuple(h.name for h in plan.handles if skipping or plan.table[f"{h.name}.key"].null_count)
+        gappy = tuple(
+            h.name
+            for h in plan.handles
+            if skipping
+            or plan.table[f"{h.name}.key"].null_count
+            or f"{h.name}.n_times" in plan.table.column_names
+        )
         taken = {h.name for h in plan.handles} | ({MASK} if gappy else set())
         taken |= {TIME_INDEX} if choice else set()
         for name in plan.metadata_columns:
@@ -137,7 +144,7 @@ class BatchForm:
         if dates is not None:
             batch[TIME_INDEX] = torch.from_numpy(dates)
         if self.gappy:
-            batch[MASK] = {name: torch.from_numpy(masks[name]) for name in self.gappy}
+            batch[MASK] = {name: _mask(masks[name]) for name in self.gappy}
         return batch
 
 
@@ -155,6 +162,11 @@ def samples_of(batch: Batch, start: int = 0) -> list[Batch]:
 def n_samples_of(batch: Batch) -> int:
     """Samples in a batch."""
     return len(next(iter(batch.values())))
+
+
+def _mask(mask: npt.NDArray[np.bool_]) -> torch.Tensor:
+    """(n,) where one date is delivered, as the tensor has no axis of dates then either."""
+    return torch.from_numpy(mask[:, 0] if mask.ndim == 2 and mask.shape[1] == 1 else mask)
 
 
 def _torch_dtype(handle: Handle) -> torch.dtype:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +27,15 @@ Times = int | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class DateChoice:
-    """What is taken of samples of ``n_dates`` dates: ``times`` of them, or the dates that ``times`` lists."""
+    """What is taken of samples of ``n_dates`` dates: ``times`` of them, or the dates that ``times`` lists.
+
+    ``there``, (len(plan),) int16, has the number of dates that all modalities of a sample have; None: all have all.
+    """
 
     n_dates: int
     times: int | tuple[int, ...]
     seed: int
+    there: npt.NDArray[np.int16] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, plan: Plan, times: int | tuple[int, ...], seed: int) -> DateChoice:
@@ -61,7 +66,7 @@ class DateChoice:
                 f"times is {times!r}; of {n_dates} dates, a number from 1 to {n_dates} is possible, "
                 f"or a list of different ones in [0, {n_dates})"
             )
-        return cls(n_dates, times, seed)
+        return cls(n_dates, times, seed, _dates_there(plan))
 
     @property
     def n_chosen(self) -> int:
@@ -69,13 +74,25 @@ class DateChoice:
         return self.times if isinstance(self.times, int) else len(self.times)
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64:
-        """Dates of the samples at some positions, (m, n_chosen) int64 in ``[0, n_dates)``: ascending if drawn, else as listed."""
+        """Dates of the samples at some positions, (m, n_chosen) int64 in ``[0, n_dates)``: ascending if drawn, else as listed.
+
+        Drawn are dates that the sample has, as long as it has enough.
+        """
         if isinstance(self.times, int):
-            return draw_dates(positions, self.n_dates, self.times, seed=self.seed, epoch=epoch)
+            there = None if self.there is None else self.there[positions]
+            return draw_dates(positions, self.n_dates, self.times, seed=self.seed, epoch=epoch, there=there)
         return np.tile(np.array(self.times, np.int64), (len(positions), 1))
 
 
-def draw_dates(positions: Int64, n: int, k: int, *, seed: int, epoch: int) -> Int64:
+def draw_dates(
+    positions: Int64,
+    n: int,
+    k: int,
+    *,
+    seed: int,
+    epoch: int,
+    there: npt.NDArray[np.integer[Any]] | None = None,
+) -> Int64:
     """``k`` of ``n`` dates for each position, all choices equally likely.
 
     Parameters
@@ -86,6 +103,8 @@ def draw_dates(positions: Int64, n: int, k: int, *, seed: int, epoch: int) -> In
         ``1 <= k <= n``.
     seed, epoch
         Not negative; together the key.
+    there
+        (m,): only the first so many of a sample's are drawn, and the next ones where they are fewer than ``k``.
 
     Returns
     -------
@@ -93,8 +112,21 @@ def draw_dates(positions: Int64, n: int, k: int, *, seed: int, epoch: int) -> In
     """
     counters = np.asarray(positions, np.int64)[:, None] * n + np.arange(n)
     keys = uniform(counters.reshape(-1), seed=_seed_of_dates(seed), epoch=epoch).reshape(-1, n)
+    if there is not None:
+        beyond = np.arange(n) - np.asarray(there, np.int64)[:, None]
+        keys = np.where(beyond < 0, keys, 1.0 + beyond)
     chosen: Int64 = np.sort(np.argsort(keys, axis=1)[:, :k], axis=1).astype(np.int64)
     return chosen
+
+
+def _dates_there(plan: Plan) -> npt.NDArray[np.int16] | None:
+    """Dates that all modalities with several have of each sample, (n,); of those that a sample lacks altogether, none count."""
+    short = [(h, n) for h in plan.handles if (n := plan.addresses[h.name].n_times) is not None]
+    if not short:
+        return None
+    found = [np.where(n > 0, n, np.int16(h.n_times)) for h, n in short]
+    there: npt.NDArray[np.int16] = np.minimum.reduce(found)
+    return there
 
 
 def as_numbers(times: Times | None) -> int | tuple[int, ...] | None:

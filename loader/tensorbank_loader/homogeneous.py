@@ -40,7 +40,8 @@ class MixForm:
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64 | None:
         """As :meth:`BatchForm.dates`."""
-        return self.at(positions).dates(positions, epoch=epoch)
+        source = _source_of(positions, self._starts)
+        return self._forms[source].dates(positions - self._starts[source], epoch=epoch)
 
     def batch(
         self,

@@ -89,7 +89,9 @@ def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str,
         a.lengths[start:end].tolist(),
         a.key[start:end].tolist(),
     )
-    corners = a.corners[start:end].tolist() if a.corners is not None else [None] * (end - start)
+    none = [None] * (end - start)
+    corners = a.corners[start:end].tolist() if a.corners is not None else none
+    n_times = a.n_times[start:end].tolist() if a.n_times is not None else none
     return [
         None
         if code < 0
@@ -97,8 +99,9 @@ def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str,
             "shard": a.keys[code],
             "ranges": [[s, s + n] for s, n in zip(first, size, strict=True)],
             **({"corner": corner} if corner is not None else {}),
+            **({"n_times": n} if n is not None else {}),
         }
-        for code, first, size, corner in zip(codes, starts, lengths, corners, strict=True)
+        for code, first, size, corner, n in zip(codes, starts, lengths, corners, n_times, strict=True)
     ]
 
 

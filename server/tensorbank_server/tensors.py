@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.codec import decode_block, decode_run
-from tensorbank.errors import IntegrityError, InvalidInputError
+from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError
 from tensorbank.fetch import Fetcher
 from tensorbank.handle import Handle
 from tensorbank.ranges import ByteRange
 from tensorbank.schema import Modality
 
-__all__ = ["Cut", "byte_ranges", "read_block", "read_tensor"]
+__all__ = ["Cut", "byte_ranges", "count_times", "read_block", "read_tensor"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,18 @@ class Cut:
 
 
 def byte_ranges(ref: Mapping[str, Any], runs: Sequence[tuple[int, int]]) -> list[ByteRange]:
-    """Where runs of blocks of a sample lie."""
+    """Where runs of blocks of a sample lie; blocks of dates that it does not have take no bytes."""
     edges = [0, *accumulate(ref["block_bytes"])]
     return [ByteRange(ref["key"], ref["offset"] + edges[a], ref["offset"] + edges[b]) for a, b in runs]
 
 
+def count_times(ref: Mapping[str, Any], modality: Modality) -> int:
+    """Dates that a sample has."""
+    return sum(n_bytes > 0 for n_bytes in ref["block_bytes"][:: len(modality.bands)])
+
+
 def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArray[np.generic]:
-    """(time, band, y, x) in the stored dtype, C-contiguous.
+    """(time, band, y, x) in the stored dtype, C-contiguous; fill values at dates that the sample does not have.
 
     Raises
     ------
@@ -90,8 +95,13 @@ def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArr
     """
     m = cut.modality
     handle = Handle(m.name, m, cut.bands)
+    n_times = count_times(ref, m)
     out = np.empty(handle.shape, m.dtype)
-    for wanted, run in zip(byte_ranges(ref, handle.runs), handle.runs, strict=True):
+    out[n_times:] = m.fill_value
+    runs = [(start, start + handle.n_present((start, end), n_times)) for start, end in handle.runs]
+    for wanted, run in zip(byte_ranges(ref, runs), runs, strict=True):
+        if not wanted.n_bytes:
+            continue
         try:
             _decode(_bytes_of(fetcher, wanted), handle, run, out)
         except IntegrityError:
@@ -117,9 +127,11 @@ def read_block(fetcher: Fetcher, ref: Mapping[str, Any], modality: Modality, blo
     Raises
     ------
     IntegrityError, NotFoundError, StorageError
-        As :func:`read_tensor`.
+        As :func:`read_tensor`; the sample does not have the block.
     """
     (wanted,) = byte_ranges(ref, [(block, block + 1)])
+    if not wanted.n_bytes:
+        raise NotFoundError("no such chunk", kind="no-chunk")
     checked = np.empty((modality.height, modality.width), modality.dtype)
     data = _bytes_of(fetcher, wanted)
     try:

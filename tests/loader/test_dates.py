@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 
@@ -24,7 +23,6 @@ from tensorbank import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.reader import SampleReader
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.source import RawSample, SampleRef, Source
 from tensorbank_loader import Augment, DataLoader, StreamingDataset, World
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.dates import DateChoice, draw_dates
@@ -186,43 +184,6 @@ def test_transforms_see_the_chosen_dates(plan, times):
     for name in ("S2L2A", "S1GRD"):
         torch.testing.assert_close(b[name], a[name].flip(-1), check_dtype=False, equal_nan=True)
     assert torch.equal(a["time_index"], b["time_index"])
-
-
-class ShortStacks:
-    """A source whose first sample has a date less of S1GRD than all others."""
-
-    def __init__(self, whole: Source) -> None:
-        self._whole = whole
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._whole, name)
-
-    def read(self, refs: Sequence[SampleRef]) -> Iterator[RawSample]:
-        for raw in self._whole.read(refs):
-            if raw.ref.position == 0:
-                short = raw.modalities["S1GRD"]
-                raw.modalities["S1GRD"] = replace(
-                    short,
-                    pixels=short.pixels[:3],
-                    times_ns=short.times_ns[:3],
-                    product_ids=short.product_ids[:3],
-                )
-            yield raw
-
-
-def test_a_stack_with_fewer_dates_is_reported_and_masked(make_archives, tmp_path):
-    archives, _ = make_archives("ssl4eo-wds", "--locations", "7", "--per-tar", "7", "--split", "val")
-    bank = tb.create(tmp_path)
-    source = ShortStacks(open_source(str(archives)))
-    report = ingest(source, bank, "t", IngestOptions(n_workers=1, samples_per_shard=4))
-    assert [(f.kind, f.modality) for f in report.findings if f.modality] == [("other-shape", "S1GRD")]
-    (batch,) = bank.sql("SELECT S2L2A, S1GRD, S1_times, S2_times FROM t").dataloader(batch_size=7, times=2)
-    (short,) = np.flatnonzero(~batch["mask"]["S1GRD"].numpy())
-    assert torch.isnan(batch["S1GRD"][short]).all()
-    assert not torch.isnan(batch["S1GRD"]).flatten(1).all(dim=1)[batch["mask"]["S1GRD"]].any()
-    # not every sample has a radar time for each date, so that those are lists
-    assert sorted(map(len, batch["S1_times"])) == [3, 4, 4, 4, 4, 4, 4]
-    assert batch["S2_times"].shape == (7, 2)
 
 
 def test_columns_without_a_value_for_each_date_stay_lists(table):

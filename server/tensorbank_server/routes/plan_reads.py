@@ -200,6 +200,8 @@ def _references(bank: ServedBank, stored: StoredPlan, plan: Plan, urls: dict[str
                 continue
             ranges = byte_ranges(ref, [(block, block + 1) for *_, block in blocks])
             for (time, band, _), r in zip(blocks, ranges, strict=True):
+                if not r.n_bytes:
+                    continue
                 chunk = f"{handle.name}/c/{position}/{time}/{band}/0/0"
                 refs[chunk] = [urls[r.key], r.start, r.n_bytes]
     return {"version": 1, "refs": refs}

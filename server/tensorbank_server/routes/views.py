@@ -23,7 +23,7 @@ from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, SampleId, Served, Source, freshness
 from tensorbank_server.routes.samples import Modalities, Split, find
 from tensorbank_server.service import Pinned, ServedBank
-from tensorbank_server.tensors import Cut, read_block, read_tensor
+from tensorbank_server.tensors import Cut, count_times, read_block, read_tensor
 
 __all__ = ["router"]
 
@@ -88,8 +88,9 @@ def _paint(
         if found is None:
             continue
         modality, bands = found
-        if time >= modality.n_times:
-            raise Problem(404, "unknown-time", f"the sample has {modality.n_times} dates")
+        n_times = count_times(row[modality.name], modality)
+        if time >= n_times:
+            raise Problem(404, "unknown-time", f"the sample has {n_times} dates")
         whole = (0, modality.height, 0, modality.width)
         tensor = read_tensor(source.bank.fetcher, row[modality.name], Cut(modality, bands, whole))
         painting = composites.Painting(modality, rescale, _pixel_m(row, modality))
