@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Sequence
 
-__all__ = ["Latencies"]
+__all__ = ["Latencies", "by_rate_s"]
 
 KEPT = 128
 """Reads remembered of each size: enough for a 95th percentile, few enough to follow a network that changes."""
@@ -36,6 +37,24 @@ class Latencies:
         """Median and 99th percentile of all reads remembered; zeros where there are none."""
         recent = [s for group in self._recent.values() for s in group]
         return (_quantile(recent, 0.5), _quantile(recent, 0.99)) if recent else (0.0, 0.0)
+
+
+def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> float:
+    """What one of the reads under way takes by Little's law: ``n / rate``, the rate being that of the recent answers.
+
+    Silence since the last of them counts for no longer than they took to come: with all others behind them, the reads that are
+    left may be the late ones, and must not pass for usual the longer they take.
+
+    Parameters
+    ----------
+    answers_at_s
+        When answers came, ascending, at least two.
+    n_running
+        Reads under way.
+    """
+    span_s = answers_at_s[-1] - answers_at_s[0]
+    silent_s = min(now_s - answers_at_s[-1], span_s)
+    return n_running * (span_s + silent_s) / (len(answers_at_s) - 1)
 
 
 def _quantile(values: list[float], q: float) -> float:

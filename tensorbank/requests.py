@@ -24,7 +24,7 @@ from tensorbank.crew import Crew
 from tensorbank.depth import Depth
 from tensorbank.errors import StorageError
 from tensorbank.fetch_stats import FetchStats
-from tensorbank.latencies import Latencies
+from tensorbank.latencies import Latencies, by_rate_s
 from tensorbank.pending import Pending
 from tensorbank.ranges import ByteRange
 from tensorbank.store import Store
@@ -311,14 +311,13 @@ class Requests:
     def _usual_s(self, n_bytes: int) -> float | None:
         """What a read takes that is not late, None while too few are known.
 
-        By those of its size, and, where answers wait for a busy processor, by Little's law: with ``n`` reads under way and
-        ``rate`` answers a second, a read takes ``n / rate`` on average.
+        By those of its size, and, where answers wait for a busy processor, by how fast they come.
         """
         usual_s = self._latencies.usual_s(n_bytes, HEDGE_QUANTILE)
         if usual_s is None or len(self._answers_at_s) < 2:
             return usual_s
-        apart_s = (time.perf_counter() - self._answers_at_s[0]) / (len(self._answers_at_s) - 1)
-        return max(usual_s, min(len(self._running) * apart_s, FIRST_STALL_S / STALL_FACTOR))
+        found_s = by_rate_s(self._answers_at_s, len(self._running), time.perf_counter())
+        return max(usual_s, min(found_s, FIRST_STALL_S / STALL_FACTOR))
 
 
 def _watch(requests: weakref.ref[Requests], crew: Crew) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorbank.latencies import FEW, KEPT, TAIL, Latencies
+from tensorbank.latencies import FEW, KEPT, TAIL, Latencies, by_rate_s
 
 SECONDS = st.lists(st.floats(0.001, 0.004), min_size=FEW, max_size=KEPT)
 
@@ -41,3 +41,15 @@ def test_few_reads_say_nothing_and_sizes_are_apart():
     assert made.usual_s(1000, 0.95) == pytest.approx(0.001)
     assert made.usual_s(1_000_000, 0.95) == pytest.approx(0.5)
     assert made.usual_s(30, 0.5) is not None, "of any size, while there are few of its own"
+
+
+@given(st.integers(2, 32), st.integers(1, 128), st.floats(0.001, 1.0), st.floats(0.0, 30.0))
+def test_a_rate_says_how_long_a_read_takes_and_silence_does_not_make_lateness_usual(
+    n_answers, n_running, apart_s, silent_s
+):
+    answers_at_s = [7.0 + i * apart_s for i in range(n_answers)]
+    steady_s = by_rate_s(answers_at_s, n_running, answers_at_s[-1])
+    assert steady_s == pytest.approx(n_running * apart_s)
+    silent = by_rate_s(answers_at_s, n_running, answers_at_s[-1] + silent_s)
+    assert steady_s <= silent * (1 + 1e-9)
+    assert silent <= 2 * steady_s * (1 + 1e-9)
