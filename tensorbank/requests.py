@@ -40,7 +40,7 @@ HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
 MIN_PATIENCE_S = 0.05
 STALL_FACTOR = 3.0
-"""Times that percentile, and at least ``stall_s``: a read that is late beyond doubt. Doubled with each request for it."""
+"""Times that percentile, and at least ``stall_s``, since it was asked for last: a read that is late beyond doubt."""
 FIRST_STALL_S = 1.0
 """While too few reads are known to tell what is late."""
 RECENT = 32
@@ -92,6 +92,7 @@ class _Asked:
     number: int
     pending: Pending
     at_s: float = 0.0
+    asked_at_s: float = 0.0
     resumes_at_s: float = 0.0
     n_asked: int = 0
     n_running: int = 0
@@ -221,8 +222,9 @@ class Requests:
             item.n_asked += 1
             item.n_running += 1
             number = item.n_asked
+            item.asked_at_s = time.perf_counter()
             if number == 1:
-                item.at_s = time.perf_counter()
+                item.at_s = item.asked_at_s
                 if not self._running:
                     self._answers_at_s.clear()  # a pause of the consumer says nothing of how fast answers come
                 self._running.add(item)
@@ -288,17 +290,18 @@ class Requests:
             late = [item for item in self._running if self._is_due(item, crew)]
             for item in late:
                 item.is_late = True
+                item.asked_at_s = time.perf_counter()  # its thread says so later, and it must not be due again meanwhile
         for item in late:
             crew.spawn(partial(self._ask, item, crew))
 
     def _is_due(self, item: _Asked, crew: Crew) -> bool:
         """Whether to ask again for a read: as a hedge, the first time and if there is budget, or since it has stalled."""
-        waited_s = time.perf_counter() - max(item.at_s, item.resumes_at_s)
+        waited_s = time.perf_counter() - max(item.asked_at_s, item.resumes_at_s)
         if waited_s < MIN_PATIENCE_S or item.n_asked >= MAX_ASKED or crew.n_threads >= MAX_THREADS:
             return False
         usual_s = self._usual_s(item.wanted.range.n_bytes)
         late_s = FIRST_STALL_S if usual_s is None else max(self._stall_s, STALL_FACTOR * usual_s)
-        if waited_s >= late_s * (2**item.n_asked - 1):
+        if waited_s >= late_s:
             self._counts["stalls"] += 1
             return True
         if item.is_late or usual_s is None or waited_s < HEDGE_FACTOR * usual_s:
