@@ -51,6 +51,8 @@ __all__ = ["Catalog", "Commit", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
 MAX_FACTS = 32
+N_TRIES = 6
+"""Of opening a level, which takes some requests in a row that delta-rs tries again three times each."""
 Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
@@ -313,6 +315,14 @@ class Catalog:
             )
 
     def _open(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
+        for _ in range(N_TRIES):
+            try:
+                return self._opened(table, level, version)
+            except StorageError:
+                self.store.folders()  # a store that is out of reach says so here, in our words; one that is busy has time
+        return self._opened(table, level, version)
+
+    def _opened(self, table: str, level: Level, version: int | None) -> DeltaTable:
         try:
             with _translated(f"{self.store.url}/{table}"):
                 return hedged(partial(self._load, table, level, version))
@@ -327,9 +337,6 @@ class Catalog:
             raise NotFoundError(
                 f"{self.store.url} has no table {table!r}.{hint}", kind="unknown-table"
             ) from None
-        except StorageError:
-            self.store.folders()  # says in our words what is wrong; delta-rs says "Kernel error"
-            raise
 
     def _load(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
         return DeltaTable(self._uri(table, level), version=version, storage_options=self._options())

@@ -35,3 +35,21 @@ def test_an_index_that_is_late_is_asked_for_again(tmp_path):
         assert time.monotonic() - started < LATE_S
         assert len(plan) == 12
         assert server.stats()["counts"]["slow"] > 4
+
+
+def test_a_busy_store_opens_a_table_all_the_same(tmp_path):
+    """Three requests in five are refused; a table takes some that all have to succeed."""
+    made = tb.create(tmp_path / "bank")
+    make_table(made, "a", n=6, prefix="p")
+    with FaultServer(tmp_path / "bank") as server:
+        for seed in range(3):
+            server.set(Faults(unavailable=0.6, seed=seed))
+            bank = tb.open(
+                server.url,
+                endpoint=server.storage.endpoint,
+                access_key="any",
+                secret_key="any",
+                cache=tmp_path / f"cache{seed}",
+            )
+            assert len(bank.sql("SELECT S2L2A FROM a").plan()) == 12
+            assert server.stats()["counts"]["unavailable"] > 0
