@@ -290,7 +290,7 @@ class Requests:
             late = [item for item in self._running if self._is_due(item, crew)]
             for item in late:
                 item.is_late = True
-                item.asked_at_s = time.perf_counter()  # its thread says so later, and it must not be due again meanwhile
+                item.asked_at_s = time.perf_counter()  # its thread says so too late: it would be due again
         for item in late:
             crew.spawn(partial(self._ask, item, crew))
 

@@ -16,8 +16,8 @@ __all__ = ["BatchMemory"]
 Bytes = npt.NDArray[np.uint8]
 
 LARGE_BYTES = 4 << 20
-"""From here on numpy asks for huge pages. Where cached files fill the memory the kernel first moves them about to make some, which
-takes up to 2 s a GB, four times what clearing small pages takes."""
+"""From here on numpy asks for huge pages. Where cached files fill the memory, the kernel moves them about to make some, which
+takes up to 2 s a GB: four times what clearing small pages takes."""
 
 
 class _Lease(np.ndarray[tuple[int], np.dtype[np.uint8]]):

@@ -128,6 +128,8 @@ def test_a_short_stack_as_npy_as_zarr_and_as_a_picture(ragged):
     refs = httpx.get(plan["links"]["references"]).json()["refs"]
     assert [f"S1GRD/c/{position}/{t}/1/0/0" in refs for t in range(4)] == [True, False, False, False]
 
-    pictures = [httpx.get(f"{sample}/preview.png", params={"composite": "s1-vv-vh", "time": t}) for t in (0, 1)]
+    pictures = [
+        httpx.get(f"{sample}/preview.png", params={"composite": "s1-vv-vh", "time": t}) for t in (0, 1)
+    ]
     assert [p.status_code for p in pictures] == [200, 404]
     assert pictures[1].json()["code"] == "unknown-time"
