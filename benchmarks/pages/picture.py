@@ -11,6 +11,9 @@ from peers import PEERS
 
 __all__ = ["draw"]
 
+LEAST = 0.02
+"""Share at which the axes begin."""
+
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
     """Rates as shares of the ceiling, a panel a workload."""
@@ -25,7 +28,12 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     latencies = sorted({k[3] for k in speed})
     shown = [p for p in PEERS if p != CEILING and any(k[0] == p for k in speed)]
     figure, axes = plt.subplots(
-        1, len(names), figsize=(2.2 + 2.3 * len(names), 0.9 + 0.38 * len(shown)), sharey=True, squeeze=False
+        1,
+        len(names),
+        figsize=(2.2 + 2.3 * len(names), 0.9 + 0.38 * len(shown)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     colours = plt.get_cmap("viridis")(
         [0.15 + 0.6 * i / max(1, len(latencies) - 1) for i in range(len(latencies))]
@@ -44,6 +52,9 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             axis.barh(at, shares, height, color=colours[i], label=f"{ms} ms")
         axis.set_title(name)
         axis.set_xscale("log")
+        axis.set_xlim(left=LEAST)
+        axis.set_xticks([0.03, 0.1, 0.3, 1.0], ["3%", "10%", "30%", "100%"], fontsize=8)
+        axis.minorticks_off()
         axis.axvline(1.0, color="black", linewidth=0.8)
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(shown) - 1, -1, -1), [PEERS[p].name for p in shown])
