@@ -23,6 +23,8 @@ from tensorbank.shard_keys import ShardKeys
 __all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]
 
 BANDS_SEPARATOR = "\x1f"
+Present = npt.NDArray[np.bool_]
+Sizes = npt.NDArray[np.integer[Any]]
 
 _BANDS_CALL = re.compile(r"""bands\((?:(?:"[^"]+"|\w+)\.)*(?:"(?P<quoted>[^"]+)"|(?P<plain>\w+)),""")
 
@@ -192,7 +194,8 @@ def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
 
 def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]:
     """The columns of :class:`tensorbank.plan.Plan` for one handle."""
-    starts, lengths = _runs(column, handle)
+    blocks = _block_bytes(column, handle.modality.n_blocks) if column.has("block_bytes") else None
+    starts, lengths = _runs(column, handle, blocks)
     n_runs = len(handle.runs)
     columns: dict[str, pa.Array] = {
         f"{handle.name}.key": column.keys,
@@ -202,7 +205,7 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
     if handle.window is not None:
         corners = np.stack([column.numbers(n, np.int16) for n in ("y0", "x0")], axis=1)
         columns[f"{handle.name}.corner"] = _fixed(corners, 2, pa.int16())
-    n_times = _n_times(column, handle)
+    n_times = None if blocks is None else _n_times(handle, *blocks)
     if n_times is not None:
         columns[f"{handle.name}.n_times"] = as_arrow(n_times)
     return columns
@@ -217,15 +220,17 @@ def _fixed(values: npt.NDArray[Any], n_runs: int, kind: pa.DataType) -> pa.Array
     )
 
 
-def _runs(column: HandleColumn, handle: Handle) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _runs(
+    column: HandleColumn, handle: Handle, blocks: tuple[Present, Sizes] | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Starts and lengths of the runs, (n, runs) int64; zeros where the modality is missing."""
     offset, length = column.numbers("offset"), column.numbers("length")
     m = handle.modality
     n_blocks = m.n_blocks
-    if handle.runs == ((0, n_blocks),):
+    if blocks is None or handle.runs == ((0, n_blocks),):
         return offset[:, None], length[:, None]
     n = len(offset)
-    present, sizes = _block_bytes(column, n_blocks)
+    present, sizes = blocks
     edges = np.zeros((n, n_blocks + 1), np.int64)
     edges[present, 1:] = np.cumsum(sizes, axis=1, dtype=np.int64)
     of_date = column.numbers("time_index") * len(m.bands) if handle.window else np.zeros(n, np.int64)
@@ -234,9 +239,7 @@ def _runs(column: HandleColumn, handle: Handle) -> tuple[npt.NDArray[np.int64], 
     return offset[:, None] + first, last - first
 
 
-def _block_bytes(
-    column: HandleColumn, n_blocks: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.integer[Any]]]:
+def _block_bytes(column: HandleColumn, n_blocks: int) -> tuple[Present, Sizes]:
     """Which rows have the modality, (n,), and the sizes of the blocks of those, (m, n_blocks)."""
     present = as_numpy(column.keys.is_valid())
     blocks = column.rows["block_bytes"]
@@ -245,12 +248,11 @@ def _block_bytes(
     return present, as_numpy(pc.list_flatten(blocks)).reshape(-1, n_blocks)
 
 
-def _n_times(column: HandleColumn, handle: Handle) -> npt.NDArray[np.int16] | None:
+def _n_times(handle: Handle, present: Present, sizes: Sizes) -> npt.NDArray[np.int16] | None:
     """Dates that each sample has, (n,), None where all have all. Blocks of a date that is not there take no bytes."""
     m = handle.modality
     if handle.window is not None or m.n_times == 1:
         return None
-    present, sizes = _block_bytes(column, m.n_blocks)
     found = np.count_nonzero(sizes[:, :: len(m.bands)], axis=1)
     if (found == m.n_times).all():
         return None

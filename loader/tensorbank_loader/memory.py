@@ -17,7 +17,7 @@ Bytes = npt.NDArray[np.uint8]
 
 LARGE_BYTES = 4 << 20
 """From here on numpy asks for huge pages. Where cached files fill the memory, the kernel moves them about to make some, which
-takes up to 2 s a GB: four times what clearing small pages takes."""
+takes far longer than clearing small pages."""
 
 
 class _Lease(np.ndarray[tuple[int], np.dtype[np.uint8]]):
