@@ -37,7 +37,7 @@ def stream(request: Request) -> dict[str, Any]:
     """Stream some epochs."""
     started = time.monotonic()
     peer = importlib.import_module(f"peers.{request.peer}")
-    opened = time.monotonic()
+    opened, began_cpu_s = time.monotonic(), time.process_time()
     loader = peer.Loader(request)
     epochs = []
     state = None
@@ -47,13 +47,14 @@ def stream(request: Request) -> dict[str, Any]:
             if request.stop_after and hasattr(loader, "state_dict"):
                 state = loader.state_dict()
     finally:
-        ended = time.monotonic()
+        ended, cpu_s = time.monotonic(), time.process_time() - began_cpu_s
         loader.close()
     return {
         "versions": {name: importlib.metadata.version(name) for name in peer.DISTRIBUTIONS},
         "import_s": opened - started,
         "opened": opened,
         "ended": ended,
+        "cpu_s": cpu_s,
         "epochs": epochs,
         "state": state,
     }

@@ -157,7 +157,7 @@ class Stage:
             n = sum(map(len, epochs[0]["batches"]))
         gaps = np.diff(arrivals)
         began, ended = answer["opened"], epochs[0]["ended"]
-        cpu_s = sampler.cpu_s(answer["opened"], answer["ended"])
+        cpu_s = answer["cpu_s"] + sampler.cpu_s(answer["opened"], answer["ended"])
         decoded = sum(e["delivered_bytes"] for e in answer["epochs"])
         return {
             "peer": request.peer,
