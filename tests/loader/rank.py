@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--gather", action="store_true", help="meet the other ranks at every step")
     given = parser.parse_args()
+    # Shells have what they start in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if given.gather:
         torch.distributed.init_process_group("gloo")
     rank = int(os.environ.get("RANK", "0"))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,14 +58,21 @@ def wait_for_lines(path: Path, n: int, process: subprocess.Popen[bytes]) -> None
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("attempt", range(2))
-def test_a_killed_run_goes_on_exactly_once_in_a_world_of_another_size(plan, alone, tmp_path, attempt):
+@contextmanager
+def training(*args: Any, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A training process, killed at the end of the block if it still runs."""
+    with subprocess.Popen([sys.executable, RANK, *args], **more) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("n_lines", [1, 12])
+def test_a_killed_run_goes_on_exactly_once_in_a_world_of_another_size(plan, alone, tmp_path, n_lines):
     log = tmp_path / "0.jsonl"
-    process = subprocess.Popen([sys.executable, RANK, plan, tmp_path, "--n-epochs", "2", "--pause", "0.02"])
-    wait_for_lines(log, 1, process)
-    time.sleep(random.Random(attempt).uniform(0, 0.25))
-    process.kill()
-    process.wait()
+    with training(plan, tmp_path, "--n-epochs", "2", "--pause", "0.1") as process:
+        wait_for_lines(log, n_lines, process)
     lines = log_of(log)
     assert 0 < len(lines) < len(alone)
     had = [line["had"] for line in lines]
@@ -119,15 +128,12 @@ def open_files() -> set[str]:
 
 
 def test_an_interrupted_run_ends_within_two_seconds(plan, tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, RANK, plan, tmp_path, "--n-epochs", "1000", "--pause", "0.01"],
-        stderr=subprocess.PIPE,
-    )
-    wait_for_lines(tmp_path / "0.jsonl", 3, process)
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, said = process.communicate(timeout=20)
-    assert time.monotonic() - started < 2
+    with training(plan, tmp_path, "--n-epochs", "1000", "--pause", "0.01", stderr=subprocess.PIPE) as process:
+        wait_for_lines(tmp_path / "0.jsonl", 3, process)
+        process.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        _, said = process.communicate(timeout=20)
+        assert time.monotonic() - started < 2
     assert process.returncode == -signal.SIGINT
     assert said.decode().rstrip().endswith("KeyboardInterrupt")
     assert not [p for p in Path("/dev/shm").iterdir() if str(process.pid) in p.name]
@@ -141,20 +147,17 @@ def test_an_interrupted_run_ends_although_its_store_hangs(plan, tmp_path):
         remote = replace(remote, source=replace(remote.source, bank=server.url), storage=server.storage)
         path = remote.save(tmp_path / "plan.arrow")
         keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
-        process = subprocess.Popen(
-            [sys.executable, RANK, path, tmp_path, "--n-epochs", "1000", "--pause", "0.01"],
-            stderr=subprocess.PIPE,
-            env={**os.environ, **keys},
-        )
-        wait_for_lines(tmp_path / "0.jsonl", 3, process)
-        server.set(Faults(stalled=1.0, stall_s=60))
-        while server.stats()["counts"].get("stalled", 0) == 0:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        process.communicate(timeout=30)
-        # Half a second for requests under way; the rest is the interpreter's end, slow where machines are busy.
-        assert time.monotonic() - started < 3
+        more = {"stderr": subprocess.PIPE, "env": {**os.environ, **keys}}
+        with training(path, tmp_path, "--n-epochs", "1000", "--pause", "0.01", **more) as process:
+            wait_for_lines(tmp_path / "0.jsonl", 3, process)
+            server.set(Faults(stalled=1.0, stall_s=60))
+            while server.stats()["counts"].get("stalled", 0) == 0:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            started = time.monotonic()
+            process.communicate(timeout=30)
+            # Half a second for requests under way; the rest is the interpreter's end, slow where machines are busy.
+            assert time.monotonic() - started < 3
         assert process.returncode == -signal.SIGINT
 
 
