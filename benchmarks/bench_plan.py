@@ -92,7 +92,7 @@ def connect(bank: tb.Bank) -> duckdb.DuckDBPyConnection:
         "CREATE MACRO within_bbox(lon, lat, w, s, e, n) AS lat BETWEEN s AND n AND lon BETWEEN w AND e"
     )
     for level in ("samples", "tiles"):
-        files = bank.mirror.paths(bank.catalog.files("world", level).files)
+        files = bank.catalog.mirror.paths(bank.catalog.files("world", level).files)
         listed = ", ".join(f"'{path}'" for path in files)
         con.execute(
             f"CREATE VIEW {level} AS SELECT * FROM read_parquet([{listed}], filename = true, file_row_number = true)"
@@ -103,7 +103,7 @@ def connect(bank: tb.Bank) -> duckdb.DuckDBPyConnection:
 def row_groups(con: duckdb.DuckDBPyConnection, bank: tb.Bank, level: str) -> dict[str, np.ndarray]:
     """Number of the row after each row group, by file."""
     found = {}
-    for path in bank.mirror.paths(bank.catalog.files("world", level).files):
+    for path in bank.catalog.mirror.paths(bank.catalog.files("world", level).files):
         sizes = con.execute(
             f"SELECT DISTINCT row_group_id, row_group_num_rows FROM parquet_metadata('{path}') ORDER BY 1"
         ).fetchall()

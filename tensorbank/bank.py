@@ -14,7 +14,6 @@ import pyarrow.parquet
 from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.errors import InvalidInputError, NotFoundError
 from tensorbank.layout import LEVELS, check_table_name, part_key
-from tensorbank.mirror import IndexMirror
 from tensorbank.planner import Planner
 from tensorbank.query import Query
 from tensorbank.schema import TableSchema
@@ -94,7 +93,7 @@ class Table:
     def describe(self) -> dict[str, Statistics]:
         """Summary of every modality, from the roll-ups of the shards: no pixel and no sample row is read."""
         versions = {} if self.version is None else {self.name: self.version}
-        return Planner(self.bank.catalog, self.bank.mirror, versions).describe(self.name)
+        return Planner(self.bank.catalog, versions).describe(self.name)
 
     def parts(self) -> dict[str, str]:
         """URLs of the parts' Zarr groups, by part."""
@@ -108,17 +107,14 @@ class Bank:
 
     Parameters
     ----------
-    catalog, mirror
+    catalog
         Where tables and their index files are.
     versions
         Tables pinned to a version.
     """
 
-    def __init__(
-        self, catalog: Catalog, mirror: IndexMirror, versions: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, catalog: Catalog, versions: Mapping[str, int] | None = None) -> None:
         self.catalog = catalog
-        self.mirror = mirror
         self.versions = dict(versions or {})
         self.registered: dict[str, pa.Table] = {}
 
@@ -131,7 +127,7 @@ class Bank:
 
     def at(self, versions: Mapping[str, int]) -> Bank:
         """The same bank with some tables pinned to a version."""
-        other = Bank(self.catalog, self.mirror, {**self.versions, **versions})
+        other = Bank(self.catalog, {**self.versions, **versions})
         other.registered |= self.registered
         return other
 
@@ -173,7 +169,7 @@ class Bank:
         self.registered[name] = _as_arrow(data)
 
     def _planner(self) -> Planner:
-        return Planner(self.catalog, self.mirror, self.versions, self.registered)
+        return Planner(self.catalog, self.versions, self.registered)
 
 
 def _as_arrow(data: Any) -> pa.Table:

@@ -9,11 +9,11 @@ wherever it is tried, and two writers of the samples table cannot overlook each 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,6 +44,7 @@ from tensorbank.hedging import hedged
 from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.layout import Level, check_table_name, index_key
+from tensorbank.mirror import IndexMirror, LogCopy
 from tensorbank.schema import TableSchema
 from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
 
@@ -51,12 +52,14 @@ __all__ = ["Catalog", "Commit", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
 MAX_FACTS = 32
+N_THREADS = 16
 N_TRIES = 6
 """Of opening a level, which takes some requests in a row that delta-rs tries again three times each."""
 Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 _SAMPLES_WRITERS = "tensorbank.samples"
+_NOTHING = TableSchema(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,38 +91,51 @@ class Commit:
 class Catalog:
     """Tables of one bank. Every call looks whether the store has something newer; what is known of a version is kept.
 
+    Readers have delta-rs read a copy of the log, which takes two requests in a row rather than four, and our client's patience
+    with a store that is busy. Writers, who need the store's own word, leave it to delta-rs.
+
     Parameters
     ----------
     store
         The bank.
+    mirror
+        Where readers have their copies of logs.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, mirror: IndexMirror) -> None:
         self.store = store
-        self._newest: dict[tuple[str, Level], DeltaTable] = {}
-        self._levels: dict[tuple[str, Level, int], LevelFiles] = {}
+        self.mirror = mirror
+        self._tables: set[str] = set()
+        self._levels: dict[LogCopy, tuple[LevelFiles, TableSchema]] = {}
+        self._pinned: dict[tuple[str, int], LogCopy] = {}
         self._facts: dict[Hashable, Any] = {}
-        self._schemas: dict[tuple[str, int], TableSchema] = {}
         self._lock = threading.Lock()
         self._turns: dict[tuple[str, Level], threading.Lock] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.store,))
+        return (type(self), (self.store, self.mirror))
 
     def tables(self) -> list[str]:
         """Names of the tables, sorted."""
-        names = self.store.folders()
-        return [
-            n for n in names if any(True for _ in self.store.objects(f"{index_key(n, 'samples')}/_delta_log"))
-        ]
+        return self._with_logs(self.store.folders())
 
     def among(self, names: Collection[str]) -> list[str]:
         """Tables that some names may mean, whatever their case. The store is asked only for names not met before."""
+        meant = {n.lower() for n in names}
         with self._lock:
-            known = {table for table, _ in list(self._newest)}
-        if not {n.lower() for n in names} <= {n.lower() for n in known}:
-            known |= set(self.tables())
-        return sorted(n for n in known if n.lower() in {m.lower() for m in names})
+            known = {table for table in self._tables if table.lower() in meant}
+        if not meant <= {n.lower() for n in known}:
+            known |= set(self._with_logs([n for n in self.store.folders() if n.lower() in meant]))
+        return sorted(known)
+
+    def _with_logs(self, folders: Sequence[str]) -> list[str]:
+        """Those that are tables."""
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            found = pool.map(
+                lambda n: any(True for _ in self.store.objects(f"{index_key(n, 'samples')}/_delta_log")),
+                folders,
+            )
+            return [name for name, is_table in zip(folders, found, strict=True) if is_table]
 
     def fact(self, table_id: str, version: int, what: Hashable, find: Callable[[], Fact]) -> Fact:
         """Something about one version of a table, found once: versions never change."""
@@ -184,51 +200,48 @@ class Catalog:
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
         """Modalities of a table."""
-        if version is not None and (table, version) in self._schemas:
-            return self._schemas[table, version]
-        delta = self._at(table, "samples", version)
-        at = (table, int(delta.version()))
-        if at not in self._schemas:
-            self._schemas[at] = table_schema(pa.schema(delta.schema().to_arrow()))
-        return self._schemas[at]
+        return self._level(table, "samples", version)[1]
 
     def files(self, table: str, level: Level, version: int | None = None) -> LevelFiles:
         """Files of a level: of the samples table at a version, of the others at their newest."""
-        version = version if level == "samples" else None
-        if version is not None and (table, level, version) in self._levels:
-            return self._levels[table, level, version]
-        delta = self._at(table, level, version)
-        at = (table, level, int(delta.version()))
-        if at not in self._levels:
-            self._levels[at] = _level_files(index_key(table, level), level, delta)
-        if level == "samples" and (table, at[2]) not in self._schemas:  # it is at hand, and asked for next
-            self._schemas[table, at[2]] = table_schema(pa.schema(delta.schema().to_arrow()))
-        return self._levels[at]
+        return self._level(table, level, version if level == "samples" else None)[0]
 
-    def _at(self, table: str, level: Level, version: int | None) -> DeltaTable:
-        """A level at a version, or at the newest there is now."""
+    def _level(self, table: str, level: Level, version: int | None) -> tuple[LevelFiles, TableSchema]:
+        """A level at a version, or at the newest there is now, and the modalities if it is that of the samples."""
         with self._lock:
             turn = self._turns.setdefault((table, level), threading.Lock())
+            log = None if version is None else self._pinned.get((table, version))
         with turn:
-            known = self._refreshed(table, level)
-            if known is None or (version is not None and version != known.version()):
-                known = self._open(table, level, version)
-                if version is None:
-                    self._newest[table, level] = known
-            return known
+            log = log or self._log(table, level, version)
+            if log not in self._levels:
+                with _translated(f"{self.store.url}/{table}"):
+                    delta = DeltaTable(log.folder, version=log.version)
+                files = _level_files(index_key(table, level), level, delta)
+                schema = (
+                    table_schema(pa.schema(delta.schema().to_arrow())) if level == "samples" else _NOTHING
+                )
+                self._levels[log] = files, schema
+            with self._lock:
+                self._tables.add(table)
+                if level == "samples":
+                    self._pinned[table, log.version] = log
+            return self._levels[log]
 
-    def _refreshed(self, table: str, level: Level) -> DeltaTable | None:
-        """A level that is known, with what came meanwhile."""
-        known = self._newest.get((table, level))
-        if known is None:
-            return None
+    def _log(self, table: str, level: Level, version: int | None) -> LogCopy:
         try:
-            newest = hedged(partial(_updated, known), again=partial(self._load, table, level))
-        except delta_errors.DeltaError:  # removed or made anew: opening it says what is wrong, if anything
-            self._newest.pop((table, level), None)
-            return None
-        self._newest[table, level] = newest
-        return newest
+            return self.mirror.log(index_key(table, level), version)
+        except NotFoundError:
+            raise self._missing(table, version) from None
+
+    def _missing(self, table: str, version: int | None = None) -> NotFoundError:
+        """What is missing, if the bank is there."""
+        tables = self.tables()
+        if version is not None and table in tables:
+            return NotFoundError(
+                f"table {table} has no version {version}; see `tensorbank history`", kind="unknown-snapshot"
+            )
+        hint = nearest(table, tables) or " There is no table at all."
+        return NotFoundError(f"{self.store.url} has no table {table!r}.{hint}", kind="unknown-table")
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Versions of a table, newest first."""
@@ -314,32 +327,24 @@ class Catalog:
                 ),
             )
 
-    def _open(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
+    def _open(self, table: str, level: Level) -> DeltaTable:
+        """A level at its newest version, by the store itself."""
         for _ in range(N_TRIES):
             try:
-                return self._opened(table, level, version)
+                return self._opened(table, level)
             except StorageError:
                 self.store.folders()  # a store that is out of reach says so here, in our words; one that is busy has time
-        return self._opened(table, level, version)
+        return self._opened(table, level)
 
-    def _opened(self, table: str, level: Level, version: int | None) -> DeltaTable:
+    def _opened(self, table: str, level: Level) -> DeltaTable:
+        def load() -> DeltaTable:
+            return DeltaTable(self._uri(table, level), storage_options=self._options())
+
         try:
             with _translated(f"{self.store.url}/{table}"):
-                return hedged(partial(self._load, table, level, version))
+                return hedged(load)
         except NotFoundError:
-            if version is not None and table in self.tables():
-                raise NotFoundError(
-                    f"table {table} has no version {version}; see `tensorbank history`",
-                    kind="unknown-snapshot",
-                ) from None
-            tables = self.tables()
-            hint = nearest(table, tables) or " There is no table at all."
-            raise NotFoundError(
-                f"{self.store.url} has no table {table!r}.{hint}", kind="unknown-table"
-            ) from None
-
-    def _load(self, table: str, level: Level, version: int | None = None) -> DeltaTable:
-        return DeltaTable(self._uri(table, level), version=version, storage_options=self._options())
+            raise self._missing(table) from None
 
     def _uri(self, table: str, level: Level) -> str:
         local = self.store.local_path
@@ -347,11 +352,6 @@ class Catalog:
 
     def _options(self) -> dict[str, str]:
         return _storage_options(self.store.url, self.store.options.with_keys())
-
-
-def _updated(delta: DeltaTable) -> DeltaTable:
-    delta.update_incremental()
-    return delta
 
 
 def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -70,11 +71,15 @@ def leaves(condition: Condition) -> set[tuple[str, ...]]:
 
 
 def may_match(condition: Condition, bounds: Bounds, n: int) -> Mask:
-    """Which of ``n`` blocks may hold a row that satisfies a condition, (n,) bool."""
+    """Which of ``n`` blocks may hold a row that satisfies a condition, (n,) bool. Each leaf's bounds are asked for once."""
+    return _mask(condition, cache(bounds), n)
+
+
+def _mask(condition: Condition, bounds: Bounds, n: int) -> Mask:
     if isinstance(condition, Compare):
         known = bounds(condition.leaf)
         return np.ones(n, np.bool_) if known is None else _compared(condition, *known)
-    masks = [may_match(part, bounds, n) for part in condition.parts]
+    masks = [_mask(part, bounds, n) for part in condition.parts]
     if isinstance(condition, AllOf):
         return np.logical_and.reduce(masks) if masks else np.ones(n, np.bool_)
     return np.logical_or.reduce(masks) if masks else np.zeros(n, np.bool_)

@@ -70,7 +70,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
     options = StorageOptions(endpoint, access_key, secret_key, session_token, region, anonymous, credentials)
     store = Store(address, options)
     folder = Path(cache) if cache is not None else default_cache_folder()
-    return Bank(Catalog(store), IndexMirror(store, folder))
+    return Bank(Catalog(store, IndexMirror(store, folder)))
 
 
 def create(url: str | os.PathLike[str], **options: Any) -> Bank:

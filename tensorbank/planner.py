@@ -13,7 +13,6 @@ from tensorbank.catalog import Catalog
 from tensorbank.footers import count_row_groups
 from tensorbank.handle import Handle
 from tensorbank.handles import address_columns, check_names, resolve
-from tensorbank.mirror import IndexMirror
 from tensorbank.plan import LevelReport, Plan, PlanSource
 from tensorbank.refine import PixelJudge
 from tensorbank.row_order import by_address
@@ -31,7 +30,7 @@ class Planner:
 
     Parameters
     ----------
-    catalog, mirror
+    catalog
         Where tables and their index files are.
     versions
         Tables pinned to a version; others are taken at their newest.
@@ -42,12 +41,10 @@ class Planner:
     def __init__(
         self,
         catalog: Catalog,
-        mirror: IndexMirror,
         versions: Mapping[str, int] | None = None,
         registered: Mapping[str, pa.Table] | None = None,
     ) -> None:
         self.catalog = catalog
-        self.mirror = mirror
         self.versions = dict(versions or {})
         self.registered = dict(registered or {})
 
@@ -118,7 +115,7 @@ class Planner:
     def _session(self) -> Session:
         store = self.catalog.store
         judge = PixelJudge(store.url, store.options)
-        return Session(self.catalog, self.mirror, self.versions, self.registered, judge)
+        return Session(self.catalog, self.versions, self.registered, judge)
 
 
 def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:

@@ -32,7 +32,6 @@ from tensorbank.handles import HandleColumn
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import Level, part_of_key
-from tensorbank.mirror import IndexMirror
 from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin, pin_mentioned
 from tensorbank.pixel_bounds import Bounds, bounds, decision
@@ -72,13 +71,11 @@ class Session:
     def __init__(
         self,
         catalog: Catalog,
-        mirror: IndexMirror,
         versions: Mapping[str, int],
         registered: Mapping[str, pa.Table],
         judge: Judge,
     ) -> None:
         self.catalog = catalog
-        self.mirror = mirror
         self.versions = versions
         self.registered = registered
         self.judge = judge
@@ -262,7 +259,7 @@ class Session:
             files = self.catalog.files(table, "tiles").of_parts(frozenset({part_of_key(key)}))
             if not files.files:
                 return {}
-            scan = _read_parquet([str(p) for p in self.mirror.paths(files.files)])
+            scan = _read_parquet([str(p) for p in self.catalog.mirror.paths(files.files)])
             found = self._db.side.sql(
                 f"""
                 SELECT "offset", ({decision(predicate, summed, "NULL")})::DOUBLE AS answer
@@ -329,7 +326,7 @@ class Session:
         self._db.create_schema(_quoted(table.name))
         every = [file for files in table.kept.values() for file in files.files]
         if sum(file.n_bytes for file in every) <= SMALL_BYTES:
-            self.mirror.paths(every)
+            self.catalog.mirror.paths(every)
         if "shards" in table.levels:
             self._create_view(table, "shards")
             table = self._by_shards(table)
@@ -373,7 +370,7 @@ class Session:
         if not files.files:
             self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return _quoted(empty)
-        paths = [str(p) for p in self.mirror.paths(files.files)]
+        paths = [str(p) for p in self.catalog.mirror.paths(files.files)]
         self.paths += paths
         self.files[table.name, level] = paths
         scan = _read_parquet(paths)

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,10 +55,11 @@ _pid_of_first_use: int | None = None
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object of a listing."""
+    """One object of a listing. ``tag`` is another once the object was replaced: its ETag, or when it was written."""
 
     key: str
     n_bytes: int
+    tag: str
 
 
 class Store:
@@ -171,7 +172,12 @@ class Store:
         """All objects whose key starts with the path ``prefix``, in the store's order."""
         with self._translated(prefix):
             for page in obstore.list(self._open(), prefix=prefix or None):
-                yield from (ObjectInfo(str(o["path"]), int(o["size"])) for o in page)
+                yield from map(_info, page)
+
+    def listed(self, prefix: str) -> list[ObjectInfo]:
+        """The same, for prefixes of few objects: asked again as a whole where the store is busy."""
+        found = self._ask(prefix, lambda client: obstore.list(client, prefix=prefix).collect())
+        return [_info(o) for o in found]
 
     def folders(self, prefix: str = "") -> list[str]:
         """Names directly below ``prefix`` that have objects below them, sorted."""
@@ -301,6 +307,10 @@ class Store:
 
     def _no_bucket(self) -> NotFoundError:
         return NotFoundError(f"there is no bucket {urlsplit(self.url).netloc}", kind="no-bucket")
+
+
+def _info(found: Mapping[str, Any]) -> ObjectInfo:
+    return ObjectInfo(str(found["path"]), int(found["size"]), str(found["e_tag"] or found["last_modified"]))
 
 
 def _denied(where: str, text: str) -> StorageError:

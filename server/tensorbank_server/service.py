@@ -88,7 +88,7 @@ class ServedBank:
         self.settings = settings
         self.address = BankAddress(normalize_url(settings.url), settings.storage())
         self.store = Store(self.address.url, self.address.storage)
-        self.bank = Bank(Catalog(self.store), IndexMirror(self.store, cache))
+        self.bank = Bank(Catalog(self.store, IndexMirror(self.store, cache)))
         self.fetcher = Fetcher(self.store)
         self._signer = Store(
             self.address.url, replace(self.address.storage, endpoint=settings.public_endpoint)
@@ -163,7 +163,7 @@ class ServedBank:
             found = self._tables.pop(key, None)
             if found is None:
                 files = self.bank.catalog.files(pinned.table, "samples", pinned.version)
-                paths = self.bank.mirror.paths(files.files)
+                paths = self.bank.catalog.mirror.paths(files.files)
                 found = SampleTable.open(pinned.table, pinned.version, pinned.schema, paths, self._files)
             self._tables[key] = found
             while len(self._tables) > MAX_TABLES:

@@ -60,7 +60,7 @@ def work(connection: Connection, options: WorkerOptions) -> None:
     banks = {}
     for name, address in options.banks.items():
         store = Store(address.url, address.storage)
-        banks[name] = Bank(Catalog(store), IndexMirror(store, options.cache))
+        banks[name] = Bank(Catalog(store, IndexMirror(store, options.cache)))
     resource.setrlimit(resource.RLIMIT_AS, (options.memory_bytes, options.memory_bytes))
     connection.send("ready")
     with contextlib.suppress(EOFError, BrokenPipeError):  # the service has ended

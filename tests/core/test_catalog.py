@@ -21,6 +21,7 @@ import tensorbank as tb
 from tensorbank import ConflictError, InvalidInputError, NotFoundError
 from tensorbank.catalog import Catalog, Commit
 from tensorbank.layout import LEVELS
+from tensorbank.mirror import IndexMirror
 from tensorbank.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
@@ -118,7 +119,7 @@ def test_rows_come_back_as_they_were_committed(bank):
     commit = part_of("t", "p1", 9)
     bank.catalog.commit("t", commit)
     for level, rows in (("samples", commit.samples), ("tiles", commit.tiles), ("shards", commit.shards)):
-        paths = bank.mirror.paths(bank.catalog.files("t", level).files)
+        paths = bank.catalog.mirror.paths(bank.catalog.files("t", level).files)
         stored = pa.concat_tables([pq.read_table(p) for p in paths])
         assert stored.to_pylist() == rows.to_pylist(), level
         assert bank.catalog.files("t", level).n_rows == rows.num_rows
@@ -217,8 +218,9 @@ def test_what_is_not_there_is_named(bank):
 # ---------------------------------------------------------------- writers that race
 
 
-def commit_in_process(url, options, number, barrier, results):
-    catalog = Catalog(Store(url, options))
+def commit_in_process(url, options, cache, number, barrier, results):
+    store = Store(url, options)
+    catalog = Catalog(store, IndexMirror(store, cache))
     commits = [part_of("t", f"w{number}-p{i}", 3) for i in range(3)]
     barrier.wait(100)
     try:
@@ -234,7 +236,7 @@ def test_processes_that_create_and_commit_at_once_lose_nothing(bank):
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
     store = bank.catalog.store
-    args = (store.url, store.options)
+    args = (store.url, store.options, bank.catalog.mirror.folder)
     processes = [
         context.Process(target=commit_in_process, args=(*args, i, barrier, results)) for i in range(2)
     ]
@@ -257,7 +259,7 @@ def test_one_of_many_creators_makes_the_table(bank):
 
     def create(name):
         barrier.wait(30)
-        Catalog(bank.catalog.store).create(name, SCHEMA, single_writer=True)
+        Catalog(bank.catalog.store, bank.catalog.mirror).create(name, SCHEMA, single_writer=True)
 
     for turn in range(3):
         name = f"raced{turn}"
@@ -271,8 +273,8 @@ def test_one_of_many_creators_makes_the_table(bank):
 class Meeting(Catalog):
     """A catalog whose first look at the committed samples waits until all the others have looked too."""
 
-    def __init__(self, store, barrier) -> None:
-        super().__init__(store)
+    def __init__(self, catalog, barrier) -> None:
+        super().__init__(catalog.store, catalog.mirror)
         self.barrier = barrier
 
     def committed_keys(self, table):
@@ -289,7 +291,7 @@ def race(bank, commits):
 
     def one(commit):
         try:
-            return Meeting(bank.catalog.store, barrier).commit("t", commit)
+            return Meeting(bank.catalog, barrier).commit("t", commit)
         except ConflictError as error:
             return error.kind
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import deltalake
+import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
 from tensorbank import IntegrityError, NotFoundError, StorageOptions
+from tensorbank.catalog import Catalog
 from tensorbank.index_files import IndexFile
 from tensorbank.mirror import IndexMirror
 from tensorbank.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from handmade_index import make_table
+from handmade_index import make_table, part_of
 
 sys.path.pop(0)
 
@@ -33,11 +38,16 @@ class CountingStore(Store):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder.as_uri())
         self.fetched: list[str] = []
+        self.n_listings = 0
         self._inner = Store(folder.as_uri())
 
     def get(self, key):
         self.fetched.append(key)
         return self._inner.get(key)
+
+    def listed(self, prefix):
+        self.n_listings += 1
+        return super().listed(prefix)
 
 
 CONTENT = {f"t/index/samples/part-{i}.parquet": bytes([i]) * (1000 + i) for i in range(6)}
@@ -114,7 +124,7 @@ def test_a_folder_bank_is_read_where_it_lies(tmp_path):
     bank = tb.create(tmp_path / "bank", cache=tmp_path / "cache")
     make_table(bank, "t", parts=2, n=3)
     files = bank.catalog.files("t", "samples").files
-    assert bank.mirror.paths(files) == [tmp_path / "bank" / f.key for f in files]
+    assert bank.catalog.mirror.paths(files) == [tmp_path / "bank" / f.key for f in files]
     assert bank.sql("SELECT count(*) AS n FROM t").arrow()["n"].to_pylist() == [6]
     assert not (tmp_path / "cache").exists()
 
@@ -127,6 +137,102 @@ def test_banks_do_not_share_copies(remote, tmp_path):
     cache = tmp_path / "cache"
     assert read(IndexMirror(remote, cache).paths(FILES[:1])) == [CONTENT[key]]
     assert read(IndexMirror(other, cache).paths(FILES[:1])) == [b"z" * FILES[0].n_bytes]
+
+
+# ---------------------------------------------------------------- logs
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A bank, and a store of its folder that is treated as remote."""
+    bank = tb.create(tmp_path / "bank")
+    return bank, CountingStore(tmp_path / "bank")
+
+
+def commits(*versions: int) -> list[str]:
+    return [f"{v:020}.json" for v in versions]
+
+
+def names(fetched: Iterable[str]) -> list[str]:
+    return sorted(key.rsplit("/", 1)[-1] for key in fetched)
+
+
+def ids_at(catalog: Catalog, version: int | None = None) -> set[str]:
+    files = catalog.files("t", "samples", version)
+    return {i for p in catalog.mirror.paths(files.files) for i in pq.read_table(p)["sample_id"].to_pylist()}
+
+
+def test_a_log_is_one_listing_and_what_came_since(written, tmp_path):
+    bank, remote = written
+    made = make_table(bank, "t", parts=2, n=3)
+    catalog = Catalog(remote, IndexMirror(remote, tmp_path / "cache"))
+    assert catalog.files("t", "samples").n_rows == 6
+    assert (remote.n_listings, names(remote.fetched)) == (1, commits(0, 1, 2))
+    remote.fetched.clear()
+    assert catalog.files("t", "samples").n_rows == 6
+    assert (remote.n_listings, remote.fetched) == (2, [])
+    more = part_of("t", "part-2", 4)
+    bank.catalog.commit("t", more)
+    assert catalog.files("t", "samples").n_rows == 10
+    assert (remote.n_listings, names(remote.fetched)) == (3, commits(3))
+    other = Catalog(remote, IndexMirror(remote, tmp_path / "cache"))
+    assert ids_at(other) == made.by_id().keys() | set(more.samples["sample_id"].to_pylist())
+    assert not {name for name in names(remote.fetched) if name.endswith(".json")} - {*commits(3)}
+
+
+def test_versions_before_and_after_a_checkpoint(written, tmp_path):
+    bank, remote = written
+    made = make_table(bank, "t", parts=4, n=2)
+    log = tmp_path / "bank/t/index/samples/_delta_log"
+    deltalake.DeltaTable(log.parent, version=3).create_checkpoint()
+    assert (log / "_last_checkpoint").exists()
+    expected = {
+        v: {r["sample_id"] for r in made.samples if made.versions[r["part"]] <= v} for v in (1, 2, 3, 4)
+    }
+    new = Catalog(remote, IndexMirror(remote, tmp_path / "new"))
+    assert ids_at(new) == expected[4]
+    assert names(k for k in remote.fetched if "_delta_log" in k) == [
+        f"{3:020}.checkpoint.parquet",
+        *commits(3, 4),
+    ]
+    for version in (1, 3, 2):  # the new one's folder has a gap before its checkpoint
+        assert ids_at(new, version) == expected[version], version
+        one = Catalog(remote, IndexMirror(remote, tmp_path / f"only-{version}"))
+        assert ids_at(one, version) == expected[version], version
+        assert ids_at(one) == expected[4], version
+    with pytest.raises(NotFoundError, match="no version 5"):
+        new.files("t", "samples", 5)
+    for version in range(3):  # as a clean-up of old versions leaves it
+        (log / f"{version:020}.json").unlink()
+    assert ids_at(Catalog(remote, IndexMirror(remote, tmp_path / "later"))) == expected[4]
+    assert ids_at(new) == expected[4]
+
+
+def test_a_table_made_anew_is_not_taken_for_the_old_one(written, tmp_path):
+    bank, remote = written
+    make_table(bank, "t", parts=1, n=3, prefix="old")
+    catalogs = [Catalog(remote, IndexMirror(remote, tmp_path / "cache")) for _ in range(2)]
+    before = catalogs[0].files("t", "samples")
+    shutil.rmtree(tmp_path / "bank/t")
+    made = make_table(tb.create(tmp_path / "bank"), "t", parts=1, n=3, prefix="new")
+    for catalog in (*catalogs, Catalog(remote, IndexMirror(remote, tmp_path / "cache"))):
+        found = catalog.files("t", "samples")
+        assert (found.version, found.n_rows) == (before.version, before.n_rows)
+        assert found.table_id != before.table_id
+        assert ids_at(catalog) == made.by_id().keys()
+
+
+def test_a_log_whose_copy_was_cut_off_is_fetched_again(written, tmp_path):
+    bank, remote = written
+    make_table(bank, "t", parts=1, n=3)
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    log = mirror.log("t/index/samples")
+    copy = log.folder / "_delta_log" / commits(1)[0]
+    copy.write_bytes(copy.read_bytes()[:100])
+    remote.fetched.clear()
+    assert mirror.log("t/index/samples") == log
+    assert names(remote.fetched) == commits(1)
+    assert Catalog(remote, mirror).files("t", "samples").n_rows == 3
 
 
 WRITER = """

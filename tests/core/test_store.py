@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -98,7 +99,7 @@ class OverwritingStore(Store):
 
 def overwriting_bank(tmp_path) -> Bank:
     store = OverwritingStore((tmp_path / "bank").as_uri())
-    return Bank(Catalog(store), IndexMirror(store, tmp_path / "cache"))
+    return Bank(Catalog(store, IndexMirror(store, tmp_path / "cache")))
 
 
 def test_a_store_that_ignores_conditions_is_refused(tmp_path):
@@ -145,7 +146,12 @@ def test_ingest_refuses_such_a_store_unless_told_that_it_is_alone(tmp_path):
 # ---------------------------------------------------------------- what goes wrong, in one sentence
 
 
+def catalog_of(store: Store) -> Catalog:
+    return Catalog(store, IndexMirror(store, Path("/nowhere")))
+
+
 def calls(store: Store):
+    catalog = catalog_of(store)
     return {
         "get": lambda: store.get("x"),
         "range": lambda: store.get_range("x", 0, 1),
@@ -156,8 +162,9 @@ def calls(store: Store):
         "objects": lambda: list(store.objects("p")),
         "folders": store.folders,
         "arbitrates": store.arbitrates_writers,
-        "catalog.tables": Catalog(store).tables,
-        "catalog.schema": lambda: Catalog(store).schema("t"),
+        "listed": lambda: store.listed("p"),
+        "catalog.tables": catalog.tables,
+        "catalog.schema": lambda: catalog.schema("t"),
     }
 
 
@@ -308,7 +315,12 @@ print(store.get("x"))
 def test_reading_from_a_folder_that_is_not_there_does_not_make_it(tmp_path):
     folder = tmp_path / "mistyped"
     store = Store(folder.as_uri())
-    for read in (lambda: store.get("x"), lambda: list(store.objects()), store.folders, Catalog(store).tables):
+    for read in (
+        lambda: store.get("x"),
+        lambda: list(store.objects()),
+        store.folders,
+        catalog_of(store).tables,
+    ):
         with pytest.raises(NotFoundError, match="mistyped"):
             read()
     assert not store.exists("x")

@@ -48,7 +48,7 @@ def copies(bank: tb.Bank, table: str) -> duckdb.DuckDBPyConnection:
     con.execute(MACROS)
     con.execute(f"CREATE SCHEMA {table}")
     for level in ("samples", "tiles", "shards"):
-        paths = bank.mirror.paths(bank.catalog.files(table, level).files)
+        paths = bank.catalog.mirror.paths(bank.catalog.files(table, level).files)
         rows = pa.concat_tables((pa.parquet.read_table(p) for p in paths), promote_options="permissive")
         con.register("given", rows)
         con.execute(f"CREATE TABLE {table}.{level} AS SELECT * FROM given")
