@@ -231,12 +231,13 @@ class Stage:
 def steady_rate(epochs: Sequence[dict[str, Any]], n: int) -> float | None:
     """Items a second after the start: of the epochs behind the first, or of a single one behind its first batch.
 
-    ``n`` items an epoch; None where one batch is all.
+    ``n`` items an epoch; None where one batch is all, and where a single epoch took longer to begin than for all the rest:
+    what was gathered meanwhile comes at once then.
     """
     if len(epochs) > 1:
         return n * (len(epochs) - 1) / (epochs[-1]["ended"] - epochs[0]["ended"])
     arrivals, sizes = epochs[0]["arrivals"], [len(b) for b in epochs[0]["batches"]]
-    if len(arrivals) < 2:
+    if len(arrivals) < 2 or arrivals[0] - epochs[0]["began"] > arrivals[-1] - arrivals[0]:
         return None
     rate: float = n * (1 - sizes[0] / sum(sizes)) / (arrivals[-1] - arrivals[0])
     return rate
