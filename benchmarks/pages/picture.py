@@ -11,7 +11,7 @@ from peers import PEERS
 
 __all__ = ["draw"]
 
-LEAST = 0.02
+LEAST = 0.0005
 """Share at which the axes begin."""
 
 
@@ -53,7 +53,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         axis.set_title(name)
         axis.set_xscale("log")
         axis.set_xlim(left=LEAST)
-        axis.set_xticks([0.03, 0.1, 0.3, 1.0], ["3%", "10%", "30%", "100%"], fontsize=8)
+        axis.set_xticks([0.001, 0.01, 0.1, 1.0], ["0.1%", "1%", "10%", "100%"], fontsize=8)
         axis.minorticks_off()
         axis.axvline(1.0, color="black", linewidth=0.8)
         axis.grid(axis="x", alpha=0.3)
