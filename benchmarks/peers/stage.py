@@ -113,7 +113,7 @@ class Stage:
             peer=peer,
             export=str(self.export),
             folder=str(self.stored / peer / track),
-            cache=str(self.cache / peer / "run"),
+            cache=str(self.cache / peer / f"run-{os.getpid()}"),  # another benchmark may run beside this one
             endpoint=endpoint,
             bucket=BUCKET,
             prefix=f"{peer}/{track}",
@@ -205,23 +205,26 @@ class Stage:
         cache = Path(request.cache)
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir(parents=True)
-        process = subprocess.Popen(
-            [str(python), "-P", "-m", "peers.host", action],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cache,
-            env=environment(TMPDIR=str(cache)),
-            start_new_session=True,
-        )
-        os.sched_setaffinity(process.pid, self.client_cores)
-        with Sampler(process.pid) as sampler:
-            try:
-                limit_s = self.limit_s if action == "stream" else PREPARE_S
-                said, trouble = process.communicate(request.to_json(), timeout=limit_s)
-            finally:
-                _end(process)
+        try:
+            process = subprocess.Popen(
+                [str(python), "-P", "-m", "peers.host", action],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=cache,
+                env=environment(TMPDIR=str(cache)),
+                start_new_session=True,
+            )
+            os.sched_setaffinity(process.pid, self.client_cores)
+            with Sampler(process.pid) as sampler:
+                try:
+                    limit_s = self.limit_s if action == "stream" else PREPARE_S
+                    said, trouble = process.communicate(request.to_json(), timeout=limit_s)
+                finally:
+                    _end(process)
+        finally:
+            shutil.rmtree(cache, ignore_errors=True)
         if process.returncode:
             raise PeerError(trouble.strip()[-2000:] or f"exit status {process.returncode}")
         answer: dict[str, Any] = json.loads(said.splitlines()[-1])
