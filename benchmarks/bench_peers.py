@@ -116,6 +116,22 @@ def summary(result: Mapping[str, Any]) -> str:
     )
 
 
+def timed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A run whose rate counts: who loses samples, or brings others, has none.
+
+    Raises
+    ------
+    PeerError
+        It was not what was asked for.
+    """
+    faulty = [f"{n:,} {kind}" for kind, n in result["content"].items() if n]
+    if faulty:
+        raise PeerError(
+            f"of the samples that were asked for: {', '.join(faulty)}, after {result['seconds']:.1f} s"
+        )
+    return dict(result)
+
+
 def prepare(stage: Stage, record: Record, plan: Plan) -> dict[str, set[str]]:
     """Write everybody's data; tracks that worked by peer."""
     work = workload("Q0", Export(stage.export))
@@ -153,6 +169,9 @@ def trials(
 
         return measured
 
+    def rate(asked: Request, faults: Faults) -> Callable[[], dict[str, Any]]:
+        return lambda: timed(run(asked, faults)())
+
     def rounds() -> Iterator[tuple[str, str]]:
         pairs = [(peer, track) for peer in ready for track in ready[peer]]
         rng.shuffle(pairs)
@@ -177,14 +196,14 @@ def trials(
                     }
                     if "speed" in plan.parts:
                         asked = request(peer, track, name, at_least_s=AT_LEAST_S)
-                        yield {"part": "speed", **key}, run(asked, faults)
+                        yield {"part": "speed", **key}, rate(asked, faults)
                     grid = PEERS[peer].grid if "grid" in plan.parts and name in GRID_WORKLOADS else ()
                     for options in grid:
                         asked = request(peer, track, name, options=options)
-                        yield {"part": "grid", **key, "options": dict(options)}, run(asked, faults)
+                        yield {"part": "grid", **key, "options": dict(options)}, rate(asked, faults)
                     if "steps" in plan.parts and name == "Q0":
                         asked = request(peer, track, name, step_s=STEP_S)
-                        yield {"part": "steps", **key}, run(asked, faults)
+                        yield {"part": "steps", **key}, rate(asked, faults)
     readers = [(peer, track) for peer, track in rounds() if PEERS[peer].delivers]
     if "orders" in plan.parts:
         for peer, track in readers:

@@ -1,4 +1,4 @@
-"""Tables, snapshots and commits: the one module that knows Delta Lake.
+"""Tables, snapshots and commits: the one module that knows Delta Lake, but for the names in its logs (:mod:`tensorbank.mirror`).
 
 A table is three Delta tables. A commit appends to ``tiles`` and ``shards`` first and to ``samples`` last; rows of the first
 two count only when their part is in the samples snapshot, so a reader sees all of a part or none of it. Every append
@@ -44,7 +44,7 @@ from tensorbank.hedging import hedged
 from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.layout import Level, check_table_name, index_key
-from tensorbank.mirror import IndexMirror, LogCopy
+from tensorbank.mirror import LOG, IndexMirror, LogCopy
 from tensorbank.schema import TableSchema
 from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
 
@@ -59,7 +59,6 @@ Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 _SAMPLES_WRITERS = "tensorbank.samples"
-_NOTHING = TableSchema(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,8 @@ class Catalog:
         self.store = store
         self.mirror = mirror
         self._tables: set[str] = set()
-        self._levels: dict[LogCopy, tuple[LevelFiles, TableSchema]] = {}
+        self._levels: dict[LogCopy, LevelFiles] = {}
+        self._schemas: dict[LogCopy, TableSchema] = {}
         self._pinned: dict[tuple[str, int], LogCopy] = {}
         self._facts: dict[Hashable, Any] = {}
         self._lock = threading.Lock()
@@ -130,12 +130,11 @@ class Catalog:
 
     def _with_logs(self, folders: Sequence[str]) -> list[str]:
         """Those that are tables."""
+        keys = [f"{index_key(name, 'samples')}/{LOG}" for name in folders]
         with ThreadPoolExecutor(N_THREADS) as pool:
-            found = pool.map(
-                lambda n: any(True for _ in self.store.objects(f"{index_key(n, 'samples')}/_delta_log")),
-                folders,
-            )
-            return [name for name, is_table in zip(folders, found, strict=True) if is_table]
+            return [
+                name for name, log in zip(folders, pool.map(self.store.objects, keys), strict=True) if log
+            ]
 
     def fact(self, table_id: str, version: int, what: Hashable, find: Callable[[], Fact]) -> Fact:
         """Something about one version of a table, found once: versions never change."""
@@ -200,14 +199,14 @@ class Catalog:
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
         """Modalities of a table."""
-        return self._level(table, "samples", version)[1]
+        return self._schemas[self._read(table, "samples", version)]
 
     def files(self, table: str, level: Level, version: int | None = None) -> LevelFiles:
         """Files of a level: of the samples table at a version, of the others at their newest."""
-        return self._level(table, level, version if level == "samples" else None)[0]
+        return self._levels[self._read(table, level, version if level == "samples" else None)]
 
-    def _level(self, table: str, level: Level, version: int | None) -> tuple[LevelFiles, TableSchema]:
-        """A level at a version, or at the newest there is now, and the modalities if it is that of the samples."""
+    def _read(self, table: str, level: Level, version: int | None) -> LogCopy:
+        """Read the log of a level up to a version, or to the newest there is now, unless it is known."""
         with self._lock:
             turn = self._turns.setdefault((table, level), threading.Lock())
             log = None if version is None else self._pinned.get((table, version))
@@ -216,16 +215,14 @@ class Catalog:
             if log not in self._levels:
                 with _translated(f"{self.store.url}/{table}"):
                     delta = DeltaTable(log.folder, version=log.version)
-                files = _level_files(index_key(table, level), level, delta)
-                schema = (
-                    table_schema(pa.schema(delta.schema().to_arrow())) if level == "samples" else _NOTHING
-                )
-                self._levels[log] = files, schema
+                    if level == "samples":
+                        self._schemas[log] = table_schema(pa.schema(delta.schema().to_arrow()))
+                    self._levels[log] = _level_files(index_key(table, level), level, delta)
             with self._lock:
                 self._tables.add(table)
                 if level == "samples":
                     self._pinned[table, log.version] = log
-            return self._levels[log]
+        return log
 
     def _log(self, table: str, level: Level, version: int | None) -> LogCopy:
         try:

@@ -20,16 +20,11 @@ PATIENCE_S = 2.0
 MAX_TRIES = 4
 
 
-def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S, again: Callable[[], T] | None = None) -> T:
+def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
     """What the first of some tries to succeed brings; another begins whenever ``patience_s`` passed without an answer.
 
     A call may be of several requests in a row: a try gets past the one that held up the try before it. What slower tries
     bring is dropped.
-
-    Parameters
-    ----------
-    again
-        The tries after the first, if they are not the same call.
 
     Raises
     ------
@@ -39,7 +34,7 @@ def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S, again: Callabl
     tries = [_started(call)]
     done, _ = wait(tries, timeout=patience_s)
     while not done and len(tries) < MAX_TRIES:
-        tries.append(_started(again or call))
+        tries.append(_started(call))
         done, _ = wait(tries, timeout=patience_s, return_when=FIRST_COMPLETED)
     while True:
         sound = [one for one in tries if one.done() and one.exception() is None]

@@ -16,12 +16,13 @@ from tensorbank.hedging import PATIENCE_S, hedged
 from tensorbank.index_files import IndexFile
 from tensorbank.store import ObjectInfo, Store
 
-__all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
+__all__ = ["LOG", "IndexMirror", "LogCopy", "default_cache_folder"]
 
 N_THREADS = 16
 SLOW_BYTES_S = 4 << 20
 """Of a network on which a file that is still coming is not late."""
 LOG = "_delta_log"
+"""Folder of a Delta table's log."""
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 _OF_VERSION = re.compile(r"(\d{20})\.")
@@ -82,8 +83,8 @@ class IndexMirror:
         NotFoundError
             There is no such table, or no such version yet.
         """
-        listed = hedged(partial(self.store.listed, f"{key}/{LOG}"))
-        files = {info.key.rsplit(f"/{LOG}/", 1)[-1]: info for info in listed}
+        listed = hedged(partial(self.store.objects, f"{key}/{LOG}"))
+        files = {info.key.removeprefix(f"{key}/{LOG}/"): info for info in listed}
         commits = [int(m[1]) for m in map(_COMMIT.fullmatch, files) if m]
         if not commits or (version is not None and version > max(commits)):
             raise NotFoundError(

@@ -75,7 +75,7 @@ class Planner:
         with self._session() as session:
             rows = session.rows(sql, levels={"shards"}, narrow="address")
             columns = session.handle_columns(rows)
-            schemas = {t.name: t.schema for t in session.tables}
+            schemas = {t.name: t.schema for t in session.views.tables}
             resolved = [resolve(c, schemas, by_date=by_date) for c in columns]
             handles = tuple(handle for _, handle in resolved)
             check_names(handles, rows.column_names)
@@ -89,7 +89,7 @@ class Planner:
             source = PlanSource(
                 bank=self.catalog.store.url,
                 sql=sql.strip(),
-                snapshots={t.name: t.snapshot for t in session.tables},
+                snapshots={t.name: t.snapshot for t in session.views.tables},
                 planner_version=PLANNER_VERSION,
                 **_pruning(session, resolved, table),
             )
@@ -122,7 +122,7 @@ def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa
     """Levels and the cost of a scan, for :class:`PlanSource`."""
     n_shards: dict[str, int] = {}
     scan_blocks = scan_bytes = 0
-    for pinned in session.tables:
+    for pinned in session.views.tables:
         mine = [handle for name, handle in resolved if name == pinned.name]
         n_shards[pinned.name], totals = session.shard_totals(pinned.name, [h.modality.name for h in mine])
         for (n_samples, n_bytes), handle in zip(totals, mine, strict=True):
@@ -149,20 +149,20 @@ def _levels(
     A row group counts as pruned where its footer rules it out, as DuckDB does. What the last level keeps is the result; a
     level that is only joined to keeps what was not ruled out.
     """
-    read = [(t, level) for t in session.tables for level in t.mentioned]
+    read = [(t, level) for t in session.views.tables for level in t.mentioned]
     yield LevelReport(
         "files", sum(len(t.levels[v].files) for t, v in read), sum(len(t.kept[v].files) for t, v in read)
     )
-    shards = [(n_shards[t.name], t) for t in session.tables]
+    shards = [(n_shards[t.name], t) for t in session.views.tables]
     yield LevelReport(
         "shards",
         sum(n for n, _ in shards),
         sum(n if t.shards_kept is None else t.shards_kept for n, t in shards),
     )
-    groups = [count_row_groups(session.files[t.name, v], t.conditions[v]) for t, v in read]
+    groups = [count_row_groups(session.views.files[t.name, v], t.conditions[v]) for t, v in read]
     yield LevelReport("row groups", sum(n for n, _ in groups), sum(n for _, n in groups))
     tiles = any(h.window is not None for _, h in resolved)
-    touched = {name for name, _ in resolved} or {t.name for t in session.tables}
+    touched = {name for name, _ in resolved} or {t.name for t in session.views.tables}
     for level in ("samples", "tiles"):
         mine = [t for t, v in read if v == level]
         considered = sum(t.levels[level].n_rows for t in mine)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -18,19 +17,14 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
-from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.bounds import of_shards, shard_columns
+from tensorbank.arrow_numpy import as_numpy
 from tensorbank.catalog import Catalog
-from tensorbank.conditions import leaves, may_match
 from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.frozen import check_handles, check_repeatable
 from tensorbank.handles import HandleColumn
-from tensorbank.index import samples_schema, shards_schema, tiles_schema
-from tensorbank.index_files import LevelFiles
 from tensorbank.layout import Level, part_of_key
 from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin, pin_mentioned
@@ -43,13 +37,11 @@ from tensorbank.scopes import mentions
 from tensorbank.shard_keys import ShardKeys
 from tensorbank.sql_errors import Translated
 from tensorbank.sql_functions import SqlFunctions
+from tensorbank.table_views import TableViews, quoted, read_parquet
 
 __all__ = ["Judge", "Session"]
 
 _NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
-_SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
-SMALL_BYTES = 16 << 20
-"""Of index files: all of them come at once, rather than one level waiting for what another says of it."""
 
 
 class Judge(Protocol):
@@ -83,16 +75,13 @@ class Session:
         self.joined: dict[str, pa.Table] = {}
         self._tiles_lock = threading.Lock()
         self._canonical: dict[str, str] = {}
-        self.tables: list[PinnedTable] = []
-        self.paths: list[str] = []
-        self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
-        self.types: dict[tuple[str, Level], dict[str, str]] = {}
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
         self._stack = ExitStack()
         self._db = self._stack.enter_context(database())
         self.con = self._db.con
+        self.views = TableViews(self._db, self.catalog)
         self._functions = SqlFunctions(self.con)
         return self
 
@@ -110,7 +99,7 @@ class Session:
 
         ``levels`` are attached beside those that the statement names.
         """
-        with Translated(self.catalog.tables, self.paths):
+        with Translated(self.catalog.tables, self.views.paths):
             if narrow == "address":
                 check_repeatable(json.loads(self.canonical(sql)))
             text = self._attach(self._single_select(sql), levels)
@@ -122,7 +111,7 @@ class Session:
             for name, kind, alias in zip(names, kinds, aliases, strict=True):
                 fields = _struct_fields(kind)
                 if "ref" in fields:
-                    self.handles[name] = self._candidates(str(kind))
+                    self.handles[name] = self.views.candidates(str(kind))
                     is_tile = "y0" in _struct_fields(dict(kind.children)["ref"])
                     blocks = "bands" in fields or self._have_dates(self.handles[name])
                     narrowed = (
@@ -157,7 +146,7 @@ class Session:
         InvalidInputError
             The statement selects no such handle, or only some of its bands.
         """
-        with Translated(self.catalog.tables, self.paths):
+        with Translated(self.catalog.tables, self.views.paths):
             text = self._attach(self._single_select(sql), set())
             relation = self.con.sql(text)
             kinds = dict(zip(relation.columns, relation.types, strict=True))
@@ -165,26 +154,26 @@ class Session:
             column = next((n for n in handles if n.lower() == name.lower()), None)
             if column is None:
                 raise InvalidInputError(f"the query selects no tensor {name!r}.{nearest(name, handles)}")
-            candidates = self._candidates(str(kinds[column]))
+            candidates = self.views.candidates(str(kinds[column]))
             fields = [f for f, _ in kinds[column].children if f not in _NO_STATISTICS]
             if "bands" in fields or not candidates:
                 raise InvalidInputError(f"statistics need the whole handle; select {name} without bands()")
             named = [c for c in candidates if c[1].lower() == column.lower()] or list(candidates)
-            table = next(t for t in self.tables if t.name == named[0][0])
-            wanted = ", ".join(f"c.{_quoted(f)} AS {_quoted(f)}" for f in fields)
+            table = next(t for t in self.views.tables if t.name == named[0][0])
+            wanted = ", ".join(f"c.{quoted(f)} AS {quoted(f)}" for f in fields)
             aliases = ", ".join("c" if n == column else f"other{i}" for i, n in enumerate(relation.columns))
             rows = self.con.sql(f"SELECT {wanted} FROM (\n{text}\n) AS q({aliases}) WHERE c IS NOT NULL")
             return table.schema[named[0][1]], rows.to_arrow_table()
 
     def shard_rows(self, table: str) -> Iterator[tuple[Modality, pa.Table]]:
         """Roll-ups of every modality of a table, a row for each shard that has it."""
-        with Translated(self.catalog.tables, self.paths):
+        with Translated(self.catalog.tables, self.views.paths):
             pinned = pin(self.catalog, table, ["samples", "shards"], self.versions.get(table))
-            self._show(pinned.by_files({}))
+            self.views.show(pinned.by_files({}))
             for modality in pinned.schema:
-                column = _quoted(modality.name)
+                column = quoted(modality.name)
                 rows = self.con.sql(
-                    f"SELECT unnest({column}) FROM {_quoted(table)}.shards WHERE {column} IS NOT NULL"
+                    f"SELECT unnest({column}) FROM {quoted(table)}.shards WHERE {column} IS NOT NULL"
                 )
                 yield modality, rows.to_arrow_table()
 
@@ -199,16 +188,17 @@ class Session:
         if not self.handles:
             return []
         known = [
-            self.catalog.fact(*t.snapshot, "shard keys", partial(self._shard_keys, t)) for t in self.tables
+            self.catalog.fact(*t.snapshot, "shard keys", partial(self._shard_keys, t))
+            for t in self.views.tables
         ]
         shards = known[0] if len(known) == 1 else ShardKeys.of((k.hashes, k.keys) for k in known)
         return [HandleColumn.of(name, rows[name], found, shards) for name, found in self.handles.items()]
 
     def _shard_keys(self, table: PinnedTable) -> ShardKeys:
         """All shards of a table whose shards are attached."""
-        listed = ", ".join(f"{_quoted(m.name)}.key" for m in table.schema)
+        listed = ", ".join(f"{quoted(m.name)}.key" for m in table.schema)
         rows = self.con.sql(
-            f"SELECT hash(key) AS hash, key FROM (SELECT unnest([{listed}]) AS key FROM {_quoted(table.name)}.shards) "
+            f"SELECT hash(key) AS hash, key FROM (SELECT unnest([{listed}]) AS key FROM {quoted(table.name)}.shards) "
             "WHERE key IS NOT NULL"
         ).to_arrow_table()
         keys = pa.concat_arrays([pa.nulls(0, pa.string()), *rows["key"].chunks])
@@ -233,13 +223,13 @@ class Session:
 
     def shard_totals(self, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
         """Shards of a table whose shards are attached; samples and stored bytes of some of its modalities."""
-        pinned = next(t for t in self.tables if t.name == table)
+        pinned = next(t for t in self.views.tables if t.name == table)
         what = ("shard totals", *modalities)
         return self.catalog.fact(*pinned.snapshot, what, lambda: self._shard_totals(table, modalities))
 
     def _shard_totals(self, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
-        sums = [f"coalesce(sum({_quoted(m)}.{n}), 0)" for m in modalities for n in ("n_samples", "length")]
-        counted = f"SELECT {', '.join(['count(*)', *sums])} FROM {_quoted(table)}.shards"
+        sums = [f"coalesce(sum({quoted(m)}.{n}), 0)" for m in modalities for n in ("n_samples", "length")]
+        counted = f"SELECT {', '.join(['count(*)', *sums])} FROM {quoted(table)}.shards"
         n, *found = map(int, self.con.execute(counted).fetchall()[0])
         return n, list(zip(found[::2], found[1::2], strict=True))
 
@@ -250,16 +240,16 @@ class Session:
 
         Called while a statement runs, from DuckDB's threads; so it has a connection of its own.
         """
-        handle = _quoted(modality.name)
+        handle = quoted(modality.name)
         bands = [modality.band_names[modality.band_index(b)] for b in predicate.bands]
-        paths = [f"{handle}.{_quoted(b)}" if len(modality.bands) > 1 else handle for b in bands]
+        paths = [f"{handle}.{quoted(b)}" if len(modality.bands) > 1 else handle for b in bands]
         each = bounds(predicate, handle, paths, modality, "tiles")
         summed = Bounds("sum(low)", "sum(high)", "sum(n)")
         with self._tiles_lock:
             files = self.catalog.files(table, "tiles").of_parts(frozenset({part_of_key(key)}))
             if not files.files:
                 return {}
-            scan = _read_parquet([str(p) for p in self.catalog.mirror.paths(files.files)])
+            scan = read_parquet([str(p) for p in self.catalog.mirror.paths(files.files)])
             found = self._db.side.sql(
                 f"""
                 SELECT "offset", ({decision(predicate, summed, "NULL")})::DOUBLE AS answer
@@ -298,7 +288,7 @@ class Session:
         conditions = wanted(tree, schemas)
         for pinned in found:
             mine = {level: c for (table, level), c in conditions.items() if table == pinned.name}
-            self._show(pinned.by_files(mine))
+            self.views.show(pinned.by_files(mine))
         return sql
 
     def _in_plain_sql(self, tree: Any, sql: str, schemas: Mapping[str, TableSchema]) -> tuple[Any, str]:
@@ -321,89 +311,10 @@ class Session:
         found = self.con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(changed)]).fetchall()
         return changed, str(found[0][0])
 
-    def _show(self, table: PinnedTable) -> None:
-        """Create the views of a table: shards first, since their roll-ups say which other files are needed at all."""
-        self._db.create_schema(_quoted(table.name))
-        every = [file for files in table.kept.values() for file in files.files]
-        if sum(file.n_bytes for file in every) <= SMALL_BYTES:
-            self.catalog.mirror.paths(every)
-        if "shards" in table.levels:
-            self._create_view(table, "shards")
-            table = self._by_shards(table)
-        self.tables.append(table)
-        for level in table.mentioned:
-            self._create_view(table, level)
-
-    def _by_shards(self, table: PinnedTable) -> PinnedTable:
-        """The table without files of parts that the roll-ups rule out."""
-        known = {
-            (level, leaf): columns
-            for level in table.mentioned
-            for leaf in sorted(leaves(table.conditions[level]))
-            if (columns := shard_columns(leaf, table.schema, level)) is not None
-        }
-        if not known or table.levels["samples"].parts is None:
-            return table
-        bounds = ", ".join(f"{low} AS l{i}, {high} AS h{i}" for i, (low, high) in enumerate(known.values()))
-        sql = f"SELECT part, {bounds} FROM {_quoted(table.name)}.shards"
-        rows = self.catalog.fact(*table.snapshot, sql, lambda: self.con.sql(sql).to_arrow_table())
-        masks = {}
-        for v in table.mentioned:
-            of = of_shards(rows, [leaf if level == v else None for level, leaf in known])
-            masks[v] = may_match(table.conditions[v], of, len(rows))
-        parts = {v: frozenset(rows["part"].filter(as_arrow(m)).to_pylist()) for v, m in masks.items()}
-        n_kept = int(np.logical_or.reduce(list(masks.values())).sum())
-        return table.by_shards(parts, considered=len(rows), kept=n_kept)
-
-    def _create_view(self, table: PinnedTable, level: Level) -> None:
-        name = _quoted(table.name)
-        scan = self._scan(table, level, table.kept[level])
-        if level != "samples" and table.levels["samples"].parts is None:
-            scan += f" WHERE part IN (SELECT DISTINCT part FROM {self._scan(table, 'samples', table.levels['samples'])})"
-        self._db.create_view(name, level, f"SELECT * FROM {scan}")
-        if level == "samples":
-            self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
-
-    def _scan(self, table: PinnedTable, level: Level, files: LevelFiles) -> str:
-        """What to select from to get the rows of some files, with every column of the table."""
-        empty = f"{table.name}_{level}_without_rows"
-        if not files.files:
-            self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
-            return _quoted(empty)
-        paths = [str(p) for p in self.catalog.mirror.paths(files.files)]
-        self.paths += paths
-        self.files[table.name, level] = paths
-        scan = _read_parquet(paths)
-        types = self.catalog.fact(*table.snapshot, ("types", *paths), lambda: self._types(scan))
-        self.types[table.name, level] = types
-        missing = [m.name for m in table.schema if m.name not in types]
-        if not missing:
-            return scan
-        self._db.register(
-            empty, _SCHEMAS[level](table.schema).empty_table()
-        )  # files from before the modality
-        absent = ", ".join(f"(SELECT {_quoted(m)} FROM {_quoted(empty)}) AS {_quoted(m)}" for m in missing)
-        return f"(SELECT *, {absent} FROM {scan})"
-
-    def _types(self, scan: str) -> dict[str, str]:
-        """Types of the columns of a scan, as DuckDB writes them."""
-        relation = self.con.sql(f"SELECT * FROM {scan}")
-        return {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
-
     def _have_dates(self, candidates: Sequence[tuple[str, str]]) -> bool:
         """Whether one of some modalities has several dates: a window's blocks are but some of a sample's, which may lack some."""
-        schemas = {t.name: t.schema for t in self.tables}
+        schemas = {t.name: t.schema for t in self.views.tables}
         return any(schemas[table][name].n_times > 1 for table, name in candidates)
-
-    def _candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
-        """(table, modality) pairs whose column has this type."""
-        pairs = [
-            (table.name, m.name)
-            for table in self.tables
-            for m in table.schema
-            if any(types.get(m.name) == kind for (name, _), types in self.types.items() if name == table.name)
-        ]
-        return tuple(dict.fromkeys(pairs)) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
 
 
 def _without_semicolon(sql: str) -> str:
@@ -426,12 +337,3 @@ def _without_positions(node: Any) -> Any:
     if isinstance(node, list):
         return [_without_positions(v) for v in node]
     return node
-
-
-def _read_parquet(paths: Sequence[str]) -> str:
-    listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
-    return f"read_parquet([{listed}], union_by_name = true)"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

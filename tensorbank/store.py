@@ -14,7 +14,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -168,16 +168,12 @@ class Store:
         with self._translated(keys[0] if keys else ""):
             return list(obstore.sign(self._open(), "GET", list(keys), timedelta(seconds=lifetime_s)))
 
-    def objects(self, prefix: str = "") -> Iterator[ObjectInfo]:
+    def objects(self, prefix: str = "") -> list[ObjectInfo]:
         """All objects whose key starts with the path ``prefix``, in the store's order."""
-        with self._translated(prefix):
-            for page in obstore.list(self._open(), prefix=prefix or None):
-                yield from map(_info, page)
-
-    def listed(self, prefix: str) -> list[ObjectInfo]:
-        """The same, for prefixes of few objects: asked again as a whole where the store is busy."""
-        found = self._ask(prefix, lambda client: obstore.list(client, prefix=prefix).collect())
-        return [_info(o) for o in found]
+        found = self._ask(prefix, lambda client: obstore.list(client, prefix=prefix or None).collect())
+        return [
+            ObjectInfo(str(o["path"]), int(o["size"]), str(o["e_tag"] or o["last_modified"])) for o in found
+        ]
 
     def folders(self, prefix: str = "") -> list[str]:
         """Names directly below ``prefix`` that have objects below them, sorted."""
@@ -307,10 +303,6 @@ class Store:
 
     def _no_bucket(self) -> NotFoundError:
         return NotFoundError(f"there is no bucket {urlsplit(self.url).netloc}", kind="no-bucket")
-
-
-def _info(found: Mapping[str, Any]) -> ObjectInfo:
-    return ObjectInfo(str(found["path"]), int(found["size"]), str(found["e_tag"] or found["last_modified"]))
 
 
 def _denied(where: str, text: str) -> StorageError:

@@ -241,6 +241,41 @@ def test_a_page_names_who_is_faster_and_who_failed(tmp_path):
     assert (tmp_path / "peers.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("kind", ["wrong", "lost", "repeated", "unasked"])
+def test_who_does_not_bring_what_was_asked_for_has_no_rate(kind):
+    from bench_peers import timed
+
+    from peers.stage import PeerError
+
+    right = {
+        "samples_s": 900.0,
+        "seconds": 1.0,
+        "content": dict.fromkeys(("wrong", "lost", "repeated", "unasked"), 0),
+    }
+    assert timed(right) == right
+    with pytest.raises(PeerError, match=f"1,943 {kind}"):
+        timed(right | {"content": {**right["content"], kind: 1943}})
+
+
+def epoch_of(began: float, *arrivals: float) -> dict:
+    return {
+        "began": began,
+        "arrivals": arrivals,
+        "ended": arrivals[-1],
+        "batches": [["a", "b"]] * len(arrivals),
+    }
+
+
+def test_what_was_gathered_before_the_first_batch_is_no_steady_rate():
+    from peers.stage import steady_rate
+
+    assert steady_rate([epoch_of(0, 1, 2, 3)], 6) == pytest.approx(2.0), "four items in two seconds"
+    assert steady_rate([epoch_of(0, 20, 20.1, 20.2)], 6) is None
+    assert steady_rate([epoch_of(0, 20)], 2) is None, "one batch"
+    late, soon = epoch_of(0, 20, 20.1), epoch_of(20.1, 20.6, 21.1)
+    assert steady_rate([late, soon], 4) == pytest.approx(4.0), "later epochs count whole"
+
+
 def test_a_table_of_plans_says_who_gives_other_rows():
     from pages.planning import planning
 

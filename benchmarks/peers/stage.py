@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -202,10 +202,7 @@ class Stage:
 
     def _run(self, action: str, request: Request) -> tuple[dict[str, Any], Sampler]:
         python = python_of(request.peer, self.cache, install=self.install)
-        cache = Path(request.cache)
-        shutil.rmtree(cache, ignore_errors=True)
-        cache.mkdir(parents=True)
-        try:
+        with _empty_folder(Path(request.cache)) as cache:
             process = subprocess.Popen(
                 [str(python), "-P", "-m", "peers.host", action],
                 stdin=subprocess.PIPE,
@@ -223,8 +220,6 @@ class Stage:
                     said, trouble = process.communicate(request.to_json(), timeout=limit_s)
                 finally:
                     _end(process)
-        finally:
-            shutil.rmtree(cache, ignore_errors=True)
         if process.returncode:
             raise PeerError(trouble.strip()[-2000:] or f"exit status {process.returncode}")
         answer: dict[str, Any] = json.loads(said.splitlines()[-1])
@@ -244,6 +239,17 @@ def steady_rate(epochs: Sequence[dict[str, Any]], n: int) -> float | None:
         return None
     rate: float = n * (1 - sizes[0] / sum(sizes)) / (arrivals[-1] - arrivals[0])
     return rate
+
+
+@contextlib.contextmanager
+def _empty_folder(path: Path) -> Iterator[Path]:
+    """A folder that is gone afterwards: what one peer leaves would fill the disk of the next."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -30,6 +31,16 @@ def fails() -> object:
     raise ConnectionError("second")
 
 
+def in_turn(*calls: Callable[[], object]) -> Callable[[], object]:
+    """A call whose first try is the first of some, and so on."""
+    waiting = iter(calls)
+
+    def call() -> object:
+        return next(waiting)()
+
+    return call
+
+
 def test_a_call_in_time_is_the_only_one():
     calls = []
     assert hedged(lambda: calls.append(1) or "here", NEVER_S) == "here"
@@ -50,7 +61,7 @@ def test_an_error_in_time_is_not_repeated():
 
 def test_a_late_call_is_overtaken():
     late = Late()
-    assert hedged(late, AT_ONCE_S, again=lambda: "second") == "second"
+    assert hedged(in_turn(late, lambda: "second"), AT_ONCE_S) == "second"
     late.let_go.set()
 
 
@@ -62,7 +73,7 @@ def test_a_late_call_may_still_win(second_fails):
         late.let_go.set()
         return fails() if second_fails else second()
 
-    assert hedged(late, AT_ONCE_S, again=again) == "late"
+    assert hedged(in_turn(late, again), AT_ONCE_S) == "late"
     second.let_go.set()
 
 
@@ -70,4 +81,4 @@ def test_two_failures_tell_the_first():
     late = Late(ConnectionError("first"))
     late.let_go.set()
     with pytest.raises(ConnectionError, match="first"):
-        hedged(late, AT_ONCE_S, again=fails)
+        hedged(in_turn(late, fails), AT_ONCE_S)

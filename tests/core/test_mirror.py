@@ -45,9 +45,9 @@ class CountingStore(Store):
         self.fetched.append(key)
         return self._inner.get(key)
 
-    def listed(self, prefix):
+    def objects(self, prefix=""):
         self.n_listings += 1
-        return super().listed(prefix)
+        return super().objects(prefix)
 
 
 CONTENT = {f"t/index/samples/part-{i}.parquet": bytes([i]) * (1000 + i) for i in range(6)}

@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
-from typing import Any
-
-import shapely
+from datetime import datetime
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.pixels import parse_comparison
+from tensorbank_server.filters.literals import Json, Literal, instant, interval, number, polygon, text, wrong
 from tensorbank_server.filters.queryables import Kind, Queryable, names_of_kind
 
-__all__ = ["Compiled", "FilterBounds", "Literal", "canonical", "compile_filter"]
+__all__ = ["Compiled", "FilterBounds", "canonical", "compile_filter"]
 
 MAX_PATTERN_CHARACTERS = 128
 MAX_WILDCARDS = 4
 MAX_ARITHMETIC = 16
 MAX_PIXEL_PREDICATES = 4
-MAX_STRING_CHARACTERS = 1_024
-INT64 = (-(2**63), 2**63 - 1)
-
-Json = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +34,6 @@ class FilterBounds:
     max_nodes: int = 512
     max_list_items: int = 1_000
     max_vertices: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Literal:
-    """A value of the caller's: a number, a text, or a time in UTC."""
-
-    value: float | int | str | datetime | bool
-
-    @property
-    def sql(self) -> str:
-        """As DuckDB reads it. Its strings know one escape, the doubled quote."""
-        value = self.value
-        if isinstance(value, bool):
-            return "TRUE" if value else "FALSE"
-        if isinstance(value, int | float):  # as a user of the library writes it: the plan is the same
-            return f"({value!r})" if value < 0 else repr(value)
-        text = value.isoformat() if isinstance(value, datetime) else value
-        quoted = "'" + text.replace("'", "''") + "'"
-        return f"TIMESTAMPTZ {quoted}" if isinstance(value, datetime) else quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +94,20 @@ def _measure(tree: Json, bounds: FilterBounds) -> None:
     while waiting:
         node, depth, at = waiting.pop()
         if depth > bounds.max_depth:
-            raise _wrong("", f"nested deeper than {bounds.max_depth}")
+            raise wrong("", f"nested deeper than {bounds.max_depth}")
         n_nodes += isinstance(node, dict)
         if n_nodes > bounds.max_nodes:
-            raise _wrong("", f"more than {bounds.max_nodes} nodes")
+            raise wrong("", f"more than {bounds.max_nodes} nodes")
         if isinstance(node, dict):
             if "coordinates" in node or "bbox" in node:
                 if _n_numbers(node) > 3 * bounds.max_vertices:
-                    raise _wrong(at, f"more than {bounds.max_vertices:,} vertices")
+                    raise wrong(at, f"more than {bounds.max_vertices:,} vertices")
                 continue
             # arguments lie as deep as their operation
             waiting += [(v, depth + (not isinstance(v, list)), f"{at}/{k}"[-200:]) for k, v in node.items()]
         elif isinstance(node, list):
             if len(node) > bounds.max_list_items:
-                raise _wrong(at, f"more than {bounds.max_list_items:,} items")
+                raise wrong(at, f"more than {bounds.max_list_items:,} items")
             waiting += [(v, depth + 1, f"{at}/{i}"[-200:]) for i, v in enumerate(node)]
 
 
@@ -184,12 +158,12 @@ class _Compiler:
             "pixels_all": self._pixels,
         }
         if op not in known:
-            raise _wrong(f"{at}/op", f"no operator {op!r}.{nearest(op, known)}")
+            raise wrong(f"{at}/op", f"no operator {op!r}.{nearest(op, known)}")
         return known[op](op, args, at)
 
     def _junction(self, op: str, args: list[Json], at: str) -> Compiled:
         if len(args) < 2:
-            raise _wrong(at, f"{op} takes at least two conditions")
+            raise wrong(at, f"{op} takes at least two conditions")
         found = self.boolean(args[0], f"{at}/args/0")
         for i, arg in enumerate(args[1:], 1):
             found = found + f" {op.upper()} " + self.boolean(arg, f"{at}/args/{i}")
@@ -203,25 +177,25 @@ class _Compiler:
         _takes(op, args, 2, at)
         (left, kind), (right, other) = (self.scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
         if kind != other:
-            raise _wrong(at, f"a {kind} cannot be compared with a {other}")
+            raise wrong(at, f"a {kind} cannot be compared with a {other}")
         return "(" + left + f" {op} " + right + ")"
 
     def _between(self, op: str, args: list[Json], at: str) -> Compiled:
         _takes(op, args, 3, at)
         (value, *kinds), low, high = (self.scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
         if not kinds[0] == low[1] == high[1] != "geometry":
-            raise _wrong(at, "between takes a value and two bounds of its kind")
+            raise wrong(at, "between takes a value and two bounds of its kind")
         return "(" + value + " BETWEEN " + low[0] + " AND " + high[0] + ")"
 
     def _in(self, op: str, args: list[Json], at: str) -> Compiled:
         _takes(op, args, 2, at)
         value, kind = self.scalar(args[0], f"{at}/args/0")
         if not isinstance(args[1], list) or not args[1]:
-            raise _wrong(f"{at}/args/1", "in takes a list of values that is not empty")
+            raise wrong(f"{at}/args/1", "in takes a list of values that is not empty")
         items = [self.scalar(a, f"{at}/args/1/{i}") for i, a in enumerate(args[1])]
         for i, (item, other) in enumerate(items):
             if other != kind or not isinstance(item.parts[0], Literal):
-                raise _wrong(f"{at}/args/1/{i}", f"a list beside a {kind} holds values of this kind")
+                raise wrong(f"{at}/args/1/{i}", f"a list beside a {kind} holds values of this kind")
         listed = items[0][0]
         for item, _ in items[1:]:
             listed = listed + ", " + item
@@ -232,15 +206,15 @@ class _Compiler:
         value, kind = self.scalar(args[0], f"{at}/args/0")
         pattern = args[1]
         if kind != "string" or not isinstance(pattern, str):
-            raise _wrong(at, "like takes a text and a pattern")
+            raise wrong(at, "like takes a text and a pattern")
         if len(pattern) > MAX_PATTERN_CHARACTERS or pattern.count("%") > MAX_WILDCARDS:
-            raise _wrong(
+            raise wrong(
                 f"{at}/args/1",
                 f"a pattern has at most {MAX_PATTERN_CHARACTERS} characters and {MAX_WILDCARDS} %",
             )
         if pattern.endswith("\\") and (len(pattern) - len(pattern.rstrip("\\"))) % 2:
-            raise _wrong(f"{at}/args/1", "a pattern cannot end with an escape")
-        return "(" + value + " LIKE " + Compiled((_text(pattern, at),)) + " ESCAPE '\\')"
+            raise wrong(f"{at}/args/1", "a pattern cannot end with an escape")
+        return "(" + value + " LIKE " + Compiled((text(pattern, at),)) + " ESCAPE '\\')"
 
     def _is_null(self, op: str, args: list[Json], at: str) -> Compiled:
         _takes(op, args, 1, at)
@@ -251,19 +225,19 @@ class _Compiler:
         _takes(op, args, 2, at)
         is_property = [isinstance(a, dict) and "property" in a for a in args]
         if sum(is_property) != 1:
-            raise _wrong(at, f"{op} takes the property geometry and a polygon or box")
+            raise wrong(at, f"{op} takes the property geometry and a polygon or box")
         column, area = (args[0], args[1]) if is_property[0] else (args[1], args[0])
         q = self._queryable(column, f"{at}/args/{is_property.index(True)}", ("geometry",))
-        polygon = _polygon(area, f"{at}/args/{is_property.index(False)}")
-        call = f"intersects_polygon({q.sql}, " + Compiled((Literal(polygon),)) + ")"
+        area_text = polygon(area, f"{at}/args/{is_property.index(False)}")
+        call = f"intersects_polygon({q.sql}, " + Compiled((Literal(area_text),)) + ")"
         return "(NOT " + call + ")" if op == "s_disjoint" else call
 
     def _temporal(self, op: str, args: list[Json], at: str) -> Compiled:
         _takes(op, args, 2, at)
         if not (isinstance(args[0], dict) and "property" in args[0]):
-            raise _wrong(f"{at}/args/0", f"{op} takes a property with a time first")
+            raise wrong(f"{at}/args/0", f"{op} takes a property with a time first")
         q = self._queryable(args[0], f"{at}/args/0", ("timestamp",))
-        start, end = _interval(args[1], f"{at}/args/1")
+        start, end = interval(args[1], f"{at}/args/1")
         value = Compiled((q.sql,))
         not_before = value + " >= " + Compiled((Literal(start),)) if start else TRUE
         not_after = value + " <= " + Compiled((Literal(end),)) if end else TRUE
@@ -283,7 +257,7 @@ class _Compiler:
         _takes(op, args, 2, at)
         self.n_pixels += 1
         if self.n_pixels > MAX_PIXEL_PREDICATES:
-            raise _wrong(at, f"more than {MAX_PIXEL_PREDICATES} pixel predicates")
+            raise wrong(at, f"more than {MAX_PIXEL_PREDICATES} pixel predicates")
         if isinstance(args[0], dict) and args[0].get("op") == "nd":
             _, operands = _operation(args[0], f"{at}/args/0")
             _takes("nd", operands, 2, f"{at}/args/0")
@@ -298,37 +272,37 @@ class _Compiler:
         except InvalidInputError:
             comparison, constant = "", 0.0
         if not comparison or not math.isfinite(constant):
-            raise _wrong(f"{at}/args/1", "a pixel predicate takes a comparison such as '> 0.8'")
+            raise wrong(f"{at}/args/1", "a pixel predicate takes a comparison such as '> 0.8'")
         return f"{op}({band}, " + Compiled((Literal(f"{comparison} {constant!r}"),)) + ")"
 
     def scalar(self, node: Json, at: str) -> tuple[Compiled, Kind]:
         """A node that is a number, a text or a time, and which of them."""
         if isinstance(node, bool) or node is None:
-            raise _wrong(at, f"{json.dumps(node)} is no number, text or time")
+            raise wrong(at, f"{json.dumps(node)} is no number, text or time")
         if isinstance(node, int | float):
-            return Compiled((_number(node, at),)), "number"
+            return Compiled((number(node, at),)), "number"
         if isinstance(node, str):
-            return Compiled((_text(node, at),)), "string"
+            return Compiled((text(node, at),)), "string"
         if not isinstance(node, dict):
-            raise _wrong(at, "a value is needed here")
+            raise wrong(at, "a value is needed here")
         if "property" in node:
             q = self._queryable(node, at, ("number", "string", "timestamp"))
             return Compiled((q.sql,)), q.kind
         if "timestamp" in node or "date" in node:
-            start, _ = _instant(node, at)
+            start, _ = instant(node, at)
             return Compiled((Literal(start),)), "timestamp"
         op, args = _operation(node, at)
         if op == "pixels_share":
             return self._pixels(op, args, at), "number"
         if op not in _ARITHMETIC:
-            raise _wrong(f"{at}/op", f"no function {op!r}.{nearest(op, (*_ARITHMETIC, 'pixels_share'))}")
+            raise wrong(f"{at}/op", f"no function {op!r}.{nearest(op, (*_ARITHMETIC, 'pixels_share'))}")
         self.n_arithmetic += 1
         if self.n_arithmetic > MAX_ARITHMETIC:
-            raise _wrong(at, f"more than {MAX_ARITHMETIC} arithmetic operators")
+            raise wrong(at, f"more than {MAX_ARITHMETIC} arithmetic operators")
         _takes(op, args, 2, at)
         (left, kind), (right, other) = (self.scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
         if (kind, other) != ("number", "number"):
-            raise _wrong(at, f"{op} takes numbers")
+            raise wrong(at, f"{op} takes numbers")
         left, right = "CAST(" + left + " AS DOUBLE)", "CAST(" + right + " AS DOUBLE)"
         if op == "/":
             right = "nullif(" + right + ", 0)"
@@ -337,13 +311,13 @@ class _Compiler:
     def _queryable(self, node: Json, at: str, kinds: Sequence[Kind] = ()) -> Queryable:
         name = node.get("property") if isinstance(node, dict) and set(node) == {"property"} else None
         if not isinstance(name, str):
-            raise _wrong(at, "a property is needed here")
+            raise wrong(at, "a property is needed here")
         found = self.names.get(name)
         if found is None:
             close = nearest(name, names_of_kind(self.names, kinds) if kinds else self.names)
-            raise _wrong(f"{at}/property", f"{name[:80]!r} is not queryable.{close}")
+            raise wrong(f"{at}/property", f"{name[:80]!r} is not queryable.{close}")
         if kinds and found.kind not in kinds:
-            raise _wrong(f"{at}/property", f"{name!r} is a {found.kind}, a {' or '.join(kinds)} is needed")
+            raise wrong(f"{at}/property", f"{name!r} is a {found.kind}, a {' or '.join(kinds)} is needed")
         return found
 
 
@@ -354,106 +328,12 @@ _TEMPORAL = ("t_after", "t_before", "t_during", "t_intersects", "t_disjoint", "t
 
 def _operation(node: Json, at: str) -> tuple[str, list[Json]]:
     if not isinstance(node, dict) or set(node) != {"op", "args"}:
-        raise _wrong(at, "an operation is needed here: an object with op and args, and nothing else")
+        raise wrong(at, "an operation is needed here: an object with op and args, and nothing else")
     if not isinstance(node["op"], str) or not isinstance(node["args"], list):
-        raise _wrong(at, "op is a text and args a list")
+        raise wrong(at, "op is a text and args a list")
     return node["op"], node["args"]
 
 
 def _takes(op: str, args: list[Json], n: int, at: str) -> None:
     if len(args) != n:
-        raise _wrong(f"{at}/args", f"{op} takes {n} arguments, got {len(args)}")
-
-
-def _number(value: Json, at: str) -> Literal:
-    if isinstance(value, int) and not INT64[0] <= value <= INT64[1]:
-        raise _wrong(at, "a whole number of more than 64 bits")
-    if not math.isfinite(value):
-        raise _wrong(at, "a number must be finite")
-    return Literal(value)
-
-
-def _text(value: str, at: str) -> Literal:
-    if len(value) > MAX_STRING_CHARACTERS:
-        raise _wrong(at, f"a text of more than {MAX_STRING_CHARACTERS:,} characters")
-    if "\x00" in value or any(0xD800 <= ord(c) < 0xE000 for c in value):
-        raise _wrong(at, "a text with a character that cannot be stored")
-    return Literal(value)
-
-
-_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|z|[+-]\d\d:\d\d)")
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-
-
-def _instant(node: Json, at: str) -> tuple[datetime, datetime]:
-    """First and last moment of a timestamp, or of a date."""
-    if isinstance(node, str):
-        node = {"date" if _DATE.fullmatch(node) else "timestamp": node}
-    key = next(iter(node)) if isinstance(node, dict) and len(node) == 1 else ""
-    text = node[key] if key in ("date", "timestamp") else None
-    pattern = _DATE if key == "date" else _TIMESTAMP
-    try:
-        if not isinstance(text, str) or pattern.fullmatch(text) is None:
-            raise ValueError
-        if key == "date":
-            day = date.fromisoformat(text)
-            return datetime.combine(day, time.min, UTC), datetime.combine(day, time.max, UTC)
-        moment = datetime.fromisoformat(text.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise _wrong(
-            at, "a time is {'timestamp': '2021-07-01T00:00:00Z'} or {'date': '2021-07-01'}"
-        ) from None
-    return moment, moment
-
-
-def _interval(node: Json, at: str) -> tuple[datetime | None, datetime | None]:
-    """First and last moment of an instant or interval; None where it is open."""
-    if not (isinstance(node, dict) and set(node) == {"interval"}):
-        return _instant(node, at)
-    ends = node["interval"]
-    if not isinstance(ends, list) or len(ends) != 2:
-        raise _wrong(at, "an interval is two times; '..' where it is open")
-    start = None if ends[0] == ".." else _instant(ends[0], f"{at}/interval/0")[0]
-    end = None if ends[1] == ".." else _instant(ends[1], f"{at}/interval/1")[1]
-    if start is not None and end is not None and start > end:
-        raise _wrong(at, "an interval ends before it begins")
-    return start, end
-
-
-def _polygon(node: Json, at: str) -> str:
-    """A polygon or box as GeoJSON text; a box whose west lies east of its east crosses the antimeridian."""
-    if not isinstance(node, dict):
-        raise _wrong(at, "a polygon in GeoJSON or a bbox is needed here")
-    if set(node) == {"bbox"}:
-        node = _box(node["bbox"], at)
-    if node.get("type") not in ("Polygon", "MultiPolygon"):
-        raise _wrong(at, "only polygons and boxes can be intersected")
-    text = json.dumps({"type": node["type"], "coordinates": node.get("coordinates")})
-    if "NaN" in text or "Infinity" in text:
-        raise _wrong(at, "a coordinate must be finite")
-    try:
-        shape = shapely.from_geojson(text)
-    except shapely.errors.GEOSException:
-        shape = shapely.Polygon()
-    if shape.is_empty or not shape.is_valid or shape.area == 0.0:
-        raise _wrong(at, "this is no valid polygon with an inside")
-    return text
-
-
-def _box(box: Json, at: str) -> dict[str, Any]:
-    if not isinstance(box, list) or len(box) not in (4, 6) or not all(map(_is_number, box)):
-        raise _wrong(at, "a bbox is four finite numbers: west, south, east, north")
-    west, south, east, north = box if len(box) == 4 else (box[0], box[1], box[3], box[4])
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
-        raise _wrong(at, "a bbox lies within -180, -90, 180, 90, and its south below its north")
-    spans = [(west, east)] if west <= east else [(west, 180), (-180, east)]
-    rings = [[[[w, south], [e, south], [e, north], [w, north], [w, south]]] for w, e in spans]
-    return {"type": "MultiPolygon", "coordinates": rings}
-
-
-def _is_number(value: Json) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _wrong(at: str, what: str) -> InvalidInputError:
-    return InvalidInputError(f"filter{at or '/'}: {what}", kind="filter")
+        raise wrong(f"{at}/args", f"{op} takes {n} arguments, got {len(args)}")

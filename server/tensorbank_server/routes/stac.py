@@ -18,7 +18,7 @@ from tensorbank_server import rows as row_json
 from tensorbank_server import stac
 from tensorbank_server.digests import digest
 from tensorbank_server.filters import parse_text, queryables, queryables_document
-from tensorbank_server.filters.cql2 import Literal as FilterLiteral
+from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.jobs import Rows
 from tensorbank_server.keys import Principal
 from tensorbank_server.problems import Problem

@@ -17,7 +17,7 @@ from tensorbank.handle import Handle
 from tensorbank.layout import place_of_key
 from tensorbank.schema import Modality
 from tensorbank_server import composites, formats, rows, virtual_zarr
-from tensorbank_server.filters.cql2 import Literal as FilterLiteral
+from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.jobs import Rows
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, SampleId, Served, Source, freshness

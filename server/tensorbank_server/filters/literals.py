@@ -1,0 +1,138 @@
+"""Values in CQL2-JSON: numbers, texts, times and areas, checked one by one. Pure.
+
+What is wrong is an error that points to its place in the filter by a JSON Pointer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import Any
+
+import shapely
+
+from tensorbank.errors import InvalidInputError
+
+__all__ = ["Json", "Literal", "instant", "interval", "number", "polygon", "text", "wrong"]
+
+MAX_STRING_CHARACTERS = 1_024
+INT64 = (-(2**63), 2**63 - 1)
+
+Json = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A value of the caller's: a number, a text, or a time in UTC."""
+
+    value: float | int | str | datetime | bool
+
+    @property
+    def sql(self) -> str:
+        """As DuckDB reads it. Its strings know one escape, the doubled quote."""
+        value = self.value
+        if isinstance(value, bool):
+            return "TRUE" if value else "FALSE"
+        if isinstance(value, int | float):  # as a user of the library writes it: the plan is the same
+            return f"({value!r})" if value < 0 else repr(value)
+        text = value.isoformat() if isinstance(value, datetime) else value
+        quoted = "'" + text.replace("'", "''") + "'"
+        return f"TIMESTAMPTZ {quoted}" if isinstance(value, datetime) else quoted
+
+
+def number(value: Json, at: str) -> Literal:
+    """A finite number, whole ones of 64 bits at most."""
+    if isinstance(value, int) and not INT64[0] <= value <= INT64[1]:
+        raise wrong(at, "a whole number of more than 64 bits")
+    if not math.isfinite(value):
+        raise wrong(at, "a number must be finite")
+    return Literal(value)
+
+
+def text(value: str, at: str) -> Literal:
+    """A text that can be stored, and is not too long."""
+    if len(value) > MAX_STRING_CHARACTERS:
+        raise wrong(at, f"a text of more than {MAX_STRING_CHARACTERS:,} characters")
+    if "\x00" in value or any(0xD800 <= ord(c) < 0xE000 for c in value):
+        raise wrong(at, "a text with a character that cannot be stored")
+    return Literal(value)
+
+
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|z|[+-]\d\d:\d\d)")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def instant(node: Json, at: str) -> tuple[datetime, datetime]:
+    """First and last moment of a timestamp, or of a date."""
+    if isinstance(node, str):
+        node = {"date" if _DATE.fullmatch(node) else "timestamp": node}
+    key = next(iter(node)) if isinstance(node, dict) and len(node) == 1 else ""
+    told = node[key] if key in ("date", "timestamp") else None
+    pattern = _DATE if key == "date" else _TIMESTAMP
+    try:
+        if not isinstance(told, str) or pattern.fullmatch(told) is None:
+            raise ValueError
+        if key == "date":
+            day = date.fromisoformat(told)
+            return datetime.combine(day, time.min, UTC), datetime.combine(day, time.max, UTC)
+        moment = datetime.fromisoformat(told.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise wrong(at, "a time is {'timestamp': '2021-07-01T00:00:00Z'} or {'date': '2021-07-01'}") from None
+    return moment, moment
+
+
+def interval(node: Json, at: str) -> tuple[datetime | None, datetime | None]:
+    """First and last moment of an instant or interval; None where it is open."""
+    if not (isinstance(node, dict) and set(node) == {"interval"}):
+        return instant(node, at)
+    ends = node["interval"]
+    if not isinstance(ends, list) or len(ends) != 2:
+        raise wrong(at, "an interval is two times; '..' where it is open")
+    start = None if ends[0] == ".." else instant(ends[0], f"{at}/interval/0")[0]
+    end = None if ends[1] == ".." else instant(ends[1], f"{at}/interval/1")[1]
+    if start is not None and end is not None and start > end:
+        raise wrong(at, "an interval ends before it begins")
+    return start, end
+
+
+def polygon(node: Json, at: str) -> str:
+    """A polygon or box as GeoJSON text; a box whose west lies east of its east crosses the antimeridian."""
+    if not isinstance(node, dict):
+        raise wrong(at, "a polygon in GeoJSON or a bbox is needed here")
+    if set(node) == {"bbox"}:
+        node = _box(node["bbox"], at)
+    if node.get("type") not in ("Polygon", "MultiPolygon"):
+        raise wrong(at, "only polygons and boxes can be intersected")
+    geojson = json.dumps({"type": node["type"], "coordinates": node.get("coordinates")})
+    if "NaN" in geojson or "Infinity" in geojson:
+        raise wrong(at, "a coordinate must be finite")
+    try:
+        shape = shapely.from_geojson(geojson)
+    except shapely.errors.GEOSException:
+        shape = shapely.Polygon()
+    if shape.is_empty or not shape.is_valid or shape.area == 0.0:
+        raise wrong(at, "this is no valid polygon with an inside")
+    return geojson
+
+
+def _box(box: Json, at: str) -> dict[str, Any]:
+    if not isinstance(box, list) or len(box) not in (4, 6) or not all(map(_is_number, box)):
+        raise wrong(at, "a bbox is four finite numbers: west, south, east, north")
+    west, south, east, north = box if len(box) == 4 else (box[0], box[1], box[3], box[4])
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+        raise wrong(at, "a bbox lies within -180, -90, 180, 90, and its south below its north")
+    spans = [(west, east)] if west <= east else [(west, 180), (-180, east)]
+    rings = [[[[w, south], [e, south], [e, north], [w, north], [w, south]]] for w, e in spans]
+    return {"type": "MultiPolygon", "coordinates": rings}
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def wrong(at: str, what: str) -> InvalidInputError:
+    """An error that points to a place in the filter."""
+    return InvalidInputError(f"filter{at or '/'}: {what}", kind="filter")

@@ -1,0 +1,125 @@
+"""The tables of a bank as a statement names them: views over the index files that may hold its answer."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from tensorbank.arrow_numpy import as_arrow
+from tensorbank.bounds import of_shards, shard_columns
+from tensorbank.catalog import Catalog
+from tensorbank.conditions import leaves, may_match
+from tensorbank.database import Database
+from tensorbank.index import samples_schema, shards_schema, tiles_schema
+from tensorbank.index_files import LevelFiles
+from tensorbank.layout import Level
+from tensorbank.pinned import PinnedTable
+
+__all__ = ["TableViews", "quoted", "read_parquet"]
+
+_SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
+SMALL_BYTES = 16 << 20
+"""Of index files: all of them come at once, rather than one level waiting for what another says of it."""
+
+
+class TableViews:
+    """Views for one statement. ``tables`` are those shown, ``files`` and ``types`` what their levels read and its columns."""
+
+    def __init__(self, db: Database, catalog: Catalog) -> None:
+        self._db = db
+        self._catalog = catalog
+        self.tables: list[PinnedTable] = []
+        self.paths: list[str] = []
+        self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
+        self.types: dict[tuple[str, Level], dict[str, str]] = {}
+
+    def show(self, table: PinnedTable) -> None:
+        """Create the views of a table: shards first, since their roll-ups say which other files are needed at all."""
+        self._db.create_schema(quoted(table.name))
+        every = [file for files in table.kept.values() for file in files.files]
+        if sum(file.n_bytes for file in every) <= SMALL_BYTES:
+            self._catalog.mirror.paths(every)
+        if "shards" in table.levels:
+            self._create_view(table, "shards")
+            table = self._by_shards(table)
+        self.tables.append(table)
+        for level in table.mentioned:
+            self._create_view(table, level)
+
+    def _by_shards(self, table: PinnedTable) -> PinnedTable:
+        """The table without files of parts that the roll-ups rule out."""
+        known = {
+            (level, leaf): columns
+            for level in table.mentioned
+            for leaf in sorted(leaves(table.conditions[level]))
+            if (columns := shard_columns(leaf, table.schema, level)) is not None
+        }
+        if not known or table.levels["samples"].parts is None:
+            return table
+        bounds = ", ".join(f"{low} AS l{i}, {high} AS h{i}" for i, (low, high) in enumerate(known.values()))
+        sql = f"SELECT part, {bounds} FROM {quoted(table.name)}.shards"
+        rows = self._catalog.fact(*table.snapshot, sql, lambda: self._db.con.sql(sql).to_arrow_table())
+        masks = {}
+        for v in table.mentioned:
+            of = of_shards(rows, [leaf if level == v else None for level, leaf in known])
+            masks[v] = may_match(table.conditions[v], of, len(rows))
+        parts = {v: frozenset(rows["part"].filter(as_arrow(m)).to_pylist()) for v, m in masks.items()}
+        n_kept = int(np.logical_or.reduce(list(masks.values())).sum())
+        return table.by_shards(parts, considered=len(rows), kept=n_kept)
+
+    def _create_view(self, table: PinnedTable, level: Level) -> None:
+        name = quoted(table.name)
+        scan = self._scan(table, level, table.kept[level])
+        if level != "samples" and table.levels["samples"].parts is None:
+            scan += f" WHERE part IN (SELECT DISTINCT part FROM {self._scan(table, 'samples', table.levels['samples'])})"
+        self._db.create_view(name, level, f"SELECT * FROM {scan}")
+        if level == "samples":
+            self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
+
+    def _scan(self, table: PinnedTable, level: Level, files: LevelFiles) -> str:
+        """What to select from to get the rows of some files, with every column of the table."""
+        empty = f"{table.name}_{level}_without_rows"
+        if not files.files:
+            self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
+            return quoted(empty)
+        paths = [str(p) for p in self._catalog.mirror.paths(files.files)]
+        self.paths += paths
+        self.files[table.name, level] = paths
+        scan = read_parquet(paths)
+        types = self._catalog.fact(*table.snapshot, ("types", *paths), lambda: self._types(scan))
+        self.types[table.name, level] = types
+        missing = [m.name for m in table.schema if m.name not in types]
+        if not missing:
+            return scan
+        # files from before the modality
+        self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
+        absent = ", ".join(f"(SELECT {quoted(m)} FROM {quoted(empty)}) AS {quoted(m)}" for m in missing)
+        return f"(SELECT *, {absent} FROM {scan})"
+
+    def _types(self, scan: str) -> dict[str, str]:
+        """Types of the columns of a scan, as DuckDB writes them."""
+        relation = self._db.con.sql(f"SELECT * FROM {scan}")
+        return {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
+
+    def candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
+        """(table, modality) pairs whose column has this type."""
+        pairs = [
+            (table.name, m.name)
+            for table in self.tables
+            for m in table.schema
+            if any(types.get(m.name) == kind for (name, _), types in self.types.items() if name == table.name)
+        ]
+        return tuple(dict.fromkeys(pairs)) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
+
+
+def read_parquet(paths: Sequence[str]) -> str:
+    """SQL that reads some Parquet files as one."""
+    listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
+    return f"read_parquet([{listed}], union_by_name = true)"
+
+
+def quoted(name: str) -> str:
+    """A name as SQL takes it, whatever it is."""
+    return '"' + name.replace('"', '""') + '"'
