@@ -1,15 +1,17 @@
 # make demo    the whole job on an embedded S3 server
 # make test    what CI runs: lint, types, floors, tests
 PYTHON ?= python3
+SECONDS ?= 600
 BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint format bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick clean
+.PHONY: help venv demo test fuzz lint format bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick clean
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
 	@echo "make test          lint, types, floors and tests, as CI runs them"
+	@echo "make fuzz          random statements and broken archives for SECONDS=600, with a summary; SEED=NUMBER repeats a run"
 	@echo "make lint          ruff, mypy and import-linter only"
 	@echo "make format        let ruff rewrite the code"
 	@echo "make bench-ingest  samples and bytes per second of ingest"
@@ -35,6 +37,9 @@ demo: venv
 
 test: lint
 	$(BIN)/pytest -n 2
+
+fuzz: venv
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: venv
 	$(BIN)/ruff check .
