@@ -3,7 +3,8 @@
 ``samples`` has one row a sample and is the source of truth, ``tiles`` one row a (sample, date, cell), ``shards`` one row a
 (part, shard). A modality is one struct column in each: its statistics are fields of it, ``S2L2A.B08.mean`` for a
 modality of several bands, ``NDVI.mean`` for one of a single band, ``LULC.share.trees`` for a categorical one. A shard also
-has the bounds of its samples' means and shares, for these are what queries ask for.
+has the bounds of its samples' means and shares, for these are what queries ask for, and those of their centres: ``bbox`` is
+made of footprints, and bounds no centre.
 The column's field metadata carries the modality's description.
 """
 
@@ -137,6 +138,10 @@ SHARD_COLUMNS = [
     pa.field("shard", pa.int32()),
     pa.field("n_samples", pa.int32()),
     pa.field("bbox", pa.struct(_BOX)),
+    pa.field("min_lon", pa.float64()),
+    pa.field("max_lon", pa.float64()),
+    pa.field("min_lat", pa.float64()),
+    pa.field("max_lat", pa.float64()),
     pa.field("first_time", TIME),
     pa.field("last_time", TIME),
     pa.field("seasons", pa.list_(pa.string())),

@@ -123,6 +123,8 @@ def necessary(
     )
     if len(paths) > 1 or not (some or predicate.quantifier == "all"):
         return None
+    if level == "tiles" and np.dtype(modality.dtype) == np.float64:
+        return None  # an extreme beyond the range of float32 is null there, which no comparison finds
     op, c = predicate.comparison, predicate.constant
     if modality.categorical:
         share = {"any": 0.0, "all": 1.0}.get(predicate.quantifier, predicate.share)

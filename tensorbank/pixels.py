@@ -120,11 +120,15 @@ def parse_comparison(text: str) -> tuple[str, float]:
 
 
 def n_matching(predicate: PixelPredicate, pixels: npt.NDArray[np.generic]) -> int:
-    """How many pixels match, exactly. ``pixels`` is (time, band, y, x) of the predicate's one or two bands, in its order."""
+    """How many pixels match, exactly. ``pixels`` is (time, band, y, x) of the predicate's one or two bands, in its order.
+
+    NaN and the infinities are no values, as in the statistics: they match nothing.
+    """
     values = pixels.astype(np.float64)
     if values.shape[1] == 2:
         a, b = values[:, 0], values[:, 1]
-        total = a + b
-        values = np.divide(a - b, total, out=np.full_like(total, np.nan), where=total != 0)
+        with np.errstate(invalid="ignore"):
+            total = a + b
+            values = np.divide(a - b, total, out=np.full_like(total, np.nan), where=total != 0)
     matches = OPERATORS[predicate.comparison](values, predicate.constant)
-    return int(np.count_nonzero(matches & ~np.isnan(values)))
+    return int(np.count_nonzero(matches & np.isfinite(values)))

@@ -29,6 +29,8 @@ __all__ = [
     "of_shards",
 ]
 
+MAX_SUMMED = 1e250
+"""Means beyond it are weighted before they are added, which rounds more but does not overflow."""
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
@@ -44,7 +46,10 @@ class Quantile:
 
 @dataclass(frozen=True, slots=True)
 class BandSummary:
-    """One band over a selection. Without a valid pixel, everything but the counts is None or empty."""
+    """One band over a selection. Without a valid pixel, everything but the counts is None or empty.
+
+    A statistic that the index does not know of some of the samples (beyond the range of float64) is None, never NaN.
+    """
 
     name: str
     count: int
@@ -155,7 +160,11 @@ def merge_moments(valid: Int64, mean: Float64, std: Float64) -> tuple[float, flo
     """
     weight = valid.astype(np.float64)
     total = weight.sum()
-    common = float((weight * mean).sum() / total)
+    common = (
+        float((weight / total * mean).sum())
+        if np.abs(mean).max() > MAX_SUMMED
+        else float((weight * mean).sum() / total)
+    )
     m2 = float((weight * (std * std + (mean - common) ** 2)).sum())
     return common, float(np.sqrt(m2 / total))
 
@@ -215,16 +224,15 @@ def _of_sample_rows(name: str, rows: pa.Table) -> BandSummary:
         return BandSummary(name, count, 0)
     low, high, mean, std = (_column(rows, field)[some] for field in ("min", "max", "mean", "std"))
     knots = np.stack([low, *(_column(rows, q)[some] for q, _ in QUANTILES), high], axis=1)
-    common, spread = merge_moments(valid[some], mean, std)
+    known = bool(np.isfinite(knots).all())
     return BandSummary(
         name,
         count,
         int(valid.sum()),
-        float(low.min()),
-        float(high.max()),
-        common,
-        spread,
-        bracket_quantiles(np.maximum.accumulate(knots, axis=1), valid[some]),
+        _known(low.min()),
+        _known(high.max()),
+        *_moments(valid[some], mean, std),
+        bracket_quantiles(np.maximum.accumulate(knots, axis=1), valid[some]) if known else None,
     )
 
 
@@ -236,14 +244,24 @@ def _of_shard_rows(name: str, rows: pa.Table) -> BandSummary:
     if not some.any():
         return BandSummary(name, count, 0)
     low, high, mean, m2 = (_column(rows, field)[some] for field in ("min", "max", "mean", "m2"))
-    common, spread = merge_moments(valid[some], mean, np.sqrt(m2 / valid[some]))
     counts = np.zeros(len(bin_edges()), np.int64)
     bins, numbers = (rows[field].combine_chunks().flatten().to_numpy() for field in ("bins", "bin_counts"))
     np.add.at(counts, bins, numbers)
-    bounds = float(low.min()), float(high.max())
-    return BandSummary(
-        name, count, int(valid.sum()), *bounds, common, spread, histogram_quantiles(counts, *bounds)
-    )
+    least, most = _known(low.min()), _known(high.max())
+    quantiles = None if least is None or most is None else histogram_quantiles(counts, least, most)
+    moments = _moments(valid[some], mean, np.sqrt(m2 / valid[some]))
+    return BandSummary(name, count, int(valid.sum()), least, most, *moments, quantiles)
+
+
+def _moments(valid: Int64, mean: Float64, std: Float64) -> tuple[float | None, float | None]:
+    """Mean and standard deviation of a union; None where that of one of its members is not known."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        common, spread = merge_moments(valid, mean, std)
+    return _known(common), _known(spread)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _column(rows: pa.Table, name: str) -> Float64:

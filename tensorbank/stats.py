@@ -1,7 +1,8 @@
 """Mergeable statistics of pixels.
 
 Everything is computed from stored values in float64. Merging is exact for counts, bounds and histograms, and exact to
-float64 rounding for mean and m2 (Chan, Golub, LeVeque 1979). NaN is never a value: it is counted as not valid.
+float64 rounding for mean and m2 (Chan, Golub, LeVeque 1979). NaN and the infinities are never values: they are counted as
+not valid, and no statistic is made of them.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ class BandStats:
     count
         Pixels, valid or not.
     valid
-        Pixels that are not NaN.
+        Pixels that are finite.
     min, max
         Bounds of the valid pixels; +inf, -inf where there are none.
     mean
         Of the valid pixels; 0 where there are none.
     m2
-        Sum of squared differences from the mean.
+        Sum of squared differences from the mean; infinite where it is beyond the range of float64.
     histogram
         (N_BINS,) int64 over :func:`bin_edges`; zeros where it was not kept.
     """
@@ -81,12 +82,17 @@ class BandStats:
         valid = self.valid + other.valid
         share = other.valid / valid if valid else 0.0
         delta = other.mean - self.mean
+        between = (
+            self.mean + delta * share
+            if math.isfinite(delta)
+            else self.mean * (1 - share) + other.mean * share
+        )
         return BandStats(
             count=self.count + other.count,
             valid=valid,
             min=min(self.min, other.min),
             max=max(self.max, other.max),
-            mean=self.mean + delta * share if self.valid else other.mean,
+            mean=between if self.valid else other.mean,
             m2=self.m2 + other.m2 + delta * delta * self.valid * share if self.valid else other.m2,
             histogram=self.histogram + other.histogram,
         )

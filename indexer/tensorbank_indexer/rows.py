@@ -1,16 +1,19 @@
 """Index rows of one shard: from measures to the columns of samples, tiles and shards.
 
-Columns are built modality by modality from stacked numpy arrays; a sample that lacks a modality has a null there.
+Columns are built modality by modality from stacked numpy arrays; a sample that lacks a modality has a null there. No NaN and
+no infinity leaves this module: in an index they make answers depend on its layout.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tensorbank.index import (
     REF_TYPE,
@@ -24,7 +27,7 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank.stats import QUANTILES, BandStats, merge_all
 from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure, tile_edges
 
-__all__ = ["MeasuredModality", "MeasuredSample", "sample_rows", "shard_row", "tile_rows"]
+__all__ = ["MeasuredModality", "MeasuredSample", "finite_only", "sample_rows", "shard_row", "tile_rows"]
 
 Measure = PixelMeasure | CategoryMeasure
 
@@ -65,7 +68,7 @@ def sample_rows(samples: Sequence[MeasuredSample], schema: TableSchema) -> pa.Ta
         }
         statistics = _sample_statistics([m.measure for m in present], modality)
         arrays.append(_scatter({**head, **statistics}, measured, target.field(modality.name).type))
-    return pa.Table.from_arrays(arrays, schema=target)
+    return finite_only(pa.Table.from_arrays(arrays, schema=target))
 
 
 def tile_rows(samples: Sequence[MeasuredSample], schema: TableSchema, n_tiles: int) -> pa.Table:
@@ -98,7 +101,7 @@ def tile_rows(samples: Sequence[MeasuredSample], schema: TableSchema, n_tiles: i
             arrays.append(pa.array(computed[field.name].astype(np.int64)).cast(field.type))
         else:
             arrays.append(_plain(samples, field).take(take))
-    return pa.Table.from_arrays(arrays, schema=target)
+    return finite_only(pa.Table.from_arrays(arrays, schema=target))
 
 
 def shard_row(samples: Sequence[MeasuredSample], schema: TableSchema, part: str, shard: int) -> pa.Table:
@@ -106,17 +109,17 @@ def shard_row(samples: Sequence[MeasuredSample], schema: TableSchema, part: str,
     target = shards_schema(schema)
     boxes = [b for s in samples if isinstance(b := s.columns.get("bbox"), Mapping)]
     times = [t for s in samples if (t := s.columns.get("S2_time") or s.columns.get("S1_time")) is not None]
-    covers = [c for s in samples if isinstance(c := s.columns.get("cloud_cover"), float)]
     row: dict[str, object] = {
         "part": part,
         "shard": shard,
         "n_samples": len(samples),
         "bbox": _union(boxes),
+        **_extremes(samples, "lon"),
+        **_extremes(samples, "lat"),
         "first_time": min(times, default=None),  # type: ignore[type-var]
         "last_time": max(times, default=None),  # type: ignore[type-var]
         "seasons": sorted({str(s.columns["season"]) for s in samples if s.columns.get("season")}),
-        "min_cloud_cover": min(covers, default=None),
-        "max_cloud_cover": max(covers, default=None),
+        **_extremes(samples, "cloud_cover"),
     }
     for modality in schema:
         present = [m for s in samples if (m := s.modalities.get(modality.name)) is not None]
@@ -127,7 +130,44 @@ def shard_row(samples: Sequence[MeasuredSample], schema: TableSchema, part: str,
                 "length": sum(int(str(m.ref["length"])) for m in present),
                 **_rolled_up([m.measure for m in present], modality),
             }
-    return pa.Table.from_pylist([row], schema=target)
+    return finite_only(pa.Table.from_pylist([row], schema=target))
+
+
+def finite_only(rows: pa.Table) -> pa.Table:
+    """The same rows with null for every NaN and infinity, in whatever column and however deep in structs and lists. Pure."""
+    columns = [_finite(column.combine_chunks()) for column in rows.columns]
+    return pa.Table.from_arrays(columns, schema=rows.schema)
+
+
+def _finite(array: pa.Array) -> pa.Array:
+    """One array without NaN and infinity; the array itself if it has none."""
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    kind = array.type
+    if pa.types.is_floating(kind):
+        sound = pc.fill_null(pc.is_finite(array), True)
+        return (
+            array if pc.all(sound, min_count=0).as_py() else pc.if_else(sound, array, pa.scalar(None, kind))
+        )
+    if pa.types.is_struct(kind):
+        fields = [array.field(i) for i in range(kind.num_fields)]
+        found = [_finite(field) for field in fields]
+        if all(new is old for new, old in zip(found, fields, strict=True)):
+            return array
+        return pa.StructArray.from_arrays(found, fields=list(kind), mask=array.is_null())
+    if pa.types.is_list(kind):
+        found = _finite(array.values)
+        if found is array.values or found.equals(array.values):
+            return array
+        return pa.ListArray.from_arrays(array.offsets, found, type=kind, mask=array.is_null())
+    return array
+
+
+def _extremes(samples: Sequence[MeasuredSample], column: str) -> dict[str, float | None]:
+    """Smallest and largest finite value of a plain column: bounds of a column are extremes of that very column."""
+    given = (s.columns.get(column) for s in samples)
+    values = [float(v) for v in given if isinstance(v, int | float) and math.isfinite(v)]
+    return {f"min_{column}": min(values, default=None), f"max_{column}": max(values, default=None)}
 
 
 def _plain(samples: Sequence[MeasuredSample], field: pa.Field) -> pa.Array:
@@ -146,7 +186,7 @@ def _scatter(fields: Mapping[str, pa.Array], measured: Sequence[object], kind: p
 
 
 def _number(values: npt.NDArray[np.generic]) -> pa.Array:
-    """Arrow array with NaN as null: NaN in an index makes answers depend on its layout."""
+    """Arrow array with NaN as null."""
     return pa.array(values, from_pandas=True)
 
 
@@ -176,7 +216,7 @@ def _sample_statistics(measures: Sequence[Measure], modality: Modality) -> dict[
             "max": _number(high[:, b]),
             "mean": _number(mean[:, b]),
             "std": _number(std[:, b]),
-            **{q: _number(quantiles[:, b, i].astype(np.float32)) for i, (q, _) in enumerate(QUANTILES)},
+            **{q: _number(_narrowed(quantiles[:, b, i])) for i, (q, _) in enumerate(QUANTILES)},
         }
         for b in range(n)
     ]
@@ -220,8 +260,8 @@ def _tile_column(
             "valid": _all_dates([m.tile_valid for m in pixels], shape).astype(np.int32),
             "min": _outward(_all_dates([m.tile_low for m in pixels], shape), np.float32(-np.inf)),
             "max": _outward(_all_dates([m.tile_high for m in pixels], shape), np.float32(np.inf)),
-            "mean": _all_dates([m.tile_mean for m in pixels], shape).astype(np.float32),
-            "std": _all_dates([m.tile_std for m in pixels], shape).astype(np.float32),
+            "mean": _narrowed(_all_dates([m.tile_mean for m in pixels], shape)),
+            "std": _narrowed(_all_dates([m.tile_std for m in pixels], shape)),
         }
         fields = _per_band(
             [
@@ -255,10 +295,17 @@ def _tile_refs(refs: Sequence[Mapping[str, object]], modality: Modality, n_tiles
 
 
 def _outward(values: npt.NDArray[np.float64], towards: np.float32) -> npt.NDArray[np.float32]:
-    """float32 bounds that never lie inside the float64 ones."""
-    rounded = values.astype(np.float32)
+    """float32 bounds that never lie inside the float64 ones; infinite beyond the range of float32, where there is no bound."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
     inside = rounded > values if towards < 0 else rounded < values
-    return np.where(inside, np.nextafter(rounded, towards), rounded)
+    return np.where(inside & np.isfinite(rounded), np.nextafter(rounded, towards), rounded)
+
+
+def _narrowed(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """The nearest float32; infinite beyond its range."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def _shares(

@@ -62,7 +62,7 @@ def table(make_archives, tmp_path_factory):
 
 
 def matching(values: np.ndarray, op: str, constant: float) -> np.ndarray:
-    return OPERATORS[op](values, constant) & ~np.isnan(values)
+    return OPERATORS[op](values, constant) & np.isfinite(values)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

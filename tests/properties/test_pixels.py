@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 
 import duckdb
@@ -37,7 +38,7 @@ def sample_row(bands: dict[str, np.ndarray]) -> str:
     fields = []
     for name, band in bands.items():
         wide = band.astype(np.float64)
-        valid = np.sort(wide[~np.isnan(wide)])
+        valid = np.sort(wide[np.isfinite(wide)])
         some = valid.size > 0
         numbers = {"min": valid[0] if some else None, "max": valid[-1] if some else None}
         quantiles = {q: float(np.quantile(valid, p, method="lower")) if some else None for q, p in QUANTILES}
@@ -53,7 +54,7 @@ def tile_row(bands: dict[str, np.ndarray]) -> str:
     fields = []
     for name, band in bands.items():
         wide = band.astype(np.float64)
-        valid = wide[~np.isnan(wide)]
+        valid = wide[np.isfinite(wide)]
         low = high = None
         if valid.size:
             low, high = np.float32(valid.min()), np.float32(valid.max())
@@ -68,7 +69,7 @@ def tile_row(bands: dict[str, np.ndarray]) -> str:
 
 def truth(predicate: PixelPredicate, values: np.ndarray) -> float:
     with np.errstate(invalid="ignore"):
-        n = int((OPERATORS[predicate.comparison](values, predicate.constant) & ~np.isnan(values)).sum())
+        n = int((OPERATORS[predicate.comparison](values, predicate.constant) & np.isfinite(values)).sum())
     if predicate.quantifier == "any":
         return float(n > 0)
     if predicate.quantifier == "all":
@@ -79,16 +80,13 @@ def truth(predicate: PixelPredicate, values: np.ndarray) -> float:
     return float(OPERATORS[predicate.share_comparison](share, predicate.share))
 
 
+NO_VALUES = st.sampled_from([math.nan, math.inf, -math.inf])
 integers = hnp.arrays(np.int16, (1, 1, 5, 6), elements=st.integers(-3, 6))
 pixels = st.one_of(
     integers,
     hnp.arrays(np.int16, (1, 1, 5, 6), elements=st.integers(-1000, 12000)),
-    hnp.arrays(
-        np.float16, (1, 1, 4, 5), elements=st.one_of(st.floats(-2, 2, width=16), st.just(float("nan")))
-    ),
-    hnp.arrays(
-        np.float64, (1, 1, 3, 3), elements=st.one_of(st.floats(-2, 2), st.just(0.1), st.just(float("nan")))
-    ),
+    hnp.arrays(np.float16, (1, 1, 4, 5), elements=st.one_of(st.floats(-2, 2, width=16), NO_VALUES)),
+    hnp.arrays(np.float64, (1, 1, 3, 3), elements=st.one_of(st.floats(-2, 2), st.just(0.1), NO_VALUES)),
 )
 quantifiers = st.sampled_from(["any", "all", "share", "share_compared"])
 
