@@ -1,53 +1,83 @@
-"""Which index files and shards cannot hold an answer. Pure: syntax trees and bounds in, masks out.
+"""Which index files and shards cannot hold an answer: what rows of each mentioned table must satisfy. Pure.
 
-From the WHERE of every SELECT that names a table a *necessary condition* is taken: what a row must satisfy at least, in terms
-of columns and constants. Everything else counts as satisfiable, so a block that is dropped holds no row of the answer, whatever
-the rest of the statement does: a comparison with NULL is not true, neither of a row nor of the row that an outer join makes up.
+Rows that fail the condition of a mention may be missing from the table there, in any number, and the statement still has the
+same answer. That is proved operator by operator; where there is no proof, nothing is asked and so nothing is pruned.
+
+*A SELECT.* Let F be the rows of its FROM clause and W its WHERE. All that follows (groups, windows, QUALIFY, DISTINCT, LIMIT,
+whatever is around the SELECT) sees F filtered by W only, so it is enough that this stays. A sample that the SELECT draws
+(``USING SAMPLE``) is drawn of F, before W: then nothing is asked. Subqueries, common tables, the branches of UNION, EXCEPT and of
+recursive common tables are SELECTs of their own; no condition is carried from one into another.
+
+*WHERE and joins.* Let r be a row of the table behind one item of F, of which W's necessary condition C fails: no comparison that
+C needs holds of r, nor of NULL in r's place, since a comparison with NULL is not true. Take r away. Claim: the rows of F whose
+part of this item is another row stay as they are; so what changes has r or NULL there, and W is not true of it. By induction
+over the joins above the item:
+
+* INNER, CROSS, LEFT, RIGHT and FULL, either side, by ON, USING or NATURAL: pairs are made row by row, and a row without a
+  partner is filled up with NULLs by itself. On the other side a row may lose its only partner: it then has NULL for the item.
+* SEMI, ANTI and ASOF, left side: the fate of each left row is decided by the right side alone, row by row.
+* SEMI, ANTI, right side: not so. The right rows say which left rows stay, and W does not see them.
+* ASOF, right side: not so. The next best row takes the place of r.
+* POSITIONAL, either side: not so. All rows after r move up.
+* A sample drawn of a join or of a table: not so, for what is in it.
+
+*ON.* Rows of a side that fails the ON condition match nothing. Where a side's rows without a match do not appear, the join stays
+the same if they are missing: both sides of INNER and SEMI, the right of LEFT and ANTI, the left of RIGHT.
+
+*Names.* A comparison asks something of the one item that its column belongs to. A qualified name belongs to the item of that
+name. Any other belongs to whichever item has such a column; if several have, DuckDB refuses it, but for the columns that a join
+by USING or NATURAL makes one: these are used only where every item is a table of the bank (so that the types are the same) and
+every join is INNER (so that the values are).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
-from tensorbank.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition, Constant
+from tensorbank.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition
 from tensorbank.layout import Level
+from tensorbank.necessary import Resolve, necessary
 from tensorbank.schema import TableSchema
-from tensorbank.scopes import Scope, common_tables, mention_of, mentions, scope_of
+from tensorbank.scopes import Item, common_tables, mention_of, mentions, scope_of
 
 __all__ = ["wanted"]
 
 Mention = tuple[str, Level]
-
-_OPERATORS = {
-    "COMPARE_GREATERTHAN": ">",
-    "COMPARE_GREATERTHANOREQUALTO": ">=",
-    "COMPARE_LESSTHAN": "<",
-    "COMPARE_LESSTHANOREQUALTO": "<=",
-    "COMPARE_EQUAL": "=",
-    "COMPARE_NOTEQUAL": "!=",
+_PAIRED = ("REGULAR", "CROSS", "NATURAL")
+"""Kinds of join that pair rows one by one, by a condition on the two."""
+_WHERE_REACHES = {
+    "INNER": (True, True),
+    "LEFT": (True, True),
+    "RIGHT": (True, True),
+    "FULL": (True, True),
+    "SEMI": (True, False),
+    "ANTI": (True, False),
 }
-_MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "=": "=", "!=": "!="}
-_NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "=": "!=", "!=": "="}
+"""For each join, whether what is asked of its rows may be asked of those of its left and of its right side."""
+_ON_REACHES = {
+    "INNER": (True, True),
+    "LEFT": (False, True),
+    "RIGHT": (True, False),
+    "SEMI": (True, True),
+    "ANTI": (False, True),
+}
+"""For each join, whether rows of its left and of its right side matter only if they may satisfy its ON condition."""
 
 
 def wanted(tree: Any, tables: Mapping[str, TableSchema]) -> dict[Mention, Condition]:
-    """What rows of each mentioned table and level must satisfy to matter to a statement.
+    """Return what rows of each mentioned table and level must satisfy to matter to a statement.
 
     A table that is mentioned several times needs the rows of every mention.
     """
     found: dict[Mention, list[Condition]] = {}
     handled: set[int] = set()
-    for select, scope in _selects(tree, tables, {}):
-        condition = _necessary(select.get("where_clause"), scope, negated=False)
-        for number, (node, item) in enumerate(
-            zip(_from_nodes(select.get("from_table") or {}), scope.items, strict=True)
-        ):
-            if item.mention is not None:
-                handled.add(id(node))
-                mine = ANYTHING if item.sampled else _of_item(condition, number)
-                found.setdefault(item.mention, []).append(mine)
+    for select, common in _selects(tree, tables, {}):
+        for leaf, condition in _From.of(select, tables, common).asked():
+            if leaf.item.mention is not None:
+                handled.add(id(leaf.node))
+                found.setdefault(leaf.item.mention, []).append(condition)
     for node in mentions(tree):
         mention = mention_of(node, tables)
         if mention is not None and id(node) not in handled:
@@ -57,8 +87,8 @@ def wanted(tree: Any, tables: Mapping[str, TableSchema]) -> dict[Mention, Condit
 
 def _selects(
     node: Any, tables: Mapping[str, TableSchema], common: Mapping[str, Any]
-) -> Iterator[tuple[Any, Scope]]:
-    """Every SELECT of a tree, with its scope."""
+) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    """Every SELECT of a tree, with the common tables that it sees."""
     if isinstance(node, list):
         for value in node:
             yield from _selects(value, tables, common)
@@ -66,18 +96,91 @@ def _selects(
         if "cte_map" in node:
             common = common_tables(node, tables, common)
         if node.get("type") == "SELECT_NODE":
-            yield node, scope_of(node, tables, common)
+            yield node, common
         for value in node.values():
             yield from _selects(value, tables, common)
 
 
-def _from_nodes(node: Any) -> Iterator[Any]:
-    """The items of a FROM clause, in the order of :func:`scope_of`."""
-    if node.get("type") == "JOIN":
-        yield from _from_nodes(node["left"])
-        yield from _from_nodes(node["right"])
-    elif node.get("type") not in (None, "EMPTY"):
-        yield node
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """An item of a FROM clause, and its node."""
+
+    node: Any
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class _From:
+    """The FROM clause of one SELECT."""
+
+    select: Any
+    leaves: tuple[_Leaf, ...]
+    shared: frozenset[str] | None
+    """Columns that a join makes one, lower-case; None where they may be any."""
+    same: bool
+    """Whether columns that a join makes one have the same values on both sides."""
+
+    @classmethod
+    def of(cls, select: Any, tables: Mapping[str, TableSchema], common: Mapping[str, Any]) -> _From:
+        root = select.get("from_table") or {}
+        items = scope_of(select, tables, common).items
+        leaves = tuple(_Leaf(n, i) for n, i in zip(_leaf_nodes(root), items, strict=True))
+        joins = list(_joins(root))
+        natural = any(j["ref_type"] == "NATURAL" for j in joins)
+        using = {str(name).lower() for j in joins for name in j.get("using_columns") or []}
+        inner = all(j["join_type"] == "INNER" and j["ref_type"] in _PAIRED for j in joins)
+        same = inner and all(leaf.item.mention is not None for leaf in leaves)
+        return cls(select, leaves, None if natural else frozenset(using), same)
+
+    def asked(self) -> Iterator[tuple[_Leaf, Condition]]:
+        """Each item, with what its rows must satisfy to matter."""
+        root = self.select.get("from_table") or {}
+        where = necessary(self.select.get("where_clause"), self._names(root, 0))
+        above = () if self.select.get("sample") else (where,)
+        yield from self._of_node(root, 0, above)
+
+    def _of_node(
+        self, node: Any, first: int, above: tuple[Condition, ...]
+    ) -> Iterator[tuple[_Leaf, Condition]]:
+        """The items below a node, which begin with number ``first``; ``above`` is what its own rows must satisfy."""
+        if node.get("sample"):
+            above = ()
+        if node.get("type") != "JOIN":
+            if first < len(self.leaves):
+                parts = tuple(_of_item(condition, first) for condition in above)
+                yield self.leaves[first], parts[0] if len(parts) == 1 else AllOf(parts)
+            return
+        sides = (node["left"], node["right"])
+        firsts = (first, first + len(list(_leaf_nodes(node["left"]))))
+        kind, by = str(node.get("join_type")), str(node.get("ref_type"))
+        from_where = _WHERE_REACHES.get(kind, (False, False)) if by in _PAIRED else (by == "ASOF", False)
+        from_on = _ON_REACHES.get(kind, (False, False)) if by in _PAIRED else (False, False)
+        on = necessary(node.get("condition"), self._names(node, first))
+        for side, number, where_holds, on_holds in zip(sides, firsts, from_where, from_on, strict=True):
+            yield from self._of_node(
+                side, number, (*(above if where_holds else ()), *((on,) if on_holds else ()))
+            )
+
+    def _names(self, node: Any, first: int) -> Resolve:
+        """What names mean in an expression over the rows of a node."""
+        visible = [first + n for n in _visible(node)]
+
+        def resolve(path: Sequence[str]) -> tuple[int | None, tuple[str, ...]] | None:
+            lower = tuple(name.lower() for name in path)
+            owners = {
+                (number, len(name))
+                for number in visible
+                for name in self.leaves[number].item.names
+                if len(lower) > len(name) and lower[: len(name)] == name
+            }
+            if owners:
+                number, n_prefix = owners.pop()
+                return None if owners else (number, lower[n_prefix:])
+            if not self.same and (self.shared is None or lower[0] in self.shared):
+                return None
+            return (visible[0] if len(visible) == 1 else None), lower
+
+        return resolve
 
 
 def _of_item(condition: Condition, number: int) -> Condition:
@@ -88,103 +191,30 @@ def _of_item(condition: Condition, number: int) -> Condition:
     return AllOf(parts) if isinstance(condition, AllOf) else AnyOf(parts)
 
 
-def _necessary(node: Any, scope: Scope, *, negated: bool) -> Condition:
-    """Necessary condition of an expression (or of its negation) being true."""
-    if not isinstance(node, dict):
-        return ANYTHING
-    kind = node.get("class")
-    if kind == "CONJUNCTION":
-        parts = tuple(_necessary(c, scope, negated=negated) for c in node["children"])
-        return AllOf(parts) if (node["type"] == "CONJUNCTION_AND") != negated else AnyOf(parts)
-    if kind == "OPERATOR" and node.get("type") == "OPERATOR_NOT":
-        return _necessary(node["children"][0], scope, negated=not negated)
-    if kind == "COMPARISON" and node.get("type") in _OPERATORS:
-        return _comparison(node["left"], _OPERATORS[node["type"]], node["right"], scope, negated=negated)
-    if kind == "BETWEEN" and node.get("type") == "COMPARE_BETWEEN":
-        low = _comparison(node["input"], ">=", node["lower"], scope, negated=negated)
-        high = _comparison(node["input"], "<=", node["upper"], scope, negated=negated)
-        return AnyOf((low, high)) if negated else AllOf((low, high))
-    if kind == "OPERATOR" and node.get("type") == "COMPARE_IN" and not negated:
-        first, *others = node["children"]
-        return AnyOf(tuple(_comparison(first, "=", other, scope, negated=False) for other in others))
-    if kind == "FUNCTION" and not negated:
-        return _function(node, scope)
-    return ANYTHING
+def _leaf_nodes(node: Any) -> Iterator[Any]:
+    """The items of a FROM clause, in the order of :func:`tensorbank.scopes.scope_of`."""
+    if node.get("type") == "JOIN":
+        yield from _leaf_nodes(node["left"])
+        yield from _leaf_nodes(node["right"])
+    elif node.get("type") not in (None, "EMPTY"):
+        yield node
 
 
-def _comparison(left: Any, op: str, right: Any, scope: Scope, *, negated: bool) -> Condition:
-    for one, other, operator in ((left, right, op), (right, left, _MIRRORED[op])):
-        path, constant = _path(one), _constant(other)
-        if path is not None and constant is not None:
-            owner, leaf = scope.leaf(path)
-            return Compare(leaf, _NEGATED[operator] if negated else operator, constant, owner)
-    return ANYTHING
+def _joins(node: Any) -> Iterator[Any]:
+    if node.get("type") == "JOIN":
+        yield node
+        yield from _joins(node["left"])
+        yield from _joins(node["right"])
 
 
-def _function(node: Any, scope: Scope) -> Condition:
-    arguments = [a.get("expression", a) for a in node.get("arguments") or []]
-    name = str(node.get("function_name")).lower()
-    if name == "within_bbox" and len(arguments) == 6:
-        lon, lat = _path(arguments[0]), _path(arguments[1])
-        box = [_constant(a) for a in arguments[2:]]
-        if lon and lat and all(isinstance(v, int | float) for v in box):
-            return _in_box(lon, lat, [float(v) for v in box if isinstance(v, int | float)], scope)
-    return ANYTHING
-
-
-def _in_box(lon: Sequence[str], lat: Sequence[str], box: Sequence[float], scope: Scope) -> Condition:
-    west, south, east, north = box
-
-    def asks(path: Sequence[str], op: str, value: float) -> Compare:
-        owner, leaf = scope.leaf(path)
-        return Compare(leaf, op, value, owner)
-
-    sides = (asks(lon, ">=", west), asks(lon, "<=", east))
-    across = AllOf(sides) if west <= east else AnyOf(sides)
-    return AllOf((asks(lat, ">=", south), asks(lat, "<=", north), across))
-
-
-def _path(node: Any) -> list[str] | None:
-    """Names of a column or of a field in one."""
-    if not isinstance(node, dict):
-        return None
-    if node.get("class") == "COLUMN_REF":
-        return [str(n) for n in node["column_names"]]
-    if node.get("class") == "OPERATOR" and node.get("type") in ("STRUCT_EXTRACT", "ARRAY_EXTRACT"):
-        inner, field = _path(node["children"][0]), _constant(node["children"][1])
-        return [*inner, field] if inner is not None and isinstance(field, str) else None
-    return None
-
-
-def _constant(node: Any) -> Constant | None:
-    if not isinstance(node, dict):
-        return None
-    if node.get("class") == "CAST" and not node.get("try_cast"):
-        inner = _constant(node["child"])
-        target = str((node.get("type_expr") or {}).get("type_name", "")).upper()
-        if target in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"):
-            return inner if isinstance(inner, str) else None
-        if target in ("DATE", "TIMESTAMP"):  # of whatever zone: only the day is certain, and a time in it
-            return _without_zone(inner, whole_days=target == "DATE") if isinstance(inner, str) else None
-        return None
-    literal = node.get("literal") if node.get("class") == "CONSTANT" else None
-    if not isinstance(literal, dict) or "text" not in literal:
-        return None
-    kind, text = literal.get("kind"), str(literal["text"])
-    if kind == "INTEGER":
-        return int(text)
-    if kind in ("NUMERIC", "FLOAT", "DOUBLE"):
-        return float(text)
-    if kind == "BOOLEAN":
-        return text.lower() == "true"
-    return text if kind == "STRING" else None
-
-
-def _without_zone(text: str, *, whole_days: bool) -> datetime | None:
-    try:
-        value = datetime.fromisoformat(text.strip())
-    except ValueError:
-        return None
-    if value.tzinfo is not None:
-        return None
-    return value.replace(hour=0, minute=0, second=0, microsecond=0) if whole_days else value
+def _visible(node: Any) -> list[int]:
+    """Numbers of the items below a node, from 0, whose columns its rows have."""
+    if node.get("type") != "JOIN":
+        return list(range(len(list(_leaf_nodes(node)))))
+    left = len(list(_leaf_nodes(node["left"])))
+    found = _visible(node["left"])
+    return (
+        found
+        if node.get("join_type") in ("SEMI", "ANTI")
+        else [*found, *(left + n for n in _visible(node["right"]))]
+    )
