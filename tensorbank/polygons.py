@@ -1,4 +1,4 @@
-"""Footprints against polygons. Pure; shapely does the geometry."""
+"""Footprints against areas, lines and points. Pure; shapely does the geometry."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def as_geojson(area: Any) -> str:
     Raises
     ------
     InvalidInputError
-        It is no polygon.
+        It is no geometry.
     """
     if not isinstance(area, str | Mapping):
         area = getattr(area, "__geo_interface__", area)
     text = area if isinstance(area, str) else json.dumps(area)
-    _polygon(text)
+    _shape(text)
     return text
 
 
 def intersects(footprints: pa.Array, text: str) -> pa.Array:
     """Whether each footprint, WKB in degrees, shares a point with an area; null where there is no footprint."""
     shapes = shapely.from_wkb(footprints.to_pylist())
-    found = shapely.intersects(_polygon(text), shapes)
+    found = shapely.intersects(_shape(text), shapes)
     return pa.array(found, mask=np.array([s is None for s in shapes]))
 
 
 @lru_cache(maxsize=16)
-def _polygon(text: str) -> Any:
+def _shape(text: str) -> Any:
     try:
         raw = json.loads(text)
         parts = raw["features"] if raw.get("type") == "FeatureCollection" else [raw]
@@ -47,7 +47,7 @@ def _polygon(text: str) -> Any:
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, shapely.errors.GEOSException) as error:
         raise InvalidInputError(f"{text[:60]!r} is no GeoJSON: {str(error).splitlines()[0][:120]}") from error
     area = shapely.union_all(shapes)
-    if area.is_empty or shapely.area(area) == 0.0:
-        raise InvalidInputError(f"{text[:60]!r} is no polygon, and only polygons have an inside")
+    if area.is_empty:
+        raise InvalidInputError(f"{text[:60]!r} is an empty geometry, which intersects nothing")
     shapely.prepare(area)
     return area

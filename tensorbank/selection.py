@@ -52,12 +52,12 @@ class Selection:
         return self.where(f"within_bbox(lon, lat, {box})")
 
     def intersecting(self, area: Any) -> Selection:
-        """Samples whose exact footprint shares a point with a polygon: GeoJSON text or mapping, or ``__geo_interface__``.
+        """Samples whose exact footprint shares a point with a geometry: GeoJSON text or mapping, or ``__geo_interface__``.
 
         Raises
         ------
         InvalidInputError
-            The area is no polygon.
+            The area is no geometry, or an empty one.
         """
         text = as_geojson(area).replace("'", "''")
         return self.where(f"intersects_polygon(footprint, '{text}')")

@@ -15,7 +15,18 @@ from tensorbank_server.front import Front
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.openapi import add_openapi
 from tensorbank_server.problems import add_handlers
-from tensorbank_server.routes import banks, health, plan_reads, plans, samples, sql, stac, views
+from tensorbank_server.routes import (
+    banks,
+    health,
+    item_search,
+    pages,
+    plan_reads,
+    plans,
+    samples,
+    sql,
+    stac,
+    views,
+)
 from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings
 from tensorbank_server.tokens import Authenticator
@@ -24,10 +35,12 @@ __all__ = ["create_app"]
 
 ROUTERS = (
     health.router,
+    pages.router,
     banks.router,
     plans.router,
     plan_reads.router,
     stac.router,
+    item_search.router,
     sql.router,
     views.router,
     samples.router,
@@ -71,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Look, query, fetch samples, and plan training over a tensor lakehouse.",
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # and its pages: see routes.pages
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,

@@ -34,6 +34,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Answered to everybody, at any load, whatever name they call the host by: probes know an address only."""
+PAGE_PATHS = ("/", "/docs", "/openapi.json", "/static/")
+"""Answered to everybody without a key: they are the same for all, and say nothing of a bank."""
 
 
 @dataclass
@@ -95,7 +97,7 @@ class Front:
             self._log(scope, told)
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or _is_page(scope["path"]):
             await self.app(scope, receive, send)
             return
         self._check_host(headers)
@@ -260,6 +262,10 @@ def security_headers(settings: Settings) -> dict[str, str]:
         "Cross-Origin-Opener-Policy": "same-origin",
         "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     }
+
+
+def _is_page(path: str) -> bool:
+    return path in PAGE_PATHS or path.startswith(PAGE_PATHS[-1])
 
 
 def _number(given: str | None) -> str:

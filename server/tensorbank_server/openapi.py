@@ -75,6 +75,7 @@ _BODIES = {
     "searchItemsByBody": ("application/geo+json",),
     "getQueryables": ("application/schema+json",),
     "getCollectionQueryables": ("application/schema+json",),
+    "getStacQueryables": ("application/schema+json",),
 }
 _CONDITIONAL = (
     "getSample",

@@ -158,7 +158,9 @@ async def _on_validation(request: Request, error: Exception) -> JSONResponse:
         {"pointer": _pointer(e["loc"]), "detail": str(e["msg"])[:200], "code": str(e["type"])}
         for e in error.errors()
     ]
-    problem = Problem(422, "invalid-request", "the request is not of the documented form", errors)
+    # OGC API Features and STAC want 400 where the rest of the service says 422
+    status = 400 if request.url.path.startswith("/stac") else 422
+    problem = Problem(status, "invalid-request", "the request is not of the documented form", errors)
     return respond(problem, request_id(request))
 
 

@@ -8,9 +8,17 @@ from fastapi import Depends, Path, Query
 from starlette.requests import Request
 
 from tensorbank_server.caching import Freshness
-from tensorbank_server.filters import Compiled, FilterBounds, compile_filter, parse_text, queryables
+from tensorbank_server.filters import (
+    Compiled,
+    FilterBounds,
+    Queryable,
+    compile_filter,
+    parse_text,
+    queryables,
+)
 from tensorbank_server.keys import Principal
 from tensorbank_server.service import Pinned, Service
+from tensorbank_server.stac import collection_id
 
 __all__ = [
     "Asker",
@@ -21,6 +29,8 @@ __all__ = [
     "Source",
     "TableName",
     "base_url",
+    "condition",
+    "filter_names",
     "freshness",
     "table_url",
 ]
@@ -76,6 +86,11 @@ def table_url(request: Request, service: Service, pinned: Pinned) -> str:
     return f"{base_url(request, service)}/v1/banks/{pinned.bank.name}/tables/{pinned.table}?snapshot={pinned.version}"
 
 
+def filter_names(pinned: Pinned) -> dict[str, Queryable]:
+    """Return what a filter over a table may name."""
+    return queryables(pinned.schema, collection_id(pinned.bank.name, pinned.table))
+
+
 def condition(service: Service, pinned: Pinned, given: Any) -> Compiled | None:
     """A filter, as text or as CQL2-JSON, as a condition on a table's samples; None where there is none.
 
@@ -95,7 +110,7 @@ def condition(service: Service, pinned: Pinned, given: Any) -> Compiled | None:
         limits.filter_vertices,
     )
     tree = parse_text(given, bounds) if isinstance(given, str) else given
-    return compile_filter(tree, queryables(pinned.schema), bounds)
+    return compile_filter(tree, filter_names(pinned), bounds)
 
 
 def freshness(request: Request, service: Service, pinned: Pinned, representation: str) -> Freshness:

@@ -71,9 +71,13 @@ def sample_json(row: Mapping[str, Any], schema: TableSchema) -> dict[str, Any]:
 
 
 def geometry(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Footprint of a sample as GeoJSON, else its centre, else nothing."""
+    """Return the footprint of a sample as GeoJSON, else its centre, else nothing.
+
+    Outer rings run anticlockwise (RFC 7946, 3.1.6), in each part of a footprint that the antimeridian divides.
+    """
     if row.get("footprint") is not None:
-        found: dict[str, Any] = shapely.geometry.mapping(shapely.from_wkb(row["footprint"]))
+        shape = shapely.orient_polygons(shapely.from_wkb(row["footprint"]))
+        found: dict[str, Any] = shapely.geometry.mapping(shape)
         return plain(found)  # type: ignore[no-any-return]
     if row.get("lon") is not None and row.get("lat") is not None:
         return {"type": "Point", "coordinates": [row["lon"], row["lat"]]}

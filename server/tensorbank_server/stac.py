@@ -182,7 +182,13 @@ def landing(base: str, service_url: str, collections: Sequence[tuple[str, str]])
             {
                 "rel": "service-desc",
                 "type": "application/vnd.oai.openapi+json;version=3.1",
-                "href": service_url,
+                "href": f"{service_url}/openapi.json",
+            },
+            {"rel": "service-doc", "type": "text/html", "href": f"{service_url}/docs"},
+            {
+                "rel": "http://www.opengis.net/def/rel/ogc/1.0/queryables",
+                "type": "application/schema+json",
+                "href": f"{base}/queryables",
             },
             *(
                 {

@@ -26,7 +26,7 @@ SCHEMA = TableSchema(
         Modality("LULC", "uint8", (Band("LULC"),), 1, 8, 8, classes=((0, "no_data"), (1, "bare ground"))),
     )
 )
-NAMES = queryables(SCHEMA)
+NAMES = queryables(SCHEMA, "eo.terramesh")
 N = 200
 START = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -266,7 +266,7 @@ def test_numbers_and_times_are_kept_to_the_last_bit(value):
         (
             {
                 "op": "s_intersects",
-                "args": [{"property": "geometry"}, {"type": "Point", "coordinates": [0, 0]}],
+                "args": [{"property": "geometry"}, {"type": "Circle", "coordinates": [0, 0]}],
             },
             "/args/1",
         ),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 
 import pystac_client
 import pytest
+import shapely
 from test_front import check_problem
 
 
@@ -92,16 +94,29 @@ def test_place_time_and_ids(catalog, rows):
     [
         ("/stac/collections/eo.nope", 404, "unknown-table"),
         ("/stac/collections/no.terramesh", 404, "unknown-bank"),
-        ("/stac/collections/nope", 422, "invalid-request"),
+        ("/stac/collections/nope", 404, "unknown-bank"),
+        ("/stac/collections/eo.", 404, "unknown-table"),
         ("/stac/collections/eo.terramesh/items/nobody", 404, "unknown-sample"),
         ("/stac/search?sortby=id", 400, "unsupported"),
         ("/stac/search?bbox=1,2,3", 400, "invalid-input"),
         ("/stac/search?bbox=0,0,nan,1", 400, "invalid-input"),
         ("/stac/search?datetime=yesterday", 400, "filter"),
         ("/stac/search?datetime=2020-01-01/2021-01-01/2022-01-01", 400, "invalid-input"),
+        ("/stac/search?datetime=2020-01-01", 400, "filter"),
+        ("/stac/search?datetime=/", 400, "invalid-input"),
+        ("/stac/search?datetime=../..", 400, "invalid-input"),
+        ("/stac/search?datetime=/..", 400, "invalid-input"),
+        ("/stac/search?intersects=nothing", 400, "invalid-input"),
+        ('/stac/search?intersects={"type":"Circle","coordinates":[1,2]}', 400, "filter"),
+        ('/stac/search?intersects={"type":"Polygon","coordinates":[[[0,0],[1,1]]]}', 400, "filter"),
+        ('/stac/search?bbox=0,0,1,1&intersects={"type":"Point","coordinates":[1,2]}', 400, "invalid-input"),
+        ("/stac/search?filter-crs=http://www.opengis.net/def/crs/EPSG/0/3857", 400, "unsupported"),
+        (f"/stac/search?ids={','.join(map(str, range(1500)))}", 400, "invalid-request"),
+        ("/stac/collections/eo.terramesh/items?sortby=id", 400, "unsupported"),
+        ("/stac/collections/eo.terramesh/items?collections=eo.other", 400, "invalid-input"),
         ("/stac/search?filter=password=1", 400, "filter"),
-        ("/stac/search?filter-lang=sql", 422, "invalid-request"),
-        ("/stac/search?limit=0", 422, "invalid-request"),
+        ("/stac/search?filter-lang=sql", 400, "invalid-request"),
+        ("/stac/search?limit=0", 400, "invalid-request"),
         ("/stac/search?token=x", 400, "page-token"),
     ],
 )
@@ -164,6 +179,62 @@ def test_queryables_are_json_schema(service, table_url, bank):
     assert "summer" in properties["season"]["enum"]
     stac = service.get("/stac/collections/eo.terramesh/queryables").json()["properties"]
     assert stac == properties
+    assert properties["collection"]["enum"] == ["eo.terramesh"]
+    assert {"id", "eo:cloud_cover"} < set(properties)
+    assert service.get("/stac/queryables").json()["properties"] == properties  # of one table, all are common
+
+
+def test_items_take_what_a_search_takes(service, rows):
+    wanted = sorted(rows[i]["sample_id"] for i in (2, 7))
+    items = "/stac/collections/eo.terramesh/items"
+    found = service.get(items, params={"ids": ",".join(wanted)}).json()["features"]
+    assert [f["id"] for f in found] == wanted
+    centre = {"type": "Point", "coordinates": [rows[2]["lon"], rows[2]["lat"]]}
+    found = service.get(items, params={"intersects": json.dumps(centre)}).json()["features"]
+    assert rows[2]["sample_id"] in [f["id"] for f in found]
+    assert len(found) < len(rows)
+
+
+@pytest.mark.parametrize(
+    "kind", ["Point", "MultiPoint", "LineString", "MultiLineString", "GeometryCollection"]
+)
+def test_points_and_lines_meet_footprints(service, rows, kind):
+    lon, lat = rows[4]["lon"], rows[4]["lat"]
+    places = {
+        "Point": shapely.Point(lon, lat),
+        "MultiPoint": shapely.MultiPoint([(lon, lat), (0.0, -89.0)]),
+        "LineString": shapely.LineString([(lon - 1, lat), (lon + 1, lat)]),
+        "MultiLineString": shapely.MultiLineString([[(lon, lat), (lon, lat + 1)], [(0, -89), (1, -89)]]),
+        "GeometryCollection": shapely.GeometryCollection([shapely.Point(lon, lat)]),
+    }
+    shape = places[kind]
+    everything = service.get("/stac/search?limit=100").json()["features"]
+    expected = [f["id"] for f in everything if shape.intersects(shapely.geometry.shape(f["geometry"]))]
+    assert rows[4]["sample_id"] in expected
+    by_get = service.get("/stac/search", params={"intersects": shapely.to_geojson(shape)}).json()["features"]
+    by_post = service.post("/stac/search", json={"intersects": json.loads(shapely.to_geojson(shape))}).json()
+    text = service.get("/stac/search", params={"filter": f"S_INTERSECTS(geometry, {shape.wkt})"}).json()
+    for found in (by_get, by_post["features"], text["features"]):
+        assert [f["id"] for f in found] == expected
+
+
+def test_names_of_stac_filter_as_the_items_show_them(service):
+    everything = service.get("/stac/search?limit=100").json()["features"]
+    cover = everything[3]["properties"]["eo:cloud_cover"]
+    for text, chosen in (
+        (f"eo:cloud_cover = {cover}", lambda f: f["properties"]["eo:cloud_cover"] == cover),
+        (f"eo:cloud_cover > {cover}", lambda f: f["properties"]["eo:cloud_cover"] > cover),
+        (f"id = '{everything[5]['id']}'", lambda f: f["id"] == everything[5]["id"]),
+        ("collection = 'eo.terramesh' AND id > '0'", lambda f: f["id"] > "0"),
+        ("collection = 'eo.other'", lambda f: f["collection"] == "eo.other"),
+    ):
+        found = service.get("/stac/search", params={"filter": text, "limit": 100}).json()["features"]
+        assert [f["id"] for f in found] == [f["id"] for f in everything if chosen(f)], text
+
+
+def test_a_limit_beyond_the_maximum_gives_the_maximum(service, rows):
+    assert len(service.get("/stac/search?limit=1000000").json()["features"]) == len(rows)
+    assert len(service.post("/stac/search", json={"limit": 20_000}).json()["features"]) == len(rows)
 
 
 def test_pixels_are_asked(service, table_url, bank):

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.pixels import parse_comparison
-from tensorbank_server.filters.literals import Json, Literal, instant, interval, number, polygon, text, wrong
+from tensorbank_server.filters.literals import Json, Literal, geometry, instant, interval, number, text, wrong
 from tensorbank_server.filters.queryables import Kind, Queryable, names_of_kind
 
 __all__ = ["Compiled", "FilterBounds", "canonical", "compile_filter"]
@@ -99,7 +99,7 @@ def _measure(tree: Json, bounds: FilterBounds) -> None:
         if n_nodes > bounds.max_nodes:
             raise wrong("", f"more than {bounds.max_nodes} nodes")
         if isinstance(node, dict):
-            if "coordinates" in node or "bbox" in node:
+            if "coordinates" in node or "geometries" in node or "bbox" in node:
                 if _n_numbers(node) > 3 * bounds.max_vertices:
                     raise wrong(at, f"more than {bounds.max_vertices:,} vertices")
                 continue
@@ -225,10 +225,10 @@ class _Compiler:
         _takes(op, args, 2, at)
         is_property = [isinstance(a, dict) and "property" in a for a in args]
         if sum(is_property) != 1:
-            raise wrong(at, f"{op} takes the property geometry and a polygon or box")
+            raise wrong(at, f"{op} takes the property geometry and a geometry or box")
         column, area = (args[0], args[1]) if is_property[0] else (args[1], args[0])
         q = self._queryable(column, f"{at}/args/{is_property.index(True)}", ("geometry",))
-        area_text = polygon(area, f"{at}/args/{is_property.index(False)}")
+        area_text = geometry(area, f"{at}/args/{is_property.index(False)}")
         call = f"intersects_polygon({q.sql}, " + Compiled((Literal(area_text),)) + ")"
         return "(NOT " + call + ")" if op == "s_disjoint" else call
 

@@ -16,7 +16,7 @@ import shapely
 
 from tensorbank.errors import InvalidInputError
 
-__all__ = ["Json", "Literal", "instant", "interval", "number", "polygon", "text", "wrong"]
+__all__ = ["Json", "Literal", "geometry", "instant", "interval", "number", "search_times", "text", "wrong"]
 
 MAX_STRING_CHARACTERS = 1_024
 INT64 = (-(2**63), 2**63 - 1)
@@ -98,23 +98,50 @@ def interval(node: Json, at: str) -> tuple[datetime | None, datetime | None]:
     return start, end
 
 
-def polygon(node: Json, at: str) -> str:
-    """A polygon or box as GeoJSON text; a box whose west lies east of its east crosses the antimeridian."""
+def search_times(text: str) -> dict[str, Any]:
+    """Return the ``datetime`` of a search (OGC API Features, 7.15.3) as CQL2-JSON: a moment, or two with a slash between.
+
+    Raises
+    ------
+    InvalidInputError
+        It is neither, a date without a time of day, or open at both ends.
+    """
+    ends = [part or ".." for part in text.split("/")]
+    if len(ends) == 1:
+        return {"timestamp": ends[0]}
+    if len(ends) != 2 or ends == ["..", ".."]:
+        raise InvalidInputError(
+            "datetime is a moment such as 2021-07-01T00:00:00Z, or two with a slash between; '..' where one is open"
+        )
+    for end in ends:
+        if end != "..":
+            instant({"timestamp": end}, "")
+    return {"interval": ends}
+
+
+_GEOMETRIES = frozenset(
+    ["Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon", "GeometryCollection"]
+)
+
+
+def geometry(node: Json, at: str) -> str:
+    """Return a GeoJSON geometry or a box as GeoJSON text; a box whose west lies east of its east crosses the antimeridian."""
     if not isinstance(node, dict):
-        raise wrong(at, "a polygon in GeoJSON or a bbox is needed here")
+        raise wrong(at, "a geometry in GeoJSON or a bbox is needed here")
     if set(node) == {"bbox"}:
         node = _box(node["bbox"], at)
-    if node.get("type") not in ("Polygon", "MultiPolygon"):
-        raise wrong(at, "only polygons and boxes can be intersected")
-    geojson = json.dumps({"type": node["type"], "coordinates": node.get("coordinates")})
+    if node.get("type") not in _GEOMETRIES:
+        raise wrong(at, f"a geometry is one of {', '.join(sorted(_GEOMETRIES))}")
+    inside = "geometries" if node["type"] == "GeometryCollection" else "coordinates"
+    geojson = json.dumps({"type": node["type"], inside: node.get(inside)})
     if "NaN" in geojson or "Infinity" in geojson:
         raise wrong(at, "a coordinate must be finite")
     try:
         shape = shapely.from_geojson(geojson)
     except shapely.errors.GEOSException:
         shape = shapely.Polygon()
-    if shape.is_empty or not shape.is_valid or shape.area == 0.0:
-        raise wrong(at, "this is no valid polygon with an inside")
+    if shape.is_empty or not shape.is_valid:
+        raise wrong(at, "this is no valid geometry")
     return geojson
 
 

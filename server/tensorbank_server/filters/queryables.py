@@ -60,9 +60,23 @@ _STATISTICS = (
 )
 
 
-def queryables(schema: TableSchema) -> dict[str, Queryable]:
-    """All names of a table's filters."""
+def queryables(schema: TableSchema, collection: str) -> dict[str, Queryable]:
+    """Return all names of a table's filters, those of STAC among them.
+
+    Parameters
+    ----------
+    collection
+        Id of the table's STAC collection.
+    """
     found = [Queryable(name, _quoted(name), kind, text) for name, kind, text in _COLUMNS]
+    found += [
+        Queryable("id", _quoted("sample_id"), "string", "Id of the sample."),
+        Queryable("collection", _text(collection), "string", "Id of the collection.", (collection,)),
+        # rounded as in the items, so that a value that an item shows is found again
+        Queryable(
+            "eo:cloud_cover", 'round(100 * "cloud_cover", 4)', "number", "Share of cloudy pixels, 0 to 100."
+        ),
+    ]
     found.append(
         Queryable("season", _quoted("season"), "string", "Meteorological season at the place.", SEASONS)
     )
@@ -124,6 +138,10 @@ def _property(q: Queryable) -> dict[str, Any]:
 
 def _quoted(*names: str) -> str:
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def names_of_kind(found: Mapping[str, Queryable], kinds: Sequence[Kind]) -> list[str]:

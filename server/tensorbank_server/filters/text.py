@@ -33,7 +33,15 @@ _TOKENS = re.compile(
 _SPATIAL = ("s_intersects", "s_disjoint")
 _TEMPORAL = ("t_after", "t_before", "t_during", "t_intersects", "t_disjoint", "t_equals")
 _PIXELS = ("pixels_any", "pixels_all")
-_GEOMETRIES = ("polygon", "multipolygon")
+_GEOMETRIES = (
+    "point",
+    "multipoint",
+    "linestring",
+    "multilinestring",
+    "polygon",
+    "multipolygon",
+    "geometrycollection",
+)
 _WORDS = frozenset({"and", "or", "not", "between", "in", "like", "is", "null", "true", "false"})
 
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from tensorbank.catalog import SnapshotInfo
 from tensorbank.errors import InvalidInputError
 from tensorbank_server import rows as row_json
-from tensorbank_server.filters import queryables, queryables_document
+from tensorbank_server.filters import queryables_document
 from tensorbank_server.jobs import Describe, Rows, Summarize
 from tensorbank_server.keys import Principal
 from tensorbank_server.problems import Problem
@@ -25,6 +25,7 @@ from tensorbank_server.requests import (
     TableName,
     base_url,
     condition,
+    filter_names,
     freshness,
 )
 from tensorbank_server.service import Pinned, ServedBank, Service
@@ -129,7 +130,7 @@ async def get_queryables(request: Request, service: Served, source: Source) -> R
     if fresh.is_known:
         return fresh.not_modified()
     identity = f"{base_url(request, service)}{request.url.path}"
-    document = queryables_document(queryables(source.schema), identity, source.table)
+    document = queryables_document(filter_names(source), identity, source.table)
     return JSONResponse(document, headers=fresh.headers, media_type="application/schema+json")
 
 
@@ -278,7 +279,7 @@ async def get_density(
 
 
 def parse_bbox(text: str) -> list[float]:
-    """west, south, east, north; west may lie east of east.
+    """Read west, south, east, north; west may lie east of east. Heights, in a box of six numbers, are left out.
 
     Raises
     ------
@@ -286,12 +287,15 @@ def parse_bbox(text: str) -> list[float]:
         It is no box on Earth.
     """
     try:
-        west, south, east, north = box = [float(part) for part in text.split(",")]
+        box = [float(part) for part in text.split(",", 6)]
+        if len(box) == 6:
+            box = [*box[:2], *box[3:5]]
+        west, south, east, north = box
     except ValueError:
         box, west, south, east, north = [], 0.0, 1.0, 0.0, 0.0
     inside = all(abs(v) <= 180 for v in (west, east)) and -90 <= south <= north <= 90
     if not box or not inside:
-        raise InvalidInputError("bbox is four numbers in degrees: west,south,east,north")
+        raise InvalidInputError("bbox is four numbers in degrees (six with heights): west,south,east,north")
     return box
 
 

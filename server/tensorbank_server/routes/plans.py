@@ -17,12 +17,11 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from tensorbank.plan import Plan
 from tensorbank_server import tasks
 from tensorbank_server.digests import digest
-from tensorbank_server.filters import queryables
 from tensorbank_server.folder_keys import folders_of
 from tensorbank_server.keys import Principal
 from tensorbank_server.plans import PlanRequest, StoredPlan, plan_sql
 from tensorbank_server.problems import Problem
-from tensorbank_server.requests import Asker, BankName, Served, base_url, condition
+from tensorbank_server.requests import Asker, BankName, Served, base_url, condition, filter_names
 from tensorbank_server.service import Pinned, ServedBank, Service
 from tensorbank_server.tensors import Cut
 
@@ -114,7 +113,7 @@ def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
         m = schema[name]
         cut = Cut.of(m, chosen[name]) if name in chosen else None
         handles.append((m.name, cut.band_names if cut else None))
-    known = queryables(schema)
+    known = filter_names(pinned)
     columns = {"sample_id": known["sample_id"].sql}
     for name in body.columns:
         found = known.get(name)
