@@ -3,40 +3,40 @@ value."""
 
 from __future__ import annotations
 
-import base64
 import json
-import struct
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import numcodecs
 import numpy as np
-from numcodecs.abc import Codec
-from numcodecs.checksum32 import CRC32C
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.sources.decoders import Decoder, open_decoder
+from tensorbank_indexer.sources.dtypes import parse_fill, type_v2, type_v3
 
 __all__ = ["ArraySpec", "parse_consolidated", "parse_v2", "parse_v3"]
 
 numcodecs.blosc.use_threads = False
 """One thread a call: parallelism is the caller's, over samples."""
 
-V3_KINDS = {"bool": "?", "float16": "<f2", "float32": "<f4", "float64": "<f8"} | {
-    f"{sign}int{8 * size}": f"<{code}{size}"
-    for sign, code in (("", "i"), ("u", "u"))
-    for size in (1, 2, 4, 8)
-}
-SPECIAL_FLOATS = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
+MAX_AXES = 8
+MAX_SIZE = 1 << 48
+MAX_CACHED_BYTES = 128 << 10
+"""Documents up to this size are kept parsed; published ones have some 20 KB."""
+TEXT_BYTES = 16
+"""Memory that a text of variable length is counted with."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
     """Shape, chunks and codecs of an array.
 
-    ``decoders`` are applied in this order to a stored chunk; ``order`` is the memory order of a decoded
-    chunk. ``fill_value`` is None where the metadata have none, which reads as zeros. Specs are equal if their
+    ``decoders`` are applied in this order to a stored chunk; ``axes`` is the order in which its axes lie in the
+    decoded bytes, slowest first: (0, 1, 2) is order C. ``fill_value`` is None where the metadata have none, which
+    reads as zeros. ``has_texts`` tells that decoded chunks are texts in codec vlen-utf8. Specs are equal if their
     ``token``, the metadata without attributes, is.
     """
 
@@ -45,8 +45,8 @@ class ArraySpec:
     chunks: tuple[int, ...] = field(compare=False)
     dtype: np.dtype[Any] = field(compare=False)
     fill_value: Any = field(compare=False)
-    order: str = field(compare=False)
-    decoders: tuple[Codec, ...] = field(compare=False)
+    axes: tuple[int, ...] = field(compare=False)
+    decoders: tuple[Decoder, ...] = field(compare=False)
     dims: tuple[str, ...] = field(compare=False)
     attrs: Mapping[str, Any] = field(compare=False)
     key_prefix: str = field(default="", compare=False)
@@ -56,6 +56,41 @@ class ArraySpec:
     def is_single_chunk(self) -> bool:
         """Whether the first chunk holds the array and nothing else."""
         return self.chunks == self.shape
+
+    @property
+    def is_c_order(self) -> bool:
+        """Whether the last axis varies fastest in a decoded chunk."""
+        return self.axes == tuple(range(len(self.axes)))
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether its elements are texts of variable length."""
+        return self.dtype.kind == "O"
+
+    @property
+    def array_bytes(self) -> int:
+        """Raw size of the array."""
+        return math.prod(self.shape) * self._item_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Raw size of a chunk."""
+        return math.prod(self.chunks) * self._item_bytes
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks of the grid, stored or not."""
+        return math.prod(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
+    @property
+    def _item_bytes(self) -> int:
+        return TEXT_BYTES if self.has_texts else self.dtype.itemsize
+
+    def max_stored_bytes(self, chunk_bytes: int) -> int:
+        """Most bytes that a chunk of so many raw bytes takes when stored."""
+        for decoder in reversed(self.decoders):
+            chunk_bytes = decoder.max_stored(chunk_bytes)
+        return chunk_bytes
 
     def clipped(self, index: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what of a chunk lies in the array."""
@@ -75,93 +110,123 @@ class ArraySpec:
         return numbers or "0"
 
 
-@lru_cache(maxsize=1024)
-def parse_consolidated(document: bytes) -> Mapping[str, ArraySpec] | None:
+Specs = Mapping[str, "ArraySpec | FormatError"]
+"""Arrays by name; one whose metadata cannot be used is the error that says why."""
+
+
+def parse_consolidated(document: bytes) -> Specs | None:
     """Arrays of a ``.zmetadata`` or a group's ``zarr.json``; None if the latter has no consolidated metadata.
 
     Cached by content: it is the same in all members of a modality and UTM zone.
+
+    Raises
+    ------
+    FormatError
+        It is not a document of that kind.
     """
+    return (_parse_kept if len(document) <= MAX_CACHED_BYTES else _parse_all)(document)
+
+
+def _parse_all(document: bytes) -> Specs | None:
     content = _json(document)
     if "zarr_consolidated_format" in content:
-        items = content.get("metadata", {})
+        items = _object(content.get("metadata", {}), "consolidated metadata")
         return {
-            name.removesuffix("/.zarray"): parse_v2(
-                item, items.get(name.removesuffix(".zarray") + ".zattrs", {})
+            name.removesuffix("/.zarray"): _spec_or_error(
+                _parse_v2, item, items.get(name.removesuffix(".zarray") + ".zattrs", {})
             )
             for name, item in items.items()
             if name.endswith("/.zarray")
         }
-    consolidated = content.get("consolidated_metadata")
-    if not consolidated:
+    if not content.get("consolidated_metadata"):
         return None
+    consolidated = _object(content["consolidated_metadata"], "consolidated metadata")
     return {
-        name: parse_v3(item)
-        for name, item in consolidated.get("metadata", {}).items()
-        if item.get("node_type") == "array"
+        name: _spec_or_error(_parse_v3, item)
+        for name, item in _object(consolidated.get("metadata", {}), "consolidated metadata").items()
+        if not isinstance(item, dict) or item.get("node_type") == "array"
     }
 
 
-def parse_v2(array: Mapping[str, Any] | bytes, attrs: Mapping[str, Any] | bytes) -> ArraySpec:
-    """Spec of ``.zarray`` and ``.zattrs``, parsed or as bytes.
+_parse_kept = lru_cache(maxsize=1024)(_parse_all)
 
-    Raises
-    ------
-    FormatError
-        A key is missing, or dtype or codec are not known.
-    """
-    array, attrs = (_json(item) if isinstance(item, bytes) else item for item in (array, attrs))
+
+def parse_v2(array: bytes, attrs: bytes) -> ArraySpec | FormatError:
+    """Spec of ``.zarray`` and ``.zattrs``, or why they cannot be used."""
+    return _spec_or_error(lambda: _parse_v2(_json(array), _json(attrs)))
+
+
+def parse_v3(array: bytes) -> ArraySpec | FormatError:
+    """Spec of an array's ``zarr.json``, or why it cannot be used."""
+    return _spec_or_error(lambda: _parse_v3(_json(array)))
+
+
+def _spec_or_error(parse: Any, *documents: Any) -> ArraySpec | FormatError:
     try:
-        dtype = _dtype_v2(array["dtype"])
-        codecs = [*(array.get("filters") or ()), *([array["compressor"]] if array.get("compressor") else ())]
-        return ArraySpec(
-            token=_token(array),
-            shape=tuple(array["shape"]),
-            chunks=tuple(array["chunks"]),
-            dtype=dtype,
-            fill_value=_fill(array.get("fill_value"), dtype),
-            order=array.get("order", "C"),
-            decoders=tuple(numcodecs.get_codec(dict(config)) for config in reversed(codecs)),
-            dims=tuple(attrs.get("_ARRAY_DIMENSIONS", ())),
-            attrs=attrs,
-            separator=array.get("dimension_separator", "."),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"The zarr metadata cannot be used: {type(error).__name__}: {error}.") from error
+        spec: ArraySpec = parse(*documents)
+    except FormatError as error:
+        return error
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
+        text = f"{type(error).__name__}: {error}"
+        return FormatError(f"The zarr metadata cannot be used: {text[:200]}.")
+    return spec
 
 
-def parse_v3(array: Mapping[str, Any] | bytes) -> ArraySpec:
-    """Spec of an array's ``zarr.json``, parsed or as bytes.
+def _parse_v2(array: Any, attrs: Any) -> ArraySpec:
+    array, attrs = _object(array, ".zarray"), _object(attrs, ".zattrs")
+    dtype = type_v2(array["dtype"])
+    shape, chunks = _sizes(array["shape"], array["chunks"])
+    filters = array.get("filters")
+    if filters is not None and not isinstance(filters, list):
+        raise FormatError("The filters of an array are not a list.")
+    codecs = [*(filters or ()), *([array["compressor"]] if array.get("compressor") is not None else ())]
+    codecs = _without_texts(codecs, dtype, lambda config: config.get("id") == "vlen-utf8")
+    order = array.get("order", "C")
+    if order not in ("C", "F"):
+        raise FormatError(f"The order {str(order)[:60]!r} of an array is not known; C and F are.")
+    axes = tuple(range(len(shape)))
+    return ArraySpec(
+        token=_token(array),
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=parse_fill(array.get("fill_value"), dtype),
+        axes=axes if order == "C" else axes[::-1],
+        decoders=tuple(open_decoder(config) for config in reversed(codecs)),
+        dims=_names(attrs.get("_ARRAY_DIMENSIONS"), len(shape)),
+        attrs=attrs,
+        separator=_separator(array.get("dimension_separator", ".")),
+    )
 
-    Raises
-    ------
-    FormatError
-        A key is missing, or data type, grid or codec are not supported.
-    """
-    array = _json(array) if isinstance(array, bytes) else array
-    try:
-        encoding = array["chunk_key_encoding"]
-        is_default = encoding["name"] == "default"
-        dtype = _dtype_v3(array["data_type"])
-        order, byte_order, decoders = _codecs_v3(array["codecs"], len(array["shape"]))
-        if byte_order == ">" and dtype.kind != "O":
-            dtype = dtype.newbyteorder(">")
-        return ArraySpec(
-            token=_token(array),
-            shape=tuple(array["shape"]),
-            chunks=tuple(array["chunk_grid"]["configuration"]["chunk_shape"]),
-            dtype=dtype,
-            fill_value=_fill(array.get("fill_value"), dtype),
-            order=order,
-            decoders=decoders,
-            dims=tuple(name or "" for name in array.get("dimension_names") or ()),
-            attrs=array.get("attributes", {}),
-            key_prefix="c" if is_default else "",
-            separator=encoding.get("configuration", {}).get("separator", "/" if is_default else "."),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"The zarr metadata cannot be used: {type(error).__name__}: {error}.") from error
+
+def _parse_v3(array: Any) -> ArraySpec:
+    array = _object(array, "zarr.json")
+    encoding = _object(array["chunk_key_encoding"], "chunk_key_encoding")
+    if encoding["name"] not in ("default", "v2"):
+        raise FormatError(f"The chunk key encoding {str(encoding['name'])[:60]!r} is not known.")
+    is_default = encoding["name"] == "default"
+    dtype = type_v3(array["data_type"])
+    grid = _object(array["chunk_grid"], "chunk_grid")
+    shape, chunks = _sizes(array["shape"], _object(grid["configuration"], "chunk_grid")["chunk_shape"])
+    axes, byte_order, decoders = _codecs_v3(array["codecs"], dtype, len(shape))
+    if byte_order == ">" and dtype.kind != "O":
+        dtype = dtype.newbyteorder(">")
+    separator = _object(encoding.get("configuration") or {}, "chunk_key_encoding").get(
+        "separator", "/" if is_default else "."
+    )
+    return ArraySpec(
+        token=_token(array),
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        fill_value=parse_fill(array.get("fill_value"), dtype),
+        axes=axes,
+        decoders=decoders,
+        dims=_names(array.get("dimension_names"), len(shape)),
+        attrs=_object(array.get("attributes", {}), "attributes"),
+        key_prefix="c" if is_default else "",
+        separator=_separator(separator),
+    )
 
 
 def _token(array: Mapping[str, Any]) -> str:
@@ -171,79 +236,87 @@ def _token(array: Mapping[str, Any]) -> str:
 def _json(document: bytes) -> dict[str, Any]:
     try:
         content = json.loads(document)
-    except ValueError as error:
-        raise FormatError(f"The zarr metadata are not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise FormatError("The zarr metadata are not a JSON object.")
-    return content
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"The zarr metadata are not JSON: {str(error)[:200]}.") from error
+    return _object(content, "The zarr metadata")
 
 
-def _dtype_v2(name: Any) -> np.dtype[Any]:
-    found: np.dtype[Any] = np.dtype([tuple(part) for part in name] if isinstance(name, list) else name)
-    return found
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FormatError(f"{what} are not a JSON object, but a {type(value).__name__}.")
+    return value
 
 
-def _dtype_v3(name: Any) -> np.dtype[Any]:
-    config: Mapping[str, Any] = {}
-    if isinstance(name, dict):
-        name, config = name["name"], name.get("configuration", {})
-    if name in V3_KINDS:
-        return np.dtype(V3_KINDS[name])
-    if name == "fixed_length_utf32":
-        return np.dtype(f"<U{config['length_bytes'] // 4}")
-    if name == "numpy.datetime64":
-        return np.dtype(f"<M8[{config.get('scale_factor', 1)}{config['unit']}]")
-    if name in ("string", "variable_length_utf8"):
-        return np.dtype(object)
-    raise FormatError(f"The zarr data type {name!r} is not supported.")
+def _sizes(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    for name, values, least in (("shape", shape, 0), ("chunk shape", chunks, 1)):
+        if not isinstance(values, list) or len(values) > MAX_AXES:
+            raise FormatError(
+                f"The {name} {str(values)[:60]} of an array is no list of at most {MAX_AXES} sizes."
+            )
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SIZE:
+                raise FormatError(
+                    f"The {name} {str(values)[:60]} of an array holds {str(value)[:30]!r}; "
+                    f"whole numbers from {least} to {MAX_SIZE} are sizes."
+                )
+    if len(shape) != len(chunks):
+        raise FormatError(f"An array has {len(shape)} axes and its chunks {len(chunks)}.")
+    return tuple(shape), tuple(chunks)
 
 
-def _codecs_v3(codecs: list[Mapping[str, Any]], n_dims: int) -> tuple[str, str, tuple[Codec, ...]]:
-    """Memory order, byte order and decoders, the last codec's first."""
-    order, byte_order = "C", "<"
-    decoders: list[Codec] = []
-    for item in codecs:
-        name, config = item["name"], item.get("configuration") or {}
+def _names(names: Any, n_axes: int) -> tuple[str, ...]:
+    """Names of dimensions, all or none."""
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(name is None or isinstance(name, str) for name in names):
+        raise FormatError(f"The names {str(names)[:60]} of an array's dimensions are no list of texts.")
+    if len(names) != n_axes:
+        raise FormatError(f"An array has {n_axes} axes and {len(names)} names of dimensions.")
+    return tuple(name or "" for name in names)
+
+
+def _separator(separator: Any) -> str:
+    if separator not in (".", "/"):
+        raise FormatError(f"The dimension separator {str(separator)[:30]!r} is not known; '.' and '/' are.")
+    return str(separator)
+
+
+def _without_texts(codecs: Sequence[Any], dtype: np.dtype[Any], is_texts: Any) -> list[Any]:
+    """Codecs less the first, if that is the one that turns texts into bytes, as it must for an object type."""
+    rest = list(codecs)
+    if dtype.kind == "O":
+        if not rest or not isinstance(rest[0], dict) or not is_texts(rest[0]):
+            raise FormatError(
+                "An array of objects is not read, unless they are texts of codec vlen-utf8.", kind="codec"
+            )
+        del rest[0]
+    return rest
+
+
+def _codecs_v3(
+    codecs: Any, dtype: np.dtype[Any], n_axes: int
+) -> tuple[tuple[int, ...], str, tuple[Decoder, ...]]:
+    """Order of axes, byte order and decoders, the last codec's first."""
+    if not isinstance(codecs, list) or not all(isinstance(item, dict) for item in codecs):
+        raise FormatError("The codecs of an array are not a list of JSON objects.")
+    byte_order = "<"
+    axes = tuple(range(n_axes))
+    decoders: list[Decoder] = []
+    for item in _without_texts(codecs, dtype, lambda config: config.get("name") == "vlen-utf8"):
+        name, config = str(item["name"]), _object(item.get("configuration") or {}, "A codec's configuration")
         if name == "bytes":
             byte_order = ">" if config.get("endian") == "big" else "<"
         elif name == "transpose":
-            axes = config["order"]
-            if axes not in ("C", "F", list(range(n_dims)), list(range(n_dims))[::-1]):
-                raise FormatError(f"The zarr codec transpose is supported for order C and F, not {axes}.")
-            if axes == "F" or (n_dims > 1 and axes == list(range(n_dims))[::-1]):
-                order = "F"
-        elif name == "zstd":
-            decoders.append(numcodecs.Zstd(level=config.get("level", 0)))
-        elif name == "gzip":
-            decoders.append(numcodecs.GZip(level=config.get("level", 1)))
-        elif name == "blosc":
-            decoders.append(numcodecs.Blosc(cname=config.get("cname", "zstd")))
-        elif name == "crc32c":
-            decoders.append(CRC32C(location="end"))
-        elif name == "vlen-utf8":
-            decoders.append(numcodecs.VLenUTF8())
-        elif name.startswith("numcodecs."):
-            decoders.append(numcodecs.get_codec({"id": name.removeprefix("numcodecs."), **config}))
+            axes = tuple(axes[i] for i in _permutation(config.get("order"), n_axes))
         else:
-            known = "bytes, transpose, zstd, gzip, blosc, crc32c and vlen-utf8"
-            raise FormatError(f"The zarr codec {name!r} is not supported; {known} are.")
-    return order, byte_order, tuple(reversed(decoders))
+            decoders.append(open_decoder({**config, "id": name.removeprefix("numcodecs.")}))
+    return axes, byte_order, tuple(reversed(decoders))
 
 
-def _fill(value: Any, dtype: np.dtype[Any]) -> Any:
-    """The fill value as a Python number or text of the array's type; None stays None."""
-    if value is None:
-        return None
-    if dtype.kind == "f":
-        if isinstance(value, str) and value.startswith("0x"):
-            return float(
-                np.frombuffer(int(value, 16).to_bytes(dtype.itemsize, "little"), dtype.newbyteorder("<"))[0]
-            )
-        if isinstance(value, str) and value not in SPECIAL_FLOATS:
-            return struct.unpack("<d", base64.b64decode(value))[0]
-        return float(SPECIAL_FLOATS.get(value, value) if isinstance(value, str) else value)
-    if dtype.kind in "iu":
-        return int(value)
-    if dtype.kind in "SV" and isinstance(value, str):
-        return base64.b64decode(value)
-    return value
+def _permutation(order: Any, n_axes: int) -> Sequence[int]:
+    natural = list(range(n_axes))
+    if order in ("C", "F"):
+        return natural if order == "C" else natural[::-1]
+    if not isinstance(order, list) or sorted(order) != natural:
+        raise FormatError(f"The order {str(order)[:60]} of the codec transpose is no order of {n_axes} axes.")
+    return order

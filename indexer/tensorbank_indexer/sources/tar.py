@@ -1,8 +1,9 @@
 """Members of a tar archive, found by reading headers only.
 
 Formats: ustar and PAX (POSIX.1-2001; ``x`` and ``g`` records override path and size), GNU (long names ``L``,
-base-256 sizes). Sparse members are refused by name: their data is not one range. After a damaged header the
-search goes on at the next block that is a sound one.
+base-256 sizes). Sparse members are refused by name: their data is not one range. After a damaged header, and
+after one whose size leads beyond the end of the file, the search goes on at the next block that is a sound one.
+Every step goes forwards, by a block at least.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ MAX_EXTENSION_BYTES = 1 << 20
 MAX_READAHEAD_BYTES = 1 << 20
 RESYNC_BYTES = 1 << 20
 REGULAR = frozenset(b"0\x007")
+KEPT_RECORDS = frozenset({"path", "size", "GNU.sparse.name"})
+"""PAX records that say where a member is; of the others it only matters whether there is one of sparse members."""
+MAX_REASONS = 100
+"""Damaged stretches that are told one by one."""
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 
 ReadRange = Callable[[int, int], bytes]
@@ -101,6 +106,7 @@ class _Indexer:
         self.window = _Window(read, size_bytes, readahead_bytes)
         self.members: list[TarMember] = []
         self.damaged: list[str] = []
+        self.n_damaged = 0
         self.refused: list[str] = []
         self.shared: dict[str, str] = {}
         self.own: dict[str, str] = {}
@@ -122,16 +128,30 @@ class _Indexer:
                 break
             try:
                 header = _parse(block)
-                end, truncated = self._advance(header, position)
+                end, cut = self._advance(header, position)
+                if cut:
+                    truncated = truncated or cut
+                    # Either the file was cut off, or the size is wrong and sound members follow.
+                    end = self._resync(position + BLOCK_BYTES)
+                    if end >= self.size_bytes:
+                        break
+                    self._damage(cut)
+                    truncated = ""
+                    self.own, self.long_name = {}, None
             except FormatError as error:
                 end = self._resync(position + BLOCK_BYTES)
-                self.damaged.append(f"bytes {position} to {end} are not a tar header ({error})")
+                self._damage(f"bytes {position} to {end} are not a tar header ({error})")
                 self.own, self.long_name = {}, None
-            if truncated:
-                break
             self.step_bytes = end - position
             position = end
+        if self.n_damaged > MAX_REASONS:
+            self.damaged.append(f"{self.n_damaged - MAX_REASONS} more stretches could not be understood")
         return TarIndex(tuple(self.members), truncated, tuple(self.damaged), tuple(self.refused))
+
+    def _damage(self, reason: str) -> None:
+        self.n_damaged += 1
+        if self.n_damaged <= MAX_REASONS:
+            self.damaged.append(reason)
 
     def _advance(self, header: _Header, position: int) -> tuple[int, str]:
         data = position + BLOCK_BYTES
@@ -149,7 +169,7 @@ class _Indexer:
                 header = header._replace(is_extended=len(block) == BLOCK_BYTES and block[504] != 0)
         end = data + -(-size // BLOCK_BYTES) * BLOCK_BYTES
         name = name.removeprefix("./")
-        if header.kind == ord("S") or any(key.startswith("GNU.sparse") for key in own):
+        if header.kind == ord("S") or "GNU.sparse" in own:
             self.refused.append(f"{own.get('GNU.sparse.name', name)} is a sparse member")
         elif header.kind in REGULAR and not name.endswith("/"):
             if data + size > self.size_bytes:
@@ -179,16 +199,19 @@ class _Indexer:
         """The next block that is a sound ustar or GNU header, or the end of the file."""
         while position < self.size_bytes:
             stretch = self.window.get(position, RESYNC_BYTES, 0)
-            for offset in range(0, len(stretch) - BLOCK_BYTES + 1, BLOCK_BYTES):
-                if stretch[offset + 257 : offset + 262] == b"ustar" and _is_sound(
-                    stretch[offset : offset + BLOCK_BYTES]
-                ):
+            found = stretch.find(b"ustar", 257)
+            while found >= 0:
+                offset = found - 257
+                if offset % BLOCK_BYTES == 0 and _is_sound(stretch[offset : offset + BLOCK_BYTES]):
                     return position + offset
+                found = stretch.find(b"ustar", found + 1)
             position += RESYNC_BYTES
         return self.size_bytes
 
 
 def _is_sound(block: bytes) -> bool:
+    if len(block) < BLOCK_BYTES:
+        return False
     try:
         _parse(block)
     except FormatError:
@@ -229,7 +252,7 @@ def _decimal(text: str) -> int:
 
 
 def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+    return field.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
 def _records(content: bytes) -> dict[str, str]:
@@ -238,11 +261,17 @@ def _records(content: bytes) -> dict[str, str]:
     position = 0
     while position < len(content) and content[position] != 0:
         space = content.find(b" ", position, position + 20)
-        digits = content[position:space] if space > 0 else b""
-        end = position + int(digits) if digits.isdigit() else 0
-        key, equals, value = content[space + 1 : end - 1].partition(b"=")
-        if end <= space or end > len(content) or not equals:
+        digits = content[position:space] if space > position else b""
+        end = position + int(digits) if digits.isdigit() else position
+        if not space < end <= len(content) or content[end - 1 : end] != b"\n":
             raise FormatError("an extended header is malformed")
-        records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        key, equals, value = content[space + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise FormatError("an extended header is malformed")
+        name = key.decode("utf-8", "backslashreplace")
+        if name.startswith("GNU.sparse"):
+            records["GNU.sparse"] = ""
+        if name in KEPT_RECORDS:
+            records[name] = value.decode("utf-8", "backslashreplace")
         position = end
     return records

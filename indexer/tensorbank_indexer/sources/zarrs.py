@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import lzma
 import math
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
-import numcodecs
 import numpy as np
 import numpy.typing as npt
+from numcodecs import blosc
 
 from tensorbank.errors import FormatError, IntegrityError, NotFoundError
 from tensorbank_indexer.sources.array_spec import ArraySpec, parse_consolidated, parse_v2, parse_v3
 from tensorbank_indexer.sources.blosc_blocks import decode_range
+from tensorbank_indexer.sources.decoders import DECODE_ERRORS, decode_texts, decode_within
+from tensorbank_indexer.sources.limits import Allowance
 from tensorbank_indexer.sources.zip import ZipArchive
 
 __all__ = ["ZarrGroup", "decode_chunk", "decode_row"]
@@ -25,12 +25,16 @@ Array = npt.NDArray[Any]
 MAX_CACHED_BYTES = 8192
 """Chunks up to this size (coordinates, names, ids) recur in the modalities of a sample: they are decoded
 once."""
-DECODE_ERRORS = (RuntimeError, ValueError, TypeError, EOFError, OSError, zlib.error, lzma.LZMAError)
-"""What codecs raise on bytes that they did not write."""
+MAX_CHUNKS = 100_000
+"""More chunks than this an array may not have: each missing one costs a look into the directory."""
+MAX_TEXT_BYTES = 16 << 20
+"""Decoded bytes of a chunk of texts."""
 
 
 class ZarrGroup:
     """The arrays of one group. Chunks are decoded when asked for; what is returned may be read-only.
+
+    ``allowance`` is what decoding may cost. It may be set anew when another sample of the group is read.
 
     Raises
     ------
@@ -40,9 +44,10 @@ class ZarrGroup:
         The metadata are damaged.
     """
 
-    def __init__(self, archive: ZipArchive) -> None:
+    def __init__(self, archive: ZipArchive, allowance: Allowance | None = None) -> None:
         self.archive = archive
-        self.version, self.arrays = _arrays(archive)
+        self.allowance = allowance or Allowance()
+        self.version, self.arrays = _arrays(archive, self.allowance.limits.max_metadata_bytes)
 
     def __contains__(self, name: object) -> bool:
         return name in self.arrays
@@ -54,13 +59,38 @@ class ZarrGroup:
         ------
         NotFoundError
             There is no such array.
+        FormatError
+            Its metadata cannot be used.
         """
         try:
-            return self.arrays[name]
+            found = self.arrays[name]
         except KeyError:
             raise NotFoundError(
-                f"There is no array {name!r}, only {', '.join(sorted(self.arrays))}."
+                f"There is no array {name!r}, only {', '.join(sorted(self.arrays)[:20])}."
             ) from None
+        if isinstance(found, FormatError):
+            raise FormatError(f"{name}/: {found}", kind=found.kind)
+        return found
+
+    def differs(self, name: str) -> bool:
+        """Whether the array has metadata of its own beside the consolidated ones that say something else."""
+        key = f"{name}/.zarray" if self.version == 2 else f"{name}/zarr.json"
+        if key not in self.archive:
+            return False
+        document = bytes(self.archive.read(key, max_bytes=self.allowance.limits.max_metadata_bytes))
+        own = _own_spec(self.version, document)
+        return isinstance(own, FormatError) or own != self.spec(name)
+
+    def read_small(self, name: str) -> Array:
+        """A whole array of names, ids, times or coordinates, as :meth:`read`, but of bounded size."""
+        spec = self.spec(name)
+        if max(spec.array_bytes, spec.chunk_bytes) > self.allowance.limits.max_metadata_bytes:
+            raise FormatError(
+                f"{name}/ has {max(spec.array_bytes, spec.chunk_bytes)} bytes, more than the "
+                f"{self.allowance.limits.max_metadata_bytes} of coordinates, names and ids.",
+                kind="over-limit",
+            )
+        return self.read(name)
 
     def read(self, name: str) -> Array:
         """A whole array, in the stored dtype and the machine's byte order; missing chunks are the fill value.
@@ -75,6 +105,8 @@ class ZarrGroup:
             A chunk is encrypted or compressed in an unknown way.
         """
         spec = self.spec(name)
+        self.allowance.take(f"{name}/", spec.array_bytes)
+        self._check_chunks(name, spec)
         if spec.is_single_chunk:
             chunk = self._chunk(name, spec, (0,) * len(spec.shape))
             return _native(chunk if chunk is not None else _filled(spec, spec.shape))
@@ -89,9 +121,22 @@ class ZarrGroup:
         return _native(out)
 
     def stored(self, name: str, index: tuple[int, ...]) -> memoryview | None:
-        """A chunk as it is stored, CRC-32 checked; None if it is missing."""
-        key = f"{name}/{self.spec(name).chunk_key(index)}"
-        return self.archive.read(key) if key in self.archive else None
+        """A chunk as it is stored, CRC-32 checked; None if it is missing.
+
+        Raises
+        ------
+        FormatError
+            It is larger than any codec would make it, encrypted, or compressed in an unknown way.
+        IntegrityError
+            Its CRC-32 does not match.
+        """
+        spec = self.spec(name)
+        key = f"{name}/{spec.chunk_key(index)}"
+        if key not in self.archive:
+            return None
+        self.allowance.check_time()
+        raw_bytes = self.allowance.limits.max_metadata_bytes if spec.has_texts else spec.chunk_bytes
+        return self.archive.read(key, max_bytes=spec.max_stored_bytes(raw_bytes))
 
     def _chunk(self, name: str, spec: ArraySpec, index: tuple[int, ...]) -> Array | None:
         data = self.stored(name, index)
@@ -99,10 +144,7 @@ class ZarrGroup:
             return None
         clipped = spec.clipped(index)
         try:
-            if (
-                len(data) <= MAX_CACHED_BYTES
-                and math.prod(spec.chunks) * spec.dtype.itemsize <= MAX_CACHED_BYTES
-            ):
+            if len(data) <= MAX_CACHED_BYTES and spec.chunk_bytes <= MAX_CACHED_BYTES:
                 return _decode_small(spec, bytes(data), clipped)
             return _decode(spec, data, clipped)
         except IntegrityError as error:
@@ -112,7 +154,15 @@ class ZarrGroup:
         """Chunks that hold index ``row`` of the first axis: their index, and their place on the other
         axes."""
         spec = self.spec(name)
+        self._check_chunks(name, spec)
         return [(index, window[1:]) for index, window in _grid(spec, first=row // spec.chunks[0])]
+
+    def _check_chunks(self, name: str, spec: ArraySpec) -> None:
+        self.allowance.check(f"a chunk of {name}/", spec.chunk_bytes)
+        if spec.n_chunks > MAX_CHUNKS:
+            raise FormatError(
+                f"{name}/ has {spec.n_chunks} chunks, more than {MAX_CHUNKS}.", kind="over-limit"
+            )
 
 
 def decode_chunk(spec: ArraySpec, data: bytes | memoryview, index: tuple[int, ...]) -> Array:
@@ -136,7 +186,7 @@ def decode_row(spec: ArraySpec, data: memoryview, index: tuple[int, ...], row: i
     IntegrityError
         The chunk is damaged.
     """
-    if spec.order != "C" or not _is_blosc(spec):
+    if not spec.is_c_order or not _is_blosc(spec) or len(data) < 16:
         return None
     shape = _chunk_shape(spec, int.from_bytes(data[4:8], "little"), spec.clipped(index))
     row_bytes = math.prod(shape[1:]) * spec.dtype.itemsize
@@ -146,28 +196,44 @@ def decode_row(spec: ArraySpec, data: memoryview, index: tuple[int, ...], row: i
 
 
 def _decode(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...]) -> Array:
-    memory_order: Literal["C", "F"] = "F" if spec.order == "F" else "C"
-    try:
-        if _is_blosc(spec):
-            n_bytes, stored_bytes = int.from_bytes(data[4:8], "little"), int.from_bytes(data[12:16], "little")
-            if stored_bytes > len(data):
-                raise IntegrityError(f"a chunk has {len(data)} of {stored_bytes} bytes.")
-            out = np.empty(_chunk_shape(spec, n_bytes, clipped), spec.dtype, order=memory_order)
-            spec.decoders[0].decode(data, out=out.reshape(-1, order="A").view(np.uint8))
-            return out
-        decoded: Any = data
-        for decoder in spec.decoders:
-            decoded = decoder.decode(decoded)
-        if spec.dtype.kind == "O":
-            return np.asarray(decoded, dtype=object).reshape(spec.chunks)
-        raw = (
-            decoded.reshape(-1, order="A").view(np.uint8)
-            if isinstance(decoded, np.ndarray)
-            else np.frombuffer(decoded, np.uint8)
-        )
-        return raw.view(spec.dtype).reshape(_chunk_shape(spec, raw.nbytes, clipped), order=memory_order)
-    except DECODE_ERRORS as error:
-        raise IntegrityError(f"a chunk cannot be decoded: {error}") from error
+    if spec.has_texts:
+        return _texts(spec, data, clipped)
+    if _is_blosc(spec) and len(data) >= 16:
+        n_bytes, stored_bytes = int.from_bytes(data[4:8], "little"), int.from_bytes(data[12:16], "little")
+        if stored_bytes > len(data):
+            raise IntegrityError(f"a chunk has {len(data)} of {stored_bytes} bytes.")
+        shape = _chunk_shape(spec, n_bytes, clipped)
+        out = np.empty(math.prod(shape), spec.dtype)
+        try:
+            blosc.decompress(data, out.view(np.uint8))
+        except DECODE_ERRORS as error:
+            raise IntegrityError(f"a chunk cannot be decoded: {error}") from error
+        return _in_axes(spec, out, shape)
+    decoded = decode_within(spec.decoders, data, spec.chunk_bytes)
+    if isinstance(decoded, np.ndarray):
+        decoded = decoded.reshape(-1, order="A")
+    raw = np.frombuffer(decoded, np.uint8)
+    return _in_axes(spec, raw, _chunk_shape(spec, raw.nbytes, clipped))
+
+
+def _in_axes(spec: ArraySpec, raw: Array, shape: tuple[int, ...]) -> Array:
+    """A chunk of this shape from its bytes, whose axes may lie in another order."""
+    array = raw.view(spec.dtype)
+    if spec.is_c_order:
+        return array.reshape(shape)
+    return array.reshape([shape[axis] for axis in spec.axes]).transpose(np.argsort(spec.axes))
+
+
+def _texts(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...]) -> Array:
+    # Texts have any length: only the number of them is known. Arrays of them are small, names and ids.
+    decoded = decode_within(spec.decoders, data, max(spec.chunk_bytes, MAX_TEXT_BYTES))
+    count = int.from_bytes(memoryview(decoded).cast("B")[:4], "little")
+    shape = next((s for s in (spec.chunks, clipped) if math.prod(s) == count), None)
+    if shape is None:
+        raise IntegrityError(f"a chunk has {count} texts instead of {math.prod(spec.chunks)}.")
+    array = np.empty(count, object)
+    array[:] = decode_texts(decoded, count)
+    return array.reshape([shape[axis] for axis in spec.axes]).transpose(np.argsort(spec.axes))
 
 
 @lru_cache(maxsize=2048)
@@ -178,9 +244,7 @@ def _decode_small(spec: ArraySpec, data: bytes, clipped: tuple[int, ...]) -> Arr
 
 
 def _is_blosc(spec: ArraySpec) -> bool:
-    return (
-        len(spec.decoders) == 1 and isinstance(spec.decoders[0], numcodecs.Blosc) and spec.dtype.kind != "O"
-    )
+    return len(spec.decoders) == 1 and spec.decoders[0].is_blosc and not spec.has_texts
 
 
 def _chunk_shape(spec: ArraySpec, n_bytes: int, clipped: tuple[int, ...]) -> tuple[int, ...]:
@@ -193,29 +257,32 @@ def _chunk_shape(spec: ArraySpec, n_bytes: int, clipped: tuple[int, ...]) -> tup
     )
 
 
-def _arrays(archive: ZipArchive) -> tuple[int, dict[str, ArraySpec]]:
+def _arrays(archive: ZipArchive, max_bytes: int) -> tuple[int, dict[str, ArraySpec | FormatError]]:
+    def document(key: str, otherwise: bytes = b"") -> bytes:
+        return bytes(archive.read(key, max_bytes=max_bytes)) if key in archive else otherwise
+
     if "zarr.json" in archive:
-        found = parse_consolidated(bytes(archive.read("zarr.json")))
+        found = parse_consolidated(document("zarr.json"))
         if found is not None:
             return 3, dict(found)
         names = [n.removesuffix("/zarr.json") for n in archive.names if n.endswith("/zarr.json")]
-        documents = {name: bytes(archive.read(f"{name}/zarr.json")) for name in names}
-        return 3, {name: parse_v3(document) for name, document in documents.items() if b'"array"' in document}
+        documents = {name: document(f"{name}/zarr.json") for name in names}
+        return 3, {name: parse_v3(content) for name, content in documents.items() if b'"array"' in content}
     if ".zmetadata" in archive:
-        return 2, dict(parse_consolidated(bytes(archive.read(".zmetadata"))) or {})
+        return 2, dict(parse_consolidated(document(".zmetadata")) or {})
     names = [n.removesuffix("/.zarray") for n in archive.names if n.endswith("/.zarray")]
     if not names:
         raise FormatError(
             "The zip archive holds no zarr group: neither .zmetadata, .zarray nor zarr.json are in it."
         )
-    empty = b"{}"
     return 2, {
-        name: parse_v2(
-            bytes(archive.read(f"{name}/.zarray")),
-            bytes(archive.read(f"{name}/.zattrs")) if f"{name}/.zattrs" in archive else empty,
-        )
-        for name in names
+        name: parse_v2(document(f"{name}/.zarray"), document(f"{name}/.zattrs", b"{}")) for name in names
     }
+
+
+@lru_cache(maxsize=1024)
+def _own_spec(version: int, document: bytes) -> ArraySpec | FormatError:
+    return parse_v2(document, b"{}") if version == 2 else parse_v3(document)
 
 
 def _grid(spec: ArraySpec, first: int | None = None) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:

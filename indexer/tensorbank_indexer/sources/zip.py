@@ -29,6 +29,8 @@ ENCRYPTED, UTF8 = 0x1, 0x800
 MAX_COMMENT_BYTES = 0xFFFF
 FIRST_TAIL_BYTES = 64 << 10
 """First read of an archive behind range reads: holds the directory of some thousand entries."""
+MAX_DIRECTORY_BYTES = 64 << 20
+"""Central directory of some 600,000 entries; a member has 40."""
 EXTRA_SLACK_BYTES = 64
 """Read beyond an entry's name for the extra field of its local header, whose length is not known yet."""
 
@@ -46,7 +48,7 @@ class ZipEntry(NamedTuple):
     stored_bytes: int
     size_bytes: int
     header_offset: int
-    name_bytes: int
+    raw_name: bytes
 
 
 class ZipArchive:
@@ -101,7 +103,7 @@ class ZipArchive:
     def __contains__(self, name: object) -> bool:
         return name in self._records
 
-    def read(self, name: str, *, verify: bool = True) -> memoryview:
+    def read(self, name: str, *, max_bytes: int | None = None, verify: bool = True) -> memoryview:
         """Content of an entry, inflated if need be; with ``verify`` its CRC-32 is checked.
 
         Raises
@@ -109,7 +111,8 @@ class ZipArchive:
         KeyError
             There is no such entry.
         FormatError
-            It is encrypted, compressed in another way, or its header is damaged.
+            It is encrypted, compressed in another way, its header is damaged, or it is larger than ``max_bytes``
+            (kind ``over-limit``).
         IntegrityError
             The CRC-32 or the size is wrong.
         """
@@ -120,6 +123,14 @@ class ZipArchive:
             raise FormatError(
                 f"{name} is compressed with method {entry.method}; stored and deflated entries are read.",
                 kind="zip-method",
+            )
+        # Deflate makes short data somewhat longer.
+        if max_bytes is not None and (
+            entry.size_bytes > max_bytes or entry.stored_bytes > max_bytes + max_bytes // 8 + 1024
+        ):
+            raise FormatError(
+                f"{name} has {entry.size_bytes} bytes, {entry.stored_bytes} stored; at most {max_bytes} make sense.",
+                kind="over-limit",
             )
         data = self._stored(entry)
         if entry.method == DEFLATED:
@@ -133,12 +144,18 @@ class ZipArchive:
     def _stored(self, entry: ZipEntry) -> memoryview:
         """The bytes of an entry as they lie in the archive, in one read if the local extra field is short."""
         start = entry.header_offset
+        if not 0 <= start <= self.size_bytes:
+            raise FormatError(f"{entry.name} lies outside of the archive.", kind="corrupt-member")
         slack = 0 if self._in_memory else EXTRA_SLACK_BYTES
-        end = min(self.size_bytes, start + LOCAL_BYTES + entry.name_bytes + slack + entry.stored_bytes)
+        end = min(self.size_bytes, start + LOCAL_BYTES + len(entry.raw_name) + slack + entry.stored_bytes)
         data = memoryview(self._read(start, end))
         if len(data) < LOCAL_BYTES or bytes(data[:4]) != b"PK\x03\x04":
             raise FormatError(f"The local header of {entry.name} is damaged.", kind="corrupt-member")
         n_name, n_extra = LOCAL_NAMES.unpack_from(data, 26)
+        if bytes(data[LOCAL_BYTES : LOCAL_BYTES + n_name]) != entry.raw_name:
+            raise FormatError(
+                f"The local header of {entry.name} is that of another entry.", kind="corrupt-member"
+            )
         first = LOCAL_BYTES + n_name + n_extra
         last = first + entry.stored_bytes
         if start + last > self.size_bytes:
@@ -172,13 +189,20 @@ class ZipArchive:
             if at - LOCATOR64.size - END64.size >= 0:
                 record = tail[at - LOCATOR64.size - END64.size :]
                 end64 = end - LOCATOR64.size - END64.size
+            elif end64 + END64.size > self.size_bytes:
+                record = memoryview(b"")
             else:
-                record = memoryview(self._read(end64, min(end64 + END64.size, self.size_bytes)))
+                record = memoryview(self._read(end64, end64 + END64.size))
             if len(record) < END64.size or bytes(record[:4]) != b"PK\x06\x06":
                 raise FormatError("The zip64 end record is damaged.", kind="corrupt-member")
             _, _, _, _, _, _, _, n_entries, length, offset = END64.unpack_from(record)
             end = end64
         start = end - length
+        if length > MAX_DIRECTORY_BYTES:
+            raise FormatError(
+                f"The central directory has {length} bytes, more than {MAX_DIRECTORY_BYTES}.",
+                kind="over-limit",
+            )
         if start < 0:
             raise FormatError("The central directory is larger than the archive.", kind="corrupt-member")
         known = start >= tail_start
@@ -227,6 +251,11 @@ def _central(data: bytes, n_entries: int) -> tuple[dict[str, int], bool]:
             records[name.decode("utf-8" if flags & UTF8 else "cp437", "replace")] = at
         has_deflated |= method == DEFLATED
         at = name_end + n_extra + n_comment
+    if len(data) - at >= header_bytes and data[at : at + 4] == b"PK\x01\x02":
+        raise FormatError(
+            f"The central directory has more than the {n_entries} entries that it claims.",
+            kind="corrupt-member",
+        )
     return records, has_deflated
 
 
@@ -234,10 +263,12 @@ def _entry(name: str, data: bytes, at: int, shift: int) -> ZipEntry:
     (_, _, _, flags, method, _, _, crc32, stored, size, n_name, n_extra, _, _, _, _, offset) = (
         CENTRAL.unpack_from(data, at)
     )
+    name_end = at + CENTRAL.size + n_name
     if stored == 0xFFFFFFFF or size == 0xFFFFFFFF or offset == 0xFFFFFFFF:
-        name_end = at + CENTRAL.size + n_name
         size, stored, offset = _zip64(data[name_end : name_end + n_extra], size, stored, offset)
-    return ZipEntry(name, flags, method, crc32, stored, size, offset + shift, n_name)
+    return ZipEntry(
+        name, flags, method, crc32, stored, size, offset + shift, data[at + CENTRAL.size : name_end]
+    )
 
 
 def _zip64(extra: bytes, *fields: int) -> list[int]:
