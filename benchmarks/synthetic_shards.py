@@ -49,6 +49,7 @@ def store_shards(folder: Path, rng: np.random.Generator) -> dict[str, StoredShar
 
 def link_shards(bank: Path, part: str, n_shards: int) -> None:
     """Give every shard of a part its key."""
+    documents = {}
     for modality in SCHEMA:
         folder = bank / array_key(TABLE, part, modality.name)
         (folder / "c").mkdir(parents=True)
@@ -57,7 +58,7 @@ def link_shards(bank: Path, part: str, n_shards: int) -> None:
         os.link(bank / "stored" / modality.name, stored / "0")
         for shard in range(n_shards):
             (folder / "c" / str(shard)).symlink_to("../stored", target_is_directory=True)
-        document = array_document(
+        documents[modality.name] = array_document(
             modality,
             SCHEMA.modalities,
             n_samples=n_shards * SAMPLES_PER_SHARD,
@@ -65,5 +66,5 @@ def link_shards(bank: Path, part: str, n_shards: int) -> None:
             blosc=codec_for("balanced", modality).configuration(),
             attributes={},
         )
-        (folder / "zarr.json").write_text(json.dumps(document))
-    (bank / part_key(TABLE, part) / "zarr.json").write_text(json.dumps(group_document({})))
+        (folder / "zarr.json").write_text(json.dumps(documents[modality.name]))
+    (bank / part_key(TABLE, part) / "zarr.json").write_text(json.dumps(group_document({}, documents)))

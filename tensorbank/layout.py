@@ -117,9 +117,20 @@ def dimension_names(modality: Modality, modalities: Sequence[Modality]) -> tuple
     return ("sample", time, f"{modality.name}_band", y, x)
 
 
-def group_document(attributes: Mapping[str, object]) -> dict[str, object]:
-    """``zarr.json`` of a part."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
+def group_document(
+    attributes: Mapping[str, object], arrays: Mapping[str, Mapping[str, object]]
+) -> dict[str, object]:
+    """Return the ``zarr.json`` of a part, which repeats those of its arrays: HTTP cannot list, and one request opens all."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": dict(attributes),
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": {name: dict(document) for name, document in arrays.items()},
+        },
+    }
 
 
 def array_document(

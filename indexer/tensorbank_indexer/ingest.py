@@ -305,9 +305,8 @@ class _Job:
             "history": f"written by tensorbank {tensorbank.__version__}, codec profile {self.options.profile}",
             **self.source.attributes,
         }
-        self._put_json(f"{part_key(self.table, plan.part)}/zarr.json", group_document(attributes))
-        for modality in schema:
-            document = array_document(
+        arrays = {
+            modality.name: array_document(
                 modality,
                 schema.modalities,
                 n_samples=plan.n_rows,
@@ -315,7 +314,11 @@ class _Job:
                 blosc=codec_for(self.options.profile, modality).configuration(),
                 attributes=_array_attributes(modality),
             )
-            self._put_json(f"{array_key(self.table, plan.part, modality.name)}/zarr.json", document)
+            for modality in schema
+        }
+        for name, document in arrays.items():
+            self._put_json(f"{array_key(self.table, plan.part, name)}/zarr.json", document)
+        self._put_json(f"{part_key(self.table, plan.part)}/zarr.json", group_document(attributes, arrays))
 
     def _put_json(self, key: str, document: Any) -> None:
         self._store.put(key, json.dumps(document, indent=1).encode())

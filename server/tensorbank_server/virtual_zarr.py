@@ -18,7 +18,7 @@ from tensorbank.handle import Handle
 from tensorbank.layout import dimension_names
 from tensorbank.schema import Modality
 
-__all__ = ["ChunkKey", "array_document", "group_document", "inner_codecs", "parse_chunk_key"]
+__all__ = ["ChunkKey", "array_document", "inner_codecs", "parse_chunk_key"]
 
 _CHUNK = re.compile(r"c((?:/(?:0|[1-9][0-9]{0,17})){4,5})")
 
@@ -63,20 +63,6 @@ def array_document(
         "attributes": {**m.attributes, "band_names": names},
         "dimension_names": dimensions,
         "storage_transformers": [],
-    }
-
-
-def group_document(arrays: Mapping[str, Mapping[str, Any]], attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """``zarr.json`` of the group, which holds those of its arrays: HTTP cannot list."""
-    return {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": dict(attributes),
-        "consolidated_metadata": {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": {name: dict(document) for name, document in arrays.items()},
-        },
     }
 
 

@@ -86,7 +86,7 @@ def test_three_readers_see_every_array_as_its_source(terramesh):
     ((part, url),) = bank.table("terramesh").parts().items()
     folder = Path(url.removeprefix("file://"))
     group = zarr.open_group(folder, mode="r")
-    dataset = xarray.open_zarr(folder, consolidated=False, mask_and_scale=False)
+    dataset = xarray.open_zarr(folder, consolidated=True, mask_and_scale=False)
     by_id = {sample_name(r): truth_of(r) for r in truth}
     checked = Counter()
     for modality in bank.table("terramesh").schema:

@@ -27,11 +27,11 @@ def modality(dtype: str, bands: int = 3, times: int = 2) -> Modality:
 def write(root: Path, m: Modality, pixels: dict[int, np.ndarray], profile: str) -> None:
     codec = codec_for(profile, m)
     (root / "M").mkdir(parents=True)
-    (root / "zarr.json").write_text(json.dumps(group_document({})))
     document = array_document(
         m, [m], n_samples=N_SAMPLES, samples_per_shard=PER_SHARD, blosc=codec.configuration(), attributes={}
     )
     (root / "M" / "zarr.json").write_text(json.dumps(document))
+    (root / "zarr.json").write_text(json.dumps(group_document({}, {"M": document})))
     for shard in range(2):
         assembler = ShardAssembler(PER_SHARD, m.n_blocks)
         for i, sample in pixels.items():
@@ -54,7 +54,7 @@ def test_every_reader_sees_what_was_written(tmp_path, dtype, profile):
     write(tmp_path, m, {i: expected[i] for i in (4, 2, 0)}, profile)
 
     np.testing.assert_array_equal(zarr.open_group(tmp_path, mode="r")["M"][:], expected)
-    dataset = xarray.open_zarr(tmp_path, consolidated=False, mask_and_scale=False)
+    dataset = xarray.open_zarr(tmp_path, consolidated=True, mask_and_scale=False)
     np.testing.assert_array_equal(dataset["M"].values, expected)
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(tmp_path / "M")}}
     np.testing.assert_array_equal(tensorstore.open(spec).result().read().result(), expected)

@@ -274,6 +274,10 @@ def test_xarray_opens_a_selection(service, plan, truth, expected):  # noqa: F811
     assert dataset.attrs["plan"] == plan["id"]
     assert dataset["S2L2A"].shape[0] == len(ids)
     assert dataset["S2L2A"].attrs["band_names"] == ["B08", "B02"]
+    assert dataset["sample_id"].values.tolist() == ids
+    assert "sample_id" in dataset.coords
+    assert dataset["S2L2A"].coords["S2L2A_band"].values.tolist() == ["B08", "B02"]
+    assert int(dataset["sample_id"].sizes["sample"]) == len(ids)
     for at in (0, len(ids) - 1):
         np.testing.assert_array_equal(dataset["S2L2A"][at].values, by_id[ids[at]]["S2L2A"][:, [7, 1]])
     for at, sample in enumerate(ids):

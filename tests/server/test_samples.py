@@ -153,6 +153,7 @@ def test_zarr_of_a_sample_opens_in_xarray(service, table_url, one):
     url = f"{service.url}{address(table_url, row)}/zarr"
     dataset = xarray.open_zarr(url, consolidated=True, mask_and_scale=False)
     assert dataset.attrs["sample_id"] == row["sample_id"]
+    assert dataset["S2L2A_band"].values.tolist()[:2] == ["B01", "B02"]
     for name, expected in pixels.items():
         np.testing.assert_array_equal(dataset[name].values, expected)
     array = zarr.open_array(f"{service.url}{address(table_url, row)}/S2L2A.zarr", mode="r")

@@ -5,6 +5,7 @@ For closed networks, for banks of files, and for clients that know Zarr and noth
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -16,12 +17,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tensorbank.errors import NotFoundError
 from tensorbank.handle import Handle
-from tensorbank.layout import place_of_key
+from tensorbank.layout import group_document, place_of_key
 from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank_server import virtual_zarr
 from tensorbank_server.byte_requests import content_range, parse_range
 from tensorbank_server.caching import YEAR_S
+from tensorbank_server.coordinates import CHUNK, of_plan
 from tensorbank_server.digests import digest
 from tensorbank_server.plans import StoredPlan
 from tensorbank_server.problems import Problem
@@ -100,6 +102,12 @@ async def get_plan_zarr(
     array, _, key = path.partition("/")
     handle = next((h for h in found.handles if h.name == array), None)
     if handle is None:
+        coordinate = (await service.offload(of_plan, found)).get(array)
+        if coordinate is not None and key == "zarr.json":
+            return JSONResponse(coordinate.document(), headers=FOREVER)
+        if coordinate is not None and key == CHUNK:
+            chunk = await service.offload(coordinate.chunk)
+            return Response(chunk, media_type="application/octet-stream", headers=FOREVER)
         raise Problem(404, "not-found", "there is nothing at this address")
     if key == "zarr.json":
         return JSONResponse(await service.offload(_array, bank, found, handle), headers=FOREVER)
@@ -144,8 +152,14 @@ def _check_whole(plan: Plan) -> None:
 
 def _group(bank: ServedBank, stored: StoredPlan, plan: Plan) -> dict[str, Any]:
     arrays = {h.name: _array(bank, plan, h) for h in plan.handles}
-    attributes = {"plan": stored.id, "table": stored.request.table, "snapshot": stored.request.version}
-    return virtual_zarr.group_document(arrays, attributes)
+    coordinates = of_plan(plan)
+    attributes = {
+        "plan": stored.id,
+        "table": stored.request.table,
+        "snapshot": stored.request.version,
+        "coordinates": " ".join(coordinates),  # as CF tells coordinates from other variables
+    }
+    return group_document(attributes, arrays | {n: c.document() for n, c in coordinates.items()})
 
 
 def _array(bank: ServedBank, plan: Plan, handle: Handle) -> dict[str, Any]:
@@ -190,6 +204,9 @@ def _ref(
 def _references(bank: ServedBank, stored: StoredPlan, plan: Plan, urls: dict[str, str]) -> dict[str, Any]:
     group = _group(bank, stored, plan)
     refs: dict[str, Any] = {"zarr.json": json.dumps(group)}
+    for name, coordinate in of_plan(plan).items():
+        refs[f"{name}/zarr.json"] = json.dumps(coordinate.document())
+        refs[f"{name}/{CHUNK}"] = "base64:" + base64.b64encode(coordinate.chunk()).decode()
     for handle in plan.handles:
         refs[f"{handle.name}/zarr.json"] = json.dumps(_array(bank, plan, handle))
         n_bands = len(handle.modality.bands)

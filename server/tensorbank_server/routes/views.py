@@ -14,9 +14,10 @@ from starlette.responses import JSONResponse, Response
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.handle import Handle
-from tensorbank.layout import place_of_key
+from tensorbank.layout import group_document, place_of_key
 from tensorbank.schema import Modality
 from tensorbank_server import composites, formats, rows, virtual_zarr
+from tensorbank_server.coordinates import CHUNK, of_band_names
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.jobs import Rows
 from tensorbank_server.problems import Problem
@@ -213,6 +214,11 @@ async def get_sample_zarr(
         document = await service.offload(_group, source, row)
         return JSONResponse(document, headers=fresh.headers)
     if array not in source.schema or row[array] is None:
+        band = of_band_names(_whole(m) for m in source.schema if row[m.name] is not None).get(array)
+        if band is not None and key == "zarr.json":
+            return JSONResponse(band.document(), headers=fresh.headers)
+        if band is not None and key == CHUNK:
+            return Response(band.chunk(), media_type="application/octet-stream", headers=fresh.headers)
         raise Problem(404, "not-found", "there is nothing at this address")
     if key == "zarr.json":
         document = await service.offload(_array, source.bank, source.schema[array], list(source.schema), row)
@@ -252,7 +258,8 @@ def _group(source: Pinned, row: dict[str, Any]) -> dict[str, Any]:
         "snapshot": source.version,
         "epsg": row.get("epsg"),
     }
-    return virtual_zarr.group_document(arrays, attributes)
+    bands = of_band_names(_whole(m) for m in present)
+    return group_document(attributes, arrays | {n: c.document() for n, c in bands.items()})
 
 
 def _array(bank: ServedBank, m: Modality, modalities: list[Modality], row: dict[str, Any]) -> dict[str, Any]:
