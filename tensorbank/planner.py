@@ -18,10 +18,11 @@ from tensorbank.refine import PixelJudge
 from tensorbank.row_order import by_address
 from tensorbank.session import Session
 from tensorbank.statistics import Statistics, of_samples, of_shards
+from tensorbank.table_digest import table_digest
 
 __all__ = ["PLANNER_VERSION", "Planner"]
 
-PLANNER_VERSION = 1
+PLANNER_VERSION = 2
 """Part of every fingerprint; raised when the same query on the same snapshot may give another plan."""
 
 
@@ -93,7 +94,7 @@ class Planner:
                 planner_version=PLANNER_VERSION,
                 **_pruning(session, resolved, table),
             )
-            fingerprint = _fingerprint(session.canonical(sql), source, session.joined, handles)
+            fingerprint = _fingerprint(session.canonical(sql), source, session.joined, handles, table)
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
 
     def statistics(self, sql: str, name: str) -> Statistics:
@@ -174,14 +175,17 @@ def _levels(
 
 
 def _fingerprint(
-    canonical: str, source: PlanSource, joined: Mapping[str, pa.Table], handles: Sequence[Handle]
+    canonical: str,
+    source: PlanSource,
+    joined: Mapping[str, pa.Table],
+    handles: Sequence[Handle],
+    table: pa.Table,
 ) -> str:
+    """A hash of what was asked, of what, and of the answer, so that another selection is another plan whatever its cause."""
     snapshots = sorted(source.snapshots.values())
-    by_date = [h.name for h in handles if h.by_date]
-    text = json.dumps([source.planner_version, snapshots, canonical, *([by_date] if by_date else [])])
-    digest = hashlib.sha256(text.encode())
-    for name, table in sorted(joined.items()):
-        digest.update(name.encode())
-        for batch in table.combine_chunks().to_batches():
-            digest.update(batch.serialize())
+    asked = [source.planner_version, snapshots, canonical, [h.name for h in handles if h.by_date]]
+    digest = hashlib.sha256(json.dumps(asked).encode())
+    for name, mine in sorted(joined.items()):
+        digest.update(name.encode() + table_digest(mine))
+    digest.update(table_digest(table))
     return digest.hexdigest()[:32]
