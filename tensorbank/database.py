@@ -12,19 +12,30 @@ from contextlib import contextmanager, suppress
 
 import duckdb
 
+from tensorbank.errors import TensorBankError
 from tensorbank.sql_functions import MACROS
 
 __all__ = ["Database"]
 
 MAX_IDLE = 2
 """Kept instances; each has the memory of the footers that it remembers."""
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "python_enable_replacements": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "allow_persistent_secrets": "false",
+}
+"""Nothing that lies about on a machine may answer a statement: variables of the caller, extensions and secrets of the user."""
 
 
 class Database:
     """One instance. ``con`` runs the statement, ``side`` what has to run meanwhile."""
 
     def __init__(self) -> None:
-        self.con = duckdb.connect(":memory:")
+        self.con = duckdb.connect(":memory:", config=_CLOSED)
+        self.con.execute("SET GLOBAL TimeZone = 'UTC'")
+        self.con.execute("SET GLOBAL Calendar = 'gregorian'")
         self.con.execute(MACROS)
         self.con.execute("SET parquet_metadata_cache = true")
         self.side = self.con.cursor()
@@ -47,6 +58,13 @@ class Database:
         """Arrow rows under a name, until the end of the statement."""
         self.con.register(name, rows)
         self._registered.append(name)
+
+    def has_function(self, name: str) -> bool:
+        """Whether DuckDB knows a function by a name in lower case."""
+        found = self.side.execute(
+            "SELECT count(*) FROM duckdb_functions() WHERE lower(function_name) = ?", [name]
+        ).fetchall()
+        return bool(found[0][0])
 
     def clear(self) -> None:
         """Forget what one statement needed."""
@@ -93,13 +111,24 @@ _IDLE = _Idle()
 
 @contextmanager
 def database() -> Iterator[Database]:
-    """An instance for one statement. One whose statement failed is not used again."""
+    """An instance for one statement. One that failed at its statement is not used again; a refusal of ours leaves it sound."""
     found = _IDLE.take()
+    sound = False
     try:
-        yield found
-        found.clear()
-    except BaseException:
-        with suppress(duckdb.Error):
-            found.close()
-        raise
-    _IDLE.give(found)
+        try:
+            yield found
+            sound = True
+        except TensorBankError as error:
+            sound = error.__cause__ is None
+            raise
+        finally:
+            if sound:
+                sound = False
+                found.clear()
+                sound = True
+    finally:
+        if sound:
+            _IDLE.give(found)
+        else:
+            with suppress(duckdb.Error):
+                found.close()

@@ -131,6 +131,7 @@ def _answer(question: Question, landlock: int) -> tuple[dict[str, Any], bytes]:
                 "memory_limit": f"{question.memory_bytes // 2} B",
             },
         )
+        con.execute("SET GLOBAL TimeZone = 'UTC'")
         _show(con, question.tables)
         statements = con.extract_statements(question.sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
