@@ -23,7 +23,7 @@ from tensorbank.arrow_numpy import as_numpy
 from tensorbank.catalog import Catalog
 from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.frozen import check_handles, check_repeatable
+from tensorbank.handle_uses import check_handles
 from tensorbank.handles import HandleColumn
 from tensorbank.layout import Level, part_of_key
 from tensorbank.narrowing import address, shown
@@ -31,6 +31,8 @@ from tensorbank.pinned import PinnedTable, pin, pin_mentioned
 from tensorbank.pixel_bounds import Bounds, bounds, decision
 from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
+from tensorbank.relations import check_inside, check_known
+from tensorbank.repeatable import check_repeatable
 from tensorbank.rewrite import POLYGON_FUNCTION, functions_of, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mentions
@@ -100,9 +102,7 @@ class Session:
         ``levels`` are attached beside those that the statement names.
         """
         with Translated(self.catalog.tables, self.views.paths):
-            if narrow == "address":
-                check_repeatable(json.loads(self.canonical(sql)))
-            text = self._attach(self._single_select(sql), levels)
+            text = self._attach(self._single_select(sql), levels, repeatable=narrow == "address")
             relation = self.con.sql(text)
             names = list(relation.columns)
             kinds = list(relation.types)
@@ -270,12 +270,13 @@ class Session:
             raise InvalidInputError("a query is one SELECT statement", kind="sql")
         return _without_semicolon(str(statements[0].query))
 
-    def _attach(self, sql: str, levels: set[Level]) -> str:
+    def _attach(self, sql: str, levels: set[Level], *, repeatable: bool = False) -> str:
         """Create the views of every bank table that the statement names, over the files that may hold its answer.
 
         Returns the statement in DuckDB's own terms.
         """
         tree = json.loads(self.canonical(sql))
+        check_inside(tree)
         named = {(str(n.get("schema_name") or ""), str(n["table_name"])) for n in mentions(tree)}
         for name, table_of_user in self.registered.items():
             if ("", name.lower()) in {(schema, table.lower()) for schema, table in named}:
@@ -283,6 +284,9 @@ class Session:
                 self._db.register(name, table_of_user)
         found = pin_mentioned(self.catalog, tree, levels, self.versions, self.joined)
         schemas = {t.name: t.schema for t in found}
+        check_known(tree, schemas, self.joined, self.catalog.tables)
+        if repeatable:
+            check_repeatable(tree, self._db.has_function)
         check_handles(tree, schemas)
         tree, sql = self._in_plain_sql(tree, sql, schemas)
         conditions = wanted(tree, schemas)
