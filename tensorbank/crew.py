@@ -7,6 +7,7 @@ interpreter's.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import time
 import weakref
@@ -14,12 +15,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
 
+from tensorbank.errors import StorageError
+
 __all__ = ["Crew"]
 
 LINGER_S = 0.5
 """What the end of a crew waits for jobs under way: longer than a request takes, shorter than a person is patient."""
 
 Job = Callable[[], None]
+
+_log = logging.getLogger(__name__)
 
 
 class Crew:
@@ -43,19 +48,34 @@ class Crew:
         _crews().add(self)
 
     def submit(self, jobs: Iterator[Job], n: int) -> None:
-        """Run about ``n`` jobs, which must not raise, behind those submitted before. Each is asked for when its turn comes."""
+        """Run about ``n`` jobs, which must not raise, behind those submitted before. Each is asked for when its turn comes.
+
+        One that raises all the same is logged, and the others go on.
+
+        Raises
+        ------
+        StorageError
+            The system gives no thread, and there is none yet; none of the jobs will run. Its kind is ``no-threads``.
+        """
         with self._ready:
             self._jobs.append(jobs)
             self._ready.notify(min(self._n_idle, n))
             self._staff()
+            if not self._n_workers and not self.closing.is_set() and self._size() > 0:
+                self._jobs.pop()
+                raise StorageError(
+                    "the system gives no more threads, so nothing can be read; lower n_threads, or raise the limits of "
+                    "processes and memory",
+                    kind="no-threads",
+                )
 
     def staff(self) -> None:
-        """The size has grown."""
+        """Take on threads, since the size has grown."""
         with self._ready:
             self._staff()
 
     def spawn(self, job: Job) -> None:
-        """Run a job at once, beside the others."""
+        """Run a job at once, beside the others. RuntimeError if the system gives no thread."""
         with self._ready:
             self._start(job)
 
@@ -92,11 +112,18 @@ class Crew:
 
         thread = threading.Thread(target=run, name="tensorbank-read", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            job()
+            try:
+                job()
+            except BaseException:  # noqa: BLE001 - the edge of a thread: a worker that ended would be missed by later jobs
+                _log.exception("a job of a reading thread ended in an error that it told nobody")
             del job  # it may hold a batch
 
     def _next(self) -> Job | None:
@@ -104,7 +131,11 @@ class Crew:
             while not self.closing.is_set() and self._n_workers <= self._size():
                 if self._jobs:
                     jobs = self._jobs[0]
-                    job = next(jobs, None)
+                    try:
+                        job = next(jobs, None)
+                    except BaseException:  # noqa: BLE001 - the same edge; a generator that raised is over
+                        _log.exception("jobs of a reading thread could not be made")
+                        job = None
                     if job is not None:
                         self._staff()
                         return job
@@ -124,7 +155,11 @@ class Crew:
         """One more thread, where there is work for it; it looks for the next itself."""
         if self._jobs and not self._n_idle and not self.closing.is_set() and self._n_workers < self._size():
             self._n_workers += 1
-            self._start(self._work)
+            try:
+                self._start(self._work)
+            except (RuntimeError, MemoryError) as error:  # those who are there do the work
+                self._n_workers -= 1
+                _log.warning("no more reading threads than %d: %s", self._n_workers, error)
 
 
 @cache

@@ -17,6 +17,7 @@ __all__ = [
     "NotFoundError",
     "StorageError",
     "TensorBankError",
+    "as_error",
     "nearest",
 ]
 
@@ -84,6 +85,20 @@ class FormatError(TensorBankError, ValueError):
     """An archive or a bank is not in a format that TensorBank reads."""
 
     default_kind = "format"
+
+
+def as_error(failed: BaseException) -> Exception:
+    """Return what ended a thread as an error for whoever waits for it.
+
+    A panic of a native library, or an exit, is no ``Exception``: raised in another thread it would end more than it should.
+    """
+    if isinstance(failed, Exception):
+        return failed
+    error = StorageError(
+        f"a reading thread was ended by {type(failed).__name__}: {str(failed)[:200]}", kind="crashed"
+    )
+    error.__cause__ = failed
+    return error
 
 
 def nearest(name: str, valid: Iterable[str], *, n: int = 3) -> str:

@@ -5,6 +5,7 @@ Whether the bytes are sound is the reader's to find out: blocks carry their chec
 
 from __future__ import annotations
 
+import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -18,11 +19,11 @@ import numpy as np
 from tensorbank.cache import BlockCache
 from tensorbank.crew import Crew
 from tensorbank.depth import MAX_DEPTH
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import InvalidInputError, StorageError, as_error
 from tensorbank.fetch_stats import FetchStats
-from tensorbank.pending import Pending
+from tensorbank.pending import Pending, forked
 from tensorbank.ranges import ByteRange, coalesce
-from tensorbank.requests import Requests, Wanted
+from tensorbank.requests import AWAY, PATIENCE_S, SILENCE_S, Requests, Wanted
 from tensorbank.spans import Interval
 from tensorbank.store import Store
 
@@ -53,6 +54,9 @@ class FetchOptions:
         Second requests for late reads, as a share of all requests; 0 to wait.
     stall_s
         After which a read is asked for again at the earliest, whatever the share: five times what is usual, but not less.
+    patience_s
+        How long a read waits for a store, or a service, that is out of reach or busy; then its error is raised. Waiting is
+        logged, and counted as ``away_s``.
     on_error
         What becomes of a sample whose bytes are damaged or gone for good: ``"raise"``, or ``"skip"``: the batch keeps its
         size, the fill value stands in for the modality, the batch's mask says so, and it is logged and counted. A store that
@@ -76,6 +80,7 @@ class FetchOptions:
     n_threads: int | None = None
     max_hedge_share: float = 0.02
     stall_s: float = 0.1
+    patience_s: float = PATIENCE_S
     on_error: Literal["raise", "skip"] = "raise"
     cache_dir: str | os.PathLike[str] | None = None
     cache_bytes: int = 64 << 30
@@ -95,6 +100,10 @@ class FetchOptions:
             )
         if not 0 <= self.max_hedge_share <= 1 or not self.stall_s > 0:
             raise InvalidInputError(f"max_hedge_share is a share and stall_s a time, got {self}")
+        if not 0 <= self.patience_s < math.inf:
+            raise InvalidInputError(
+                f"patience_s is how many seconds a read waits for a store that is away, got {self.patience_s!r}"
+            )
 
 
 class Fetcher:
@@ -112,15 +121,21 @@ class Fetcher:
         self.store = store
         self.options = o = options or FetchOptions()
         self._requests = Requests(
-            store, n_threads=o.n_threads, max_hedge_share=o.max_hedge_share, stall_s=o.stall_s
+            store,
+            n_threads=o.n_threads,
+            max_hedge_share=o.max_hedge_share,
+            stall_s=o.stall_s,
+            patience_s=o.patience_s,
         )
         self._cache = BlockCache(Path(o.cache_dir), o.cache_bytes) if o.cache_dir else None
         self._serving: Crew | None = None
         self._pending: weakref.WeakSet[Pending] = weakref.WeakSet()
         self._pid = 0
+        self._n_over = 0
 
     @property
     def stats(self) -> FetchStats:
+        self._check_process()
         stats = self._requests.stats
         return stats if self._cache is None else replace(stats, cache=self._cache.stats)
 
@@ -128,10 +143,14 @@ class Fetcher:
         """Start reads, as :meth:`tensorbank.requests.Requests.submit` does; the cache keeps and looks for their spans."""
         if self._cache is None:
             return self._requests.submit(n, wanted)
-        pending = Pending(n)
+        crew = self._open()
+        silence_s = (
+            self.options.patience_s + 2 * SILENCE_S
+        )  # the requests behind the cache have told theirs by then
+        pending = Pending(n, stall_s=silence_s, beats=lambda: self._n_over)
         self._pending.add(pending)
         jobs = (partial(self._serve, self._cache, number, wanted, pending) for number in pending.numbers())
-        self._open().submit(jobs, n)
+        crew.submit(jobs, n)
         return pending
 
     def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
@@ -147,6 +166,7 @@ class Fetcher:
         NotFoundError, StorageError
             The object is gone, access is refused, or the store kept failing.
         """
+        self._check_process()
         if self._cache is None:
             return self._request(wanted, n_asked_bytes, again=again)
         if again:
@@ -158,17 +178,24 @@ class Fetcher:
 
         The fetcher can be used again.
         """
+        if self._pid not in (0, os.getpid()):
+            return  # the threads are another process's, and so may be the locks
         serving, self._serving = self._serving, None
         for pending in list(self._pending):
             pending.cancel()
-        if serving is not None and self._pid == os.getpid():
+        if serving is not None:
             serving.dismiss()
         self._requests.close()
-        if serving is not None and self._pid == os.getpid():
+        if serving is not None:
             serving.close()
 
+    def _check_process(self) -> None:
+        if self._pid not in (0, os.getpid()):
+            raise forked()
+
     def _open(self) -> Crew:
-        if self._serving is None or self._pid != os.getpid():  # threads do not survive a fork
+        self._check_process()
+        if self._serving is None:
             self._serving, self._pid = Crew(lambda: N_SERVING), os.getpid()
         return self._serving
 
@@ -176,13 +203,16 @@ class Fetcher:
         self, cache: BlockCache, number: int, wanted: Callable[[int], Wanted], pending: Pending
     ) -> None:
         """Hand on what the cache has, and what it lacks once it has come."""
+        error: Exception | None = None
         try:
             this = wanted(number)
             this.deliver(self._from_cache(cache, this.range, this.spans))
-        except Exception as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
-            pending.end(number, failed)
-        else:
-            pending.end(number)
+        except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+            error = as_error(failed)
+            if isinstance(error, StorageError) and error.kind in AWAY:
+                pending.cancel()
+        self._n_over += 1
+        pending.end(number, error)
 
     def _from_cache(
         self, cache: BlockCache, wanted: ByteRange, spans: Sequence[Interval], *, again: bool = False

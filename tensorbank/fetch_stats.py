@@ -24,7 +24,7 @@ class FetchStats:
     refetches
         Reads made again for a bad block.
     retries
-        Reads made again for an error of the store, beyond the retries of its client.
+        Tries made again for an error of the store, beyond the retries of its client.
     hedges, hedges_won
         Second requests for late reads, and those that were first to answer.
     stalls
@@ -35,6 +35,8 @@ class FetchStats:
         Of the reads of the recent past.
     depth
         Reads that are kept under way at present.
+    away_s
+        How long no read has been answered by a store that is out of reach or busy; 0 while it answers.
     cache
         What the cache on the local disk did; all 0 without one. What it gave is in no other count.
     """
@@ -51,4 +53,5 @@ class FetchStats:
     latency_p50_s: float = 0.0
     latency_p99_s: float = 0.0
     depth: int = 0
+    away_s: float = 0.0
     cache: CacheStats = field(default_factory=CacheStats)

@@ -12,12 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TypeVar
 
+from tensorbank.errors import StorageError, as_error
+
 __all__ = ["PATIENCE_S", "hedged"]
 
 T = TypeVar("T")
 PATIENCE_S = 2.0
 """Several times what a sound store takes for a small object."""
 MAX_TRIES = 4
+LIMIT_S = 600.0
+"""After which nobody waits any more: longer than the time limits of the clients' requests and their tries allow."""
 
 
 def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
@@ -30,18 +34,27 @@ def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
     ------
     Exception
         That of the first try, where none succeeds. A call that fails in time is not repeated.
+    StorageError
+        No try has ended within :data:`LIMIT_S`; its kind is ``stalled``.
     """
     tries = [_started(call)]
     done, _ = wait(tries, timeout=patience_s)
     while not done and len(tries) < MAX_TRIES:
-        tries.append(_started(call))
+        try:
+            tries.append(_started(call))
+        except RuntimeError:  # the system gives no more threads: the tries under way have to do
+            break
         done, _ = wait(tries, timeout=patience_s, return_when=FIRST_COMPLETED)
     while True:
         sound = [one for one in tries if one.done() and one.exception() is None]
         waiting = [one for one in tries if not one.done()]
         if sound or not waiting:
             return (sound or tries)[0].result()
-        wait(waiting, return_when=FIRST_COMPLETED)
+        if not wait(waiting, timeout=LIMIT_S, return_when=FIRST_COMPLETED).done:
+            raise StorageError(
+                f"{len(waiting)} requests have not ended within {LIMIT_S:g} s; the store hangs",
+                kind="stalled",
+            )
 
 
 def _started(call: Callable[[], T]) -> Future[T]:
@@ -51,8 +64,8 @@ def _started(call: Callable[[], T]) -> Future[T]:
     def run() -> None:
         try:
             future.set_result(call())
-        except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
-            future.set_exception(error)
+        except BaseException as error:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+            future.set_exception(as_error(error))
 
     threading.Thread(target=run, name="hedged", daemon=True).start()
     return future

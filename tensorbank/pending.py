@@ -6,16 +6,45 @@ walks again and again.
 
 from __future__ import annotations
 
+import math
+import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Pending"]
+from tensorbank.errors import StorageError
+
+__all__ = ["Pending", "forked"]
+
+LOOK_S = 1.0
+"""How often whoever waits looks whether anything goes on. Silence is counted in looks rather than read off a clock, so a process
+that was suspended is not taken for one that hangs."""
+
+
+def forked() -> StorageError:
+    """The error of a child process that uses its parent's threads: none of them came with it."""
+    return StorageError(
+        "this process was forked after reading had begun, and the reading threads did not come with it; "
+        'start workers with multiprocessing_context="forkserver" or "spawn", or open the plan anew in the child',
+        kind="forked",
+    )
 
 
 class Pending:
-    """Keeps account of ``n`` reads, numbered from 0. May be called from many threads."""
+    """Keeps account of ``n`` reads, numbered from 0. May be called from many threads of the process that made it.
 
-    def __init__(self, n: int) -> None:
+    Parameters
+    ----------
+    stall_s
+        Silence after which a wait ends in an error: a bound for faults that nobody foresaw, far beyond all time limits of
+        reads.
+    beats
+        Tells a number that changes whenever a read ends, of this or of others before it; what keeps changing is no silence.
+    """
+
+    def __init__(self, n: int, *, stall_s: float = math.inf, beats: Callable[[], int] = int) -> None:
+        self._stall_s = stall_s
+        self._beats = beats
+        self._pid = os.getpid()
         self._n_waiting = n
         self._n_running = 0
         self._next = 0
@@ -61,8 +90,27 @@ class Pending:
         return self.over and not self._cancelled and not self._errors
 
     def wait(self, *, for_all: bool) -> Mapping[int, Exception]:
-        """Return when all are over, or, unless ``for_all``, when one has failed; with the errors so far, by number."""
+        """Return when all are over, or, unless ``for_all``, when one has failed; with the errors so far, by number.
+
+        Raises
+        ------
+        StorageError
+            Nothing has ended for ``stall_s``, with kind ``stalled``; or this process is a fork of the one that reads, with kind
+            ``forked``.
+        """
+        if self._pid != os.getpid():  # before the lock, which a thread of the parent may have held
+            raise forked()
         with self._changed:
+            silent_s, seen = 0.0, self._beats()
             while not self.over and (for_all or not self._errors):
-                self._changed.wait()
+                if self._changed.wait(LOOK_S):
+                    continue
+                beats = self._beats()
+                silent_s, seen = (silent_s + LOOK_S, seen) if beats == seen else (0.0, beats)
+                if silent_s >= self._stall_s:
+                    raise StorageError(
+                        f"{self._n_running} reads are under way and nothing has come for {silent_s:.0f} s, longer than any "
+                        "time limit allows; a thread has been lost",
+                        kind="stalled",
+                    )
             return dict(sorted(self._errors.items()))

@@ -41,6 +41,9 @@ Lost = list[tuple[int, Skipped]]
 
 SKIPPED = {"short-read", "no-object"}
 """Kinds of errors that are an object's own. A store that is out of reach or refuses is not skipped object by object."""
+N_BAD_TRIES = 10
+"""Reads of blocks whose checksum is wrong, the first included: a network that flips bits is as passing a fault as one that loses
+connections, and 1 read in 100 that is bad must not end an epoch."""
 MAX_SKIPPED = 10_000
 """Skipped samples that are remembered one by one."""
 
@@ -68,7 +71,8 @@ class SampleReader:
         self.options = options or FetchOptions()
         self._places = [_places(handle) for handle in plan.handles]
         self._runs = [handle.runs for handle in plan.handles]
-        self._fetcher = Fetcher(open_store(plan.source.bank, plan.storage), self.options)
+        store = open_store(plan.source.bank, plan.storage, self.options.patience_s)
+        self._fetcher = Fetcher(store, self.options)
         self._decode_s = 0.0
         self._skipped: deque[Skipped] = deque(maxlen=MAX_SKIPPED)
         self._n_skipped = 0
@@ -223,10 +227,17 @@ class SampleReader:
     def _again(
         self, key: str, pieces: Sequence[Piece], positions: npt.NDArray[np.int64], out: Buffers, lost: Lost
     ) -> None:
-        """Read a bad run once more; a second failure is the object's, not the network's."""
+        """Read a bad run again; what stays bad is the object's fault, not the network's."""
         r = ByteRange(key, pieces[0].start, pieces[0].end)
         try:
-            self._place(self._fetcher.fetch(r, again=True), pieces, positions, out)
+            for is_last in [False] * (N_BAD_TRIES - 2) + [True]:
+                try:
+                    self._place(self._fetcher.fetch(r, again=True), pieces, positions, out)
+                except IntegrityError:
+                    if is_last:
+                        raise
+                else:
+                    return
         except TensorBankError as error:
             damaged = isinstance(error, IntegrityError)
             handle, position = self.plan.handles[pieces[0].handle].name, int(positions[pieces[0].slot])

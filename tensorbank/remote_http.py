@@ -10,6 +10,7 @@ import http.client
 import os
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ __all__ = ["Answer", "HttpPool"]
 CONNECT_TIMEOUT_S = 5.0
 STALL_TIMEOUT_S = 20.0
 """Bounds a silence, not a large body."""
+RANGE_TIMEOUT_S = 300.0
+"""Bounds a range whose bytes trickle."""
 MAX_IDLE = 128
 """Connections kept for each origin."""
 MAX_REFUSAL_BYTES = 64 << 10
@@ -118,10 +121,12 @@ class HttpPool:
 
     def _connections(self, origin: Origin) -> Iterator[tuple[http.client.HTTPConnection, bool]]:
         """One that is there, then a new one; each with whether it is new."""
+        if (
+            self._pid != os.getpid()
+        ):  # the other process goes on using its own, and a thread of it may have held the lock
+            self._lock, self._pid = threading.Lock(), os.getpid()
+            _close(self._idle)
         with self._lock:
-            if self._pid != os.getpid():  # the other process goes on using its own
-                _close(self._idle)
-                self._pid = os.getpid()
             idle = self._idle.get(origin)
             kept = idle.pop() if idle else None
         if kept is not None:
@@ -166,8 +171,10 @@ def _read(response: http.client.HTTPResponse, n_bytes: int) -> tuple[Answer, boo
     status, headers = response.status, response.headers
     if n_bytes >= 0 and status == 206 and response.length == n_bytes:
         body = np.empty(n_bytes, np.uint8).data
-        at = 0
+        at, until_s = 0, time.monotonic() + RANGE_TIMEOUT_S
         while at < n_bytes:
+            if time.monotonic() > until_s:
+                raise TimeoutError
             n = response.readinto(body[at:])
             if not n:
                 raise http.client.IncompleteRead(b"", n_bytes - at)

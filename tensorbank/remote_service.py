@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -11,15 +12,15 @@ from urllib.parse import urlencode
 
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.remote_http import Answer, HttpPool
-from tensorbank.throttling import backoff_s, parse_retry_after
+from tensorbank.throttling import MAX_PAUSE_S, RetryPolicy, parse_retry_after
 
-__all__ = ["BANKS", "ServiceClient", "failure"]
+__all__ = ["BANKS", "ONCE", "POLICY", "ServiceClient", "failure"]
 
 BANKS = "/v1/banks/"
-N_TRIES = 6
-FIRST_PAUSE_S = 0.25
-RETRY_TIMEOUT_S = 30.0
-"""After which no further question is asked."""
+POLICY = RetryPolicy(first_pause_s=0.25, max_pause_s=MAX_PAUSE_S, deadline_s=30.0, n_tries=6)
+"""Of questions that somebody waits for."""
+ONCE = RetryPolicy(first_pause_s=0.25, max_pause_s=MAX_PAUSE_S, deadline_s=0.0)
+"""Of questions within a read, which is tried again as a whole: tries within tries would multiply."""
 USER_AGENT = "tensorbank"
 
 
@@ -34,18 +35,21 @@ class ServiceClient:
         Of the service, without a path of its own.
     key
         None where access is open.
+    policy
+        How long a service that is busy or out of reach is asked.
     """
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, policy: RetryPolicy = POLICY) -> None:
         self.url = url.rstrip("/")
         self.key = key
+        self.policy = policy
         self.pool = HttpPool()
 
     def __repr__(self) -> str:
         return f"ServiceClient({self.url!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.url, self.key))
+        return (type(self), (self.url, self.key, self.policy))
 
     @property
     def headers(self) -> dict[str, str]:
@@ -88,17 +92,19 @@ class ServiceClient:
         headers = {**self.headers, "Accept": accept}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        deadline_s = time.monotonic() + RETRY_TIMEOUT_S
-        for attempt in range(N_TRIES):
+        started_s = time.monotonic()
+        for attempt in itertools.count():
             try:
                 answer = self.pool.ask(method, url, headers, body)
                 if answer.status < 300:
                     return answer
                 raise failure(self.url, answer)
             except StorageError as error:
-                pause_s = backoff_s(attempt, FIRST_PAUSE_S, error.retry_after_s)
-                late = time.monotonic() + pause_s > deadline_s or attempt + 1 == N_TRIES
-                if error.kind not in ("throttled", "unreachable") or late:
+                if error.kind not in ("throttled", "unreachable"):
+                    raise
+                waited_s = time.monotonic() - started_s
+                pause_s = self.policy.pause_s(attempt, waited_s, error.retry_after_s)
+                if pause_s is None:
                     raise
                 time.sleep(pause_s)
         raise AssertionError("no try was made")

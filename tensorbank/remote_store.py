@@ -16,11 +16,12 @@ from urllib.parse import quote
 from tensorbank.address import ServedStorage, StorageOptions
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.remote_http import Answer
-from tensorbank.remote_service import ServiceClient, failure
+from tensorbank.remote_service import ONCE, ServiceClient, failure
 from tensorbank.remote_storage import ServedPlan, is_lost
 from tensorbank.remote_urls import SignedUrls
+from tensorbank.requests import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S
 from tensorbank.store import Store
-from tensorbank.throttling import MAX_PAUSE_S, parse_retry_after
+from tensorbank.throttling import MAX_PAUSE_S, RetryPolicy, parse_retry_after
 
 __all__ = ["FolderKeys", "ServedStore", "open_store"]
 
@@ -28,13 +29,19 @@ EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request ha
 SKEWED = "RequestTimeTooSkewed"
 
 
-def open_store(url: str, options: StorageOptions) -> Store:
-    """Where objects are: the store itself, or what a service hands out of it."""
+def open_store(url: str, options: StorageOptions, patience_s: float = PATIENCE_S) -> Store:
+    """The store where objects are, or what a service hands out of it.
+
+    Parameters
+    ----------
+    patience_s
+        How long a service that is out of reach or busy is asked for keys of a plan's folders.
+    """
     if not isinstance(options, ServedStorage):
         return Store(url, options)
     if options.access != "dir":
         return ServedStore(url, options)
-    keys = FolderKeys(options)
+    keys = FolderKeys(options, patience_s)
     place = keys.place()
     return Store(
         place["url"], StorageOptions(endpoint=place["endpoint"], region=place["region"], credentials=keys)
@@ -44,12 +51,13 @@ def open_store(url: str, options: StorageOptions) -> Store:
 class FolderKeys:
     """Gives keys of the folders of a plan: what :class:`tensorbank.address.StorageOptions` calls for ``credentials``."""
 
-    def __init__(self, options: ServedStorage) -> None:
+    def __init__(self, options: ServedStorage, patience_s: float = PATIENCE_S) -> None:
         self.options = options
+        self.patience_s = patience_s
         self._first: dict[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"options": self.options, "_first": None}
+        return {"options": self.options, "patience_s": self.patience_s, "_first": None}
 
     def place(self) -> dict[str, Any]:
         """Where the store is: ``url``, ``endpoint``, ``region``. Its answer has the first keys, too."""
@@ -68,7 +76,9 @@ class FolderKeys:
 
     def _ask(self) -> dict[str, Any]:
         asked = datetime.now(UTC)
-        service = ServiceClient(self.options.service, self.options.key)
+        # All of the patience is spent here: the store's client takes a failure for a refusal, which is final.
+        policy = RetryPolicy(FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, self.patience_s)
+        service = ServiceClient(self.options.service, self.options.key, policy)
         found = ServedPlan(service, self.options).addresses(None)
         # By this machine's clock, whatever the service's says.
         life = datetime.fromisoformat(found["expires"]) - datetime.fromisoformat(found["server_time"])
@@ -86,7 +96,7 @@ class ServedStore(Store):
 
     def __init__(self, url: str, options: ServedStorage) -> None:
         super().__init__(url, options)
-        self._service = ServiceClient(options.service, options.key)
+        self._service = ServiceClient(options.service, options.key, ONCE)
         self._plan = ServedPlan(self._service, options)
         self._urls = SignedUrls(self._plan)
 

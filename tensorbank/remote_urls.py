@@ -1,6 +1,8 @@
 """Signed URLs of a plan's shards: asked for when they are needed, for many shards at once, and renewed well before they end.
 
-Whoever reads meanwhile goes on with the old ones. They are timed by what the service says of its own clock.
+Whoever reads meanwhile goes on with the old ones. Whoever needs new ones while they are asked for shares that answer, its error
+too: a service that does not answer is waited for once, not once for each thread. Addresses are timed by what the service says of
+its own clock.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tensorbank.errors import NotFoundError, TensorBankError
+from tensorbank.errors import NotFoundError, StorageError, TensorBankError, as_error
 from tensorbank.remote_storage import ServedPlan
 
 __all__ = ["SignedUrl", "SignedUrls"]
@@ -28,6 +30,8 @@ MAX_KEYS, MAX_KEYS_BYTES = 1_000, 32 << 10
 """Of shards asked for by name at once; a service takes 64 KiB."""
 RETRY_RENEWAL_S = 1.0
 """After a renewal ahead of time that failed."""
+QUESTION_LIMIT_S = 300.0
+"""For the question of another thread: beyond the time limits of its requests, and of a plan that is made anew."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,14 @@ class SignedUrl:
     number: int
 
 
+class _Question:
+    """One question for addresses, under way, and what became of it."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.error: Exception | None = None
+
+
 class SignedUrls:
     """Addresses of a plan's shards. May be used from many threads: what they miss at one time is asked for at once."""
 
@@ -52,7 +64,8 @@ class SignedUrls:
         self._is_one_page = True
         self._number = 0
         self._not_before_s = 0.0
-        self._asking = threading.Lock()
+        self._question: _Question | None = None
+        self._lock = threading.Lock()
 
     def of(self, key: str) -> SignedUrl:
         """An address that is good now.
@@ -71,32 +84,58 @@ class SignedUrls:
         if found is not None and now_s < found.expires_at_s:
             return self._ahead_of_time(key, found)
         self._missing.add(key)
-        with self._asking:
-            found = self._known.get(key)
-            if found is None or time.monotonic() >= found.expires_at_s:
-                self._ask()
-            return self._found(key)
+        while True:
+            mine, is_asked_here = self._join()
+            if is_asked_here:
+                self._answer(mine, lambda: not self._is_good(key))
+            elif not mine.over.wait(QUESTION_LIMIT_S):
+                raise StorageError("addresses of a plan have not come in time", kind="unreachable")
+            if mine.error is not None:
+                raise _copy(mine.error)
+            if is_asked_here or self._is_good(key):
+                return self._found(key)
+            self._missing.add(key)  # that question began without it
 
     def forget(self, address: SignedUrl) -> None:
-        """An address was refused: those that came with it will be, too."""
-        with self._asking:
+        """Forget an address that was refused, and those that came with it: they will be, too."""
+        with self._lock:
             self._known = {k: a for k, a in self._known.items() if a.number != address.number}
+
+    def _join(self) -> tuple[_Question, bool]:
+        """The question under way, or a new one that the caller has to have answered."""
+        with self._lock:
+            if self._question is not None:
+                return self._question, False
+            self._question = _Question()
+            return self._question, True
+
+    def _answer(self, question: _Question, is_needed: Callable[[], bool]) -> None:
+        """Ask the service, unless another question was answered just now; whatever comes of it is known to all who wait."""
+        try:
+            if is_needed():
+                self._ask()
+        except BaseException as failed:  # noqa: BLE001 - others wait for the end of this
+            question.error = as_error(failed)
+        with self._lock:
+            self._question = None
+        question.over.set()
 
     def _ahead_of_time(self, key: str, old: SignedUrl) -> SignedUrl:
         """Renew, if nobody does, and it did not fail just now; the old one is still good."""
-        if time.monotonic() < self._not_before_s or not self._asking.acquire(blocking=False):
+        if time.monotonic() < self._not_before_s:
             return old
-        try:
-            if self._known.get(key) is old:
-                self._missing.add(key)
-                self._ask()
-            return self._found(key)
-        except TensorBankError as error:
+        mine, is_asked_here = self._join()
+        if not is_asked_here:
+            return old
+        self._missing.add(key)
+        self._answer(mine, lambda: self._known.get(key) is old)
+        if isinstance(mine.error, TensorBankError):
             self._not_before_s = time.monotonic() + RETRY_RENEWAL_S
-            _log.warning("addresses of a plan cannot be renewed yet, and end in a while: %s", error)
+            _log.warning("addresses of a plan cannot be renewed yet, and end in a while: %s", mine.error)
             return old
-        finally:
-            self._asking.release()
+        if mine.error is not None:
+            raise mine.error
+        return self._found(key)
 
     def _found(self, key: str) -> SignedUrl:
         found = self._known.get(key)
@@ -118,6 +157,10 @@ class SignedUrls:
                 self._take(self._plan.addresses(keys), asked_s)
         self._missing.difference_update(missing)
 
+    def _is_good(self, key: str) -> bool:
+        known = self._known.get(key)
+        return known is not None and time.monotonic() < known.expires_at_s
+
     def _is_fresh(self, key: str) -> bool:
         known = self._known.get(key)
         return known is not None and time.monotonic() < known.renew_at_s
@@ -133,7 +176,19 @@ class SignedUrls:
             known[key] = SignedUrl(url, renew_at_s, asked_s + life_s, self._number)
         for key in list(known)[: max(0, len(known) - MAX_URLS)]:
             del known[key]
-        self._known = known  # as a whole: readers do not lock
+        with self._lock:
+            self._known = known  # as a whole: readers do not lock
+
+
+def _copy(error: Exception) -> Exception:
+    """The error for one of several threads: each adds a traceback of its own."""
+    if not isinstance(error, TensorBankError):
+        return error
+    mine = type(error)(str(error), kind=error.kind)
+    if isinstance(error, StorageError) and isinstance(mine, StorageError):
+        mine.retry_after_s = error.retry_after_s
+    mine.__cause__ = error
+    return mine
 
 
 def _cut(keys: Sequence[str]) -> list[list[str]]:

@@ -1,5 +1,8 @@
 """Requests for byte ranges that end: in data, or in an error. Counted, retried, and made again where they are late.
 
+A store that is out of reach, or busy, is asked again until a stated time is over, and the first answer of any read wakes all
+others: a store that comes back is read at once. While they wait, that is logged and counted.
+
 A read that takes longer than nearly all of its size did lately is *hedged*: the same range is asked for once more, and the first
 answer wins (Dean and Barroso, "The Tail at Scale", 2013). Hedges are few, a share of all requests, since a store that is slow
 as a whole would only get slower. A read that is late beyond doubt counts as *stalled* and is asked for again whatever the
@@ -11,6 +14,7 @@ second hand-over (obstore's async API takes a third more CPU a GB). One more thr
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -22,19 +26,23 @@ from functools import partial
 
 from tensorbank.crew import Crew
 from tensorbank.depth import Depth
-from tensorbank.errors import StorageError
+from tensorbank.errors import StorageError, as_error
 from tensorbank.fetch_stats import FetchStats
 from tensorbank.latencies import Latencies, by_rate_s
-from tensorbank.pending import Pending
+from tensorbank.outage import Outage
+from tensorbank.pending import Pending, forked
 from tensorbank.ranges import ByteRange
 from tensorbank.store import Store
-from tensorbank.throttling import backoff_s
+from tensorbank.throttling import MAX_PAUSE_S, RetryPolicy
 
-__all__ = ["Deliver", "Requests", "Wanted"]
+__all__ = ["PATIENCE_S", "Deliver", "Requests", "Wanted"]
 
-N_TRIES = {"unreachable": 10, "throttled": 8, "short-read": 2}
-"""Tries by kind of error: about half a minute. A short read is the object's fault far more often than the network's, so it has
-one more only."""
+PATIENCE_S = 300.0
+"""How long a read waits for a store that is out of reach or busy, if nobody says otherwise: longer than a restart takes."""
+AWAY = frozenset({"unreachable", "throttled"})
+"""Kinds of errors of the store as a whole, which pass."""
+N_SHORT_TRIES = 4
+"""Tries of a read that brings too few bytes: that is the object's fault far more often than the network's."""
 
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
@@ -54,9 +62,20 @@ WATCH_S = 0.025
 
 FIRST_PAUSE_S = 0.05
 """Before the second try; doubled each time. The store's client has asked three times more at once by then."""
+MAX_PAUSE_WHEN_AWAY_S = 5.0
+"""While a store is out of reach; the first answer ends all such pauses."""
 FIRST_PAUSE_WHEN_BUSY_S = 0.25
-"""The same, of a store that is busy and does not say for how long."""
+"""Before the second try with a store that is busy and does not say for how long."""
+MAX_TRY_S = 30.0
+"""What one try counts for at most: it took longer if the process was suspended, which is not the store's fault."""
+LOOK_S = 0.25
+"""What one look at reads under way counts for at most, for the same reason."""
+LAST_TRY_S = 5.0
+"""For the last try of a read, beyond its patience; then its error is told whether the try has ended or not."""
+SILENCE_S = 60.0
+"""Beyond the time limit of every read: after so long without any end, a thread must have been lost."""
 
+_log = logging.getLogger(__name__)
 
 Deliver = Callable[[memoryview], None]
 
@@ -94,13 +113,12 @@ class _Asked:
     at_s: float = 0.0
     asked_at_s: float = 0.0
     resumes_at_s: float = 0.0
+    age_s: float = 0.0
     n_asked: int = 0
     n_running: int = 0
     is_late: bool = False
     is_answered: bool = False
-
-    def end(self, error: Exception | None = None) -> None:
-        self.pending.end(self.number, error)
+    last_error: StorageError | None = None
 
 
 class Requests:
@@ -116,12 +134,29 @@ class Requests:
         Second requests for late reads, as a share of all requests.
     stall_s
         After which a read is asked for again at the earliest, whatever the share.
+    patience_s
+        How long a read waits for a store that is out of reach or busy.
     """
 
     def __init__(
-        self, store: Store, *, n_threads: int | None, max_hedge_share: float, stall_s: float
+        self,
+        store: Store,
+        *,
+        n_threads: int | None,
+        max_hedge_share: float,
+        stall_s: float,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.store = store
+        self._patience_s = patience_s
+        self._policies = {
+            "unreachable": RetryPolicy(FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, patience_s),
+            "throttled": RetryPolicy(FIRST_PAUSE_WHEN_BUSY_S, MAX_PAUSE_S, patience_s),
+            "short-read": RetryPolicy(FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, patience_s, N_SHORT_TRIES),
+        }
+        self._outage = Outage(store.url, patience_s)
+        self._n_over = 0
+        self._looked_at_s = 0.0
         self._max_hedge_share = max_hedge_share
         self._stall_s = stall_s
         self._counts: Counter[str] = Counter()
@@ -140,6 +175,7 @@ class Requests:
 
     @property
     def stats(self) -> FetchStats:
+        self._check_process()
         with self._lock:
             p50, p99 = self._latencies.all_s()
             return FetchStats(
@@ -148,13 +184,14 @@ class Requests:
                 latency_p50_s=p50,
                 latency_p99_s=p99,
                 depth=self._depth.n,
+                away_s=self._outage.lasts_s if self._running else 0.0,
             )
 
     def submit(self, n: int, wanted: Callable[[int], Wanted]) -> Pending:
         """Start reads, behind those that were asked for before.
 
-        The store's client has asked three times more at once; what it gives up is tried some times more, with growing, jittered
-        pauses, or after the time that the store asks for.
+        The store's client has asked three times more at once; what it gives up is tried again, with growing, jittered pauses, or
+        after the time that the store asks for, until the patience is over.
 
         Parameters
         ----------
@@ -167,8 +204,14 @@ class Requests:
         -------
         What tells of their end. Errors are those of ``deliver``, and NotFoundError or StorageError: the object is gone, access is
         refused, or the store kept failing.
+
+        Raises
+        ------
+        StorageError
+            The system gives no threads, or this process is a fork of the one that reads; its kind says which.
         """
-        pending, crew = Pending(n), self._open()
+        crew = self._open()
+        pending = self._pending_of(n)
         with self._lock:
             self._pending.add(pending)
         crew.submit((partial(self._start, number, wanted, pending, crew) for number in pending.numbers()), n)
@@ -176,7 +219,8 @@ class Requests:
 
     def now(self, wanted: Wanted) -> None:
         """Read at once, and return when it is over; raises what ended it."""
-        pending, crew = Pending(1), self._open()
+        crew = self._open()
+        pending = self._pending_of(1)
         for number in pending.numbers():
             crew.spawn(partial(self._start, number, lambda _: wanted, pending, crew))
         for error in pending.wait(for_all=True).values():
@@ -187,6 +231,8 @@ class Requests:
 
         They can be used again.
         """
+        if self._pid not in (0, os.getpid()):
+            return  # the threads are another process's, and so may be the locks
         with self._lock:
             crew, self._crew = self._crew, None
             dropped = [item for item in self._running if not item.is_answered]
@@ -197,13 +243,23 @@ class Requests:
         for some in pending:
             some.cancel()
         for item in dropped:
-            item.end(StorageError("the reader was closed", kind="closed"))
-        if crew is not None and self._pid == os.getpid():
+            self._end(item, StorageError("the reader was closed", kind="closed"))
+        if crew is not None:
             crew.close()
 
+    def _pending_of(self, n: int) -> Pending:
+        """Return an account of reads whose waits end, too, if a thread is lost."""
+        return Pending(n, stall_s=self._patience_s + SILENCE_S, beats=lambda: self._n_over)
+
+    def _check_process(self) -> None:
+        """Raise in a fork of the process that reads, before any lock: a thread of the parent may have held it."""
+        if self._pid not in (0, os.getpid()):
+            raise forked()
+
     def _open(self) -> Crew:
+        self._check_process()
         with self._lock:
-            if self._crew is None or self._pid != os.getpid():  # threads do not survive a fork
+            if self._crew is None:
                 self._lost = []
                 depth, lost = self._depth, self._lost
                 self._crew = crew = Crew(lambda: depth.n + len(lost))
@@ -214,9 +270,34 @@ class Requests:
             return self._crew
 
     def _start(self, number: int, wanted: Callable[[int], Wanted], pending: Pending, crew: Crew) -> None:
-        self._ask(_Asked(wanted(number), number, pending), crew)
+        """Have one of the reads, whose end is told whatever happens."""
+        try:
+            item = _Asked(wanted(number), number, pending)
+        except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+            self._n_over += 1
+            pending.end(number, as_error(failed))
+            return
+        self._ask(item, crew)
 
     def _ask(self, item: _Asked, crew: Crew) -> None:
+        """Request a range, hand it on, and tell the end: of the bytes, of the error, or of what failed here."""
+        try:
+            self._race(item, crew)
+        except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+            with self._lock:
+                told = item.is_answered
+                item.is_answered = True
+                self._running.discard(item)
+            if not told:
+                self._end(item, as_error(failed))
+
+    def _end(self, item: _Asked, error: Exception | None = None) -> None:
+        self._n_over += 1
+        if isinstance(error, StorageError) and error.kind in AWAY:
+            item.pending.cancel()  # the rest would wait as long once more, and whoever waits for them as well
+        item.pending.end(item.number, error)
+
+    def _race(self, item: _Asked, crew: Crew) -> None:
         """Request a range until it comes, or somebody else has it, or there is no hope; and hand it on."""
         with self._lock:
             item.n_asked += 1
@@ -228,7 +309,7 @@ class Requests:
                 if not self._running:
                     self._answers_at_s.clear()  # a pause of the consumer says nothing of how fast answers come
                 self._running.add(item)
-        data, error, retries, seconds = self._try(item, crew)
+        data, error, seconds = self._try(item, crew)
         with self._lock:
             item.n_running -= 1
             if item.is_answered and item in self._lost:
@@ -238,59 +319,90 @@ class Requests:
             item.is_answered = True
             self._lost += [item] * item.n_running
             self._running.discard(item)
-            if data is not None:
-                now_s = time.perf_counter()
-                self._latencies.add(len(data), seconds)
-                self._answers_at_s.append(now_s)
-                self._depth.add(seconds, now_s)
-                counts = self._counts
-                counts["requests"] += 1
-                counts["bytes_read"] += len(data)
-                counts["bytes_asked"] += item.wanted.n_asked_bytes
-                counts["refetches"] += item.wanted.again
-                counts["retries"] += retries
-                counts["hedges_won"] += number > 1
-                self._fetch_s += now_s - item.at_s
-        if item.n_running:
-            crew.staff()
-        if data is None:
-            item.end(error)
-            return
         try:
-            item.wanted.deliver(data)
-        except Exception as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
-            item.end(failed)
-        else:
-            item.end()
+            if data is not None:
+                self._count(item, len(data), seconds, is_hedge=number > 1)
+            if item.n_running:
+                crew.staff()
+            if data is not None:
+                item.wanted.deliver(data)
+        except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+            error = as_error(failed)
+        self._end(item, error)
 
-    def _try(self, item: _Asked, crew: Crew) -> tuple[memoryview | None, Exception | None, int, float]:
-        """Bytes or the last error, how often it was tried again, and how long the last try took."""
-        retries = 0
+    def _count(self, item: _Asked, n_bytes: int, seconds: float, *, is_hedge: bool) -> None:
+        """Learn from an answer."""
+        with self._lock:
+            now_s = time.perf_counter()
+            self._latencies.add(n_bytes, seconds)
+            self._answers_at_s.append(now_s)
+            self._depth.add(seconds, now_s)
+            counts = self._counts
+            counts["requests"] += 1
+            counts["bytes_read"] += n_bytes
+            counts["bytes_asked"] += item.wanted.n_asked_bytes
+            counts["refetches"] += item.wanted.again
+            counts["hedges_won"] += is_hedge
+            self._fetch_s += now_s - item.at_s
+
+    def _try(self, item: _Asked, crew: Crew) -> tuple[memoryview | None, Exception | None, float]:
+        """Bytes or the last error, and how long the last try took."""
+        retries, waited_s = 0, item.age_s  # a second request for a late read has no patience of its own
         while True:
             started = time.perf_counter()
             try:
-                return self._get(item.wanted.range), None, retries, time.perf_counter() - started
+                data = self._get(item.wanted.range)
             except StorageError as error:
-                first_s = FIRST_PAUSE_WHEN_BUSY_S if error.kind == "throttled" else FIRST_PAUSE_S
-                pause_s = backoff_s(retries, first_s, error.retry_after_s)
+                waited_s += min(time.perf_counter() - started, MAX_TRY_S)
+                item.last_error = error
+                policy = self._policies.get(error.kind)
+                pause_s = None if policy is None else policy.pause_s(retries, waited_s, error.retry_after_s)
+                if pause_s is None:
+                    return None, _over(error, waited_s) if retries else error, 0.0
+                if error.kind in AWAY:
+                    self._outage.note(error, len(self._running))
                 item.resumes_at_s = time.perf_counter() + pause_s  # it is not late before
-                hopeless = retries + 1 >= N_TRIES.get(error.kind, 1)
-                if hopeless or item.is_answered or crew.closing.wait(pause_s):
-                    return None, error, retries, 0.0
+                if item.is_answered or self._outage.pause(
+                    pause_s, crew.closing, may_wake=error.kind == "unreachable"
+                ):
+                    return None, error, 0.0
+                waited_s += pause_s
                 retries += 1
-            except Exception as error:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
-                return None, error, retries, 0.0
+                with self._lock:
+                    self._counts["retries"] += 1
+            except BaseException as error:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
+                return None, as_error(error), 0.0
+            else:
+                self._outage.end()
+                return data, None, time.perf_counter() - started
 
     def _get(self, wanted: ByteRange) -> memoryview:
         return self.store.get_range(wanted.key, wanted.start, wanted.end)
 
     def _hurry(self, crew: Crew) -> None:
-        """Ask again for what is late."""
+        """Ask again for what is late, and end what is beyond its time."""
+        now_s = time.perf_counter()
+        passed_s = min(now_s - self._looked_at_s, LOOK_S)  # longer: this process was suspended
+        self._looked_at_s = now_s
         with self._lock:
+            for item in self._running:
+                item.age_s += passed_s
+            over = [i for i in self._running if i.age_s > self._patience_s + LAST_TRY_S]
+            for item in over:
+                item.is_answered = True
+                self._lost += [item] * item.n_running
+                self._running.discard(item)
             late = [item for item in self._running if self._is_due(item, crew)]
             for item in late:
                 item.is_late = True
                 item.asked_at_s = time.perf_counter()  # its thread says so too late: it would be due again
+        for item in over:
+            error = item.last_error or StorageError(
+                f"{self.store.url}/{item.wanted.range.key} does not answer", kind="unreachable"
+            )
+            self._end(item, _over(error, item.age_s))
+        if over:
+            crew.staff()
         for item in late:
             crew.spawn(partial(self._ask, item, crew))
 
@@ -323,9 +435,20 @@ class Requests:
         return max(usual_s, min(found_s, FIRST_STALL_S / STALL_FACTOR))
 
 
+def _over(error: StorageError, waited_s: float) -> StorageError:
+    """The same error, with how long it was waited for something better."""
+    told = StorageError(f"{error}; tried again for {waited_s:.0f} s (patience_s)", kind=error.kind)
+    told.retry_after_s = error.retry_after_s
+    told.__cause__ = error
+    return told
+
+
 def _watch(requests: weakref.ref[Requests], crew: Crew) -> None:
     while not crew.closing.wait(WATCH_S):
         alive = requests()
         if alive is not None:
-            alive._hurry(crew)
+            try:
+                alive._hurry(crew)
+            except Exception:  # noqa: BLE001 - the edge of a thread, without which late reads would stay late
+                _log.exception("late reads could not be asked for again")
         del alive

@@ -6,9 +6,10 @@ import email.utils
 import random
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-__all__ = ["MAX_PAUSE_S", "ask_retry_after_s", "backoff_s", "parse_retry_after"]
+__all__ = ["MAX_PAUSE_S", "RetryPolicy", "ask_retry_after_s", "backoff_s", "parse_retry_after"]
 
 TIMEOUT_S = 5
 MAX_PAUSE_S = 30.0
@@ -16,14 +17,52 @@ MAX_PAUSE_S = 30.0
 _DRAWS = random.SystemRandom()  # forks differ, and the global generator is left to its users
 
 
-def backoff_s(attempt: int, first_s: float, retry_after_s: float | None = None) -> float:
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """A rule for asking again: pauses that grow, an end by time, and maybe one by number.
+
+    Parameters
+    ----------
+    first_pause_s, max_pause_s
+        The first pause, and what it grows to.
+    deadline_s
+        Time for all tries and pauses together. The last pause is cut so that the last try begins in time.
+    n_tries
+        Tries at most; None for as many as fit the time.
+    """
+
+    first_pause_s: float
+    max_pause_s: float
+    deadline_s: float
+    n_tries: int | None = None
+
+    def pause_s(self, attempt: int, waited_s: float, retry_after_s: float | None = None) -> float | None:
+        """Return the pause after try number ``attempt``, from 0 on; None if that was the last one.
+
+        Parameters
+        ----------
+        waited_s
+            What tries and pauses took so far.
+        retry_after_s
+            What the server asks for.
+        """
+        left_s = self.deadline_s - waited_s
+        if left_s <= 0 or (self.n_tries is not None and attempt + 1 >= self.n_tries):
+            return None
+        return min(left_s, backoff_s(attempt, self.first_pause_s, retry_after_s, self.max_pause_s))
+
+
+def backoff_s(
+    attempt: int, first_s: float, retry_after_s: float | None = None, max_s: float = MAX_PAUSE_S
+) -> float:
     """A pause after try number ``attempt``, from 0 on: doubled each time, drawn between half and one and a half of that.
 
     A server that said how long to wait gets that, and up to ``first_s`` more: its other clients were told the same.
     """
     if retry_after_s is not None:
         return min(MAX_PAUSE_S, retry_after_s) + _DRAWS.uniform(0, first_s)
-    return min(MAX_PAUSE_S, first_s * 2.0**attempt) * _DRAWS.uniform(0.5, 1.5)
+    # An exponent that is bounded: tries may go on for so long that a float would overflow.
+    return min(max_s, first_s * 2.0 ** min(attempt, 64)) * _DRAWS.uniform(0.5, 1.5)
 
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:

@@ -117,6 +117,25 @@ def test_closing_drops_what_has_not_started_and_does_not_wait_for_what_hangs():
     assert not ran
 
 
+@pytest.mark.parametrize("failure", [ValueError("no"), SystemExit(2), KeyboardInterrupt()], ids=repr)
+def test_a_job_that_raises_costs_no_thread(failure, caplog):
+    crew, done = Crew(lambda: 1), threading.Semaphore(0)
+
+    def raises() -> None:
+        raise failure
+
+    def broken() -> Iterator[Job]:
+        yield raises
+        raise failure
+
+    crew.submit(broken(), 2)
+    crew.submit((done.release for _ in range(3)), 3)
+    for _ in range(3):
+        assert done.acquire(timeout=10), "the only thread is gone"
+    crew.close()
+    assert len(caplog.records) == 2
+
+
 def test_jobs_are_not_kept():
     class Thing:
         pass

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tensorbank import StorageError, hedging
 from tensorbank.hedging import hedged
 
 AT_ONCE_S = 0.0
@@ -82,3 +83,25 @@ def test_two_failures_tell_the_first():
     late.let_go.set()
     with pytest.raises(ConnectionError, match="first"):
         hedged(in_turn(late, fails), AT_ONCE_S)
+
+
+class Panic(BaseException):
+    """What a native library raises that panicked: no ``Exception``."""
+
+
+def test_a_panic_is_an_error_and_no_wait():
+    def call() -> object:
+        raise Panic("unwrap on None")
+
+    with pytest.raises(StorageError, match="Panic: unwrap on None") as caught:
+        hedged(call, NEVER_S)
+    assert caught.value.kind == "crashed"
+
+
+def test_calls_that_never_end_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(hedging, "LIMIT_S", 0.2)
+    late = Late()
+    with pytest.raises(StorageError, match="hangs") as caught:
+        hedged(late, AT_ONCE_S)
+    late.let_go.set()
+    assert caught.value.kind == "stalled"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
+import pytest
+
+import tensorbank.pending as pending_module
+from tensorbank import StorageError
 from tensorbank.pending import Pending
 
 
@@ -53,3 +58,26 @@ def test_cancelled_reads_do_not_start_and_those_that_run_are_waited_for():
     waiter.join(10)
     assert found == [{}]
     assert not pending.succeeded
+
+
+def test_a_silence_that_no_time_limit_explains_ends_the_wait(monkeypatch):
+    monkeypatch.setattr(pending_module, "LOOK_S", 0.05)
+    pending = Pending(2, stall_s=0.2)
+    next(pending.numbers())
+    with pytest.raises(StorageError, match="a thread has been lost") as caught:
+        pending.wait(for_all=True)
+    assert caught.value.kind == "stalled"
+
+
+def test_reads_that_end_elsewhere_are_no_silence(monkeypatch):
+    monkeypatch.setattr(pending_module, "LOOK_S", 0.02)
+    beats = itertools.count()
+    pending = Pending(1, stall_s=0.1, beats=lambda: next(beats))
+    next(pending.numbers())
+    waiter = threading.Thread(target=lambda: pending.wait(for_all=True))
+    waiter.start()
+    waiter.join(0.5)
+    assert waiter.is_alive()
+    pending.end(0)
+    waiter.join(10)
+    assert not waiter.is_alive()

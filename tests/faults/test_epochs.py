@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import time
 import weakref
 from collections import deque
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tensorbank import IntegrityError, StorageError
+from tensorbank import IntegrityError, StorageError, requests
 from tensorbank.fetch import FetchOptions, FetchStats
 from tensorbank.reader import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
@@ -139,6 +140,33 @@ def test_what_is_flipped_again_names_object_and_sample(served):
             reader.read(np.array([3]))
     finally:
         reader.close()
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_epoch(served, monkeypatch):
+    """Longer than any number of tries with pauses of a millisecond would take."""
+    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 0.001)
+    server, _ = served
+    back = threading.Timer(3.0, server.set, [Faults()])
+    back.start()
+    elapsed_s, stats, _ = epoch(served, Faults(reset=1.0))
+    back.join()
+    assert stats.retries > 0
+    assert stats.away_s == 0
+    assert 2.5 < elapsed_s < 20
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [Faults(reset=1.0), Faults(throttled=1.0), Faults(stalled=1.0, stall_s=60)],
+    ids=["reset", "throttled", "stalled"],
+)
+def test_a_store_that_stays_away_is_an_error_within_the_stated_time(served, monkeypatch, faults):
+    monkeypatch.setattr(requests, "LAST_TRY_S", 0.5)
+    started = time.monotonic()
+    with pytest.raises(StorageError, match="bank") as caught:
+        epoch(served, faults, replace(APART, patience_s=1.5))
+    assert caught.value.kind in ("unreachable", "throttled")
+    assert 1.4 < time.monotonic() - started < 1.5 + 0.5 + 2
 
 
 def test_credentials_that_expire_are_an_error_and_no_hang(served):
