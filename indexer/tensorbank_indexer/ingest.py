@@ -33,6 +33,7 @@ from tensorbank.layout import (
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.store import Store
 from tensorbank_indexer import checkpoint
+from tensorbank_indexer.boundary import NAMELESS, scan
 from tensorbank_indexer.part_plan import PartPlan, plan_part, samples_per_shard_for
 from tensorbank_indexer.report import IngestReport
 from tensorbank_indexer.shard_task import ShardResult, ShardTask, run
@@ -157,11 +158,12 @@ class _Job:
     def _batches(self, archives: Sequence[Archive]) -> Iterator[list[SampleRef]]:
         """References of as many archives as make a part."""
         batch: list[SampleRef] = []
-        for number, scan in enumerate(_scan_ahead(self.source, archives)):
+        for number, scanned in enumerate(_scan_ahead(self.source, archives)):
             self.progress("scan", number + 1, len(archives))
-            self.report.findings += scan.findings
-            self.report.n_found += len(scan.samples)
-            batch += scan.samples
+            self.report.findings += scanned.findings
+            nameless = sum(f.kind == NAMELESS for f in scanned.findings)
+            self.report.n_found += len(scanned.samples) + nameless
+            batch += scanned.samples
             if len(batch) >= self.options.samples_per_part:
                 yield batch
                 batch = []
@@ -349,14 +351,14 @@ def _scan_ahead(source: Source, archives: Sequence[Archive]) -> Iterator[Scan]:
         coming: deque[Future[Scan]] = deque()
         try:
             for archive in archives:
-                coming.append(pool.submit(source.scan, archive))
+                coming.append(pool.submit(scan, source, archive))
                 if len(coming) > N_SCAN_THREADS:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
         finally:
-            for scan in coming:
-                scan.cancel()
+            for scanning in coming:
+                scanning.cancel()
 
 
 def _repeated(ref: SampleRef) -> Finding:

@@ -20,7 +20,7 @@ from tensorbank_indexer.source import SampleRef
 
 __all__ = ["PartPlan", "plan_part", "samples_per_shard_for"]
 
-WRITER_VERSION = 1
+WRITER_VERSION = 2
 MAX_SHARD_GROUP_BYTES = 640 << 20
 MAX_SAMPLES_PER_SHARD = 512
 MIN_SAMPLES_PER_SHARD = 8

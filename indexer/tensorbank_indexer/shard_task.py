@@ -1,7 +1,8 @@
 """One task of an ingest: read the samples of one shard, measure, encode and store them, return their index rows.
 
 Pure but for the store: the same references give the same objects and rows, so a task may be run twice. It runs in any
-process; nothing but values goes in and out.
+process; nothing but values goes in and out. One sample that cannot be read, measured or encoded is a finding, whatever its
+cause: the others go on.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.store import Store
-from tensorbank_indexer.conform import conform, plain_columns
+from tensorbank_indexer.boundary import cause_of, is_text, read_each
+from tensorbank_indexer.conform import conform
 from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure, measure
-from tensorbank_indexer.modalities import KNOWN, radiometric_offset
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row, tile_rows
+from tensorbank_indexer.sample_columns import plain_columns
 from tensorbank_indexer.shard import ShardAssembler
 from tensorbank_indexer.source import Finding, RawModality, RawSample, SampleRef, Source
+from tensorbank_indexer.suspicions import offset_of, suspicions
 
-__all__ = ["ShardResult", "ShardTask", "StageSeconds", "run"]
+__all__ = ["ShardResult", "ShardTask", "StageSeconds", "run", "stored_numbers"]
 
 
 @dataclass(slots=True)
@@ -81,21 +85,22 @@ def run(task: ShardTask, source: Source, store: Store) -> ShardResult:
     Raises
     ------
     StorageError
-        The store failed; what was written is overwritten by the next try.
+        The store failed, or the source is out of reach; what was written is overwritten by the next try.
     """
     clock = _Clock()
     assemblers = {m.name: ShardAssembler(task.samples_per_shard, m.n_blocks) for m in task.schema}
     measured: list[MeasuredSample] = []
     findings: list[Finding] = []
     tensor_bytes = 0
-    for slot, raw in enumerate(clock.around_each(source.read(task.refs))):
+    for slot, raw in enumerate(clock.around_each(read_each(source, task.refs))):
+        if isinstance(raw, Finding):
+            findings.append(raw)
+            continue
         sample, found = _place(task, slot, raw, assemblers, clock)
         findings += [*raw.findings, *found]
-        if sample.modalities:
+        if sample is not None:
             measured.append(sample)
             tensor_bytes += sum(raw.modalities[name].pixels.nbytes for name in sample.modalities)
-        else:
-            findings.append(_left_out(raw))
     with clock.stage("write"):
         stored_bytes = _store(task, assemblers, store)
     with clock.stage("statistics"):
@@ -116,46 +121,103 @@ def run(task: ShardTask, source: Source, store: Store) -> ShardResult:
 
 def _place(
     task: ShardTask, slot: int, raw: RawSample, assemblers: dict[str, ShardAssembler], clock: _Clock
-) -> tuple[MeasuredSample, list[Finding]]:
-    """Measure and encode one sample into the assemblers."""
+) -> tuple[MeasuredSample | None, list[Finding]]:
+    """Measure and encode one sample into the assemblers; None where nothing of it can be kept."""
     row = task.shard * task.samples_per_shard + slot
-    modalities: dict[str, MeasuredModality] = {}
+    encoded: dict[str, _Encoded] = {}
     findings: list[Finding] = []
     for name, given in raw.modalities.items():
-        modality = task.schema[name]
-        misfit = conform(given, modality, raw.ref)
-        if misfit is not None:
-            findings.append(misfit)
-            continue
-        with clock.stage("statistics"):
-            statistics = measure(given.pixels, modality, task.n_tiles)
-            findings += _suspicions(statistics, modality, raw.ref)
-        with clock.stage("encode"):
-            blocks = _encode(given, modality, task.profile)
-            start, end = assemblers[name].add(slot, blocks)
-        modalities[name] = MeasuredModality(
+        try:
+            result = _encode(task, name, given, raw.ref, clock)
+        except Exception as error:  # noqa: BLE001 - one modality of one sample: any cause costs it only
+            result = _modality_finding("unusable-modality", name, raw.ref, cause_of(error))
+        if isinstance(result, Finding):
+            findings.append(result)
+        else:
+            encoded[name] = result
+            findings += result.findings
+    modalities = {
+        name: MeasuredModality(
             ref={
                 "key": shard_key(task.table, task.part, name, task.shard),
                 "row": row,
-                "offset": start,
-                "length": end - start,
-                "block_bytes": [len(b) for b in blocks],
+                "offset": 0,
+                "length": 0,
+                "block_bytes": [len(b) for b in found.blocks],
             },
-            source={
-                "path": given.address.path,
-                "offset": given.address.offset,
-                "length": given.address.length_bytes,
-                "etag": given.address.etag,
-            },
-            product_ids=given.product_ids,
-            radiometric_offset=_offset(statistics, modality),
-            measure=statistics,
+            source=found.source,
+            product_ids=found.product_ids,
+            radiometric_offset=found.offset,
+            measure=found.measure,
         )
-    columns = plain_columns(raw, task.part, modalities)
-    return MeasuredSample(row, columns, modalities), findings
+        for name, found in encoded.items()
+    }
+    if not modalities:
+        return None, [*findings, _left_out(raw.ref, "no modality could be read")]
+    try:
+        columns, doubts = plain_columns(raw, task.part, modalities)
+    except Exception as error:  # noqa: BLE001 - one sample's row: any cause costs that sample only
+        return None, [*findings, _left_out(raw.ref, cause_of(error))]
+    for name, modality in modalities.items():
+        start, end = assemblers[name].add(slot, encoded[name].blocks)
+        modality.ref |= {"offset": start, "length": end - start}
+    return MeasuredSample(row, columns, modalities), [*findings, *doubts]
 
 
-def _encode(given: RawModality, modality: Modality, profile: str) -> list[bytes]:
+@dataclass(slots=True)
+class _Encoded:
+    """One modality of one sample, ready to be stored."""
+
+    blocks: list[bytes]
+    measure: PixelMeasure | CategoryMeasure
+    source: dict[str, object]
+    product_ids: tuple[str, ...]
+    offset: dict[str, object] | None
+    findings: list[Finding]
+
+
+def stored_numbers(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Pixels as a table stores them: truth values become the bytes that they are."""
+    return pixels.view(np.uint8) if pixels.dtype == np.bool_ else pixels
+
+
+def _encode(
+    task: ShardTask, name: str, given: RawModality, ref: SampleRef, clock: _Clock
+) -> _Encoded | Finding:
+    """Measure and encode one modality, or say why it does not fit its table."""
+    if name not in task.schema:
+        return _modality_finding("unknown-modality", name, ref, f"the table has no modality {name!a}")
+    modality = task.schema[name]
+    given.pixels = stored_numbers(given.pixels)
+    misfit = conform(given, modality, ref)
+    if misfit is not None:
+        return misfit
+    with clock.stage("statistics"):
+        statistics = measure(given.pixels, modality, task.n_tiles)
+    with clock.stage("encode"):
+        blocks = _blocks(given, modality, task.profile)
+    ids = tuple(i for i in given.product_ids if is_text(i))
+    return _Encoded(
+        blocks,
+        statistics,
+        {
+            "path": given.address.path,
+            "offset": given.address.offset,
+            "length": given.address.length_bytes,
+            "etag": given.address.etag,
+        },
+        ids if len(ids) == len(given.product_ids) else (),
+        offset_of(statistics, modality),
+        suspicions(statistics, modality, ref),
+    )
+
+
+def _modality_finding(kind: str, name: str, ref: SampleRef, reason: str) -> Finding:
+    action = "modality left out, the sample's others kept"
+    return Finding(kind, ref.archive, reason, action, member=ref.stem, modality=name)
+
+
+def _blocks(given: RawModality, modality: Modality, profile: str) -> list[bytes]:
     """Blocks as stored; those of dates that the sample does not have are empty."""
     codec = codec_for(profile, modality)
     pixels = np.ascontiguousarray(given.pixels, dtype=np.dtype(modality.dtype).newbyteorder("<"))
@@ -163,51 +225,8 @@ def _encode(given: RawModality, modality: Modality, profile: str) -> list[bytes]
     return blocks + [b""] * (modality.n_blocks - len(blocks))
 
 
-def _offset(statistics: PixelMeasure | CategoryMeasure, modality: Modality) -> dict[str, object] | None:
-    if not isinstance(statistics, PixelMeasure):
-        return None
-    found = radiometric_offset(modality, statistics.low)
-    return None if found is None else {"value": found[0], "method": found[1]}
-
-
-def _suspicions(
-    statistics: PixelMeasure | CategoryMeasure, modality: Modality, ref: SampleRef
-) -> list[Finding]:
-    """Values that are kept bit for bit but that somebody should know of."""
-
-    def suspicion(kind: str, reason: str, action: str) -> Finding:
-        return Finding(kind, ref.archive, reason, action, member=ref.stem, modality=modality.name)
-
-    if isinstance(statistics, CategoryMeasure):
-        unknown = statistics.count - int(statistics.classes.sum())
-        if not unknown:
-            return []
-        return [
-            suspicion(
-                "unknown-class",
-                f"{unknown} pixels have a code without a name",
-                "kept; they count in no share",
-            )
-        ]
-    found = []
-    for band, valid in zip(modality.band_names, statistics.valid, strict=True):
-        if not valid:
-            found.append(
-                suspicion("nan-only-band", f"band {band} has no valid pixel", "kept; its statistics are null")
-            )
-    expected = KNOWN[modality.name].valid_range if modality.name in KNOWN else None
-    if expected and statistics.valid.any():
-        low, high = float(np.nanmin(statistics.low)), float(np.nanmax(statistics.high))
-        if low < expected[0] or high > expected[1]:
-            reason = f"values reach from {low:g} to {high:g}, expected are {expected[0]:g} to {expected[1]:g}"
-            found.append(suspicion("value-range", reason, "kept as it is"))
-    return found
-
-
-def _left_out(raw: RawSample) -> Finding:
-    return Finding(
-        "no-modality", raw.ref.archive, "no modality could be read", "sample left out", member=raw.ref.stem
-    )
+def _left_out(ref: SampleRef, reason: str) -> Finding:
+    return Finding("no-modality", ref.archive, reason, "sample left out", member=ref.stem)
 
 
 def _store(task: ShardTask, assemblers: dict[str, ShardAssembler], store: Store) -> int:
@@ -228,7 +247,7 @@ class _Clock:
     def stage(self, name: str) -> _Stage:
         return _Stage(self.seconds, name)
 
-    def around_each(self, samples: Iterator[RawSample]) -> Iterator[RawSample]:
+    def around_each(self, samples: Iterator[RawSample | Finding]) -> Iterator[RawSample | Finding]:
         """Samples, with the time it takes to get each counted as ``read``."""
         while True:
             with self.stage("read"):

@@ -10,10 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tensorbank.errors import FormatError
+from tensorbank.errors import FormatError, InvalidInputError
 from tensorbank.schema import Modality, TableSchema
+from tensorbank_indexer.boundary import read_each
 from tensorbank_indexer.modalities import describe
-from tensorbank_indexer.source import SampleRef, Source
+from tensorbank_indexer.shard_task import stored_numbers
+from tensorbank_indexer.source import Finding, SampleRef, Source
 
 __all__ = ["ORDER", "extend", "survey"]
 
@@ -24,26 +26,48 @@ SAMPLES_PER_KIND = 5
 
 
 def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
-    """Modalities of the first samples of every (split, subset).
+    """Modalities of the first samples of every (split, subset) that have them.
 
     Raises
     ------
     FormatError
         None of them could be read.
+    InvalidInputError
+        A modality cannot be one of a table, such as one with two bands of one name.
     """
-    chosen: dict[tuple[str, str], list[SampleRef]] = defaultdict(list)
-    for ref in refs:
-        kind = chosen[ref.split, ref.subset]
-        if len(kind) < SAMPLES_PER_KIND:
-            kind.append(ref)
     seen: dict[str, list[Modality]] = defaultdict(list)
-    for kind in chosen.values():
-        for raw in source.read(kind):
+    refused: dict[str, InvalidInputError] = {}
+    for kind in _first_of_each(refs):
+        for raw in read_each(source, kind):
+            if isinstance(raw, Finding):  # the ingest itself meets it again, and reports it
+                continue
             for name, given in raw.modalities.items():
-                seen[name].append(describe(name, given.pixels.dtype.name, given.bands, given.pixels.shape))
-    if not seen:
+                try:
+                    dtype = stored_numbers(given.pixels).dtype.name
+                    seen[name].append(describe(name, dtype, given.bands, given.pixels.shape))
+                except InvalidInputError as error:
+                    refused[name] = error
+    described = {name for name, modalities in seen.items() if modalities}
+    for name, refusal in refused.items():
+        if name not in described:  # else one odd member among sound ones
+            raise refusal
+    if not described:
         raise FormatError(f"none of the first samples of {source.root} has a readable modality")
-    return TableSchema(tuple(_elected(seen[name]) for name in _ordered(seen)))
+    return TableSchema(tuple(_elected(seen[name]) for name in _ordered(described)))
+
+
+def _first_of_each(refs: Iterable[SampleRef]) -> list[list[SampleRef]]:
+    """For each (split, subset) its first samples, so many that each modality is among them often enough."""
+    chosen: dict[tuple[str, str], list[SampleRef]] = defaultdict(list)
+    n_with: Counter[tuple[str, str, str]] = Counter()
+    for ref in refs:
+        having = [(ref.split, ref.subset, modality) for modality in ref.members] or [
+            (ref.split, ref.subset, "")
+        ]
+        if any(n_with[key] < SAMPLES_PER_KIND for key in having):
+            n_with.update(having)
+            chosen[ref.split, ref.subset].append(ref)
+    return list(chosen.values())
 
 
 def _elected(seen: Sequence[Modality]) -> Modality:

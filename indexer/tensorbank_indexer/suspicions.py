@@ -1,0 +1,71 @@
+"""Values that are kept bit for bit, but that somebody should know of."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.schema import Modality
+from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure
+from tensorbank_indexer.modalities import KNOWN, radiometric_offset
+from tensorbank_indexer.source import Finding, SampleRef
+
+__all__ = ["offset_of", "suspicions"]
+
+MAX_CLASSES = 256
+"""Distinct codes without a name beyond which an array holds no classes, but something else."""
+
+
+def offset_of(statistics: PixelMeasure | CategoryMeasure, modality: Modality) -> dict[str, object] | None:
+    """The radiometric offset that a modality's values carry, as its index row holds it; None for most modalities."""
+    if not isinstance(statistics, PixelMeasure):
+        return None
+    found = radiometric_offset(modality, statistics.low)
+    return None if found is None else {"value": found[0], "method": found[1]}
+
+
+def suspicions(
+    statistics: PixelMeasure | CategoryMeasure, modality: Modality, ref: SampleRef
+) -> list[Finding]:
+    """Values that are kept bit for bit but that somebody should know of."""
+
+    def suspicion(kind: str, reason: str, action: str) -> Finding:
+        return Finding(kind, ref.archive, reason, action, member=ref.stem, modality=modality.name)
+
+    if isinstance(statistics, CategoryMeasure):
+        codes = statistics.unknown_codes
+        if not codes.size:
+            return []
+        unknown = statistics.count - int(statistics.classes.sum())
+        reason = f"{unknown} pixels have a code without a name: {_some(codes)}"
+        if codes.size > MAX_CLASSES:
+            return [
+                suspicion(
+                    "too-many-classes",
+                    f"{reason}; {codes.size} of them are no classes of a map",
+                    "kept; they count in no share",
+                )
+            ]
+        return [suspicion("unknown-class", reason, "kept; they count in no share")]
+    found = []
+    for band, valid in zip(modality.band_names, statistics.valid, strict=True):
+        if not valid:
+            found.append(
+                suspicion("nan-only-band", f"band {band} has no valid pixel", "kept; its statistics are null")
+            )
+    for band, infinite in zip(modality.band_names, statistics.infinite, strict=True):
+        if infinite:
+            reason = f"{infinite} pixels of band {band} are infinite"
+            found.append(suspicion("infinite-pixels", reason, "kept; they count as not valid"))
+    expected = KNOWN[modality.name].valid_range if modality.name in KNOWN else None
+    if expected and statistics.valid.any():
+        low, high = float(np.nanmin(statistics.low)), float(np.nanmax(statistics.high))
+        if low < expected[0] or high > expected[1]:
+            reason = f"values reach from {low:g} to {high:g}, expected are {expected[0]:g} to {expected[1]:g}"
+            found.append(suspicion("value-range", reason, "kept as it is"))
+    return found
+
+
+def _some(codes: npt.NDArray[np.float64]) -> str:
+    first = ", ".join(f"{c:g}" for c in codes[:5])
+    return first if codes.size <= 5 else f"{first} and {codes.size - 5} more"
