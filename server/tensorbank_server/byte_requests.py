@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tensorbank_server.problems import Problem
 
-__all__ = ["content_range", "parse_range"]
+__all__ = ["content_range", "parse_range", "whole_or_range"]
 
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 
@@ -32,6 +36,23 @@ def parse_range(header: str, n_bytes: int) -> tuple[int, int]:
     if not start < end:
         raise wrong
     return start, end
+
+
+def whole_or_range(request: Request, body: bytes, headers: Mapping[str, str], media_type: str) -> Response:
+    """Answer with a file, or with the range of it that the request asks for.
+
+    Raises
+    ------
+    Problem
+        As :func:`parse_range`.
+    """
+    told = {**headers, "Accept-Ranges": "bytes"}
+    asked = request.headers.get("range")
+    if asked is None:
+        return Response(body, media_type=media_type, headers=told)
+    start, end = parse_range(asked, len(body))
+    told["Content-Range"] = content_range(start, end, len(body))
+    return Response(body[start:end], 206, media_type=media_type, headers=told)
 
 
 def content_range(start: int, end: int, n_bytes: int) -> str:

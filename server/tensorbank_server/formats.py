@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
-import pyproj
-import tifffile
 from safetensors.numpy import save as save_safetensors
 
 from tensorbank.errors import NotFoundError
@@ -28,9 +25,10 @@ MEDIA_TYPES = {
     "npy": "application/x-npy",
     "npz": "application/x-npz",
     "safetensors": "application/vnd.safetensors",
-    "tif": "image/tiff; application=geotiff",
+    "tif": "image/tiff; application=geotiff; profile=cloud-optimized",
 }
-_PIXEL_SCALE, _TIE_POINT, _GEO_KEYS, _METADATA, _NO_DATA = 33550, 33922, 34735, 42112, 42113
+MAX_BLOCK_PIXELS = 512
+"""Side of a GeoTIFF's blocks, at most: GDAL's own default."""
 
 
 def as_npy(tensor: Tensor) -> bytes:
@@ -72,9 +70,17 @@ def georeference(
 
 
 def as_geotiff(
-    tensor: Tensor, place: Georeference, names: Sequence[str], no_data: float | None = None
+    tensor: Tensor,
+    place: Georeference,
+    names: Sequence[str],
+    *,
+    no_data: float | None = None,
+    categorical: bool = False,
 ) -> bytes:
-    """An uncompressed GeoTIFF (OGC 19-008r4), north up, pixel is area.
+    """Return a cloud-optimized GeoTIFF (OGC 21-026), north up, pixel is area, not compressed.
+
+    Up to 512 pixels a side it is one block; what is larger has blocks of 512 and overviews, so that a client that zooms out
+    reads little of it.
 
     Parameters
     ----------
@@ -82,35 +88,40 @@ def as_geotiff(
         (n, y, x).
     names
         (n,) of the bands.
+    categorical
+        Overviews then pick a pixel, since a mean of classes is none of them.
     """
+    # GDAL takes a while to load, and few services are asked for GeoTIFFs
+    import rasterio.shutil
+    from rasterio.io import MemoryFile
+    from rasterio.transform import from_bounds
+
     if tensor.dtype == np.float16:
         tensor = tensor.astype(np.float32)
-    epsg, (x_min, y_min, x_max, y_max) = place
-    _, height, width = tensor.shape
-    scale = ((x_max - x_min) / width, (y_max - y_min) / height, 0.0)
-    geographic = pyproj.CRS.from_epsg(epsg).is_geographic
-    keys = [(1024, 0, 1, 2 if geographic else 1), (1025, 0, 1, 1), (2048 if geographic else 3072, 0, 1, epsg)]
-    directory = [1, 1, 1, len(keys), *(n for key in keys for n in key)]
-    items = "".join(
-        f'<Item name="DESCRIPTION" sample="{i}" role="description">{escape(name)}</Item>'
-        for i, name in enumerate(names)
-    )
-    tags = [
-        (_PIXEL_SCALE, 12, 3, scale, True),
-        (_TIE_POINT, 12, 6, (0.0, 0.0, 0.0, x_min, y_max, 0.0), True),
-        (_GEO_KEYS, 3, len(directory), directory, True),
-        (_METADATA, 2, 0, f"<GDALMetadata>{items}</GDALMetadata>", True),
-    ]
-    if no_data is not None:
-        tags.append((_NO_DATA, 2, 0, f"{no_data:g}", True))
-    sink = io.BytesIO()
-    tifffile.imwrite(
-        sink,
-        tensor,
-        photometric="minisblack",
-        planarconfig="separate" if len(tensor) > 1 else None,
-        metadata=None,
-        software="TensorBank",
-        extratags=tags,
-    )
-    return sink.getvalue()
+    epsg, bounds = place
+    n, height, width = tensor.shape
+    block = min(-(-max(height, width) // 16) * 16, MAX_BLOCK_PIXELS)
+    with MemoryFile() as plain, MemoryFile() as optimized:
+        with plain.open(
+            driver="GTiff",
+            width=width,
+            height=height,
+            count=n,
+            dtype=tensor.dtype,
+            crs=f"EPSG:{epsg}",
+            transform=from_bounds(*bounds, width, height),
+            nodata=no_data,
+            interleave="band",
+        ) as dataset:
+            dataset.write(tensor)
+            dataset.descriptions = tuple(names)
+        rasterio.shutil.copy(
+            plain.name,
+            optimized.name,
+            driver="COG",
+            blocksize=block,
+            compress="NONE",
+            overviews="AUTO",
+            overview_resampling="NEAREST" if categorical else "AVERAGE",
+        )
+        return bytes(optimized.getbuffer())

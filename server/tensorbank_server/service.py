@@ -32,6 +32,7 @@ from tensorbank.layout import check_table_name
 from tensorbank.mirror import IndexMirror
 from tensorbank.schema import TableSchema
 from tensorbank.store import Store
+from tensorbank_server.encoded import EncodedFiles
 from tensorbank_server.folder_keys import FolderKeys, assume, read_policy
 from tensorbank_server.jobs import Job
 from tensorbank_server.keys import Principal
@@ -246,6 +247,7 @@ class Service:
         self.sql_slots = Concurrency(settings.limits.sql_processes, settings.limits.sql_processes)
         self.queries = Rates("queries", settings.limits.queries_per_minute)
         self.pages = Pages(settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes)
+        self.encoded = EncodedFiles(settings.encoded_cache_bytes)
         self.is_ready = False
         self.banks: dict[str, ServedBank] = {}
 

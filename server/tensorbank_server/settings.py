@@ -175,6 +175,9 @@ class Settings(BaseSettings):
     )
     plan_cache_bytes: int = Field(default=8 << 30, gt=0)
     row_cache_bytes: int = Field(default=4 << 30, gt=0)
+    encoded_cache_bytes: int = Field(
+        default=128 << 20, ge=0, description="Memory for GeoTIFFs between one range of them and the next."
+    )
     data_folder: Path | None = Field(
         default=None, description="Plans and copies of index files; a temporary folder if not given."
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorbank.schema import Modality, TableSchema
+from tensorbank_server.formats import MEDIA_TYPES
 from tensorbank_server.rows import geometry, plain
 
 __all__ = ["CONFORMANCE", "STAC_VERSION", "collection", "collection_id", "item", "landing"]
@@ -110,7 +111,7 @@ def item(
 def _asset(m: Modality, href: str, tail: str) -> dict[str, Any]:
     return {
         "href": f"{href}.tif{tail}",
-        "type": "image/tiff; application=geotiff",
+        "type": MEDIA_TYPES["tif"],
         "roles": ["data"],
         "title": str(m.attributes.get("long_name", m.name)),
         "data_type": "float32" if m.dtype == "float16" else m.dtype,
@@ -146,8 +147,7 @@ def collection(
         "license": licence,
         "extent": {"spatial": {"bbox": [box]}, "temporal": {"interval": [list(times)]}},
         "item_assets": {
-            m.name: {"type": "image/tiff; application=geotiff", "roles": ["data"], "title": m.name}
-            for m in schema
+            m.name: {"type": MEDIA_TYPES["tif"], "roles": ["data"], "title": m.name} for m in schema
         },
         "links": [
             {"rel": "self", "type": "application/json", "href": here},

@@ -12,9 +12,11 @@ import safetensors.numpy
 import xarray
 import zarr
 from PIL import Image
+from rio_cogeo.cogeo import cog_validate
 from test_front import check_problem
 
 import tensorbank as tb
+from tensorbank_server.formats import as_geotiff
 
 pytestmark = pytest.mark.usefixtures("service")
 
@@ -131,6 +133,50 @@ def test_gdal_reads_a_geotiff_where_it_lies(service, table_url, one, name):
         x, y = image.transform @ (0, 0)
     size = (b["x_max"] - b["x_min"]) / pixels[name].shape[-1]
     assert (x, y) == pytest.approx((b["x_min"] + 50 * size, b["y_max"] - 100 * size))
+
+
+@pytest.mark.parametrize("name", ["S2L2A", "LULC"])
+def test_gdal_opens_a_geotiff_by_its_url(service, table_url, one, name):
+    row, pixels = one
+    with rasterio.open(f"/vsicurl/{service.url}{address(table_url, row)}/{name}.tif?snapshot=1") as image:
+        assert image.crs.to_epsg() == row["epsg"]
+        window = rasterio.windows.Window(50, 100, 30, 20)
+        np.testing.assert_array_equal(image.read(1, window=window), pixels[name][0, 0, 100:120, 50:80])
+    item = service.get(f"/stac/collections/eo.terramesh/items/{row['sample_id']}").json()
+    assert item["assets"][name]["type"] == service.get(item["assets"][name]["href"]).headers["content-type"]
+
+
+def test_ranges_of_a_geotiff_are_those_of_the_file(service, table_url, one):
+    row, _ = one
+    url = f"{address(table_url, row)}/DEM.tif"
+    whole = service.get(url)
+    assert whole.headers["accept-ranges"] == "bytes"
+    for asked, start, end in (("0-99", 0, 100), ("1000-", 1000, None), ("-7", -7, None)):
+        found = service.get(url, headers={"Range": f"bytes={asked}"})
+        assert found.status_code == 206
+        assert found.content == whole.content[start:end]
+        assert found.headers["etag"] == whole.headers["etag"]
+        assert found.headers["content-range"].endswith(f"/{len(whole.content)}")
+    check_problem(service.get(url, headers={"Range": "bytes=99999999-"}), 416, "range")
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")  # of rio-cogeo
+@pytest.mark.parametrize("side", [1, 66, 264, 512, 1068])
+@pytest.mark.parametrize("categorical", [False, True])
+def test_a_geotiff_is_optimized_for_the_cloud(tmp_path, side, categorical):
+    tensor = np.random.default_rng(side).integers(1, 9, (3, side, side)).astype(np.uint8)
+    place = (32632, (500_000.0, 5_000_000.0, 500_000.0 + 10 * side, 5_000_000.0 + 10 * side))
+    path = tmp_path / "sample.tif"
+    path.write_bytes(as_geotiff(tensor, place, ["a", "b", "c"], categorical=categorical))
+    valid, errors, warnings = cog_validate(path)
+    assert (valid, errors, warnings) == (True, [], [])
+    with rasterio.open(path) as image:
+        np.testing.assert_array_equal(image.read(), tensor)
+        assert image.descriptions == ("a", "b", "c")
+        assert bool(image.overviews(1)) == (side > 512)
+        for factor in image.overviews(1):
+            coarse = image.read(1, out_shape=(side // factor, side // factor))
+            assert set(np.unique(coarse)) <= set(range(1, 9))
 
 
 def test_point_is_the_pixel_of_the_geotiff(service, table_url, one):

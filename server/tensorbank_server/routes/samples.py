@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank_server import formats, stac
+from tensorbank_server.byte_requests import whole_or_range
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import SampleId, Served, Source, base_url, freshness, table_url
 from tensorbank_server.rows import sample_json
@@ -76,7 +77,8 @@ async def get_tensors(
     body = await service.offload(
         _encode, service, source, row, [c for c in cuts if row[c.modality.name]], form
     )
-    return _file(body, form, f"{sample_id}.{form}", fresh.headers)
+    headers = {**fresh.headers, **_disposition(f"{sample_id}.{form}")}
+    return Response(body, media_type=formats.MEDIA_TYPES[form], headers=headers)
 
 
 @router.get("/{sample_id}/{modality}.{form}", operation_id="getTensor", response_class=Response)
@@ -99,8 +101,16 @@ async def get_tensor(
     row = await find(service, source, sample_id, split)
     if row[modality] is None:
         raise Problem(404, "no-modality", f"the sample has no {modality}")
-    body = await service.offload(_encode, service, source, row, [cut], form)
-    return _file(body, form, f"{sample_id}.{modality}.{form}", fresh.headers)
+    headers = {**fresh.headers, **_disposition(f"{sample_id}.{modality}.{form}")}
+    if form != "tif":
+        body = await service.offload(_encode, service, source, row, [cut], form)
+        return Response(body, media_type=formats.MEDIA_TYPES[form], headers=headers)
+    key = f"{request.url.path} {fresh.etag}"
+
+    def encoded() -> bytes:
+        return service.encoded.get(key, lambda: _encode(service, source, row, [cut], form))
+
+    return whole_or_range(request, await service.offload(encoded), headers, formats.MEDIA_TYPES[form])
 
 
 async def find(service: Service, source: Pinned, sample_id: str, split: str | None) -> dict[str, Any]:
@@ -139,7 +149,8 @@ def _encode(service: Service, source: Pinned, row: dict[str, Any], cuts: list[Cu
     names = [b if m.n_times == 1 else f"{b} {t}" for t in range(m.n_times) for b in cut.band_names]
     no_data = m.attributes.get("nodata")
     numeric = float(no_data) if isinstance(no_data, int | float | str) and _is_number(no_data) else None
-    return formats.as_geotiff(tensor.reshape(-1, *tensor.shape[2:]), place, names, numeric)
+    layers = tensor.reshape(-1, *tensor.shape[2:])
+    return formats.as_geotiff(layers, place, names, no_data=numeric, categorical=m.categorical)
 
 
 def _is_number(value: object) -> bool:
@@ -150,6 +161,5 @@ def _is_number(value: object) -> bool:
     return True
 
 
-def _file(body: bytes, form: str, name: str, headers: dict[str, str]) -> Response:
-    disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(body, media_type=formats.MEDIA_TYPES[form], headers={**headers, **disposition})
+def _disposition(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}"'}
