@@ -93,11 +93,6 @@ def _radar(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
     return np.stack(painted, axis=-1)
 
 
-def _grey(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
-    one = _stretch(stored[0].astype(np.float32), painting.rescale)
-    return np.repeat(one[:, :, None], 3, axis=2)
-
-
 def _hillshade(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
     """Lambertian shade of a sun in the north-west, 45 degrees high."""
     heights = stored[0].astype(np.float32)

@@ -27,6 +27,7 @@ from tensorbank.errors import (
     StorageError,
     TensorBankError,
 )
+from tensorbank_server.filters.literals import FilterError
 
 __all__ = ["MEDIA_TYPE", "Problem", "add_handlers", "as_problem", "internal", "of_status", "respond"]
 
@@ -76,7 +77,9 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
             "code": self.code,
         }
         if self.errors:
-            found["errors"] = list(self.errors)[:MAX_ERRORS]
+            found["errors"] = [
+                {name: text[:MAX_DETAIL] for name, text in e.items()} for e in list(self.errors)[:MAX_ERRORS]
+            ]
         return found | dict(self.extra)
 
 
@@ -98,10 +101,10 @@ def as_problem(error: TensorBankError) -> Problem:
         if error.kind in _OF_STORAGE:
             return Problem(503, "storage", "the bank cannot be read now", headers={"Retry-After": "5"})
         return Problem(404, error.kind, str(error))
-    if isinstance(error, InvalidInputError) and error.kind == "filter":
-        at, _, what = str(error).removeprefix("filter").partition(": ")
+    if isinstance(error, FilterError):
+        what = error.what
         return Problem(
-            400, "filter", f"the filter cannot be used: {what}", [{"pointer": at or "/", "detail": what}]
+            400, "filter", f"the filter cannot be used: {what}", [{"pointer": error.pointer, "detail": what}]
         )
     if isinstance(error, InvalidInputError):
         detail = str(error) if error.kind == "invalid-input" else "the request cannot be answered as it is"

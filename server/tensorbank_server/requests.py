@@ -13,6 +13,7 @@ from tensorbank_server.filters import (
     FilterBounds,
     Queryable,
     compile_filter,
+    measure,
     parse_text,
     queryables,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "base_url",
     "condition",
     "filter_names",
+    "filter_tree",
     "freshness",
     "table_url",
 ]
@@ -99,18 +101,37 @@ def condition(service: Service, pinned: Pinned, given: Any) -> Compiled | None:
     InvalidInputError
         It cannot be used.
     """
+    tree = filter_tree(service, given)
+    return None if tree is None else compile_filter(tree, filter_names(pinned), filter_bounds(service))
+
+
+def filter_tree(service: Service, given: Any) -> Any:
+    """A filter, as text or as CQL2-JSON, as a tree of bounded size; None where there is none.
+
+    Raises
+    ------
+    FilterError
+        It is too large, or no CQL2.
+    """
     if given is None or given == "":
         return None
+    bounds = filter_bounds(service)
+    if isinstance(given, str):
+        return parse_text(given, bounds)
+    measure(given, bounds)
+    return given
+
+
+def filter_bounds(service: Service) -> FilterBounds:
+    """How large a filter may be here."""
     limits = service.limits
-    bounds = FilterBounds(
+    return FilterBounds(
         limits.filter_bytes,
         limits.filter_depth,
         limits.filter_nodes,
         limits.filter_list_items,
         limits.filter_vertices,
     )
-    tree = parse_text(given, bounds) if isinstance(given, str) else given
-    return compile_filter(tree, filter_names(pinned), bounds)
 
 
 def freshness(request: Request, service: Service, pinned: Pinned, representation: str) -> Freshness:

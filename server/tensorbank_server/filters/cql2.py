@@ -10,14 +10,13 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.pixels import parse_comparison
 from tensorbank_server.filters.literals import Json, Literal, geometry, instant, interval, number, text, wrong
 from tensorbank_server.filters.queryables import Kind, Queryable, names_of_kind
 
-__all__ = ["Compiled", "FilterBounds", "canonical", "compile_filter"]
+__all__ = ["Compiled", "FilterBounds", "compile_filter", "measure"]
 
 MAX_PATTERN_CHARACTERS = 128
 MAX_WILDCARDS = 4
@@ -43,16 +42,6 @@ class Compiled:
     parts: tuple[str | Literal, ...]
 
     @property
-    def sql(self) -> str:
-        """With ``$1``, ``$2``, ... for the parameters."""
-        number = iter(range(1, len(self.parts) + 1))
-        return "".join(p if isinstance(p, str) else f"${next(number)}" for p in self.parts)
-
-    @property
-    def parameters(self) -> tuple[float | int | str | datetime | bool, ...]:
-        return tuple(p.value for p in self.parts if isinstance(p, Literal))
-
-    @property
     def bound(self) -> str:
         """With every parameter in its place: the planner skips files and shards by comparing with constants: it must see them."""
         return "".join(p if isinstance(p, str) else p.sql for p in self.parts)
@@ -67,11 +56,6 @@ class Compiled:
 TRUE = Compiled(("TRUE",))
 
 
-def canonical(tree: Json) -> str:
-    """One text for every way of writing a tree's JSON."""
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
 def compile_filter(
     tree: Json, names: Mapping[str, Queryable], bounds: FilterBounds | None = None
 ) -> Compiled:
@@ -83,12 +67,18 @@ def compile_filter(
         It is too large, names what is not queryable, or is no CQL2 of the supported kind; the message has a JSON Pointer.
     """
     bounds = bounds or FilterBounds()
-    _measure(tree, bounds)
+    measure(tree, bounds)
     return _Compiler(names, bounds).boolean(tree, "")
 
 
-def _measure(tree: Json, bounds: FilterBounds) -> None:
-    """Refuse a tree that is too large, without recursion."""
+def measure(tree: Json, bounds: FilterBounds) -> None:
+    """Refuse a tree that is too large, without recursion.
+
+    Raises
+    ------
+    FilterError
+        It is nested too deep, or has too many nodes, items or vertices.
+    """
     n_nodes = 0
     waiting: list[tuple[Json, int, str]] = [(tree, 1, "")]
     while waiting:

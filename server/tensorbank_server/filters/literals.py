@@ -16,12 +16,45 @@ import shapely
 
 from tensorbank.errors import InvalidInputError
 
-__all__ = ["Json", "Literal", "geometry", "instant", "interval", "number", "search_times", "text", "wrong"]
+__all__ = [
+    "FilterError",
+    "Json",
+    "Literal",
+    "geometry",
+    "instant",
+    "interval",
+    "number",
+    "search_times",
+    "text",
+    "wrong",
+]
 
 MAX_STRING_CHARACTERS = 1_024
 INT64 = (-(2**63), 2**63 - 1)
 
 Json = Any
+
+
+class FilterError(InvalidInputError):
+    """A filter that cannot be used.
+
+    Parameters
+    ----------
+    at
+        JSON Pointer to what is wrong; empty for the filter as a whole.
+    what
+        What is wrong there.
+    """
+
+    default_kind = "filter"
+
+    def __init__(self, at: str, what: str) -> None:
+        super().__init__(f"filter{at or '/'}: {what}")
+        self.pointer = at or "/"
+        self.what = what
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (FilterError, (self.pointer, self.what))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +163,7 @@ def geometry(node: Json, at: str) -> str:
         raise wrong(at, "a geometry in GeoJSON or a bbox is needed here")
     if set(node) == {"bbox"}:
         node = _box(node["bbox"], at)
-    if node.get("type") not in _GEOMETRIES:
+    if not isinstance(node.get("type"), str) or node["type"] not in _GEOMETRIES:
         raise wrong(at, f"a geometry is one of {', '.join(sorted(_GEOMETRIES))}")
     inside = "geometries" if node["type"] == "GeometryCollection" else "coordinates"
     geojson = json.dumps({"type": node["type"], inside: node.get(inside)})
@@ -157,9 +190,13 @@ def _box(box: Json, at: str) -> dict[str, Any]:
 
 
 def _is_number(value: Json) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if isinstance(value, int):  # of any length: one beyond a float cannot be asked whether it is finite
+        return INT64[0] <= value <= INT64[1]
+    return math.isfinite(value)
 
 
-def wrong(at: str, what: str) -> InvalidInputError:
+def wrong(at: str, what: str) -> FilterError:
     """An error that points to a place in the filter."""
-    return InvalidInputError(f"filter{at or '/'}: {what}", kind="filter")
+    return FilterError(at, what)

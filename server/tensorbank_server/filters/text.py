@@ -13,23 +13,27 @@ from typing import Any
 
 import shapely
 
-from tensorbank.errors import InvalidInputError
-from tensorbank_server.filters.cql2 import FilterBounds
+from tensorbank_server.filters.cql2 import FilterBounds, measure
+from tensorbank_server.filters.literals import FilterError
 
 __all__ = ["parse_text"]
 
 Json = Any
 
 _TOKENS = re.compile(
-    r"""\s*(?:
-      (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])
-    | (?P<text>'(?:[^']|'')*')
-    | (?P<quoted>"[^"]+")
-    | (?P<name>[A-Za-z_][A-Za-z0-9_:]*(?:\.[A-Za-z0-9_:]+)*)
+    r"""(?:
+      (?P<number>[-+]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][-+]?+\d++)?+)(?![\w.])
+    | (?P<text>'(?:[^']|'')*+')
+    | (?P<quoted>"[^"]++")
+    | (?P<name>[A-Za-z_][A-Za-z0-9_:]*+(?:\.[A-Za-z0-9_:]++)*+)
     | (?P<sign><>|<=|>=|[-=<>+*/(),])
     )""",
     re.VERBOSE,
 )
+"""Possessive throughout: a text of digits that is no number is given up after one pass, not after one a digit."""
+_SPACE = re.compile(r"\s*+")
+MAX_NUMBER_CHARACTERS = 64
+"""The length of a number: no float needs more, and conversion takes time that grows with its square."""
 _SPATIAL = ("s_intersects", "s_disjoint")
 _TEMPORAL = ("t_after", "t_before", "t_during", "t_intersects", "t_disjoint", "t_equals")
 _PIXELS = ("pixels_any", "pixels_all")
@@ -62,26 +66,46 @@ def parse_text(text: str, bounds: FilterBounds | None = None) -> Json:
 
     Raises
     ------
-    InvalidInputError
+    FilterError
         It is no CQL2 text, too long or nested too deep; the message has the position.
     """
     bounds = bounds or FilterBounds()
     if len(text.encode(errors="replace")) > bounds.max_bytes:
-        raise InvalidInputError(f"filter: longer than {bounds.max_bytes:,} bytes", kind="filter")
+        raise FilterError("", f"longer than {bounds.max_bytes:,} bytes")
     parser = _Parser(text, list(_tokens(text)), bounds.max_depth)
     tree = parser.disjunction()
     parser.expect_end()
+    measure(tree, bounds)  # a sum nests as deep as it has terms
     return tree
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    at = 0
-    while text[at:].strip():
+    at = _after_space(text, 0)
+    while at < len(text):
         found = _TOKENS.match(text, at)
         if found is None or found.lastgroup is None:
-            raise _wrong(at + len(text[at:]) - len(text[at:].lstrip()), "this cannot be read")
-        yield _Token(found.lastgroup, found[found.lastgroup], found.start(found.lastgroup))
-        at = found.end()
+            raise _wrong(at, "this cannot be read")
+        if found.lastgroup == "number" and len(found[0]) > MAX_NUMBER_CHARACTERS:
+            raise _wrong(at, f"a number of more than {MAX_NUMBER_CHARACTERS} characters")
+        yield _Token(found.lastgroup, found[0], at)
+        at = _after_space(text, found.end())
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found is not None else at
+
+
+def _ends_of_parentheses(tokens: list[_Token]) -> dict[int, int]:
+    """Number of the token that closes each parenthesis, by that of the one that opens it; found in one pass."""
+    found: dict[int, int] = {}
+    opened: list[int] = []
+    for i, token in enumerate(tokens):
+        if token.word == "(":
+            opened.append(i)
+        elif token.word == ")" and opened:
+            found[opened.pop()] = i
+    return found
 
 
 class _Parser:
@@ -90,6 +114,7 @@ class _Parser:
     def __init__(self, text: str, tokens: list[_Token], max_depth: int) -> None:
         self.text = text
         self.tokens = tokens
+        self.ends = _ends_of_parentheses(tokens)
         self.at = 0
         self.depth = 0
         self.max_depth = max_depth
@@ -214,15 +239,10 @@ class _Parser:
 
     def _geometry(self, token: _Token) -> Json:
         """WKT from a token to its closing parenthesis."""
-        depth, at = 0, self.at
-        while at < len(self.tokens):
-            depth += {"(": 1, ")": -1}.get(self.tokens[at].word, 0)
-            at += 1
-            if depth == 0:
-                break
-        end = self.tokens[at - 1].start + 1
-        if depth or depth > 4:
+        last = self.ends.get(self.at)
+        if last is None:
             raise _wrong(token.start, "a geometry without its end")
+        at, end = last + 1, self.tokens[last].start + 1
         try:
             shape = shapely.from_wkt(self.text[token.start : end])
         except shapely.errors.GEOSException:
@@ -268,15 +288,11 @@ class _Parser:
 
     def _parenthesis_is_boolean(self) -> bool:
         """Whether an opening parenthesis holds a condition, and no sum: what is a condition has a comparison, at its level."""
-        depth = 0
-        for i in range(self.at, len(self.tokens)):
-            word = self.tokens[i].word
-            depth += {"(": 1, ")": -1}.get(word, 0)
-            if depth == 0:
-                following = self.tokens[i + 1].word if i + 1 < len(self.tokens) else ""
-                ends = following in ("", "and", "or", ")")
-                return ends
-        raise _wrong(self._here(), "a parenthesis without its end")
+        end = self.ends.get(self.at)
+        if end is None:
+            raise _wrong(self._here(), "a parenthesis without its end")
+        following = self.tokens[end + 1].word if end + 1 < len(self.tokens) else ""
+        return following in ("", "and", "or", ")")
 
     def _peek(self) -> _Token:
         return self.tokens[self.at] if self.at < len(self.tokens) else _Token("end", "", len(self.text))
@@ -313,5 +329,5 @@ def _number(token: _Token) -> int | float:
         return float(token.text)
 
 
-def _wrong(at: int, what: str) -> InvalidInputError:
-    return InvalidInputError(f"filter: {what} (character {at + 1})", kind="filter")
+def _wrong(at: int, what: str) -> FilterError:
+    return FilterError("", f"{what} (character {at + 1})")

@@ -18,13 +18,20 @@ from starlette.responses import JSONResponse, Response
 
 from tensorbank_server import stac
 from tensorbank_server.digests import digest
-from tensorbank_server.filters import parse_text
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.jobs import Rows
 from tensorbank_server.keys import Principal
 from tensorbank_server.problems import Problem
-from tensorbank_server.requests import Asker, SampleId, Served, base_url, condition, table_url
+from tensorbank_server.requests import (
+    Asker,
+    SampleId,
+    Served,
+    base_url,
+    condition,
+    filter_tree,
+    table_url,
+)
 from tensorbank_server.routes.banks import parse_bbox
 from tensorbank_server.routes.samples import find
 from tensorbank_server.routes.stac import (
@@ -161,7 +168,7 @@ async def _search(request: Request, service: Service, asker: Principal, body: Se
     """Answer one page: collections one after the other, each in the order of its ids."""
     service.queries.spend(asker.id)
     limit = min(body.limit, service.limits.page_items)
-    tree = _tree(body)
+    tree = await service.offload(_tree, service, body)
     known = await visible_collections(service, asker)
     names = sorted(known if body.collections is None else {c for c in body.collections if c in known})
     question = ("search", digest(tree), names, asker.id)
@@ -191,7 +198,7 @@ async def _search(request: Request, service: Service, asker: Principal, body: Se
     return JSONResponse(document, headers=NO_CACHE, media_type=GEOJSON)
 
 
-def _tree(body: SearchBody) -> Any:
+def _tree(service: Service, body: SearchBody) -> Any:
     """Return what a search asks as one CQL2 expression; None where it asks for all."""
     if body.filter_crs not in (None, CRS84):
         raise Problem(400, "unsupported", f"filter-crs can only be {CRS84}")
@@ -208,8 +215,9 @@ def _tree(body: SearchBody) -> Any:
         times = search_times(body.datetime)
         parts.append({"op": "t_intersects", "args": [{"property": "datetime"}, times]})
     if body.filter is not None and body.filter != "":
-        parts.append(parse_text(body.filter) if isinstance(body.filter, str) else body.filter)
-    return None if not parts else parts[0] if len(parts) == 1 else {"op": "and", "args": parts}
+        parts.append(filter_tree(service, body.filter))
+    tree = None if not parts else parts[0] if len(parts) == 1 else {"op": "and", "args": parts}
+    return filter_tree(service, tree)  # measured as a whole before anything recurses over it
 
 
 async def _ids(
