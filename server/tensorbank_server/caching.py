@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 import tensorbank
 from tensorbank_server.digests import digest
+from tensorbank_server.negotiation import has_current
 from tensorbank_server.service import Pinned
 
 __all__ = ["Freshness"]
@@ -36,9 +37,11 @@ class Freshness:
         etag = f'"{digest(*what, request.url.path, query, representation)}"'
         scope = "public" if open_access else "private"
         keep = f"max-age={YEAR_S}, immutable" if pinned.explicit else "no-cache"
-        known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
         vary = "Accept" if open_access else "Authorization, Accept"
-        return cls(etag, f"{scope}, {keep}", vary, etag in known or known == ["*"])
+        asked = request.headers.get("if-none-match", "")
+        # `*` asks whether there is anything, which is known when it has been found: the front answers that
+        is_known = asked.strip() != "*" and has_current(asked, etag)
+        return cls(etag, f"{scope}, {keep}", vary, is_known)
 
     @property
     def headers(self) -> dict[str, str]:

@@ -11,8 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import MutableMapping
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,17 +20,24 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tensorbank.errors import TensorBankError
+from tensorbank_server.bodies import check_json, read_body, replaying
 from tensorbank_server.metrics import Metrics
+from tensorbank_server.negotiation import has_current
 from tensorbank_server.problems import Problem, as_problem, internal, of_status, respond
 from tensorbank_server.rates import Concurrency, Rates
-from tensorbank_server.settings import Settings
+from tensorbank_server.settings import Limits, Settings
 from tensorbank_server.tokens import Authenticator
 
 __all__ = ["Front", "security_headers"]
 
 _LOG = logging.getLogger("tensorbank_server.access")
+PIECE_BYTES = 256 << 10
+"""The part of an answer that a client has to take within ``send_stall_s``."""
+MAX_SEGMENT_BYTES = 1_024
+"""Between two slashes of a path, percent-encoded; the longest name is an id of 128 characters."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+MAX_HOST_CHARACTERS = 300
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Answered to everybody, at any load, whatever name they call the host by: probes know an address only."""
 PAGE_PATHS = ("/", "/docs", "/openapi.json", "/static/")
@@ -62,6 +68,8 @@ class Front:
         self.authenticator = authenticator
         limits = settings.limits
         self.concurrency = Concurrency(limits.max_concurrent, limits.max_concurrent_per_key)
+        self.open = Concurrency(limits.max_open, limits.max_open_per_key)
+        self.open_of_addresses = Concurrency(limits.max_open, limits.max_open_per_address)
         self.rates = Rates("requests", limits.requests_per_minute)
         self.headers = security_headers(settings)
 
@@ -87,7 +95,7 @@ class Front:
             except TensorBankError as error:
                 _LOG.error("%s", error, extra={"request_id": told.request_id})
                 await self._refuse(scope, receive, telling, told, as_problem(error))
-            except (ConnectionError, _StalledError):
+            except ConnectionError:
                 told.code = "client-gone"
             except Exception:  # noqa: BLE001 - the edge of the process: nobody else would answer
                 _LOG.exception("request failed", extra={"request_id": told.request_id})
@@ -100,42 +108,58 @@ class Front:
         if scope["path"] in OPEN_PATHS or _is_page(scope["path"]):
             await self.app(scope, receive, send)
             return
-        self._check_host(headers)
         limits = self.settings.limits
-        receive = _bounded(receive, headers, limits.body_bytes)
-        async with AsyncExitStack() as stack:
-            limit = await stack.enter_async_context(_time_limit(limits.request_s))
+        _check_address(scope, limits)
+        self._check_host(headers)
+        async with _time_limit(limits.request_s):
             principal = await self.authenticator.principal(headers, scope.get("client"))
-            scope["tensorbank.principal"] = principal
-            scope["tensorbank.allowance"] = self.rates.spend(principal.id)
-            stack.enter_context(self.concurrency.slot(principal.id))
+        scope["tensorbank.principal"] = principal
+        scope["tensorbank.allowance"] = self.rates.spend(principal.id)
+        with self.open.slot(principal.id), self.open_of_addresses.slot(_address(scope)):
+            body = await read_body(receive, headers, max_bytes=limits.body_bytes, limit_s=limits.body_s)
+            if body and "json" in headers.get("content-type", "json"):
+                check_json(body, max_depth=limits.body_depth)
+            # a place is taken when the request is there, and left while its client reads: slow clients hold none
+            with self.concurrency.slot(principal.id) as place:
+                async with _time_limit(limits.request_s) as limit:
 
-            async def until_it_begins(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    limit.reschedule(None)
-                await send(message)
+                    async def until_it_begins(message: Message) -> None:
+                        if message["type"] == "http.response.start":
+                            limit.reschedule(None)
+                            await send(message)
+                            return
+                        place.leave()
+                        await send(message)
+                        if message.get("more_body", False):
+                            place.enter()
 
-            await self.app(scope, receive, until_it_begins)
+                    await self.app(scope, replaying(body, receive), until_it_begins)
 
     def _telling(self, scope: Scope, send: Send, told: _Told) -> Send:
         """``send`` that adds headers, counts, and gives up on a client that takes nothing."""
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
-                told.status = message["status"]
                 self._add_headers(scope, message, told)
+                _answer_condition(scope, message)
+                told.status = message["status"]
+            elif told.status == 304:
+                message = {**message, "body": b""}
             elif message["type"] == "http.response.body":
                 told.n_bytes += len(message.get("body", b""))
-            try:
-                async with asyncio.timeout(self.settings.limits.send_stall_s):
-                    await send(message)
-            except TimeoutError:
-                raise _StalledError from None
+            for piece in _pieces(message):
+                try:
+                    async with asyncio.timeout(self.settings.limits.send_stall_s):
+                        await send(piece)
+                except TimeoutError:
+                    raise ConnectionAbortedError("the client does not read") from None
 
         return tell
 
     def _add_headers(self, scope: Scope, message: MutableMapping[str, Any], told: _Told) -> None:
         headers = MutableHeaders(raw=message.setdefault("headers", []))
+        if self.settings.access == "keys" and scope.get("path") not in OPEN_PATHS:
+            _make_private(headers)
         for name, value in self.headers.items():
             headers.setdefault(name, value)
         headers["X-Request-Id"] = told.request_id
@@ -146,7 +170,7 @@ class Front:
         told.code = headers.get("x-error-code")
 
     def _check_host(self, headers: Headers) -> None:
-        host = headers.get("host", "")
+        host = headers.get("host", "")[:MAX_HOST_CHARACTERS]
         name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
         allowed = self.settings.allowed_hosts
         if len(headers.getlist("host")) != 1 or not any(_fits(name.lower(), a.lower()) for a in allowed):
@@ -185,21 +209,57 @@ class Front:
         )
 
 
-def _bounded(receive: Receive, headers: Headers, max_bytes: int) -> Receive:
-    """``receive`` that refuses bodies of more bytes, whether they say so beforehand or not."""
-    if int(headers.get("content-length", "0")) > max_bytes:  # the server has checked that it is a number
-        raise HTTPException(413)
-    n_bytes = 0
+def _check_address(scope: Scope, limits: Limits) -> None:
+    """Refuse a path, query or headers longer than anything this service has: no expression sees it."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    if len(path) > limits.path_bytes or len(query) > limits.query_bytes:
+        raise Problem(414, "address-too-long", "the path or the query is longer than this service takes")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.header_bytes:
+        raise Problem(431, "headers-too-large", "the headers are larger than this service takes")
+    if max(map(len, path.split(b"/"))) > MAX_SEGMENT_BYTES:
+        raise Problem(404, "not-found", "there is nothing at this address")
+    if query.count(b"&") >= limits.query_parameters:
+        raise Problem(400, "bad-request", f"a query has at most {limits.query_parameters} parameters")
 
-    async def bounded() -> Message:
-        nonlocal n_bytes
-        message = await receive()
-        n_bytes += len(message.get("body", b""))
-        if n_bytes > max_bytes:
-            raise HTTPException(413)
-        return message
 
-    return bounded
+def _answer_condition(scope: Scope, message: MutableMapping[str, Any]) -> None:
+    """Turn a found answer into 304 where the client has it (RFC 9110, 13.1.2), for routes that cannot know before."""
+    if message["status"] != 200 or scope["method"] not in ("GET", "HEAD"):
+        return
+    headers, asked = MutableHeaders(raw=message["headers"]), Headers(scope=scope).get("if-none-match")
+    etag = headers.get("etag")
+    if asked and etag and has_current(asked, etag):
+        message["status"] = 304
+        for name in ("content-length", "content-type", "content-disposition", "accept-ranges"):
+            del headers[name]
+
+
+def _make_private(headers: MutableHeaders) -> None:
+    """Say that an answer is for one caller: no shared cache may give it to another."""
+    control = headers.get("cache-control", "")
+    if "private" not in control and "no-store" not in control:
+        headers["Cache-Control"] = f"private, {control or 'no-cache'}".replace("public, ", "")
+    if "authorization" not in headers.get("vary", "").lower():
+        headers.add_vary_header("Authorization")
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else "local"
+
+
+def _pieces(message: Message) -> Iterator[Message]:
+    """A message, its body in pieces: each has to be taken in time, so a client that trickles is dropped, too."""
+    body = message.get("body", b"")
+    if message["type"] != "http.response.body" or len(body) <= PIECE_BYTES:
+        yield message
+        return
+    view = memoryview(body)
+    for at in range(0, len(body), PIECE_BYTES):
+        is_last = at + PIECE_BYTES >= len(body)
+        more = not is_last or message.get("more_body", False)
+        yield {**message, "body": view[at : at + PIECE_BYTES], "more_body": more}
 
 
 def _without_body(send: Send) -> Send:
@@ -211,10 +271,6 @@ def _without_body(send: Send) -> Send:
         await send(message)
 
     return head
-
-
-class _StalledError(Exception):
-    """The client takes no byte."""
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -108,7 +108,7 @@ class PlanStore:
         self._max_samples = max_samples
         self._known: dict[str, StoredPlan] = {}
         self._running: dict[str, tuple[asyncio.Task[None], MakePlan]] = {}
-        self._open: OrderedDict[str, Plan] = OrderedDict()
+        self._open: OrderedDict[str, tuple[Plan, frozenset[str]]] = OrderedDict()
         self._lock = threading.Lock()
 
     async def submit(self, request: PlanRequest, principal: str, wait_s: float) -> tuple[StoredPlan, bool]:
@@ -168,7 +168,8 @@ class PlanStore:
             found = self._open.pop(stored.id, None)
             if found is None:
                 try:
-                    found = Plan.load(self._path(stored.id))
+                    plan = Plan.load(self._path(stored.id))
+                    found = plan, frozenset(k for h in plan.handles for k in plan.addresses[h.name].keys)
                 except TensorBankError as error:
                     self._known.pop(stored.id, None)
                     raise Problem(410, "gone", "the plan is there no more; ask for it again") from error
@@ -176,7 +177,13 @@ class PlanStore:
             while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
         self._path(stored.id).touch()
-        return found
+        return found[0]
+
+    def keys(self, stored: StoredPlan, plan: Plan) -> frozenset[str]:
+        """Shards of an open plan, gathered when it was opened."""
+        with self._lock:
+            found = self._open.get(stored.id)
+        return found[1] if found else frozenset(k for h in plan.handles for k in plan.addresses[h.name].keys)
 
     def cancel(self, stored: StoredPlan, principal: str) -> None:
         """One who asked for a plan needs it no more; when nobody does, it is ended or removed."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tensorbank_server.problems import Problem
 
-__all__ = ["Allowance", "Concurrency", "Rates"]
+__all__ = ["Allowance", "Concurrency", "Place", "Rates"]
 
 MAX_CALLERS = 10_000
 """Remembered; the one that was quiet longest is forgotten first, whose bucket is full by then."""
@@ -81,6 +81,27 @@ class Rates:
         return allowance
 
 
+class Place:
+    """A place of one request, which leaves it while it waits for a client and comes back without asking again."""
+
+    def __init__(self, of: Concurrency, caller: str) -> None:
+        self._of = of
+        self._caller = caller
+        self._is_taken = False
+
+    def enter(self) -> None:
+        """Count as running."""
+        if not self._is_taken:
+            self._is_taken = True
+            self._of.count(self._caller, 1)
+
+    def leave(self) -> None:
+        """Count as running no more."""
+        if self._is_taken:
+            self._is_taken = False
+            self._of.count(self._caller, -1)
+
+
 class Concurrency:
     """How many requests run at once. For one thread: the event loop's."""
 
@@ -90,8 +111,15 @@ class Concurrency:
         self.n_running = 0
         self._of: Counter[str] = Counter()
 
+    def count(self, caller: str, n: int) -> None:
+        """Add to the requests of a caller."""
+        self.n_running += n
+        self._of[caller] += n
+        if not self._of[caller]:
+            del self._of[caller]
+
     @contextmanager
-    def slot(self, caller: str) -> Iterator[None]:
+    def slot(self, caller: str) -> Iterator[Place]:
         """A place for one request.
 
         Raises
@@ -108,12 +136,9 @@ class Concurrency:
             )
         if self.n_running >= self.max_total:
             raise Problem(503, "overloaded", "the service is busy; come again", headers={"Retry-After": "1"})
-        self.n_running += 1
-        self._of[caller] += 1
+        place = Place(self, caller)
+        place.enter()
         try:
-            yield
+            yield place
         finally:
-            self.n_running -= 1
-            self._of[caller] -= 1
-            if not self._of[caller]:
-                del self._of[caller]
+            place.leave()

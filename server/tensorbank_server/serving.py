@@ -8,12 +8,15 @@ import logging
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from tensorbank.errors import StorageError
+from tensorbank_server.connections import Connection
 from tensorbank_server.logs import JsonLines
 from tensorbank_server.settings import Settings
 
@@ -21,6 +24,8 @@ __all__ = ["configure_logs", "is_loopback", "listen", "serve"]
 
 BACKLOG = 512
 KEEP_ALIVE_S = 75
+UNREAD_MS = 60_000
+"""For how long the end of an answer may wait in the kernel for a client that takes nothing."""
 MAX_HEADER_BYTES = 64 << 10
 
 
@@ -47,6 +52,10 @@ def listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(
+            socket, "TCP_USER_TIMEOUT"
+        ):  # connections inherit it: the kernel drops who never reads the rest
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MS)
         listening.bind((host.strip("[]"), port))
         listening.listen(BACKLOG)
     except OSError as error:
@@ -99,7 +108,9 @@ def serve(app: FastAPI, settings: Settings, listening: socket.socket, trusted_pr
         log_config=None,
         access_log=False,
         server_header=False,
-        http="h11",  # refuses what httptools lets pass: huge headers, two hosts
+        http=cast(
+            Any, partial(Connection, header_s=settings.limits.header_s)
+        ),  # over h11, which refuses what httptools lets pass: huge headers, two hosts
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,

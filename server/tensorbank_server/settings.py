@@ -81,6 +81,17 @@ class Limits(_Values):
     """What a caller may ask for. All are shown in ``/v1/config``."""
 
     body_bytes: int = Field(default=64 << 10, gt=0)
+    body_depth: int = Field(default=64, gt=0, description="Nesting of JSON in bodies.")
+    body_s: float = Field(
+        default=10.0, gt=0, description="From the headers of a request to the end of its body."
+    )
+    header_s: float = Field(
+        default=10.0, gt=0, description="From the first byte of a request to the end of its headers."
+    )
+    path_bytes: int = Field(default=2 << 10, gt=0, description="Path of a request, as it is sent.")
+    query_bytes: int = Field(default=32 << 10, gt=0, description="Query of a request, as it is sent.")
+    header_bytes: int = Field(default=32 << 10, gt=0, description="Names and values of all headers.")
+    query_parameters: int = Field(default=64, gt=0)
     filter_bytes: int = Field(default=8 << 10, gt=0)
     filter_depth: int = Field(default=32, gt=0)
     filter_nodes: int = Field(default=512, gt=0)
@@ -110,15 +121,24 @@ class Limits(_Values):
         default=30.0, gt=0, description="From the first byte of a request to the first of its answer."
     )
     send_stall_s: float = Field(
-        default=30.0, gt=0, description="A client that takes no byte for so long is dropped."
+        default=30.0,
+        gt=0,
+        description="A client that does not take 256 KiB of an answer in so long is dropped.",
     )
     query_s: float = Field(
         default=10.0, gt=0, description="Of one query in a worker; the worker is killed a second later."
     )
     plan_s: float = Field(default=60.0, gt=0, description="Of making a plan.")
     sync_s: float = Field(default=2.0, gt=0, description="How long POST plans waits before it answers 202.")
-    max_concurrent: int = Field(default=64, gt=0)
+    max_concurrent: int = Field(default=64, gt=0, description="Requests that are worked on at once.")
     max_concurrent_per_key: int = Field(default=32, gt=0)
+    max_open: int = Field(
+        default=2_048,
+        gt=0,
+        description="Requests under way, those whose client sends or reads slowly among them.",
+    )
+    max_open_per_key: int = Field(default=512, gt=0)
+    max_open_per_address: int = Field(default=512, gt=0)
     requests_per_minute: int = Field(
         default=30_000, gt=0, description="Per key, or address where there are no keys."
     )

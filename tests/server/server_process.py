@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 
 START_S = 60.0
+LINE_S = 10.0
 
 
 @dataclass
@@ -37,6 +39,16 @@ class Served:
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+    def line(self, **wanted: Any) -> dict[str, Any]:
+        """The line of the log that has these values; it is written when the answer has gone."""
+        deadline = time.monotonic() + LINE_S
+        while time.monotonic() < deadline:
+            for line in self.lines():
+                if all(line.get(name) == value for name, value in wanted.items()):
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"no line of the log has {wanted}: {self.log.read_text()[-3000:]}")
 
     def stop(self) -> int:
         if self.process.poll() is None:

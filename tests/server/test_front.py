@@ -104,7 +104,7 @@ def test_request_number_and_trace_are_kept(service):
     headers = service.get("/v1/banks", headers=given).headers
     assert headers["x-request-id"] == "run-7.1"
     assert re.fullmatch(f"00-{trace}-[0-9a-f]{{16}}-01", headers["traceparent"])
-    line = next(x for x in service.lines() if x.get("request_id") == "run-7.1")
+    line = service.line(request_id="run-7.1")
     assert line["trace_id"] == trace
     assert line["status"] == 200
     assert line["event"] == "GET /v1/banks"
@@ -180,10 +180,12 @@ def test_who_asks_too_often_is_told_when_to_come_again(bank_folder):
 
 
 def test_a_request_that_never_ends_is_ended(bank_folder):
-    with serving(str(bank_folder), TENSORBANK_LIMITS__REQUEST_S="1") as served:
+    with serving(str(bank_folder), TENSORBANK_LIMITS__BODY_S="1") as served:
         with half_sent(served.url) as half:
             head = half.recv(4096)
-        assert b" 504 " in head.split(b"\r\n")[0]
+            assert b" 408 " in head.split(b"\r\n")[0]
+            assert b"x-error-code: too-slow" in head
+            assert half.recv(4096) == b"" or half.recv(4096) == b"", "the connection ends, too"
         assert served.get("/v1/banks").status_code == 200
 
 
@@ -199,7 +201,7 @@ def half_sent(url: str) -> socket.socket:
 
 
 def test_too_many_at_once_are_told_to_come_again(bank_folder):
-    with serving(str(bank_folder), TENSORBANK_LIMITS__MAX_CONCURRENT_PER_KEY="2") as served:
+    with serving(str(bank_folder), TENSORBANK_LIMITS__MAX_OPEN_PER_KEY="2") as served:
         held: list[socket.socket] = []
         deadline = time.monotonic() + 20
         while (answer := served.get("/v1/banks")).status_code == 200:

@@ -25,6 +25,7 @@ from tensorbank_server.byte_requests import content_range, parse_range
 from tensorbank_server.caching import YEAR_S
 from tensorbank_server.coordinates import CHUNK, of_plan
 from tensorbank_server.digests import digest
+from tensorbank_server.negotiation import may_resume
 from tensorbank_server.plans import StoredPlan
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, Served
@@ -50,10 +51,11 @@ async def get_shard(
     """A range of a shard of a plan; whoever decodes its blocks verifies them."""
     stored, found, bank = await open_plan(service, plan, asker)
     check_access(bank, "proxy", asker)
-    if key not in await service.offload(keys_of, found):
+    if key not in await service.offload(service.plans.keys, stored, found):
         raise Problem(404, "unknown-shard", "this plan has no such shard")
     n_bytes = await service.offload(bank.size, key)
-    asked = request.headers.get("range")
+    etag = f'"{digest(stored.request.table_id, key, n_bytes)}"'
+    asked = request.headers.get("range") if may_resume(request.headers.get("if-range"), etag) else None
     start, end = parse_range(asked, n_bytes) if asked else (0, n_bytes)
     if end - start > service.limits.proxy_range_bytes:
         raise Problem(
@@ -63,7 +65,7 @@ async def get_shard(
         **FOREVER,
         "Accept-Ranges": "bytes",
         "Content-Length": str(end - start),
-        "ETag": f'"{digest(stored.request.table_id, key, n_bytes)}"',
+        "ETag": etag,
     }
     if asked:
         headers["Content-Range"] = content_range(start, end, n_bytes)

@@ -19,6 +19,7 @@ from tensorbank_server import tasks
 from tensorbank_server.digests import digest
 from tensorbank_server.folder_keys import folders_of
 from tensorbank_server.keys import Principal
+from tensorbank_server.negotiation import chosen
 from tensorbank_server.plans import PlanRequest, StoredPlan, plan_sql
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, BankName, Served, base_url, condition, filter_names
@@ -153,7 +154,7 @@ async def get_tasks(
 ) -> Response:
     """Samples and byte ranges, a page at a time, as NDJSON or (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
     stored, found, bank = await open_plan(service, plan, asker)
-    as_arrow = tasks.ARROW in request.headers.get("accept", "")
+    as_arrow = chosen(request.headers.get("accept", ""), (tasks.NDJSON, tasks.ARROW)) == tasks.ARROW
     question = ("tasks", plan, asker.id)
     start = int(service.pages.place(next_page, *question)) if next_page else 0
     most = service.limits.page_arrow_tasks if as_arrow else service.limits.page_tasks
@@ -166,7 +167,7 @@ async def get_tasks(
         "expires": _iso(time.time() + lifetime_s) if access else None,
         "sample_sha256": stored.made and stored.made.sample_sha256,
     }
-    headers = {**NO_STORE, "Date": formatdate(usegmt=True)}
+    headers = {**NO_STORE, "Date": formatdate(usegmt=True), "Vary": "Accept"}
     if as_arrow:
         words = {
             "id": stored.id,

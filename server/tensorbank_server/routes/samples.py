@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from tensorbank_server import formats, stac
 from tensorbank_server.byte_requests import whole_or_range
+from tensorbank_server.negotiation import chosen
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import SampleId, Served, Source, base_url, freshness, table_url
 from tensorbank_server.rows import sample_json
@@ -21,6 +22,7 @@ __all__ = ["Split", "find", "router"]
 
 router = APIRouter(prefix="/v1/banks/{bank}/tables/{table}/samples", tags=["samples"])
 
+JSON, GEOJSON = "application/json", "application/geo+json"
 Split = Annotated[
     str | None, Query(max_length=64, description="Where several splits have a sample of this id.")
 ]
@@ -38,7 +40,7 @@ async def get_sample(
     request: Request, service: Served, source: Source, sample_id: SampleId, split: Split = None
 ) -> Response:
     """Where and when a sample was taken, and which modalities it has; a STAC Item for ``Accept: application/geo+json``."""
-    as_item = "application/geo+json" in request.headers.get("accept", "")
+    as_item = chosen(request.headers.get("accept", ""), (JSON, GEOJSON)) == GEOJSON
     fresh = freshness(request, service, source, "item" if as_item else "json")
     if fresh.is_known:
         return fresh.not_modified()
@@ -51,7 +53,7 @@ async def get_sample(
             collection=stac.collection_id(source.bank.name, source.table),
             table_url=table_url(request, service, source),
         )
-        return JSONResponse(content, headers=fresh.headers, media_type="application/geo+json")
+        return JSONResponse(content, headers=fresh.headers, media_type=GEOJSON)
     return JSONResponse(
         {"snapshot": source.version, **sample_json(row, source.schema)}, headers=fresh.headers
     )

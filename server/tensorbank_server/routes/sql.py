@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from tensorbank.layout import LEVELS
 from tensorbank_server import rows as row_json
 from tensorbank_server.digests import digest
+from tensorbank_server.negotiation import chosen
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, BankName, Served
 from tensorbank_server.sandbox import Question, ask
@@ -69,8 +70,8 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
     )
     if failed:
         raise Problem(400, "sql", head["error"] or "the statement cannot be answered")
-    headers = {"Cache-Control": "no-store"}
-    if ARROW in request.headers.get("accept", ""):
+    headers = {"Cache-Control": "no-store", "Vary": "Accept"}
+    if chosen(request.headers.get("accept", ""), ("application/json", ARROW)) == ARROW:
         return Response(
             stream, media_type=ARROW, headers={**headers, "X-Truncated": str(head["truncated"]).lower()}
         )
