@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tensorbank_server.negotiation import may_resume
 from tensorbank_server.problems import Problem
 
 __all__ = ["content_range", "parse_range", "whole_or_range"]
@@ -48,7 +49,7 @@ def whole_or_range(request: Request, body: bytes, headers: Mapping[str, str], me
     """
     told = {**headers, "Accept-Ranges": "bytes"}
     asked = request.headers.get("range")
-    if asked is None:
+    if asked is None or not may_resume(request.headers.get("if-range"), headers.get("ETag", "")):
         return Response(body, media_type=media_type, headers=told)
     start, end = parse_range(asked, len(body))
     told["Content-Range"] = content_range(start, end, len(body))
