@@ -152,7 +152,8 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
         )
     if len(sizes) and not shapes:
         raise InvalidInputError(
-            f"none of the selected tiles has {column.name!r}, so its window has no size; select WHERE {column.name} IS NOT NULL"
+            f"none of the selected tiles has {column.name!r}, so its window has no size; select WHERE {column.name} IS NOT NULL",
+            kind="no-window",
         )
     return shapes[0] if shapes else (1, 1)
 

@@ -135,7 +135,7 @@ class _From:
     def asked(self) -> Iterator[tuple[_Leaf, Condition]]:
         """Each item, with what its rows must satisfy to matter."""
         root = self.select.get("from_table") or {}
-        where = necessary(self.select.get("where_clause"), self._names(root, 0))
+        where = necessary(self.select.get("where_clause"), self._names(_visible(root)))
         above = () if self.select.get("sample") else (where,)
         yield from self._of_node(root, 0, above)
 
@@ -155,15 +155,15 @@ class _From:
         kind, by = str(node.get("join_type")), str(node.get("ref_type"))
         from_where = _WHERE_REACHES.get(kind, (False, False)) if by in _PAIRED else (by == "ASOF", False)
         from_on = _ON_REACHES.get(kind, (False, False)) if by in _PAIRED else (False, False)
-        on = necessary(node.get("condition"), self._names(node, first))
+        both = [n for side, start in zip(sides, firsts, strict=True) for n in _visible(side, start)]
+        on = necessary(node.get("condition"), self._names(both))
         for side, number, where_holds, on_holds in zip(sides, firsts, from_where, from_on, strict=True):
             yield from self._of_node(
                 side, number, (*(above if where_holds else ()), *((on,) if on_holds else ()))
             )
 
-    def _names(self, node: Any, first: int) -> Resolve:
-        """What names mean in an expression over the rows of a node."""
-        visible = [first + n for n in _visible(node)]
+    def _names(self, visible: Sequence[int]) -> Resolve:
+        """What names mean in an expression that sees some of the items."""
 
         def resolve(path: Sequence[str]) -> tuple[int | None, tuple[str, ...]] | None:
             lower = tuple(name.lower() for name in path)
@@ -207,14 +207,11 @@ def _joins(node: Any) -> Iterator[Any]:
         yield from _joins(node["right"])
 
 
-def _visible(node: Any) -> list[int]:
-    """Numbers of the items below a node, from 0, whose columns its rows have."""
+def _visible(node: Any, first: int = 0) -> list[int]:
+    """Numbers of the items below a node, counted from ``first``, whose columns its rows have."""
     if node.get("type") != "JOIN":
-        return list(range(len(list(_leaf_nodes(node)))))
-    left = len(list(_leaf_nodes(node["left"])))
-    found = _visible(node["left"])
-    return (
-        found
-        if node.get("join_type") in ("SEMI", "ANTI")
-        else [*found, *(left + n for n in _visible(node["right"]))]
-    )
+        return [first for _ in _leaf_nodes(node)]
+    left = _visible(node["left"], first)
+    if node.get("join_type") in ("SEMI", "ANTI"):
+        return left
+    return [*left, *_visible(node["right"], first + len(list(_leaf_nodes(node["left"]))))]

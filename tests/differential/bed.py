@@ -1,0 +1,510 @@
+"""A small bank of clustered samples, and a DuckDB that knows all of its rows and the truth about its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import shapely
+
+import tensorbank as tb
+from tensorbank import Band, Modality, TableSchema
+from tensorbank.catalog import Commit
+from tensorbank.codec import codec_for
+from tensorbank.index import samples_schema, shards_schema, tiles_schema
+from tensorbank.layout import shard_key
+from tensorbank.stats import QUANTILES
+from tensorbank.store import Store
+
+__all__ = ["POLYGONS", "PREDICATES", "Bed", "make_bed"]
+
+SIZE = 8
+SCHEMA = TableSchema(
+    (
+        Modality("S2L2A", "int16", (Band("B04"), Band("B08")), 1, SIZE, SIZE),
+        Modality("S1GRD", "float32", (Band("vv"), Band("vh")), 1, SIZE, SIZE),
+        Modality("NDVI", "float32", (Band("NDVI"),), 1, SIZE, SIZE),
+        Modality("LULC", "uint8", (Band("LULC"),), 1, SIZE, SIZE, ((0, "water"), (1, "trees"), (4, "built"))),
+    )
+)
+SEASONS = ("autumn", "spring", "summer", "winter")
+SAMPLES_PER_SHARD = 8
+ROW_GROUP_ROWS = 16
+GRID = 2
+LEVELS = ("samples", "tiles", "shards")
+
+PREDICATES = (
+    # name of the pixels, quantifier, comparison, constant, comparison and constant of the share
+    *(
+        ("S2L2A.B08", "any", op, c, None, 0.0)
+        for op, c in ((">", 3000), ("<", 400), ("=", 1200), (">=", 5000))
+    ),
+    *(("S2L2A.B04", "all", op, c, None, 0.0) for op, c in (("<", 2000), (">", 500), ("!=", 900))),
+    *(("NDVI", "any", op, c, None, 0.0) for op, c in ((">", 0.6), ("<=", -0.2), (">", 0.1))),
+    *(("NDVI", "all", op, c, None, 0.0) for op, c in ((">", 0.0), ("<", 0.35))),
+    *(("S1GRD.vv", "any", op, c, None, 0.0) for op, c in (("<", -20.0), (">", -8.5))),
+    *(("S1GRD.vh", "all", op, c, None, 0.0) for op, c in (("<", -10.0), (">=", -25.0))),
+    *(("NDVI", "share", op, c, s, v) for op, c, s, v in ((">", 0.3, ">", 0.5), (">", 0.2, "<=", 0.1))),
+    *(
+        ("S2L2A.B08", "share", op, c, s, v)
+        for op, c, s, v in (("<", 1500, ">=", 0.25), (">", 2500, "<", 0.9))
+    ),
+    *(("LULC", "any", "=", c, None, 0.0) for c in (0, 1, 4)),
+    ("LULC", "all", "=", 1, None, 0.0),
+    ("LULC", "share", "=", 1, ">", 0.4),
+    ("LULC", "share", "!=", 0, ">=", 0.75),
+)
+POLYGONS = tuple(
+    shapely.to_geojson(shape)
+    for shape in (
+        shapely.box(-100, -60, 20, 10),
+        shapely.Polygon([(10, 0), (120, 10), (60, 70)]),
+        shapely.box(170, -80, 180, 80),
+        shapely.box(-180, -80, -174.5, 80),
+    )
+)
+MATCHES = {
+    ">": np.greater,
+    ">=": np.greater_equal,
+    "<": np.less,
+    "<=": np.less_equal,
+    "=": np.equal,
+    "!=": np.not_equal,
+}
+
+
+@dataclass
+class Bed:
+    """The bank, the truth, and what may be asked.
+
+    ``numbers``, ``texts`` and ``times`` are the values of each column of a level, to compare with.
+    """
+
+    bank: tb.Bank
+    truth: duckdb.DuckDBPyConnection
+    numbers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    texts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+
+
+@dataclass
+class _Part:
+    """Pixels and rows of one part."""
+
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    tiles: list[dict[str, Any]] = field(default_factory=list)
+    shards: list[dict[str, Any]] = field(default_factory=list)
+
+
+Facts = dict[tuple[int, str], bool | None]
+
+
+@contextmanager
+def make_bed(folder: Path, seed: int = 5, *, parts: int = 6, n: int = 48) -> Iterator[Bed]:
+    """Make the tables ``tm`` and ``sw``, which share some names of samples, and register ``pick``."""
+    rng = np.random.default_rng(seed)
+    bank = tb.create(str(folder))
+    store = Store(folder.as_uri())
+    samples: Facts = {}
+    tiles: Facts = {}
+    areas: Facts = {}
+    with mock.patch("tensorbank.catalog.ROW_GROUP_ROWS", ROW_GROUP_ROWS):
+        for table, n_parts, prefix in (("tm", parts, "s"), ("sw", 3, "s")):
+            bank.catalog.create(table, SCHEMA, single_writer=True)
+            for number, rows in enumerate(_places(rng, n_parts, n, prefix, table)):
+                made = _part(store, table, f"part-{number}", rows, rng, (samples, tiles, areas))
+                bank.catalog.commit(
+                    table,
+                    Commit(
+                        f"part-{number}",
+                        pa.Table.from_pylist(made.samples, schema=samples_schema(SCHEMA)),
+                        pa.Table.from_pylist(made.tiles, schema=tiles_schema(SCHEMA)),
+                        pa.Table.from_pylist(made.shards, schema=shards_schema(SCHEMA)),
+                    ),
+                )
+    pick = _pick(rng)
+    bank.register("pick", pick)
+    con = duckdb.connect()
+    try:
+        _read_whole(con, folder, pick)
+        for name, facts in (("px", samples), ("px_tile", tiles), ("poly", areas)):
+            con.create_function(
+                name,
+                _answer_of(facts),
+                ["INTEGER", "VARCHAR"],
+                "BOOLEAN",
+                null_handling="special",
+            )
+        bed = Bed(bank, con)
+        _values(bed)
+        yield bed
+    finally:
+        con.close()
+
+
+def _answer_of(facts: Facts) -> Callable[[int, str], bool | None]:
+    return lambda k, row: facts.get((k, row))
+
+
+def _read_whole(con: duckdb.DuckDBPyConnection, folder: Path, pick: pa.Table) -> None:
+    """Copy every index file into tables, part by part; there is nothing in them that could be pruned."""
+    con.execute("SET TimeZone = 'UTC'")
+    con.execute("CREATE TABLE pick AS SELECT * FROM pick")
+    con.execute(
+        """
+        CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
+            lat >= south AND lat <= north
+            AND ((west <= east AND lon >= west AND lon <= east) OR (west > east AND (lon >= west OR lon <= east)))
+        """
+    )
+    for table in ("tm", "sw"):
+        con.execute(f"CREATE SCHEMA {table}")
+        for level in LEVELS:
+            files = sorted(map(str, (folder / table / "index" / level).glob("*.parquet")), key=_part_of)
+            con.execute(
+                f"CREATE TABLE {table}.{level} AS SELECT * FROM read_parquet({files!r}, union_by_name = true)"
+            )
+        con.execute(f"CREATE VIEW main.{table} AS SELECT * FROM {table}.samples")
+
+
+def _part_of(path: str) -> str:
+    """The part of an index file: a bank's rows come part by part."""
+    return str(pyarrow.parquet.read_table(path, columns=["part"])["part"][0])
+
+
+def _places(
+    rng: np.random.Generator, parts: int, n: int, prefix: str, table: str
+) -> Iterator[list[dict[str, Any]]]:
+    """Plain columns of each part's samples: sorted by season and longitude, so that blocks differ in what they hold."""
+    total = parts * n
+    season = np.sort(rng.integers(0, 4, total))
+    lon = rng.uniform(-179.9, 179.9, total)
+    order = np.lexsort((lon, season))
+    season, lon = season[order], lon[order]
+    lat = np.clip(60 * np.sin(lon / 50) + rng.normal(0, 8, total), -85, 85)
+    moment = np.datetime64("2020-01-01T00:00:00") + np.timedelta64(1, "D") * (season * 90)
+    seconds = rng.permutation(90 * 86_400)[:total]
+    ids = rng.permutation(total) if table == "tm" else rng.permutation(2 * total)[:total]
+    for number in range(parts):
+        rows = []
+        for i in range(number * n, (number + 1) * n):
+            at = (moment[i] + np.timedelta64(int(seconds[i]), "s")).astype("datetime64[us]").item()
+            half = float(rng.uniform(0.05, 0.6))
+            west, east = lon[i] - half, lon[i] + half
+            rows.append(
+                {
+                    "sample_id": f"{prefix}{ids[i]:04d}",
+                    "split": "val" if number % 2 and rng.random() < 0.7 else "train",
+                    "subset": "made",
+                    "cell_id": f"c{int((lon[i] + 180) // 40)}",
+                    "location_id": f"l{i // 3:03d}",
+                    "season": None if rng.random() < 0.03 else SEASONS[season[i]],
+                    # beyond 2 ** 53, where neighbouring integers are one float
+                    "hilbert": 2**53 + (i * 3 if table == "tm" else -i),
+                    "lon": None if rng.random() < 0.04 else float(lon[i]),
+                    "lat": None if rng.random() < 0.04 else float(lat[i]),
+                    "bbox": {
+                        "west": float(west if west >= -180 else west + 360),
+                        "south": float(max(lat[i] - half, -90)),
+                        "east": float(east if east <= 180 else east - 360),
+                        "north": float(min(lat[i] + half, 90)),
+                    },
+                    "footprint": shapely.to_wkb(_footprint(west, lat[i] - half, east, lat[i] + half)),
+                    "S2_time": None if rng.random() < 0.05 else at,
+                    "S1_time": at if rng.random() < 0.5 else None,
+                    "cloud_cover": None
+                    if rng.random() < 0.1
+                    else round(float(np.clip(season[i] / 4 + rng.normal(0, 0.1), 0, 1)), 4),
+                    "stem": f"stem-{i}",
+                    "_level": float(np.clip((lon[i] + 180) / 360 * 0.8 + rng.normal(0, 0.05), 0, 1)),
+                }
+            )
+        yield rows
+
+
+def _footprint(west: float, south: float, east: float, north: float) -> Any:
+    south, north = max(south, -90.0), min(north, 90.0)
+    if west >= -180 and east <= 180:
+        return shapely.box(west, south, east, north)
+    if west < -180:
+        west, east = west + 360, east + 360
+    return shapely.MultiPolygon(
+        [shapely.box(west, south, 180, north), shapely.box(-180, south, east - 360, north)]
+    )
+
+
+def _pixels(modality: Modality, level: float, rng: np.random.Generator) -> np.ndarray | None:
+    """Pixels (band, y, x) of one sample, None where it lacks the modality."""
+    if rng.random() < 0.12:
+        return None
+    shape = (len(modality.bands), SIZE, SIZE)
+    y = np.linspace(-0.1, 0.1, SIZE)[:, None]
+    noise = rng.normal(0, 0.03, shape) + y
+    if modality.name == "S2L2A":
+        return np.clip((level + noise) * 6000, 0, 10_000).round(-2).astype(np.int16)
+    if modality.name == "LULC":
+        codes = np.array([0, 1, 4, 9], np.uint8)  # the last has no name
+        return codes[np.clip((level + 2 * noise) * 4, 0, 3).astype(int)]
+    values = (level + noise) - 0.3 if modality.name == "NDVI" else -25 + 20 * (level + noise)
+    values = values.astype(np.float32)
+    if rng.random() < 0.3:
+        values[rng.random(shape) < rng.choice([0.05, 1.0], p=[0.8, 0.2])] = np.nan
+    return values
+
+
+def _part(
+    store: Store,
+    table: str,
+    part: str,
+    rows: list[dict[str, Any]],
+    rng: np.random.Generator,
+    facts: tuple[Facts, Facts, Facts],
+) -> _Part:
+    made = _Part()
+    of_samples, of_tiles, of_areas = facts
+    for first in range(0, len(rows), SAMPLES_PER_SHARD):
+        group = rows[first : first + SAMPLES_PER_SHARD]
+        shard = first // SAMPLES_PER_SHARD
+        bodies: dict[str, bytearray] = {m.name: bytearray() for m in SCHEMA}
+        pixels_of: dict[str, list[np.ndarray]] = {m.name: [] for m in SCHEMA}
+        for i, given in enumerate(group):
+            level = given.pop("_level")
+            row: dict[str, Any] = {**given, "part": part}
+            row_number = first + i
+            mine: dict[str, np.ndarray] = {}
+            for m in SCHEMA:
+                pixels = _pixels(m, level, rng)
+                if pixels is None:
+                    continue
+                mine[m.name] = pixels
+                pixels_of[m.name].append(pixels)
+                body = bodies[m.name]
+                offset = len(body)
+                blocks = [bytes(codec_for("balanced", m).encode(np.ascontiguousarray(p))) for p in pixels]
+                body += b"".join(blocks)
+                row[m.name] = {
+                    "ref": {
+                        "key": shard_key(table, part, m.name, shard),
+                        "row": row_number,
+                        "offset": offset,
+                        "length": sum(map(len, blocks)),
+                        "block_bytes": [len(b) for b in blocks],
+                    },
+                    **_of_sample(m, pixels),
+                }
+            row["modalities"] = sorted(mine)
+            made.samples.append(row)
+            row_id = f"{table}/{row['sample_id']}"
+            _note(of_samples, row_id, mine, slice(None), slice(None))
+            shape = shapely.from_wkb(row["footprint"])
+            for k, text in enumerate(POLYGONS):
+                of_areas[k, row_id] = bool(shapely.intersects(shape, shapely.from_geojson(text)))
+            made.tiles += _tiles(row, mine, row_number, row_id, of_tiles)
+        for m in SCHEMA:
+            if bodies[m.name]:
+                store.put(shard_key(table, part, m.name, shard), bytes(bodies[m.name]) + b"index")
+        made.shards.append(_shard(table, part, shard, made.samples[first:], pixels_of))
+    return made
+
+
+def _note(facts: Facts, row: str, pixels: dict[str, np.ndarray], ys: slice, xs: slice) -> None:
+    """Answers of all predicates for a window of a sample."""
+    for k, (name, quantifier, op, constant, share_op, share) in enumerate(PREDICATES):
+        modality, _, band = name.partition(".")
+        given = pixels.get(modality)
+        if given is None:
+            facts[k, row] = None
+            continue
+        names = SCHEMA[modality].band_names
+        window = given[names.index(band) if band else 0, ys, xs].astype(np.float64)
+        matching = MATCHES[op](window, float(constant)) & ~np.isnan(window)
+        facts[k, row] = bool(
+            {
+                "any": matching.any(),
+                "all": matching.all(),
+                "share": share_op is not None and MATCHES[share_op](matching.sum() / matching.size, share),
+            }[quantifier]
+        )
+
+
+def _of_sample(m: Modality, pixels: np.ndarray) -> dict[str, Any]:
+    if m.categorical:
+        share = {name: float((pixels == code).mean()) for code, name in m.classes}
+        known = np.isin(pixels, [c for c, _ in m.classes])
+        return {"count": pixels[0].size, "valid": int(known.sum()), "share": share}
+    bands = {}
+    for name, band in zip(m.band_names, pixels, strict=True):
+        values = np.sort(band[~np.isnan(band.astype(np.float64))].astype(np.float64), axis=None)
+        row: dict[str, Any] = {"count": band.size, "valid": len(values)}
+        if len(values):
+            row |= {"min": values[0], "max": values[-1], "mean": values.mean(), "std": values.std()}
+            row |= {q: values[int(np.floor(p * (len(values) - 1)))] for q, p in QUANTILES}
+        bands[name] = row
+    return bands if len(bands) > 1 else next(iter(bands.values()))
+
+
+def _tiles(
+    row: dict[str, Any], pixels: dict[str, np.ndarray], number: int, row_id: str, facts: Facts
+) -> Iterator[dict[str, Any]]:
+    half = SIZE // GRID
+    for tile in range(GRID * GRID):
+        y, x = divmod(tile, GRID)
+        window = {"time_index": 0, "y0": y * half, "y1": (y + 1) * half, "x0": x * half, "x1": (x + 1) * half}
+        ys, xs = slice(window["y0"], window["y1"]), slice(window["x0"], window["x1"])
+        _note(facts, f"{row_id}/{tile}", pixels, ys, xs)
+        found = {c: row[c] for c in ("sample_id", "part", "split", "season", "lon", "lat")}
+        found |= {"row": number, "tile": tile, **window}
+        for m in SCHEMA:
+            if m.name in pixels:
+                found[m.name] = {
+                    "ref": {**row[m.name]["ref"], **window},
+                    **_of_tile(m, pixels[m.name][:, ys, xs]),
+                }
+        yield found
+
+
+def _of_tile(m: Modality, pixels: np.ndarray) -> dict[str, Any]:
+    known = _of_sample(m, pixels)
+    if m.categorical:
+        return {"valid": known["valid"], "share": known["share"]}
+    for band in [known] if len(m.bands) == 1 else list(known.values()):
+        for name in ("count", *(q for q, _ in QUANTILES)):
+            band.pop(name, None)
+    return known
+
+
+def _shard(
+    table: str, part: str, shard: int, rows: list[dict[str, Any]], pixels: dict[str, list[np.ndarray]]
+) -> dict[str, Any]:
+    """The roll-up of some samples, computed from their pixels."""
+    times = [t for r in rows if (t := r["S2_time"] or r["S1_time"]) is not None]
+    covers = [r["cloud_cover"] for r in rows if r["cloud_cover"] is not None]
+    boxes = [r["bbox"] for r in rows]
+    crossing = any(b["west"] > b["east"] for b in boxes)
+    found: dict[str, Any] = {
+        "part": part,
+        "shard": shard,
+        "n_samples": len(rows),
+        "bbox": {
+            "west": -180.0 if crossing else min(b["west"] for b in boxes),
+            "east": 180.0 if crossing else max(b["east"] for b in boxes),
+            "south": min(b["south"] for b in boxes),
+            "north": max(b["north"] for b in boxes),
+        },
+        "first_time": min(times, default=None),
+        "last_time": max(times, default=None),
+        "seasons": sorted({r["season"] for r in rows if r["season"]}),
+        "min_cloud_cover": min(covers, default=None),
+        "max_cloud_cover": max(covers, default=None),
+    }
+    for name in ("lon", "lat"):
+        values = [r[name] for r in rows if r[name] is not None]
+        found |= {f"min_{name}": min(values, default=None), f"max_{name}": max(values, default=None)}
+    for m in SCHEMA:
+        mine = [r for r in rows if m.name in r]
+        if mine:
+            head = {
+                "key": mine[0][m.name]["ref"]["key"],
+                "n_samples": len(mine),
+                "length": sum(r[m.name]["ref"]["length"] for r in mine),
+            }
+            found[m.name] = head | _rolled_up(m, [r[m.name] for r in mine], np.stack(pixels[m.name]))
+    return found
+
+
+def _rolled_up(m: Modality, rows: list[dict[str, Any]], pixels: np.ndarray) -> dict[str, Any]:
+    if m.categorical:
+        names = [n for _, n in m.classes]
+        return {
+            "count": pixels.size,
+            "valid": sum(r["valid"] for r in rows),
+            "share": {n: float(np.mean([r["share"][n] for r in rows])) for n in names},
+            "min_share": {n: min(r["share"][n] for r in rows) for n in names},
+            "max_share": {n: max(r["share"][n] for r in rows) for n in names},
+        }
+    bands = {}
+    for i, name in enumerate(m.band_names):
+        values = pixels[:, i].astype(np.float64)
+        values = values[~np.isnan(values)]
+        each = [r if len(m.bands) == 1 else r[name] for r in rows]
+        means = [b["mean"] for b in each if b["valid"]]
+        band: dict[str, Any] = {"count": pixels[:, i].size, "valid": values.size}
+        if values.size:
+            band |= {"min": values.min(), "max": values.max(), "mean": values.mean()}
+            band |= {"min_mean": min(means), "max_mean": max(means), "m2": float(values.var() * values.size)}
+        bands[name] = band
+    return bands if len(bands) > 1 else next(iter(bands.values()))
+
+
+def _pick(rng: np.random.Generator) -> pa.Table:
+    """A table of the user's own: names of its columns are names of the bank's, too."""
+    n = 24
+    times = np.datetime64("2020-01-01", "us") + rng.integers(0, 360 * 86_400, n) * np.timedelta64(
+        1_000_000, "us"
+    )
+    return pa.table(
+        {
+            "sample_id": pa.array([f"s{i:04d}" for i in rng.permutation(300)[:n]]),
+            "lon": pa.array(rng.uniform(-180, 180, n)),
+            "split": pa.array(rng.choice(["train", "val", "test"], n).tolist()),
+            "rank": pa.array(np.arange(n), pa.int32()),
+            "at": pa.array(times, pa.timestamp("us", "UTC")),
+        }
+    )
+
+
+NUMBERS = {
+    "samples": (
+        "lon",
+        "lat",
+        "cloud_cover",
+        "hilbert",
+        "NDVI.mean",
+        "NDVI.min",
+        "NDVI.p50",
+        "S2L2A.B08.mean",
+        "S2L2A.B08.max",
+        "S2L2A.B04.p98",
+        "S1GRD.vv.min",
+        "S1GRD.vh.mean",
+        "LULC.share.trees",
+        "LULC.share.water",
+        "bbox.west",
+        "bbox.east",
+    ),
+    "tiles": ("lon", "lat", "NDVI.mean", "NDVI.max", "S2L2A.B08.min", "LULC.share.trees", "tile"),
+    "shards": ("n_samples", "shard", "NDVI.min_mean", "max_cloud_cover"),
+}
+TEXTS = {
+    "samples": ("season", "part", "split", "sample_id", "cell_id"),
+    "tiles": ("season", "part", "split", "sample_id"),
+    "shards": ("part",),
+}
+
+
+def _values(bed: Bed) -> None:
+    for level in LEVELS:
+        bed.numbers[level] = {
+            c: bed.truth.execute(
+                f"SELECT quantile_disc({c}, [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0]) FROM tm.{level}"
+            ).fetchall()[0][0]
+            for c in NUMBERS[level]
+        }
+        bed.texts[level] = {
+            c: [
+                r[0]
+                for r in bed.truth.execute(
+                    f"SELECT DISTINCT {c} FROM tm.{level} WHERE {c} IS NOT NULL ORDER BY 1 LIMIT 40"
+                ).fetchall()
+            ]
+            for c in TEXTS[level]
+        }
+    bed.numbers["pick"] = {"lon": [-150.0, -20.0, 0.0, 60.0, 170.0], "rank": [0, 3, 11, 23]}
+    bed.texts["pick"] = {"split": ["train", "val", "test"]}
