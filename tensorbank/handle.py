@@ -11,10 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_numpy
+from tensorbank.errors import IntegrityError
+from tensorbank.layout import is_shard_key
 from tensorbank.schema import Modality
 
-__all__ = ["ADDRESS_FIELDS", "Handle", "HandleAddresses", "addresses_of"]
+__all__ = ["ADDRESS_FIELDS", "Handle", "HandleAddresses", "addresses_of", "check_addresses"]
 
+MAX_OBJECT_BYTES = 1 << 45
+"""More than a store allows an object."""
+BLOCK_OVERHEAD_BYTES = 4096
+"""Of a stored block over its pixels, far more than any codec adds: a length beyond it is no length, and is not allocated."""
 ADDRESS_FIELDS = ("key", "starts", "lengths", "corner", "n_times")
 """Of the columns that a handle has in a plan's table."""
 
@@ -112,6 +118,51 @@ def addresses_of(table: pa.Table, handle: Handle) -> HandleAddresses:
         corners=_flat(table[f"{handle.name}.corner"], 2) if handle.window else None,
         n_times=as_numpy(table[n_times]) if n_times in table.column_names else None,
     )
+
+
+def check_addresses(a: HandleAddresses, handle: Handle, bank: str) -> None:
+    """Refuse addresses that cannot be, whoever wrote them: nothing is read, or allocated, by their word alone.
+
+    Raises
+    ------
+    IntegrityError
+        A key leads outside of the bank, or bytes are none that an object of this modality can have.
+    """
+    for key in a.keys:
+        if not is_shard_key(key):
+            raise IntegrityError(
+                f"{handle.name} leads to {key!r}, which is no shard of {bank}", kind="bad-address"
+            )
+    n_keys = len(a.keys)
+    if len(a.key) and not (a.key.min() >= -1 and a.key.max() < n_keys):
+        raise IntegrityError(f"{handle.name} leads to shard {a.key.max()} of {n_keys}", kind="bad-address")
+    most = np.array([last - first for first, last in handle.runs], np.int64) * (
+        handle.modality.block_bytes + BLOCK_OVERHEAD_BYTES
+    )
+    bad = (a.starts < 0) | (a.starts > MAX_OBJECT_BYTES) | (a.lengths < 0) | (a.lengths > most)
+    if bad.any():
+        row, run = np.argwhere(bad)[0].tolist()
+        key = a.keys[a.key[row]] if a.key[row] >= 0 else "no shard"
+        start, length = int(a.starts[row, run]), int(a.lengths[row, run])
+        raise IntegrityError(
+            f"{handle.name} of row {row} leads to bytes [{start}, {start + length}) of {bank}/{key}, which no object of "
+            f"{handle.modality.name} has; at most {int(most[run])} bytes are its blocks",
+            kind="bad-address",
+        )
+    if (
+        a.n_times is not None
+        and len(a.n_times)
+        and not (a.n_times.min() >= 0 and a.n_times.max() <= handle.n_times)
+    ):
+        raise IntegrityError(
+            f"{handle.name} has samples of {a.n_times.min()} to {a.n_times.max()} dates, {handle.n_times} are possible",
+            kind="bad-address",
+        )
+    if a.corners is not None and handle.window is not None and len(a.corners):
+        m = handle.modality
+        limits = np.array([m.height - handle.window[0], m.width - handle.window[1]])
+        if (a.corners < 0).any() or (a.corners > limits).any():
+            raise IntegrityError(f"windows of {handle.name} lie outside of its tensors", kind="bad-address")
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -32,6 +32,8 @@ __all__ = [
     "dimension_names",
     "group_document",
     "index_key",
+    "is_below",
+    "is_shard_key",
     "modality_of_key",
     "part_of_key",
     "place_of_key",
@@ -43,6 +45,10 @@ __all__ = [
 
 Level = Literal["samples", "tiles", "shards"]
 LEVELS: tuple[Level, ...] = ("samples", "tiles", "shards")
+MAX_KEY_BYTES = 1024
+"""Of an object's key in S3."""
+_UPWARD = frozenset({"", ".", ".."})
+_SHARD_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}/tensors/[^/\\\x00-\x1f]+/[^/\\\x00-\x1f]+/c/\d+(/0){4}")
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
@@ -78,6 +84,19 @@ def array_key(table: str, part: str, modality: str) -> str:
 def shard_key(table: str, part: str, modality: str, shard: int) -> str:
     """Object of one shard."""
     return f"{array_key(table, part, modality)}/c/{shard}/0/0/0/0"
+
+
+def is_shard_key(key: object) -> bool:
+    """True if a key has the form of :func:`shard_key`; others may lead out of the bank."""
+    return isinstance(key, str) and _SHARD_KEY.fullmatch(key) is not None and not _UPWARD & {*key.split("/")}
+
+
+def is_below(path: object) -> bool:
+    """True if a path names something below where it starts: it is relative, and no part of it leads upward."""
+    if not isinstance(path, str) or not path or len(path.encode(errors="replace")) > MAX_KEY_BYTES:
+        return False
+    parts = path.split("/")
+    return not _UPWARD & {*parts} and "\\" not in path and path.isprintable()
 
 
 def table_of_key(key: str) -> str:

@@ -22,7 +22,7 @@ All other columns are the query's own and are handed out beside the tensors.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -31,15 +31,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.ipc
 
 from tensorbank.address import ServedStorage, StorageOptions
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.errors import FormatError, InvalidInputError, NotFoundError
+from tensorbank.errors import FormatError, InvalidInputError, TensorBankError, nearest
 from tensorbank.explanation import as_html, as_text
 from tensorbank.forecast import Forecast, Price, forecast
-from tensorbank.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses_of
+from tensorbank.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses_of, check_addresses
 from tensorbank.schema import Modality
+from tensorbank.sealed_table import load_table, save_table
 from tensorbank.shared_table import SharedTable, can_share
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ __all__ = [
     "loader_package",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""3: sealed by a checksum. Files of older versions are refused, since nothing tells whether they are sound."""
 _METADATA_KEY = b"tensorbank.plan"
 
 
@@ -177,8 +178,17 @@ class Plan:
 
     @cached_property
     def addresses(self) -> dict[str, HandleAddresses]:
-        """Addresses by handle name."""
-        return {h.name: addresses_of(self.table, h) for h in self.handles}
+        """Addresses by handle name.
+
+        Raises
+        ------
+        IntegrityError
+            One cannot be: it leads outside of the bank, or to bytes that no object has.
+        """
+        found = {h.name: addresses_of(self.table, h) for h in self.handles}
+        for handle in self.handles:
+            check_addresses(found[handle.name], handle, self.source.bank)
+        return found
 
     @property
     def n_blocks(self) -> int:
@@ -272,7 +282,13 @@ class Plan:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write the plan as one Arrow IPC file, without credentials."""
+        """Write the plan as one file that closes with a checksum, without credentials.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be written.
+        """
         described = {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
@@ -293,58 +309,76 @@ class Plan:
         }
         table = self.table.replace_schema_metadata({_METADATA_KEY: json.dumps(described).encode()})
         path = Path(path)
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        save_table(path, table)
         return path
 
     @classmethod
-    def load(cls, path: str | Path, **storage: Any) -> Plan:
+    def load(cls, path: str | Path, *, service: str | None = None, **storage: Any) -> Plan:
         """Open a saved plan, memory-mapped.
 
         Parameters
         ----------
+        service
+            URL of the service that the plan must come from, if it comes from one. A ``key`` is sent there and to nobody else, so
+            it needs this word: the file alone, which anybody may have written, does not say who may have a key.
         storage
             Fields of :class:`StorageOptions`; endpoint and region are remembered, credentials are not. Of a plan that a service
             made, ``key`` of the service; its place is remembered.
 
         Raises
         ------
-        NotFoundError, FormatError
-            No such file; the file is not a plan, or of a newer format.
+        NotFoundError
+            There is no such file.
+        FormatError
+            The file is not a plan, is damaged, or has another format.
+        InvalidInputError
+            A key is given without a service, the plan comes from another service, or a field is none of the storage's.
+        StorageError
+            The file cannot be read.
         """
+        table = load_table(Path(path), "a saved plan")
         try:
-            with pa.memory_map(str(path)) as source:
-                table = pa.ipc.open_file(source).read_all()
-        except FileNotFoundError as error:
-            raise NotFoundError(f"there is no plan {path}") from error
-        except pa.ArrowInvalid as error:
-            raise FormatError(f"{path} is not a saved plan") from error
-        text = (table.schema.metadata or {}).get(_METADATA_KEY)
-        described = json.loads(text) if text else {}
-        if described.get("format_version") != FORMAT_VERSION:
-            raise FormatError(f"{path} is not a saved plan of format {FORMAT_VERSION}")
+            text = (table.schema.metadata or {}).get(_METADATA_KEY)
+            described = json.loads(text) if text else {}
+            version = described.get("format_version")
+            if version != FORMAT_VERSION:
+                raise FormatError(
+                    f"{path} is not a saved plan of format {FORMAT_VERSION}, its format is {version}"
+                )
+            plan = cls._described(described, table.replace_schema_metadata(None))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, TensorBankError):
+                raise
+            raise FormatError(
+                f"{path} is not a saved plan of format {FORMAT_VERSION}: {type(error).__name__} {error}"
+            ) from error
+        _check_trust(path, plan.storage, service, storage)
+        return replace(plan, storage=replace(plan.storage, **storage)) if storage else plan
+
+    @classmethod
+    def _described(cls, described: dict[str, Any], table: pa.Table) -> Plan:
+        """A plan by what :meth:`save` wrote of it."""
         raw = described["source"]
         levels = tuple(LevelReport(**r) for r in raw.pop("levels"))
         snapshots = {t: (str(i), int(v)) for t, (i, v) in raw.pop("snapshots").items()}
         options = StorageOptions(endpoint=described["endpoint"], region=described["region"])
         if described.get("served"):
             options = ServedStorage(**described["served"])
-        return cls(
-            fingerprint=described["fingerprint"],
-            source=PlanSource(levels=levels, snapshots=snapshots, **raw),
-            handles=tuple(
-                Handle(
-                    h["name"],
-                    Modality.from_json(h["modality"]),
-                    tuple(h["bands"]),
-                    tuple(h["window"]) if h["window"] else None,
-                    h.get("by_date", False),
-                )
-                for h in described["handles"]
-            ),
-            table=table.replace_schema_metadata(None),
-            storage=replace(options, **storage),
+        handles = tuple(
+            Handle(
+                h["name"],
+                Modality.from_json(h["modality"]),
+                tuple(h["bands"]),
+                tuple(h["window"]) if h["window"] else None,
+                h.get("by_date", False),
+            )
+            for h in described["handles"]
         )
+        for handle in handles:
+            for part in ("key", "starts", "lengths"):
+                table.schema.field(f"{handle.name}.{part}")
+        source = PlanSource(levels=levels, snapshots=snapshots, **raw)
+        return cls(described["fingerprint"], source, handles, table, options)
 
     def metadata(self, positions: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
         """Values of the metadata columns at some positions."""
@@ -388,6 +422,33 @@ def loader_package() -> ModuleType:
             f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind="missing-extra"
         ) from error
     return tensorbank_loader
+
+
+def _check_trust(
+    path: str | Path, storage: StorageOptions, service: str | None, given: dict[str, Any]
+) -> None:
+    """Refuse to hand a key to a service that only a file names."""
+    names = {f.name for f in fields(storage)}
+    if unknown := set(given) - names:
+        if unknown == {"key"}:
+            raise InvalidInputError(
+                f"{path} was made without a service, so there is nobody to send a key to; give access_key and secret_key",
+                kind="no-service",
+            )
+        raise InvalidInputError(
+            f"{sorted(unknown)[0]!r} is no option of a plan's storage.{nearest(sorted(unknown)[0], names)}"
+        )
+    named = storage.service if isinstance(storage, ServedStorage) else None
+    if service is not None and (named is None or named.rstrip("/") != service.rstrip("/")):
+        raise InvalidInputError(
+            f"{path} comes from {named or 'no service'}, and not from {service}", kind="other-service"
+        )
+    if given.get("key") is not None and service is None:
+        raise InvalidInputError(
+            f"{path} says that it comes from the service {named}, which would be sent the key; if you trust that, say so by "
+            f"service={named!r}",
+            kind="untrusted-service",
+        )
 
 
 def _place(storage: StorageOptions) -> dict[str, str] | None:

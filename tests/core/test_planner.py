@@ -576,7 +576,7 @@ def test_files_that_are_no_plans(made, tmp_path):
     for name in ("text", "empty", "arrow", "cut"):
         with pytest.raises(tb.FormatError, match=f"{name} is not a saved plan"):
             Plan.load(tmp_path / name)
-    with pytest.raises(NotFoundError, match="no plan"):
+    with pytest.raises(NotFoundError, match="no saved plan"):
         Plan.load(tmp_path / "none")
 
 

@@ -236,7 +236,7 @@ def test_a_saved_plan_holds_no_key(guarded, tmp_path):
     with closing(SampleReader(tb.Plan.load(saved))) as reader, pytest.raises(StorageError) as refused:
         reader.read(np.arange(1))
     assert refused.value.kind == "denied"
-    with closing(SampleReader(tb.Plan.load(saved, key=keys["good"]))) as reader:
+    with closing(SampleReader(tb.Plan.load(saved, key=keys["good"], service=url))) as reader:
         assert len(reader.read(np.arange(2))["DEM"]) == 2
 
 
