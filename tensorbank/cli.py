@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table as Grid
 
+import tensorbank
 from tensorbank.bank import Bank
 from tensorbank.errors import ConflictError, IntegrityError, TensorBankError
 from tensorbank.opening import open as open_bank
@@ -32,7 +33,6 @@ ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 app = typer.Typer(
     help="A tensor lakehouse for Earth-observation foundation models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -67,6 +67,21 @@ def bank_at(url: str, endpoint: str | None, region: str | None) -> Bank:
 def say(text: str) -> None:
     """One line on standard output, as it is."""
     sys.stdout.write(text + "\n")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"tensorbank {tensorbank.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """A tensor lakehouse for Earth-observation foundation models."""
 
 
 @app.command()
@@ -143,11 +158,13 @@ def query(
         bool, typer.Option("--explain", help="Show what is pruned and read instead of the rows.")
     ] = False,
     form: Annotated[Format, typer.Option("--format", help="How to print rows.")] = Format.table,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     save: Annotated[Path | None, typer.Option(help="Save the plan to this file, for tb.Plan.load().")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
     """Answer SQL over the index; tensors are shown by their address."""
+    form = Format.json if as_json else form
     asked = bank_at(bank, endpoint, region).sql(sql)
     if explain or save is not None:
         plan = asked.plan()
@@ -204,29 +221,42 @@ def _write(rows: Any, form: Format) -> None:
         for record in rows.to_pylist():
             say(json.dumps(_finite(record), default=_plain, allow_nan=False))
     elif form is Format.csv:
-        flat = {n: [_cell(v) for v in rows[n].to_pylist()] for n in rows.column_names}
-        csv.write_csv(pa.table({n: pa.array(v, pa.string()) for n, v in flat.items()}), sys.stdout.buffer)
-    else:
+        flat = pa.table({n: pa.array(_texts(rows[n]), pa.string()) for n in rows.column_names})
+        csv.write_csv(flat, sys.stdout.buffer)
+    elif sys.stdout.isatty():
         _print(rows.column_names, [[_cell(v) for v in record.values()] for record in rows.to_pylist()])
+        say(f"{rows.num_rows:,} rows")
+    else:
+        columns = [_texts(rows[n]) for n in rows.column_names]
+        _print(rows.column_names, list(zip(*columns, strict=True)))
         say(f"{rows.num_rows:,} rows")
 
 
-def _cell(value: object) -> str:
-    """A value for people: an address for a tensor, four digits for a float."""
+def _texts(column: Any) -> list[str]:
+    """Return the values of a column for programs: the shortest digits that read back equal, in the column's own precision."""
+    import pyarrow as pa
+
+    if pa.types.is_floating(column.type):
+        return ["" if v is None else v for v in column.cast(pa.string()).to_pylist()]
+    return [_cell(v, digits=None) for v in column.to_pylist()]
+
+
+def _cell(value: object, digits: int | None = 6) -> str:
+    """Return a value as text: an address for a tensor, a float with so many digits, or as many as it takes."""
     if value is None:
         return ""
     if isinstance(value, dict) and set(value) == {"key", "offset", "length"}:
         return f"{value['key']} [{value['offset']}, {value['offset'] + value['length']})"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return repr(value) if digits is None else f"{value:.{digits}g}"
     if isinstance(value, bytes):
         return value.hex()
     return json.dumps(value, default=_plain) if isinstance(value, dict | list) else str(value)
 
 
 def _plain(value: object) -> str | float:
-    if isinstance(value, Decimal):
-        return float(value)
+    if isinstance(value, Decimal):  # JSON's readers take a number for a float64
+        return float(value) if Decimal(float(value)) == value else str(value)
     return value.hex() if isinstance(value, bytes) else str(value)
 
 

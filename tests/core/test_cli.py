@@ -9,13 +9,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tensorbank as tb
-from tensorbank.cli import main
+from tensorbank.cli import _plain, _texts, main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import SCHEMA, make_table
@@ -147,8 +151,7 @@ def test_query_as_a_table(made, capsys):
     assert last == ["20 rows"]
     expected = expected_rows(table)
     assert [r[:2] for r in rows] == [[e["sample_id"], address(e["S2L2A"])] for e in expected]
-    covers = [None if e["cloud_cover"] is None else f"{e['cloud_cover']:.6g}" for e in expected]
-    assert [r[2] or None for r in rows] == covers
+    assert [float(r[2]) if r[2] else None for r in rows] == [e["cloud_cover"] for e in expected]
 
 
 def test_query_as_json(made, capsys):
@@ -156,6 +159,45 @@ def test_query_as_json(made, capsys):
     code, out, err = call(capsys, "query", folder, SQL, "--format", "json")
     assert (code, err) == (0, "")
     assert [json.loads(line) for line in out.splitlines()] == expected_rows(table)
+    assert call(capsys, "query", folder, SQL, "--json") == (0, out, "")
+
+
+@given(
+    doubles=st.lists(st.floats(allow_nan=False), min_size=1),
+    floats=st.lists(st.floats(width=32, allow_nan=False), min_size=1),
+)
+def test_numbers_for_programs_read_back_equal(doubles, floats):
+    assert [float(t) for t in _texts(pa.chunked_array([doubles]))] == doubles
+    narrow = _texts(pa.chunked_array([pa.array(floats, pa.float32())]))
+    assert [np.float32(t) for t in narrow] == [np.float32(f) for f in floats]
+    nested = _texts(pa.chunked_array([[doubles]]))
+    assert [json.loads(t) for t in nested] == [doubles]
+
+
+def test_a_float_of_32_bits_has_its_own_shortest_digits():
+    assert _texts(pa.chunked_array([pa.array([0.1, None, -55.5], pa.float32())])) == ["0.1", "", "-55.5"]
+
+
+@pytest.mark.parametrize("value", [Decimal("0.25"), Decimal("12345678901234567890.123456789")])
+def test_a_decimal_keeps_its_digits_in_json(value):
+    assert Decimal(str(json.loads(json.dumps(value, default=_plain)))) == value
+
+
+def test_the_version_is_told(capsys):
+    assert call(capsys, "--version") == (0, f"tensorbank {tb.__version__}\n", "")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_commands(shell):
+    environment = {"_TENSORBANK_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "tensorbank ver"}
+    environment |= {
+        "COMP_WORDS": "tensorbank ver",
+        "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    command = [str(Path(sys.executable).parent / "tensorbank")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT | environment)
+    assert "verify" in done.stdout
 
 
 def test_query_as_csv_and_arrow(made):
