@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet
 
+from tensorbank.answers import MAX_DATASET_BYTES
 from tensorbank.catalog import Catalog, SnapshotInfo
+from tensorbank.datasets import read_tensors
 from tensorbank.errors import InvalidInputError, NotFoundError
 from tensorbank.layout import LEVELS, check_table_name, part_key
 from tensorbank.planner import Planner
@@ -41,13 +45,17 @@ class Snapshot:
     index_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Table:
     """A versioned set of samples with one schema. ``version`` is None for the newest."""
 
     bank: Bank
     name: str
     version: int | None = None
+
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f", version {self.version}"
+        return f"Table({self.name!r} of {self.bank.url}{version})"
 
     @property
     def schema(self) -> TableSchema:
@@ -94,6 +102,47 @@ class Table:
         """Summary of every modality, from the roll-ups of the shards: no pixel and no sample row is read."""
         versions = {} if self.version is None else {self.name: self.version}
         return Planner(self.bank.catalog, versions).describe(self.name)
+
+    def read(
+        self, sample_id: str, *, split: str | None = None, modalities: Sequence[str] | None = None
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Read one sample: ``(time, band, y, x)`` in the stored dtype, by modality; those that it lacks are left out.
+
+        Parameters
+        ----------
+        split
+            Which sample is meant where several splits have one of this id.
+        modalities
+            Names, or names with bands such as ``S2L2A[B04,B08]``; all if not given.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such sample (``kind`` is ``unknown-sample``).
+        InvalidInputError
+            Several splits have one (``kind`` is ``ambiguous-sample``).
+        IntegrityError, StorageError
+            Blocks are damaged, or the store does not answer.
+        """
+        bank = self.bank if self.version is None else self.bank.at({self.name: self.version})
+        chosen = list(modalities) if modalities is not None else list(self.schema.names)
+        found = bank.query(self.name).where(f"sample_id = {_text(sample_id)}")
+        if split is not None:
+            found = found.where(f"split = {_text(split)}")
+        plan = found.select("sample_id", "split", *chosen).plan()
+        if not len(plan):
+            where = f"{self.name} has no sample {sample_id!r}" + (
+                f" in {split!r}" if split is not None else ""
+            )
+            raise NotFoundError(f"table {where}", kind="unknown-sample")
+        if len(plan) > 1:
+            splits = ", ".join(map(repr, plan.table["split"].to_pylist()))
+            raise InvalidInputError(
+                f"{len(plan)} samples are called {sample_id!r}, in splits {splits}; name one with split=",
+                kind="ambiguous-sample",
+            )
+        tensors = read_tensors(plan, MAX_DATASET_BYTES)
+        return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].key[0] >= 0}
 
     def parts(self) -> dict[str, str]:
         """URLs of the parts' Zarr groups, by part."""
@@ -145,6 +194,31 @@ class Bank:
         """One table, at the version this bank is pinned to."""
         return Table(self, name, self.versions.get(name))
 
+    def read(
+        self,
+        sample_id: str,
+        *,
+        table: str | None = None,
+        split: str | None = None,
+        modalities: Sequence[str] | None = None,
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Read one sample of a table; see :meth:`Table.read`. The table can be left out where there is only one.
+
+        Raises
+        ------
+        InvalidInputError
+            There are several tables, or none.
+        """
+        if table is None:
+            names = self.tables()
+            if len(names) != 1:
+                listed = ", ".join(names) or "none"
+                raise InvalidInputError(
+                    f"name a table with table=; {self.url} has {listed}", kind="ambiguous-table"
+                )
+            (table,) = names
+        return self.table(table).read(sample_id, split=split, modalities=modalities)
+
     def sql(self, sql: str) -> Query:
         """A query; nothing is read before it is asked for its plan, rows or batches."""
         return Query(sql, self._planner())
@@ -170,6 +244,13 @@ class Bank:
 
     def _planner(self) -> Planner:
         return Planner(self.catalog, self.versions, self.registered)
+
+
+def _text(value: str) -> str:
+    """A text as SQL and CQL2 write it."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"the id or split of a sample is a text, got {value!r}")
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _as_arrow(data: Any) -> pa.Table:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from tensorbank.catalog import Catalog
+from tensorbank.datasets import as_dataset
 from tensorbank.footers import count_row_groups
 from tensorbank.handle import Handle
 from tensorbank.handles import address_columns, check_names, resolve
@@ -19,6 +20,9 @@ from tensorbank.row_order import by_address
 from tensorbank.session import Session
 from tensorbank.statistics import Statistics, of_samples, of_shards
 from tensorbank.table_digest import table_digest
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["PLANNER_VERSION", "Planner"]
 
@@ -112,6 +116,10 @@ class Planner:
         """Summary of every modality of a table, from the roll-ups of its shards."""
         with self._session() as session:
             return {m.name: of_shards(m, rows) for m, rows in session.shard_rows(table)}
+
+    def dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:
+        """Read a plan into an xarray dataset; see :func:`tensorbank.datasets.as_dataset`."""
+        return as_dataset(plan, max_bytes)
 
     def _session(self) -> Session:
         store = self.catalog.store

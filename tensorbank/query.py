@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from tensorbank.answers import Answers
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
+    import xarray
+
     from tensorbank_loader import DataLoader
 
 __all__ = ["Query", "QueryEngine"]
@@ -27,9 +30,11 @@ class QueryEngine(Protocol):
 
     def statistics(self, sql: str, name: str) -> Statistics: ...
 
+    def dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset: ...
+
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class Query(Answers):
     """A relational request over one or more tables of a bank.
 
     Nothing is read until it is asked for: :meth:`plan` pins the snapshots and finds the bytes, :meth:`arrow` gives the
@@ -57,6 +62,21 @@ class Query:
     def arrow(self) -> pa.Table:
         """The rows as an Arrow table; a handle column holds the addresses of its tensors."""
         return self.engine.arrow(self.sql)
+
+    def _first(self, n: int) -> pa.Table:
+        return self.engine.arrow(f"SELECT * FROM (\n{self._inner}\n) AS q LIMIT {n}")
+
+    def _count(self) -> int:
+        found = self.engine.arrow(f"SELECT count(*) AS n FROM (\n{self._inner}\n) AS q")
+        return int(found["n"][0].as_py())
+
+    def _dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:
+        return self.engine.dataset(plan, max_bytes)
+
+    @property
+    def _inner(self) -> str:
+        """The statement as the inner one of another."""
+        return self.sql.rstrip().rstrip(";")
 
     def statistics(self, name: str) -> Statistics:
         """Summary of one selected modality over the selection, from the index alone: no pixel is read.
@@ -95,9 +115,7 @@ class Query:
             high = low + fraction
             upper = "" if high > 1 - 1e-9 else f" AND split_fraction({group}, {seed}) < {high!r}"
             condition = f"split_fraction({group}, {seed}) >= {low!r}{upper}"
-            parts[name] = Query(
-                f"SELECT * FROM (\n{self.sql.rstrip().rstrip(';')}\n) AS q WHERE {condition}", self.engine
-            )
+            parts[name] = Query(f"SELECT * FROM (\n{self._inner}\n) AS q WHERE {condition}", self.engine)
             low = high
         return parts
 

@@ -25,7 +25,7 @@ from tensorbank.statistics import Statistics
 __all__ = ["RemoteBank", "RemoteTable", "find_service"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RemoteTable(Table):
     """A table of a bank behind a service."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import shapely
 
+from tensorbank.datasets import as_dataset
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.polygons import as_geojson
@@ -18,6 +19,8 @@ from tensorbank.selection import Selection
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
+    import xarray
+
     from tensorbank_loader import DataLoader
 
 __all__ = ["RemoteSelection"]
@@ -77,6 +80,12 @@ class RemoteSelection(Selection):
     def arrow(self) -> pa.Table:
         """The selected columns; of a modality, the addresses that :attr:`Plan.table` has."""
         return self.plan().table
+
+    def _count(self) -> int:
+        return len(self.plan())
+
+    def _dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:
+        return as_dataset(plan, max_bytes)
 
     def statistics(self, name: str) -> Statistics:
         """See :meth:`Query.statistics`."""

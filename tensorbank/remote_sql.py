@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -15,6 +15,9 @@ from tensorbank.plan import Plan
 from tensorbank.remote_planner import ARROW, RemotePlanner
 from tensorbank.remote_service import BANKS
 from tensorbank.statistics import Statistics
+
+if TYPE_CHECKING:
+    import xarray
 
 __all__ = ["RemoteSql"]
 
@@ -55,6 +58,9 @@ class RemoteSql:
         self._refuse()
 
     def statistics(self, sql: str, name: str) -> Statistics:  # noqa: ARG002
+        self._refuse()
+
+    def dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:  # noqa: ARG002
         self._refuse()
 
     def _refuse(self) -> NoReturn:

@@ -31,7 +31,7 @@ class Band:
     long_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Modality:
     """Co-registered bands that share dtype, shape and block grid: one Zarr array a part.
 
@@ -71,6 +71,13 @@ class Modality:
             raise InvalidInputError(
                 f"modality {self.name!r} has a band named {min(taken)!r}, a reserved field"
             )
+
+    def __repr__(self) -> str:
+        """Return one line: a notebook shows many."""
+        words = [name for _, name in self.classes] or list(self.band_names)
+        listed = ", ".join(words if len(words) <= 6 else [*words[:3], "...", words[-1]])
+        shape = " x ".join(map(str, self.sample_shape))
+        return f"Modality({self.name!r}, {self.dtype}, {shape}: {listed})"
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -130,11 +137,14 @@ class Modality:
             raise FormatError(f"a modality description cannot be read ({error}): {text[:80]!r}") from error
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TableSchema:
     """The modalities of a table, by name."""
 
     modalities: tuple[Modality, ...]
+
+    def __repr__(self) -> str:
+        return f"TableSchema({', '.join(self.names)})"
 
     def __iter__(self) -> Iterator[Modality]:
         return iter(self.modalities)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from tensorbank.answers import Answers
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.polygons import as_geojson
@@ -16,6 +17,8 @@ from tensorbank.query import Query, QueryEngine
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
+    import xarray
+
     from tensorbank_loader import DataLoader
 
 __all__ = ["Selection"]
@@ -24,7 +27,7 @@ _HANDLE = re.compile(r"\s*([A-Za-z_]\w*)\s*\[([^\]]*)\]\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Answers):
     """Samples of one table, step by step. Nothing is read before it is asked for.
 
     ``bank.query("t").where("cloud_cover < 0.1").select("S2L2A[B04,B08]", "DEM")`` is the same query, with the same
@@ -100,6 +103,15 @@ class Selection:
     def arrow(self) -> pa.Table:
         """See :meth:`Query.arrow`."""
         return self.query.arrow()
+
+    def _first(self, n: int) -> pa.Table:
+        return self.limit(n if self.n_max is None else min(n, self.n_max)).arrow()
+
+    def _count(self) -> int:
+        return len(self.query)
+
+    def _dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:
+        return self.engine.dataset(plan, max_bytes)
 
     def statistics(self, name: str) -> Statistics:
         """See :meth:`Query.statistics`."""

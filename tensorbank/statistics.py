@@ -7,6 +7,7 @@ selection lies in ``[low, high]``, and ``estimate`` takes them to lie in the mid
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Quantile:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BandSummary:
     """One band over a selection. Without a valid pixel, everything but the counts is None or empty.
 
@@ -60,8 +61,15 @@ class BandSummary:
     std: float | None = None
     quantiles: Mapping[str, Quantile] | None = None
 
+    def __repr__(self) -> str:
+        share = self.valid / self.count if self.count else 0.0
+        numbers = (
+            f"{_number(self.min)} to {_number(self.max)}, mean {_number(self.mean)} ± {_number(self.std)}"
+        )
+        return f"BandSummary({self.name!r}, {share:.1%} valid{', ' + numbers if self.valid else ''})"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Statistics:
     """One modality over a selection.
 
@@ -94,6 +102,14 @@ class Statistics:
         """Standard deviations in the order of the bands, for normalisation."""
         return tuple(b.std for b in self.bands)
 
+    def __repr__(self) -> str:
+        """Return one line; ``str()`` gives the table, and a notebook shows it."""
+        what = f"{len(self.bands)} bands" if self.shares is None else f"{len(self.shares)} classes"
+        return f"Statistics({self.modality!r}, {self.n_samples:,} samples, {what})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
     def __str__(self) -> str:
         if self.shares is not None:
             rows = [f"{name:<20}{share:>8.2%}" for name, share in self.shares.items()]
@@ -111,6 +127,7 @@ class Statistics:
 
 
 def _number(value: float | None) -> str:
+    """A number of five digits, for people."""
     return "" if value is None else f"{value:.5g}"
 
 
