@@ -8,11 +8,15 @@ import functools
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +32,8 @@ from tensorbank.progress import progress_bar
 __all__ = ["BankUrl", "Endpoint", "Json", "Region", "TableName", "app", "bank_at", "main", "say"]
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
+SIGNALLED = 128
+"""Added to the number of the signal that ended a command, as shells do."""
 ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(
@@ -315,11 +321,38 @@ def _refusing(error: ModuleNotFoundError) -> Callable[[], None]:
     return refuse
 
 
+class _Stopped(BaseException):
+    """A signal asked for the end. No KeyboardInterrupt: click would make "Aborted!" and another exit status of that."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise _Stopped(number)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Raise at SIGINT and SIGTERM inside of the block, so that whatever was begun is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0 (done), 1 (failed) or 2 (wrong usage)."""
+    """Run the command line; returns 0 (done), 1 (failed), 2 (wrong usage), 130 or 143 (ended by SIGINT or SIGTERM)."""
     _add_commands_of_rooms()
     try:
-        app(args=arguments)
+        with _stoppable():
+            app(args=arguments)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else DONE
     except TensorBankError as error:
@@ -331,9 +364,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"error: this command needs {error.name}; pip install 'tensorbank[demo]' brings everything\n"
         )
         return WRONG_USAGE
-    except KeyboardInterrupt:
+    except _Stopped as stopped:
         sys.stderr.write("interrupted; what is committed stays, an ingest resumes where it stopped\n")
-        return FAILED
+        return SIGNALLED + stopped.number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

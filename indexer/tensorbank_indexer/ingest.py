@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +36,10 @@ from tensorbank_indexer import checkpoint
 from tensorbank_indexer.boundary import NAMELESS, scan
 from tensorbank_indexer.part_plan import PartPlan, plan_part, samples_per_shard_for
 from tensorbank_indexer.report import IngestReport
-from tensorbank_indexer.shard_task import ShardResult, ShardTask, run
+from tensorbank_indexer.shard_task import ShardResult, ShardTask
 from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, Source
 from tensorbank_indexer.survey import extend, survey
+from tensorbank_indexer.workers import execute
 
 __all__ = ["IngestOptions", "ingest"]
 
@@ -268,31 +269,15 @@ class _Job:
                         self.options.n_tiles,
                     )
                 )
-        for result in self._execute(tasks):
-            checkpoint.save(self._store, self.table, plan.part, result)
-            results[result.shard] = result
-            written = sum(len(plan.shards[n]) for n in results)
-            self.progress("write", written, plan.n_samples)
-            self.report.seconds.add(result.seconds)
+        n_workers = self.options.n_workers or os.cpu_count() or 1
+        with closing(execute(tasks, self.source, self._store, n_workers)) as finished:
+            for result in finished:
+                checkpoint.save(self._store, self.table, plan.part, result)
+                results[result.shard] = result
+                written = sum(len(plan.shards[n]) for n in results)
+                self.progress("write", written, plan.n_samples)
+                self.report.seconds.add(result.seconds)
         return [results[n] for n in sorted(results)]
-
-    def _execute(self, tasks: Sequence[ShardTask]) -> Iterator[ShardResult]:
-        """Results as they come. A worker that dies ends the run; what is finished stays finished."""
-        workers = min(self.options.n_workers or os.cpu_count() or 1, len(tasks))
-        if workers <= 1:
-            yield from (run(task, self.source, self._store) for task in tasks)
-            return
-        context = multiprocessing.get_context("forkserver")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            waiting: set[Future[ShardResult]] = {pool.submit(run, t, self.source, self._store) for t in tasks}
-            try:
-                while waiting:
-                    done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield future.result()
-            finally:
-                for future in waiting:
-                    future.cancel()
 
     def _describe(self, plan: PartPlan, schema: TableSchema) -> None:
         """Write the Zarr documents of a part."""

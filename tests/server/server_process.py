@@ -19,6 +19,12 @@ import httpx
 
 START_S = 60.0
 LINE_S = 10.0
+# Sets prctl(PR_SET_PDEATHSIG), which outlives exec: a test run that is killed takes its services with it.
+DYING_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass
@@ -65,7 +71,10 @@ def serving(
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TENSORBANK_", "AWS_"))}
     with log.open("w") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tensorbank", "serve", *arguments, "--port", str(port)],
+            [
+                *(sys.executable, "-c", DYING_WITH_PARENT),
+                *(sys.executable, "-m", "tensorbank", "serve", *arguments, "--port", str(port)),
+            ],
             stdout=subprocess.PIPE,
             stderr=sink,
             text=True,

@@ -1,0 +1,74 @@
+"""The processes of an ingest: tasks in, results out, and nothing left behind however it ends.
+
+Every worker holds the end of a pipe, its lifeline, whose other end is in the process that started it. When that end is closed,
+on purpose after an interruption, or by the system since the process is gone (SIGKILL, out of memory), the worker ends at once.
+A task may be cut off anywhere: what it wrote is written again by the next try.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import util
+from multiprocessing.connection import Connection
+
+from tensorbank.errors import TensorBankError
+from tensorbank.store import Store
+from tensorbank_indexer.shard_task import ShardResult, ShardTask, run
+from tensorbank_indexer.source import Source
+
+__all__ = ["execute"]
+
+
+def execute(
+    tasks: Sequence[ShardTask], source: Source, store: Store, n_workers: int
+) -> Generator[ShardResult, None, None]:
+    """Results as they come; close the generator to end the workers. One worker is this process itself.
+
+    Raises
+    ------
+    TensorBankError
+        Of a task, or of kind ``worker-lost``: a worker died. What is finished stays finished.
+    """
+    n_workers = min(n_workers, len(tasks))
+    if n_workers <= 1:
+        yield from (run(task, source, store) for task in tasks)
+        return
+    context = multiprocessing.get_context("forkserver")
+    held, lifeline = context.Pipe(duplex=False)
+    with held, ProcessPoolExecutor(n_workers, context, _begin, (held,)) as pool:
+        try:
+            waiting: set[Future[ShardResult]] = {pool.submit(run, t, source, store) for t in tasks}
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool as error:
+            raise TensorBankError(
+                "a worker process was ended from outside, perhaps for want of memory; run again, with fewer workers: finished "
+                "shards are kept",
+                kind="worker-lost",
+            ) from error
+        finally:
+            lifeline.close()
+
+
+def _begin(lifeline: Connection) -> None:
+    """Prepare a worker: signals to all of a group are its parent's to handle, and so is its life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True, name="lifeline").start()
+
+
+def _end_with(lifeline: Connection) -> None:
+    try:
+        lifeline.poll(None)
+        # As a process of multiprocessing ends, else the locks that libraries made in it count as leaked.
+        util._exit_function()  # type: ignore[attr-defined]
+    finally:
+        os._exit(0)

@@ -1,0 +1,126 @@
+"""Ingests that are interrupted or killed, as processes of their own: one sentence, the right status, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import tensorbank as tb
+from tensorbank_indexer import IngestOptions, ingest, open_source
+
+TERRAMESH = ("terramesh", "--samples", "20", "--per-tar", "10", "--subset", "both", "--checksums")
+LIMIT_S = 60.0
+
+
+def marked(mark: str) -> list[int]:
+    """Processes that have a mark in their environment, whoever is their parent now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if mark.encode() in (entry / "environ").read_bytes() and state != "Z":
+                    found.append(int(entry.name))
+            except OSError:  # gone meanwhile
+                continue
+    return found
+
+
+def until(condition: object, what: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+@contextmanager
+def ingesting(source: Path, bank: Path, n_workers: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``tensorbank ingest`` in a session of its own, past its first shard."""
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tensorbank", "ingest", str(source), str(bank), "--table", "t"),
+            *("--workers", str(n_workers), "--samples-per-shard", "1"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TENSORBANK_TEST_MARK": mark},
+    )
+    try:
+        until(
+            lambda: list(bank.glob("t/tensors/*.progress/*")) or process.poll() is not None,
+            "no shard was written",
+        )
+        assert process.poll() is None, process.communicate()
+        yield process, mark
+    finally:
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+        process.wait(timeout=LIMIT_S)
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group", "n_workers"),
+    [(signal.SIGINT, True, 2), (signal.SIGTERM, False, 2), (signal.SIGTERM, True, 1)],
+)
+def test_an_interrupted_ingest_says_so_and_leaves_nothing(
+    make_archives, tmp_path, number, whole_group, n_workers
+):
+    """Ctrl-C reaches the whole group, ``kill`` and Kubernetes one process, ``timeout`` and systemd all."""
+    source, _ = make_archives(*TERRAMESH)
+    with ingesting(source, tmp_path / "bank", n_workers) as (process, mark):
+        if whole_group:
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=LIMIT_S)
+        assert process.returncode == 128 + number, err
+        lines = [line for line in err.splitlines() if not line.startswith(("scan ", "write "))]
+        assert len(lines) == 1, err
+        assert lines[0].startswith("interrupted; ")
+        assert out == ""
+        until(lambda: not marked(mark), f"processes are left: {marked(mark)}")
+    bank = tb.open(tmp_path / "bank")
+    report = ingest(open_source(str(source)), bank, "t", IngestOptions(n_workers=1, samples_per_shard=1))
+    assert report.n_added == 20
+    assert report.n_resumed > 0
+    assert not list((tmp_path / "bank").glob("t/tensors/*.progress/*"))
+
+
+def test_workers_end_with_a_parent_that_is_killed(make_archives, tmp_path):
+    source, _ = make_archives(*TERRAMESH)
+    with ingesting(source, tmp_path / "bank", 2) as (process, mark):
+        assert len(marked(mark)) >= 3
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait(timeout=LIMIT_S)
+        until(lambda: not marked(mark), f"workers are left: {marked(mark)}")
+
+
+def test_a_worker_that_is_killed_is_an_error_of_its_own(make_archives, tmp_path):
+    source, _ = make_archives(*TERRAMESH)
+    with ingesting(source, tmp_path / "bank", 2) as (process, mark):
+        workers = [pid for pid in marked(mark) if pid != process.pid and _parent(pid) != process.pid]
+        os.kill(workers[-1], signal.SIGKILL)
+        _, err = process.communicate(timeout=LIMIT_S)
+        assert process.returncode not in (0, None)
+        assert "worker process was ended" in err
+        assert "Traceback" not in err
+        until(lambda: not marked(mark), f"processes are left: {marked(mark)}")
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
