@@ -3,40 +3,102 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch.distributed
 import torch.utils.data
 
+from tensorbank.arguments import whole_number
 from tensorbank.errors import InvalidInputError
+from tensorbank_loader.launchers import rank_among
 
 __all__ = ["World"]
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Rank and worker, and how many there are of each. It decides shares, never the order."""
+    """Rank and worker, and how many there are of each. It decides shares, never the order.
+
+    Parameters
+    ----------
+    rank, n_ranks
+        Of this process, among those that share the samples.
+    worker, n_workers
+        Of this process, among the workers of its rank.
+    subgroup
+        Whether it is meant that this is not the world of ``torch.distributed``: the data-parallel part of a mesh of devices,
+        or ``World(subgroup=True)`` where every process is to read everything.
+
+    Raises
+    ------
+    InvalidInputError
+        They are no whole numbers, or do not count from 0 to their number.
+    """
 
     rank: int = 0
     n_ranks: int = 1
     worker: int = 0
     n_workers: int = 1
+    subgroup: bool = False
 
     def __post_init__(self) -> None:
-        if not (0 <= self.rank < self.n_ranks and 0 <= self.worker < self.n_workers):
+        for name in ("rank", "n_ranks", "worker", "n_workers"):
+            whole_number(name, getattr(self, name), at_least=0)
+        if not (self.rank < self.n_ranks and self.worker < self.n_workers):
             raise InvalidInputError(f"ranks and workers count from 0 to their number, got {self}")
 
     @classmethod
-    def detect(cls) -> World:
-        """The rank of ``torch.distributed`` where it runs, else of ``RANK`` and ``WORLD_SIZE``, else the only one."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
-        try:
-            return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
-        except ValueError as error:
-            raise InvalidInputError(f"RANK and WORLD_SIZE must be numbers: {error}") from error
+    def detect(cls, environ: Mapping[str, str] | None = None) -> World:
+        """The world of ``torch.distributed`` where it runs, else that of the launcher, else this process alone.
+
+        Parameters
+        ----------
+        environ
+            Variables to look at in place of ``torch.distributed`` and this process's own.
+
+        Raises
+        ------
+        InvalidInputError
+            Launchers disagree, or tell half of it; the kind is ``world``.
+        """
+        if environ is None:
+            group = _group()
+            if group is not None:
+                return cls(*group)
+            environ = os.environ
+        return cls(*(rank_among(environ) or (0, 1)))
+
+    @classmethod
+    def of_group(cls, group: Any) -> World:
+        """The world of one process group of ``torch.distributed``, such as the data-parallel one of a device mesh."""
+        return cls(torch.distributed.get_rank(group), torch.distributed.get_world_size(group), subgroup=True)
+
+    def check_group(self) -> None:
+        """Refuse to read as another rank than ``torch.distributed`` knows this process as.
+
+        Raises
+        ------
+        InvalidInputError
+            It runs and says otherwise; the kind is ``world``.
+        """
+        group = _group()
+        if group is not None and not self.subgroup and group != (self.rank, self.n_ranks):
+            raise InvalidInputError(
+                f"the loader was given rank {self.rank} of {self.n_ranks}, and torch.distributed says that this is rank "
+                f"{group[0]} of {group[1]}; leave world out, or give subgroup=True where that is meant",
+                kind="world",
+            )
 
     def in_worker(self) -> World:
         """The same rank, as the worker process of torch's DataLoader that this is, if it is one."""
         info = torch.utils.data.get_worker_info()
         return self if info is None else replace(self, worker=info.id, n_workers=info.num_workers)
+
+
+def _group() -> tuple[int, int] | None:
+    """Rank and number of ranks of the process group, if there is one."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return None
