@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from multiprocessing.context import get_spawning_popen
 from typing import Any
 
 import torch.utils.data
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
-from tensorbank_loader.batch import Batch, BatchForm, samples_of
+from tensorbank_loader.batch import Batch, samples_of
 from tensorbank_loader.batches import Batches
+from tensorbank_loader.callers import calling_loader, calling_sharder
+from tensorbank_loader.cursor import Cursor, OnIter
 from tensorbank_loader.dates import Times
-from tensorbank_loader.epoch import Even, State, Step
-from tensorbank_loader.homogeneous import MixForm
+from tensorbank_loader.epoch import Epochs, Even, State, Step
 from tensorbank_loader.orders import Shuffle
-from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, reader_of
+from tensorbank_loader.streamed import Streamed, epochs_of, form_of, reader_of
 from tensorbank_loader.transform import Transform
-from tensorbank_loader.window import Window
+from tensorbank_loader.window import Window, forked
+from tensorbank_loader.worker_epochs import Iteration, WorkerEpochs
 from tensorbank_loader.world import World
 
 __all__ = ["StreamingDataset"]
@@ -39,8 +42,9 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     Python 3.14, it refuses to. With ``global_batch_size`` torch's DataLoader hands batches out in one order, whatever the
     number of workers.
 
-    Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Workers do that in
-    copies of the dataset, so with workers call :meth:`set_epoch` before each epoch, unless they are persistent.
+    Each ``iter()`` runs an epoch, and the next one is shuffled anew. :class:`tensorbank_loader.cursor.Cursor` says which epoch it
+    is; ``loader/README.md`` has the whole table. In workers each ``iter()`` is the next epoch, however much of the last was had:
+    a worker cannot know. All workers agree on it, fresh ones and persistent ones, and see :meth:`set_epoch`.
 
     Parameters
     ----------
@@ -64,8 +68,12 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         Of samples with several dates, how many to read, drawn anew each epoch, or a list of which, counted from 0; None: all. The
         dates are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
         each date alone, as ``query.plan(by_date=True)`` makes it.
+    on_iter
+        What ``iter()`` does with an epoch that was left, outside of workers: ``"restart"`` begins it anew, ``"continue"`` goes
+        on with it.
     world
-        Rank and number of ranks; detected if None. Workers are found out in the worker.
+        Rank and number of ranks; found out when the first epoch begins if None, see :meth:`World.detect`. Workers are found out
+        in the worker.
     options
         How to read.
     transform
@@ -89,6 +97,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         drop_last: bool = False,
         even: Even = "exact",
         times: Times | None = None,
+        on_iter: OnIter = "restart",
         world: World | None = None,
         options: FetchOptions | None = None,
         transform: Transform | None = None,
@@ -96,15 +105,12 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         if global_batch_size is None and (drop_last or even != "exact"):
             raise InvalidInputError("drop_last and even are of batches and need global_batch_size")
         self.plan = plan
-        self.world = world or World.detect()
         self.options = options or FetchOptions()
         self.transform = transform
         self.single = global_batch_size is None
-        per_rank = SAMPLES_PER_READ if self.single else None
-        size = global_size(per_rank, global_batch_size, self.world)
-        self.epochs = epochs_of(
+        epochs = epochs_of(
             plan,
-            global_batch_size=size,
+            global_batch_size=SAMPLES_PER_READ if global_batch_size is None else global_batch_size,
             seed=seed,
             shuffle=shuffle,
             replacement=replacement,
@@ -113,25 +119,79 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             even=even,
             times=times,
         )
-        self._form = self._form_of()
-        self._state = State()
+        per_rank = SAMPLES_PER_READ if self.single else None
+        self._cursor = Cursor(epochs, batch_size=per_rank, world=world, on_iter=on_iter, single=self.single)
+        self._form = form_of(plan, epochs, skipping=self.options.on_error == "skip")
         self._pid = os.getpid()
+        self._n_iterations = 0
+        self._shared: WorkerEpochs | None = None
+        self._is_ahead = False
+        self._own: State | None = None
+        self._sent: tuple[World | None, str | None] = (None, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker: what follows from the plan is made there again."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_form", "_pid")}
+        """For another process: what follows from the plan is made there again.
+
+        A worker of torch's DataLoader, which may be what is being started, is sent the world of this process, and shares its
+        epochs.
+        """
+        shared = self._next_of_workers()
+        if get_spawning_popen() is not None:
+            if shared is None:
+                self._shared = shared = WorkerEpochs(self._cursor.first)
+            elif self._is_ahead:
+                shared.coming = self._cursor.first
+            self._is_ahead = False
+            sent = (self._world_for_workers(), calling_sharder())
+        else:
+            shared, sent = None, (None, None)
+        state = {**self.__dict__, "_shared": shared, "_sent": sent, "_n_iterations": 0}
+        del state["_form"], state["_pid"]
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._form = self._form_of()
+        self._form = form_of(self.plan, self._cursor.unsized, skipping=self.options.on_error == "skip")
         self._pid = os.getpid()
 
+    def _world_for_workers(self) -> World | None:
+        try:
+            self._cursor.world.check_group()
+            return self._cursor.world
+        except InvalidInputError:  # which the worker finds again, and says so where it is asked for samples
+            return None
+
+    @property
+    def world(self) -> World:
+        """Rank and number of ranks: those given, or found when the first epoch began, or what would be found now."""
+        return self._cursor.world
+
+    @property
+    def epochs(self) -> Epochs:
+        """What decides the order."""
+        return self._cursor.epochs
+
     def __len__(self) -> int:
-        """Batches of this rank, or its samples where single samples are handed out."""
-        return self.epochs.n_samples_of(self.world) if self.single else self.epochs.n_steps(self.world)
+        """Batches of this rank, or its samples where single samples are handed out.
+
+        Raises
+        ------
+        TypeError
+            A DataLoader of torch's asks for it to know its number of batches, which single samples in workers do not have:
+            each worker's last batch may be short.
+        """
+        if not self.single:
+            return self.epochs.n_steps(self.world)
+        loader = calling_loader(torch.utils.data.DataLoader)
+        if loader is not None and loader.num_workers > 1 and loader.batch_size is not None:
+            raise TypeError(
+                "how many batches workers make of single samples is not known, as each worker's last one may be short; "
+                "give StreamingDataset a global_batch_size, and the DataLoader batch_size=None"
+            )
+        return self.epochs.n_samples_of(self.world)
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch, from where the state stands.
+        """One epoch.
 
         Raises
         ------
@@ -139,43 +199,95 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             This process was forked off the one that made the dataset.
         """
         if self._pid != os.getpid():
-            raise InvalidInputError(
-                "this process was forked, and connections to an object store do not survive that; give torch's DataLoader "
-                'multiprocessing_context="forkserver" or "spawn", or num_workers=0: threads read ahead without workers',
-                kind="forked",
-            )
-        world, state = self.world.in_worker(), self._state
-        shares = self.epochs.shares(state, world)
+            raise forked()
+        sharder = calling_sharder() or self._sent[1]
+        info = torch.utils.data.get_worker_info()
+        if info is None:
+            return self._alone(sharder)
+        if self._sent[0] is not None:
+            self._cursor.found(self._sent[0])
+        self._leave_sharing_to(sharder)
+        epochs, rank = self._cursor.begin(tell=info.id == 0)
+        world = rank.in_worker()
+        self._n_iterations += 1
+        turn = Iteration(info.seed - info.id, self._n_iterations, info.num_workers)
+        self._cursor.state = self._first_in_worker(turn, epochs, world)
+        return self._stream(epochs, world)
+
+    def _alone(self, sharder: str | None) -> Iterator[Any]:
+        """An epoch outside of workers. It begins with the first sample or batch that is asked for."""
+        self._next_of_workers()
+        self._leave_sharing_to(sharder)
+        epochs, world = self._cursor.begin()
+        self._n_iterations += 1
+        self._is_ahead = True
+        yield from self._stream(epochs, world)
+
+    def _first_in_worker(self, turn: Iteration, epochs: Epochs, world: World) -> State:
+        """Where this worker begins, in agreement with the others."""
+        own, self._own = self._own, None
+        if self._shared is None:  # something else than multiprocessing has brought the dataset here
+            return own or State(self._cursor.state.epoch + (turn.turn > 1))
+        if own is None:
+            return self._shared.begin(turn)
+        at_end = epochs.at_end(own, world)
+        return epochs.following(own, world) if self._shared.go_on(turn, own, at_end=at_end) else own
+
+    def _next_of_workers(self) -> WorkerEpochs | None:
+        """Move to where workers that this process has started will begin next, and return what they share."""
+        shared = self._shared
+        if shared is None or shared.pid != os.getpid():
+            return None
+        if not self._is_ahead:
+            self._cursor.go_to(shared.coming)
+        return shared
+
+    def _leave_sharing_to(self, sharder: str | None) -> None:
+        """Read everything where somebody else shares it out."""
+        if sharder is None or self._cursor.was_given_a_world or self.world.n_ranks == 1:
+            return
+        warnings.warn(
+            f"accelerate's {sharder} shares out what this dataset yields, which is a rank's share already; so every process "
+            "reads all samples now. Leave the DataLoader out of accelerator.prepare(), or give StreamingDataset "
+            "world=World(subgroup=True) if that is meant",
+            stacklevel=3,
+        )
+        self._cursor.found(World(subgroup=True))
+
+    def _stream(self, epochs: Epochs, world: World) -> Iterator[Any]:
+        number, state = self._n_iterations, self._cursor.state
+        in_worker = torch.utils.data.get_worker_info() is not None
+        shares = epochs.shares(state, world)
         window = Window(reader_of(self.plan, self.options), self._form, shares)
-        with closing(Batches(window, padded=self.epochs.even == "pad")) as batches:
+        with closing(Batches(window, padded=epochs.even == "pad")) as batches:
             for step, batch in batches:
-                following = self._following(step, state, world)
+                # A worker stays in its epoch until it is asked for more.
+                inside = State(step.epoch, step.batch + 1, 0, state.origin)
+                following = inside if in_worker else epochs.after(step, world)
                 if self.single:
-                    yield from self._one_by_one(batch, state, step, following)
+                    yield from self._one_by_one(batch, state, step, following, number)
                 else:
                     item = self._transformed(batch)
-                    self._state = following
+                    self._move(number, following)
                     yield item
-        self._state = State(state.epoch + 1)
+        ended = State(state.epoch, epochs.n_steps(world), 0, state.origin, ended=True)
+        self._move(number, ended if in_worker else State(state.epoch + 1))
 
-    def _following(self, step: Step, state: State, world: World) -> State:
-        """Where this process stands after a step. A worker stays in its epoch until it is asked for more."""
-        if world.n_workers > 1:
-            return State(step.epoch, step.batch + 1, 0, state.origin)
-        return self.epochs.after(step, world)
-
-    def _one_by_one(self, batch: Batch, state: State, step: Step, following: State) -> Iterator[Any]:
+    def _one_by_one(
+        self, batch: Batch, state: State, step: Step, following: State, number: int
+    ) -> Iterator[Any]:
         skip = state.skip if step.batch == state.position else 0
         samples = samples_of(batch, skip)
         for had, sample in enumerate(samples, start=skip + 1):
             item = self._transformed(sample)
             inside = State(step.epoch, step.batch, had, min(following.origin, step.batch))
-            self._state = following if had == skip + len(samples) else inside
+            self._move(number, following if had == skip + len(samples) else inside)
             yield item
 
-    def _form_of(self) -> BatchForm | MixForm:
-        skipping = self.options.on_error == "skip"
-        return form_of(self.plan, self.epochs, skipping=skipping)
+    def _move(self, number: int, state: State) -> None:
+        """Say where the dataset stands, as the newest of its iterations has it."""
+        if number == self._n_iterations:
+            self._cursor.state = state
 
     def _transformed(self, batch: Batch) -> Any:
         if self.transform is None:
@@ -184,15 +296,30 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             return self.transform(batch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next ``iter()`` run this epoch from its start."""
-        self._state = State(epoch)
+        """Make the next ``iter()`` run this epoch from its start, in workers too.
+
+        After :meth:`load_state_dict` with a state of the same epoch, its place stays.
+        """
+        shared = self._next_of_workers()
+        self._cursor.set_epoch(epoch)
+        self._tell(shared)
+
+    def _tell(self, shared: WorkerEpochs | None) -> None:
+        """Let workers begin where this process stands."""
+        if shared is not None:
+            shared.coming = self._cursor.first
+            self._is_ahead = False
 
     def state_dict(self) -> dict[str, Any]:
         """What comes next, as JSON-able numbers: exact after each batch or sample.
 
-        In a worker process it is that worker's, as torchdata's StatefulDataLoader wants it.
+        In a worker process it is that worker's, as torchdata's StatefulDataLoader wants it. Outside of workers that a DataLoader
+        of torch's has started it is the next epoch: exact between epochs, as workers do not tell what the consumer has had.
         """
-        return self.epochs.to_dict(self._state, self.world)
+        if torch.utils.data.get_worker_info() is not None:
+            return self._cursor.state_dict(self._cursor.world.in_worker())
+        self._next_of_workers()
+        return self._cursor.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state stands, on any number of ranks and, outside of workers, any number of workers.
@@ -202,11 +329,16 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         Raises
         ------
         InvalidInputError
-            The state is of another plan, seed or order.
+            The state is damaged, or of another plan, seed or order.
         """
-        self.epochs, given = self.epochs.from_dict(state, self.world, single=self.single)
-        is_a_workers = self.world.in_worker().n_workers > 1
-        self._state = given if is_a_workers else replace(given, origin=given.position)
+        if torch.utils.data.get_worker_info() is not None:
+            world = self._sent[0] or self._cursor.world
+            self._cursor.load_state_dict(state, worker=world.in_worker())
+            self._own = self._cursor.state
+            return
+        shared = self._next_of_workers()
+        self._cursor.load_state_dict(state)
+        self._tell(shared)
 
     def set_weights(self, weights: Sequence[float]) -> None:
         """Change the weights of a mix's sources, between two epochs; workers learn of it when they are started.
@@ -218,4 +350,5 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         InvalidInputError
             An epoch has begun, the weights make no sense, or nothing is mixed.
         """
-        self.epochs, self._state = self.epochs.reweighted(weights, self._state)
+        self._next_of_workers()
+        self._cursor.set_weights(weights)

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 import torch
 
+from tensorbank.errors import InvalidInputError
 from tensorbank_loader.batch import Batch
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.epoch import Step
 
-__all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "on_device"]
+__all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "device_of", "on_device"]
 
 N_COPIES_AHEAD = 2
 """Batches on the device: the one that is handed over and the one that is copied while the consumer works on it."""
@@ -93,6 +94,27 @@ class Cuda:
 
     def keep(self, tensor: torch.Tensor, stream: torch.cuda.Stream) -> None:
         tensor.record_stream(stream)
+
+
+def device_of(name: Any) -> torch.device:
+    """A device that this machine has, the CPU for None.
+
+    Raises
+    ------
+    InvalidInputError
+        Torch knows no such device, or there is none here.
+    """
+    try:
+        device = torch.device("cpu" if name is None else name)
+        if device.type not in ("cpu", "meta"):
+            torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidInputError(
+            f"device is {name!r}, which cannot be used here: {reason}; leave it out for the CPU",
+            kind="no-device",
+        ) from error
+    return device
 
 
 def accelerator_of(device: torch.device) -> Accelerator | None:

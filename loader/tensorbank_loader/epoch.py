@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tensorbank.arguments import whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank_loader.mixed import Mixed
 from tensorbank_loader.order import batch_bounds, first_batch_of, n_batches, rank_bounds
@@ -18,7 +21,9 @@ from tensorbank_loader.world import World
 
 __all__ = ["Epochs", "Even", "Share", "State", "Step"]
 
-STATE_VERSION = 2
+STATE_VERSION = 3
+DIGEST = "digest"
+"""Of a saved state: a hash of everything else in it, so that damage is told from a state of something else."""
 Int64 = npt.NDArray[np.int64]
 Even = Literal["exact", "pad", "drop"]
 """What ranks do with a global batch that they cannot share equally."""
@@ -36,12 +41,20 @@ class State:
         Samples of this rank's share of that batch which were handed out already, where single samples are.
     origin
         The batch that the workers of one loader began at, which tells whose turn is next; valid in the same worker only.
+    ended
+        Whether a worker has said that it has no more batches of the epoch; valid in the same worker only.
     """
 
     epoch: int = 0
     position: int = 0
     skip: int = 0
     origin: int = 0
+    ended: bool = False
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the epoch has begun."""
+        return bool(self.position or self.skip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +110,8 @@ class Epochs:
     times: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.global_batch_size < 1:
-            raise InvalidInputError(f"the batch size is {self.global_batch_size}; at least 1 is needed")
-        if self.seed < 0:
-            raise InvalidInputError(f"the seed is {self.seed}; it must not be negative")
+        whole_number("the batch size", self.global_batch_size, at_least=1)
+        whole_number("seed", self.seed, at_least=0)
         if self.even not in ("exact", "pad", "drop"):
             raise InvalidInputError(f"even is {self.even!r}; 'exact', 'pad' or 'drop' is possible")
 
@@ -210,9 +221,26 @@ class Epochs:
         order = self.order.reweighted(weights, epoch=state.epoch)
         return replace(self, order=order), state
 
+    def leaves_ranks_empty(self, world: World) -> bool:
+        """Whether some rank's share of the last batch of an epoch is empty."""
+        n = self.n_steps(world)
+        if self.even != "exact" or not n:
+            return False
+        start, end = batch_bounds(n - 1, self.order.n_places, self.global_batch_size)
+        return end - start < world.n_ranks
+
+    def at_end(self, state: State, world: World) -> bool:
+        """Whether a worker has nothing more of the epoch that a state is in."""
+        first = first_batch_of(world.worker, world.n_workers, state.position, state.origin)
+        return state.ended or first >= self.n_steps(world)
+
+    def following(self, state: State, world: World) -> State:
+        """The beginning of the next epoch, for workers that stand at the end of one: whose turn it is has its first batch."""
+        return State(state.epoch + 1, origin=(state.origin - self.n_steps(world)) % world.n_workers)
+
     def to_dict(self, state: State, world: World) -> dict[str, Any]:
         """A state as JSON-able numbers, below 1 KiB."""
-        return {
+        told = {
             **self._identity(),
             "global_batch_size": self.global_batch_size,
             **({"mix": self.order.to_dict()} if isinstance(self.order, Mixed) else {}),
@@ -220,11 +248,14 @@ class Epochs:
             "position": state.position,
             "skip": state.skip,
             "origin": state.origin,
-            "n_ranks": world.n_ranks,
+            "ended": state.ended,
+            "n_ranks": int(world.n_ranks),
+            "n_workers": int(world.n_workers),
         }
+        return {**told, DIGEST: _digest(told)}
 
     def from_dict(
-        self, given: Mapping[str, Any], world: World, *, single: bool = False
+        self, given: Mapping[str, Any], world: World | None, *, single: bool = False
     ) -> tuple[Epochs, State]:
         """Inverse of :meth:`to_dict`.
 
@@ -232,14 +263,18 @@ class Epochs:
 
         Parameters
         ----------
+        world
+            Who goes on; None where that is not known yet, and :meth:`check_world` is called when it is.
         single
             Whether the state may stand inside of a batch.
 
         Raises
         ------
         InvalidInputError
-            The state is of another plan, seed or order: resuming would skip or repeat samples.
+            The state is damaged (kind ``damaged-state``), or of another plan, seed, order or version (kind ``other-state``):
+            resuming would skip or repeat samples.
         """
+        _check_digest(given)
         for name, mine in self._identity().items():
             if given.get(name) != mine:
                 raise InvalidInputError(
@@ -248,29 +283,48 @@ class Epochs:
                     kind="other-state",
                 )
         numbers: list[Any] = [given.get(name) for name in ("epoch", "position", "skip", "origin")]
-        size = given.get("global_batch_size")
+        size, ended = given.get("global_batch_size"), given.get("ended")
         unsound = InvalidInputError(
             f"this state points at no batch of the loader: {dict(given)}", kind="other-state"
         )
-        if not isinstance(size, int) or size < 1 or not all(isinstance(n, int) and n >= 0 for n in numbers):
+        counts = [*numbers, size, given.get("n_ranks"), given.get("n_workers")]
+        if not all(type(n) is int and n >= 0 for n in counts) or size == 0 or not isinstance(ended, bool):
             raise unsound
+        assert isinstance(size, int)
         epochs = self.resized(size)
         if isinstance(epochs.order, Mixed):
             epochs = replace(epochs, order=epochs.order.from_dict(given.get("mix")))
         if numbers[1] > epochs.n_batches or (numbers[2] and not single):
             raise unsound
-        if self.even == "drop" and size < world.n_ranks:
+        if world is not None:
+            epochs.check_world(given, world)
+        return epochs, State(numbers[0], numbers[1], numbers[2], numbers[3], ended)
+
+    def check_world(self, given: Mapping[str, Any], world: World) -> None:
+        """Refuse a state that these ranks or workers cannot go on with.
+
+        Raises
+        ------
+        InvalidInputError
+            They would leave all samples out, or the state is of another number of them where that matters.
+        """
+        if self.even == "drop" and self.global_batch_size < world.n_ranks:
             raise InvalidInputError(
-                f"this run has {size} samples a global batch, of which {world.n_ranks} ranks cannot have equally many "
-                "without leaving all out; go on with even='exact' or 'pad', or with fewer ranks"
+                f"this run has {self.global_batch_size} samples a global batch, of which {world.n_ranks} ranks cannot have "
+                "equally many without leaving all out; go on with even='exact' or 'pad', or with fewer ranks"
             )
-        if numbers[2] and given.get("n_ranks") != world.n_ranks:
+        if given["skip"] and given["n_ranks"] != world.n_ranks:
             raise InvalidInputError(
-                f"this state stands inside of a batch as {given.get('n_ranks')} ranks share it, and here are {world.n_ranks}; "
+                f"this state stands inside of a batch as {given['n_ranks']} ranks share it, and here are {world.n_ranks}; "
                 "save it after a batch, or hand out batches with global_batch_size",
                 kind="other-state",
             )
-        return epochs, State(*numbers)
+        if given["n_workers"] > 1 and given["n_workers"] != world.n_workers:
+            raise InvalidInputError(
+                f"this state is of one of {given['n_workers']} workers, and here are {world.n_workers}; "
+                "keep num_workers, or save the state of a loader without workers",
+                kind="other-state",
+            )
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -282,3 +336,32 @@ class Epochs:
             "drop_last": self.drop_last,
             "times": list(self.times) if isinstance(self.times, tuple) else self.times,
         }
+
+
+def _digest(told: Mapping[str, Any]) -> str:
+    """The first 16 hexadecimal digits of a hash over a state's content."""
+    text = json.dumps({k: v for k, v in told.items() if k != DIGEST}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_digest(given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(
+            f"a state is what state_dict() gave, a mapping, got {type(given).__name__}", kind="damaged-state"
+        )
+    if DIGEST not in given:
+        raise InvalidInputError(
+            f"this state has version {given.get('version')!r} and no digest, the loader writes version {STATE_VERSION}: "
+            "it is of an older TensorBank, or of something else",
+            kind="other-state",
+        )
+    try:
+        sound = given[DIGEST] == _digest(given)
+    except (TypeError, ValueError):  # keys or values that no state has
+        sound = False
+    if not sound:
+        raise InvalidInputError(
+            "this state was changed after state_dict() made it: its content is not that of its digest; "
+            "go on from another checkpoint",
+            kind="damaged-state",
+        )

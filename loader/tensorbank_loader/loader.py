@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -14,14 +15,15 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, n_samples_of
 from tensorbank_loader.batches import Batches
+from tensorbank_loader.cursor import Cursor, OnIter
 from tensorbank_loader.dates import Times
-from tensorbank_loader.device import accelerator_of, on_device
-from tensorbank_loader.epoch import Even, State, Step
+from tensorbank_loader.device import accelerator_of, device_of, on_device
+from tensorbank_loader.epoch import Epochs, Even, State, Step
 from tensorbank_loader.orders import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
-from tensorbank_loader.streamed import Streamed, epochs_of, form_of, global_size, plans_of, reader_of
+from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
 from tensorbank_loader.transform import Transform, ready
-from tensorbank_loader.window import Window
+from tensorbank_loader.window import Window, forked
 from tensorbank_loader.world import World
 
 __all__ = ["DataLoader"]
@@ -30,9 +32,12 @@ __all__ = ["DataLoader"]
 class DataLoader:
     """Streams a plan or a mix in batches, as :class:`tensorbank_loader.batch.BatchForm` describes them.
 
-    Each ``iter()`` runs an epoch to its end, and continues one that was left; the next is shuffled anew. Threads read ahead,
-    at an epoch's end the first batches of the next; there are no worker processes. For one consumer thread. :meth:`close`
-    ends the threads, as does ``with``.
+    Each ``iter()`` runs an epoch, and the next one is shuffled anew; one that was left begins anew, unless
+    :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.cursor.Cursor` has the rules, ``loader/README.md`` the
+    whole table, with every launcher and trainer. Threads read ahead, at an epoch's end the first batches of the next; there are
+    no worker processes. For one consumer thread. :meth:`close` ends the threads, as does ``with``.
+
+    A copy (``copy.deepcopy``, ``pickle``) goes on where the loader stands, with threads of its own.
 
     Parameters
     ----------
@@ -57,7 +62,8 @@ class DataLoader:
         Leave the last batch out if it is shorter.
     even
         What becomes of a global batch that ranks cannot share equally. ``"exact"``: every sample comes once, and some ranks get
-        one more than others; with fewer samples than ranks, some get a batch of none. ``"pad"``: ranks get equally many,
+        one more than others; where the last batch has fewer samples than there are ranks, some get a batch of none, whose mean
+        is NaN, and a warning says so. ``"pad"``: ranks get equally many,
         some of them repeated, which ``batch["padding"]`` marks. ``"drop"``: the remainder is left out. With each, ranks make
         equal numbers of steps.
     times
@@ -66,8 +72,10 @@ class DataLoader:
         each date alone, as ``query.plan(by_date=True)`` makes it; ``query.dataloader(times=...)`` does so itself.
     device
         Where tensors end up, the CPU if None. For a GPU, buffers are page-locked and copied on a stream of their own.
+    on_iter
+        What ``iter()`` does with an epoch that was left: ``"restart"`` begins it anew, ``"continue"`` goes on with it.
     world
-        Rank and number of ranks; detected if None.
+        Rank and number of ranks; found out when the first epoch begins if None, see :meth:`World.detect`.
     options
         How to read.
     transform
@@ -92,20 +100,20 @@ class DataLoader:
         drop_last: bool = False,
         even: Even = "exact",
         times: Times | None = None,
+        on_iter: OnIter = "restart",
         device: str | torch.device | None = None,
         world: World | None = None,
         options: FetchOptions | None = None,
         transform: Transform | None = None,
     ) -> None:
         self.plan = plan
-        self.device = torch.device(device or "cpu")
-        self.world = world or World.detect()
-        if self.world.n_workers > 1:
+        self.device = device_of(device)
+        if isinstance(world, World) and world.n_workers > 1:
             raise InvalidInputError("this loader has no workers; use StreamingDataset in torch's DataLoader")
         self.transform = transform
-        self.epochs = epochs_of(
+        epochs = epochs_of(
             plan,
-            global_batch_size=global_size(batch_size, global_batch_size, self.world),
+            global_batch_size=one_size(batch_size, global_batch_size),
             seed=seed,
             shuffle=shuffle,
             replacement=replacement,
@@ -114,22 +122,52 @@ class DataLoader:
             even=even,
             times=times,
         )
-        self._reader = reader_of(plan, options)
+        self._cursor = Cursor(epochs, batch_size=batch_size, world=world, on_iter=on_iter)
+        self._open_reader(options)
+
+    def _open_reader(self, options: FetchOptions | None) -> None:
+        """What follows from the arguments and runs in this process."""
+        self._reader = reader_of(self.plan, options)
         skipping = self._reader.options.on_error == "skip"
-        self._form = form_of(plan, self.epochs, skipping=skipping)
-        self._handles = sorted({h.name for p in plans_of(plan) for h in p.handles})
-        self._state = State()
+        self._form = form_of(self.plan, self._cursor.unsized, skipping=skipping)
+        self._handles = sorted({h.name for p in plans_of(self.plan) for h in p.handles})
         self._running: Generator[Any, None, None] | None = None
         self._stream: Generator[tuple[Step, Batch], None, None] | None = None
         self._window: Window | None = None
         self._meter = Meter()
+        self._pid: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy goes on with: arguments and place, without threads and what they have read."""
+        return {
+            "plan": self.plan,
+            "device": self.device,
+            "transform": self.transform,
+            "_cursor": self._cursor,
+            "options": self._reader.options,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        options = state.pop("options")
+        self.__dict__.update(state)
+        self._open_reader(options)
+
+    @property
+    def world(self) -> World:
+        """Rank and number of ranks: those given, or found when the first epoch began, or what would be found now."""
+        return self._cursor.world
+
+    @property
+    def epochs(self) -> Epochs:
+        """What decides the order."""
+        return self._cursor.epochs
 
     def __len__(self) -> int:
         """Batches of this rank an epoch."""
         return self.epochs.n_steps(self.world)
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch, from where the state stands. An epoch that still runs is given up."""
+        """One epoch, which begins with the first batch that is asked for. One that still runs is given up."""
         self._give_up()
         self._running = running = self._epoch()
         return running
@@ -143,11 +181,18 @@ class DataLoader:
         self.close()
 
     def _epoch(self) -> Generator[Any, None, None]:
-        state, meter = self._state, self._meter
+        cursor, meter = self._cursor, self._meter
+        if self._pid not in (None, os.getpid()):
+            raise forked()
+        before = cursor.state
+        epochs, world = cursor.begin()
+        state = cursor.state
+        if state != before:
+            self._end()
         transform = ready(self.transform, self.device)
         if self._stream is None:
-            self._stream = self._open(state)
-        for _ in range(state.position, self.epochs.n_steps(self.world)):
+            self._stream = self._open(epochs, world, state)
+        for _ in range(state.position, epochs.n_steps(world)):
             asked = time.perf_counter()
             try:
                 step, batch = next(self._stream)
@@ -162,19 +207,20 @@ class DataLoader:
             del batch  # the consumer's alone from here: what it lets go of is free
             handed = time.perf_counter()
             meter.handed(n_samples, n_bytes, handed - came)
-            self._state = self.epochs.after(step, self.world)
+            cursor.state = epochs.after(step, world)
             yield item
             del item
             meter.stepped(time.perf_counter() - handed)
-        self._state = State(state.epoch + 1)
+        cursor.state = State(state.epoch + 1)
 
-    def _open(self, state: State) -> Generator[tuple[Step, Batch], None, None]:
+    def _open(self, epochs: Epochs, world: World, state: State) -> Generator[tuple[Step, Batch], None, None]:
         """Batches from a state on, without end: those of an epoch are under way when the one before ends."""
+        self._pid = os.getpid()
         accelerator = accelerator_of(self.device)
         pinned = accelerator is not None and accelerator.pins
-        shares = self.epochs.shares(state, self.world, endless=True)
+        shares = epochs.shares(state, world, endless=True)
         self._window = Window(self._reader, self._form, shares, pinned=pinned)
-        batches = Batches(self._window, padded=self.epochs.even == "pad")
+        batches = Batches(self._window, padded=epochs.even == "pad")
         return on_device(batches, self.device, accelerator)
 
     def _give_up(self) -> None:
@@ -192,15 +238,19 @@ class DataLoader:
             self._window.close()
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next ``iter()`` run this epoch from its start."""
+        """Make the next ``iter()`` run this epoch from its start.
+
+        After :meth:`load_state_dict` with a state of the same epoch, its place stays.
+        """
         self._give_up()
-        if self._state != State(epoch):
+        before = self._cursor.state
+        self._cursor.set_epoch(epoch)
+        if self._cursor.state != before:
             self._end()
-            self._state = State(epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The next global batch, as JSON-able numbers below 1 KiB: batches still on their way are not counted as had."""
-        return self.epochs.to_dict(self._state, self.world)
+        return self._cursor.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where a state stands, on any number of ranks, with its global batches and a mix's weights.
@@ -208,11 +258,10 @@ class DataLoader:
         Raises
         ------
         InvalidInputError
-            The state is of another plan, seed or order.
+            The state is damaged, or of another plan, seed or order.
         """
         self.close()
-        self.epochs, given = self.epochs.from_dict(state, self.world)
-        self._state = State(given.epoch, given.position, 0, given.position)
+        self._cursor.load_state_dict(state)
 
     def set_weights(self, weights: Sequence[float]) -> None:
         """Change the weights of a mix's sources, between two epochs. The state keeps them.
@@ -223,7 +272,7 @@ class DataLoader:
             An epoch has begun, the weights make no sense, or nothing is mixed.
         """
         self.close()
-        self.epochs, self._state = self.epochs.reweighted(weights, self._state)
+        self._cursor.set_weights(weights)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:

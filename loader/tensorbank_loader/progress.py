@@ -44,7 +44,7 @@ def rates(before: LoaderStats, now: LoaderStats, seconds: float) -> str:
 def with_progress(loader: DataLoader) -> Iterator[Any]:
     """One epoch of a loader, shown on standard error: a bar on a terminal, a line now and then elsewhere.
 
-    What stands at the end is of the whole epoch, from where the loader's state stood.
+    What stands at the end is of the whole epoch, from where it began.
     """
     n_batches = len(loader)
     on_terminal = sys.stderr.isatty()
@@ -52,7 +52,8 @@ def with_progress(loader: DataLoader) -> Iterator[Any]:
     first = before = loader.stats()
     begun = since = time.perf_counter()
     with (_bar if on_terminal else _lines)(n_batches) as show:
-        for done, batch in enumerate(loader, start=loader.state_dict()["position"] + 1):
+        for batch in loader:
+            done = loader.state_dict()["position"] or n_batches
             yield batch
             now_s = time.perf_counter()
             if done == n_batches:

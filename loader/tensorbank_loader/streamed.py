@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tensorbank.arguments import whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.mixture import Mix
@@ -15,9 +16,8 @@ from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.mixed import Mixed
 from tensorbank_loader.orders import Shuffle, order_of
 from tensorbank_loader.proportions import Proportions
-from tensorbank_loader.world import World
 
-__all__ = ["Streamed", "epochs_of", "form_of", "global_size", "plans_of", "reader_of"]
+__all__ = ["Streamed", "epochs_of", "form_of", "one_size", "plans_of", "reader_of"]
 
 Streamed = Plan | Mix
 
@@ -57,24 +57,21 @@ def plans_of(streamed: Streamed) -> tuple[Plan, ...]:
     return (streamed,) if isinstance(streamed, Plan) else streamed.plans
 
 
-def global_size(batch_size: int | None, global_batch_size: int | None, world: World) -> int:
-    """Samples of all ranks together, of which just one of two sizes tells.
+def one_size(batch_size: int | None, global_batch_size: int | None) -> int:
+    """The size of a batch, of which just one of two ways tells.
 
     Raises
     ------
     InvalidInputError
-        Both or none are given, or they give a rank less than a sample.
+        Both or none are given, or it is no positive number.
     """
     if (batch_size is None) == (global_batch_size is None):
         raise InvalidInputError(
             "give either batch_size, the samples of a rank, or global_batch_size, those of all ranks together"
         )
-    size = batch_size * world.n_ranks if batch_size is not None else int(global_batch_size or 0)
-    if 1 <= size < world.n_ranks:
-        raise InvalidInputError(
-            f"a global batch of {size} gives {world.n_ranks} ranks less than a sample each"
-        )
-    return size
+    if batch_size is not None:
+        return whole_number("batch_size", batch_size, at_least=1)
+    return whole_number("global_batch_size", global_batch_size, at_least=1)
 
 
 def epochs_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tensorbank.errors import InvalidInputError
 from tensorbank.reader import BatchRead, SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
 from tensorbank_loader.epoch import Share, Step
 from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.memory import BatchMemory
 
-__all__ = ["MIN_BATCHES_AHEAD", "Window"]
+__all__ = ["MIN_BATCHES_AHEAD", "Window", "forked"]
 
 MIN_BATCHES_AHEAD = 2
 """The batch that is waited for and the next one, whatever their size."""
@@ -69,6 +71,7 @@ class Window:
         self._coming: deque[_Coming] = deque()
         self._inflight_bytes = 0
         self._closed = False
+        self._pid = os.getpid()
         self._epoch: int | None = None
         self._held: Share | None = None
 
@@ -76,6 +79,8 @@ class Window:
         return self
 
     def __next__(self) -> tuple[tuple[Step, ...], Batch]:
+        if self._pid != os.getpid():
+            raise forked()
         if self._closed:
             raise StopIteration
         try:
@@ -112,6 +117,8 @@ class Window:
     def close(self) -> None:
         """End the iteration. May be called twice."""
         self._closed = True
+        if self._pid != os.getpid():
+            return  # the threads are the parent's, and their locks may be held for ever here
         for coming in self._coming:
             coming.read.cancel()
         self._coming.clear()
@@ -155,3 +162,13 @@ def _allocate(
     """Memory of a batch: not before its bytes come, so that few batches' memory is in turn, warm, while the window is long."""
     tensors.update(form.allocate(n, memory))
     return {name: t.numpy() for name, t in tensors.items()}
+
+
+def forked() -> InvalidInputError:
+    """What a process is told that was forked off a reading one."""
+    return InvalidInputError(
+        "this process was forked, and neither threads nor connections to an object store survive that; give torch's DataLoader "
+        'multiprocessing_context="forkserver" or "spawn", or num_workers=0: threads read ahead without workers. '
+        "A process of your own makes its loader after the fork",
+        kind="forked",
+    )

@@ -20,7 +20,7 @@ def test_whole_numbers_become_int(value):
 
 @pytest.mark.parametrize("value", [True, 3.0, "3", None, np.float64(3), [3], 2, 6])
 def test_other_things_are_no_whole_numbers(value):
-    with pytest.raises(InvalidInputError, match="^n is .*whole number of at least 3 and at most 5$"):
+    with pytest.raises(InvalidInputError, match=r"^n is .*whole number of at least 3 and at most 5$"):
         whole_number("n", value, at_least=3, at_most=5)
 
 
@@ -34,7 +34,7 @@ def test_numbers_become_float(value):
     "value", [True, "2", None, float("nan"), float("inf"), 10**400, 1, 0.5, Decimal(2), 2j, [2]]
 )
 def test_other_things_are_no_numbers(value):
-    with pytest.raises(InvalidInputError, match="^x is .*finite number above 1$"):
+    with pytest.raises(InvalidInputError, match=r"^x is .*finite number above 1$"):
         number("x", value, above=1)
 
 

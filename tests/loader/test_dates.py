@@ -257,13 +257,6 @@ def test_a_state_of_other_dates_is_refused(plan):
         loader.load_state_dict(DataLoader(plan, batch_size=2, times=[0, 1]).state_dict())
 
 
-def test_a_state_from_before_there_was_a_choice_is_of_all_dates(plan):
-    with DataLoader(plan, batch_size=2) as loader:
-        state = loader.state_dict()
-        del state["times"]
-        loader.load_state_dict(state)
-
-
 def test_the_order_of_samples_does_not_depend_on_the_choice(plan):
     orders = []
     for times in (None, 1, [3]):

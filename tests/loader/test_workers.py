@@ -57,8 +57,9 @@ def test_workers_hand_out_the_order_of_one_process_and_go_on_in_it(made):
             np.testing.assert_array_equal(batch[handle.name].numpy(), expected[handle.name].numpy())
 
     left = make_one()
+    batches = iter(left)
     for _ in range(4):  # 4 is no multiple of the number of workers
-        next(iter(left))
+        next(batches)
     resumed = make_one()
     resumed.load_state_dict(left.state_dict())
     assert [ids(b) for b in in_workers(resumed, 3, batch_size=None)] == [ids(b) for b in alone[4:]]

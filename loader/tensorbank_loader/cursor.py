@@ -1,0 +1,192 @@
+"""Where a run stands: its order, its rank, and the batch that comes next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from tensorbank.arguments import whole_number
+from tensorbank.errors import InvalidInputError
+from tensorbank_loader.epoch import Epochs, State
+from tensorbank_loader.world import World
+
+__all__ = ["Cursor", "OnIter"]
+
+logger = logging.getLogger(__name__)
+
+OnIter = Literal["restart", "continue"]
+"""What ``iter()`` does with an epoch that was left: begin it anew, or go on with it."""
+
+
+class Cursor:
+    """The order of a run and its place in it.
+
+    Its rules, by what happened before ``iter()``:
+
+    ======================================== =========================================================
+    nothing                                  epoch 0 from its start
+    the epoch ``e`` was had to its end       epoch ``e + 1`` from its start
+    the epoch ``e`` was left                 epoch ``e`` from its start; its rest with ``"continue"``
+    ``load_state_dict``                      from the state's place on
+    ``set_epoch(e)``                         epoch ``e`` from its start
+    ``load_state_dict``, then ``set_epoch``  of the state's epoch: from the state's place on
+    ======================================== =========================================================
+
+    Parameters
+    ----------
+    epochs
+        The order; of batches of one rank where ``batch_size`` is given, as the number of ranks is not known yet.
+    batch_size
+        Samples of a rank, or None where the global batch is given.
+    world
+        Rank and number of ranks; found out when the first epoch begins if None.
+    on_iter
+        What becomes of an epoch that was left.
+    single
+        Whether samples are handed out one by one, so that a state may stand inside of a batch.
+    """
+
+    def __init__(
+        self,
+        epochs: Epochs,
+        *,
+        batch_size: int | None,
+        world: World | None,
+        on_iter: OnIter,
+        single: bool = False,
+    ) -> None:
+        if on_iter not in ("restart", "continue"):
+            raise InvalidInputError(f"on_iter is {on_iter!r}; 'restart' or 'continue' is possible")
+        if not isinstance(world, World | None):
+            raise InvalidInputError(f"world is {world!r}; give a World(rank, n_ranks), or leave it out")
+        self._epochs = epochs
+        self._batch_size = batch_size
+        self._given = world
+        self._found: World | None = None
+        self._on_iter = on_iter
+        self._single = single
+        self._is_settled = False
+        self._unchecked: Mapping[str, Any] | None = None
+        self.state = State()
+        self.resuming = False
+        if world is not None:
+            _check_size(self.epochs, world)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the world that was found: a copy may go to another process, and finds its own."""
+        inside = self.resuming or self.state.is_inside
+        return {**self.__dict__, "_found": None, "_is_settled": False, "resuming": inside}
+
+    @property
+    def world(self) -> World:
+        """Rank and number of ranks: those given or found, else those that would be found now."""
+        return self._found or self._given or World.detect()
+
+    @property
+    def was_given_a_world(self) -> bool:
+        """Whether the world is one that the caller chose."""
+        return self._given is not None
+
+    @property
+    def epochs(self) -> Epochs:
+        """The order, in the global batches of this world."""
+        if self._batch_size is None:
+            return self._epochs
+        return self._epochs.resized(self._batch_size * self.world.n_ranks)
+
+    @property
+    def unsized(self) -> Epochs:
+        """The order in global batches of whatever size."""
+        return self._epochs
+
+    def found(self, world: World) -> None:
+        """Settle the world, whatever would be found here."""
+        self._found = world
+
+    def go_to(self, state: State) -> None:
+        """Let the next ``iter()`` begin at a state."""
+        if state != self.first:
+            self.state, self.resuming = state, state.is_inside
+
+    def begin(self, *, tell: bool = True) -> tuple[Epochs, World]:
+        """Settle the world and where an epoch begins, which :attr:`state` tells from then on.
+
+        Parameters
+        ----------
+        tell
+            Whether to warn of ranks whose last batch is empty.
+
+        Raises
+        ------
+        InvalidInputError
+            The world cannot be told, is not that of the process group, or cannot go on with the state that was loaded.
+        """
+        world = self.world
+        if not self._is_settled:
+            if self._found is None:
+                world.check_group()
+            epochs = self.epochs
+            _check_size(epochs, world)
+            if tell and epochs.leaves_ranks_empty(world):
+                logger.warning(
+                    "the last of %d global batches has fewer samples than there are ranks (%d): some ranks get a batch of none, "
+                    "whose mean is NaN; even='pad', even='drop' or drop_last=True avoid that",
+                    epochs.n_batches,
+                    world.n_ranks,
+                )
+            self._found, self._is_settled = world, True
+        if self._unchecked is not None:
+            self.epochs.check_world(self._unchecked, world)
+            self._unchecked = None
+        self.state, self.resuming = self.first, False
+        return self.epochs, world
+
+    @property
+    def first(self) -> State:
+        """Where the next ``iter()`` begins."""
+        left = self.state.is_inside and not self.resuming
+        return State(self.state.epoch) if left and self._on_iter == "restart" else self.state
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the next epoch."""
+        epoch = whole_number("epoch", epoch, at_least=0, at_most=2**62)
+        if not (self.resuming and epoch == self.state.epoch):
+            self.state, self.resuming = State(epoch), False
+
+    def state_dict(self, world: World | None = None) -> dict[str, Any]:
+        """What comes next, as JSON-able numbers."""
+        return self.epochs.to_dict(self.state, world or self.world)
+
+    def load_state_dict(self, given: Mapping[str, Any], *, worker: World | None = None) -> None:
+        """Take over where a state stands.
+
+        Parameters
+        ----------
+        worker
+            The worker that goes on with a state of its own; None outside of workers.
+        """
+        world = worker or self._given or self._found
+        epochs, state = self._epochs.from_dict(given, world, single=self._single)
+        if worker is None and given["n_workers"] > 1:
+            raise InvalidInputError(
+                f"this state is of one of {given['n_workers']} workers; give it to the loader that had them",
+                kind="other-state",
+            )
+        self._epochs, self._batch_size = epochs, None
+        self._unchecked = None if world is not None else dict(given)
+        place = (
+            state if worker is not None else State(state.epoch, state.position, state.skip, state.position)
+        )
+        self.state, self.resuming = place, True
+
+    def set_weights(self, weights: Sequence[float]) -> None:
+        """Change the weights of a mix's sources, between two epochs."""
+        self._epochs, self.state = self.epochs.reweighted(weights, self.state)
+
+
+def _check_size(epochs: Epochs, world: World) -> None:
+    if epochs.global_batch_size < world.n_ranks:
+        raise InvalidInputError(
+            f"a global batch of {epochs.global_batch_size} gives {world.n_ranks} ranks less than a sample each"
+        )

@@ -1,0 +1,143 @@
+"""Epochs as the worker processes of torch's DataLoader agree on them.
+
+A worker has a copy of the dataset, and knows neither what the consumer has had nor what the other workers do. Fresh workers are
+started for each ``iter()``, persistent ones asked again. So the next epoch's number lies in memory that all workers share with
+the process that made the dataset: the first worker of an iteration takes it and counts it up, and the others of the same
+iteration find it taken.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass
+
+import torch
+
+from tensorbank.errors import TensorBankError
+from tensorbank_loader.epoch import State
+
+__all__ = ["Iteration", "WorkerEpochs"]
+
+N_ITERATIONS = 8
+"""Iterations that are remembered: several may run at once, as in ``zip(loader, loader)``."""
+SEED, TURN, N_BEGUN, N_AT_END, N_ENDED, EPOCH, POSITION, SKIP = range(8)
+N_FIELDS = 8
+NEXT_EPOCH, NEXT_POSITION, NEXT_SKIP, NEWEST = range(4)
+N_HEADER = 4
+MAX_START_S = 300.0
+"""Longest that a worker waits for the others of its set to be started."""
+PAUSE_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One ``iter()`` of torch's DataLoader, as a worker knows it.
+
+    Parameters
+    ----------
+    seed
+        That torch draws for each set of workers.
+    turn
+        How often these workers have been asked to iterate, counted from 1.
+    n_workers
+        Of the set.
+    """
+
+    seed: int
+    turn: int
+    n_workers: int
+
+
+class WorkerEpochs:
+    """The next epoch, and what recent iterations took. Sent to processes that are being started, and to no others."""
+
+    def __init__(self, first: State) -> None:
+        self.pid = os.getpid()
+        self._lock = multiprocessing.get_context("spawn").RLock()  # which suits forkserver, too
+        self._numbers = torch.zeros(N_HEADER + N_ITERATIONS * N_FIELDS, dtype=torch.int64)
+        self._numbers.share_memory_()  # type: ignore[no-untyped-call]  # torch annotates it in part
+        self.coming = first
+
+    @property
+    def coming(self) -> State:
+        """Where the next iteration begins."""
+        with self._lock:
+            epoch, position, skip = self._numbers[NEXT_EPOCH : NEXT_SKIP + 1].tolist()
+        return State(epoch, position, skip, position)
+
+    @coming.setter
+    def coming(self, state: State) -> None:
+        with self._lock:
+            self._numbers[NEXT_EPOCH : NEXT_SKIP + 1] = torch.tensor(
+                [state.epoch, state.position, state.skip]
+            )
+
+    def begin(self, iteration: Iteration) -> State:
+        """Where an iteration begins, for one of its workers."""
+        with self._lock:
+            row = self._join(iteration, self.coming)
+            epoch, position, skip = self._numbers[row + EPOCH : row + SKIP + 1].tolist()
+        return State(epoch, position, skip, position)
+
+    def go_on(self, iteration: Iteration, own: State, *, at_end: bool) -> bool:
+        """Begin an iteration with a state of the worker's own, as torchdata's StatefulDataLoader gives it.
+
+        Parameters
+        ----------
+        own
+            The state, of one epoch for all workers of a set.
+        at_end
+            Whether the worker has nothing more of that epoch.
+
+        Returns
+        -------
+        Whether all workers stand at its end, so that the next epoch is what the iteration gives.
+
+        Raises
+        ------
+        TensorBankError
+            Another worker of the set did not come up; the kind is ``workers-missing``.
+        """
+        n = iteration.n_workers
+        with self._lock:
+            row = self._join(iteration, own)
+            self._numbers[row + N_AT_END] += at_end
+            self._numbers[row + N_ENDED] += own.ended
+            n_at_end, n_ended = self._numbers[row + N_AT_END : row + N_ENDED + 1].tolist()
+            if n_at_end == n and n_ended < n:
+                # Where all have said that the epoch is over, torchdata has these workers only to ask them for a fresh
+                # iteration, or drops them for new ones.
+                self.coming = State(own.epoch + 2)
+        deadline = time.monotonic() + MAX_START_S
+        while at_end:
+            with self._lock:
+                n_begun, n_at_end = self._numbers[row + N_BEGUN : row + N_AT_END + 1].tolist()
+            if n_begun == n:
+                return bool(n_at_end == n)
+            if time.monotonic() > deadline:
+                raise TensorBankError(
+                    f"{n_begun} of {n} workers came up within {MAX_START_S:.0f} s", kind="workers-missing"
+                )
+            time.sleep(PAUSE_S)
+        return False
+
+    def _join(self, iteration: Iteration, first: State) -> int:
+        """Be one of the workers of an iteration, and return where it is remembered. The lock is held."""
+        newest = int(self._numbers[NEWEST])
+        for age in range(N_ITERATIONS):
+            row = N_HEADER + (newest - age) % N_ITERATIONS * N_FIELDS
+            seed, turn, n_begun = self._numbers[row : row + N_BEGUN + 1].tolist()
+            # A program that seeds torch anew has the same seed twice: then the earlier set is complete.
+            if (seed, turn) == (iteration.seed, iteration.turn) and 0 < n_begun < iteration.n_workers:
+                self._numbers[row + N_BEGUN] += 1
+                return row
+        newest = (newest + 1) % N_ITERATIONS
+        row = N_HEADER + newest * N_FIELDS
+        place = (first.epoch, first.position, first.skip)
+        told = torch.tensor([iteration.seed, iteration.turn, 1, 0, 0, *place])
+        self._numbers[row : row + N_FIELDS] = told
+        self._numbers[NEWEST] = newest
+        self.coming = State(first.epoch + 1)
+        return row
