@@ -44,6 +44,8 @@ class Database:
         self._schemas: list[str] = []
         self._views: list[str] = []
         self._registered: list[str] = []
+        self._one_thread = False
+        self._n_threads = int(self.con.execute("SELECT current_setting('threads')").fetchall()[0][0])
 
     def create_schema(self, name: str) -> None:
         """For the views of one table of a bank."""
@@ -68,8 +70,16 @@ class Database:
         ).fetchall()
         return bool(found[0][0])
 
+    def one_thread(self) -> None:
+        """Take the rows in their order, by one thread, until the end of the statement."""
+        self.con.execute("SET threads = 1")
+        self._one_thread = True
+
     def clear(self) -> None:
         """Forget what one statement needed."""
+        if self._one_thread:
+            self.con.execute(f"SET threads = {self._n_threads}")
+            self._one_thread = False
         for name in self._views:
             self.con.execute(f"DROP VIEW main.{name}")
         for name in self._schemas:

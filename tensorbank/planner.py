@@ -89,7 +89,7 @@ class Planner:
             for column, handle in zip(columns, handles, strict=True):
                 data |= address_columns(column, handle)
             table = pa.table(data)
-            if handles and not session.ordered(sql):
+            if not session.ordered(sql):
                 table = by_address(table, handles)
             source = PlanSource(
                 bank=self.catalog.store.url,

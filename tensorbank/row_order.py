@@ -22,7 +22,8 @@ Int64 = npt.NDArray[np.int64]
 def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
     """Rows in the order of the first handle's bytes, rows without it last.
 
-    Ties are broken by the other handles and then by the plain columns: DuckDB's order of them depends on its threads.
+    Ties are broken by the other handles and then by the plain columns: DuckDB's order of them depends on its threads. So it is
+    where there is no handle.
 
     Parameters
     ----------
@@ -104,11 +105,37 @@ def _by_every_column(
     table: pa.Table, handles: Sequence[Handle], keys: Sequence[Int64]
 ) -> npt.NDArray[np.intp]:
     mine = {f"{h.name}.{field}" for h in handles for field in ADDRESS_FIELDS}
+    plain = [n for n in table.column_names if n not in mine]
     sort: list[Any] = [as_arrow(key) for key in keys]
-    sort += [table[n] for n in table.column_names if n not in mine and _sortable(table.schema.field(n).type)]
+    sort += [table[n] for n in plain if _sortable(table.schema.field(n).type)]
+    order = np.arange(table.num_rows)
     by = pa.table(sort, names=[str(i) for i in range(len(sort))])
-    order: npt.NDArray[np.intp] = as_numpy(pc.sort_indices(by, [(n, "ascending") for n in by.column_names]))
-    return order.astype(np.intp)
+    if sort:
+        ascending = [(n, "ascending") for n in by.column_names]
+        order = as_numpy(pc.sort_indices(by, ascending)).astype(np.intp)
+    nested = [table[n] for n in plain if not _sortable(table.schema.field(n).type)]
+    return _by_texts(by.take(as_arrow(order)), nested, order) if nested else order
+
+
+def _by_texts(
+    by: pa.Table, nested: Sequence[pa.ChunkedArray], order: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """An order in which rows that are equal in all that Arrow can sort are sorted by the rest, as text."""
+    same = np.ones(len(order) - 1, np.bool_)
+    for column in by.columns:
+        before, after = column.slice(0, len(order) - 1), column.slice(1)
+        equal = pc.equal(before, after).fill_null(False)
+        same &= as_numpy(pc.or_(equal, pc.and_(before.is_null(), after.is_null())))
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    if not len(tied):
+        return order
+    group = np.insert(np.cumsum(~same), 0, 0)[tied]
+    rows = order[tied]
+    texts = [list(map(repr, column.take(as_arrow(rows)).to_pylist())) for column in nested]
+    sorted_rows = sorted(range(len(rows)), key=lambda i: (group[i], *(t[i] for t in texts)))
+    order = order.copy()
+    order[tied] = rows[sorted_rows]
+    return order
 
 
 def _sortable(kind: pa.DataType) -> bool:

@@ -40,6 +40,7 @@ from tensorbank.shard_keys import ShardKeys
 from tensorbank.sql_errors import Translated
 from tensorbank.sql_functions import SqlFunctions
 from tensorbank.table_views import TableViews, quoted, read_parquet
+from tensorbank.tie_breaks import settle
 
 __all__ = ["Judge", "Session"]
 
@@ -288,12 +289,42 @@ class Session:
         if repeatable:
             check_repeatable(tree, self._db.has_function)
         check_handles(tree, schemas)
+        tree, sql = self._settled(tree, sql, schemas, exact=repeatable)
         tree, sql = self._in_plain_sql(tree, sql, schemas)
         conditions = wanted(tree, schemas)
         for pinned in found:
             mine = {level: c for (table, level), c in conditions.items() if table == pinned.name}
             self.views.show(pinned.by_files(mine))
         return sql
+
+    def _settled(
+        self, tree: Any, sql: str, schemas: Mapping[str, TableSchema], *, exact: bool
+    ) -> tuple[Any, str]:
+        """The statement with its ties broken, to be executed by one thread where its answer still depends on the order of rows.
+
+        ``exact`` counts the last digits of sums as part of the answer.
+        """
+        settled = settle(tree, schemas, {n: t.column_names for n, t in self.joined.items()}, self._name_of)
+        serial = settled.by_arrival or (exact and settled.by_digits)
+        if settled.tree != tree:
+            text = self._text_of(settled.tree)
+            if _meaning(json.loads(self.canonical(text))) == _meaning(settled.tree):
+                tree, sql = settled.tree, text
+            else:  # words were lost on the way back
+                serial = True
+        if serial:
+            self._db.one_thread()
+        return tree, sql
+
+    def _name_of(self, expression: Any) -> str:
+        """Name of the column that an expression without an alias makes."""
+        tree = json.loads(self.canonical("SELECT 1"))
+        tree["statements"][0]["node"]["select_list"] = [expression]
+        return self._text_of(tree).removeprefix("SELECT ")
+
+    def _text_of(self, tree: Any) -> str:
+        found = self.con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchall()
+        return str(found[0][0])
 
     def _in_plain_sql(self, tree: Any, sql: str, schemas: Mapping[str, TableSchema]) -> tuple[Any, str]:
         """A statement without predicates that DuckDB does not have."""
@@ -312,8 +343,7 @@ class Session:
             return node["select_list"][0]
 
         changed = rewrite(tree, schemas, parse)
-        found = self.con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(changed)]).fetchall()
-        return changed, str(found[0][0])
+        return changed, self._text_of(changed)
 
     def _have_dates(self, candidates: Sequence[tuple[str, str]]) -> bool:
         """Whether one of some modalities has several dates: a window's blocks are but some of a sample's, which may lack some."""
@@ -333,6 +363,14 @@ def _without_semicolon(sql: str) -> str:
 
 def _struct_fields(kind: Any) -> set[str]:
     return {str(name) for name, _ in kind.children} if kind.id == "struct" else set()
+
+
+def _meaning(node: Any) -> Any:
+    """A syntax tree without what is empty or said by default, to compare two of them."""
+    if isinstance(node, dict):
+        found = {k: _meaning(v) for k, v in node.items() if k != "qualified_name"}
+        return {k: v for k, v in found.items() if v not in ("", None, [], {}, False)}
+    return [_meaning(v) for v in node] if isinstance(node, list) else node
 
 
 def _without_positions(node: Any) -> Any:
