@@ -45,6 +45,7 @@ from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_
 from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.layout import Level, check_table_name, index_key
 from tensorbank.mirror import LOG, IndexMirror, LogCopy
+from tensorbank.nan_columns import FINITE, with_nan
 from tensorbank.schema import TableSchema
 from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
 
@@ -269,7 +270,15 @@ class Catalog:
         ConflictError
             Another writer committed some of the same samples meanwhile (``kind`` is ``lost-race``), or other
             writers won every one of many tries.
+        InvalidInputError
+            A plain column holds NaN.
         """
+        for rows in (commit.samples, commit.tiles, commit.shards):
+            if names := with_nan(rows):
+                raise InvalidInputError(
+                    f"part {commit.part} has NaN in {', '.join(sorted(names))}; an index says NULL where there is no number",
+                    kind="nan",
+                )
         self._append(table, "tiles", commit.part, commit.tiles)
         self._append(table, "shards", commit.part, commit.shards)
         for _ in range(50):
@@ -283,6 +292,7 @@ class Catalog:
                     kind="lost-race",
                 )
             transactions = [Transaction(commit.part, 1), Transaction(_SAMPLES_WRITERS, turn)]
+            transactions += [Transaction(FINITE, 1)] if turn == 1 else []
             try:
                 self._write(delta, commit.part, commit.samples, transactions)
             except delta_errors.CommitFailedError:
@@ -367,7 +377,8 @@ def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
         for path, size, rows, first, last in zip(*columns, low, high, strict=True)
     )
     statistics = actions.select([n for n in ("min", "max") if n in actions.column_names])
-    return LevelFiles(level, str(delta.metadata().id), int(delta.version()), files, statistics)
+    finite = delta.transaction_version(FINITE) is not None
+    return LevelFiles(level, str(delta.metadata().id), int(delta.version()), files, statistics, finite)
 
 
 def _parts(actions: pa.Table, side: str) -> list[str | None]:

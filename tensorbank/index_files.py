@@ -34,7 +34,8 @@ class IndexFile:
 class LevelFiles:
     """The files of one level at one version.
 
-    ``statistics`` has a row a file, in the same order: the structs ``min`` and ``max`` of its add-action.
+    ``statistics`` has a row a file, in the same order: the structs ``min`` and ``max`` of its add-action. ``finite`` says
+    that no file ever held NaN (:mod:`tensorbank.nan_columns`).
     """
 
     level: Level
@@ -42,6 +43,7 @@ class LevelFiles:
     version: int
     files: tuple[IndexFile, ...]
     statistics: pa.Table = field(repr=False, compare=False)
+    finite: bool = False
 
     @cached_property
     def n_rows(self) -> int:

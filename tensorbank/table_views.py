@@ -15,6 +15,7 @@ from tensorbank.database import Database
 from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import Level
+from tensorbank.nan_columns import of_file
 from tensorbank.pinned import PinnedTable
 
 __all__ = ["TableViews", "quoted", "read_parquet"]
@@ -90,10 +91,17 @@ class TableViews:
         scan = read_parquet(paths)
         types = self._catalog.fact(*table.snapshot, ("types", *paths), lambda: self._types(scan))
         self.types[table.name, level] = types
-        missing = [m.name for m in table.schema if m.name not in types]
+        if not table.levels["samples"].finite and (nans := frozenset().union(*map(of_file, paths))):
+            # as text: Parquet's statistics, which leave NaN out, make DuckDB take isnan(x) for false
+            given = (
+                f"CASE WHEN {c}::VARCHAR = 'nan' THEN NULL ELSE {c} END AS {c}"
+                for c in map(quoted, sorted(nans))
+            )
+            scan = f"(SELECT * REPLACE ({', '.join(given)}) FROM {scan})"
+        missing = [f.name for f in _SCHEMAS[level](table.schema) if f.name not in types]
         if not missing:
             return scan
-        # files from before the modality
+        # files from before the modality, or from before the column
         self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
         absent = ", ".join(f"(SELECT {quoted(m)} FROM {quoted(empty)}) AS {quoted(m)}" for m in missing)
         return f"(SELECT *, {absent} FROM {scan})"

@@ -417,3 +417,16 @@ def test_a_damaged_log_is_an_error_of_ours(folder_bank, tmp_path):
         folder_bank.sql("SELECT * FROM t").arrow()
     assert "\n" not in str(caught.value)
     assert "t" in str(caught.value)
+
+
+def test_no_number_of_an_index_is_nan(tmp_path):
+    bank = tb.create(tmp_path)
+    bank.catalog.create("t", SCHEMA, single_writer=True)
+    commit = part_of("t", "part-0", 4)
+    lon = pa.array([1.0, float("nan"), 2.0, None])
+    samples = commit.samples.set_column(commit.samples.schema.get_field_index("lon"), "lon", lon)
+    with pytest.raises(InvalidInputError, match="part-0 has NaN in lon") as error:
+        bank.catalog.commit("t", Commit("part-0", samples, commit.tiles, commit.shards))
+    assert error.value.kind == "nan"
+    bank.catalog.commit("t", commit)
+    assert bank.catalog.files("t", "samples").finite
