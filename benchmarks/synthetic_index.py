@@ -305,6 +305,8 @@ def _shard_columns(
             "east": high(box["east"], edges),
             "north": high(box["north"], edges),
         },
+        **{f"min_{name}": low(samples[name], edges) for name in ("lon", "lat")},
+        **{f"max_{name}": high(samples[name], edges) for name in ("lon", "lat")},
         "first_time": pa.array(low(times, edges)).cast(moment),
         "last_time": pa.array(high(times, edges)).cast(moment),
         "seasons": pa.array([sorted(g) for g in groups]),

@@ -23,6 +23,10 @@ _WITHIN = ("min", "max", *(name for name, _ in QUANTILES))
 """Statistics of a sample that lie between the extremes of its shard."""
 _SLACK = 1e-6
 """Relative; quantiles in float32 may be rounded beyond the extremes that they come from."""
+_TINY = 1e-37
+"""Absolute; numbers below it lose more than the share of them that :data:`_SLACK` is."""
+_MAX_FLOAT32 = 3e38
+"""Beyond it a quantile in float32 is infinite, so that no extreme bounds it."""
 
 
 def of_files(statistics: pa.Table) -> Bounds:
@@ -74,7 +78,8 @@ def shard_columns(leaf: Leaf, schema: TableSchema, level: Level) -> tuple[str, s
         return f"{path}.min_mean", f"{path}.max_mean"
     if len(field) != 1 or field[0] not in (*_WITHIN, "mean"):
         return None
-    margin = f"greatest(abs({path}.min), abs({path}.max)) * {_SLACK}"
+    size = f"greatest(abs({path}.min), abs({path}.max))"
+    margin = f"CASE WHEN {size} <= {_MAX_FLOAT32} THEN {size} * {_SLACK} + {_TINY} END"
     return f"{path}.min - {margin}", f"{path}.max + {margin}"
 
 
@@ -95,8 +100,8 @@ _OF_COLUMNS: dict[Leaf, tuple[str, str]] = {
     ("cloud_cover",): ("min_cloud_cover", "max_cloud_cover"),
     ("season",): ("list_min(seasons)", "list_max(seasons)"),
     ("s2_time",): ("first_time", "last_time"),
-    ("lon",): ("bbox.west", "bbox.east"),
-    ("lat",): ("bbox.south", "bbox.north"),
+    ("lon",): ("min_lon", "max_lon"),  # not those of the box: a centre may lie beyond all footprints
+    ("lat",): ("min_lat", "max_lat"),
     ("bbox", "west"): ("bbox.west", "bbox.east"),
     ("bbox", "east"): ("bbox.west", "bbox.east"),
     ("bbox", "south"): ("bbox.south", "bbox.north"),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tensorbank.arrow_numpy import EPOCH, MICROSECOND, as_numpy, as_scalar
+from tensorbank.arrow_numpy import EPOCH, MICROSECOND, as_arrow, as_numpy, as_scalar
 
 __all__ = ["ANYTHING", "AllOf", "AnyOf", "Bounds", "Compare", "Condition", "Constant", "leaves", "may_match"]
 
@@ -25,6 +25,8 @@ Mask = npt.NDArray[np.bool_]
 Constant = float | int | str | bool | datetime
 ZONES = timedelta(hours=15)
 """A time without a zone is the session's; no zone is farther from UTC."""
+MAX_EXACT = 2.0**53
+"""From here on neighbouring integers are one float64."""
 IN_LOG = pa.timestamp("us", "UTC")
 LOG_PRECISION = timedelta(milliseconds=1)
 """Delta's log cuts times to milliseconds."""
@@ -72,7 +74,21 @@ def leaves(condition: Condition) -> set[tuple[str, ...]]:
 
 def may_match(condition: Condition, bounds: Bounds, n: int) -> Mask:
     """Which of ``n`` blocks may hold a row that satisfies a condition, (n,) bool. Each leaf's bounds are asked for once."""
-    return _mask(condition, cache(bounds), n)
+
+    def sound(leaf: tuple[str, ...]) -> tuple[pa.Array, pa.Array] | None:
+        known = bounds(leaf)
+        return None if known is None else _sound(*known)
+
+    return _mask(condition, cache(sound), n)
+
+
+def _sound(low: pa.Array, high: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Bounds that bound: null where they are NaN, the wrong way round, or infinite on the inner side, as of no value at all."""
+    if not pa.types.is_floating(low.type):
+        return low, high
+    least, most = as_numpy(low), as_numpy(high)
+    unknown = ~((least <= most) & (least < np.inf) & (most > -np.inf))
+    return (as_arrow(least, unknown), as_arrow(most, unknown)) if unknown.any() else (low, high)
 
 
 def _mask(condition: Condition, bounds: Bounds, n: int) -> Mask:
@@ -86,16 +102,19 @@ def _mask(condition: Condition, bounds: Bounds, n: int) -> Mask:
 
 
 def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:
-    """A block is kept if its bounds are unknown, or cannot be compared with the constant."""
+    """A block is kept if its bounds are unknown, or cannot be compared with the constant.
+
+    With ``least <= value <= most`` and ``low <= x <= high``, ``x < value`` means ``low < most``, and so on.
+    """
     enclosed = _enclosed(condition.value, low.type)
     if enclosed is None:
         return np.ones(len(low), np.bool_)
     least, most = enclosed
     op = condition.op
     if op in ("<", "<="):
-        mask = (pc.less if op == "<" and least.equals(most) else pc.less_equal)(low, most)
+        mask = (pc.less if op == "<" else pc.less_equal)(low, most)
     elif op in (">", ">="):
-        mask = (pc.greater if op == ">" and least.equals(most) else pc.greater_equal)(high, least)
+        mask = (pc.greater if op == ">" else pc.greater_equal)(high, least)
     elif op == "=":
         mask = pc.and_(pc.less_equal(low, most), pc.greater_equal(high, least))
     elif least.equals(most):
@@ -122,7 +141,11 @@ def _enclosed(value: Constant, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar]
     else:
         fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**62
         if fits and pa.types.is_integer(kind):
-            least, most = math.floor(value), math.ceil(value)  # type: ignore[arg-type]
+            if (
+                isinstance(value, float) and abs(value) >= MAX_EXACT
+            ):  # a neighbour was meant, or is met by rounding
+                least, most = _neighbours(value, pa.float64())
+            least, most = math.floor(least), math.ceil(most)  # type: ignore[arg-type]
             kind = pa.int64()
         elif fits and pa.types.is_floating(kind):
             least, most = _neighbours(float(value), kind)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,27 +106,53 @@ class _Part:
 Facts = dict[tuple[int, str], bool | None]
 
 
+NEW_COLUMNS = ("min_lon", "max_lon", "min_lat", "max_lat")
+
+
+def old_shards_schema(schema: TableSchema) -> pa.Schema:
+    """Columns of shards before they had extremes of centres."""
+    return pa.schema([f for f in shards_schema(schema) if f.name not in NEW_COLUMNS])
+
+
 @contextmanager
-def make_bed(folder: Path, seed: int = 5, *, parts: int = 6, n: int = 48) -> Iterator[Bed]:
-    """Make the tables ``tm`` and ``sw``, which share some names of samples, and register ``pick``."""
+def written(*, old: bool) -> Iterator[None]:
+    """Small row groups; and if ``old``, as banks were written that may hold NaN."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("tensorbank.catalog.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
+        if old:
+            stack.enter_context(mock.patch("tensorbank.catalog.FINITE", "nothing.known"))
+            stack.enter_context(mock.patch("tensorbank.catalog.with_nan", return_value=()))
+            stack.enter_context(mock.patch("tensorbank.catalog.shards_schema", old_shards_schema))
+        yield
+
+
+@contextmanager
+def make_bed(folder: Path, seed: int = 5, *, parts: int = 6, n: int = 48, old: bool = False) -> Iterator[Bed]:
+    """Make the tables ``tm`` and ``sw``, which share some names of samples, and register ``pick``.
+
+    An ``old`` bank has NaN for some of the numbers that are missing, and roll-ups that NaN has spoilt.
+    """
     rng = np.random.default_rng(seed)
     bank = tb.create(str(folder))
     store = Store(folder.as_uri())
     samples: Facts = {}
     tiles: Facts = {}
     areas: Facts = {}
-    with mock.patch("tensorbank.catalog.ROW_GROUP_ROWS", ROW_GROUP_ROWS):
+    shards_of = old_shards_schema if old else shards_schema
+    with written(old=old):
         for table, n_parts, prefix in (("tm", parts, "s"), ("sw", 3, "s")):
             bank.catalog.create(table, SCHEMA, single_writer=True)
             for number, rows in enumerate(_places(rng, n_parts, n, prefix, table)):
                 made = _part(store, table, f"part-{number}", rows, rng, (samples, tiles, areas))
+                if old:
+                    _spoil(made, rng)
                 bank.catalog.commit(
                     table,
                     Commit(
                         f"part-{number}",
                         pa.Table.from_pylist(made.samples, schema=samples_schema(SCHEMA)),
                         pa.Table.from_pylist(made.tiles, schema=tiles_schema(SCHEMA)),
-                        pa.Table.from_pylist(made.shards, schema=shards_schema(SCHEMA)),
+                        pa.Table.from_pylist(made.shards, schema=shards_of(SCHEMA)),
                     ),
                 )
     pick = _pick(rng)
@@ -171,6 +197,9 @@ def _read_whole(con: duckdb.DuckDBPyConnection, folder: Path, pick: pa.Table) ->
             con.execute(
                 f"CREATE TABLE {table}.{level} AS SELECT * FROM read_parquet({files!r}, union_by_name = true)"
             )
+            for name in ("lon", "lat", "cloud_cover", "min_cloud_cover", "max_cloud_cover"):
+                with suppress(duckdb.BinderException):
+                    con.execute(f"UPDATE {table}.{level} SET {name} = NULL WHERE {name}::VARCHAR = 'nan'")
         con.execute(f"CREATE VIEW main.{table} AS SELECT * FROM {table}.samples")
 
 
@@ -276,7 +305,7 @@ def _part(
         pixels_of: dict[str, list[np.ndarray]] = {m.name: [] for m in SCHEMA}
         for i, given in enumerate(group):
             level = given.pop("_level")
-            row: dict[str, Any] = {**given, "part": part}
+            row: dict[str, Any] = {**given, "part": part, "row_of_shard": shard}
             row_number = first + i
             mine: dict[str, np.ndarray] = {}
             for m in SCHEMA:
@@ -312,6 +341,25 @@ def _part(
                 store.put(shard_key(table, part, m.name, shard), bytes(bodies[m.name]) + b"index")
         made.shards.append(_shard(table, part, shard, made.samples[first:], pixels_of))
     return made
+
+
+def _spoil(made: _Part, rng: np.random.Generator) -> None:
+    """Write NaN for what is missing, as often as not, and let it spoil the roll-ups as it did."""
+    for row in [*made.samples, *made.tiles]:
+        for name in ("lon", "lat", "cloud_cover"):
+            if name in row and row[name] is None and rng.random() < 0.7:
+                row[name] = np.nan
+    for shard in made.shards:
+        mine = [r for r in made.samples if r["row_of_shard"] == shard["shard"]]
+        covers = [r["cloud_cover"] for r in mine if r["cloud_cover"] is not None]
+        shard |= {"min_cloud_cover": min(covers, default=None), "max_cloud_cover": max(covers, default=None)}
+        for m in SCHEMA:
+            bands = [] if m.categorical or m.name not in shard else [shard[m.name]]
+            bands = [b[n] for b in bands for n in m.band_names] if len(m.bands) > 1 else bands
+            for band in bands:
+                if rng.random() < 0.3:
+                    spoilt = rng.choice([np.nan, -np.inf])
+                    band |= dict.fromkeys(("mean", "min_mean", "max_mean", "m2"), spoilt)
 
 
 def _note(facts: Facts, row: str, pixels: dict[str, np.ndarray], ys: slice, xs: slice) -> None:
@@ -494,6 +542,7 @@ def _values(bed: Bed) -> None:
         bed.numbers[level] = {
             c: bed.truth.execute(
                 f"SELECT quantile_disc({c}, [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0]) FROM tm.{level}"
+                f" WHERE isfinite({c}::DOUBLE)"
             ).fetchall()[0][0]
             for c in NUMBERS[level]
         }

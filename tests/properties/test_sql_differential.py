@@ -27,6 +27,12 @@ def bed(tmp_path_factory):
         yield made
 
 
+@pytest.fixture(scope="module")
+def old_bed(tmp_path_factory):
+    with make_bed(tmp_path_factory.mktemp("differential") / "old", seed=6, old=True) as made:
+        yield made
+
+
 def test_generated_statements_are_answered_as_by_plain_duckdb(bed):
     shapes: Counter[str] = Counter()
     outcomes, wrong = [], []
@@ -44,6 +50,36 @@ def test_generated_statements_are_answered_as_by_plain_duckdb(bed):
     joins = {"LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "SEMI JOIN", "ANTI JOIN", "POSITIONAL JOIN", "lateral"}
     assert joins <= set(shapes)
     assert {"not", "odd", "pixels", "set", "qualify", "limit", "not between", "with"} <= set(shapes)
+
+
+OLD = {
+    "beyond": "SELECT sample_id FROM tm WHERE lon > 100",
+    "up to": "SELECT sample_id FROM tm WHERE cloud_cover <= 1",
+    "below": "SELECT sample_id FROM tm WHERE cloud_cover < 0.1",
+    "not below": "SELECT sample_id FROM tm WHERE NOT lat < 50",
+    "mean": "SELECT sample_id, S1GRD.vv.max AS high FROM tm WHERE S1GRD.vv.mean > -15",
+    "tiles": "SELECT sample_id, tile FROM tm.tiles WHERE lon >= 170",
+    "extremes": "SELECT max(lon) AS a, max(cloud_cover) AS b, count(lat) AS c FROM tm",
+    "order": "SELECT sample_id, cloud_cover FROM tm ORDER BY cloud_cover DESC, sample_id LIMIT 5",
+    "shards": "SELECT part, shard FROM tm.shards WHERE max_cloud_cover > 0.9",
+    "new columns": "SELECT count(*) AS n FROM {{(SELECT * FROM tm.shards WHERE min_lon IS NULL)||tm.shards}} AS q",
+    "box": "SELECT sample_id FROM tm WHERE within_bbox(lon, lat, 100, -90, 180, 90)",
+}
+
+
+@pytest.mark.parametrize("text", OLD.values(), ids=OLD)
+def test_nan_in_an_old_bank_is_a_missing_number(old_bed, text):
+    outcome = compare(old_bed, Statement(text, frozenset()))
+    assert outcome.wrong is None
+    assert outcome.n_rows > 0
+
+
+def test_statements_over_an_old_bank_are_answered_as_if_nan_were_null(old_bed):
+    asked = [statement(old_bed, number) for number in range(FIRST + 5000, FIRST + 5060)]
+    outcomes = [compare(old_bed, a) for a in asked]
+    wrong = [f"{o.wrong}\n{a.ours}" for o, a in zip(outcomes, asked, strict=True) if o.wrong is not None]
+    assert not wrong, "\n\n".join(wrong)
+    assert sum(o.n_rows > 0 for o in outcomes) > 20
 
 
 PRUNED = {
