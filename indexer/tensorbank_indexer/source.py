@@ -112,18 +112,19 @@ class Scan:
 
 @dataclass(slots=True)
 class RawModality:
-    """One modality of one sample as the archive holds it.
+    """One modality of one sample as the archive means it.
 
-    ``pixels`` has shape (time, band, y, x) in the archive's dtype, bit for bit. ``times_ns`` is (time,) int64
+    ``pixels`` has shape (time, band, y, x), the first row in the north, the first column in the west. They are the
+    archive's bit for bit, unless it declares packing or missing values: then they are floats, and NaN where missing.
+    ``times_ns`` is (time,) int64
     ns since 1970 UTC, or None where the archive has none (DEM) or it is damaged. ``product_ids`` has one id a date.
-    ``bands`` are the names stored in the archive. ``fill_value`` is that of the archive's array, or None.
+    ``bands`` are the names stored in the archive.
     """
 
     pixels: npt.NDArray[np.generic]
     bands: tuple[str, ...]
     times_ns: npt.NDArray[np.int64] | None
     product_ids: tuple[str, ...]
-    fill_value: float | int | None
     address: MemberAddress
 
 

@@ -37,7 +37,7 @@ def array_entries(
 ) -> dict[str, bytes]:
     """Entries of one zarr v2 array. ``metadata`` overrides keys of its ``.zarray``."""
     data = np.asarray(data)
-    chunks = tuple(chunks or data.shape)
+    chunks = tuple(chunks or (max(1, size) for size in data.shape))
     document = {
         "zarr_format": 2,
         "shape": list(data.shape),

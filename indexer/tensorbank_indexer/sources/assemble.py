@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
 from tensorbank_indexer.sources.members import Member, Position
+from tensorbank_indexer.sources.problems import Boundary, readable
 from tensorbank_indexer.sources.times import NO_TIME, id_times, is_plausible, match_slots
 
 __all__ = ["CLOUD_MASK", "CLOUD_MASK_ORDER", "Assembly", "is_radar"]
@@ -43,27 +44,34 @@ class Assembly:
     def find(self, kind: str, modality: str, reason: str, action: str) -> None:
         """Note a defect."""
         self.findings.append(
-            Finding(kind, self.ref.archive, reason, action, member=self.ref.stem, modality=modality)
+            Finding(kind, self.ref.archive, readable(reason), action, member=self.ref.stem, modality=modality)
         )
+
+    def boundary(self, modality: str, action: str = "modality left out") -> Boundary:
+        """The edge of one member: what is raised inside becomes a finding."""
+        return Boundary(lambda kind, reason: self.find(kind, modality, reason, action))
 
     def add(self, modality: str, member: Member) -> None:
         """Take a member and report its own problems."""
         self.members[modality] = member
-        for kind, reason in member.problems:
-            self.find(
-                kind,
-                modality,
-                reason,
-                "read all the same" if kind in ("deflated-entries", "zarr-v3") else _left_out(member, reason),
-            )
+        for kind, reason, action in member.problems:
+            self.find(kind, modality, reason, action)
 
     def finish(
         self, *, cell_id: str | None = None, location_id: str | None = None, sample_id: str | None = None
     ) -> RawSample:
         """Check ids, footprints and times, and put the sample together.
 
-        ``sample_id`` is the id that counts, that of ``agreed_id`` if not given.
+        ``sample_id`` is the id that counts, that of ``agreed_id`` if not given. A sample that cannot be put together
+        has no modalities, and a finding that says why.
         """
+        with self.boundary("", "sample left out"):
+            return self._checked(cell_id, location_id, sample_id)
+        return RawSample(
+            self.ref, self.ref.sample_id, None, None, None, None, None, {}, findings=self.findings
+        )
+
+    def _checked(self, cell_id: str | None, location_id: str | None, sample_id: str | None) -> RawSample:
         self._check_places()
         place = self._place()
         sample = RawSample(
@@ -84,7 +92,7 @@ class Assembly:
             if member.pixels is not None:
                 pixels, times, ids = self._in_order(modality, member.pixels, member.position)
                 sample.modalities[modality] = RawModality(
-                    pixels, member.bands, times, ids, member.fill_value, self.ref.members[modality]
+                    pixels, member.bands, times, ids, self.ref.members[modality]
                 )
         self._add_cloud_mask(sample)
         return sample
@@ -187,9 +195,7 @@ class Assembly:
             owner = sample.modalities.get(modality)
             times, ids = (owner.times_ns, owner.product_ids) if owner else self._mask_times(member)
             address: MemberAddress = self.ref.members[modality]
-            sample.modalities[CLOUD_MASK] = RawModality(
-                member.cloud_mask, (CLOUD_MASK,), times, ids, member.cloud_mask_fill_value, address
-            )
+            sample.modalities[CLOUD_MASK] = RawModality(member.cloud_mask, (CLOUD_MASK,), times, ids, address)
             return
 
     def _mask_times(self, member: Member) -> tuple[Times | None, tuple[str, ...]]:
@@ -197,15 +203,6 @@ class Assembly:
         return (
             times if times is not None and is_plausible(times).all() else None
         ), member.position.product_ids
-
-
-def _left_out(member: Member, reason: str) -> str:
-    """What became of a member with a damaged array: pixels and mask are named in the reason, the rest is
-    small."""
-    for array in ("bands/", "'bands'", "cloud_mask/"):
-        if array in reason:
-            return "cloud mask left out" if array == "cloud_mask/" else "modality left out"
-    return "read without it" if member.pixels is not None else "modality left out"
 
 
 def _distance(a: Position, b: Position) -> str:

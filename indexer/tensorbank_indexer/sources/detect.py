@@ -8,11 +8,13 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from tensorbank.errors import FormatError, IntegrityError, InvalidInputError, nearest
+from tensorbank.errors import FormatError, InvalidInputError, nearest
 from tensorbank_indexer.source import MemberAddress, Source
 from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.folders import Folders, sort_files
+from tensorbank_indexer.sources.limits import ReadLimits
 from tensorbank_indexer.sources.member_tars import TAR_NAME, MemberTars
+from tensorbank_indexer.sources.problems import Boundary
 from tensorbank_indexer.sources.ssl4eo_wds import Ssl4eoWdsSource
 from tensorbank_indexer.sources.ssl4eo_zarr import FILE_NAME, Ssl4eoZarrSource
 from tensorbank_indexer.sources.tar import index_tar
@@ -20,7 +22,7 @@ from tensorbank_indexer.sources.terramesh import TerraMeshSource
 
 __all__ = ["FORMATS", "detect_format", "open_source"]
 
-FORMATS: MappingProxyType[str, Callable[[SourceFiles], Source]] = MappingProxyType(
+FORMATS: MappingProxyType[str, Callable[[SourceFiles, ReadLimits | None], Source]] = MappingProxyType(
     {found.format: found for found in (TerraMeshSource, Ssl4eoZarrSource, Ssl4eoWdsSource)}
 )
 EXPECTED = (
@@ -34,7 +36,13 @@ FIRST_HEADERS_BYTES = 64 << 10
 """Stretch of a tar in which its first member's header lies."""
 
 
-def open_source(url: str, *, format: str | None = None, **storage_options: Any) -> Source:  # noqa: A002
+def open_source(
+    url: str,
+    *,
+    format: str | None = None,  # noqa: A002
+    limits: ReadLimits | None = None,
+    **storage_options: Any,
+) -> Source:
     """Open the archives at a root.
 
     Parameters
@@ -43,6 +51,9 @@ def open_source(url: str, *, format: str | None = None, **storage_options: Any) 
         Root of a dataset, or the folder of one of its splits: local, or any URL that fsspec reads.
     format
         One of ``FORMATS``; detected from the layout, which lists the root, if not given.
+    limits
+        How much memory and time the reading of one sample may take; for archives that are larger than the published
+        ones.
     storage_options
         Options of the fsspec file system, such as ``anon=True`` or ``endpoint_url``.
 
@@ -60,7 +71,7 @@ def open_source(url: str, *, format: str | None = None, **storage_options: Any) 
     if format is not None and format not in FORMATS:
         raise InvalidInputError(f"There is no source format {format!r}.{nearest(format, FORMATS)}")
     files = SourceFiles(url, storage_options)
-    return FORMATS[format or detect_format(files)](files)
+    return FORMATS[format or detect_format(files)](files, limits)
 
 
 def detect_format(files: SourceFiles) -> str:
@@ -125,12 +136,12 @@ def _of_first_member(files: SourceFiles, paths: Iterable[str]) -> str:
         if WDS_MEMBER.fullmatch(name):
             return Ssl4eoWdsSource.format
         looked.append(f"{path} with {name}")
-        try:
-            bands = MemberTars(files).group(address).spec("bands")
-        except (FormatError, IntegrityError, LookupError):
-            continue
-        if len(bands.shape) == 4:
-            return TerraMeshSource.format if bands.shape[0] == 1 else Ssl4eoWdsSource.format
+        shape: tuple[int, ...] = ()
+        # What is wrong with it is told when it is read.
+        with Boundary(lambda _kind, _reason: None):
+            shape = MemberTars(files).group(address).spec("bands").shape
+        if len(shape) == 4:
+            return TerraMeshSource.format if shape[0] == 1 else Ssl4eoWdsSource.format
     seen = f"it holds {', '.join(looked[:3])}" if looked else "its tars have no members"
     raise FormatError(f"{files.root} has tars, but {seen}. {EXPECTED}")
 

@@ -3,6 +3,7 @@ location."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -10,15 +11,38 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError, IntegrityError
+from tensorbank_indexer.sources.axes import four_axes
 from tensorbank_indexer.sources.files import SourceFiles
-from tensorbank_indexer.sources.members import Member, Position, epsg_of, four_axes, plain_number, text_of
-from tensorbank_indexer.sources.times import decode_times
+from tensorbank_indexer.sources.limits import Allowance, ReadLimits
+from tensorbank_indexer.sources.members import (
+    Member,
+    Position,
+    as_numbers,
+    described_position,
+    put_pixels,
+    text_of,
+    turn_north,
+)
+from tensorbank_indexer.sources.packing import unpack
+from tensorbank_indexer.sources.problems import Boundary, Problem
 from tensorbank_indexer.sources.zarrs import ZarrGroup, decode_chunk, decode_row
 from tensorbank_indexer.sources.zip import ZipArchive
 
 __all__ = ["LocationFile"]
 
 Array = npt.NDArray[Any]
+STORED_NAMES = {
+    "sample": "sample",
+    "crs": "crs",
+    "center_lon": "center_lon",
+    "center_lat": "center_lat",
+    "x": "x_",
+    "y": "y_",
+    "time": "time_",
+    "file_id": "file_id",
+}
+"""Arrays of a file, by what they are called in a member of one location."""
+UNPACKED_NAMES = frozenset({"center_lon", "center_lat", "x_", "y_"})
 
 
 class LocationFile:
@@ -36,10 +60,12 @@ class LocationFile:
         The metadata are damaged.
     """
 
-    def __init__(self, files: SourceFiles, path: str, size_bytes: int) -> None:
+    def __init__(
+        self, files: SourceFiles, path: str, size_bytes: int, limits: ReadLimits | None = None
+    ) -> None:
         self.archive = ZipArchive(lambda start, end: files.read(path, start, end), size_bytes)
-        self.group = ZarrGroup(self.archive)
-        self._small: dict[str, Array] = {}
+        self.group = ZarrGroup(self.archive, Allowance(limits))
+        self._small: dict[str, Array | FormatError | IntegrityError] = {}
         self._chunks: dict[
             tuple[str, tuple[int, ...]], memoryview | Array | IntegrityError | FormatError | None
         ] = {}
@@ -49,77 +75,79 @@ class LocationFile:
         """Ids in the order of the file."""
         return tuple(text_of(name) for name in self._array("sample").reshape(-1))
 
-    def position(self, row: int) -> Position:
-        """Place and times of the location in this row. ``x_``, ``y_`` and ``time_`` are true, ``x``, ``y``
-        and ``time`` mere indices.
+    def position(self, row: int, problems: list[Problem]) -> Position:
+        """Place and times of the location in this row; what cannot be read becomes a problem and stays None.
 
-        Raises
-        ------
-        IntegrityError, FormatError
-            A small array is damaged.
+        ``x_``, ``y_`` and ``time_`` are true, ``x``, ``y`` and ``time`` mere indices.
         """
-
-        def values(name: str) -> Array | None:
-            if name not in self.group:
-                return None
-            array = self._array(name)
-            return array[row] if array.ndim and row < len(array) else None
-
-        crs, lon, lat, x, y = (values(name) for name in ("crs", "center_lon", "center_lat", "x_", "y_"))
-        times, ids = values("time_"), values("file_id")
-        return Position(
-            sample_id=self.sample_ids[row],
-            epsg=None if crs is None else epsg_of(crs[()]),
-            lon=None if lon is None else float(lon),
-            lat=None if lat is None else float(lat),
-            x=None if x is None else x.astype(np.float64),
-            y=None if y is None else y.astype(np.float64),
-            times_ns=None
-            if times is None
-            else decode_times(np.atleast_1d(times), self.group.spec("time_").attrs),
-            product_ids=() if ids is None else tuple(text_of(name) for name in np.atleast_1d(ids)),
+        arrays = {name: self._of_row(stored, row, problems) for name, stored in STORED_NAMES.items()}
+        return described_position(
+            arrays, problems, attrs=lambda name: self.group.spec(STORED_NAMES[name]).attrs
         )
 
-    def member(self, row: int, *, want_cloud_mask: bool) -> Member:
-        """Pixels, place and times of one location. Damage of an array is a problem of the member.
-
-        Raises
-        ------
-        IntegrityError, FormatError
-            A small array is damaged.
-        """
-        member = Member(self.position(row), has_cloud_mask="cloud_mask" in self.group)
-        bands = self.group.spec("bands")
-        member.pixels = self._row_or_problem("bands", row, member)
-        if member.pixels is not None:
-            member.pixels = four_axes(member.pixels, bands.dims[1:])
-        member.fill_value = plain_number(bands.fill_value)
-        if "band" in self.group:
-            member.bands = tuple(text_of(name) for name in self._array("band").reshape(-1))
+    def member(
+        self, row: int, *, modality: str, want_cloud_mask: bool, codes: bool, allowance: Allowance
+    ) -> Member:
+        """Pixels, place and times of one location. Damage of an array is a problem of the member."""
+        self.group.allowance = allowance
+        member = Member(Position(), has_cloud_mask="cloud_mask" in self.group)
+        member.position = self.position(row, member.problems)
+        with Boundary(self._to(member, "modality left out"), "corrupt-chunk"):
+            spec = self.group.spec("bands")
+            names = self._array("band") if "band" in self.group else None
+            pixels = four_axes(self._row("bands", row), spec.dims[1:], member.problems)
+            pixels = unpack(pixels, spec.attrs, spec.fill_value, member.problems, "bands", codes=codes)
+            put_pixels(member, pixels, names, modality)
         if want_cloud_mask and member.has_cloud_mask:
-            mask = self._row_or_problem("cloud_mask", row, member)
-            member.cloud_mask = None if mask is None else four_axes(mask, ("time", "y", "x"))
-            member.cloud_mask_fill_value = plain_number(self.group.spec("cloud_mask").fill_value)
+            with Boundary(self._to(member, "cloud mask left out"), "corrupt-chunk"):
+                dims = self.group.spec("cloud_mask").dims[1:] or ("time", "y", "x")
+                mask = four_axes(self._row("cloud_mask", row), dims, member.problems, "cloud_mask")
+                member.cloud_mask = as_numbers(mask, "cloud_mask")
+        turn_north(member)
         return member
 
-    def _array(self, name: str) -> Array:
-        if name not in self._small:
-            self._small[name] = self.group.read(name)
-        return self._small[name]
+    @staticmethod
+    def _to(member: Member, action: str) -> Callable[[str, str], None]:
+        return lambda kind, reason: member.problems.append(Problem(kind, reason, action))
 
-    def _row_or_problem(self, name: str, row: int, member: Member) -> Array | None:
-        try:
-            return self._row(name, row)
-        except (IntegrityError, FormatError) as error:
-            member.problems.append(
-                ("corrupt-chunk", str(error) if name in str(error) else f"{name}/: {error}")
-            )
+    def _of_row(self, name: str, row: int, problems: list[Problem]) -> Array | None:
+        """A small array at one location, or None and a problem."""
+
+        def report(kind: str, reason: str) -> None:
+            problems.append(Problem(kind, reason, "read without it"))
+
+        if name not in self.group:
             return None
+        with Boundary(report, "corrupt-chunk"):
+            array = self._array(name)
+            if not array.ndim or row >= len(array):
+                return None
+            spec = self.group.spec(name)
+            if array.dtype.kind in "fiu" and name in UNPACKED_NAMES:
+                return unpack(np.asarray(array[row]), spec.attrs, spec.fill_value, [], name)
+            return np.asarray(array[row])
+        return None
+
+    def _array(self, name: str) -> Array:
+        """A small array, read once; one that was found damaged stays so."""
+        if name not in self._small:
+            self.group.allowance = Allowance(self.group.allowance.limits)
+            try:
+                self._small[name] = self.group.read_small(name)
+            except (IntegrityError, FormatError) as error:
+                self._small[name] = error
+        found = self._small[name]
+        if isinstance(found, (IntegrityError, FormatError)):
+            raise found
+        return found
 
     def _row(self, name: str, row: int) -> Array:
         spec = self.group.spec(name)
+        if not spec.shape or "sample" in spec.dims[1:]:
+            raise FormatError(f"{name}/ does not have the locations as its first axis.")
         if not 0 <= row < spec.shape[0]:
             raise FormatError(f"{name}/ has {spec.shape[0]} locations, there is no number {row}.")
+        self.group.allowance.take(f"{name}/ of one location", spec.array_bytes // spec.shape[0])
         fill = 0 if spec.fill_value is None else spec.fill_value
         out = np.full(spec.shape[1:], fill, spec.dtype.newbyteorder("="))
         within = row % spec.chunks[0]

@@ -13,13 +13,16 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from tensorbank.errors import FormatError, IntegrityError
+from tensorbank.errors import FormatError
+from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, SampleRef, Scan, SourceFile
 from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.folders import sort_files
+from tensorbank_indexer.sources.limits import Allowance, ReadLimits
 from tensorbank_indexer.sources.members import Position, read_member, read_position
 from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
+from tensorbank_indexer.sources.problems import Boundary, is_identifier, readable
 from tensorbank_indexer.sources.tar import TarIndex, index_tar
 from tensorbank_indexer.sources.zarrs import ZarrGroup
 from tensorbank_indexer.sources.zip import ZipArchive
@@ -28,6 +31,9 @@ __all__ = ["MemberTars", "TAR_NAME"]
 
 TAR_NAME = re.compile(r"(?P<subset>[a-z0-9]+)_shard_\d+\.tar")
 REMOTE_READAHEAD_BYTES = 4096
+APPLE_DOUBLE = "._"
+"""Start of the names of companions that tar on a Mac puts beside files with extended attributes."""
+CATEGORICAL = frozenset(name for name, known in KNOWN.items() if known.classes)
 N_THREADS = 16
 """Requests at a time to a remote store."""
 N_SAMPLES_AHEAD = 4
@@ -47,6 +53,7 @@ class MemberTars:
     """
 
     files: SourceFiles
+    limits: ReadLimits = field(default_factory=ReadLimits)
     _tables: dict[str, MetadataTable] = field(default_factory=dict, repr=False)
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
@@ -124,21 +131,35 @@ class MemberTars:
 
     def _assembly(self, ref: SampleRef, fetch: Mapping[str, Any]) -> Assembly:
         assembly = Assembly(ref)
+        allowance = Allowance(self.limits)
         ranks = {modality: rank for rank, modality in enumerate(CLOUD_MASK_ORDER)}
         for modality in sorted(ref.members, key=lambda m: (ranks.get(m, len(ranks)), m)):
-            try:
-                wanted = modality in ranks and assembly.needs_cloud_mask
-                assembly.add(modality, read_member(fetch[modality](), want_cloud_mask=wanted))
-            except (FormatError, IntegrityError) as error:
-                assembly.find("corrupt-member", modality, str(error), "modality left out")
+            wanted = modality in ranks and assembly.needs_cloud_mask
+            with assembly.boundary(modality):
+                member = read_member(
+                    fetch[modality](),
+                    modality=modality,
+                    want_cloud_mask=wanted,
+                    codes=modality in CATEGORICAL,
+                    allowance=allowance,
+                )
+                assembly.add(modality, member)
         return assembly
 
     def _fetch(self, address: MemberAddress) -> bytes:
+        if address.length_bytes > self.limits.max_sample_bytes:
+            raise FormatError(
+                f"It has {address.length_bytes} bytes, more than the {self.limits.max_sample_bytes} of a sample.",
+                kind="over-limit",
+            )
         return self.files.read(address.path, address.offset, address.offset + address.length_bytes)
 
     def _index(self, file: SourceFile) -> TarIndex:
         readahead = {} if self.files.is_local else {"readahead_bytes": REMOTE_READAHEAD_BYTES}
-        return index_tar(partial(self.files.read, file.path), file.size_bytes, **readahead)
+        reasons: list[str] = []
+        with Boundary(lambda _kind, reason: reasons.append(reason)):
+            return index_tar(partial(self.files.read, file.path), file.size_bytes, **readahead)
+        return TarIndex((), damaged=tuple(reasons))
 
     def _rows(
         self, archive: Archive, joined: Mapping[str, Mapping[str, MemberAddress]], findings: list[Finding]
@@ -148,17 +169,15 @@ class MemberTars:
         is_split = len(path.parts) == 2
         table = self._tables.setdefault(archive.split, MetadataTable(self.files, archive.split, is_split))
         rows: dict[str, MemberRow] = {}
-        try:
-            rows = table.rows(path.name, joined)
-        except IntegrityError as error:
-            findings.append(
-                Finding(
-                    "corrupt-metadata",
-                    archive.name,
-                    str(error),
-                    "ids, places and times are taken from the members",
-                )
-            )
+
+        def find(kind: str, reason: str, member: str = "") -> None:
+            action = "id, place and time are taken from the members"
+            findings.append(Finding(kind, archive.name, reason, action, member=member))
+
+        with Boundary(find, "corrupt-metadata"):
+            rows, problems = table.rows(path.name, joined)
+            for member, reason in problems:
+                find("corrupt-metadata", reason, member)
         unknown = [stem for stem in joined if stem not in rows]
         found = self._mapped(lambda stem: self.look(stem, joined[stem]), unknown)
         return rows | dict(zip(unknown, found, strict=True))
@@ -175,11 +194,10 @@ class MemberTars:
         best = MemberRow(stem, math.nan, math.nan, 0, {})
         for modality in sorted(members, key=lambda m: (ranks.get(m, len(ranks)), m)):
             address = members[modality]
-            try:
-                group = self.group(address)
-                position = read_position(group, [])
-            except (FormatError, IntegrityError):
-                continue
+            position = Position()
+            # What is wrong is told when the member is read.
+            with Boundary(lambda _kind, _reason: None):
+                position = read_position(self.group(address), [])
             row = _row(stem, position)
             if row.time_ns and not math.isnan(row.lon):
                 return row
@@ -194,9 +212,9 @@ class MemberTars:
             return self.files.read(address.path, address.offset + start, address.offset + end)
 
         if self.files.is_local:
-            return ZarrGroup(ZipArchive(read, address.length_bytes))
+            return ZarrGroup(ZipArchive(read, address.length_bytes), Allowance(self.limits))
         # Some ten requests for small arrays take longer than one for all of a member.
-        return ZarrGroup(ZipArchive.of(read(0, address.length_bytes)))
+        return ZarrGroup(ZipArchive.of(self._fetch(address)), Allowance(self.limits))
 
 
 def _row(stem: str, position: Position) -> MemberRow:
@@ -211,10 +229,9 @@ def _members(
     """Addresses by stem; what is wrong with the tar goes to ``findings``."""
 
     def find(kind: str, reason: str, action: str, member: str = "") -> None:
+        reason = readable(f"{file.path}: {reason}")
         findings.append(
-            Finding(
-                kind, archive.name, f"{file.path}: {reason}", action, member=member, modality=file.modality
-            )
+            Finding(kind, archive.name, reason, action, member=readable(member, 200), modality=file.modality)
         )
 
     if index.truncated:
@@ -226,8 +243,12 @@ def _members(
     addresses: dict[str, MemberAddress] = {}
     for name, offset, size_bytes in index.members:
         stem = PurePosixPath(name).name.removesuffix(MEMBER_SUFFIX)
-        if not name.endswith(MEMBER_SUFFIX):
+        if PurePosixPath(name).name.startswith(APPLE_DOUBLE):
+            find("stray-file", f"{name} holds what a Mac notes of a file, not a member.", "ignored", name)
+        elif not name.endswith(MEMBER_SUFFIX):
             find("stray-file", f"{name} is not a {MEMBER_SUFFIX} member.", "ignored", name)
+        elif not is_identifier(stem):
+            find("unsupported-member", "Its name is empty, too long or not printable.", "left out", name)
         elif stem in addresses:
             find("duplicate-member", f"{stem} occurs again at byte {offset}.", "the first is taken", stem)
         else:

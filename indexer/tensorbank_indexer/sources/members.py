@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.errors import FormatError, IntegrityError
-from tensorbank_indexer.sources.times import decode_times
+from tensorbank.errors import FormatError
+from tensorbank_indexer.sources.axes import four_axes, grid_problem, heading
+from tensorbank_indexer.sources.limits import Allowance
+from tensorbank_indexer.sources.packing import unpack
+from tensorbank_indexer.sources.problems import Boundary, Problem, is_identifier, readable
+from tensorbank_indexer.sources.times import decode_times, times_problem
 from tensorbank_indexer.sources.zarrs import ZarrGroup
 from tensorbank_indexer.sources.zip import ZipArchive
 
-__all__ = ["Member", "Position", "four_axes", "plain_number", "read_member", "read_position", "text_of"]
+__all__ = [
+    "Member",
+    "Position",
+    "as_numbers",
+    "described_position",
+    "put_pixels",
+    "read_member",
+    "read_position",
+    "text_of",
+    "turn_north",
+]
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
 EPSG = re.compile(r"(?:EPSG:+)?(\d{4,6})", re.IGNORECASE)
+EPSG_CODES = range(1024, 1_000_000)
+"""Codes that EPSG gives out and leaves to users."""
+MAX_ID_CHARS = 200
+NO_PLACE = "read without a footprint"
+GRID_MAPPING = "spatial_ref"
 
 
 @dataclass(slots=True)
@@ -43,27 +61,34 @@ class Position:
 class Member:
     """What was read of a member. ``pixels`` (time, band, y, x) and ``cloud_mask`` (time, 1, y, x) are None if
     absent or damaged.
-
-    ``problems`` are (kind, reason) of what was found in it.
     """
 
     position: Position
     pixels: Array | None = None
     bands: tuple[str, ...] = ()
-    fill_value: float | int | None = None
     cloud_mask: Array | None = None
-    cloud_mask_fill_value: float | int | None = None
     has_cloud_mask: bool = False
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
-def read_member(data: bytes | memoryview, *, want_cloud_mask: bool) -> Member:
+def read_member(
+    data: bytes | memoryview,
+    *,
+    modality: str = "",
+    want_cloud_mask: bool,
+    codes: bool = False,
+    allowance: Allowance | None = None,
+) -> Member:
     """Decode a zip archive with one zarr group. Damage of an array is a problem of the member, not an error.
 
     Parameters
     ----------
+    modality
+        Its name, which a single band without a name gets.
     want_cloud_mask
         Whether to decode the cloud mask, if the member has one.
+    codes
+        Whether the pixels are codes of classes, which are not unpacked.
 
     Raises
     ------
@@ -71,127 +96,255 @@ def read_member(data: bytes | memoryview, *, want_cloud_mask: bool) -> Member:
         The archive or the group's metadata cannot be read: nothing of the member can be used.
     """
     archive = ZipArchive.of(data)
-    group = ZarrGroup(archive)
+    group = ZarrGroup(archive, allowance)
     member = Member(Position(), has_cloud_mask="cloud_mask" in group)
     if archive.has_deflated:
         member.problems.append(
-            (
+            Problem(
                 "deflated-entries",
                 "Entries of the zip archive are deflated, so their bytes cannot be addressed in place.",
+                "read all the same",
             )
         )
     if group.version == 3:
-        member.problems.append(("zarr-v3", "The group is zarr version 3, the published ones are version 2."))
+        reason = "The group is zarr version 3, the published ones are version 2."
+        member.problems.append(Problem("zarr-v3", reason, "read all the same"))
     member.position = read_position(group, member.problems)
     if "bands" not in group:
-        member.problems.append(("corrupt-member", "There is no array 'bands'."))
+        reason = f"There is no array 'bands', only {', '.join(sorted(group.arrays)[:20])}."
+        member.problems.append(Problem("corrupt-member", reason, "modality left out"))
         return member
-    member.pixels = _attempt(
-        member.problems, lambda: four_axes(group.read("bands"), group.spec("bands").dims)
-    )
-    member.fill_value = plain_number(group.spec("bands").fill_value)
-    names = _attempt(member.problems, lambda: group.read("band")) if "band" in group else None
-    if names is not None:
-        member.bands = tuple(text_of(name) for name in names.reshape(-1))
+    with _problem_of(member.problems, "modality left out"):
+        if group.differs("bands"):
+            reason = "bands/ has other metadata beside it than the consolidated ones."
+            member.problems.append(Problem("metadata-mismatch", reason, "the consolidated ones are believed"))
+        names = _values(group, "band", member.problems)
+        spec = group.spec("bands")
+        pixels = four_axes(group.read("bands"), spec.dims, member.problems)
+        pixels = unpack(pixels, spec.attrs, spec.fill_value, member.problems, "bands", codes=codes)
+        put_pixels(member, pixels, names, modality)
     if want_cloud_mask and member.has_cloud_mask:
-        read_cloud_mask(group, member)
+        with _problem_of(member.problems, "cloud mask left out"):
+            spec = group.spec("cloud_mask")
+            dims = spec.dims or ("time", "y", "x")[-len(spec.shape) :]
+            mask = four_axes(group.read("cloud_mask"), dims, member.problems, "cloud_mask")
+            member.cloud_mask = as_numbers(mask, "cloud_mask")
+    turn_north(member)
     return member
 
 
-def read_cloud_mask(group: ZarrGroup, member: Member) -> None:
-    """Decode the cloud mask of a group into its member."""
-    spec = group.spec("cloud_mask")
-    dims = spec.dims or ("time", "y", "x")[-len(spec.shape) :]
-    member.cloud_mask = _attempt(member.problems, lambda: four_axes(group.read("cloud_mask"), dims))
-    member.cloud_mask_fill_value = plain_number(spec.fill_value)
-
-
-def read_position(group: ZarrGroup, problems: list[tuple[str, str]]) -> Position:
-    """Small arrays of a group; what cannot be read becomes a problem and stays None."""
-
-    def get(name: str) -> Array | None:
-        return _attempt(problems, lambda: group.read(name)) if name in group else None
-
-    def number(name: str) -> float | None:
-        value = get(name)
-        return (
-            float(value.reshape(-1)[0])
-            if value is not None and value.size and value.dtype.kind in "fiu"
-            else None
-        )
-
-    position = Position(
-        lon=number("center_lon"), lat=number("center_lat"), x=_metres(get("x")), y=_metres(get("y"))
-    )
-    sample = get("sample")
-    if sample is not None and sample.size:
-        position.sample_id = text_of(sample.reshape(-1)[0])
-    crs = get("crs")
-    if crs is not None and crs.size:
-        position.epsg = epsg_of(crs.reshape(-1)[0])
-    times = get("time")
-    if times is not None and times.dtype.kind in "Mifu":
-        position.times_ns = decode_times(np.atleast_1d(times), group.spec("time").attrs)
-    ids = get("file_id")
-    if ids is not None:
-        position.product_ids = tuple(text_of(name) for name in ids.reshape(-1))
-    return position
-
-
-def four_axes(array: Array, dims: tuple[str, ...]) -> Array:
-    """The array as (time, band, y, x): axes that it lacks are added with length 1.
+def put_pixels(member: Member, pixels: Array, names: Array | None, modality: str) -> None:
+    """Give a member its pixels, with a name for each band.
 
     Raises
     ------
     FormatError
-        It has more than four or fewer than two axes.
+        The pixels are no numbers, or none at all.
     """
-    if array.ndim == 4:
-        return array
-    if array.ndim == 3:
-        return array[:, None] if dims and dims[0] == "time" else array[None]
-    if array.ndim == 2:
-        return array[None, None]
-    raise FormatError(f"'bands' has {array.ndim} axes instead of time, band, y and x.")
+    member.pixels = as_numbers(pixels, "bands")
+    bands = (
+        () if names is None else tuple(readable(text_of(name), MAX_ID_CHARS) for name in names.reshape(-1))
+    )
+    n_bands = pixels.shape[1]
+    if len(bands) == n_bands == len(set(bands)) and all(map(is_identifier, bands)):
+        member.bands = bands
+        return
+    # A number as a name tells nothing wrong; a modality with one band is that band.
+    member.bands = (modality,) if n_bands == 1 and modality else tuple(f"b{i}" for i in range(n_bands))
+    reason = (
+        f"The bands have no distinct names, {n_bands} are needed and {readable(str(list(bands)), 100)} given."
+    )
+    member.problems.append(Problem("band-names", reason, f"called {', '.join(member.bands[:20])}"))
+
+
+def turn_north(member: Member) -> None:
+    """Flip pixels and mask so that the first row is the northernmost and the first column the westernmost, and drop
+    coordinates that are not those of the pixels."""
+    position = member.position
+    shown = member.pixels if member.pixels is not None else member.cloud_mask
+    if shown is None:
+        return
+    for name, size in (("y", shown.shape[2]), ("x", shown.shape[3])):
+        values = getattr(position, name)
+        if values is not None and len(values) != size:
+            reason = f"There are {len(values)} coordinates {name} for {size} pixels."
+            member.problems.append(Problem("bad-georeference", reason, NO_PLACE))
+            position.x = position.y = position.epsg = None
+    flips = [
+        axis
+        for axis, ok in ((2, heading(position.y, falls=True)), (3, heading(position.x, falls=False)))
+        if ok < 0
+    ]
+    if not flips:
+        return
+    if member.pixels is not None:
+        member.pixels = np.flip(member.pixels, tuple(flips))
+    if member.cloud_mask is not None:
+        member.cloud_mask = np.flip(member.cloud_mask, tuple(flips))
+    turned = []
+    if 2 in flips and position.y is not None:
+        position.y = position.y[::-1]
+        turned.append("y ascends")
+    if 3 in flips and position.x is not None:
+        position.x = position.x[::-1]
+        turned.append("x descends")
+    member.problems.append(
+        Problem(
+            "flipped", f"{' and '.join(turned).capitalize()}.", "stored from north to south and west to east"
+        )
+    )
+
+
+def read_position(group: ZarrGroup, problems: list[Problem]) -> Position:
+    """Small arrays of a group; what cannot be read becomes a problem and stays None."""
+    arrays = {
+        name: _values(group, name, problems)
+        for name in ("sample", "crs", "center_lon", "center_lat", "x", "y", "time", "file_id")
+    }
+    position = described_position(arrays, problems, attrs=lambda name: group.spec(name).attrs)
+    _check_rotation(group, position, problems)
+    return position
+
+
+def described_position(arrays: Mapping[str, Array | None], problems: list[Problem], attrs: Any) -> Position:
+    """Position from small arrays by their names in a member; ``attrs`` tells the attributes of one."""
+    position = Position()
+    get = arrays.get
+    if (sample := get("sample")) is not None and sample.size:
+        text = text_of(sample.reshape(-1)[0])
+        if is_identifier(text):
+            position.sample_id = text
+        else:
+            reason = f"The id {readable(repr(text), 80)} is empty, too long or not printable."
+            problems.append(Problem("damaged-id", reason, "read without it"))
+    if (crs := get("crs")) is not None and crs.size:
+        position.epsg = epsg_of(crs.reshape(-1)[0])
+        if position.epsg is None:
+            reason = f"crs is {readable(repr(crs.reshape(-1)[0].item()), 60)}, which is no EPSG code."
+            problems.append(Problem("bad-georeference", reason, NO_PLACE))
+    position.lon = _number_of(get("center_lon"), "center_lon", 360.0, problems)
+    position.lat = _number_of(get("center_lat"), "center_lat", 90.0, problems)
+    position.x = _coordinate_of(get("x"), "x", problems)
+    position.y = _coordinate_of(get("y"), "y", problems)
+    if None in (position.lon, position.lat):
+        position.lon = position.lat = None
+    if position.x is None or position.y is None:
+        position.x = position.y = None
+        if {"x", "y"} <= {name for name, values in arrays.items() if values is not None}:
+            position.epsg = None
+    if (times := get("time")) is not None:
+        reason = times_problem(times, attrs("time"))
+        if reason:
+            problems.append(
+                Problem("damaged-time", reason, "times taken from the product ids, if these have them")
+            )
+        position.times_ns = decode_times(times.reshape(-1), attrs("time"))
+    if (ids := get("file_id")) is not None:
+        position.product_ids = tuple(readable(text_of(name), MAX_ID_CHARS) for name in ids.reshape(-1))
+    return position
+
+
+def _check_rotation(group: ZarrGroup, position: Position, problems: list[Problem]) -> None:
+    """Drop x and y where the group's grid mapping says that rows do not run from west to east."""
+    if position.x is None or GRID_MAPPING not in group:
+        return
+    found = group.arrays[GRID_MAPPING]
+    given = None if isinstance(found, FormatError) else found.attrs.get("GeoTransform")
+    if not isinstance(given, str):
+        return
+    try:
+        terms = [float(term) for term in given.split()]
+    except ValueError:
+        return
+    if len(terms) == 6 and (terms[2] or terms[4]):
+        reason = f"The grid is rotated: its GeoTransform is {readable(given, 80)}."
+        problems.append(Problem("bad-georeference", reason, NO_PLACE))
+        position.x = position.y = position.epsg = None
 
 
 def text_of(value: Any) -> str:
     """Text of a name or id; ids that were stored as numbers get back the zeros of SSL4EO-S12's seven
     digits."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, (int, np.integer)):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return f"{int(value):07d}"
     return str(value)
 
 
 def epsg_of(value: Any) -> int | None:
     """EPSG code of a number, or of text such as ``EPSG:32633``."""
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    found = EPSG.fullmatch(str(value).strip())
-    return int(found[1]) if found else None
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        value = int(value)
+    if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
+        return int(value) if int(value) in EPSG_CODES else None
+    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    found = EPSG.fullmatch(text.strip())
+    return int(found[1]) if found and int(found[1]) in EPSG_CODES else None
 
 
-def plain_number(value: Any) -> float | int | None:
-    """A fill value as Python's float or int, None where it is neither."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _metres(values: Array | None) -> npt.NDArray[np.float64] | None:
-    return (
-        values.astype(np.float64, copy=False)
-        if values is not None and values.dtype.kind in "fiu" and values.ndim == 1
-        else None
+def _number_of(values: Array | None, name: str, most: float, problems: list[Problem]) -> float | None:
+    """The only, or first, number of an array; None and a problem if it is none up to ``most``."""
+    if values is None:
+        return None
+    if values.size and values.dtype.kind in "fiu" and abs(number := float(values.reshape(-1)[0])) <= most:
+        return number
+    shown = repr(values.reshape(-1)[0].item()) if values.size and values.dtype.kind != "O" else "nothing"
+    problems.append(
+        Problem(
+            "bad-centre",
+            f"{name} is {readable(shown, 60)} instead of a number of degrees.",
+            "read without it",
+        )
     )
-
-
-def _attempt(problems: list[tuple[str, str]], read: Callable[[], T]) -> T | None:
-    """The result of ``read``, or None and a problem. Entries that cannot be read as such name the reason."""
-    try:
-        return read()
-    except IntegrityError as error:
-        problems.append(("corrupt-chunk", str(error)))
-    except FormatError as error:
-        problems.append((error.kind if error.kind != "format" else "corrupt-chunk", str(error)))
     return None
+
+
+def _coordinate_of(
+    values: Array | None, name: str, problems: list[Problem]
+) -> npt.NDArray[np.float64] | None:
+    """Coordinates of pixel centres along one axis; None and a problem if they are not those of a regular grid."""
+    if values is None:
+        return None
+    reason = grid_problem(name, values)
+    if reason:
+        problems.append(Problem("bad-georeference", reason, NO_PLACE))
+        return None
+    return values.astype(np.float64, copy=False)
+
+
+def _values(group: ZarrGroup, name: str, problems: list[Problem]) -> Array | None:
+    """A small array, unpacked if it is one of numbers, or None and a problem."""
+    if name not in group:
+        return None
+    with _problem_of(problems, "read without it"):
+        values = group.read_small(name)
+        if name in ("x", "y", "x_", "y_", "center_lon", "center_lat") and values.dtype.kind in "fiu":
+            spec = group.spec(name)
+            found: list[Problem] = []
+            values = unpack(values, spec.attrs, spec.fill_value, found, name)
+            problems += [problem for problem in found if problem.kind == "ignored-attribute"]
+        return values
+    return None
+
+
+def as_numbers(pixels: Array, name: str) -> Array:
+    """Pixels that can be stored.
+
+    Raises
+    ------
+    FormatError
+        They are no numbers, or none at all.
+    """
+    if pixels.dtype.kind == "b":
+        pixels = pixels.view(np.uint8)
+    if pixels.dtype.kind not in "iuf":
+        raise FormatError(f"{name!r} holds {pixels.dtype} instead of numbers.")
+    if not pixels.size:
+        raise FormatError(f"{name!r} has no pixels: its shape is {pixels.shape}.")
+    return pixels
+
+
+def _problem_of(problems: list[Problem], action: str) -> Boundary:
+    """A boundary whose finding goes to ``problems``."""
+    return Boundary(lambda kind, reason: problems.append(Problem(kind, reason, action)), "corrupt-chunk")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tensorbank.errors import IntegrityError, NotFoundError, StorageError
+from tensorbank.errors import FormatError, NotFoundError, StorageError
 from tensorbank_indexer.sources.files import SourceFiles
+from tensorbank_indexer.sources.problems import Boundary, is_identifier, readable
+from tensorbank_indexer.sources.times import EARLIEST_NS, LATEST_NS, NS_PER_UNIT
 
 __all__ = ["MemberRow", "MetadataTable"]
 
 MAX_KEPT_BYTES = 256 << 20
 """Tables up to this size are read once and kept; larger ones are read by range for each archive."""
+MAX_DECODED_BYTES = 1 << 30
+"""Decoded size of the columns in use: 9 million members have 0.6 GB."""
 MEMBER_SUFFIX = ".zarr.zip"
+DATED = ("S2_time", "cloud_cover")
+LIMITS = {"center_lon": 360.0, "center_lat": 90.0}
+"""Degrees beyond which a number is no place."""
+
+Problems = list[tuple[str, str]]
+"""Members (empty for the table) and what is wrong with their rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,41 +63,60 @@ class MetadataTable:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def rows(self, archive_name: str, stems: Iterable[str]) -> dict[str, MemberRow]:
-        """Rows of the members of an archive by stem; first those of its name, then, if archives were
-        regrouped, those of its stems.
+    def rows(self, archive_name: str, stems: Iterable[str]) -> tuple[dict[str, MemberRow], Problems]:
+        """Rows of the members of an archive by stem, and what is wrong with some; first those of its name, then, if
+        archives were regrouped, those of its stems.
 
         Raises
         ------
-        IntegrityError
-            The table is not a Parquet file.
+        FormatError
+            The table has no usable columns of members and ids, or is larger than one of this kind can be.
+        pyarrow.ArrowException, OSError
+            It is damaged.
         """
         place = self._place()
         if place is None:
-            return {}
+            return {}, []
         stems = set(stems)
-        try:
-            with pq.ParquetFile(self._open(*place)) as table:
-                names = set(table.schema_arrow.names)
-            if "zarr" not in names or "sample_id" not in names:
-                return {}
-            columns = [name for name in _columns() if name in names]
-            rows: dict[str, MemberRow] = {}
-            if "tar" in names:
-                rows = _by_stem(
-                    pq.read_table(
-                        self._open(*place), columns=columns, filters=pc.field("tar") == archive_name
-                    )
-                )
-            lacking = stems - rows.keys()
-            if lacking:
-                members = pa.array([stem + MEMBER_SUFFIX for stem in lacking])
-                rows |= _by_stem(
-                    pq.read_table(self._open(*place), columns=columns, filters=pc.field("zarr").isin(members))
-                )
-        except pa.ArrowInvalid as error:
-            raise IntegrityError(f"{place[1].path} cannot be read as Parquet: {error}") from error
-        return {stem: row for stem, row in rows.items() if stem in stems}
+        problems: Problems = []
+        with pq.ParquetFile(self._open(*place)) as table:
+            schema, layout = table.schema_arrow, table.metadata
+        for name, kinds in (("zarr", "texts"), ("sample_id", "texts or numbers")):
+            if name not in schema.names or not _holds_texts(
+                schema.field(name).type, or_numbers=name != "zarr"
+            ):
+                given = schema.field(name).type if name in schema.names else "not there"
+                raise FormatError(f"{place[1].path}: the column {name} is {given}; {kinds} are needed.")
+        columns = [name for name in _columns() if name in schema.names]
+        _check_size(layout, columns, place[1].path)
+        rows: dict[str, MemberRow] = {}
+        if "tar" in schema.names and _holds_texts(schema.field("tar").type):
+            rows = self._selected(place, columns, pc.field("tar") == archive_name, problems)
+        lacking = stems - rows.keys()
+        if lacking:
+            members = pa.array([stem + MEMBER_SUFFIX for stem in lacking])
+            rows |= self._selected(place, columns, pc.field("zarr").isin(members), problems)
+        return {stem: row for stem, row in rows.items() if stem in stems}, [
+            (member, reason) for member, reason in problems if not member or member in stems
+        ]
+
+    def _selected(
+        self, place: tuple[SourceFiles, Any], columns: list[str], condition: pc.Expression, problems: Problems
+    ) -> dict[str, MemberRow]:
+        """Rows that meet a condition. A column that cannot be read costs what it says, not the others."""
+
+        def read(names: list[str]) -> pa.Table:
+            return pq.read_table(self._open(*place), columns=names, filters=condition)
+
+        table: pa.Table | None = None
+        with Boundary(lambda _kind, _reason: None):
+            table = read(columns)
+        if table is None:
+            table = read(["zarr", "sample_id"])
+            for name in columns[2:]:
+                with Boundary(_to(problems, "", f"Column {name}: ")):
+                    table = table.append_column(name, read([name])[name])
+        return _by_stem(table, problems)
 
     def _place(self) -> tuple[SourceFiles, Any] | None:
         name = f"{self.split}_metadata.parquet"
@@ -139,50 +169,137 @@ class _RangeFile(io.RawIOBase):
 
 
 def _columns() -> list[str]:
-    dated = ("S2_time", "S1_time", "cloud_cover")
     return [
         "zarr",
         "sample_id",
         "center_lon",
         "center_lat",
-        "crs",
-        *dated,
-        *(f"{name}_{t}" for name in dated for t in range(4)),
+        *DATED,
+        *(f"{name}_{t}" for name in DATED for t in range(4)),
     ]
 
 
-def _by_stem(table: pa.Table) -> dict[str, MemberRow]:
-    times = {
-        name: i
-        for i, name in enumerate(table.column_names)
-        if pa.types.is_timestamp(table.schema.field(name).type)
-    }
-    for name, i in times.items():
-        table = table.set_column(i, name, table[name].cast(pa.timestamp("ns")).cast(pa.int64()))
-    return {
-        row["zarr"].removesuffix(MEMBER_SUFFIX): _row(row)
-        for row in table.to_pylist()
-        if row["zarr"] and row["sample_id"]
-    }
+def _holds_texts(kind: pa.DataType, *, or_numbers: bool = False) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return texts or (or_numbers and (pa.types.is_integer(kind) or pa.types.is_floating(kind)))
 
 
-def _row(row: Mapping[str, Any]) -> MemberRow:
-    dates = [row[name] for name in ("S2_time", *(f"S2_time_{t}" for t in range(4))) if row.get(name)]
-    covers = tuple(
-        float(row[name])
-        for name in ("cloud_cover", *(f"cloud_cover_{t}" for t in range(4)))
-        if row.get(name) is not None
-    )
-    metadata: dict[str, object] = {"cloud_cover": covers} if covers else {}
-    sample_id = row["sample_id"]
+def _check_size(layout: pq.FileMetaData, columns: list[str], path: str) -> None:
+    """Refuse a table whose pages would not fit into memory."""
+    wanted = set(columns)
+    n_bytes = 0
+    for number in range(layout.num_row_groups):
+        group = layout.row_group(number)
+        for i in range(group.num_columns):
+            column = group.column(i)
+            if column.path_in_schema.partition(".")[0] in wanted:
+                n_bytes += column.total_uncompressed_size
+    if n_bytes > MAX_DECODED_BYTES:
+        raise FormatError(
+            f"{path} has {n_bytes} bytes; at most {MAX_DECODED_BYTES} are read.", kind="over-limit"
+        )
+
+
+def _by_stem(table: pa.Table, problems: Problems) -> dict[str, MemberRow]:
+    factors: dict[str, int] = {}
+    for i, column in enumerate(table.schema):
+        if pa.types.is_timestamp(column.type):
+            # As whole numbers, since Python's dates end before those that a damaged table may hold.
+            factors[column.name] = NS_PER_UNIT[column.type.unit]
+            table = table.set_column(i, column.name, table[column.name].cast(pa.int64()))
+    rows: dict[str, MemberRow] = {}
+    for record in table.to_pylist():
+        name = record["zarr"]
+        if not isinstance(name, str) or record["sample_id"] is None:
+            continue
+        stem = name.removesuffix(MEMBER_SUFFIX)
+        row: MemberRow | None = None
+        with Boundary(_to(problems, stem)):
+            record |= {name: record[name] * n for name, n in factors.items() if record[name] is not None}
+            row = _row(record, stem, problems)
+        if row is None:
+            continue
+        if stem in rows:
+            if repr(rows[stem]) != repr(row):
+                problems.append(
+                    (stem, f"The table has another row of {readable(stem, 100)}; the first is taken.")
+                )
+        else:
+            rows[stem] = row
+    return rows
+
+
+def _to(problems: Problems, member: str, before: str = "") -> Callable[[str, str], None]:
+    return lambda _kind, reason: problems.append((member, before + reason))
+
+
+def _row(record: Mapping[str, Any], stem: str, problems: Problems) -> MemberRow | None:
+    def wrong(name: str, value: object) -> None:
+        problems.append((stem, f"{name} is {readable(repr(value), 60)} in the table."))
+
+    sample_id = _id(record["sample_id"])
+    if sample_id is None:
+        wrong("sample_id", record["sample_id"])
+        return None
+    numbers: dict[str, float] = {}
+    for name in ("center_lon", "center_lat", *_of_each_date("cloud_cover")):
+        value = record.get(name)
+        if value is None:
+            continue
+        sound = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # Whether a cloud cover is a share is for the ingest to judge.
+        if not sound or (name in LIMITS and not abs(value) <= LIMITS[name]):
+            wrong(name, value)
+        else:
+            numbers[name] = float(value)
+    dates: list[int] = []
+    for name in _of_each_date("S2_time"):
+        if record.get(name) in (None, ""):
+            continue
+        time_ns = _time_ns(record[name])
+        if time_ns is None or not EARLIEST_NS <= time_ns < LATEST_NS:
+            wrong(name, record[name])
+        else:
+            dates.append(time_ns)
+    covers = tuple(numbers[name] for name in _of_each_date("cloud_cover") if name in numbers)
     return MemberRow(
-        sample_id=f"{sample_id:07d}" if isinstance(sample_id, int) else str(sample_id),
-        lon=_number(row.get("center_lon")),
-        lat=_number(row.get("center_lat")),
-        time_ns=min(dates) if dates else 0,
-        metadata=metadata,
+        sample_id=sample_id,
+        lon=numbers.get("center_lon", math.nan),
+        lat=numbers.get("center_lat", math.nan),
+        time_ns=min(dates, default=0),
+        metadata={"cloud_cover": covers} if covers else {},
     )
 
 
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+def _of_each_date(name: str) -> tuple[str, ...]:
+    return (name, *(f"{name}_{t}" for t in range(4)))
+
+
+def _id(value: object) -> str | None:
+    """A sample's id; numbers get back the zeros of SSL4EO-S12's seven digits."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:07d}"
+    return value if isinstance(value, str) and is_identifier(value) else None
+
+
+def _time_ns(value: object) -> int | None:
+    """Nanoseconds since 1970 UTC of a number of them, a date or a text in ISO 8601; None of anything else."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) > 8:
+        return int(value) if len(value) < 30 else None
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+    if isinstance(value, date):
+        return (value - date(1970, 1, 1)).days * 86_400 * 10**9
+    return None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
 from tensorbank_indexer.sources.files import SourceFiles
+from tensorbank_indexer.sources.limits import ReadLimits
 from tensorbank_indexer.sources.member_tars import MemberTars
 from tensorbank_indexer.sources.provenance import SSL4EO_S12
 
@@ -27,9 +28,9 @@ class Ssl4eoWdsSource:
     placement = "anywhere"
     attributes = SSL4EO_S12
 
-    def __init__(self, files: SourceFiles) -> None:
+    def __init__(self, files: SourceFiles, limits: ReadLimits | None = None) -> None:
         self.root = files.root
-        self._tars = MemberTars(files)
+        self._tars = MemberTars(files, limits or ReadLimits())
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
         """See ``Source.archives``."""

@@ -11,13 +11,16 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from tensorbank.errors import FormatError, IntegrityError
+from tensorbank.errors import FormatError
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, RawSample, SampleRef, Scan, SourceFile
 from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.folders import sort_files
+from tensorbank_indexer.sources.limits import Allowance, ReadLimits
 from tensorbank_indexer.sources.location_file import LocationFile
+from tensorbank_indexer.sources.member_tars import CATEGORICAL
 from tensorbank_indexer.sources.members import Position
+from tensorbank_indexer.sources.problems import Boundary, is_identifier, readable
 from tensorbank_indexer.sources.provenance import SSL4EO_S12
 
 __all__ = ["FILE_NAME", "Ssl4eoZarrSource"]
@@ -44,9 +47,10 @@ class Ssl4eoZarrSource:
     placement = "archive"
     attributes = SSL4EO_S12
 
-    def __init__(self, files: SourceFiles) -> None:
+    def __init__(self, files: SourceFiles, limits: ReadLimits | None = None) -> None:
         self.root = files.root
         self._files = files
+        self._limits = limits or ReadLimits()
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
         """See ``Source.archives``."""
@@ -59,21 +63,17 @@ class Ssl4eoZarrSource:
         opened: dict[str, LocationFile] = {}
         rows: dict[str, dict[str, int]] = {}
         for file in archive.files:
-            try:
-                opened[file.modality] = LocationFile(self._files, file.path, file.size_bytes)
-                rows[file.modality] = _rows(archive, file, opened[file.modality], findings)
-            except (FormatError, IntegrityError) as error:
+
+            def report(kind: str, reason: str, file: SourceFile = file) -> None:
                 opened.pop(file.modality, None)
-                kind = "truncated-archive" if error.kind == "truncated-archive" else "corrupt-member"
+                reason = readable(f"{file.path}: {reason}")
                 findings.append(
-                    Finding(
-                        kind,
-                        archive.name,
-                        f"{file.path}: {error}",
-                        "modality left out",
-                        modality=file.modality,
-                    )
+                    Finding(kind, archive.name, reason, "modality left out", modality=file.modality)
                 )
+
+            with Boundary(report):
+                opened[file.modality] = LocationFile(self._files, file.path, file.size_bytes, self._limits)
+                rows[file.modality] = _rows(archive, file, opened[file.modality], findings)
         ids = list(dict.fromkeys(i for found in sorted(rows.values(), key=len, reverse=True) for i in found))
         addresses = {f.modality: MemberAddress(f.path, 0, f.size_bytes, f.etag) for f in archive.files}
         refs: list[SampleRef] = []
@@ -111,37 +111,42 @@ class Ssl4eoZarrSource:
     def read(self, refs: Sequence[SampleRef]) -> Iterator[RawSample]:
         """See ``Source.read``. Files of one archive stay open until a reference to another one comes."""
         archive = ""
-        opened: dict[str, LocationFile | str] = {}
+        opened: dict[str, LocationFile | tuple[str, str]] = {}
         for ref in refs:
             if ref.archive != archive:
                 archive, opened = ref.archive, {}
             assembly = Assembly(ref)
+            allowance = Allowance(self._limits)
             ranks = {modality: rank for rank, modality in enumerate(CLOUD_MASK_ORDER)}
             for modality in sorted(ref.members, key=lambda m: (ranks.get(m, len(ranks)), m)):
                 if modality not in opened:
                     opened[modality] = self._open(ref.members[modality])
-                self._add(assembly, modality, opened[modality])
+                self._add(assembly, modality, opened[modality], allowance)
             yield assembly.finish(location_id=ref.sample_id, sample_id=ref.sample_id)
 
-    def _open(self, address: MemberAddress) -> LocationFile | str:
-        """The file of an address, or why it cannot be read."""
-        try:
-            return LocationFile(self._files, address.path, address.length_bytes)
-        except (FormatError, IntegrityError) as error:
-            return str(error)
+    def _open(self, address: MemberAddress) -> LocationFile | tuple[str, str]:
+        """The file of an address, or kind and reason of a finding about it."""
+        problems: list[tuple[str, str]] = []
+        with Boundary(lambda kind, reason: problems.append((kind, reason))):
+            return LocationFile(self._files, address.path, address.length_bytes, self._limits)
+        return problems[0]
 
-    def _add(self, assembly: Assembly, modality: str, file: LocationFile | str) -> None:
-        if isinstance(file, str):
-            assembly.find("corrupt-member", modality, file, "modality left out")
+    def _add(
+        self, assembly: Assembly, modality: str, file: LocationFile | tuple[str, str], allowance: Allowance
+    ) -> None:
+        if isinstance(file, tuple):
+            assembly.find(file[0], modality, file[1], "modality left out")
             return
-        try:
+        with assembly.boundary(modality):
             row = file.sample_ids.index(assembly.ref.sample_id)
-            wanted = modality in CLOUD_MASK_ORDER and assembly.needs_cloud_mask
-            assembly.add(modality, file.member(row, want_cloud_mask=wanted))
-        except ValueError as error:
-            assembly.find("corrupt-member", modality, str(error), "modality left out")
-        except IntegrityError as error:
-            assembly.find("corrupt-member", modality, str(error), "modality left out")
+            member = file.member(
+                row,
+                modality=modality,
+                want_cloud_mask=modality in CLOUD_MASK_ORDER and assembly.needs_cloud_mask,
+                codes=modality in CATEGORICAL,
+                allowance=allowance,
+            )
+            assembly.add(modality, member)
 
 
 def _rows(
@@ -152,7 +157,12 @@ def _rows(
     def find(kind: str, reason: str, action: str, member: str = "") -> None:
         findings.append(
             Finding(
-                kind, archive.name, f"{file.path}: {reason}", action, member=member, modality=file.modality
+                kind,
+                archive.name,
+                readable(f"{file.path}: {reason}"),
+                action,
+                member=readable(member, 200),
+                modality=file.modality,
             )
         )
 
@@ -169,7 +179,14 @@ def _rows(
         find("zarr-v3", "The group is zarr version 3, the published ones are version 2.", "read all the same")
     rows: dict[str, int] = {}
     for row, sample_id in enumerate(opened.sample_ids):
-        if sample_id in rows:
+        if not is_identifier(sample_id):
+            find(
+                "damaged-id",
+                f"The id of number {row} is empty, too long or not printable.",
+                "left out",
+                sample_id,
+            )
+        elif sample_id in rows:
             find(
                 "duplicate-member",
                 f"Location {sample_id} occurs again as number {row}.",
@@ -185,10 +202,10 @@ def _place(opened: Mapping[str, LocationFile], rows: Mapping[str, int]) -> tuple
     """Longitude, latitude and first date of a location, from the first modality that tells them."""
     ranks = {modality: rank for rank, modality in enumerate(TIMED)}
     for modality in sorted(rows, key=lambda m: (ranks.get(m, len(ranks)), m)):
-        try:
-            position: Position = opened[modality].position(rows[modality])
-        except (FormatError, IntegrityError):
-            continue
+        # What is wrong is told when the location is read.
+        position = Position()
+        with Boundary(lambda _kind, _reason: None):
+            position = opened[modality].position(rows[modality], [])
         times = [] if position.times_ns is None else [int(t) for t in position.times_ns if t > 0]
         if position.lon is not None and position.lat is not None and times:
             return position.lon, position.lat, min(times)

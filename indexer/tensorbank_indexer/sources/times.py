@@ -4,26 +4,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_TIME", "decode_times", "id_times", "is_plausible", "match_slots"]
+from tensorbank_indexer.sources.packing import missing_values
+
+__all__ = [
+    "EARLIEST_NS",
+    "LATEST_NS",
+    "NO_TIME",
+    "decode_times",
+    "id_times",
+    "is_plausible",
+    "match_slots",
+    "times_problem",
+]
 
 NO_TIME = np.iinfo(np.int64).min
 """Stands for a time that is absent or cannot be represented, as in numpy's NaT."""
 NS_PER_UNIT = {
-    "nanosecond": 1,
-    "microsecond": 1_000,
-    "millisecond": 1_000_000,
-    "second": 1_000_000_000,
-    "minute": 60_000_000_000,
-    "hour": 3_600_000_000_000,
-    "day": 86_400_000_000_000,
+    name: factor
+    for names, factor in (
+        ("nanosecond nanoseconds nanosec nanosecs nsec ns", 1),
+        ("microsecond microseconds microsec microsecs usec us", 1_000),
+        ("millisecond milliseconds millisec millisecs msec ms", 1_000_000),
+        ("second seconds sec secs s", 1_000_000_000),
+        ("minute minutes min mins", 60_000_000_000),
+        ("hour hours hr hrs h", 3_600_000_000_000),
+        ("day days d", 86_400_000_000_000),
+    )
+    for name in names.split()
 }
-UNITS = re.compile(r"\s*([a-z]+?)s?\s+since\s+(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d+)?)?))?")
+"""Units of CF with one length; months and years have none."""
+NUMPY_UNITS = {"ns": "ns", "us": "us", "ms": "ms", "s": "s", "m": "min", "h": "h", "D": "d"}
+UNITS = re.compile(
+    r"\s*([A-Za-z]+)\s+since\s+(\d{1,4})-(\d{1,2})-(\d{1,2})"
+    r"(?:[T\s]\s*(\d{1,2})(?::(\d{1,2})(?::(\d{1,2})(?:\.(\d{1,9}))?)?)?)?"
+    r"\s*(?:Z|UTC|GMT|([+-])(\d{1,2})(?::?(\d{2}))?)?\s*"
+)
+MAX_UNITS_CHARS = 100
+CALENDARS = frozenset({"standard", "gregorian", "proleptic_gregorian"})
+REFORM = date(1582, 10, 15)
+"""Before this day calendar ``standard`` is the Julian one."""
+EPOCH_DAY = date(1970, 1, 1).toordinal()
 EARLIEST_NS = int(np.datetime64("2000-01-01", "ns").astype(np.int64))
 LATEST_NS = int(np.datetime64("2100-01-01", "ns").astype(np.int64))
 TOLERANCE_NS = 300 * NS_PER_UNIT["second"]
@@ -40,38 +67,83 @@ def decode_times(values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> Times:
     ----------
     values
         datetime64, or numbers whose CF ``units`` (CF conventions 1.11, 4.4) are in ``attrs``; without units
-        they are ns.
+        they are ns. All of them are ``NO_TIME`` if :func:`times_problem` says why they mean nothing.
     """
-    if values.dtype.kind == "M":
-        return values.astype("M8[ns]").astype(np.int64)
-    units = _units(str(attrs.get("units", "nanoseconds since 1970-01-01")))
-    if units is None:
-        return np.full(values.shape, NO_TIME, np.int64)
-    factor, origin = units
-    if (factor, origin) == (1, 0) and values.dtype == np.int64:
-        return values
-    limit = (np.iinfo(np.int64).max - abs(origin)) // factor
     out = np.full(values.shape, NO_TIME, np.int64)
-    with np.errstate(invalid="ignore"):
-        fits = (values >= -limit) & (values <= limit)
-    if values.dtype.kind == "f":
-        out[fits] = np.rint(values[fits] * float(factor)).astype(np.int64) + origin
+    if times_problem(values, attrs):
+        return out
+    if values.dtype.kind == "M":
+        unit, count = np.datetime_data(values.dtype)
+        factor, origin = NS_PER_UNIT[NUMPY_UNITS[unit]] * count, 0
+        values = values.view(np.int64)
+        known = values != NO_TIME
     else:
-        out[fits] = values[fits].astype(np.int64) * factor + origin
+        factor, origin = _units(_given_units(attrs)) or (1, 0)
+        known = np.isfinite(values)
+        missing = missing_values(values.dtype, attrs, None, [], "time")
+        if missing:
+            known &= ~np.isin(values, np.array(missing, values.dtype))
+    if (factor, origin) == (1, 0) and values.dtype == np.int64 and known.all():
+        return values
+    if values.dtype.kind == "u":
+        known &= values <= 2**63 - 1
+    values = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    # Steps may be more than 64 bits hold where their sum with the origin is not: both are taken modulo 2**64.
+    shift = np.int64((origin + 2**63) % 2**64 - 2**63)
+    low, high = -((2**63 - 1 + origin) // factor), (2**63 - 1 - origin) // factor
+    fits = known & (values >= low) & (values <= high)
+    if values.dtype.kind == "f":
+        whole = np.floor(values[fits])
+        part = np.rint((values[fits] - whole) * factor).astype(np.int64)
+    else:
+        whole, part = values[fits], np.int64(0)
+    with np.errstate(over="ignore"):
+        out[fits] = whole.astype(np.int64) * np.int64(factor) + shift + part
     return out
+
+
+def times_problem(values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> str:
+    """Why numbers or their attributes do not tell times, in words; empty if they do."""
+    if values.dtype.kind == "M":
+        unit = np.datetime_data(values.dtype)[0]
+        return "" if unit in NUMPY_UNITS else f"The times are in units of {unit}."
+    if values.dtype.kind not in "ifu":
+        return f"The times are {values.dtype} instead of numbers."
+    calendar = attrs.get("calendar", "standard")
+    if not isinstance(calendar, str) or calendar.lower() not in CALENDARS:
+        return (
+            f"The calendar of the times is {str(calendar)[:60]!r}; {', '.join(sorted(CALENDARS))} are known."
+        )
+    units = _given_units(attrs)
+    found = UNITS.fullmatch(units) if len(units) <= MAX_UNITS_CHARS else None
+    if found is None or _units(units) is None:
+        return f"The units of the times are {units[:60]!r}, of which no date follows."
+    if calendar.lower() != "proleptic_gregorian" and date(*(int(found[i]) for i in (2, 3, 4))) < REFORM:
+        return f"The times count from {units[:60]!r}, before the calendar {calendar!r} was reformed."
+    return ""
+
+
+def _given_units(attrs: Mapping[str, Any]) -> str:
+    return str(attrs.get("units", "nanoseconds since 1970-01-01"))
 
 
 @lru_cache(maxsize=4096)
 def _units(units: str) -> tuple[int, int] | None:
-    """Nanoseconds in a unit, and its origin in ns since 1970."""
-    found = UNITS.match(units)
-    if found is None or found[1] not in NS_PER_UNIT:
+    """Nanoseconds in a unit, and its origin in ns since 1970 UTC."""
+    found = UNITS.fullmatch(units)
+    factor = NS_PER_UNIT.get(found[1].lower()) if found else None
+    if found is None or factor is None:
+        return None
+    hour, minute, second, zone_hour, zone_minute = (int(found[i] or 0) for i in (5, 6, 7, 10, 11))
+    if hour > 24 or minute > 59 or second > 60 or zone_hour > 15 or zone_minute > 59:
         return None
     try:
-        origin = np.datetime64(f"{found[2]}T{found[3] or '00:00:00'}", "ns")
+        day = date(int(found[2]), int(found[3]), int(found[4])).toordinal() - EPOCH_DAY
     except ValueError:
         return None
-    return NS_PER_UNIT[found[1]], int(origin.astype(np.int64))
+    zone = (zone_hour * 60 + zone_minute) * (-1 if found[9] == "-" else 1)
+    seconds = ((day * 24 + hour) * 60 + minute - zone) * 60 + second
+    return factor, seconds * 10**9 + int((found[8] or "").ljust(9, "0"))
 
 
 def is_plausible(times_ns: Times) -> npt.NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -25,6 +26,8 @@ Array = npt.NDArray[Any]
 MAX_CACHED_BYTES = 8192
 """Chunks up to this size (coordinates, names, ids) recur in the modalities of a sample: they are decoded
 once."""
+MAX_DOCUMENT_BYTES = 64 << 10
+"""Documents up to this size are kept parsed."""
 MAX_CHUNKS = 100_000
 """More chunks than this an array may not have: each missing one costs a look into the directory."""
 MAX_TEXT_BYTES = 16 << 20
@@ -78,7 +81,7 @@ class ZarrGroup:
         if key not in self.archive:
             return False
         document = bytes(self.archive.read(key, max_bytes=self.allowance.limits.max_metadata_bytes))
-        own = _own_spec(self.version, document)
+        own = (_own_spec if len(document) <= MAX_DOCUMENT_BYTES else _parse_own)(self.version, document)
         return isinstance(own, FormatError) or own != self.spec(name)
 
     def read_small(self, name: str) -> Array:
@@ -280,9 +283,11 @@ def _arrays(archive: ZipArchive, max_bytes: int) -> tuple[int, dict[str, ArraySp
     }
 
 
-@lru_cache(maxsize=1024)
-def _own_spec(version: int, document: bytes) -> ArraySpec | FormatError:
+def _parse_own(version: int, document: bytes) -> ArraySpec | FormatError:
     return parse_v2(document, b"{}") if version == 2 else parse_v3(document)
+
+
+_own_spec = lru_cache(maxsize=1024)(_parse_own)
 
 
 def _grid(spec: ArraySpec, first: int | None = None) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
@@ -304,4 +309,10 @@ def _filled(spec: ArraySpec, shape: tuple[int, ...]) -> Array:
 
 
 def _native(array: Array) -> Array:
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "U" and array.size:
+        points = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+        # numpy makes no text of such numbers, it fails when somebody looks at them.
+        if points.max() > sys.maxunicode:
+            raise IntegrityError(f"a text holds the number {points.max()}, which is no character.")
+    return array

@@ -1,0 +1,86 @@
+"""Axes of an array by their names and coordinates: (time, band, y, x), the first row in the north, the first column
+in the west."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.errors import FormatError
+from tensorbank_indexer.sources.problems import Problem
+
+__all__ = ["AXES", "four_axes", "grid_problem", "heading"]
+
+Array = npt.NDArray[Any]
+AXES = ("time", "band", "y", "x")
+MAX_UNEVENNESS = 0.25
+"""How far, in pixels, a centre may lie beside a regular grid: float32 rounds northings to half a metre."""
+
+
+def four_axes(array: Array, dims: tuple[str, ...], problems: list[Problem], name: str = "bands") -> Array:
+    """The array as (time, band, y, x): transposed by the names of its axes, those that it lacks added with length 1.
+
+    Axes without a name are taken to lie in this order.
+
+    Raises
+    ------
+    FormatError
+        It has more than four or fewer than two axes, or names that fit no order.
+    """
+    if not 2 <= array.ndim <= 4:
+        raise FormatError(f"{name!r} has {array.ndim} axes instead of time, band, y and x.")
+    given = tuple(dim.lower() for dim in dims)
+    by_place = _by_place(array.ndim, given)
+    if not any(given) or given == by_place:
+        given = by_place
+    elif set(given) <= set(AXES) and len(set(given)) == len(given) and {"y", "x"} <= set(given):
+        order = sorted(range(array.ndim), key=lambda i: AXES.index(given[i]))
+        if order != list(range(array.ndim)):
+            array = array.transpose(order)
+            problems.append(
+                Problem(
+                    "transposed", f"The axes of {name!r} are {', '.join(dims)}.", "stored as time, band, y, x"
+                )
+            )
+            given = tuple(given[i] for i in order)
+    elif all(dim == place or dim not in AXES for dim, place in zip(given, by_place, strict=True)):
+        reason = f"The axes of {name!r} are called {', '.join(map(repr, dims))}."
+        problems.append(Problem("unknown-axes", reason, f"taken for {', '.join(by_place)}"))
+        given = by_place
+    else:
+        raise FormatError(f"{name!r} has axes {', '.join(map(repr, dims))} instead of time, band, y and x.")
+    lacking = tuple(i for i, axis in enumerate(AXES) if axis not in given)
+    return np.expand_dims(array, lacking)
+
+
+def _by_place(n_axes: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    if n_axes == 3:
+        return ("time", "y", "x") if names and names[0] == "time" else ("band", "y", "x")
+    return AXES[-n_axes:]
+
+
+def heading(coordinate: npt.NDArray[np.float64] | None, *, falls: bool) -> int:
+    """1 if a coordinate runs as it should (``falls`` for y), -1 if the other way, 1 if there is none."""
+    if coordinate is None:
+        return 1
+    return 1 if (coordinate[-1] < coordinate[0]) == falls else -1
+
+
+def grid_problem(name: str, values: Array) -> str:
+    """Why a coordinate is not that of a regular grid, in words; empty if it is."""
+    if values.dtype.kind not in "fiu":
+        return f"{name} holds {values.dtype} instead of numbers."
+    if values.ndim != 1:
+        return f"{name} has {values.ndim} axes, as of a rotated grid; one is needed."
+    if len(values) < 2:
+        return f"{name} has {len(values)} pixels; two are needed to know their size."
+    if not np.isfinite(values).all():
+        return f"{name} has {int((~np.isfinite(values)).sum())} pixels without a finite coordinate."
+    centres = values.astype(np.float64)
+    step = (centres[-1] - centres[0]) / (len(centres) - 1)
+    away = np.abs(centres - np.linspace(centres[0], centres[-1], len(centres))).max()
+    if not step or not away <= MAX_UNEVENNESS * abs(step):
+        return f"{name} is no regular grid: pixels lie up to {away:g} beside steps of {step:g}."
+    return ""

@@ -1,0 +1,153 @@
+"""Values as an archive means them: packing, missing values and signs that attributes declare (CF 1.11, 2.5 and 8.1).
+
+What is declared is undone here, once, so that statistics, predicates and batches all see the same physical numbers,
+and a missing pixel is NaN everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.errors import FormatError
+from tensorbank_indexer.sources.dtypes import parse_fill
+from tensorbank_indexer.sources.problems import Problem, readable
+
+__all__ = ["missing_values", "unpack"]
+
+Array = npt.NDArray[Any]
+NOT_APPLIED = ("valid_range", "valid_min", "valid_max")
+"""Attributes that change what a number means and that are not honoured."""
+MAX_MISSING = 16
+
+
+def unpack(
+    values: Array,
+    attrs: Mapping[str, Any],
+    fill_value: Any,
+    problems: list[Problem],
+    name: str,
+    *,
+    codes: bool = False,
+) -> Array:
+    """Numbers as they are meant: ``_Unsigned``, missing values as NaN, ``scale_factor`` and ``add_offset``.
+
+    Integers of up to 16 bits become float32, wider ones float64, if they are packed or have a missing value; floats
+    keep their type unless they are packed. A ``fill_value`` of zarr counts as missing if it is not 0, which most writers
+    put there without meaning it. ``codes`` of classes stay as they are: a missing one has no class anyway. What is done and
+    what is not understood goes to ``problems``.
+    """
+    if codes:
+        for attribute, identity in (("scale_factor", 1), ("add_offset", 0)):
+            if attrs.get(attribute, identity) != identity:
+                problems.append(_ignored(name, attribute, attrs[attribute]))
+        return values
+    problems += [
+        _ignored(name, attribute, attrs[attribute]) for attribute in NOT_APPLIED if attribute in attrs
+    ]
+    missing = missing_values(values.dtype, attrs, fill_value, problems, name)
+    values, missing = _signed(values, attrs, missing, problems, name)
+    scale = _number(attrs, "scale_factor", 1.0, problems, name)
+    offset = _number(attrs, "add_offset", 0.0, problems, name)
+    if scale is None or offset is None:
+        scale, offset = 1.0, 0.0
+    packed = (scale, offset) != (1.0, 0.0)
+    if not packed and (not missing or values.dtype.kind == "b"):
+        return values
+    mask = np.isin(values, np.array(missing, values.dtype)) if missing else None
+    if values.dtype.kind == "f" and not packed:
+        if mask is not None and mask.any():
+            values = np.where(mask, np.array(np.nan, values.dtype), values)
+            reason = f"{name}/ declares {_list(missing)} missing; so are {int(mask.sum())} of its pixels."
+            problems.append(Problem("missing-value", reason, "stored as NaN"))
+        return values
+    kind = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
+    decoded = values.astype(kind)
+    if packed:
+        decoded = (values.astype(np.float64) * scale + offset).astype(kind)
+    if mask is not None:
+        decoded[mask] = np.nan
+    what = [f"scale_factor {scale:g} and add_offset {offset:g}"] if packed else []
+    what += [f"the missing value {_list(missing)}"] if missing else []
+    problems.append(
+        Problem("unpacked", f"{name}/ declares {' and '.join(what)}.", f"stored as {np.dtype(kind).name}")
+    )
+    return decoded
+
+
+def missing_values(
+    dtype: np.dtype[Any], attrs: Mapping[str, Any], fill_value: Any, problems: list[Problem], name: str
+) -> list[Any]:
+    """Values that stand for no value, in the array's type; NaN is one anyway and not among them."""
+    found: list[Any] = []
+    for attribute in ("_FillValue", "missing_value"):
+        if attribute not in attrs:
+            continue
+        given = attrs[attribute]
+        for value in given if isinstance(given, list) else [given]:
+            try:
+                found.append(parse_fill(_plain(value), dtype))
+            except FormatError:
+                problems.append(_ignored(name, attribute, value))
+    if isinstance(fill_value, (int, float)) and not isinstance(fill_value, bool) and fill_value != 0:
+        found.append(fill_value)
+    kept: list[Any] = []
+    for value in found[:MAX_MISSING]:
+        if isinstance(value, bool) or value is None or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if value not in kept:
+            kept.append(value)
+    return kept
+
+
+def _signed(
+    values: Array, attrs: Mapping[str, Any], missing: list[Any], problems: list[Problem], name: str
+) -> tuple[Array, list[Any]]:
+    """Integers whose sign is another than their type says, as ``_Unsigned`` declares."""
+    given = attrs.get("_Unsigned")
+    if given is None:
+        return values, missing
+    wanted = {"true": "u", "false": "i"}.get(str(given).lower())
+    if wanted is None or values.dtype.kind not in "iu":
+        problems.append(_ignored(name, "_Unsigned", given))
+        return values, missing
+    kind = np.dtype(f"{wanted}{values.dtype.itemsize}")
+    return values.view(kind), np.array(missing, values.dtype).view(kind).tolist()
+
+
+def _plain(value: Any) -> Any:
+    """A number that a writer stored as text, as a number; anything else as it is."""
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return int(number) if number.is_integer() else number
+    return value
+
+
+def _number(
+    attrs: Mapping[str, Any], attribute: str, default: float, problems: list[Problem], name: str
+) -> float | None:
+    value = attrs.get(attribute, default)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    value = _plain(value)
+    sound = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not sound or not math.isfinite(value) or (attribute == "scale_factor" and value == 0):
+        problems.append(_ignored(name, attribute, attrs[attribute]))
+        return None
+    return float(value)
+
+
+def _ignored(name: str, attribute: str, value: object) -> Problem:
+    reason = f"{name}/ has the attribute {attribute} = {readable(repr(value), 80)}, which is not understood."
+    return Problem("ignored-attribute", reason, "values kept as they are stored")
+
+
+def _list(values: list[Any]) -> str:
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
