@@ -85,7 +85,13 @@ def bounds(
     if modality.categorical:
         return _of_classes(predicate, handle, modality, level)
     bands = [BandFields.of(path, handle, modality, level) for path in paths]
-    return _of_difference(predicate, *bands) if len(bands) == 2 else _of_band(predicate, bands[0])
+    found = _of_difference(predicate, *bands) if len(bands) == 2 else _of_band(predicate, bands[0])
+    if np.dtype(modality.dtype).kind != "f":
+        return found
+    # an index that counted infinities among its values says nothing certain of those that are
+    spoilt = " OR ".join(f"isinf({path}.{side})" for path in paths for side in ("min", "max"))
+    low, high = (f"(CASE WHEN ({spoilt}) IS NOT TRUE THEN {n} END)" for n in (found.low, found.high))
+    return Bounds(low, high, found.count)
 
 
 def decision(predicate: PixelPredicate, found: Bounds, otherwise: str) -> str:

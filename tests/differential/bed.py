@@ -143,7 +143,7 @@ def make_bed(folder: Path, seed: int = 5, *, parts: int = 6, n: int = 48, old: b
         for table, n_parts, prefix in (("tm", parts, "s"), ("sw", 3, "s")):
             bank.catalog.create(table, SCHEMA, single_writer=True)
             for number, rows in enumerate(_places(rng, n_parts, n, prefix, table)):
-                made = _part(store, table, f"part-{number}", rows, rng, (samples, tiles, areas))
+                made = _part(store, table, f"part-{number}", rows, rng, (samples, tiles, areas), old=old)
                 if old:
                     _spoil(made, rng)
                 bank.catalog.commit(
@@ -269,8 +269,8 @@ def _footprint(west: float, south: float, east: float, north: float) -> Any:
     )
 
 
-def _pixels(modality: Modality, level: float, rng: np.random.Generator) -> np.ndarray | None:
-    """Pixels (band, y, x) of one sample, None where it lacks the modality."""
+def _pixels(modality: Modality, level: float, rng: np.random.Generator, *, old: bool) -> np.ndarray | None:
+    """Pixels (band, y, x) of one sample, None where it lacks the modality; an old bank counts infinities among them."""
     if rng.random() < 0.12:
         return None
     shape = (len(modality.bands), SIZE, SIZE)
@@ -285,6 +285,8 @@ def _pixels(modality: Modality, level: float, rng: np.random.Generator) -> np.nd
     values = values.astype(np.float32)
     if rng.random() < 0.3:
         values[rng.random(shape) < rng.choice([0.05, 1.0], p=[0.8, 0.2])] = np.nan
+    if old and rng.random() < 0.4:
+        values[rng.random(shape) < 0.05] = -np.inf
     return values
 
 
@@ -295,6 +297,8 @@ def _part(
     rows: list[dict[str, Any]],
     rng: np.random.Generator,
     facts: tuple[Facts, Facts, Facts],
+    *,
+    old: bool,
 ) -> _Part:
     made = _Part()
     of_samples, of_tiles, of_areas = facts
@@ -309,7 +313,7 @@ def _part(
             row_number = first + i
             mine: dict[str, np.ndarray] = {}
             for m in SCHEMA:
-                pixels = _pixels(m, level, rng)
+                pixels = _pixels(m, level, rng, old=old)
                 if pixels is None:
                     continue
                 mine[m.name] = pixels
@@ -372,7 +376,7 @@ def _note(facts: Facts, row: str, pixels: dict[str, np.ndarray], ys: slice, xs: 
             continue
         names = SCHEMA[modality].band_names
         window = given[names.index(band) if band else 0, ys, xs].astype(np.float64)
-        matching = MATCHES[op](window, float(constant)) & ~np.isnan(window)
+        matching = MATCHES[op](window, float(constant)) & np.isfinite(window)
         facts[k, row] = bool(
             {
                 "any": matching.any(),
@@ -392,7 +396,11 @@ def _of_sample(m: Modality, pixels: np.ndarray) -> dict[str, Any]:
         values = np.sort(band[~np.isnan(band.astype(np.float64))].astype(np.float64), axis=None)
         row: dict[str, Any] = {"count": band.size, "valid": len(values)}
         if len(values):
-            row |= {"min": values[0], "max": values[-1], "mean": values.mean(), "std": values.std()}
+            with np.errstate(invalid="ignore"):
+                moments = {"mean": values.mean(), "std": values.std()}
+            row |= {"min": values[0], "max": values[-1]} | {
+                n: v for n, v in moments.items() if not np.isnan(v)
+            }
             row |= {q: values[int(np.floor(p * (len(values) - 1)))] for q, p in QUANTILES}
         bands[name] = row
     return bands if len(bands) > 1 else next(iter(bands.values()))
@@ -482,11 +490,13 @@ def _rolled_up(m: Modality, rows: list[dict[str, Any]], pixels: np.ndarray) -> d
         values = pixels[:, i].astype(np.float64)
         values = values[~np.isnan(values)]
         each = [r if len(m.bands) == 1 else r[name] for r in rows]
-        means = [b["mean"] for b in each if b["valid"]]
+        means = [b.get("mean", np.nan) for b in each if b["valid"]]
         band: dict[str, Any] = {"count": pixels[:, i].size, "valid": values.size}
         if values.size:
             band |= {"min": values.min(), "max": values.max(), "mean": values.mean()}
-            band |= {"min_mean": min(means), "max_mean": max(means), "m2": float(values.var() * values.size)}
+            with np.errstate(invalid="ignore"):
+                m2 = float(values.var() * values.size)
+            band |= {"min_mean": min(means), "max_mean": max(means), "m2": m2}
         bands[name] = band
     return bands if len(bands) > 1 else next(iter(bands.values()))
 

@@ -64,6 +64,11 @@ OLD = {
     "shards": "SELECT part, shard FROM tm.shards WHERE max_cloud_cover > 0.9",
     "new columns": "SELECT count(*) AS n FROM {{(SELECT * FROM tm.shards WHERE min_lon IS NULL)||tm.shards}} AS q",
     "box": "SELECT sample_id FROM tm WHERE within_bbox(lon, lat, 100, -90, 180, 90)",
+    "any pixel": "SELECT sample_id FROM tm WHERE {{pixels_any(tm.S1GRD.vv, '< -20')||px(12, 'tm/' || tm.sample_id)}}",
+    "all pixels": "SELECT sample_id FROM tm WHERE {{pixels_all(tm.S1GRD.vh, '< -10')||px(14, 'tm/' || tm.sample_id)}}",
+    "not all pixels": (
+        "SELECT sample_id FROM tm WHERE NOT {{pixels_all(tm.S1GRD.vh, '>= -25')||px(15, 'tm/' || tm.sample_id)}}"
+    ),
 }
 
 
