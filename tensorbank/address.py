@@ -1,4 +1,8 @@
-"""Addresses of banks: a URL and how to reach it. Values only; nothing is opened here."""
+"""Addresses of banks: a URL and how to reach it. Values only; nothing is opened here.
+
+The URL of a bucket is its scheme, its name and a prefix, character by character as the keys of its objects begin. The URL of a
+folder (``file://``) and of a web server has special characters quoted by ``%``, as everywhere.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote, unquote, urlsplit
 
 from tensorbank.errors import InvalidInputError
 
-__all__ = ["SCHEMES", "Access", "Credentials", "ServedStorage", "StorageOptions", "normalize_url"]
+__all__ = [
+    "SCHEMES",
+    "Access",
+    "Credentials",
+    "ServedStorage",
+    "StorageOptions",
+    "bucket_and_prefix",
+    "check_endpoint",
+    "normalize_url",
+    "quoted_url",
+]
 
 SCHEMES: tuple[str, ...] = ("file", "s3", "gs", "az", "http", "https")
+BUCKETS = ("s3", "gs", "az")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 Access = Literal["url", "dir", "proxy"]
 
@@ -32,9 +49,16 @@ class StorageOptions:
         URL of an S3-compatible server, such as ``http://127.0.0.1:8333``.
     anonymous
         Send unsigned requests.
+    profile
+        Of AWS's configuration files; see :mod:`tensorbank.aws_settings` for what counts, and in which order.
     credentials
         Called for keys instead of ``access_key`` and its companions: at first use, some minutes before they expire, and when the
         store refuses them. Called from any thread; it travels to worker processes, so it must pickle.
+
+    Raises
+    ------
+    InvalidInputError
+        The endpoint is no URL, or the keys are incomplete or given twice.
     """
 
     endpoint: str | None = None
@@ -44,10 +68,28 @@ class StorageOptions:
     region: str | None = None
     anonymous: bool = False
     credentials: Credentials | None = field(default=None, repr=False)
+    profile: str | None = None
 
-    @property
-    def allow_http(self) -> bool:
-        return (self.endpoint or "").startswith("http://")
+    def __post_init__(self) -> None:
+        if self.endpoint is not None:
+            check_endpoint(self.endpoint, "endpoint")
+        if (self.access_key is None) != (self.secret_key is None):
+            given, missing = ("access_key", "secret_key")[:: 1 if self.secret_key is None else -1]
+            raise InvalidInputError(f"{given} is given without {missing}; give both", kind="half-a-key")
+        if self.session_token is not None and self.access_key is None:
+            raise InvalidInputError(
+                "session_token is given without access_key and secret_key, which it belongs to",
+                kind="half-a-key",
+            )
+        sources = {
+            "access_key": self.access_key is not None,
+            "credentials": self.credentials is not None,
+            "profile": self.profile is not None,
+            "anonymous": self.anonymous,
+        }
+        if sum(sources.values()) > 1:
+            given_twice = " and ".join(name for name, given in sources.items() if given)
+            raise InvalidInputError(f"{given_twice} are given; give one of them", kind="two-keys")
 
     def with_keys(self) -> StorageOptions:
         """The same with the keys of the moment in place of the callable that gives them."""
@@ -90,22 +132,151 @@ class ServedStorage(StorageOptions):
     question: str = field(default="", repr=False)
 
 
+def check_endpoint(endpoint: str, name: str) -> str:
+    """The URL of an S3-compatible server; InvalidInputError, by the name of the setting, if it is none.
+
+    Clients of S3 take what has no scheme for granted and break on it later.
+    """
+    parts = _split(endpoint)
+    if parts is None or parts.scheme.lower() not in ("http", "https") or "://" not in endpoint:
+        bare = endpoint.rpartition("://")[2].strip("/") or "HOST:PORT"
+        raise InvalidInputError(
+            f"{name}={endpoint!r} is not the URL of a server; give http://{bare} or https://{bare}",
+            kind="bad-endpoint",
+        )
+    if not parts.hostname or parts.query or parts.fragment or parts.username or re.search(r"\s", endpoint):
+        shown = endpoint if not parts.username else f"{parts.scheme}://...@{parts.hostname}"
+        raise InvalidInputError(
+            f"{name}={shown!r} is not the plain URL of a server; give scheme, host and port, "
+            "such as http://127.0.0.1:8333, and keys by access_key and secret_key",
+            kind="bad-endpoint",
+        )
+    return endpoint
+
+
 def normalize_url(url: str | os.PathLike[str]) -> str:
-    """A URL without trailing slash; a plain path becomes ``file://``.
+    """A URL without trailing slash, its scheme in small letters; a plain path becomes ``file://``.
 
     Raises
     ------
     InvalidInputError
-        The scheme is none of :data:`SCHEMES`.
+        The scheme is none of :data:`SCHEMES`, or the URL could mean more than one place.
     """
     text = os.fspath(url)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
-    if scheme is None or (len(scheme[1]) == 1 and os.name == "nt"):
-        return Path(text).expanduser().resolve().as_uri()
-    if scheme[1].lower() not in SCHEMES or not text[scheme.end() :].startswith("//"):
+    if scheme is None or not isinstance(url, str) or (len(scheme[1]) == 1 and os.name == "nt"):
+        return _of_folder(Path(text))
+    known, rest = scheme[1].lower(), text[scheme.end() :]
+    if known not in SCHEMES or not rest.startswith("//"):
         raise InvalidInputError(
             f"{text!r} is not a bank URL: give a folder, or a URL that starts with "
             + ", ".join(f"{s}://" for s in SCHEMES),
             kind="bad-url",
         )
-    return text.rstrip("/")
+    place = rest[2:].rstrip("/")
+    if known == "file":
+        return _of_file_url(text, rest[2:])
+    if not place or place.startswith("/"):
+        raise _bad_url(text, "it names no " + ("bucket" if known in BUCKETS else "server"))
+    if known in BUCKETS:
+        return f"{known}://{_checked_prefix(text, place)}"
+    return f"{known}://{_checked_web_place(text, place)}"
+
+
+def bucket_and_prefix(url: str) -> tuple[str, str]:
+    """The bucket of a normalized URL, and what the keys of the bank's objects begin with, without a slash at its end."""
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    return bucket, prefix
+
+
+def quoted_url(url: str) -> str:
+    """A normalized URL as parsers of URLs want it: with everything quoted that they would take for something else."""
+    scheme, _, place = url.partition("://")
+    return f"{scheme}://{quote(place)}" if scheme in BUCKETS else url
+
+
+def _of_folder(path: Path) -> str:
+    if _CONTROL.search(os.fspath(path)):
+        raise _bad_url(os.fspath(path), "a control character is in it")
+    if re.search(r"[\ud800-\udfff]", os.fspath(path)):
+        raise _bad_url(ascii(os.fspath(path)), "its name is not UTF-8")
+    return path.expanduser().resolve().as_uri()
+
+
+def _of_file_url(text: str, place: str) -> str:
+    """``file:///a%20b``: the folder it names, quoted in one way."""
+    if "#" in place or "?" in place:
+        raise _bad_url(
+            text, "'#' and '?' end the path of a URL; give the folder itself, or write %23 and %3F"
+        )
+    host, slash, path = place.partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise _bad_url(text, "a folder's URL has three slashes, such as file:///data/bank")
+    try:
+        folder = unquote(path, errors="strict")
+    except UnicodeDecodeError:
+        raise _bad_url(text, "what is quoted by % is not UTF-8") from None
+    if "\0" in folder:
+        raise _bad_url(text, "a control character is in it")
+    return _of_folder(Path("/" + folder))
+
+
+def _checked_prefix(text: str, place: str) -> str:
+    """Bucket and prefix, if the prefix means the same to every client: they are compared as they are, not decoded."""
+    if "%" in place:
+        raise _bad_url(
+            text,
+            f"some programs decode '%' and others do not; write the characters themselves: {unquote(place)!r}",
+        )
+    if "\\" in place:
+        raise _bad_url(text, "some stores take a backslash for a slash; choose another name")
+    if _CONTROL.search(place):
+        raise _bad_url(text, "a control character is in it")
+    bucket, *folders = place.split("/")
+    if "@" in bucket:
+        raise _bad_url(
+            f"...@{bucket.rpartition('@')[2]}",
+            "keys do not belong into a URL; give them by access_key and secret_key",
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bucket):
+        raise _bad_url(text, f"{bucket!r} cannot name a bucket")
+    for folder in folders:
+        if folder in ("", ".", ".."):
+            raise _bad_url(text, f"{folder!r} between two slashes is not a folder of a bucket")
+    return place
+
+
+def _checked_web_place(text: str, place: str) -> str:
+    """Host and path of a web server, quoted where that changes nothing."""
+    parts = _split(f"http://{place}")
+    if parts is None or not parts.hostname:
+        raise _bad_url(text, "its host or port is none")
+    if "?" in place or "#" in place:
+        raise _bad_url(
+            re.split("[?#]", text)[0] + "?...",  # which may be a key
+            "what follows '?' or '#' is no part of an address that files are looked for below; leave it out, or quote it",
+        )
+    if parts.username:
+        raise _bad_url(
+            f"{parts.scheme}://...@{parts.hostname}", "names and passwords do not belong into a URL"
+        )
+    if "\\" in place or _CONTROL.search(place):
+        raise _bad_url(text, "a backslash or a control character is in it")
+    host, _, path = place.partition("/")
+    if any(unquote(folder) in ("", ".", "..") for folder in path.split("/")[: None if path else 0]):
+        raise _bad_url(text, "'', '.' and '..' between two slashes are not folders")
+    return quote(f"{host}/{path}" if path else host, safe="/:%[]@!$&'()*+,;=-._~")
+
+
+def _split(url: str) -> Any:
+    """Parts of a URL; None if it has none that make sense, such as a port of letters."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, parts.hostname
+    except ValueError:
+        return None
+    return parts
+
+
+def _bad_url(text: str, why: str) -> InvalidInputError:
+    return InvalidInputError(f"{text!r} cannot be a bank's URL: {why}", kind="bad-url")

@@ -127,7 +127,7 @@ class Fetcher:
             stall_s=o.stall_s,
             patience_s=o.patience_s,
         )
-        self._cache = BlockCache(Path(o.cache_dir), o.cache_bytes) if o.cache_dir else None
+        self._cache = BlockCache(Path(o.cache_dir).expanduser(), o.cache_bytes) if o.cache_dir else None
         self._serving: Crew | None = None
         self._pending: weakref.WeakSet[Pending] = weakref.WeakSet()
         self._pid = 0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from tensorbank.address import Access, Credentials, StorageOptions, normalize_url
+from tensorbank.aws_settings import with_surroundings
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.mirror import IndexMirror, default_cache_folder
 from tensorbank.remote_bank import RemoteBank, find_service
 from tensorbank.remote_planner import RemotePlanner
@@ -31,11 +33,14 @@ def open(  # noqa: A001 - tb.open is the product's front door
     cache: str | os.PathLike[str] | None = None,
     key: str | None = None,
     access: Access | None = None,
+    profile: str | None = None,
+    **unknown: Never,
 ) -> Bank:
     """Open a bank: a folder, ``file://``, ``s3://`` or any URL of :data:`tensorbank.address.SCHEMES`, or a service's.
 
-    What is not given is taken from the environment and the platform's credential chain. Nothing is read yet, but of ``http://``
-    and ``https://``: one request tells whether a TensorBank service answers there, or files lie there.
+    What is not given is taken from AWS's environment variables and files and from the machine's role, as
+    :mod:`tensorbank.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request tells whether a
+    TensorBank service answers there, or files lie there.
 
     Parameters
     ----------
@@ -45,6 +50,8 @@ def open(  # noqa: A001 - tb.open is the product's front door
         Called for keys whenever new ones are needed; see :class:`tensorbank.address.StorageOptions`.
     cache
         Folder for local copies of index files; ``~/.cache/tensorbank`` if not given.
+    profile
+        Of AWS's configuration files; needs botocore, which comes with ``tensorbank[aws]``.
     key
         Of the service. A service with several banks is opened at ``https://host/v1/banks/NAME``.
     access
@@ -54,10 +61,12 @@ def open(  # noqa: A001 - tb.open is the product's front door
     Raises
     ------
     InvalidInputError
-        The URL is none, or a key is given for what is no service.
+        The URL is none, or a key is given for what is no service, or there is no such option or profile.
     NotFoundError, StorageError
         Only of a service: it has no such bank; it cannot be reached, or refuses the key.
     """
+    if unknown:
+        raise _no_option("open", next(iter(unknown)))
     address = normalize_url(url)
     if address.startswith(("http:", "https:")):
         found = find_service(address, key)
@@ -67,9 +76,11 @@ def open(  # noqa: A001 - tb.open is the product's front door
         raise InvalidInputError(
             f"a key is for a service, and {address} is opened directly; give access_key and secret_key"
         )
-    options = StorageOptions(endpoint, access_key, secret_key, session_token, region, anonymous, credentials)
-    store = Store(address, options)
-    folder = Path(cache) if cache is not None else default_cache_folder()
+    options = StorageOptions(
+        endpoint, access_key, secret_key, session_token, region, anonymous, credentials, profile
+    )
+    store = Store(address, with_surroundings(address, options))
+    folder = Path(cache).expanduser() if cache is not None else default_cache_folder()
     return Bank(Catalog(store, IndexMirror(store, folder)))
 
 
@@ -80,11 +91,31 @@ def create(url: str | os.PathLike[str], **options: Any) -> Bank:
 
     Raises
     ------
+    InvalidInputError
+        As of :func:`open`, or the bank lies where nothing can be written.
     StorageError
         The store cannot be reached or written.
     ConflictError
         The store does not honour conditional writes.
     """
+    for name in options:
+        if name not in OPTIONS:
+            raise _no_option("create", name)
     bank = open(url, **options)
+    if isinstance(bank, RemoteBank):
+        raise InvalidInputError(
+            f"{bank.url} is a service, which only reads; create the bank at its store", kind="served"
+        )
+    bank.catalog.mirror.require_writable_name()
     bank.catalog.require_arbitration()
     return bank
+
+
+OPTIONS = tuple(name for name in inspect.signature(open).parameters if name not in ("url", "unknown"))
+"""Names of what :func:`open` and :func:`create` take beside the URL."""
+
+
+def _no_option(function: str, name: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"tb.{function} has no option {name!r}.{nearest(name, OPTIONS)}", kind="unknown-option"
+    )

@@ -10,24 +10,29 @@ off. What lasts is waited for: ranges by their callers, the rest here. The clien
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 import obstore
 from obstore import exceptions as obstore_errors
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore, S3Store, from_url
 
-from tensorbank.address import StorageOptions
+from tensorbank.address import Credentials, StorageOptions, bucket_and_prefix, quoted_url
+from tensorbank.aws_settings import ChainKeys, certificates, find_keys, with_surroundings
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.refusals import ask_refusal
+from tensorbank.store_errors import as_ours, is_panic, says_why
 from tensorbank.throttling import MAX_PAUSE_S, ask_retry_after_s, backoff_s
 
 __all__ = ["ObjectInfo", "Store"]
@@ -45,8 +50,10 @@ N_TRIES = 4
 FIRST_PAUSE_S = 0.25
 """Of what is not a range."""
 SIGNED_FOR_S = 60
-EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
-"""What S3 says of keys that were good once; some of it with status 400."""
+UNTOLD = ("denied", "refused", "wrong-region")
+"""Kinds of errors that S3 explains, unless it was asked by HEAD."""
+PROBE = ".tensorbank-probe-"
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -77,6 +84,7 @@ class Store:
         self.url = url
         self.options = options or StorageOptions()
         self._client: Any = None
+        self._keys: Credentials | None = None
         self._lock = threading.Lock()
         self._busy_until_s = 0.0
 
@@ -92,8 +100,14 @@ class Store:
     @property
     def local_path(self) -> Path | None:
         """Folder of a ``file://`` store, None for any other."""
-        parts = urlsplit(self.url)
-        return Path(unquote(parts.path)) if parts.scheme == "file" else None
+        return Path(unquote(self.url.removeprefix("file://"))) if self.url.startswith("file:") else None
+
+    def settings(self) -> tuple[StorageOptions, Credentials | None]:
+        """Options, with what the surroundings add, and what gives the keys; None where no request is signed by us."""
+        options = with_surroundings(self.url, self.options)
+        if self._keys is None and self.url.startswith("s3:"):
+            self._keys = find_keys(options)
+        return options, self._keys
 
     def get_range(self, key: str, start: int, end: int) -> memoryview:
         """Bytes ``[start, end)`` of an object, read-only, without a copy.
@@ -176,22 +190,69 @@ class Store:
         ]
 
     def folders(self, prefix: str = "") -> list[str]:
-        """Names directly below ``prefix`` that have objects below them, sorted."""
+        """Names directly below ``prefix`` that have objects below them, sorted.
+
+        Raises
+        ------
+        StorageError
+            Whatever answers there is no store: it has something to say about objects that nobody can have written.
+        """
         listing = self._ask(prefix, lambda client: obstore.list_with_delimiter(client, prefix=prefix or None))
-        return sorted(str(path).rsplit("/", 1)[-1] for path in listing["common_prefixes"])
+        found = sorted(str(path).rsplit("/", 1)[-1] for path in listing["common_prefixes"])
+        if not found and not listing["objects"] and self.local_path is None:
+            self._require_store()
+        return found
 
     def arbitrates_writers(self) -> bool:
-        """Whether a second conditional create of one key is refused, tried on an object that is then removed."""
-        key = f".tensorbank-probe-{uuid.uuid4()}"
-        self.create(key, b"first")
+        """Whether a second conditional create of one key is refused, tried on an object that is then removed.
+
+        Each try writes a token of its own. A try whose answer was lost is repeated by the client and meets its own object, which
+        its token tells from another's.
+
+        Raises
+        ------
+        StorageError
+            The store cannot be written, or does not give back what was written.
+        """
+        key = f"{PROBE}{uuid.uuid4()}"
         try:
-            try:
-                self.create(key, b"second")
-            except ConflictError:
-                return self.get(key) == b"first"
-            return False
+            return not self._wins(key, b"first") or not self._wins(key, b"second")
         finally:
-            self.delete(key)
+            try:
+                self.delete(key)
+            except StorageError as error:
+                logger.warning(
+                    "%s/%s, which tried conditional writes, could not be removed: %s", self.url, key, error
+                )
+
+    def _wins(self, key: str, name: bytes) -> bool:
+        """Whether a conditional create of a key made the object that is there."""
+        token = name + b" " + uuid.uuid4().hex.encode()
+        with suppress(ConflictError):
+            self.create(key, token)
+        there = self.get(key)
+        if there != token and not re.fullmatch(rb"(first|second) [0-9a-f]{32}", there):
+            raise self._no_store("it does not give back what was written")
+        return there == token
+
+    def _require_store(self) -> None:
+        """StorageError if every address is answered, as by the page of a login or of another site."""
+        with suppress(NotFoundError):
+            try:
+                self._ask(key := f"{PROBE}{uuid.uuid4()}", lambda client: obstore.head(client, key))
+            except StorageError as error:
+                if error.kind in ("denied", "refused"):
+                    return  # a store may keep silent about what is not there
+                raise
+            raise self._no_store("it answers for every address, as a login page or another site does")
+
+    def _no_store(self, why: str) -> StorageError:
+        endpoint = self.options.endpoint
+        at = f" at {endpoint}" if endpoint else ""
+        return StorageError(
+            f"what answers for {self.url}{at} is no object store ({why}); check the address and the endpoint",
+            kind="not-a-store",
+        )
 
     def _ask(
         self, key: str, question: Callable[[Any], T], *, writing: bool = False, n_tries: int = N_TRIES
@@ -233,11 +294,30 @@ class Store:
                 if error.kind == "throttled":
                     error.retry_after_s = self._retry_after_s(client, key)
                     self._busy_until_s = time.monotonic() + min(error.retry_after_s or 0.0, MAX_PAUSE_S)
-                if error.kind != "denied" or self.options.credentials is None or renewed:
-                    raise
+                cause = error.__cause__
+                told = None
+                if error.kind in UNTOLD and cause is not None and not says_why(cause):
+                    told = self._refusal(client, key)
+                keys = self._keys
+                changing = self.options.credentials is not None or isinstance(keys, ChainKeys)
+                if (told or error).kind != "denied" or not changing or renewed:
+                    raise (told or error) from cause
             with self._lock:
                 if self._client is client:  # else another thread was refused first
                     self._client, renewed = None, True
+                    if isinstance(keys, ChainKeys):
+                        keys.forget()
+
+    def _refusal(self, client: Any, key: str) -> TensorBankError | None:
+        """What S3 says when it is asked in a way that lets it say why; None if it says no more."""
+        if not self.url.startswith("s3:") or self.options.anonymous:
+            return None
+        with suppress(obstore_errors.BaseError, OSError, ValueError):
+            url = obstore.sign(client, "GET", key or PROBE, timedelta(seconds=SIGNED_FOR_S))
+            told = ask_refusal(url, certificates(self.options))
+            if told is not None and says_why(ValueError(told)):
+                return self._as_ours(ValueError(told), key)
+        return None
 
     def _retry_after_s(self, client: Any, key: str) -> float | None:
         if self.url.startswith("http"):
@@ -264,88 +344,50 @@ class Store:
                 local = self.local_path
                 if local is not None and not writing and not local.is_dir():
                     raise NotFoundError(f"there is no folder {local}", kind="no-folder")
-                self._client = _make_client(self.url, self.options, local)
+                self._client = _make_client(self.url, *self.settings(), local)
             return self._client
 
     @contextmanager
     def _translated(self, key: str) -> Iterator[None]:
-        where = f"{self.url}/{key}"
         try:
             yield
         except TensorBankError:
             raise
-        except (FileNotFoundError, obstore_errors.NotFoundError) as error:
-            if "NoSuchBucket" in str(error):
-                raise self._no_bucket() from error
-            raise NotFoundError(f"there is no object {where}", kind="no-object") from error
-        except (obstore_errors.AlreadyExistsError, obstore_errors.PreconditionError) as error:
-            raise ConflictError(f"{where} exists already", kind="exists") from error
-        except (
-            obstore_errors.PermissionDeniedError,
-            obstore_errors.UnauthenticatedError,
-            PermissionError,
-        ) as error:
-            raise _denied(where, str(error)) from error
         except (obstore_errors.BaseError, OSError, ValueError) as error:
-            # obstore has exceptions for the statuses of objects, but not for those of listings and ranges.
-            text = str(error)
-            refused = any(t in text for t in ("status code: 403", "status code: 401", "code: AccessDenied"))
-            if "169.254." not in text and refused:
-                raise _denied(where, text) from error
-            if any(code in text for code in EXPIRED):
-                raise _denied(where, text) from error
-            if "NoSuchBucket" in text:
-                raise self._no_bucket() from error
-            if "status code: 416" in text or "range was invalid" in text:
-                raise StorageError(f"{where} ends before the range asked for", kind="short-read") from error
-            busy = "status code: 429" in text or "status code: 503" in text
-            raise StorageError(_reason(where, text), kind="throttled" if busy else "unreachable") from error
+            raise self._as_ours(error, key) from error
+        except BaseException as error:  # a breakdown of the client is none of Exception's
+            if not is_panic(error):
+                raise
+            raise self._as_ours(error, key) from error
 
-    def _no_bucket(self) -> NotFoundError:
-        return NotFoundError(f"there is no bucket {urlsplit(self.url).netloc}", kind="no-bucket")
+    def _as_ours(self, error: BaseException, key: str) -> TensorBankError:
+        return as_ours(error, f"{self.url}/{key}", bucket_and_prefix(self.url)[0], self.options.endpoint)
 
 
-def _denied(where: str, text: str) -> StorageError:
-    if "credential provider" in text:
-        return StorageError(
-            f"no credentials for {where}: the callable that gives them failed, "
-            f"{text.split('provider: ', 1)[-1].splitlines()[0][:200]}",
-            kind="no-credentials",
-        )
-    had = "have expired" if any(code in text for code in EXPIRED) else "were refused"
-    return StorageError(f"access to {where} was refused; check the credentials, which {had}", kind="denied")
-
-
-def _reason(where: str, text: str) -> str:
-    """One sentence out of obstore's report."""
-    first = text.split("\n", 1)[0].strip()
-    if "region" in first.lower() and "missing" in first.lower():
-        return f"{where}: no region is configured; set AWS_REGION or give region="
-    if "169.254.169.254" in text or "credential" in first.lower():
-        return f"{where}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or pass access_key="
-    return f"{where} cannot be reached: {first[:240]}"
-
-
-def _make_client(url: str, options: StorageOptions, local: Path | None) -> Any:
+def _make_client(url: str, options: StorageOptions, keys: Credentials | None, local: Path | None) -> Any:
     if local is not None:
         return LocalStore(local, mkdir=True)
-    config: dict[str, object] = {}
+    config: dict[str, object] = {"skip_signature": options.anonymous or None}
+    authorities = None
     if url.startswith("s3:"):
-        config = {
+        # AWS_ENDPOINT_URL_S3 of the environment would count more than an endpoint.
+        config |= {
+            "AWS_ENDPOINT_URL_S3": options.endpoint,
             "endpoint": options.endpoint,
-            "access_key_id": options.access_key,
-            "secret_access_key": options.secret_key,
-            "session_token": options.session_token,
-            "credential_provider": options.credentials,
-            "region": options.region or ("us-east-1" if options.endpoint else None),
-            "skip_signature": options.anonymous or None,
+            "region": options.region,
         }
-    client = {
+    if url.startswith("http"):
+        config = {}
+    if not url.startswith("http:"):
+        authorities = certificates(options)
+    client: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
         "read_timeout": timedelta(seconds=STALL_TIMEOUT_S),
         "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
-        "allow_http": options.allow_http or url.startswith("http:"),
+        "allow_http": True,  # whoever says http:// means it, and nothing else leads there
     }
+    if authorities is not None:
+        client["root_certificate"] = authorities.read_bytes()
     retry = {
         "max_retries": MAX_RETRIES,
         "retry_timeout": timedelta(seconds=RETRY_TIMEOUT_S / 2),
@@ -354,6 +396,15 @@ def _make_client(url: str, options: StorageOptions, local: Path | None) -> Any:
             "base": BACKOFF_BASE,
         },
     }
-    given: Iterable[tuple[str, object]] = ((k, v) for k, v in config.items() if v is not None)
-    options_for_url: dict[str, Any] = dict(given)
-    return from_url(url, client_options=client, retry_config=retry, **options_for_url)  # type: ignore[call-overload]
+    given: dict[str, Any] = {name: value for name, value in config.items() if value is not None}
+    if url.startswith("s3:"):
+        bucket, prefix = bucket_and_prefix(url)
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
+            config=given,  # type: ignore[arg-type] # names of variables are taken, too
+            client_options=client,  # type: ignore[arg-type]
+            retry_config=retry,  # type: ignore[arg-type]
+            credential_provider=keys,  # type: ignore[arg-type]
+        )
+    return from_url(quoted_url(url), client_options=client, retry_config=retry, **given)  # type: ignore[call-overload]

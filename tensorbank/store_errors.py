@@ -1,0 +1,236 @@
+"""Errors of a store's client as errors of ours, by what the store says: status, S3's code and message, the system's number.
+
+The client hands out text only. Its report begins with what was done and what came back, and ends with a dump of the chain of
+causes, in which the innermost stands last.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+
+from tensorbank.errors import ConflictError, NotFoundError, StorageError, TensorBankError
+
+__all__ = ["EXPIRED", "as_ours", "innermost", "is_panic", "of_system", "says_why"]
+
+EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
+"""What S3 says of keys that were good once; some of it with status 400."""
+REGION_CODES = frozenset(
+    {
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "IncorrectEndpoint",
+        "PermanentRedirect",
+        "TemporaryRedirect",
+    }
+)
+BUSY_CODES = frozenset(
+    {"RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "ThrottlingException", "TooManyRequests"}
+)
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+OF_SYSTEM: Mapping[int, tuple[str, str]] = {
+    errno.EROFS: ("read-only", "the disk is read-only"),
+    errno.EACCES: ("denied", "this user may not, by the rights of the file or folder"),
+    errno.EPERM: ("denied", "this user may not, by the rights of the file or folder"),
+    errno.ENOSPC: ("disk-full", "the disk is full"),
+    errno.EDQUOT: ("disk-full", "the quota of this user on the disk is used up"),
+    errno.EFBIG: ("disk-full", "the disk takes no file of this size"),
+    errno.EMFILE: (
+        "no-descriptors",
+        "this process has too many files open; raise the limit, such as by ulimit -n 4096",
+    ),
+    errno.ENFILE: ("no-descriptors", "this machine has too many files open"),
+    errno.ENAMETOOLONG: ("name-too-long", "the name of a file or folder is longer than the disk takes"),
+    errno.EIO: ("disk", "the disk reports an error of reading or writing"),
+    errno.ELOOP: ("disk", "its links lead in a circle"),
+    errno.ENOTDIR: ("no-folder", "a file stands where a folder has to be"),
+    errno.EISDIR: ("no-object", "a folder stands where a file has to be"),
+    errno.ESTALE: ("unreachable", "the network's disk has lost the file; it may have been replaced"),
+    errno.EHOSTDOWN: ("unreachable", "the network's disk does not answer"),
+}
+"""Kind and sentence of what a system refuses."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a client written in Rust has broken down: an exception that is no ``Exception``."""
+    return type(error).__name__ == "PanicException"
+
+
+def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None = None) -> TensorBankError:
+    """What a client's error means.
+
+    Parameters
+    ----------
+    where
+        URL of the object or folder that was asked for.
+    bucket
+        Its bucket, or host.
+    endpoint
+        Of the server, which is told where nothing that it answers can be understood.
+    """
+    text = str(error)
+    told = text.split("Debug source:", 1)[0]
+    if is_panic(error):
+        return StorageError(
+            f"{where}: the client of the store broke down: {_line(told)}", kind="client-panic"
+        )
+    status, code, message = _answer(told)
+    if "redirect without LOCATION" in told:
+        status = 301
+    name = type(error).__name__
+    if code == "NoSuchBucket":
+        return NotFoundError(f"there is no bucket {bucket}", kind="no-bucket")
+    if code and status is not None and status not in (404, 409, 412):
+        return _of_code(where, status, code, message, told)
+    if name in ("AlreadyExistsError", "PreconditionError", "FileExistsError") or status in (409, 412):
+        return ConflictError(f"{where} exists already", kind="exists")
+    if status == 404 or (status is None and name in ("FileNotFoundError", "NotFoundError")):
+        return NotFoundError(f"there is no object {where}", kind="no-object")
+    if status is not None:
+        return _of_code(where, status, code, message, told)
+    system = of_system(error, where)
+    return system if system is not None else _of_silence(text, where, endpoint)
+
+
+def says_why(error: BaseException) -> bool:
+    """Whether a client's error has S3's code in it; answers to HEAD have none, and of redirects the client keeps it."""
+    return "<Code>" in str(error)
+
+
+def of_system(error: BaseException, where: str) -> StorageError | NotFoundError | None:
+    """What the system says of a file or folder; None if it is nothing that has a name here."""
+    found = re.search(r"\(os error (\d+)\)|\bOs \{\s*code: (\d+)", str(error))
+    number = int(found[1] or found[2]) if found else getattr(error, "errno", None)
+    kind, sentence = OF_SYSTEM.get(number or 0, (None, ""))
+    if kind is None:
+        return None
+    sort = NotFoundError if kind in ("no-folder", "no-object") else StorageError
+    return sort(f"{where}: {sentence} ({os.strerror(number or 0)})", kind=kind)
+
+
+def innermost(text: str) -> str:
+    """The last cause of a chain, in words."""
+    if "\u21b3" in text:  # a tree of causes, as delta-rs draws it
+        cause = " ".join(_ANSI.sub("", text).rpartition("\u21b3")[2].split())
+        certificate = "invalid peer certificate: " if "invalid peer certificate" in text else ""
+        return _in_words(certificate + cause)
+    told, _, chain = text.partition("Debug source:")
+    if wrong := re.search(r"InvalidCertificate\(\s*([\s\S]*?),?\s*\)", chain):
+        return _in_words(f"invalid peer certificate: {' '.join(wrong[1].split())}")
+    if "InvalidContentType" in chain:
+        return _in_words("received corrupt message of type InvalidContentType")
+    if re.search(r"kind: Timeout|TimedOut|Elapsed", chain):
+        return _in_words("operation timed out")
+    words = re.findall(r'"((?:[^"\\]|\\.)+)"', chain)
+    return _line(words[-1] if words else told)
+
+
+def _in_words(cause: str) -> str:
+    """A cause as a person who runs a server would put it."""
+    if (of := "invalid peer certificate: ") in cause:
+        return f"the server's certificate is not trusted ({cause.partition(of)[2]}); AWS_CA_BUNDLE names further authorities"
+    if "received corrupt message" in cause:
+        return "what answers there does not speak TLS; is it http:// instead of https://?"
+    return "no answer in time" if "timed out" in cause else _line(cause)
+
+
+def _answer(told: str) -> tuple[int | None, str, str]:
+    """Status, code and message of what a store answered; none of them where nothing came."""
+    status = re.search(r"status code[:\s\u21b3]*(\d{3})", _ANSI.sub("", told))
+    code = re.search(r"<Code>\s*([^<]*?)\s*</Code>", told) or re.search(r'"?[cC]ode"?: "?([A-Z]\w+)', told)
+    message = re.search(r"<Message>\s*([^<]*?)\s*</Message>", told)
+    return int(status[1]) if status else None, code[1] if code else "", message[1] if message else ""
+
+
+def _of_code(where: str, status: int, code: str, message: str, told: str) -> StorageError:
+    """What a refusal with a status means; ``code`` is S3's own, empty where the answer had no body."""
+    said = f"{code}: {_line(message)}" if message else code or f"status {status}"
+    if status == 416:
+        return StorageError(f"{where} ends before the range asked for", kind="short-read")
+    if status in (429, 503) or code in BUSY_CODES:
+        return StorageError(
+            f"{where} cannot be reached: it is busy, status {status}, {said}", kind="throttled"
+        )
+    if code in EXPIRED or any(text in message for text in EXPIRED):
+        return StorageError(
+            f"access to {where} was refused ({said}); check the credentials, which have expired",
+            kind="denied",
+        )
+    if code == "RequestTimeTooSkewed":
+        return StorageError(
+            f"access to {where} was refused ({said}): the clock of this machine differs from the store's; set it right",
+            kind="clock",
+        )
+    if code.startswith("KMS."):
+        return StorageError(
+            f"{where} is encrypted by a key that cannot be used ({said}); ask who manages that key",
+            kind="kms",
+        )
+    if code == "InvalidObjectState":
+        return StorageError(
+            f"{where} is archived ({said}); restore it to a storage class that is read at once",
+            kind="archived",
+        )
+    if code in REGION_CODES or status in (301, 307):
+        right = re.search(r"<Region>([^<]+)</Region>", told) or re.search(r"expecting '([a-z0-9-]+)'", told)
+        endpoint = re.search(r"<Endpoint>([^<]+)</Endpoint>", told)
+        hint = f"; it is in {right[1]}" if right else f"; it is at {endpoint[1]}" if endpoint else ""
+        return StorageError(
+            f"{where} is in another region, or at another endpoint ({said}){hint}: give region= or set AWS_REGION",
+            kind="wrong-region",
+        )
+    if status in (401, 403):
+        return StorageError(
+            f"access to {where} was refused ({said}); check the credentials, which were refused",
+            kind="denied",
+        )
+    if status >= 500 or status == 408 or code in ("RequestTimeout", "InternalError"):
+        return StorageError(f"{where} cannot be reached: {said}", kind="unreachable")
+    return StorageError(f"{where}: the store refuses the request ({said})", kind="refused")
+
+
+def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
+    """What it means that no answer came, or none that a store gives."""
+    told = text.split("Debug source:", 1)[0]
+    server = re.search(r"Error performing [A-Z]+ (https?://[^/\s]+)", told)
+    asked = server[1] if server else endpoint
+    at = f" at {asked}" if asked and asked not in where else ""
+    if "credential provider" in told:
+        cause = _line(told.split("provider: ", 1)[-1])
+        return StorageError(
+            f"no credentials for {where}: the callable that gives them failed, {cause}", kind="no-credentials"
+        )
+    if (
+        any(host in text for host in ("169.254.169.254", "169.254.170.", "fd00:ec2"))
+        or "credential" in _line(told).lower()
+    ):
+        return StorageError(
+            f"{where}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or pass access_key=",
+            kind="no-credentials",
+        )
+    if "region" in _line(told).lower() and "missing" in _line(told).lower():
+        return StorageError(
+            f"{where}: no region is configured; set AWS_REGION or give region=", kind="no-region"
+        )
+    if "range was invalid" in told or "Requested range" in told:
+        return StorageError(f"{where} ends before the range asked for", kind="short-read")
+    if "non-partial response" in told:
+        return StorageError(
+            f"{where}: what answers there sends whole files where a range is asked for; is it the address of a store?",
+            kind="no-ranges",
+        )
+    if "Unable to extract metadata" in told or "invalid list response" in told:
+        return StorageError(
+            f"what answers for {where}{at} is no object store ({innermost(told)}); check the address and the endpoint",
+            kind="not-a-store",
+        )
+    cause = innermost(text)
+    kind = "tls" if "certificate" in cause or "TLS" in cause else "unreachable"
+    return StorageError(f"{where}{at} cannot be reached: {cause}", kind=kind)
+
+
+def _line(text: str) -> str:
+    """The first line of a text, not too long."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason is given")[:300]
