@@ -1,4 +1,6 @@
-"""Tables, snapshots and commits: the one module that knows Delta Lake, but for the names in its logs (:mod:`tensorbank.mirror`).
+"""Tables, snapshots and commits: the one module that knows Delta Lake, but for the files of its logs.
+
+Those are :mod:`tensorbank.delta_log`'s.
 
 A table is three Delta tables. A commit appends to ``tiles`` and ``shards`` first and to ``samples`` last; rows of the first
 two count only when their part is in the samples snapshot, so a reader sees all of a part or none of it. Every append
@@ -8,13 +10,16 @@ wherever it is tried, and two writers of the samples table cannot overlook each 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -29,11 +34,14 @@ from deltalake import (
 )
 from deltalake import exceptions as delta_errors
 
-from tensorbank.address import StorageOptions
+from tensorbank.address import bucket_and_prefix, quoted_url
 from tensorbank.arrow_numpy import as_arrow, as_table
+from tensorbank.aws_settings import certificates, surroundings
+from tensorbank.delta_log import LOG, check_commit, data_path, find_damage, require_readable
 from tensorbank.errors import (
     ConflictError,
     FormatError,
+    IntegrityError,
     InvalidInputError,
     NotFoundError,
     StorageError,
@@ -43,11 +51,12 @@ from tensorbank.errors import (
 from tensorbank.hedging import hedged
 from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.index_files import IndexFile, LevelFiles
-from tensorbank.layout import Level, check_table_name, index_key
-from tensorbank.mirror import LOG, IndexMirror, LogCopy
+from tensorbank.layout import LEVELS, Level, check_table_name, index_key
+from tensorbank.mirror import IndexMirror, LogCopy
 from tensorbank.nan_columns import FINITE, with_nan
 from tensorbank.schema import TableSchema
 from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
+from tensorbank.store_errors import as_ours, is_panic, of_system
 
 __all__ = ["Catalog", "Commit", "SnapshotInfo"]
 
@@ -60,6 +69,8 @@ Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 _SAMPLES_WRITERS = "tensorbank.samples"
+_OF_CLIENT = re.compile(r"Generic \w+ error: ")
+"""What begins a report of delta-rs' client of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,29 +174,53 @@ class Catalog:
             )
 
     def create(self, table: str, schema: TableSchema, *, single_writer: bool = False) -> None:
-        """Create the three index tables; what exists already is kept.
+        """Create the three index tables; what exists already is kept, and nothing is written where all do.
 
         Raises
         ------
+        InvalidInputError
+            The name cannot name a table, or the bank lies in a folder that cannot be written to.
         ConflictError
             The store does not honour conditional writes and ``single_writer`` was not chosen.
+        StorageError
+            The store cannot be written.
         """
         check_table_name(table)
+        makers: dict[Level, Callable[[TableSchema], Any]] = {
+            "samples": samples_schema,
+            "tiles": tiles_schema,
+            "shards": shards_schema,
+        }
+        missing = {level: makers[level] for level in LEVELS[::-1] if not self._has_log(table, level)}
+        if not missing:
+            return
+        self.mirror.require_writable_name()
         self._check_free(table)
         if not single_writer:
             self.require_arbitration()
-        makers = {"tiles": tiles_schema, "shards": shards_schema, "samples": samples_schema}
-        for level, make in makers.items():
+        for level, make in missing.items():
             # One try only: delta-rs would repeat a lost race as a second version with another id and another schema.
-            with suppress(delta_errors.CommitFailedError), _translated(f"{self.store.url}/{table}"):
-                DeltaTable.create(
-                    self._uri(table, level),  # type: ignore[arg-type]
-                    schema=make(schema),
-                    mode="ignore",
-                    configuration={"delta.dataSkippingNumIndexedCols": "-1"},
-                    storage_options=self._options(),
-                    commit_properties=CommitProperties(max_commit_retries=0),
-                )
+            try:
+                options, environment = self._settings()
+                with self._translated(self._where(table, level)), surroundings(environment):
+                    DeltaTable.create(
+                        self._uri(table, level),
+                        schema=make(schema),
+                        mode="ignore",
+                        configuration={"delta.dataSkippingNumIndexedCols": "-1"},
+                        storage_options=options,
+                        commit_properties=CommitProperties(max_commit_retries=0),
+                    )
+            except delta_errors.CommitFailedError as error:
+                if not self._has_log(table, level):
+                    raise StorageError(
+                        f"{self.store.url}/{table} cannot be made: {_first_line(error)}", kind="unreachable"
+                    ) from error
+
+    def _has_log(self, table: str, level: Level) -> bool:
+        with suppress(NotFoundError):
+            return bool(self.store.objects(f"{index_key(table, level)}/{LOG}"))
+        return False
 
     def _check_free(self, table: str) -> None:
         """InvalidInputError if SQL, which does not tell the case of names, would take the table for something else."""
@@ -214,20 +249,51 @@ class Catalog:
         with turn:
             log = log or self._log(table, level, version)
             if log not in self._levels:
-                with _translated(f"{self.store.url}/{table}"):
-                    delta = DeltaTable(log.folder, version=log.version)
-                    if level == "samples":
-                        self._schemas[log] = table_schema(pa.schema(delta.schema().to_arrow()))
-                    self._levels[log] = _level_files(index_key(table, level), level, delta)
+                try:
+                    self._load(log, table, level)
+                except IntegrityError:
+                    if not self.mirror.forget(log):
+                        raise
+                    log = self._log(
+                        table, level, version
+                    )  # the copy may be damaged, and not what it was made of
+                    self._load(log, table, level)
             with self._lock:
                 self._tables.add(table)
                 if level == "samples":
                     self._pinned[table, log.version] = log
         return log
 
-    def _log(self, table: str, level: Level, version: int | None) -> LogCopy:
+    def _load(self, log: LogCopy, table: str, level: Level) -> None:
+        """Find out what a version holds.
+
+        Raises
+        ------
+        IntegrityError
+            A file of the log is damaged.
+        FormatError
+            The log is of a kind that is not read here.
+        """
+        where = self._where(table, level)
+        files = {f"{where}/{LOG}/{name}": log.folder / LOG / name for name in log.names}
+        for url, path in files.items():
+            if path.suffix == ".json":
+                check_commit(_read_bytes(path, url), url)
         try:
-            return self.mirror.log(index_key(table, level), version)
+            with self._translated(self._where(table, level)):
+                delta = DeltaTable(log.folder, version=log.version)
+                _require_readable(delta, where)
+                schema = pa.schema(delta.schema().to_arrow())
+                found = _level_files(index_key(table, level), level, delta, where)
+        except FormatError as error:
+            raise find_damage(files) or error from error
+        if level == "samples":
+            self._schemas[log] = table_schema(schema)
+        self._levels[log] = found
+
+    def _log(self, table: str, level: Level, version: int | None, *, whole: bool = False) -> LogCopy:
+        try:
+            return self.mirror.log(index_key(table, level), version, whole=whole)
         except NotFoundError:
             raise self._missing(table, version) from None
 
@@ -243,8 +309,9 @@ class Catalog:
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Versions of a table, newest first."""
-        with _translated(f"{self.store.url}/{table}"):
-            entries = self._open(table, "samples").history()
+        log = self._log(table, "samples", None, whole=True)
+        with self._translated(self._where(table, "samples")):
+            entries = DeltaTable(log.folder, version=log.version).history()
         return [
             SnapshotInfo(
                 version=int(e["version"]),
@@ -259,7 +326,7 @@ class Catalog:
     def committed_keys(self, table: str) -> pa.Table:
         """Columns split, subset, sample_id and stem of every sample of the newest snapshot."""
         delta = self._open(table, "samples")
-        with _translated(f"{self.store.url}/{table}"):
+        with self._translated(self._where(table, "samples")):
             return delta.to_pyarrow_table(columns=["split", "subset", "sample_id", "stem"])
 
     def commit(self, table: str, commit: Commit) -> int:
@@ -315,7 +382,7 @@ class Catalog:
                 ) from error
 
     def _write(self, delta: DeltaTable, part: str, rows: pa.Table, transactions: list[Transaction]) -> None:
-        with _translated(delta.table_uri):
+        with self._translated(unquote(delta.table_uri).rstrip("/")):
             write_deltalake(
                 delta,
                 rows,
@@ -344,24 +411,119 @@ class Catalog:
         return self._opened(table, level)
 
     def _opened(self, table: str, level: Level) -> DeltaTable:
+        self.mirror.require_writable_name()
+
         def load() -> DeltaTable:
-            return DeltaTable(self._uri(table, level), storage_options=self._options())
+            options, environment = self._settings()
+            with surroundings(environment):
+                return DeltaTable(self._uri(table, level), storage_options=options)
 
         try:
-            with _translated(f"{self.store.url}/{table}"):
-                return hedged(load)
-        except NotFoundError:
+            with self._translated(self._where(table, level)):
+                delta = hedged(load)
+        except NotFoundError as error:
+            if error.kind == "no-bucket":
+                raise
             raise self._missing(table) from None
+        except FormatError:
+            self.mirror.log(index_key(table, level))
+            self._read(table, level, None)  # names the file, if one is damaged
+            raise
+        _require_readable(delta, self._where(table, level))
+        return delta
 
     def _uri(self, table: str, level: Level) -> str:
         local = self.store.local_path
-        return f"{local if local is not None else self.store.url}/{index_key(table, level)}"
+        return f"{local if local is not None else quoted_url(self.store.url)}/{index_key(table, level)}"
 
-    def _options(self) -> dict[str, str]:
-        return _storage_options(self.store.url, self.store.options.with_keys())
+    def _settings(self) -> tuple[dict[str, str], dict[str, str | None]]:
+        """What delta-rs is to be given, and what it has to find in the environment, which it reads all the same."""
+        if not self.store.url.startswith("s3:"):
+            return {}, {}
+        options, keys = self.store.settings()
+        given: dict[str, str | None] = {
+            "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
+            "timeout": f"{DELTA_REQUEST_TIMEOUT_S}s",
+            "max_retries": str(MAX_RETRIES),
+            "retry_timeout": f"{RETRY_TIMEOUT_S}s",
+            "AWS_ENDPOINT_URL": options.endpoint,
+            "AWS_REGION": options.region,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false" if options.endpoint else None,
+            "AWS_SKIP_SIGNATURE": "true" if options.anonymous else None,
+        }
+        if keys is not None:
+            found = keys()
+            given["AWS_ACCESS_KEY_ID"] = found["access_key_id"]
+            given["AWS_SECRET_ACCESS_KEY"] = found["secret_access_key"]
+            given["AWS_SESSION_TOKEN"] = found.get("token")
+        environment: dict[str, str | None] = {}
+        if keys is not None and given["AWS_SESSION_TOKEN"] is None:
+            environment["AWS_SESSION_TOKEN"] = None  # of other keys
+        if (authorities := certificates(options)) is not None:
+            environment["SSL_CERT_FILE"] = str(authorities)
+        return {k: v for k, v in given.items() if v is not None}, environment
+
+    def _where(self, table: str, level: Level) -> str:
+        return f"{self.store.url}/{index_key(table, level)}"
+
+    @contextmanager
+    def _translated(self, where: str) -> Iterator[None]:
+        """Errors of delta-rs as ours, by their class; what its client of the store says, as our client's."""
+        try:
+            yield
+        except TensorBankError:
+            raise
+        except BaseException as error:  # a breakdown of the client is none of Exception's
+            found = _as_ours(error, where, self.store)
+            if found is None:
+                raise
+            raise found from error
 
 
-def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
+def _as_ours(error: BaseException, where: str, store: Store) -> TensorBankError | None:
+    """What an error of delta-rs means; None for what is not its own, and for a commit that lost a race."""
+    place = bucket_and_prefix(store.url)[0], store.options.endpoint
+    if is_panic(error):
+        return as_ours(error, where, *place)
+    if not isinstance(error, OSError | delta_errors.DeltaError):
+        return None
+    of_store = (
+        isinstance(error, OSError)
+        or " error performing " in str(error).lower()
+        or _OF_CLIENT.search(str(error))
+    )
+    system = of_system(error, where)
+    if system is not None:
+        return system
+    if isinstance(error, delta_errors.CommitFailedError):
+        return None
+    if isinstance(error, delta_errors.TableNotFoundError | FileNotFoundError):
+        return NotFoundError(f"there is no table at {where}")
+    if of_store:
+        return as_ours(error, where, *place)
+    return FormatError(f"the index {where} cannot be read: {_first_line(error)}", kind="log-format")
+
+
+def _require_readable(delta: DeltaTable, where: str) -> None:
+    protocol = delta.protocol()
+    require_readable(
+        protocol.min_reader_version, protocol.reader_features, delta.metadata().configuration, where
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+
+
+def _read_bytes(path: Path, url: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise of_system(error, url) or StorageError(f"{url} cannot be read: {error}", kind="disk") from error
+
+
+def _level_files(prefix: str, level: Level, delta: DeltaTable, where: str) -> LevelFiles:
     actions = as_table(delta.get_add_actions())
     keys = [
         (part or "", path)
@@ -373,7 +535,9 @@ def _level_files(prefix: str, level: Level, delta: DeltaTable) -> LevelFiles:
     low, high = (_parts(actions, side) for side in ("min", "max"))
     columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
     files = tuple(
-        IndexFile(f"{prefix}/{path}", int(size), int(rows or 0), first if first == last else None)
+        IndexFile(
+            f"{prefix}/{data_path(path, where)}", int(size), int(rows or 0), first if first == last else None
+        )
         for path, size, rows, first, last in zip(*columns, low, high, strict=True)
     )
     statistics = actions.select([n for n in ("min", "max") if n in actions.column_names])
@@ -396,43 +560,3 @@ def _n_common(rows: pa.Table, committed: pa.Table) -> int:
         for t in (rows, committed)
     )
     return int(pc.sum(pc.is_in(mine, value_set=theirs)).as_py() or 0)
-
-
-def _storage_options(url: str, options: StorageOptions) -> dict[str, str]:
-    """delta-rs' names for what the options give; the rest comes from its environment."""
-    if not url.startswith("s3:"):
-        return {}
-    given: dict[str, str | None] = {
-        "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
-        "timeout": f"{DELTA_REQUEST_TIMEOUT_S}s",
-        "max_retries": str(MAX_RETRIES),
-        "retry_timeout": f"{RETRY_TIMEOUT_S}s",
-        "AWS_ENDPOINT_URL": options.endpoint,
-        "AWS_ACCESS_KEY_ID": options.access_key,
-        "AWS_SECRET_ACCESS_KEY": options.secret_key,
-        "AWS_SESSION_TOKEN": options.session_token,
-        "AWS_REGION": options.region or ("us-east-1" if options.endpoint else None),
-        "AWS_ALLOW_HTTP": "true" if options.allow_http else None,
-        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false" if options.endpoint else None,
-        "AWS_SKIP_SIGNATURE": "true" if options.anonymous else None,
-    }
-    return {k: v for k, v in given.items() if v is not None}
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (delta_errors.TableNotFoundError, FileNotFoundError) as error:
-        raise NotFoundError(f"there is no table at {where}") from error
-    except delta_errors.CommitFailedError:
-        raise
-    except delta_errors.DeltaError as error:
-        text = str(error).split("\n", 1)[0]
-        if "No such file" in text or "not found" in text.lower() or "version" in text.lower():
-            raise NotFoundError(f"{where}: {text[:200]}") from error
-        raise FormatError(f"the index of {where} cannot be read: {text[:200]}") from error
-    except OSError as error:
-        if isinstance(error, TensorBankError):
-            raise
-        raise StorageError(f"{where} cannot be reached: {str(error).splitlines()[0][:240]}") from error

@@ -5,27 +5,29 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tensorbank.errors import IntegrityError, NotFoundError
+from tensorbank.delta_log import LOG, commit_name, commits_in, needed
+from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.hedging import PATIENCE_S, hedged
 from tensorbank.index_files import IndexFile
 from tensorbank.store import ObjectInfo, Store
+from tensorbank.store_errors import of_system
 
-__all__ = ["LOG", "IndexMirror", "LogCopy", "default_cache_folder"]
+__all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
 
 N_THREADS = 16
+_OF_VERSION = re.compile(r"\d{20}\.")
 SLOW_BYTES_S = 4 << 20
 """Of a network on which a file that is still coming is not late."""
-LOG = "_delta_log"
-"""Folder of a Delta table's log."""
-_COMMIT = re.compile(r"(\d{20})\.json")
-_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
-_OF_VERSION = re.compile(r"(\d{20})\.")
+UNREADABLE = frozenset("%\\^[]|")
+"""In a folder's name, delta-rs takes them for something else or breaks."""
+GLOB = frozenset("*?[]{}")
+"""In a file's name, DuckDB takes them for a pattern."""
 
 
 def default_cache_folder() -> Path:
@@ -37,12 +39,14 @@ def default_cache_folder() -> Path:
 class LogCopy:
     """A Delta log that is complete up to ``version`` below ``folder``, which may hold none of the table's files.
 
-    ``first`` is of the log's first file: another one if the table was made anew.
+    ``first`` is of the log's first file: another one if the table was made anew. ``names`` are the files that say what the
+    version holds.
     """
 
     folder: Path
     version: int
     first: str
+    names: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 class IndexMirror:
@@ -64,16 +68,37 @@ class IndexMirror:
         self.store = store
         self.folder = folder
 
+    @property
+    def in_place(self) -> Path | None:
+        """The bank's folder, if its files can be read where they lie."""
+        local = self.store.local_path
+        return None if local is None or (UNREADABLE | GLOB) & set(str(local)) else local
+
+    def require_writable_name(self) -> None:
+        """InvalidInputError if commits to this folder would land elsewhere.
+
+        What commits takes some characters of a path for something else. Files can be read from such a folder all the same.
+        """
+        local = self.store.local_path
+        if local is not None and (odd := sorted(UNREADABLE & set(str(local)))):
+            raise InvalidInputError(
+                f"tables cannot be written to {local}: {' '.join(odd)} in the name of a folder is not understood by what "
+                "commits; rename the folder (it can be read as it is)",
+                kind="bad-url",
+            )
+
     def paths(self, files: Sequence[IndexFile]) -> list[Path]:
         """Local paths of some index files, fetched where needed, in the given order."""
-        local = self.store.local_path
+        local = self.in_place
         if local is not None:
             return [local / f.key for f in files]
         with ThreadPoolExecutor(N_THREADS) as pool:
             return list(pool.map(self._copy, files, [self._folder / f.key for f in files]))
 
-    def log(self, key: str, version: int | None = None) -> LogCopy:
+    def log(self, key: str, version: int | None = None, *, whole: bool = False) -> LogCopy:
         """The log of a Delta table as it is now, or as it was at a version: one listing, and what is not here yet.
+
+        The ``whole`` log has all commits that there are, not just those since the last checkpoint.
 
         Files of a log are written once and never changed. A table that was made anew begins with another file, so its log gets
         another folder. ``_last_checkpoint``, which does change, is no more than a hint and stays where it is.
@@ -83,26 +108,48 @@ class IndexMirror:
         NotFoundError
             There is no such table, or no such version yet.
         """
-        listed = hedged(partial(self.store.objects, f"{key}/{LOG}"))
-        files = {info.key.removeprefix(f"{key}/{LOG}/"): info for info in listed}
-        commits = [int(m[1]) for m in map(_COMMIT.fullmatch, files) if m]
+        files = self._listed(key)
+        where = f"{self.store.url}/{key}"
+        commits = commits_in(files)
         if not commits or (version is not None and version > max(commits)):
-            raise NotFoundError(
-                f"{self.store.url}/{key} has no {'log' if version is None else 'such version'}"
-            )
+            raise NotFoundError(f"{where} has no {'log' if version is None else 'such version'}")
         version = max(commits) if version is None else version
         first = _digest(f"{min(files)}|{files[min(files)].tag}")
-        local = self.store.local_path
+        wanted = {name: files[name] for name in needed(files, version, where)}
+        if whole:
+            wanted |= {
+                name: files[name] for v in commits if v <= version and (name := commit_name(v)) in files
+            }
+        local = self.in_place
         if local is not None:
-            return LogCopy(local / key, version, first)
+            return LogCopy(local / key, version, first, tuple(wanted))
         folder = self._folder / key / f"log-{first}"
-        wanted = {name: files[name] for name in _needed(files, version)}
         with ThreadPoolExecutor(N_THREADS) as pool:
             list(pool.map(self._copy, wanted.values(), [folder / LOG / name for name in wanted]))
-        return LogCopy(folder, version, first)
+        return LogCopy(folder, version, first, tuple(wanted))
+
+    def forget(self, log: LogCopy) -> bool:
+        """Remove the copy of a log, so that it is fetched anew; False if it is the log itself."""
+        if self.in_place is not None:
+            return False
+        for name in log.names:
+            (log.folder / LOG / name).unlink(missing_ok=True)
+        return True
+
+    def _listed(self, key: str) -> dict[str, ObjectInfo]:
+        """Files of a log by name: those that begin with a version."""
+        found = hedged(partial(self.store.objects, f"{key}/{LOG}"))
+        names = {info.key.removeprefix(f"{key}/{LOG}/"): info for info in found}
+        return {name: info for name, info in names.items() if _OF_VERSION.match(name)}
 
     @property
     def _folder(self) -> Path:
+        if odd := sorted((UNREADABLE | GLOB) & set(str(self.folder))):
+            raise InvalidInputError(
+                f"index files cannot be kept in {self.folder}: {' '.join(odd)} in the name of a folder is not understood by "
+                "what reads them; give another folder by cache=",
+                kind="bad-cache-folder",
+            )
         return self.folder / _digest(f"{self.store.options.endpoint or ''}|{self.store.url}")
 
     def _copy(self, file: IndexFile | ObjectInfo, path: Path) -> Path:
@@ -113,24 +160,26 @@ class IndexMirror:
             raise IntegrityError(
                 f"index file {self.store.url}/{file.key} has {len(data)} bytes, its commit says {file.n_bytes}"
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as target:
-            try:
-                target.write(data)
-                target.close()
-                Path(target.name).replace(path)
-            except BaseException:
-                Path(target.name).unlink(missing_ok=True)
-                raise
+        try:
+            _write(path, data)
+        except OSError as error:
+            raise of_system(error, f"the copy of an index file, {path}") or StorageError(
+                f"{path} cannot be written: {error}", kind="disk"
+            ) from error
         return path
 
 
-def _needed(names: Collection[str], version: int) -> list[str]:
-    """Files of a log that say what a version holds: the last checkpoint before it, and all after that."""
-    checkpoints = [int(m[1]) for m in map(_CHECKPOINT.fullmatch, names) if m]
-    base = max((v for v in checkpoints if v <= version), default=0)
-    of = {name: int(m[1]) for name in names if (m := _OF_VERSION.match(name))}
-    return [name for name, v in of.items() if base <= v <= version]
+def _write(path: Path, data: bytes) -> None:
+    """Have a file appear at once."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as target:
+        try:
+            target.write(data)
+            target.close()
+            Path(target.name).replace(path)
+        except BaseException:
+            Path(target.name).unlink(missing_ok=True)
+            raise
 
 
 def _digest(text: str) -> str:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import subprocess
 import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,39 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import SCHEMA, make_table, part_of
 
 sys.path.pop(0)
-
-
-@pytest.fixture(scope="module")
-def moto_process(tmp_path_factory):
-    """moto in a process of its own: delta-rs keeps the GIL while it reads a history, so a server in a thread would wait
-    for its client for ever."""
-    code = (
-        "import sys, threading\nfrom moto.server import ThreadedMotoServer\n"
-        "server = ThreadedMotoServer(ip_address='127.0.0.1', port=0, verbose=False)\nserver.start()\n"
-        "print(*server.get_host_and_port(), flush=True)\nsys.stdin.read()\n"
-    )
-    with (tmp_path_factory.mktemp("moto") / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        host, port = process.stdout.readline().split()
-        server = SimpleNamespace(
-            endpoint=f"http://{host}:{port}", access_key="key", secret_key="secret", url="s3://eo-bank"
-        )
-        client = boto3.client(
-            "s3",
-            endpoint_url=server.endpoint,
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",
-            region_name="us-east-1",
-        )
-        client.create_bucket(Bucket="eo-bank")
-        client.close()
-        yield server
-        process.stdin.close()
-        process.stdout.close()
-        process.kill()
-        process.wait(30)
 
 
 @pytest.fixture(params=["file", "seaweed", "moto"])
