@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from tensorbank.schema import Modality
 from tensorbank_indexer.source import Finding, RawModality, SampleRef
 
-__all__ = ["conform"]
+__all__ = ["conform", "in_type"]
+
+
+def in_type(pixels: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.generic]:
+    """The pixels in another type, if it holds each of them exactly, else as they are.
+
+    Archives disagree on the type of a modality more often than on its values: one declares a missing value that none
+    of its pixels has, another stores 8 bits in 16.
+    """
+    wanted = np.dtype(dtype)
+    if pixels.dtype == wanted:
+        return pixels
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = pixels.astype(wanted)
+        same = np.array_equal(cast.astype(pixels.dtype), pixels, equal_nan=wanted.kind == "f")
+    return cast if same else pixels
 
 
 def conform(given: RawModality, modality: Modality, ref: SampleRef) -> Finding | None:

@@ -81,7 +81,8 @@ def describe(name: str, dtype: str, bands: Sequence[str], shape: Sequence[int]) 
     """Modality from what an archive holds and what the field knows; ``shape`` is (time, band, y, x)."""
     known = KNOWN.get(name, Knowledge(name))
     attributes: dict[str, object] = {"long_name": known.long_name, "units": known.unit}
-    if known.scale is not None:
+    # Floats are what an archive's own scale made of them, or reflectances anyway.
+    if known.scale is not None and np.dtype(dtype).kind != "f":
         attributes["scale_to_reflectance"] = known.scale
     if known.classes:
         attributes["flag_values"] = list(range(len(known.classes)))
@@ -105,7 +106,7 @@ def radiometric_offset(modality: Modality, low: np.ndarray) -> tuple[float, str]
     cirrus of L1C is near zero everywhere, so a minimum of 1000 is the offset itself; the minimum of all bands of L2A
     says so with high probability. ``low`` is (band,) the smallest value a band.
     """
-    if np.isnan(low).all():
+    if np.isnan(low).all() or np.dtype(modality.dtype).kind == "f":
         return None
     if modality.name == "S2L1C" and "B10" in modality.band_names:
         lowest = low[modality.band_index("B10")]

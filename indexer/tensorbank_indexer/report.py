@@ -11,7 +11,18 @@ from tensorbank_indexer.source import Finding
 
 __all__ = ["HARMLESS", "IngestReport"]
 
-HARMLESS = frozenset({"stray-file", "deflated-entries", "zarr-v3"})
+HARMLESS = frozenset(
+    {
+        "stray-file",
+        "deflated-entries",
+        "zarr-v3",
+        "transposed",
+        "flipped",
+        "unpacked",
+        "missing-value",
+        "other-type",
+    }
+)
 """Kinds of findings that cost no data and change none: ``strict`` lets them pass."""
 
 

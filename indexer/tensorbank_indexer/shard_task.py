@@ -20,7 +20,7 @@ from tensorbank.layout import shard_key
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.store import Store
 from tensorbank_indexer.boundary import cause_of, is_text, read_each
-from tensorbank_indexer.conform import conform
+from tensorbank_indexer.conform import conform, in_type
 from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure, measure
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row, tile_rows
 from tensorbank_indexer.sample_columns import plain_columns
@@ -189,6 +189,8 @@ def _encode(
         return _modality_finding("unknown-modality", name, ref, f"the table has no modality {name!a}")
     modality = task.schema[name]
     given.pixels = stored_numbers(given.pixels)
+    came_as = given.pixels.dtype.name
+    given.pixels = in_type(given.pixels, modality.dtype)
     misfit = conform(given, modality, ref)
     if misfit is not None:
         return misfit
@@ -208,8 +210,18 @@ def _encode(
         },
         ids if len(ids) == len(given.product_ids) else (),
         offset_of(statistics, modality),
-        suspicions(statistics, modality, ref),
+        [*_converted(came_as, modality, ref), *suspicions(statistics, modality, ref)],
     )
+
+
+def _converted(came_as: str, modality: Modality, ref: SampleRef) -> list[Finding]:
+    if came_as == modality.dtype:
+        return []
+    reason, action = (
+        f"the pixels are {came_as}",
+        f"stored as {modality.dtype}, which holds each of them exactly",
+    )
+    return [Finding("other-type", ref.archive, reason, action, member=ref.stem, modality=modality.name)]
 
 
 def _modality_finding(kind: str, name: str, ref: SampleRef, reason: str) -> Finding:

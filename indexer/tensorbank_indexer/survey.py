@@ -14,6 +14,7 @@ from tensorbank.errors import FormatError, InvalidInputError
 from tensorbank.schema import Modality, TableSchema
 from tensorbank_indexer.boundary import read_each
 from tensorbank_indexer.modalities import describe
+from tensorbank_indexer.report import HARMLESS
 from tensorbank_indexer.shard_task import stored_numbers
 from tensorbank_indexer.source import Finding, SampleRef, Source
 
@@ -23,6 +24,7 @@ ORDER: tuple[str, ...] = ("S2L2A", "S2L1C", "S2RGB", "S1RTC", "S1GRD", "DEM", "N
 """Order of the known modalities in a schema; others follow by name."""
 
 SAMPLES_PER_KIND = 5
+MAX_REASONS = 3
 
 
 def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
@@ -37,10 +39,13 @@ def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
     """
     seen: dict[str, list[Modality]] = defaultdict(list)
     refused: dict[str, InvalidInputError] = {}
+    findings: list[Finding] = []
     for kind in _first_of_each(refs):
         for raw in read_each(source, kind):
             if isinstance(raw, Finding):  # the ingest itself meets it again, and reports it
+                findings.append(raw)
                 continue
+            findings += raw.findings
             for name, given in raw.modalities.items():
                 try:
                     dtype = stored_numbers(given.pixels).dtype.name
@@ -52,8 +57,21 @@ def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
         if name not in described:  # else one odd member among sound ones
             raise refusal
     if not described:
-        raise FormatError(f"none of the first samples of {source.root} has a readable modality")
+        raise FormatError(
+            f"none of the first samples of {source.root} has a readable modality{_reasons(findings)}"
+        )
     return TableSchema(tuple(_elected(seen[name]) for name in _ordered(described)))
+
+
+def _reasons(findings: Sequence[Finding]) -> str:
+    """Why, in the words of the commonest findings, one member for each."""
+    first = {(f.modality, f.kind, f.reason): f for f in reversed(findings) if f.kind not in HARMLESS}
+    counts = Counter((f.modality, f.kind, f.reason) for f in findings)
+    told = [
+        f"{f.modality or 'sample'} {f.member}: {f.reason.rstrip('.')} ({f.kind})"
+        for f in (first[key] for key, _ in counts.most_common() if key in first)
+    ]
+    return (": " + "; ".join(told[:MAX_REASONS])) if told else ""
 
 
 def _first_of_each(refs: Iterable[SampleRef]) -> list[list[SampleRef]]:
