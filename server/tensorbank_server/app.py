@@ -68,7 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         exporter = None
         if settings.metrics_port is not None:
             exporter = prometheus_client.start_http_server(
-                settings.metrics_port, addr="127.0.0.1", registry=metrics.registry
+                settings.metrics_port, addr=settings.metrics_host, registry=metrics.registry
             )[0]
         try:
             yield
@@ -94,7 +94,13 @@ def create_app(settings: Settings) -> FastAPI:
     add_openapi(app)
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(Front, settings=settings, metrics=metrics, authenticator=Authenticator(settings))
+    app.add_middleware(
+        Front,
+        settings=settings,
+        metrics=metrics,
+        authenticator=Authenticator(settings),
+        is_ending=lambda: service.is_ending,
+    )
     if settings.cors_origins:  # outside of the front, which would ask preflights for a key
         app.add_middleware(
             CORSMiddleware,

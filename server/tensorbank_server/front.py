@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tensorbank.errors import TensorBankError
 from tensorbank_server.bodies import check_json, read_body, replaying
+from tensorbank_server.disks import disk_problem
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.negotiation import has_current
-from tensorbank_server.problems import Problem, as_problem, internal, of_status, respond
-from tensorbank_server.rates import Concurrency, Rates
+from tensorbank_server.problems import Problem, as_problem, ending, internal, of_status, respond
+from tensorbank_server.rates import PLACE, Concurrency, Rates
 from tensorbank_server.settings import Limits, Settings
 from tensorbank_server.tokens import Authenticator
 
@@ -60,9 +61,15 @@ class Front:
     """See the module. One an app; its counters are those of one event loop."""
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, metrics: Metrics, authenticator: Authenticator
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        metrics: Metrics,
+        authenticator: Authenticator,
+        is_ending: Callable[[], bool],
     ) -> None:
         self.app = app
+        self.is_ending = is_ending
         self.settings = settings
         self.metrics = metrics
         self.authenticator = authenticator
@@ -97,6 +104,13 @@ class Front:
                 await self._refuse(scope, receive, telling, told, as_problem(error))
             except ConnectionError:
                 told.code = "client-gone"
+            except OSError as error:
+                _LOG.exception("request failed", extra={"request_id": told.request_id})
+                await self._refuse(scope, receive, telling, told, disk_problem(error) or internal())
+            except asyncio.CancelledError:  # the grace of a service that ends is over
+                if not told.status:
+                    await self._refuse(scope, receive, telling, told, ending())
+                raise
             except Exception:  # noqa: BLE001 - the edge of the process: nobody else would answer
                 _LOG.exception("request failed", extra={"request_id": told.request_id})
                 await self._refuse(scope, receive, telling, told, internal())
@@ -108,6 +122,8 @@ class Front:
         if scope["path"] in OPEN_PATHS or _is_page(scope["path"]):
             await self.app(scope, receive, send)
             return
+        if self.is_ending():
+            raise ending()
         limits = self.settings.limits
         _check_address(scope, limits)
         self._check_host(headers)
@@ -129,10 +145,13 @@ class Front:
                             await send(message)
                             return
                         place.leave()
-                        await send(message)
-                        if message.get("more_body", False):
-                            place.enter()
+                        try:
+                            await send(message)
+                        finally:
+                            if message.get("more_body", False):
+                                place.come_back()
 
+                    PLACE.set(place)
                     await self.app(scope, replaying(body, receive), until_it_begins)
 
     def _telling(self, scope: Scope, send: Send, told: _Told) -> Send:

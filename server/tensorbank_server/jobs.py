@@ -21,7 +21,10 @@ __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 
 
 class Job(Protocol):
-    """Something to do with the banks of a worker."""
+    """Something to do with one of the banks of a worker."""
+
+    @property
+    def bank(self) -> str: ...
 
     def do(self, banks: Mapping[str, Bank]) -> Any: ...
 

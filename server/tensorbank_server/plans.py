@@ -23,6 +23,7 @@ from tensorbank.errors import TensorBankError
 from tensorbank.plan import Plan
 from tensorbank.planner import PLANNER_VERSION
 from tensorbank_server.digests import digest
+from tensorbank_server.disks import disk_problem
 from tensorbank_server.jobs import MakePlan, PlanMade
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.problems import Problem, as_problem, internal
@@ -242,6 +243,9 @@ class PlanStore:
             if told.status >= 500:
                 _LOG.error("plan %s: %s", stored.id, error)
             self._fail(stored, told)
+        except OSError as error:
+            _LOG.error("plan %s: %s", stored.id, error)
+            self._fail(stored, disk_problem(error) or internal())
         except Exception:  # noqa: BLE001 - the edge of a task: whoever asks for the plan is told
             _LOG.exception("plan %s failed", stored.id)
             self._fail(stored, internal())

@@ -29,7 +29,16 @@ from tensorbank.errors import (
 )
 from tensorbank_server.filters.literals import FilterError
 
-__all__ = ["MEDIA_TYPE", "Problem", "add_handlers", "as_problem", "internal", "of_status", "respond"]
+__all__ = [
+    "MEDIA_TYPE",
+    "Problem",
+    "add_handlers",
+    "as_problem",
+    "ending",
+    "internal",
+    "of_status",
+    "respond",
+]
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "https://tensorbank.dev/problems/"
@@ -122,6 +131,16 @@ def as_problem(error: TensorBankError) -> Problem:
     if isinstance(error, IntegrityError | FormatError):
         return Problem(500, error.kind, "stored data is damaged; the operator finds the object in the log")
     return internal()
+
+
+def ending() -> Problem:
+    """For requests that come, or still run, when the service ends."""
+    return Problem(
+        503,
+        "ending",
+        "the service is being stopped; ask another, or come again",
+        headers={"Retry-After": "5", "Connection": "close"},
+    )
 
 
 def internal() -> Problem:

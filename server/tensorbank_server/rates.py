@@ -8,11 +8,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from tensorbank_server.problems import Problem
 
-__all__ = ["Allowance", "Concurrency", "Place", "Rates"]
+__all__ = ["PLACE", "Allowance", "Concurrency", "Place", "Rates"]
 
 MAX_CALLERS = 10_000
 """Remembered; the one that was quiet longest is forgotten first, whose bucket is full by then."""
@@ -82,24 +83,36 @@ class Rates:
 
 
 class Place:
-    """A place of one request, which leaves it while it waits for a client and comes back without asking again."""
+    """A place of one request, which leaves it while it waits for others and comes back without asking again."""
 
     def __init__(self, of: Concurrency, caller: str) -> None:
+        self.caller = caller
         self._of = of
-        self._caller = caller
-        self._is_taken = False
-
-    def enter(self) -> None:
-        """Count as running."""
-        if not self._is_taken:
-            self._is_taken = True
-            self._of.count(self._caller, 1)
+        self._n_waits = 0
+        self._is_given_back = False
+        of.count(caller, 1)
 
     def leave(self) -> None:
-        """Count as running no more."""
-        if self._is_taken:
-            self._is_taken = False
-            self._of.count(self._caller, -1)
+        """Begin to wait; several waits at once count as one."""
+        self._n_waits += 1
+        if self._n_waits == 1 and not self._is_given_back:
+            self._of.count(self.caller, -1)
+
+    def come_back(self) -> None:
+        """End a wait."""
+        self._n_waits -= 1
+        if self._n_waits == 0 and not self._is_given_back:
+            self._of.count(self.caller, 1)
+
+    def give_back(self) -> None:
+        """Count no more, whatever follows."""
+        if self._n_waits == 0 and not self._is_given_back:
+            self._of.count(self.caller, -1)
+        self._is_given_back = True
+
+
+PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
+"""The place of the request that this task works for."""
 
 
 class Concurrency:
@@ -137,8 +150,7 @@ class Concurrency:
         if self.n_running >= self.max_total:
             raise Problem(503, "overloaded", "the service is busy; come again", headers={"Retry-After": "1"})
         place = Place(self, caller)
-        place.enter()
         try:
             yield place
         finally:
-            place.leave()
+            place.give_back()

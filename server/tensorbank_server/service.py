@@ -5,6 +5,7 @@ One a process; opened and closed by the app.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -14,24 +15,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import anyio
-import anyio.to_thread
-
 from tensorbank.address import normalize_url
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
-from tensorbank.errors import NotFoundError, TensorBankError
-from tensorbank.fetch import Fetcher
+from tensorbank.errors import NotFoundError, StorageError, TensorBankError
+from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.layout import check_table_name
 from tensorbank.mirror import IndexMirror
 from tensorbank.schema import TableSchema
 from tensorbank.store import Store
+from tensorbank_server.bulkheads import Bulkhead, Threads
+from tensorbank_server.disks import writing_problem
 from tensorbank_server.encoded import EncodedFiles
 from tensorbank_server.folder_keys import FolderKeys, assume, read_policy
 from tensorbank_server.jobs import Job
@@ -43,7 +42,9 @@ from tensorbank_server.paging import Pages
 from tensorbank_server.plans import PlanStore
 from tensorbank_server.problems import Problem
 from tensorbank_server.rates import Concurrency, Rates
+from tensorbank_server.recent import Recent
 from tensorbank_server.settings import BankSettings, Settings
+from tensorbank_server.watches import Watch
 from tensorbank_server.worker_process import BankAddress, WorkerOptions
 from tensorbank_server.workers import WorkerPool
 
@@ -55,8 +56,16 @@ MAX_PINS = 1_000
 """Tables at a version, remembered."""
 MAX_SIZES = 100_000
 """Of shards, remembered."""
+MAX_DOCUMENTS = 64
+"""Documents of arrays, remembered."""
+MAX_EXTENTS = 1_000
+"""Tables whose extent is remembered."""
 PROBE_S = 10.0
-"""For how long an answer to "is the bank readable" is repeated."""
+"""Between two looks at a bank that is well."""
+PROBE_AGAIN_S = 1.0
+"""Between two looks at a bank that cannot be read: it is used again as soon as it can be."""
+CLOSE_S = 3.0
+"""The time that banks have to close: a read that hangs is not waited for."""
 _LOG = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -83,29 +92,48 @@ class ServedBank:
     """One bank and how to read it. May be used from many threads."""
 
     def __init__(
-        self, name: str, settings: BankSettings, cache: Path, files: RowFiles, latest_s: float
+        self, name: str, settings: BankSettings, cache: Path, files: RowFiles, given: Settings
     ) -> None:
         self.name = name
         self.settings = settings
         self.address = BankAddress(normalize_url(settings.url), settings.storage())
         self.store = Store(self.address.url, self.address.storage)
         self.bank = Bank(Catalog(self.store, IndexMirror(self.store, cache)))
-        self.fetcher = Fetcher(self.store)
+        limits = given.limits
+        self.fetcher = Fetcher(self.store, FetchOptions(patience_s=limits.bank_s))
+        self.watch = Watch(
+            f"bank {name}",
+            self._look,
+            every_s=PROBE_S,
+            again_s=PROBE_AGAIN_S,
+            limit_s=given.bank_probe_s,
+        )
+        self._bulkhead = Bulkhead(
+            name,
+            n_threads=given.n_threads,
+            max_waiting=limits.bank_waiting,
+            max_per_caller=limits.max_concurrent_per_key,
+            limit_s=limits.bank_s,
+            watch=self.watch,
+        )
+        self.run = self._bulkhead.run
+        self.work = self._bulkhead.work
+        self.check = self._bulkhead.check
+        self.waiting = self._bulkhead.waiting
         self._signer = Store(
             self.address.url, replace(self.address.storage, endpoint=settings.public_endpoint)
         )
         if settings.public_endpoint is None:
             self._signer = self.store
         self._files = files
-        self._latest_s = latest_s
+        self._latest_s = given.latest_s
         self._latest: dict[str, tuple[float, int]] = {}
         self._tables: dict[tuple[str, int], SampleTable] = {}
-        self._documents: dict[str, dict[str, Any]] = {}
-        self._sizes: dict[str, int] = {}
-        self.extents: dict[tuple[str, int], dict[str, Any]] = {}
-        self._pins: dict[tuple[str, int], Pinned] = {}
+        self._documents: Recent[str, dict[str, Any]] = Recent(MAX_DOCUMENTS)
+        self._sizes: Recent[str, int] = Recent(MAX_SIZES)
+        self.extents: Recent[tuple[str, int], dict[str, Any]] = Recent(MAX_EXTENTS)
+        self._pins: Recent[tuple[str, int], Pinned] = Recent(MAX_PINS)
         self._names: tuple[float, list[str]] | None = None
-        self._probed: tuple[float, str | None] | None = None
         self._lock = threading.Lock()
 
     def tables(self) -> list[str]:
@@ -144,10 +172,7 @@ class ServedBank:
         files = self.bank.catalog.files(table, "samples", version)
         schema = self.bank.catalog.schema(table, version)
         found = Pinned(self, table, version, files.table_id, schema, explicit)
-        if len(self._pins) > MAX_PINS:
-            self._pins.clear()
-        self._pins[table, version] = found
-        return found
+        return self._pins.put((table, version), found)
 
     def _newest(self, table: str) -> int:
         now_s = time.monotonic()
@@ -173,11 +198,8 @@ class ServedBank:
 
     def array_document(self, array: str) -> dict[str, Any]:
         """``zarr.json`` of a stored array, by its key."""
-        if array not in self._documents:
-            if len(self._documents) > MAX_TABLES:
-                self._documents.clear()
-            self._documents[array] = json.loads(self.store.get(f"{array}/zarr.json"))
-        return self._documents[array]
+        found = self._documents.get(array)
+        return found or self._documents.put(array, json.loads(self.store.get(f"{array}/zarr.json")))
 
     def accesses(self) -> list[str]:
         """How plans may be read, the best first."""
@@ -209,30 +231,25 @@ class ServedBank:
 
     def size(self, key: str) -> int:
         """Bytes of a shard; shards never change."""
-        if key not in self._sizes:
-            if len(self._sizes) > MAX_SIZES:
-                self._sizes.clear()
-            self._sizes[key] = self.store.size(key)
-        return self._sizes[key]
+        found = self._sizes.get(key)
+        return self._sizes.put(key, self.store.size(key)) if found is None else found
 
     def title(self, table: str) -> str:
         """Of a table, for people."""
         return f"{self.settings.title or self.name}: {table}"
 
-    def problem(self) -> str | None:
-        """What keeps the bank from being read, None if nothing does. Looked at every few seconds."""
-        now_s = time.monotonic()
-        if self._probed is None or now_s - self._probed[0] > PROBE_S:
-            try:
-                self.bank.tables()
-                found = None
-            except TensorBankError as error:
-                _LOG.warning("bank %s cannot be read: %s", self.name, error)
-                found = error.kind
-            self._probed = (now_s, found)
-        return self._probed[1]
+    def _look(self) -> str | None:
+        """What keeps the bank from being read, None if nothing does; asks the store."""
+        try:
+            self.bank.tables()
+        except TensorBankError as error:
+            _LOG.warning("bank %s cannot be read: %s", self.name, error)
+            return error.kind
+        return None
 
     def close(self) -> None:
+        """Let go of threads and connections; may wait for reads under way."""
+        self._bulkhead.close()
         self.fetcher.close()
 
 
@@ -249,6 +266,9 @@ class Service:
         self.pages = Pages(settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes)
         self.encoded = EncodedFiles(settings.encoded_cache_bytes)
         self.is_ready = False
+        """Whether requests should be sent here."""
+        self.is_ending = False
+        """Whether what comes now comes too late."""
         self.banks: dict[str, ServedBank] = {}
 
     async def open(self) -> None:
@@ -262,11 +282,19 @@ class Service:
         files = RowFiles(scratch / "rows", self.settings.row_cache_bytes)
         cache = self.data_folder / "index"
         self.banks = {
-            name: ServedBank(name, bank, cache, files, self.settings.latest_s)
+            name: ServedBank(name, bank, cache, files, self.settings)
             for name, bank in self.settings.banks.items()
         }
         self.audit.open()
-        self._limiter = anyio.CapacityLimiter(self.settings.n_threads)
+        self._threads = Threads("tensorbank-service", self.settings.n_threads)
+        self._disk = Watch(
+            "data_folder",
+            partial(writing_problem, self.data_folder),
+            every_s=PROBE_S,
+            again_s=PROBE_AGAIN_S,
+            limit_s=self.settings.bank_probe_s,
+        )
+        await asyncio.gather(*(watch.start() for watch in self._watches))
         addresses = {name: bank.address for name, bank in self.banks.items()}
         options = WorkerOptions(
             addresses, cache, self.settings.worker_memory_bytes, self.settings.worker_max_queries
@@ -289,20 +317,48 @@ class Service:
         self.is_ready = False
         await self.plans.close()
         await self.workers.close()
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(ServedBank.close, self.banks.values()))
+        await asyncio.gather(*(watch.close() for watch in self._watches))
+        closing = [threading.Thread(target=bank.close, daemon=True) for bank in self.banks.values()]
+        for thread in closing:
+            thread.start()
+        until_s = time.monotonic() + CLOSE_S
+        for thread in closing:  # one that waits for a store that hangs is left behind
+            thread.join(max(0.0, until_s - time.monotonic()))
+        self._threads.close()
         self.audit.close()
         self._scratch.cleanup()
 
+    @property
+    def _watches(self) -> list[Watch]:
+        return [self._disk, *(bank.watch for bank in self.banks.values())]
+
+    @property
+    def disk_problem(self) -> str | None:
+        """What keeps the data folder from being written, None if nothing does."""
+        return self._disk.problem if self.is_ready else None
+
     async def offload(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what blocks in a thread; when the request's time is over, nobody waits for it any more."""
-        bound = partial(call, *args, **kwargs)
-        return await anyio.to_thread.run_sync(bound, abandon_on_cancel=True, limiter=self._limiter)
+        """Run in a thread what takes time and asks no store; what may ask one is its bank's to run."""
+        return await self._threads.run(call, *args, **kwargs)
 
     async def query(self, job: Job, principal: Principal) -> Any:
         """Run a job in a worker, at the caller's expense."""
         self.queries.spend(principal.id)
-        return await self.workers.run(job, self.limits.query_s)
+        return await self.answer(job)
+
+    async def answer(self, job: Job) -> Any:
+        """Run a job in a worker, unless its bank cannot be read."""
+        bank = self.banks[job.bank]
+        try:
+            with bank.waiting():
+                return await self.workers.run(job, self.limits.query_s)
+        except StorageError:
+            bank.watch.doubt()
+            raise
+        except Problem as problem:
+            if problem.status == 504:  # by its own fault, or by the store's
+                bank.watch.doubt()
+            raise
 
     def bank(self, name: str, principal: Principal, scope: str = "read") -> ServedBank:
         """A bank that the caller may see.
@@ -323,4 +379,4 @@ class Service:
         """A table at a version, that the caller may read."""
         found = self.bank(bank, principal)
         pinned = found.known(table, snapshot)
-        return pinned if pinned is not None else await self.offload(found.pin, table, snapshot)
+        return pinned if pinned is not None else await found.run(found.pin, table, snapshot)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
+import os
 import socket
 import sys
-from collections.abc import Callable
+import threading
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -18,12 +20,15 @@ from fastapi import FastAPI
 from tensorbank.errors import StorageError
 from tensorbank_server.connections import Connection
 from tensorbank_server.logs import JsonLines
+from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings
 
 __all__ = ["configure_logs", "is_loopback", "listen", "serve"]
 
 BACKLOG = 512
 KEEP_ALIVE_S = 75
+END_S = 10.0
+"""From the end of the last request to the end of the process: workers, banks and files are closed."""
 UNREAD_MS = 60_000
 """For how long the end of an answer may wait in the kernel for a client that takes nothing."""
 MAX_HEADER_BYTES = 64 << 10
@@ -76,10 +81,11 @@ def configure_logs(level: str) -> None:
 class _Server(uvicorn.Server):
     """Stops being ready at once, goes on serving while balancers find out, then accepts no more and finishes what runs."""
 
-    def __init__(self, config: uvicorn.Config, drain_s: float, stop_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, settings: Settings) -> None:
         super().__init__(config)
-        self._drain_s = drain_s
-        self._stop_ready = stop_ready
+        self._service = service
+        self._drain_s = settings.drain_s
+        self._limit_s = settings.drain_s + settings.finish_s + END_S
         self._draining = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
@@ -88,21 +94,28 @@ class _Server(uvicorn.Server):
             self.force_exit = True
             return
         self._draining = True
-        self._stop_ready()
+        self._service.is_ready = False
+        last = threading.Timer(self._limit_s, _end, (self._limit_s,))
+        last.daemon = True
+        last.start()
         loop = asyncio.get_running_loop()
         loop.call_soon_threadsafe(loop.call_later, self._drain_s, self._stop_accepting)
 
     def _stop_accepting(self) -> None:
+        self._service.is_ending = True
         self.should_exit = True
+
+
+def _end(limit_s: float) -> None:
+    """End the process, whatever hangs."""
+    logging.getLogger(__name__).error(
+        "the service did not end within %g s of its signal, and is cut", limit_s
+    )
+    os._exit(1)
 
 
 def serve(app: FastAPI, settings: Settings, listening: socket.socket, trusted_proxies: str = "") -> None:
     """Run until SIGTERM or SIGINT; returns when running requests have ended."""
-    service = app.state.service
-
-    def stop_ready() -> None:
-        service.is_ready = False
-
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -115,8 +128,8 @@ def serve(app: FastAPI, settings: Settings, listening: socket.socket, trusted_pr
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=trusted_proxies or None,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.limits.request_s + settings.limits.send_stall_s) + 1,
+        timeout_graceful_shutdown=math.ceil(settings.finish_s),
         lifespan="on",
         ws="none",
     )
-    _Server(config, settings.drain_s, stop_ready).run(sockets=[listening])
+    _Server(config, app.state.service, settings).run(sockets=[listening])

@@ -128,6 +128,12 @@ class Limits(_Values):
     query_s: float = Field(
         default=10.0, gt=0, description="Of one query in a worker; the worker is killed a second later."
     )
+    bank_s: float = Field(
+        default=10.0, gt=0, description="Of one read or look-up in a bank, its wait for a thread included."
+    )
+    bank_waiting: int = Field(
+        default=64, ge=0, description="Reads and look-ups that wait for a thread of one bank."
+    )
     plan_s: float = Field(default=60.0, gt=0, description="Of making a plan.")
     sync_s: float = Field(default=2.0, gt=0, description="How long POST plans waits before it answers 202.")
     max_concurrent: int = Field(default=64, gt=0, description="Requests that are worked on at once.")
@@ -205,17 +211,32 @@ class Settings(BaseSettings):
         default=1.0, ge=0, description="For how long the newest snapshot is taken to stay the newest."
     )
     n_workers: int = Field(default=2, gt=0, description="Processes that query.")
-    n_threads: int = Field(default=16, gt=0, description="Threads that read and encode samples.")
+    n_threads: int = Field(
+        default=16, gt=0, description="Threads that read and encode samples, of each bank."
+    )
+    bank_probe_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="A bank that does not answer for so long is not waited for until it does.",
+    )
     worker_memory_bytes: int = Field(default=4 << 30, gt=0)
     worker_max_queries: int = Field(default=1_000, gt=0)
     full_sql: bool = Field(
         default=False, description="Lets keys with scope `sql` send SQL, in a process of its own."
     )
-    metrics_port: int | None = None
+    metrics_port: int | None = Field(
+        default=None, description="Port of the metrics; without keys, so an inner one."
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address that `metrics_port` listens at.")
     audit_file: Path | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     drain_s: float = Field(
         default=5.0, ge=0, description="From the end of readiness to the end of accepting."
+    )
+    finish_s: float = Field(
+        default=40.0,
+        gt=0,
+        description="From the end of accepting to the end of what runs: answers that are sent by then.",
     )
 
     @field_validator("banks")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from tensorbank.address import StorageOptions
 from tensorbank.bank import Bank
@@ -52,7 +53,8 @@ def work(connection: Connection, options: WorkerOptions) -> None:
     """Do the jobs that come through a connection, until it is closed.
 
     Each comes with its time in seconds, after which the kernel ends the process. What goes back is a kind and a value:
-    ``answer``, ``error`` with the job's TensorBankError, or ``failure`` with words for the log.
+    ``answer``, ``error`` with the job's TensorBankError, ``disk`` with the number and words of an OSError, or ``failure``
+    with words for the log.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the service's to handle
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -68,9 +70,11 @@ def work(connection: Connection, options: WorkerOptions) -> None:
             job, limit_s = connection.recv()
             signal.setitimer(signal.ITIMER_REAL, limit_s)  # ends the process: nothing in it can hold it up
             try:
-                answer = ("answer", job.do(banks))
+                answer: tuple[Any, ...] = ("answer", job.do(banks))
             except TensorBankError as error:
                 answer = ("error", error)
+            except OSError as error:  # of this machine's disk: a store's are TensorBankErrors
+                answer = ("disk", error.errno, str(error)[:2_000])
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - the edge of the process: the service logs it

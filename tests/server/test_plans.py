@@ -578,6 +578,6 @@ def test_a_store_that_is_gone_is_said_so(tmp_path):
         answer = served.get("/readyz")
         assert (answer.status_code, answer.json()["broken_banks"]) == (503, 1)
         assert served.get("/healthz").status_code == 200
-        found = check_problem(served.get("/v1/banks/eo"), 503, "storage")
+        found = check_problem(served.get("/v1/banks/eo"), 503, "bank-unavailable")
         assert "127.0.0.1:9" not in json.dumps(found)
         assert "retry-after" in served.get("/v1/banks/eo").headers

@@ -49,7 +49,7 @@ async def list_banks(service: Served, asker: Asker) -> dict[str, Any]:
 async def get_bank(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
     """One bank with its tables."""
     found = service.bank(bank, asker)
-    tables = await service.offload(found.tables)
+    tables = await found.run(found.tables)
     return {**_bank_json(found), "tables": [{"name": t} for t in tables]}
 
 
@@ -61,13 +61,15 @@ def _bank_json(bank: ServedBank) -> dict[str, Any]:
         "description": s.description,
         "licence": s.licence,
         "access": bank.accesses(),
+        "state": "ok" if bank.watch.problem is None else "unavailable",
     }
 
 
 @router.get("/{bank}/tables", operation_id="listTables")
 async def list_tables(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
     """Tables of a bank."""
-    return {"tables": [{"name": t} for t in await service.offload(service.bank(bank, asker).tables)]}
+    found = service.bank(bank, asker)
+    return {"tables": [{"name": t} for t in await found.run(found.tables)]}
 
 
 @router.get(TABLE, operation_id="getTable")
@@ -85,7 +87,7 @@ async def get_table(request: Request, service: Served, source: Source) -> Respon
 async def list_snapshots(service: Served, asker: Asker, bank: BankName, table: TableName) -> dict[str, Any]:
     """Versions of a table, newest first."""
     pinned = await service.pin(bank, table, None, asker)
-    history = await service.offload(pinned.bank.bank.table(table).history)
+    history = await pinned.bank.run(lambda: pinned.bank.bank.table(table).history())
     return {"snapshots": [_snapshot_json(e) for e in history]}
 
 
@@ -95,7 +97,7 @@ async def get_snapshot(
 ) -> dict[str, Any]:
     """One version of a table."""
     pinned = await service.pin(bank, table, None, asker)
-    for entry in await service.offload(pinned.bank.bank.table(table).history):
+    for entry in await pinned.bank.run(lambda: pinned.bank.bank.table(table).history()):
         if entry.version == version:
             return _snapshot_json(entry)
     raise Problem(404, "unknown-snapshot", "the table has no such version; see its snapshots")
@@ -231,7 +233,7 @@ async def _rows(
         f"ORDER BY sample_id, split LIMIT {int(length)} OFFSET {int(offset)}"
     )
     table = await _table(service, asker, source, sql)
-    n_total = None if where else len(await service.offload(source.bank.samples, source))
+    n_total = None if where else len(await source.bank.run(source.bank.samples, source))
     content = {
         "snapshot": source.version,
         "features": row_json.features(table.schema),

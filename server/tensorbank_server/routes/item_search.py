@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -138,7 +139,7 @@ async def get_item(
 ) -> Response:
     """One sample."""
     pinned = await pin_collection(service, asker, collection)
-    row = await find(service, pinned, sample_id, None)
+    row = await find(pinned, sample_id, None)
     return JSONResponse(_item(request, service, pinned, row), headers=NO_CACHE, media_type=GEOJSON)
 
 
@@ -169,33 +170,50 @@ async def _search(request: Request, service: Service, asker: Principal, body: Se
     service.queries.spend(asker.id)
     limit = min(body.limit, service.limits.page_items)
     tree = await service.offload(_tree, service, body)
-    known = await visible_collections(service, asker)
-    names = sorted(known if body.collections is None else {c for c in body.collections if c in known})
-    question = ("search", digest(tree), names, asker.id)
-    at: list[Any] = service.pages.place(body.token, *question) if body.token else [0, None, None, None]
+    visible = await visible_collections(service, asker)
+    asked = None if body.collections is None else sorted(set(body.collections))
+    names = sorted(n for n in visible.tables if asked is None or n in asked)
+    if asked and not names and visible.unavailable:
+        raise _unavailable()
+    question = ("search", digest(tree), asked, asker.id)
+    at: list[Any] = service.pages.place(body.token, *question) if body.token else ["", None, None, None]
+    if at[1] is not None and at[0] not in names and visible.unavailable:
+        raise _unavailable()  # in the middle of its items
     items: list[dict[str, Any]] = []
     following: list[Any] | None = None
-    for number in range(int(at[0]), len(names)):
-        version, last_id, last_split = at[1:] if number == at[0] else (None, None, None)
-        pinned = (
-            known[names[number]]
-            if version is None
-            else await pin_collection(service, asker, names[number], version)
-        )
-        wanted = limit - len(items)
-        where = await service.offload(condition, service, pinned, tree)
-        found = await _ids(service, pinned, where.bound if where else "TRUE", last_id, last_split, wanted + 1)
-        rows = await service.offload(_rows_of, pinned, found[:wanted])
-        items += [_item(request, service, pinned, row) for row in rows]
-        if len(found) > wanted:
-            following = [number, pinned.version, *found[wanted - 1]]
-            break
-        if len(items) == limit and number + 1 < len(names):
-            following = [number + 1, None, None, None]
-            break
+    for number, name in enumerate(names):
+        if name < at[0]:
+            continue
+        version, last_id, last_split = at[1:] if name == at[0] else (None, None, None)
+        pinned = visible.tables[name]
+        async with visible.noting(pinned.bank) if version is None and len(names) > 1 else nullcontext():
+            if version is not None:
+                pinned = await pin_collection(service, asker, name, version)
+            wanted = limit - len(items)
+            where = await service.offload(condition, service, pinned, tree)
+            condition_sql = where.bound if where else "TRUE"
+            found = await _ids(service, pinned, condition_sql, last_id, last_split, wanted + 1)
+            rows = await pinned.bank.run(_rows_of, pinned, found[:wanted])
+            items += [_item(request, service, pinned, row) for row in rows]
+            if len(found) > wanted:
+                following = [name, pinned.version, *found[wanted - 1]]
+                break
+            if len(items) == limit and number + 1 < len(names):
+                following = [names[number + 1], None, None, None]
+                break
     links = _links(request, service, body, service.pages.token(following, *question) if following else None)
     document = {"type": "FeatureCollection", "features": items, "links": links, "numberReturned": len(items)}
+    document |= visible.note
     return JSONResponse(document, headers=NO_CACHE, media_type=GEOJSON)
+
+
+def _unavailable() -> Problem:
+    return Problem(
+        503,
+        "bank-unavailable",
+        "a bank of these collections cannot be read now",
+        headers={"Retry-After": "5"},
+    )
 
 
 def _tree(service: Service, body: SearchBody) -> Any:
@@ -233,7 +251,7 @@ async def _ids(
         f"ORDER BY sample_id, coalesce(split, '') LIMIT {int(n)}"
     )
     job = Rows(pinned.bank.name, pinned.versions, sql, service.limits.answer_bytes)
-    found = pa.ipc.open_stream(await service.workers.run(job, service.limits.query_s)).read_all()
+    found = pa.ipc.open_stream(await service.answer(job)).read_all()
     return list(zip(found["sample_id"].to_pylist(), found["split"].to_pylist(), strict=True))
 
 

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -53,7 +52,7 @@ async def get_shard(
     check_access(bank, "proxy", asker)
     if key not in await service.offload(service.plans.keys, stored, found):
         raise Problem(404, "unknown-shard", "this plan has no such shard")
-    n_bytes = await service.offload(bank.size, key)
+    n_bytes = await bank.run(bank.size, key)
     etag = f'"{digest(stored.request.table_id, key, n_bytes)}"'
     asked = request.headers.get("range") if may_resume(request.headers.get("if-range"), etag) else None
     start, end = parse_range(asked, n_bytes) if asked else (0, n_bytes)
@@ -70,21 +69,18 @@ async def get_shard(
     if asked:
         headers["Content-Range"] = content_range(start, end, n_bytes)
     first_end = min(start + PIECE_BYTES, end)
-    first = await service.offload(
-        bank.fetcher.fetch, ByteRange(key, start, first_end)
-    )  # errors before the status
+    first = await bank.run(bank.fetcher.fetch, ByteRange(key, start, first_end))  # errors before the status
     service.metrics.read_bytes.labels(bank.name).inc(end - start)
     service.audit.write(
         "proxy", principal=asker.id, bank=bank.name, plan=stored.id, key=key, start=start, n_bytes=end - start
     )
 
-    def pieces() -> Iterator[memoryview]:
+    async def pieces() -> AsyncIterator[memoryview]:
         yield first
         for at in range(first_end, end, PIECE_BYTES):
-            yield bank.fetcher.fetch(ByteRange(key, at, min(at + PIECE_BYTES, end)))
+            yield await bank.run(bank.fetcher.fetch, ByteRange(key, at, min(at + PIECE_BYTES, end)))
 
-    content = iterate_in_threadpool(pieces())
-    return StreamingResponse(content, 206 if asked else 200, headers, media_type="application/octet-stream")
+    return StreamingResponse(pieces(), 206 if asked else 200, headers, media_type="application/octet-stream")
 
 
 @router.get("/zarr/{path:path}", operation_id="getPlanZarr", response_class=Response)
@@ -100,7 +96,7 @@ async def get_plan_zarr(
         raise Problem(403, "scope", "this key has no scope `proxy`")
     _check_whole(found)
     if path == "zarr.json":
-        return JSONResponse(await service.offload(_group, bank, stored, found), headers=FOREVER)
+        return JSONResponse(await bank.run(_group, bank, stored, found), headers=FOREVER)
     array, _, key = path.partition("/")
     handle = next((h for h in found.handles if h.name == array), None)
     if handle is None:
@@ -112,10 +108,10 @@ async def get_plan_zarr(
             return Response(chunk, media_type="application/octet-stream", headers=FOREVER)
         raise Problem(404, "not-found", "there is nothing at this address")
     if key == "zarr.json":
-        return JSONResponse(await service.offload(_array, bank, found, handle), headers=FOREVER)
+        return JSONResponse(await bank.run(_array, bank, found, handle), headers=FOREVER)
     if key == "c":
         raise Problem(404, "no-chunk", "no such chunk")
-    body = await service.offload(_chunk, service, bank, stored, found, handle, key)
+    body = await bank.run(_chunk, service, bank, stored, found, handle, key)
     return Response(body, media_type="application/octet-stream", headers=FOREVER)
 
 
@@ -140,8 +136,8 @@ async def get_references(
             f"{n_chunks:,} chunks; a reference file has at most {service.limits.reference_chunks:,}",
         )
     keys = sorted(await service.offload(keys_of, found))
-    urls = await service.offload(urls_of, request, service, stored, bank, way, keys)
-    document = await service.offload(_references, bank, stored, found, dict(zip(keys, urls, strict=True)))
+    urls = await bank.run(urls_of, request, service, stored, bank, way, keys)
+    document = await bank.work(_references, bank, stored, found, dict(zip(keys, urls, strict=True)))
     return JSONResponse(document, headers={"Cache-Control": "no-store"})
 
 

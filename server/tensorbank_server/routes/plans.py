@@ -77,6 +77,7 @@ async def create_plan(
     service.queries.spend(asker.id)
     pinned = await service.pin(bank, body.table, body.snapshot, asker)
     sql = await service.offload(_sql, service, pinned, body)
+    pinned.bank.check()
     asked = body.model_dump(exclude_none=True) | {"snapshot": pinned.version}
     wanted = PlanRequest(
         bank, pinned.table, pinned.version, pinned.table_id, sql, asked, by_date=body.by_date
@@ -182,7 +183,7 @@ async def get_tasks(
     if access is not None:
         check_access(bank, access, asker)
         keys = await service.offload(tasks.shard_keys, found, start, end)
-        urls = await service.offload(urls_of, request, service, stored, bank, access, keys)
+        urls = await bank.run(urls_of, request, service, stored, bank, access, keys)
         _audit(service, asker, stored, access, len(keys), lifetime_s)
         shards = ({"id": key, "url": url} for key, url in zip(keys, urls, strict=True))
     content = tasks.as_ndjson(found, start, end, shards, last)
@@ -211,7 +212,7 @@ async def create_credentials(
         end = start + len(keys)
         following = service.pages.token(end, *question) if end < len(own) else None
     lifetime_s = service.settings.url_lifetime_s
-    urls = await service.offload(urls_of, request, service, stored, bank, body.access, keys)
+    urls = await bank.run(urls_of, request, service, stored, bank, body.access, keys)
     _audit(service, asker, stored, body.access, len(keys), lifetime_s)
     content = {
         "access": body.access,
@@ -228,7 +229,7 @@ async def _folder_credentials(
 ) -> Response:
     folders = folders_of(keys)
     lifetime_s = service.settings.url_lifetime_s
-    made = await service.offload(bank.folder_keys, folders, f"tensorbank-{stored.id}", lifetime_s)
+    made = await bank.run(bank.folder_keys, folders, f"tensorbank-{stored.id}", lifetime_s)
     _audit(service, asker, stored, "dir", len(keys), made.expires_s - time.time())
     content = {
         "access": "dir",

@@ -44,7 +44,7 @@ async def get_sample(
     fresh = freshness(request, service, source, "item" if as_item else "json")
     if fresh.is_known:
         return fresh.not_modified()
-    row = await find(service, source, sample_id, split)
+    row = await find(source, sample_id, split)
     if as_item:
         content = stac.item(
             row,
@@ -73,10 +73,10 @@ async def get_tensors(
     fresh = freshness(request, service, source, form)
     if fresh.is_known:
         return fresh.not_modified()
-    row = await find(service, source, sample_id, split)
+    row = await find(source, sample_id, split)
     names = [n.strip() for n in modalities.split(",")] if modalities else list(source.schema.names)
     cuts = [Cut.of(source.schema[name]) for name in dict.fromkeys(names)]
-    body = await service.offload(
+    body = await source.bank.run(
         _encode, service, source, row, [c for c in cuts if row[c.modality.name]], form
     )
     headers = {**fresh.headers, **_disposition(f"{sample_id}.{form}")}
@@ -100,22 +100,22 @@ async def get_tensor(
     if fresh.is_known:
         return fresh.not_modified()
     cut = Cut.of(source.schema[modality], bands, window)
-    row = await find(service, source, sample_id, split)
+    row = await find(source, sample_id, split)
     if row[modality] is None:
         raise Problem(404, "no-modality", f"the sample has no {modality}")
     headers = {**fresh.headers, **_disposition(f"{sample_id}.{modality}.{form}")}
     if form != "tif":
-        body = await service.offload(_encode, service, source, row, [cut], form)
+        body = await source.bank.run(_encode, service, source, row, [cut], form)
         return Response(body, media_type=formats.MEDIA_TYPES[form], headers=headers)
     key = f"{request.url.path} {fresh.etag}"
 
     def encoded() -> bytes:
         return service.encoded.get(key, lambda: _encode(service, source, row, [cut], form))
 
-    return whole_or_range(request, await service.offload(encoded), headers, formats.MEDIA_TYPES[form])
+    return whole_or_range(request, await source.bank.run(encoded), headers, formats.MEDIA_TYPES[form])
 
 
-async def find(service: Service, source: Pinned, sample_id: str, split: str | None) -> dict[str, Any]:
+async def find(source: Pinned, sample_id: str, split: str | None) -> dict[str, Any]:
     """The one sample of an id.
 
     Raises
@@ -123,7 +123,7 @@ async def find(service: Service, source: Pinned, sample_id: str, split: str | No
     Problem
         409 where several splits have one.
     """
-    found = await service.offload(lambda: source.bank.samples(source).find(sample_id, split))
+    found = await source.bank.run(lambda: source.bank.samples(source).find(sample_id, split))
     if len(found) > 1:
         splits = ", ".join(sorted(str(row["split"]) for row in found))
         raise Problem(409, "ambiguous-sample", f"there are samples of this id in {splits}; add ?split=")

@@ -43,7 +43,7 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
     if not service.settings.full_sql:
         raise Problem(403, "sql-off", "this service takes filters only; see queryables")
     service.queries.spend(asker.id)
-    tables, versions = await service.offload(_tables, found, body)
+    tables, versions = await found.run(_tables, found, body)
     question = Question(
         sql=body.sql,
         tables=tables,

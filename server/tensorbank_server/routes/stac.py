@@ -5,6 +5,11 @@ The items of a collection and the search are in :mod:`tensorbank_server.routes.i
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -12,20 +17,22 @@ from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tensorbank.errors import FormatError, IntegrityError, StorageError
 from tensorbank_server import rows as row_json
 from tensorbank_server import stac
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.jobs import Rows
 from tensorbank_server.keys import Principal
+from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, Served, base_url, filter_names
-from tensorbank_server.service import Pinned, Service
+from tensorbank_server.service import Pinned, ServedBank, Service
 
 __all__ = ["NO_CACHE", "CollectionId", "pin_collection", "router", "stac_url", "visible_collections"]
 
 router = APIRouter(prefix="/stac", tags=["stac"])
 NO_CACHE = {"Cache-Control": "no-cache"}
 SCHEMA = "application/schema+json"
-MAX_EXTENTS = 1_000
+_LOG = logging.getLogger(__name__)
 CollectionId = Annotated[str, Path(max_length=128, description="Bank and table, with a dot between them.")]
 
 
@@ -37,9 +44,10 @@ def stac_url(request: Request, service: Service) -> str:
 @router.get("", operation_id="getLanding")
 async def get_landing(request: Request, service: Served, asker: Asker) -> Response:
     """The root catalog."""
-    children = [(i, p.bank.title(p.table)) for i, p in (await visible_collections(service, asker)).items()]
+    visible = await visible_collections(service, asker)
+    children = [(i, p.bank.title(p.table)) for i, p in visible.tables.items()]
     document = stac.landing(stac_url(request, service), base_url(request, service), children)
-    return JSONResponse(document, headers=NO_CACHE)
+    return JSONResponse(document | visible.note, headers=NO_CACHE)
 
 
 @router.get("/conformance", operation_id="getConformance")
@@ -51,16 +59,17 @@ async def get_conformance() -> dict[str, list[str]]:
 @router.get("/collections", operation_id="listCollections")
 async def list_collections(request: Request, service: Served, asker: Asker) -> Response:
     """All tables that the caller may see."""
-    found = [
-        await _collection(request, service, asker, i, p)
-        for i, p in (await visible_collections(service, asker)).items()
-    ]
+    visible = await visible_collections(service, asker)
+    found = []
+    for identity, pinned in visible.tables.items():
+        async with visible.noting(pinned.bank):
+            found.append(await _collection(request, service, asker, identity, pinned))
     base = stac_url(request, service)
     links = [
         {"rel": "self", "type": "application/json", "href": f"{base}/collections"},
         {"rel": "root", "type": "application/json", "href": base},
     ]
-    return JSONResponse({"collections": found, "links": links}, headers=NO_CACHE)
+    return JSONResponse({"collections": found, "links": links} | visible.note, headers=NO_CACHE)
 
 
 @router.get("/collections/{collection}", operation_id="getCollection")
@@ -90,21 +99,56 @@ async def get_collection_queryables(
 @router.get("/queryables", operation_id="getStacQueryables")
 async def get_stac_queryables(request: Request, service: Served, asker: Asker) -> Response:
     """What filters of a search over all tables may name: what every table has."""
-    each = [filter_names(p) for p in (await visible_collections(service, asker)).values()]
+    each = [filter_names(p) for p in (await visible_collections(service, asker)).tables.values()]
     common = {n: q for n, q in each[0].items() if all(n in other for other in each)} if each else {}
     document = queryables_document(common, f"{stac_url(request, service)}/queryables", "All tables")
     return JSONResponse(document, headers=NO_CACHE, media_type=SCHEMA)
 
 
-async def visible_collections(service: Service, asker: Principal) -> dict[str, Pinned]:
-    """Return tables that the caller may see, by the id of their collection; banks that cannot be read are left out."""
-    found = {}
-    for name, bank in service.banks.items():
-        if not asker.may("read", name) or await service.offload(bank.problem) is not None:
-            continue
-        for table in await service.offload(bank.tables):
-            found[stac.collection_id(name, table)] = await service.offload(bank.pin, table, None)
-    return found
+@dataclass
+class Visible:
+    """Tables that a caller may see, by the id of their collection, and banks that could not be read just now."""
+
+    tables: dict[str, Pinned] = field(default_factory=dict)
+    unavailable: set[str] = field(default_factory=set)
+
+    @property
+    def note(self) -> dict[str, list[str]]:
+        """What an answer says of banks that are missing from it; nothing where none is."""
+        return {"tensorbank:unavailable": sorted(self.unavailable)} if self.unavailable else {}
+
+    @asynccontextmanager
+    async def noting(self, bank: ServedBank) -> AsyncIterator[None]:
+        """Note that a bank cannot be read, instead of failing with it."""
+        try:
+            yield
+        except (StorageError, IntegrityError, FormatError) as error:
+            _LOG.warning("bank %s is left out: %s", bank.name, error)
+        except Problem as problem:
+            if problem.status not in (503, 504):
+                raise
+        else:
+            return
+        self.unavailable.add(bank.name)
+
+
+async def visible_collections(service: Service, asker: Principal) -> Visible:
+    """Return the tables that a caller may see. Banks are asked at once, and one that cannot be read is noted."""
+    visible = Visible()
+
+    async def look(bank: ServedBank) -> dict[str, Pinned]:
+        found: dict[str, Pinned] = {}
+        async with visible.noting(bank):
+            for table in await bank.run(bank.tables):
+                known = bank.known(table, None)
+                pinned = await bank.run(bank.pin, table, None) if known is None else known
+                found[stac.collection_id(bank.name, table)] = pinned
+        return found
+
+    banks = [bank for name, bank in service.banks.items() if asker.may("read", name)]
+    for found in await asyncio.gather(*map(look, banks)):
+        visible.tables |= found
+    return visible
 
 
 async def pin_collection(
@@ -120,16 +164,15 @@ async def _collection(
 ) -> dict[str, Any]:
     key = (pinned.table, pinned.version)
     extents = pinned.bank.extents
-    if key not in extents:
-        if len(extents) > MAX_EXTENTS:
-            extents.clear()
+    extent = extents.get(key)
+    if extent is None:
         sql = (
             "SELECT min(bbox.west) AS west, min(bbox.south) AS south, max(bbox.east) AS east, max(bbox.north) AS north, "
             f'min(first_time) AS start, max(last_time) AS "end" FROM "{pinned.table}".shards'
         )
         job = Rows(pinned.bank.name, pinned.versions, sql, service.limits.answer_bytes)
-        (extents[key],) = pa.ipc.open_stream(await service.query(job, asker)).read_all().to_pylist()
-    extent = extents[key]
+        (row,) = pa.ipc.open_stream(await service.query(job, asker)).read_all().to_pylist()
+        extent = extents.put(key, row)
     return stac.collection(
         identity,
         base=stac_url(request, service),
@@ -137,6 +180,6 @@ async def _collection(
         description=pinned.bank.settings.description,
         licence=pinned.bank.settings.licence,
         schema=pinned.schema,
-        extent=[extent[n] for n in ("west", "south", "east", "north")],
+        extent=[row_json.plain(extent[n]) for n in ("west", "south", "east", "north")],
         times=[row_json.plain(extent[n]) for n in ("start", "end")],
     )

@@ -56,9 +56,9 @@ async def get_preview(
         return fresh.not_modified()
     if composite is not None and composite not in composites.COMPOSITES:
         raise Problem(404, "unknown-composite", f"there is {', '.join(composites.COMPOSITES)}")
-    row = await find(service, source, sample_id, split)
+    row = await find(source, sample_id, split)
     ranged = _range(rescale)
-    body = await service.offload(_paint, source, row, composite, size, ranged, time, form)
+    body = await source.bank.run(_paint, source, row, composite, size, ranged, time, form)
     return Response(body, media_type=f"image/{form}", headers=fresh.headers)
 
 
@@ -114,7 +114,7 @@ async def get_sample_statistics(
     fresh = freshness(request, service, source, "statistics")
     if fresh.is_known:
         return fresh.not_modified()
-    row = await find(service, source, sample_id, split)
+    row = await find(source, sample_id, split)
     columns = [c for m in source.schema if row[m.name] is not None for c in _statistics_of(m)]
     where = f"sample_id = {FilterLiteral(sample_id).sql} AND split IS NOT DISTINCT FROM " + (
         FilterLiteral(row["split"]).sql if row["split"] is not None else "NULL"
@@ -158,10 +158,10 @@ async def get_point(
     fresh = freshness(request, service, source, "point")
     if fresh.is_known:
         return fresh.not_modified()
-    row = await find(service, source, sample_id, split)
+    row = await find(source, sample_id, split)
     names = [n.strip() for n in modalities.split(",")] if modalities else source.schema.names
     chosen = [source.schema[n] for n in dict.fromkeys(names)]
-    values = await service.offload(_values_at, source, row, [m for m in chosen if row[m.name]], lon, lat)
+    values = await source.bank.run(_values_at, source, row, [m for m in chosen if row[m.name]], lon, lat)
     return JSONResponse(
         {"snapshot": source.version, "lon": lon, "lat": lat, "values": values}, headers=fresh.headers
     )
@@ -208,10 +208,10 @@ async def get_sample_zarr(
     fresh = freshness(request, service, source, "zarr")
     if fresh.is_known:
         return fresh.not_modified()
-    row = await find(service, source, sample_id, split)
+    row = await find(source, sample_id, split)
     array, _, key = path.partition("/")
     if path == "zarr.json":
-        document = await service.offload(_group, source, row)
+        document = await source.bank.run(_group, source, row)
         return JSONResponse(document, headers=fresh.headers)
     if array not in source.schema or row[array] is None:
         band = of_band_names(_whole(m) for m in source.schema if row[m.name] is not None).get(array)
@@ -221,12 +221,12 @@ async def get_sample_zarr(
             return Response(band.chunk(), media_type="application/octet-stream", headers=fresh.headers)
         raise Problem(404, "not-found", "there is nothing at this address")
     if key == "zarr.json":
-        document = await service.offload(_array, source.bank, source.schema[array], list(source.schema), row)
+        document = await source.bank.run(_array, source.bank, source.schema[array], list(source.schema), row)
         return JSONResponse(document, headers=fresh.headers)
     m = source.schema[array]
     chunk = virtual_zarr.parse_chunk_key(key, _whole(m), None)
     block = chunk.time * len(m.bands) + chunk.band
-    body = await service.offload(read_block, source.bank.fetcher, row[array], m, block)
+    body = await source.bank.run(read_block, source.bank.fetcher, row[array], m, block)
     return Response(body, media_type="application/octet-stream", headers=fresh.headers)
 
 
