@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
@@ -30,6 +31,19 @@ __all__ = ["StreamingDataset"]
 
 SAMPLES_PER_READ = 32
 """Samples of a rank that are read together where single samples are handed out."""
+
+
+N_AHEAD = 2
+"""Batches that torch's DataLoader asks each worker for before any is consumed, if not told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What the process that starts workers tells them: its world, who shares out what they yield, and what is asked for ahead."""
+
+    world: World | None = None
+    sharder: str | None = None
+    n_ahead: int = N_AHEAD
 
 
 class StreamingDataset(torch.utils.data.IterableDataset[Any]):
@@ -127,7 +141,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self._shared: WorkerEpochs | None = None
         self._is_ahead = False
         self._own: State | None = None
-        self._sent: tuple[World | None, str | None] = (None, None)
+        self._sent = Sent()
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process: what follows from the plan is made there again.
@@ -142,9 +156,11 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             elif self._is_ahead:
                 shared.coming = self._cursor.first
             self._is_ahead = False
-            sent = (self._world_for_workers(), calling_sharder())
+            loader = calling_loader(torch.utils.data.DataLoader)
+            n_ahead = N_AHEAD if loader is None else loader.prefetch_factor or N_AHEAD
+            sent = Sent(self._world_for_workers(), calling_sharder(), n_ahead)
         else:
-            shared, sent = None, (None, None)
+            shared, sent = None, Sent()
         state = {**self.__dict__, "_shared": shared, "_sent": sent, "_n_iterations": 0}
         del state["_form"], state["_pid"]
         return state
@@ -200,19 +216,27 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         """
         if self._pid != os.getpid():
             raise forked()
-        sharder = calling_sharder() or self._sent[1]
+        sharder = calling_sharder() or self._sent.sharder
         info = torch.utils.data.get_worker_info()
         if info is None:
             return self._alone(sharder)
-        if self._sent[0] is not None:
-            self._cursor.found(self._sent[0])
+        if self._sent.world is not None:
+            self._cursor.found(self._sent.world)
         self._leave_sharing_to(sharder)
         epochs, rank = self._cursor.begin(tell=info.id == 0)
         world = rank.in_worker()
         self._n_iterations += 1
         turn = Iteration(info.seed - info.id, self._n_iterations, info.num_workers)
         self._cursor.state = self._first_in_worker(turn, epochs, world)
-        return self._stream(epochs, world)
+        return self._in_worker(turn, epochs, world)
+
+    def _in_worker(self, turn: Iteration, epochs: Epochs, world: World) -> Iterator[Any]:
+        n_asked = 1
+        for item in self._stream(epochs, world):
+            yield item
+            n_asked += 1
+        if self._shared is not None:
+            self._shared.end(turn, was_consumed=n_asked > self._sent.n_ahead)
 
     def _alone(self, sharder: str | None) -> Iterator[Any]:
         """An epoch outside of workers. It begins with the first sample or batch that is asked for."""
@@ -270,7 +294,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
                     item = self._transformed(batch)
                     self._move(number, following)
                     yield item
-        ended = State(state.epoch, epochs.n_steps(world), 0, state.origin, ended=True)
+        ended = State(state.epoch, epochs.n_steps(world), 0, state.origin)
         self._move(number, ended if in_worker else State(state.epoch + 1))
 
     def _one_by_one(
@@ -332,7 +356,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             The state is damaged, or of another plan, seed or order.
         """
         if torch.utils.data.get_worker_info() is not None:
-            world = self._sent[0] or self._cursor.world
+            world = self._sent.world or self._cursor.world
             self._cursor.load_state_dict(state, worker=world.in_worker())
             self._own = self._cursor.state
             return

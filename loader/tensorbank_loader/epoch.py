@@ -41,15 +41,12 @@ class State:
         Samples of this rank's share of that batch which were handed out already, where single samples are.
     origin
         The batch that the workers of one loader began at, which tells whose turn is next; valid in the same worker only.
-    ended
-        Whether a worker has said that it has no more batches of the epoch; valid in the same worker only.
     """
 
     epoch: int = 0
     position: int = 0
     skip: int = 0
     origin: int = 0
-    ended: bool = False
 
     @property
     def is_inside(self) -> bool:
@@ -232,7 +229,7 @@ class Epochs:
     def at_end(self, state: State, world: World) -> bool:
         """Whether a worker has nothing more of the epoch that a state is in."""
         first = first_batch_of(world.worker, world.n_workers, state.position, state.origin)
-        return state.ended or first >= self.n_steps(world)
+        return first >= self.n_steps(world)
 
     def following(self, state: State, world: World) -> State:
         """The beginning of the next epoch, for workers that stand at the end of one: whose turn it is has its first batch."""
@@ -248,7 +245,6 @@ class Epochs:
             "position": state.position,
             "skip": state.skip,
             "origin": state.origin,
-            "ended": state.ended,
             "n_ranks": int(world.n_ranks),
             "n_workers": int(world.n_workers),
         }
@@ -283,12 +279,12 @@ class Epochs:
                     kind="other-state",
                 )
         numbers: list[Any] = [given.get(name) for name in ("epoch", "position", "skip", "origin")]
-        size, ended = given.get("global_batch_size"), given.get("ended")
+        size = given.get("global_batch_size")
         unsound = InvalidInputError(
             f"this state points at no batch of the loader: {dict(given)}", kind="other-state"
         )
         counts = [*numbers, size, given.get("n_ranks"), given.get("n_workers")]
-        if not all(type(n) is int and n >= 0 for n in counts) or size == 0 or not isinstance(ended, bool):
+        if not all(type(n) is int and n >= 0 for n in counts) or size == 0:
             raise unsound
         assert isinstance(size, int)
         epochs = self.resized(size)
@@ -298,7 +294,7 @@ class Epochs:
             raise unsound
         if world is not None:
             epochs.check_world(given, world)
-        return epochs, State(numbers[0], numbers[1], numbers[2], numbers[3], ended)
+        return epochs, State(*numbers)
 
     def check_world(self, given: Mapping[str, Any], world: World) -> None:
         """Refuse a state that these ranks or workers cannot go on with.

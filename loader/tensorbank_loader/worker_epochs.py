@@ -22,8 +22,8 @@ __all__ = ["Iteration", "WorkerEpochs"]
 
 N_ITERATIONS = 8
 """Iterations that are remembered: several may run at once, as in ``zip(loader, loader)``."""
-SEED, TURN, N_BEGUN, N_AT_END, N_ENDED, EPOCH, POSITION, SKIP = range(8)
-N_FIELDS = 8
+SEED, TURN, N_BEGUN, N_AT_END, N_ENDED, CONSUMED, EPOCH, POSITION, SKIP = range(9)
+N_FIELDS = 9
 NEXT_EPOCH, NEXT_POSITION, NEXT_SKIP, NEWEST = range(4)
 N_HEADER = 4
 MAX_START_S = 300.0
@@ -104,12 +104,8 @@ class WorkerEpochs:
         with self._lock:
             row = self._join(iteration, own)
             self._numbers[row + N_AT_END] += at_end
-            self._numbers[row + N_ENDED] += own.ended
-            n_at_end, n_ended = self._numbers[row + N_AT_END : row + N_ENDED + 1].tolist()
-            if n_at_end == n and n_ended < n:
-                # Where all have said that the epoch is over, torchdata has these workers only to ask them for a fresh
-                # iteration, or drops them for new ones.
-                self.coming = State(own.epoch + 2)
+            if self._numbers[row + N_AT_END] == n:
+                self._numbers[row + EPOCH] = own.epoch + 1
         deadline = time.monotonic() + MAX_START_S
         while at_end:
             with self._lock:
@@ -123,20 +119,49 @@ class WorkerEpochs:
             time.sleep(PAUSE_S)
         return False
 
-    def _join(self, iteration: Iteration, first: State) -> int:
-        """Be one of the workers of an iteration, and return where it is remembered. The lock is held."""
+    def end(self, iteration: Iteration, *, was_consumed: bool) -> None:
+        """Say that a worker has handed out all of an iteration.
+
+        One that went on at the end of an epoch counts only now, with its last worker: torchdata restores such workers also where
+        the epoch was gone through to its end, and then drops them unused, for a fresh iteration.
+
+        Parameters
+        ----------
+        was_consumed
+            Whether the worker was asked for more than torch asks for ahead.
+        """
+        with self._lock:
+            row = self._row(iteration, complete=True)
+            if row is None:
+                return
+            self._numbers[row + N_ENDED] += 1
+            self._numbers[row + CONSUMED] |= was_consumed
+            n_at_end, n_ended, consumed, epoch = self._numbers[row + N_AT_END : row + EPOCH + 1].tolist()
+            if n_at_end == n_ended == iteration.n_workers and consumed and self.coming == State(epoch):
+                self.coming = State(epoch + 1)
+
+    def _row(self, iteration: Iteration, *, complete: bool) -> int | None:
+        """Where an iteration is remembered, of which all workers have begun or just some. The lock is held."""
         newest = int(self._numbers[NEWEST])
         for age in range(N_ITERATIONS):
             row = N_HEADER + (newest - age) % N_ITERATIONS * N_FIELDS
             seed, turn, n_begun = self._numbers[row : row + N_BEGUN + 1].tolist()
-            # A program that seeds torch anew has the same seed twice: then the earlier set is complete.
-            if (seed, turn) == (iteration.seed, iteration.turn) and 0 < n_begun < iteration.n_workers:
-                self._numbers[row + N_BEGUN] += 1
+            known = n_begun > 0 and (seed, turn) == (iteration.seed, iteration.turn)
+            if known and (n_begun == iteration.n_workers) == complete:
                 return row
-        newest = (newest + 1) % N_ITERATIONS
+        return None
+
+    def _join(self, iteration: Iteration, first: State) -> int:
+        """Be one of the workers of an iteration, and return where it is remembered. The lock is held."""
+        # A program that seeds torch anew has the same seed twice: then the earlier set is complete.
+        row = self._row(iteration, complete=False)
+        if row is not None:
+            self._numbers[row + N_BEGUN] += 1
+            return row
+        newest = (int(self._numbers[NEWEST]) + 1) % N_ITERATIONS
         row = N_HEADER + newest * N_FIELDS
         place = (first.epoch, first.position, first.skip)
-        told = torch.tensor([iteration.seed, iteration.turn, 1, 0, 0, *place])
+        told = torch.tensor([iteration.seed, iteration.turn, 1, 0, 0, 0, *place])
         self._numbers[row : row + N_FIELDS] = told
         self._numbers[NEWEST] = newest
         self.coming = State(first.epoch + 1)
