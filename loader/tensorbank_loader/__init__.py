@@ -9,10 +9,20 @@
 
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.augment import Augment
+from tensorbank_loader.collate import collate
 from tensorbank_loader.dataset import StreamingDataset
 from tensorbank_loader.loader import DataLoader
 from tensorbank_loader.normalize import Normalize
 from tensorbank_loader.stats import LoaderStats
 from tensorbank_loader.world import World
 
-__all__ = ["Augment", "DataLoader", "FetchOptions", "LoaderStats", "Normalize", "StreamingDataset", "World"]
+__all__ = [
+    "Augment",
+    "DataLoader",
+    "FetchOptions",
+    "LoaderStats",
+    "Normalize",
+    "StreamingDataset",
+    "World",
+    "collate",
+]

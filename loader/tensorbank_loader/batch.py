@@ -16,6 +16,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.handle import Handle
 from tensorbank.plan import Plan
+from tensorbank_loader.collate import Sample
 from tensorbank_loader.dates import DateChoice
 from tensorbank_loader.memory import BatchMemory
 
@@ -140,7 +141,12 @@ class BatchForm:
         }
         rows = self.plan.table.select(list(self.columns)).take(as_arrow(positions))
         for name, kind in self.columns.items():
-            batch[name] = _values(rows[name], kind, dates)
+            try:
+                batch[name] = _values(rows[name], kind, dates)
+            except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+                raise InvalidInputError(
+                    f"column {name!r}, of type {rows[name].type}, cannot be handed out: {error}; cast it in the query"
+                ) from error
         if dates is not None:
             batch[TIME_INDEX] = torch.from_numpy(dates)
         if self.gappy:
@@ -148,13 +154,13 @@ class BatchForm:
         return batch
 
 
-def samples_of(batch: Batch, start: int = 0) -> list[Batch]:
+def samples_of(batch: Batch, start: int = 0) -> list[Sample]:
     """Single samples of a batch from place ``start`` on; their tensors are views that share the batch's memory."""
     return [
-        {
-            name: {k: v[i] for k, v in value.items()} if isinstance(value, dict) else value[i]
+        Sample(
+            (name, {k: v[i] for k, v in value.items()} if isinstance(value, dict) else value[i])
             for name, value in batch.items()
-        }
+        )
         for i in range(start, n_samples_of(batch))
     ]
 
