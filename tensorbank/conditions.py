@@ -7,7 +7,7 @@ answer errs on one side only: a block that is ruled out holds no such row.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -28,6 +28,8 @@ ZONES = timedelta(hours=15)
 MAX_EXACT = 2.0**53
 """From here on neighbouring integers are one float64."""
 IN_LOG = pa.timestamp("us", "UTC")
+MAX_RANGES = 64
+"""Of a list of constants."""
 LOG_PRECISION = timedelta(milliseconds=1)
 """Delta's log cuts times to milliseconds."""
 
@@ -95,10 +97,51 @@ def _mask(condition: Condition, bounds: Bounds, n: int) -> Mask:
     if isinstance(condition, Compare):
         known = bounds(condition.leaf)
         return np.ones(n, np.bool_) if known is None else _compared(condition, *known)
+    if isinstance(condition, AnyOf) and (listed := _listed(condition)) is not None:
+        known = bounds(listed[0])
+        return np.ones(n, np.bool_) if known is None else _one_of(listed[1], *known)
     masks = [_mask(part, bounds, n) for part in condition.parts]
     if isinstance(condition, AllOf):
         return np.logical_and.reduce(masks) if masks else np.ones(n, np.bool_)
     return np.logical_or.reduce(masks) if masks else np.zeros(n, np.bool_)
+
+
+def _listed(condition: AnyOf) -> tuple[tuple[str, ...], list[Constant]] | None:
+    """Column and constants of a long list, None of anything else."""
+    if len(condition.parts) <= MAX_RANGES:
+        return None
+    values = [part.value for part in condition.parts if isinstance(part, Compare) and part.op == "="]
+    columns = {part.leaf for part in condition.parts if isinstance(part, Compare)}
+    return (columns.pop(), values) if len(columns) == 1 and len(values) == len(condition.parts) else None
+
+
+def _one_of(values: Sequence[Constant], low: pa.Array, high: pa.Array) -> Mask:
+    """Blocks whose bounds meet one of some ranges that the constants lie in: to look at each constant would take too long."""
+    enclosed = _sorted(values, low.type)
+    if enclosed is None:
+        return np.ones(len(low), np.bool_)
+    masks = []
+    for some in np.array_split(np.arange(len(enclosed)), MAX_RANGES):
+        ends = [_enclosed(enclosed[i], low.type) for i in (some[0], some[-1])]
+        if ends[0] is None or ends[1] is None:
+            return np.ones(len(low), np.bool_)
+        meets = pc.and_(pc.less_equal(low, ends[1][1]), pc.greater_equal(high, ends[0][0]))
+        masks.append(as_numpy(meets, True))
+    kept: Mask = np.logical_or.reduce(masks)
+    return kept
+
+
+def _sorted(values: Sequence[Constant], kind: pa.DataType) -> list[Constant] | None:
+    """Constants in the order of a column's type, None where one is of another kind."""
+    if pa.types.is_timestamp(kind):
+        times = [t for v in values if (t := _times(v)) is not None]
+        order = sorted(range(len(times)), key=times.__getitem__)
+        return [values[i] for i in order] if len(times) == len(values) else None
+    if pa.types.is_boolean(kind):
+        return None
+    alike = str if pa.types.is_string(kind) else int | float
+    sound = all(isinstance(v, alike) and not isinstance(v, bool) for v in values)
+    return sorted(values) if sound else None
 
 
 def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:

@@ -21,11 +21,13 @@ import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_numpy
 from tensorbank.catalog import Catalog
+from tensorbank.conditions import AllOf
 from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.handle_uses import check_handles
 from tensorbank.handles import HandleColumn
 from tensorbank.layout import Level, part_of_key
+from tensorbank.long_lists import shorten
 from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin, pin_mentioned
 from tensorbank.pixel_bounds import Bounds, bounds, decision
@@ -78,6 +80,7 @@ class Session:
         self.joined: dict[str, pa.Table] = {}
         self._tiles_lock = threading.Lock()
         self._canonical: dict[str, str] = {}
+        self._trees: dict[str, Any] = {}
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
@@ -207,7 +210,7 @@ class Session:
 
     def ordered(self, sql: str) -> bool:
         """Whether the statement itself fixes the order of its rows."""
-        node = json.loads(self.canonical(sql))["statements"][0]["node"]
+        node = self._tree(sql)["statements"][0]["node"]
         return any(m.get("type") == "ORDER_MODIFIER" for m in node.get("modifiers", []))
 
     def canonical(self, sql: str) -> str:
@@ -276,7 +279,8 @@ class Session:
 
         Returns the statement in DuckDB's own terms.
         """
-        tree = json.loads(self.canonical(sql))
+        whole = self._tree(sql)
+        tree = shorten(whole, self._node_of)
         check_inside(tree)
         named = {(str(n.get("schema_name") or ""), str(n["table_name"])) for n in mentions(tree)}
         for name, table_of_user in self.registered.items():
@@ -289,13 +293,24 @@ class Session:
         if repeatable:
             check_repeatable(tree, self._db.has_function)
         check_handles(tree, schemas)
-        tree, sql = self._settled(tree, sql, schemas, exact=repeatable)
-        tree, sql = self._in_plain_sql(tree, sql, schemas)
-        conditions = wanted(tree, schemas)
+        plain, text = self._in_plain_sql(tree, sql, schemas, exact=repeatable)
+        conditions = wanted(plain, schemas)
+        if tree is not whole:
+            listed = wanted(whole, schemas)
+            conditions = {at: AllOf((c, listed[at])) for at, c in conditions.items()}
         for pinned in found:
             mine = {level: c for (table, level), c in conditions.items() if table == pinned.name}
             self.views.show(pinned.by_files(mine))
-        return sql
+        if tree is not whole and not self._binds(text):
+            _, text = self._in_plain_sql(whole, sql, schemas, exact=repeatable)
+        return text
+
+    def _binds(self, sql: str) -> bool:
+        try:
+            self.con.sql(sql)
+        except duckdb.BinderException:
+            return False
+        return True
 
     def _settled(
         self, tree: Any, sql: str, schemas: Mapping[str, TableSchema], *, exact: bool
@@ -308,7 +323,7 @@ class Session:
         serial = settled.by_arrival or (exact and settled.by_digits)
         if settled.tree != tree:
             text = self._text_of(settled.tree)
-            if _meaning(json.loads(self.canonical(text))) == _meaning(settled.tree):
+            if _meaning(self._tree(text)) == _meaning(settled.tree):
                 tree, sql = settled.tree, text
             else:  # words were lost on the way back
                 serial = True
@@ -318,16 +333,22 @@ class Session:
 
     def _name_of(self, expression: Any) -> str:
         """Name of the column that an expression without an alias makes."""
-        tree = json.loads(self.canonical("SELECT 1"))
-        tree["statements"][0]["node"]["select_list"] = [expression]
-        return self._text_of(tree).removeprefix("SELECT ")
+        tree = self._tree("SELECT 1")
+        (statement,) = tree["statements"]
+        node = {**statement["node"], "select_list": [expression]}
+        return self._text_of({**tree, "statements": [{**statement, "node": node}]}).removeprefix("SELECT ")
 
     def _text_of(self, tree: Any) -> str:
         found = self.con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchall()
         return str(found[0][0])
 
-    def _in_plain_sql(self, tree: Any, sql: str, schemas: Mapping[str, TableSchema]) -> tuple[Any, str]:
-        """A statement without predicates that DuckDB does not have."""
+    def _in_plain_sql(
+        self, tree: Any, sql: str, schemas: Mapping[str, TableSchema], *, exact: bool
+    ) -> tuple[Any, str]:
+        """The statement of a tree with its ties broken, and without predicates that DuckDB does not have."""
+        if tree != self._tree(sql):
+            sql = self._text_of(tree)
+        tree, sql = self._settled(tree, sql, schemas, exact=exact)
         self.n_pixel_predicates = n_predicates(tree)
         called = functions_of(tree)
         if POLYGON_FUNCTION in called:
@@ -337,13 +358,17 @@ class Session:
             self._functions.add_pixels(lambda refs, text: self.judge.judge(refs, text, self.tile_answers))
         if not called:
             return tree, sql
-
-        def parse(expression: str) -> Any:
-            node: Any = json.loads(self.canonical(f"SELECT {expression}"))["statements"][0]["node"]
-            return node["select_list"][0]
-
-        changed = rewrite(tree, schemas, parse)
+        changed = rewrite(tree, schemas, self._node_of)
         return changed, self._text_of(changed)
+
+    def _tree(self, sql: str) -> Any:
+        """The statement's syntax tree, not to be changed."""
+        if sql not in self._trees:
+            self._trees[sql] = json.loads(self.canonical(sql))
+        return self._trees[sql]
+
+    def _node_of(self, expression: str) -> Any:
+        return self._tree(f"SELECT {expression}")["statements"][0]["node"]["select_list"][0]
 
     def _have_dates(self, candidates: Sequence[tuple[str, str]]) -> bool:
         """Whether one of some modalities has several dates: a window's blocks are but some of a sample's, which may lack some."""

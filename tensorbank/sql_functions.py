@@ -74,6 +74,9 @@ class SqlFunctions:
     def _add(
         self, name: str, function: Callable[[pa.Array, pa.Array], pa.Array], kinds: list[Any], result: str
     ) -> None:
+        if name in self._names:
+            return
+
         def kept(values: pa.Array, texts: pa.Array) -> pa.Array:
             try:
                 return function(values, texts)
