@@ -58,7 +58,7 @@ from tensorbank.schema import TableSchema
 from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
 from tensorbank.store_errors import as_ours, is_panic, of_system
 
-__all__ = ["Catalog", "Commit", "SnapshotInfo"]
+__all__ = ["Catalog", "Commit", "Published", "SnapshotInfo"]
 
 ROW_GROUP_ROWS = 122_880
 MAX_FACTS = 32
@@ -97,6 +97,14 @@ class Commit:
     samples: pa.Table
     tiles: pa.Table
     shards: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where a part is visible: the samples version that shows it, or the newest if another writer had ``added`` it."""
+
+    version: int
+    added: bool
 
 
 class Catalog:
@@ -330,7 +338,11 @@ class Catalog:
             return delta.to_pyarrow_table(columns=["split", "subset", "sample_id", "stem"])
 
     def commit(self, table: str, commit: Commit) -> int:
-        """Make a part visible; returns the samples version that shows it, or the newest if it was there already.
+        """Make a part visible as :meth:`publish` does; returns the samples version that shows it."""
+        return self.publish(table, commit).version
+
+    def publish(self, table: str, commit: Commit) -> Published:
+        """Make a part visible, unless it is visible already: whoever commits it, it is committed once.
 
         Raises
         ------
@@ -351,9 +363,11 @@ class Catalog:
         for _ in range(50):
             delta = self._open(table, "samples")
             if delta.transaction_version(commit.part) is not None:
-                return int(delta.version())
+                return Published(int(delta.version()), added=False)
             turn = (delta.transaction_version(_SAMPLES_WRITERS) or 0) + 1
             if n_taken := _n_common(commit.samples, self.committed_keys(table)):
+                if self._open(table, "samples").transaction_version(commit.part) is not None:
+                    continue  # they are its own samples: another run committed the part since it was looked for
                 raise ConflictError(
                     f"another writer committed {n_taken} of the samples of part {commit.part} meanwhile; run again",
                     kind="lost-race",
@@ -364,7 +378,7 @@ class Catalog:
                 self._write(delta, commit.part, commit.samples, transactions)
             except delta_errors.CommitFailedError:
                 continue
-            return int(self._open(table, "samples").version())
+            return Published(int(self._open(table, "samples").version()), added=True)
         raise ConflictError(
             f"part {commit.part} of {table} lost 50 commits to other writers; try again later"
         )

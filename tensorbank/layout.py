@@ -25,9 +25,11 @@ from tensorbank.schema import Modality
 
 __all__ = [
     "LEVELS",
+    "RESERVED_WORDS",
     "Level",
     "array_document",
     "array_key",
+    "check_identifier",
     "check_table_name",
     "dimension_names",
     "group_document",
@@ -50,13 +52,35 @@ MAX_KEY_BYTES = 1024
 _UPWARD = frozenset({"", ".", ".."})
 _SHARD_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}/tensors/[^/\\\x00-\x1f]+/[^/\\\x00-\x1f]+/c/\d+(/0){4}")
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
+_SQL_WORDS = """
+all analyse analyze and anti any array as asc asof asymmetric at authorization binary both by case cast
+check collate collation column concurrently constraint create cross default deferrable desc describe
+distinct do else end except false fetch for foreign freeze from full glob group having ilike in initially
+inner intersect into is isnull join lambda lateral leading left like limit natural not notnull null offset
+on only or order outer overlaps pivot pivot_longer pivot_wider placing positional primary qualify references
+returning right select semi show similar some summarize symmetric table tablesample then to trailing true
+union unique unpack unpivot using variadic verbose when where window with
+"""
+RESERVED_WORDS = frozenset(_SQL_WORDS.split())
+"""Words of DuckDB's grammar that name no table and no column without quotes around them."""
 
 
 def check_table_name(name: str) -> str:
     """The name, if it can be a SQL identifier and a path segment; InvalidInputError otherwise."""
-    if not _TABLE_NAME.fullmatch(name):
+    return check_identifier(name, "a table")
+
+
+def check_identifier(name: str, what: str) -> str:
+    """The name of ``what``, if SQL can say it without quotes; InvalidInputError of kind ``bad-name`` otherwise."""
+    given: object = name
+    if not isinstance(given, str) or not _TABLE_NAME.fullmatch(given):
         raise InvalidInputError(
-            f"{name!r} cannot name a table: a letter, then letters, digits or _, at most 63"
+            f"{name!a} cannot name {what}: a letter, then letters, digits or _, at most 63", kind="bad-name"
+        )
+    if name.lower() in RESERVED_WORDS:
+        raise InvalidInputError(
+            f"{name!r} cannot name {what}, since it is a word of SQL; take another name such as {name + '_1'!r}",
+            kind="bad-name",
         )
     return name
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.ipc
@@ -14,7 +16,9 @@ from tensorbank.store import Store
 from tensorbank_indexer.shard_task import ShardResult, StageSeconds
 from tensorbank_indexer.source import Finding
 
-__all__ = ["forget", "load", "save"]
+__all__ = ["folder_of", "forget", "load", "parts_with", "remove", "remove_empty", "save"]
+
+_ENDING = ".progress"
 
 
 def save(store: Store, table: str, part: str, result: ShardResult) -> None:
@@ -56,10 +60,43 @@ def forget(store: Store, table: str, part: str, n_shards: int) -> None:
     """Remove what :func:`save` kept."""
     for shard in range(n_shards):
         store.delete(_key(table, part, shard))
+    _remove_folder(store, table, part)
+
+
+def parts_with(store: Store, table: str) -> list[str]:
+    """Parts of which finished shards are kept."""
+    folders = store.folders(part_key(table, ""))
+    return [name.removesuffix(_ENDING) for name in folders if name.endswith(_ENDING)]
+
+
+def remove(store: Store, table: str, part: str) -> None:
+    """Remove all that is kept of a part, however many shards it had."""
+    for found in store.objects(folder_of(table, part)):
+        store.delete(found.key)
+    _remove_folder(store, table, part)
+
+
+def _remove_folder(store: Store, table: str, part: str) -> None:
+    if store.local_path is not None:  # an object store has no folders to begin with
+        remove_empty(store.local_path / folder_of(table, part), store.local_path)
+
+
+def remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder, those in it and those above it up to ``top``, as far as no file lies in them."""
+    within = sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True)
+    above = [p for p in folder.parents if top in p.parents]
+    for empty in (*within, folder, *above):
+        with suppress(OSError):  # not empty, or gone
+            empty.rmdir()
+
+
+def folder_of(table: str, part: str) -> str:
+    """Folder of the finished shards of a part."""
+    return f"{part_key(table, part)}{_ENDING}"
 
 
 def _key(table: str, part: str, shard: int) -> str:
-    return f"{part_key(table, part)}.progress/{shard}.arrow"
+    return f"{folder_of(table, part)}/{shard}.arrow"
 
 
 def _to_ipc(rows: pa.Table) -> bytes:

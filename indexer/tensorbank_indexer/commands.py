@@ -32,6 +32,9 @@ def ingest(
     strict: Annotated[
         bool, typer.Option("--strict", help="Commit nothing if anything was damaged or missing.")
     ] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence, to be kept with the part; the dataset's own if not given.")
+    ] = None,
     single_writer: Annotated[
         bool,
         typer.Option(
@@ -48,6 +51,7 @@ def ingest(
     from tensorbank.progress import progress_bar
     from tensorbank_indexer.ingest import IngestOptions
     from tensorbank_indexer.ingest import ingest as run
+    from tensorbank_indexer.report import IngestReport
     from tensorbank_indexer.sources import open_source
 
     options = IngestOptions(
@@ -57,10 +61,16 @@ def ingest(
         revision=revision,
         strict=strict,
         single_writer=single_writer,
+        licence=licence,
     )
     opened = open_source(source, format=form)
-    with progress_bar() as progress:
-        done = run(opened, bank_at(bank, endpoint, region), table, options, progress=progress)
-    if report is not None:
-        report.write_text(done.to_json())
+    done = IngestReport.of(opened, table)
+    try:
+        with progress_bar() as progress:
+            run(opened, bank_at(bank, endpoint, region), table, options, progress=progress, report=done)
+    finally:
+        if report is not None:
+            report.write_text(done.to_json())
     say(done.to_json() if as_json else done.summary())
+    for line in [] if as_json else done.changes():
+        say(f"  {line}")

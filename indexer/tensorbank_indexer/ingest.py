@@ -2,94 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import tensorbank
 from tensorbank.bank import Bank
 from tensorbank.catalog import Commit
-from tensorbank.codec import PROFILES, codec_for
-from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, nearest
-from tensorbank.layout import (
-    array_document,
-    array_key,
-    check_table_name,
-    group_document,
-    part_key,
-    report_key,
-)
-from tensorbank.schema import Modality, TableSchema
-from tensorbank.store import Store
+from tensorbank.errors import ConflictError, FormatError, InvalidInputError, NotFoundError, TensorBankError
+from tensorbank.layout import check_table_name
+from tensorbank.schema import TableSchema
 from tensorbank_indexer import checkpoint
 from tensorbank_indexer.boundary import NAMELESS, scan
+from tensorbank_indexer.ingest_options import IngestOptions
+from tensorbank_indexer.names import check_names
 from tensorbank_indexer.part_plan import PartPlan, plan_part, samples_per_shard_for
+from tensorbank_indexer.part_writer import PartWriter, Progress
 from tensorbank_indexer.report import IngestReport
-from tensorbank_indexer.shard_task import ShardResult, ShardTask
+from tensorbank_indexer.shard_task import ShardResult
 from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, Source
-from tensorbank_indexer.survey import extend, survey
-from tensorbank_indexer.workers import execute
+from tensorbank_indexer.source_history import SourceHistory
+from tensorbank_indexer.survey import extend, require_fit, survey
 
 __all__ = ["IngestOptions", "ingest"]
 
 N_SCAN_THREADS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class IngestOptions:
-    """How to ingest.
-
-    Parameters
-    ----------
-    profile
-        Codec profile, one of :data:`tensorbank.codec.PROFILES`.
-    n_workers
-        Processes that read, measure and encode; the machine's processors if None. 1 works in this process.
-    samples_per_shard
-        None chooses by the size of a sample.
-    samples_per_part
-        A commit is made whenever so many samples have been scanned.
-    n_tiles
-        Cells of the finest index level along each axis of a sample. 4 keeps the index below 0.5 % of TerraMesh.
-    revision
-        Revision of the source, such as the commit of a dataset on a hub; a hash of its files' ETags if None.
-    strict
-        Commit nothing of a part if anything was damaged, missing or doubtful.
-    single_writer
-        Go on although the store does not honour conditional writes.
-    """
-
-    profile: str = "balanced"
-    n_workers: int | None = None
-    samples_per_shard: int | None = None
-    samples_per_part: int = 16_384
-    n_tiles: int = 4
-    revision: str | None = None
-    strict: bool = False
-    single_writer: bool = False
-
-    def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise InvalidInputError(f"no codec profile {self.profile!r}.{nearest(self.profile, PROFILES)}")
-        for name in ("n_workers", "samples_per_shard", "samples_per_part", "n_tiles"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidInputError(f"{name} is {value}; at least 1 is needed")
-
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done and how many there are, as far as known."""
+LOST_RACE = "lost-race"
+N_RACES = 5
+"""Tries to commit what other writers have not committed meanwhile."""
 
 
 def _quiet(_what: str, _done: int, _total: int) -> None:
@@ -103,10 +47,12 @@ def ingest(
     options: IngestOptions | None = None,
     *,
     progress: Progress = _quiet,
+    report: IngestReport | None = None,
 ) -> IngestReport:
     """Add the samples of a source to a table, which is created if it does not exist.
 
-    Idempotent: what is in the snapshot is not added again, and an interrupted run resumes at the shard where it stopped.
+    Idempotent: what is in the snapshot is not added again, and an interrupted run resumes at the shard where it stopped. Two
+    runs at once of the same source are one: whoever is second says what the other one has added.
     Each part is committed as a whole. With more than one worker, processes are started by ``forkserver``; a script that
     calls this needs the usual ``if __name__ == "__main__"``.
 
@@ -114,119 +60,176 @@ def ingest(
     ----------
     source
         As :func:`tensorbank_indexer.open_source` returns it.
+    report
+        Filled while the run goes on, for those who want it even if it fails: ``IngestReport.of(source, table)``.
 
     Raises
     ------
     FormatError
-        No sample could be read, or ``strict`` and something was found; nothing is committed then.
+        No sample could be read; or the archive does not fit the table (``kind`` is ``other-table``); or ``strict`` and
+        something was found. Nothing is written then.
+    InvalidInputError
+        A table, a modality or a band cannot have its name (``kind`` is ``bad-name``); nothing is written.
     ConflictError
-        The store does not arbitrate between writers, or another writer was first.
+        The store does not arbitrate between writers, or other writers won every try.
     StorageError
         Source or bank cannot be reached.
     """
-    job = _Job(source, bank, check_table_name(table), options or IngestOptions(), progress)
-    return job.run()
+    report = report if report is not None else IngestReport.of(source, table)
+    job = _Ingest(source, bank, check_table_name(table), options or IngestOptions(), progress, report)
+    job.run()
+    return report
 
 
-class _Job:
+class _Ingest:
     """State of one run."""
 
     def __init__(
-        self, source: Source, bank: Bank, table: str, options: IngestOptions, progress: Progress
+        self,
+        source: Source,
+        bank: Bank,
+        table: str,
+        options: IngestOptions,
+        progress: Progress,
+        report: IngestReport,
     ) -> None:
         self.source = source
         self.bank = bank
         self.table = table
         self.options = options
         self.progress = progress
-        self.report = IngestReport(source.root, table, source.format)
-        self.created = False
+        self.report = report
+        self.writer = PartWriter(source, bank.catalog.store, table, options, progress)
+        self.files = SourceHistory(bank, table)
+        self.arbitrated = False
 
-    def run(self) -> IngestReport:
+    def run(self) -> None:
         started = time.perf_counter()
-        if not self.options.single_writer:
-            self.bank.catalog.require_arbitration()
         archives, findings = self.source.archives()
         self.report.findings += findings
         self.report.n_archives = len(archives)
-        for refs in self._batches(archives):
-            self._add(refs)
+        for scans in self._batches(archives):
+            self._add(scans)
         if not self.report.n_found:
             raise FormatError(f"no sample was found in {self.source.root} (format {self.source.format})")
+        self.writer.forget(self.files.parts)
         self.report.elapsed_s = time.perf_counter() - started
-        return self.report
 
-    def _batches(self, archives: Sequence[Archive]) -> Iterator[list[SampleRef]]:
-        """References of as many archives as make a part."""
-        batch: list[SampleRef] = []
+    def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
+        """Scans of as many archives as make a part."""
+        batch: list[Scan] = []
         for number, scanned in enumerate(_scan_ahead(self.source, archives)):
             self.progress("scan", number + 1, len(archives))
             self.report.findings += scanned.findings
             nameless = sum(f.kind == NAMELESS for f in scanned.findings)
             self.report.n_found += len(scanned.samples) + nameless
-            batch += scanned.samples
-            if len(batch) >= self.options.samples_per_part:
+            batch.append(scanned)
+            if sum(len(s.samples) for s in batch) >= self.options.samples_per_part:
                 yield batch
                 batch = []
         if batch:
             yield batch
 
-    def _add(self, found: list[SampleRef]) -> None:
-        """Write and commit one part."""
-        refs = self._new(found)
-        if not refs:
-            return
+    def _add(self, scans: Sequence[Scan]) -> None:
+        """Write and commit what a batch of archives has that is new."""
+        refs = [ref for scanned in scans for ref in scanned.samples]
+        before = look = self._look(refs)
+        for _ in range(N_RACES):
+            try:
+                if look.fresh:
+                    self._add_part(look.fresh, scans)
+                break
+            except ConflictError as lost:
+                if lost.kind != LOST_RACE:
+                    raise
+                look = self._look(refs)
+        else:
+            raise ConflictError(f"other writers of {self.table} won {N_RACES} times; try again later")
+        self.report.n_present += len(look.present)
+        self.report.n_elsewhere += len(look.present) - len(before.present)
+        self.report.findings += look.findings
+        self.report.findings += self.files.changes(scans, before.present)
+
+    def _add_part(self, refs: list[SampleRef], scans: Sequence[Scan]) -> None:
+        """Write one part and commit it; it is in the bank as a whole or, if it was refused, not at all."""
+        self._refuse_harm()
+        if not (self.options.single_writer or self.arbitrated):
+            self.bank.catalog.require_arbitration()
+            self.arbitrated = True
         schema = self._schema(refs)
-        self.bank.catalog.create(self.table, schema, single_writer=True)  # the store has been probed
-        plan = plan_part(
+        plan = self._plan(refs, schema)
+        if not self.options.strict:
+            self.bank.catalog.create(self.table, schema, single_writer=True)  # the store has been probed
+        results: list[ShardResult] = []
+        try:
+            results = self.writer.write(plan, schema, self.report)
+            self.report.findings += [f for r in results for f in r.findings]
+            self._refuse_harm()
+            self._commit(plan, schema, scans, results)
+        except TensorBankError as error:
+            if self.options.strict or error.kind == LOST_RACE:
+                self.writer.discard(plan)
+            if error.kind == LOST_RACE:  # they are found again by the next try
+                found = {id(f) for r in results for f in r.findings}
+                self.report.findings = [f for f in self.report.findings if id(f) not in found]
+            raise
+
+    def _plan(self, refs: list[SampleRef], schema: TableSchema) -> PartPlan:
+        smallest = min(min(m.height, m.width) for m in schema)
+        if self.options.n_tiles > smallest:
+            raise InvalidInputError(
+                f"n_tiles is {self.options.n_tiles}, but a sample is {smallest} pixels wide"
+            )
+        return plan_part(
             refs,
             schema,
             placement=self.source.placement,
             samples_per_shard=self.options.samples_per_shard or samples_per_shard_for(schema),
             profile=self.options.profile,
             n_tiles=self.options.n_tiles,
+            strict=self.options.strict,
         )
-        results = self._write(plan, schema)
-        self._describe(plan, schema)
-        findings = [f for r in results for f in r.findings]
-        self.report.findings += findings
-        if self.options.strict and self.report.harmful:
-            self._refuse(plan)
-        commit = Commit(
-            plan.part,
-            *(
-                pa.concat_tables([getattr(r, level) for r in results])
-                for level in ("samples", "tiles", "shards")
-            ),
+
+    def _commit(
+        self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan], results: Sequence[ShardResult]
+    ) -> None:
+        samples, tiles, shards = (
+            pa.concat_tables([getattr(r, level) for r in results]) for level in ("samples", "tiles", "shards")
         )
-        if not commit.samples.num_rows:
+        if not samples.num_rows:
             return
-        self._save_report(plan, results, commit.samples.num_rows)
-        self.bank.catalog.commit(self.table, commit)
-        checkpoint.forget(self._store, self.table, plan.part, len(plan.shards))
+        self.bank.catalog.create(self.table, schema, single_writer=True)
+        self.writer.describe(plan, schema, scans)
+        done = self.bank.catalog.publish(self.table, Commit(plan.part, samples, tiles, shards))
+        self.report.parts.append(plan.part)
+        if done.added:
+            self.report.n_added += samples.num_rows
+            self.report.tensor_bytes += sum(r.tensor_bytes for r in results)
+            self.report.stored_bytes += sum(r.stored_bytes for r in results)
+            self.writer.save_report(plan, self.report)
+        else:
+            self.report.n_present += samples.num_rows
+            self.report.n_elsewhere += samples.num_rows
+        checkpoint.forget(self.bank.catalog.store, self.table, plan.part, len(plan.shards))
 
-    @property
-    def _store(self) -> Store:
-        return self.bank.catalog.store
-
-    def _new(self, found: list[SampleRef]) -> list[SampleRef]:
-        """References that are neither committed nor repeated; repeated ones become findings."""
+    def _look(self, found: list[SampleRef]) -> _Look:
+        """References that are in the snapshot, and those that are neither there nor repeated. Pure but for the read."""
         committed = self._committed(found)
-        fresh: list[SampleRef] = []
+        look = _Look([], [], [])
         stems: set[tuple[str, str, str]] = set()
         samples: set[tuple[str, str]] = set()
         for ref, known in zip(found, committed, strict=True):
             if known == "same":
-                self.report.n_present += 1
+                look.present.append(ref)
                 continue
             stem, sample = (ref.split, ref.subset, ref.stem), (ref.split, ref.sample_id)
             if known == "other" or stem in stems or sample in samples:
-                self.report.findings.append(_repeated(ref))
+                look.findings.append(_repeated(ref))
                 continue
             stems.add(stem)
             samples.add(sample)
-            fresh.append(ref)
-        return fresh
+            look.fresh.append(ref)
+        return look
 
     def _committed(self, found: list[SampleRef]) -> list[str]:
         """For each reference ``same`` (in the snapshot), ``other`` (its id or stem is, of another member) or empty."""
@@ -243,91 +246,38 @@ class _Job:
     def _schema(self, refs: Sequence[SampleRef]) -> TableSchema:
         found = survey(self.source, refs)
         try:
-            return extend(self.bank.catalog.schema(self.table), found)
+            there = self.bank.catalog.schema(self.table)
         except NotFoundError:
+            check_names(found)
             return found
+        require_fit(there, found, self.table)
+        schema = extend(there, found)
+        check_names(schema)
+        return schema
 
-    def _write(self, plan: PartPlan, schema: TableSchema) -> list[ShardResult]:
-        """Results of all shards in order, from checkpoints where they exist."""
-        results: dict[int, ShardResult] = {}
-        tasks = []
-        for number, refs in enumerate(plan.shards):
-            done = checkpoint.load(self._store, self.table, plan.part, number)
-            if done is not None:
-                results[number] = done
-                self.report.n_resumed += done.samples.num_rows
-            else:
-                tasks.append(
-                    ShardTask(
-                        self.table,
-                        plan.part,
-                        number,
-                        plan.samples_per_shard,
-                        refs,
-                        schema,
-                        self.options.profile,
-                        self.options.n_tiles,
-                    )
-                )
-        n_workers = self.options.n_workers or os.cpu_count() or 1
-        with closing(execute(tasks, self.source, self._store, n_workers)) as finished:
-            for result in finished:
-                checkpoint.save(self._store, self.table, plan.part, result)
-                results[result.shard] = result
-                written = sum(len(plan.shards[n]) for n in results)
-                self.progress("write", written, plan.n_samples)
-                self.report.seconds.add(result.seconds)
-        return [results[n] for n in sorted(results)]
-
-    def _describe(self, plan: PartPlan, schema: TableSchema) -> None:
-        """Write the Zarr documents of a part."""
-        etags = _etags(plan)
-        attributes: dict[str, object] = {
-            "Conventions": "CF-1.11",
-            "source": self.source.root,
-            "source_format": self.source.format,
-            "source_revision": self.options.revision or _digest(etags),
-            "source_etags": etags,
-            "crs": "each sample lies in the UTM zone of its EPSG code: column epsg of the samples table",
-            "history": f"written by tensorbank {tensorbank.__version__}, codec profile {self.options.profile}",
-            **self.source.attributes,
-        }
-        arrays = {
-            modality.name: array_document(
-                modality,
-                schema.modalities,
-                n_samples=plan.n_rows,
-                samples_per_shard=plan.samples_per_shard,
-                blosc=codec_for(self.options.profile, modality).configuration(),
-                attributes=_array_attributes(modality),
-            )
-            for modality in schema
-        }
-        for name, document in arrays.items():
-            self._put_json(f"{array_key(self.table, plan.part, name)}/zarr.json", document)
-        self._put_json(f"{part_key(self.table, plan.part)}/zarr.json", group_document(attributes, arrays))
-
-    def _put_json(self, key: str, document: Any) -> None:
-        self._store.put(key, json.dumps(document, indent=1).encode())
-
-    def _save_report(self, plan: PartPlan, results: Sequence[ShardResult], n_added: int) -> None:
-        """Account for a part and leave the report beside it."""
-        self.report.parts.append(plan.part)
-        self.report.n_added += n_added
-        self.report.tensor_bytes += sum(r.tensor_bytes for r in results)
-        self.report.stored_bytes += sum(r.stored_bytes for r in results)
-        self._store.put(report_key(self.table, plan.part), self.report.to_json().encode())
-
-    def _refuse(self, plan: PartPlan) -> None:
-        self._store.put(report_key(self.table, plan.part), self.report.to_json().encode())
-        first = self.report.harmful[0]
-        more = f" and {len(self.report.harmful) - 1} more" if len(self.report.harmful) > 1 else ""
+    def _refuse_harm(self) -> None:
+        """Raise if strict was asked for and something was found."""
+        harmful = self.report.harmful
+        if not (self.options.strict and harmful):
+            return
+        first = harmful[0]
+        more = f" and {len(harmful) - 1} more" if len(harmful) > 1 else ""
+        before = f"; {len(self.report.parts)} parts before it stay" if self.report.parts else ""
+        where = " ".join(filter(None, (first.archive, first.member, first.modality)))
         raise FormatError(
-            f"nothing is committed, since strict was asked for: {first.kind} in {first.archive} "
-            f"{first.member} {first.modality}: {first.reason}{more}; the report is "
-            f"{self._store.url}/{report_key(self.table, plan.part)}",
+            f"nothing is committed of this part, since strict was asked for: {first.kind} in {where}: {first.reason}{more}"
+            f"{before}; --report FILE keeps the whole list",
             kind="strict",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What of a batch is in the snapshot, what is new, and what is neither."""
+
+    present: list[SampleRef]
+    fresh: list[SampleRef]
+    findings: list[Finding]
 
 
 def _scan_ahead(source: Source, archives: Sequence[Archive]) -> Iterator[Scan]:
@@ -360,26 +310,3 @@ def _joined(keys: pa.Table, *columns: str) -> pa.Array:
 def _among(names: list[str], known: pa.Array) -> list[bool]:
     result: list[bool] = pc.is_in(pa.array(names, pa.string()), value_set=known).to_pylist()
     return result
-
-
-def _array_attributes(modality: Modality) -> dict[str, object]:
-    """CF-like attributes of one array; archives mark missing pixels of floats only."""
-    missing = "NaN" if np.dtype(modality.dtype).kind == "f" else "none"
-    bands = {b.name: b.long_name for b in modality.bands if b.long_name}
-    return {
-        **modality.attributes,
-        "band_names": list(modality.band_names),
-        **({"band_long_names": bands} if bands else {}),
-        "nodata": missing,
-    }
-
-
-def _digest(etags: dict[str, str]) -> str:
-    """Name for a source's content where nobody gave its revision."""
-    return "sha256:" + hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
-
-
-def _etags(plan: PartPlan) -> dict[str, str]:
-    """ETag of every source file of a part, by path."""
-    members = (m for shard in plan.shards for ref in shard for m in ref.members.values())
-    return dict(sorted({m.path: m.etag for m in members}.items()))

@@ -58,6 +58,7 @@ def plan_part(
     samples_per_shard: int,
     profile: str,
     n_tiles: int,
+    strict: bool = False,
 ) -> PartPlan:
     """Order samples and cut them into shards.
 
@@ -67,6 +68,8 @@ def plan_part(
         At least one.
     placement
         As in :class:`tensorbank_indexer.source.Source`.
+    strict
+        Whether the part is removed if something is found: it must not share its name with one that stays.
     """
     lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
     hilbert = hilbert_index(lon, lat)
@@ -88,6 +91,7 @@ def plan_part(
         "profile": profile,
         "samples_per_shard": samples_per_shard,
         "n_tiles": n_tiles,
+        **({"strict": True} if strict else {}),
         "schema": [m.to_json() for m in schema],
         "samples": [
             [r.archive, r.stem, sorted((name, m.etag, m.offset) for name, m in r.members.items())]

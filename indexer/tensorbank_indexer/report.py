@@ -7,7 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 from tensorbank_indexer.shard_task import StageSeconds
-from tensorbank_indexer.source import Finding
+from tensorbank_indexer.source import Finding, Source
+from tensorbank_indexer.source_history import CHANGES
 
 __all__ = ["HARMLESS", "IngestReport"]
 
@@ -31,7 +32,8 @@ class IngestReport:
     """One run of an ingest.
 
     ``n_added + n_present + n_skipped == n_found``: every sample that was found is committed now, was committed before, or
-    is left out with a finding that says why. ``seconds`` adds up over all workers, ``elapsed_s`` is on the wall.
+    is left out with a finding that says why. ``n_elsewhere`` of those present were committed by another run while this one was
+    at work. ``seconds`` adds up over all workers, ``elapsed_s`` is on the wall.
     """
 
     source: str
@@ -42,12 +44,18 @@ class IngestReport:
     n_found: int = 0
     n_added: int = 0
     n_present: int = 0
+    n_elsewhere: int = 0
     n_resumed: int = 0
     tensor_bytes: int = 0
     stored_bytes: int = 0
     elapsed_s: float = 0.0
     seconds: StageSeconds = field(default_factory=StageSeconds)
     findings: list[Finding] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, source: Source, table: str) -> IngestReport:
+        """An empty report, to be filled by a run."""
+        return cls(source.root, table, source.format)
 
     @property
     def n_skipped(self) -> int:
@@ -63,8 +71,10 @@ class IngestReport:
         kinds = Counter(f.kind for f in self.findings)
         rate = self.n_added / self.elapsed_s if self.elapsed_s else 0.0
         parts = [f"{self.table}: {self.n_added} samples added"]
-        if self.n_present:
-            parts.append(f"{self.n_present} were there already")
+        if self.n_present - self.n_elsewhere:
+            parts.append(f"{self.n_present - self.n_elsewhere} were there already")
+        if self.n_elsewhere:
+            parts.append(f"{self.n_elsewhere} were added by another ingest meanwhile")
         if self.n_skipped:
             parts.append(f"{self.n_skipped} left out")
         if self.n_added:
@@ -73,6 +83,10 @@ class IngestReport:
         if kinds:
             parts.append("findings: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())))
         return "; ".join(parts)
+
+    def changes(self) -> list[str]:
+        """One line for each file of the source that is not the one that was ingested."""
+        return [f"{f.kind}: {f.reason}; {f.action}" for f in self.findings if f.kind in CHANGES]
 
     def to_json(self) -> str:
         """The whole report."""

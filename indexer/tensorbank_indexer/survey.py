@@ -18,7 +18,7 @@ from tensorbank_indexer.report import HARMLESS
 from tensorbank_indexer.shard_task import stored_numbers
 from tensorbank_indexer.source import Finding, SampleRef, Source
 
-__all__ = ["ORDER", "extend", "survey"]
+__all__ = ["ORDER", "extend", "require_fit", "survey"]
 
 ORDER: tuple[str, ...] = ("S2L2A", "S2L1C", "S2RGB", "S1RTC", "S1GRD", "DEM", "NDVI", "LULC", "cloud_mask")
 """Order of the known modalities in a schema; others follow by name."""
@@ -97,6 +97,43 @@ def _elected(seen: Sequence[Modality]) -> Modality:
     n_with = Counter(m.n_times for m in majority)
     agreed = [n for n, count in n_with.items() if count > 1]
     return replace(majority[0], n_times=max(agreed or n_with))
+
+
+def require_fit(table: TableSchema, found: TableSchema, name: str) -> None:
+    """Refuse an archive most of whose modalities are other ones in the table than they are in it.
+
+    Else its samples would be ingested with what is left of them, and there they stay.
+
+    Raises
+    ------
+    FormatError
+        Of kind ``other-table``: no more of the modalities that both have fit than do not.
+    """
+    shared = [m for m in found if m.name in table]
+    differences = {m.name: difference for m in shared if (difference := _difference(m, table[m.name]))}
+    fitting = [m.name for m in shared if m.name not in differences]
+    if differences and len(fitting) <= len(differences):
+        raise FormatError(
+            f"this archive does not fit table {name}, and nothing of it is written: "
+            + "; ".join(f"{modality} {difference}" for modality, difference in differences.items())
+            + f"; what fits: {', '.join(fitting) or 'nothing'}. Ingest it into a table of its own",
+            kind="other-table",
+        )
+
+
+def _difference(found: Modality, wanted: Modality) -> str | None:
+    """What keeps a modality of an archive from being stored as one of a table; fewer dates do not."""
+    if found.n_times > wanted.n_times:
+        return f"has {found.n_times} dates, in the table {wanted.n_times}"
+    for what, got, there in (
+        ("bands", found.band_names, wanted.band_names),
+        ("dtype", found.dtype, wanted.dtype),
+        ("pixels", (found.height, found.width), (wanted.height, wanted.width)),
+    ):
+        if got != there:
+            texts = [" x ".join(map(str, v)) if what == "pixels" else str(v) for v in (got, there)]
+            return f"has {what} {texts[0]}, in the table {texts[1]}"
+    return None
 
 
 def extend(table: TableSchema, found: TableSchema) -> TableSchema:

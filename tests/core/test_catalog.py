@@ -324,7 +324,7 @@ def test_a_reader_beside_a_writer_sees_whole_parts_only(folder_bank):
 # ---------------------------------------------------------------- names, and what lies beside tables
 
 
-@pytest.mark.parametrize("name", ["order", "select", "samples", "tiles", "Group", "a_b_1"])
+@pytest.mark.parametrize("name", ["samples", "tiles", "Grouped", "a_b_1"])
 def test_names_that_mean_something_in_sql(folder_bank, name):
     made = make_table(folder_bank, name, parts=1, n=3)
     snapshot = folder_bank.table(name).snapshot()
@@ -334,7 +334,9 @@ def test_names_that_mean_something_in_sql(folder_bank, name):
     assert folder_bank.sql(f'SELECT count(*) AS n FROM "{name}".tiles').arrow()["n"].to_pylist() == [6]
 
 
-@pytest.mark.parametrize("name", ["main", "TEMP", "system", "information_schema", "pg_catalog"])
+@pytest.mark.parametrize(
+    "name", ["main", "TEMP", "system", "information_schema", "pg_catalog", "order", "select", "Group"]
+)
 def test_names_that_sql_keeps_for_itself(folder_bank, name):
     with pytest.raises(InvalidInputError, match="cannot name a table"):
         folder_bank.catalog.create(name, SCHEMA)

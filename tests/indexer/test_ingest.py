@@ -288,17 +288,6 @@ def test_a_trap_is_named_and_costs_nothing_else(make_archives, tmp_path, trap):
     assert again.n_added == 0
 
 
-def test_strict_refuses_the_commit_and_leaves_its_report(make_archives, tmp_path):
-    source, _ = make_archives(*TERRAMESH, "--trap", "corrupt-chunk")
-    bank = tb.create(tmp_path)
-    with pytest.raises(tb.FormatError, match="corrupt-chunk") as caught:
-        ingest(open_source(str(source)), bank, "terramesh", IngestOptions(n_workers=1, strict=True))
-    assert caught.value.kind == "strict"
-    assert bank.table("terramesh").snapshot().n_samples == 0
-    (report,) = Path(tmp_path, "terramesh/tensors").glob("*.ingest.json")
-    assert json.loads(report.read_text())["findings"][0]["kind"] == "corrupt-chunk"
-
-
 def test_harmless_findings_pass_strict(make_archives, tmp_path):
     source, _ = make_archives(*TERRAMESH, "--trap", "ds-store")
     report = ingest(

@@ -1,0 +1,153 @@
+"""The writer of one part: shards by worker processes, with checkpoints, and the Zarr documents that describe them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing, suppress
+from typing import Any
+
+import numpy as np
+
+import tensorbank
+from tensorbank.codec import codec_for
+from tensorbank.errors import NotFoundError, StorageError
+from tensorbank.layout import array_document, array_key, group_document, part_key, report_key
+from tensorbank.schema import Modality, TableSchema
+from tensorbank.store import Store
+from tensorbank_indexer import checkpoint
+from tensorbank_indexer.checkpoint import remove_empty
+from tensorbank_indexer.ingest_options import IngestOptions
+from tensorbank_indexer.part_plan import PartPlan
+from tensorbank_indexer.report import IngestReport
+from tensorbank_indexer.shard_task import ShardResult, ShardTask
+from tensorbank_indexer.source import Scan, Source
+from tensorbank_indexer.workers import execute
+
+__all__ = ["PartWriter", "Progress"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done and how many there are, as far as known."""
+
+
+class PartWriter:
+    """Writes parts of one table. What it writes counts only once it is committed, which is not its work."""
+
+    def __init__(
+        self, source: Source, store: Store, table: str, options: IngestOptions, progress: Progress
+    ) -> None:
+        self.source = source
+        self.store = store
+        self.table = table
+        self.options = options
+        self.progress = progress
+
+    def write(self, plan: PartPlan, schema: TableSchema, report: IngestReport) -> list[ShardResult]:
+        """Results of all shards in order, from checkpoints where they exist."""
+        results: dict[int, ShardResult] = {}
+        tasks = []
+        for number, refs in enumerate(plan.shards):
+            done = checkpoint.load(self.store, self.table, plan.part, number)
+            if done is not None:
+                results[number] = done
+                report.n_resumed += done.samples.num_rows
+            else:
+                tasks.append(
+                    ShardTask(
+                        self.table,
+                        plan.part,
+                        number,
+                        plan.samples_per_shard,
+                        refs,
+                        schema,
+                        self.options.profile,
+                        self.options.n_tiles,
+                    )
+                )
+        n_workers = self.options.n_workers or os.cpu_count() or 1
+        with closing(execute(tasks, self.source, self.store, n_workers)) as finished:
+            for result in finished:
+                checkpoint.save(self.store, self.table, plan.part, result)
+                results[result.shard] = result
+                written = sum(len(plan.shards[n]) for n in results)
+                self.progress("write", written, plan.n_samples)
+                report.seconds.add(result.seconds)
+        return [results[n] for n in sorted(results)]
+
+    def describe(self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan]) -> None:
+        """Write the Zarr documents of a part."""
+        etags = _etags(plan, scans)
+        attributes: dict[str, object] = {
+            "Conventions": "CF-1.11",
+            "source": self.source.root,
+            "source_format": self.source.format,
+            "source_revision": self.options.revision or _digest(etags),
+            "source_etags": etags,
+            "crs": "each sample lies in the UTM zone of its EPSG code: column epsg of the samples table",
+            "history": f"written by tensorbank {tensorbank.__version__}, codec profile {self.options.profile}",
+            **self.source.attributes,
+            **({"licence": self.options.licence} if self.options.licence else {}),
+        }
+        arrays = {
+            modality.name: array_document(
+                modality,
+                schema.modalities,
+                n_samples=plan.n_rows,
+                samples_per_shard=plan.samples_per_shard,
+                blosc=codec_for(self.options.profile, modality).configuration(),
+                attributes=_array_attributes(modality),
+            )
+            for modality in schema
+        }
+        for name, document in arrays.items():
+            self._put_json(f"{array_key(self.table, plan.part, name)}/zarr.json", document)
+        self._put_json(f"{part_key(self.table, plan.part)}/zarr.json", group_document(attributes, arrays))
+
+    def _put_json(self, key: str, document: Any) -> None:
+        self.store.put(key, json.dumps(document, indent=1).encode())
+
+    def save_report(self, plan: PartPlan, report: IngestReport) -> None:
+        """Leave the report beside a part."""
+        self.store.put(report_key(self.table, plan.part), report.to_json().encode())
+
+    def discard(self, plan: PartPlan) -> None:
+        """Remove a part that was not committed, and never will be by this run."""
+        for folder in (part_key(self.table, plan.part), checkpoint.folder_of(self.table, plan.part)):
+            for found in self.store.objects(folder):
+                if found.key.startswith(f"{folder}/"):
+                    self.store.delete(found.key)
+            if self.store.local_path is not None:  # an object store has no folders to begin with
+                remove_empty(self.store.local_path / folder, self.store.local_path)
+
+    def forget(self, committed: Callable[[], Collection[str]]) -> None:
+        """Remove what is left of the checkpoints of committed parts: a run that was killed right after its commit left them."""
+        with suppress(NotFoundError, StorageError):  # a bank that one may only read keeps them
+            parts = checkpoint.parts_with(self.store, self.table)
+            for part in parts and sorted(set(parts) & set(committed())):
+                checkpoint.remove(self.store, self.table, part)
+
+
+def _array_attributes(modality: Modality) -> dict[str, object]:
+    """CF-like attributes of one array; archives mark missing pixels of floats only."""
+    missing = "NaN" if np.dtype(modality.dtype).kind == "f" else "none"
+    bands = {b.name: b.long_name for b in modality.bands if b.long_name}
+    return {
+        **modality.attributes,
+        "band_names": list(modality.band_names),
+        **({"band_long_names": bands} if bands else {}),
+        "nodata": missing,
+    }
+
+
+def _digest(etags: dict[str, str]) -> str:
+    """Name for a source's content where nobody gave its revision."""
+    return "sha256:" + hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
+
+
+def _etags(plan: PartPlan, scans: Sequence[Scan]) -> dict[str, str]:
+    """ETag of every source file of a part, by path; of files that gave it no sample, too."""
+    members = (m for shard in plan.shards for ref in shard for m in ref.members.values())
+    files = {f.path: f.etag for scan in scans for f in scan.archive.files}
+    return dict(sorted((files | {m.path: m.etag for m in members}).items()))
