@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from tensorbank.answers import MAX_DATASET_BYTES
+from tensorbank.arguments import whole_number
 from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.datasets import read_tensors
 from tensorbank.errors import InvalidInputError, NotFoundError
@@ -63,16 +64,21 @@ class Table:
         return self.bank.catalog.schema(self.name, self.version)
 
     def at(self, version: int) -> Table:
-        """The same table at another version."""
-        return Table(self.bank, self.name, version)
+        """Return the same table at another version; InvalidInputError if that is no whole number from 0 on."""
+        return Table(self.bank, self.name, whole_number("version", version, at_least=0))
 
     def history(self) -> list[SnapshotInfo]:
         """Versions, newest first."""
         return self.bank.catalog.history(self.name)
 
     def snapshot(self) -> Snapshot:
-        """What the table holds at its version."""
+        """Count what the table holds at its version."""
         levels = {level: self.bank.catalog.files(self.name, level, self.version) for level in LEVELS}
+        parts = levels["samples"].parts
+        if (
+            parts is not None
+        ):  # tiles and shards are read at their newest, where parts of other versions lie as well
+            levels = {level: files.of_parts(parts) for level, files in levels.items()}
         schema = self.schema
         version = levels["samples"].version
         sums = ", ".join(
@@ -175,8 +181,9 @@ class Bank:
         return self.catalog.store.url
 
     def at(self, versions: Mapping[str, int]) -> Bank:
-        """The same bank with some tables pinned to a version."""
-        other = Bank(self.catalog, {**self.versions, **versions})
+        """Return the same bank with some tables pinned to a version; InvalidInputError if one is no whole number from 0 on."""
+        pinned = {name: whole_number(f"version of {name}", v, at_least=0) for name, v in versions.items()}
+        other = Bank(self.catalog, {**self.versions, **pinned})
         other.registered |= self.registered
         return other
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
+from tensorbank.arguments import whole_number
 from tensorbank.bank import Bank, Snapshot, Table
 from tensorbank.catalog import SnapshotInfo
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
@@ -38,7 +39,7 @@ class RemoteTable(Table):
 
     def at(self, version: int) -> Table:
         """See :meth:`Table.at`."""
-        return replace(self, version=version)
+        return replace(self, version=whole_number("version", version, at_least=0))
 
     def history(self) -> list[SnapshotInfo]:
         """See :meth:`Table.history`; which part a version added is not told."""
@@ -106,7 +107,8 @@ class RemoteBank(Bank):
 
     def at(self, versions: Mapping[str, int]) -> Bank:
         """See :meth:`Bank.at`."""
-        return RemoteBank(self.planner, {**self.versions, **versions})
+        pinned = {name: whole_number(f"version of {name}", v, at_least=0) for name, v in versions.items()}
+        return RemoteBank(self.planner, {**self.versions, **pinned})
 
     def tables(self) -> list[str]:
         """See :meth:`Bank.tables`."""

@@ -396,3 +396,27 @@ def test_no_number_of_an_index_is_nan(tmp_path):
     assert error.value.kind == "nan"
     bank.catalog.commit("t", commit)
     assert bank.catalog.files("t", "samples").finite
+
+
+def test_a_version_counts_its_own_parts_only(folder_bank):
+    """Tiles and shards are read at their newest, whatever the version of the samples."""
+    make_table(folder_bank, "t", parts=2, n=3)
+    table = folder_bank.table("t")
+    empty = table.at(0).snapshot()
+    assert (empty.n_samples, empty.n_parts, empty.n_shards) == (0, 0, 0)
+    assert (empty.tensor_bytes, empty.stored_bytes, empty.index_bytes) == (0, 0, 0)
+    folder = Path(folder_bank.url.removeprefix("file://")) / "t" / "index"
+    every = sum(p.stat().st_size for p in folder.rglob("*.parquet"))
+    first, second = (table.at(v).snapshot() for v in (1, 2))
+    assert second.index_bytes == table.snapshot().index_bytes == every
+    assert 0 < first.index_bytes < every
+    assert (first.n_samples, first.n_parts) == (3, 1)
+    assert table.at(0).describe().keys() == table.describe().keys()
+
+
+@pytest.mark.parametrize("version", [-1, 1.5, "1", None, True])
+def test_a_version_is_a_whole_number_from_0_on(folder_bank, version):
+    make_table(folder_bank, "t", parts=1, n=3)
+    for call in (lambda: folder_bank.table("t").at(version), lambda: folder_bank.at({"t": version})):
+        with pytest.raises(InvalidInputError, match="version"):
+            call()
