@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tensorbank.cli import BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 from tensorbank.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -156,10 +156,11 @@ def stream(
     shuffle: Annotated[bool, typer.Option(help="Stream in a random order, or in that of the query.")] = True,
     endpoint: Endpoint = None,
     region: Region = None,
+    aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
     """Stream what a query selects, beside raw reads of the same bytes."""
-    plan = bank_at(bank, endpoint, region).sql(sql).plan()
+    plan = bank_at(bank, endpoint, region, aws_profile).sql(sql).plan()
     report = measure_stream(plan, batch_size=batch_size, seconds=seconds, shuffle=shuffle)
     say(json.dumps(asdict(report)) if as_json else str(report))
 

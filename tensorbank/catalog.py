@@ -332,7 +332,14 @@ class Catalog:
         ]
 
     def committed_keys(self, table: str) -> pa.Table:
-        """Columns split, subset, sample_id and stem of every sample of the newest snapshot."""
+        """Columns split, subset, sample_id and stem of every sample of the newest snapshot.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such table, and nothing else: whoever ingests takes that for an empty one.
+        """
+        self._read(table, "samples", None)  # finds damage that delta-rs reads over
         delta = self._open(table, "samples")
         with self._translated(self._where(table, "samples")):
             return delta.to_pyarrow_table(columns=["split", "subset", "sample_id", "stem"])
@@ -512,8 +519,13 @@ def _as_ours(error: BaseException, where: str, store: Store) -> TensorBankError 
         return system
     if isinstance(error, delta_errors.CommitFailedError):
         return None
-    if isinstance(error, delta_errors.TableNotFoundError | FileNotFoundError):
+    if isinstance(error, delta_errors.TableNotFoundError):
         return NotFoundError(f"there is no table at {where}")
+    if isinstance(error, FileNotFoundError):
+        return IntegrityError(
+            f"a file that the log of {where} names is gone: {_first_line(error)}; restore it",
+            kind="missing-file",
+        )
     if of_store:
         return as_ours(error, where, *place)
     return FormatError(f"the index {where} cannot be read: {_first_line(error)}", kind="log-format")

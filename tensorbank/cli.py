@@ -25,11 +25,22 @@ from rich.table import Table as Grid
 
 import tensorbank
 from tensorbank.bank import Bank
-from tensorbank.errors import ConflictError, IntegrityError, TensorBankError
+from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
 from tensorbank.opening import open as open_bank
 from tensorbank.progress import progress_bar
 
-__all__ = ["BankUrl", "Endpoint", "Json", "Region", "TableName", "app", "bank_at", "main", "say"]
+__all__ = [
+    "AwsProfile",
+    "BankUrl",
+    "Endpoint",
+    "Json",
+    "Region",
+    "TableName",
+    "app",
+    "bank_at",
+    "main",
+    "say",
+]
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 SIGNALLED = 128
@@ -48,10 +59,21 @@ BankUrl = Annotated[
 TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of a table.")]
 Endpoint = Annotated[
     str | None,
-    typer.Option(help="URL of an S3-compatible server.", envvar="AWS_ENDPOINT_URL", show_envvar=True),
+    typer.Option(
+        help="URL of an S3-compatible server.",
+        envvar=["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+        show_envvar=True,
+    ),
 ]
 Region = Annotated[
-    str | None, typer.Option(help="Region of the bucket.", envvar="AWS_REGION", show_envvar=True)
+    str | None,
+    typer.Option(help="Region of the bucket.", envvar=["AWS_REGION", "AWS_DEFAULT_REGION"], show_envvar=True),
+]
+AwsProfile = Annotated[
+    str | None,
+    typer.Option(
+        help="Profile of ~/.aws/config and ~/.aws/credentials that has the keys.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -65,9 +87,9 @@ class Format(enum.StrEnum):
     arrow = "arrow"
 
 
-def bank_at(url: str, endpoint: str | None, region: str | None) -> Bank:
+def bank_at(url: str, endpoint: str | None, region: str | None, profile: str | None = None) -> Bank:
     """The bank of a command line; credentials come from the environment, never from arguments."""
-    return open_bank(url, endpoint=endpoint, region=region)
+    return open_bank(url, endpoint=endpoint, region=region, profile=profile)
 
 
 def say(text: str) -> None:
@@ -91,9 +113,15 @@ def _options(
 
 
 @app.command()
-def tables(bank: BankUrl, endpoint: Endpoint = None, region: Region = None, as_json: Json = False) -> None:
+def tables(
+    bank: BankUrl,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
     """List the tables of a bank."""
-    opened = bank_at(bank, endpoint, region)
+    opened = bank_at(bank, endpoint, region, aws_profile)
     snapshots = [opened.table(name).snapshot() for name in opened.tables()]
     if as_json:
         say(json.dumps([_fields(s) for s in snapshots]))
@@ -110,10 +138,15 @@ def tables(bank: BankUrl, endpoint: Endpoint = None, region: Region = None, as_j
 
 @app.command()
 def show(
-    bank: BankUrl, table: TableName, endpoint: Endpoint = None, region: Region = None, as_json: Json = False
+    bank: BankUrl,
+    table: TableName,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
 ) -> None:
     """Show what a table holds: modalities, bands, sizes."""
-    opened = bank_at(bank, endpoint, region).table(table)
+    opened = bank_at(bank, endpoint, region, aws_profile).table(table)
     schema, snapshot = opened.schema, opened.snapshot()
     if as_json:
         modalities = [json.loads(m.to_json()) for m in schema]
@@ -143,10 +176,15 @@ def show(
 
 @app.command()
 def history(
-    bank: BankUrl, table: TableName, endpoint: Endpoint = None, region: Region = None, as_json: Json = False
+    bank: BankUrl,
+    table: TableName,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
 ) -> None:
     """List the versions of a table, newest first."""
-    entries = bank_at(bank, endpoint, region).table(table).history()
+    entries = bank_at(bank, endpoint, region, aws_profile).table(table).history()
     if as_json:
         say(json.dumps([_fields(e) for e in entries]))
         return
@@ -168,10 +206,11 @@ def query(
     save: Annotated[Path | None, typer.Option(help="Save the plan to this file, for tb.Plan.load().")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
+    aws_profile: AwsProfile = None,
 ) -> None:
     """Answer SQL over the index; tensors are shown by their address."""
     form = Format.json if as_json else form
-    asked = bank_at(bank, endpoint, region).sql(sql)
+    asked = bank_at(bank, endpoint, region, aws_profile).sql(sql)
     if explain or save is not None:
         plan = asked.plan()
         if save is not None:
@@ -192,12 +231,13 @@ def verify(
     ] = None,
     endpoint: Endpoint = None,
     region: Region = None,
+    aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
     """Read every stored block and check it against the checksum written at ingest."""
     from tensorbank.verify import verify as run
 
-    opened = bank_at(bank, endpoint, region)
+    opened = bank_at(bank, endpoint, region, aws_profile)
     damaged = 0
     for name in [table] if table is not None else opened.tables():
         with progress_bar() as progress:
@@ -347,6 +387,13 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _is_of_usage(error: TensorBankError) -> bool:
+    """Whether other words on the command line would have done: a name, an address, a folder of archives."""
+    return isinstance(error, InvalidInputError | NotFoundError) or (
+        isinstance(error, FormatError) and error.kind == FormatError.default_kind
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0 (done), 1 (failed), 2 (wrong usage), 130 or 143 (ended by SIGINT or SIGTERM)."""
     _add_commands_of_rooms()
@@ -357,8 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else DONE
     except TensorBankError as error:
         sys.stderr.write(f"error: {error}\n")
-        failed = isinstance(error, IntegrityError | ConflictError) or error.kind == "strict"
-        return FAILED if failed else WRONG_USAGE
+        return WRONG_USAGE if _is_of_usage(error) else FAILED
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"error: this command needs {error.name}; pip install 'tensorbank[demo]' brings everything\n"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tensorbank.cli import BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 
 __all__ = ["ingest"]
 
@@ -45,6 +45,7 @@ def ingest(
     report: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
+    aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
     """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
@@ -67,7 +68,14 @@ def ingest(
     done = IngestReport.of(opened, table)
     try:
         with progress_bar() as progress:
-            run(opened, bank_at(bank, endpoint, region), table, options, progress=progress, report=done)
+            run(
+                opened,
+                bank_at(bank, endpoint, region, aws_profile),
+                table,
+                options,
+                progress=progress,
+                report=done,
+            )
     finally:
         if report is not None:
             report.write_text(done.to_json())

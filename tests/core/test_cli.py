@@ -322,11 +322,11 @@ def test_wrong_usage_is_named_and_exits_2(made, capsys, arguments: Sequence[str]
     assert "Traceback" not in err
 
 
-def test_a_wrong_address_exits_2_and_damage_exits_1(tmp_path, capsys, monkeypatch):
+def test_an_address_that_nobody_answers_and_damage_exit_1(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     code, out, err = call(capsys, "tables", "s3://bucket", "--endpoint", "http://127.0.0.1:9")
-    assert (code, out) == (2, "")
+    assert (code, out) == (1, "")
     assert "cannot be reached" in one_sentence(err)
     bank = tb.create(tmp_path)
     make_table(bank, "t", parts=1, n=3)
@@ -442,3 +442,45 @@ def test_ingest_that_cannot_start(tmp_path, capsys, make_archives):
         assert (code, out) == (2, ""), arguments
         assert pattern in one_sentence(err)
     assert not (tmp_path / "bank" / "t").exists()
+
+
+def test_what_no_other_words_would_mend_is_a_failure(answering, made, capsys, tmp_path, monkeypatch):
+    """1 where the store, the network or the bank are at fault; 2 where the command line is."""
+    folder, *_ = made
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    answering.refuse(403, "SignatureDoesNotMatch")
+    failures = [
+        ("tables", "s3://bucket", "--endpoint", "http://127.0.0.1:9"),
+        ("query", "s3://bucket", "SELECT 1 AS one FROM t", "--endpoint", "http://127.0.0.1:9"),
+        ("tables", "s3://bucket", "--endpoint", answering.url),
+    ]
+    for words in failures:
+        code, out, err = call(capsys, *words)
+        assert (code, out) == (1, ""), words
+        one_sentence(err)
+    mistakes = [
+        ("tables", "s3://bucket", "--endpoint", "minio:9000"),
+        ("tables", "s3://bucket/a%20b"),
+        ("tables", tmp_path / "nothing"),
+        ("show", folder, "nope"),
+    ]
+    for words in mistakes:
+        code, out, err = call(capsys, *words)
+        assert (code, out) == (2, ""), words
+        one_sentence(err)
+
+
+def test_a_profile_can_be_named(answering, no_aws, capsys):
+    no_aws(
+        config=f"[profile eo]\nregion = eu-west-1\nendpoint_url = {answering.url}\n",
+        credentials="[eo]\naws_access_key_id = EOKEY\naws_secret_access_key = s\n",
+    )
+    answering.refuse(403, "AccessDenied", "Not you.")
+    code, _, err = call(capsys, "tables", "s3://bucket", "--aws-profile", "eo")
+    assert code == 1
+    assert "AccessDenied: Not you." in one_sentence(err)
+    assert "Credential=EOKEY/" in answering.asked[0].headers["authorization"]
+    code, _, err = call(capsys, "tables", "s3://bucket", "--aws-profile", "oe")
+    assert code == 2
+    assert "there is eo" in one_sentence(err)
