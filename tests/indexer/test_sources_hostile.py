@@ -15,11 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
-from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.sources.limits import ReadLimits
 
-sys.path.insert(0, str(Path(__file__).parent))
-from odd_members import (
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from hostile.members import (
     TIME_NS,
     array_entries,
     member,
@@ -32,6 +30,10 @@ from odd_members import (
     write_tars,
     zipped,
 )
+
+sys.path.pop(0)
+from tensorbank_indexer import IngestOptions, ingest, open_source
+from tensorbank_indexer.sources.limits import ReadLimits
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=16)
 DEEP = 3000

@@ -19,14 +19,9 @@ import xarray
 import zarr
 
 import tensorbank as tb
-from tensorbank.errors import FormatError
-from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.report import HARMLESS
-from tensorbank_indexer.sources.members import Member, read_member
-from tensorbank_indexer.sources.times import NO_TIME, decode_times, times_problem
 
-sys.path.insert(0, str(Path(__file__).parent))
-from odd_members import (
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from hostile.members import (
     array_entries,
     member,
     member_entries,
@@ -36,6 +31,13 @@ from odd_members import (
     write_tars,
     zipped,
 )
+
+sys.path.pop(0)
+from tensorbank.errors import FormatError
+from tensorbank_indexer import IngestOptions, ingest, open_source
+from tensorbank_indexer.report import HARMLESS
+from tensorbank_indexer.sources.members import Member, read_member
+from tensorbank_indexer.sources.times import NO_TIME, decode_times, times_problem
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INLINE = IngestOptions(n_workers=1, samples_per_shard=8)
