@@ -19,6 +19,7 @@ from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.datasets import read_tensors
 from tensorbank.errors import InvalidInputError, NotFoundError
 from tensorbank.layout import LEVELS, check_table_name, part_key
+from tensorbank.parameters import bound
 from tensorbank.planner import Planner
 from tensorbank.query import Query
 from tensorbank.schema import TableSchema
@@ -226,9 +227,20 @@ class Bank:
             (table,) = names
         return self.table(table).read(sample_id, split=split, modalities=modalities)
 
-    def sql(self, sql: str) -> Query:
-        """A query; nothing is read before it is asked for its plan, rows or batches."""
-        return Query(sql, self._planner())
+    def sql(self, sql: str, /, **parameters: Any) -> Query:
+        """A query; nothing is read before it is asked for its plan, rows or batches.
+
+        Parameters
+        ----------
+        parameters
+            Values for ``$name`` in the statement: numbers, texts, dates, lists. They become part of it as literals.
+
+        Raises
+        ------
+        InvalidInputError
+            A parameter has no value, or a value no parameter.
+        """
+        return Query(bound(sql, parameters), self._planner())
 
     def query(self, table: str) -> Selection:
         """Samples of one table, to be narrowed step by step."""

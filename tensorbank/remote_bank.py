@@ -14,6 +14,7 @@ from tensorbank.bank import Bank, Snapshot, Table
 from tensorbank.catalog import SnapshotInfo
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
 from tensorbank.layout import check_table_name
+from tensorbank.parameters import bound
 from tensorbank.query import Query
 from tensorbank.remote_planner import RemotePlanner, as_statistics
 from tensorbank.remote_selection import RemoteSelection
@@ -119,9 +120,9 @@ class RemoteBank(Bank):
         """See :meth:`Bank.table`."""
         return RemoteTable(self, check_table_name(name), self.versions.get(name))
 
-    def sql(self, sql: str) -> Query:
+    def sql(self, sql: str, /, **parameters: Any) -> Query:
         """SQL, for keys whose scope allows it: its rows. What is to be streamed is selected with :meth:`query`."""
-        return Query(sql, self._sql_engine)
+        return Query(bound(sql, parameters), self._sql_engine)
 
     def query(self, table: str) -> Selection:
         """Samples of one table, to be narrowed step by step; conditions are CQL2 text."""
