@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -18,9 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeGuard
 
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, nearest
 
@@ -32,6 +34,7 @@ SCOPES: tuple[str, ...] = ("read", "plan", "proxy", "sql", "admin")
 
 LOOK_AGAIN_S = 1.0
 MAX_KEY_CHARACTERS = 128
+_LOG = logging.getLogger(__name__)
 _KEY = re.compile(r"tb_live_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 
@@ -61,13 +64,51 @@ class Key:
     expires: str | None = None
     revoked: str | None = None
 
+    @classmethod
+    def read(cls, raw: object) -> Key:
+        """A key as the file has it.
+
+        Raises
+        ------
+        ValueError
+            It is not of the documented form; nothing of it is taken for a right.
+        """
+        if not isinstance(raw, dict) or set(raw) - {f.name for f in fields(cls)}:
+            raise ValueError("a key is an object with the fields of a key and no other")
+        for name in ("id", "name", "sha256", "created"):
+            if not isinstance(raw.get(name), str):
+                raise ValueError(f"{name} is a text")
+        for name in ("expires", "revoked"):
+            if raw.get(name) is not None:
+                _moment(raw[name], name)
+        banks = raw.get("banks", ())
+        if not _are_texts(raw.get("scopes")) or not (banks is None or _are_texts(banks)):
+            raise ValueError("scopes and banks are lists of texts")
+        return cls(
+            **{**raw, "scopes": tuple(raw["scopes"]), "banks": None if banks is None else tuple(banks)}
+        )
+
     def is_good(self, now: datetime) -> bool:
         """Whether the key may still be used."""
-        return self.revoked is None and (self.expires is None or now < datetime.fromisoformat(self.expires))
+        return self.revoked is None and (self.expires is None or now < _moment(self.expires, "expires"))
 
     def principal(self) -> Principal:
         banks = None if self.banks is None else frozenset(self.banks)
         return Principal(f"key:{self.id}", frozenset(self.scopes), banks)
+
+
+def _moment(text: object, name: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ValueError(f"{name} is a time such as 2026-01-31T12:00:00+00:00")
+    return found
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
 class KeyFile:
@@ -160,7 +201,8 @@ class KeyFile:
             self._looked_s = now_s
             seen = self._stat()
             if seen != self._seen:
-                self._keys, self._seen = self._read(), seen
+                self._keys, self._seen = {}, None  # what cannot be read opens nothing
+                self._keys, self._seen = self._read(skip_bad=True), seen
         return self._keys
 
     def _stat(self) -> tuple[int, int, int] | None:
@@ -170,22 +212,20 @@ class KeyFile:
             return None
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
-    def _read(self) -> dict[str, Key]:
+    def _read(self, *, skip_bad: bool = False) -> dict[str, Key]:
+        """Keys by id; one that is not of the documented form is an error, or left out and logged."""
+        keys: list[Key] = []
         try:
-            raw = json.loads(self.path.read_text())
-            keys = [
-                Key(
-                    **{
-                        **k,
-                        "scopes": tuple(k["scopes"]),
-                        "banks": None if k["banks"] is None else tuple(k["banks"]),
-                    }
-                )
-                for k in raw["keys"]
-            ]
+            for number, raw in enumerate(json.loads(self.path.read_text())["keys"]):
+                try:
+                    keys.append(Key.read(raw))
+                except ValueError as error:
+                    if not skip_bad:
+                        raise
+                    _LOG.error("key %d of %s opens nothing: %s", number, self.path, error)
         except FileNotFoundError:
             return {}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise FormatError(f"{self.path} is no file of keys: {error}") from error
         return {k.id: k for k in keys}
 

@@ -6,11 +6,14 @@ import logging
 import math
 import threading
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 import anyio.to_thread
 from starlette.datastructures import Headers
 
+from tensorbank.errors import FormatError
+from tensorbank_server.digests import digest
 from tensorbank_server.keys import SCOPES, KeyFile, Principal
 from tensorbank_server.problems import Problem
 from tensorbank_server.rates import Rates
@@ -20,6 +23,8 @@ __all__ = ["Authenticator"]
 
 OPEN_SCOPES = frozenset({"read", "plan", "proxy", "admin"})
 MAX_TOKEN_CHARACTERS = 8_192
+MAX_SUBJECT_CHARACTERS = 124
+BANKS_CLAIM = "tensorbank_banks"
 KEYS_LIFETIME_S = 300.0
 KEYS_COOLDOWN_S = 30.0
 _LOG = logging.getLogger(__name__)
@@ -64,12 +69,48 @@ class Authenticator:
         text = text.strip()
         if scheme.lower() != "bearer" or not text or len(text) > MAX_TOKEN_CHARACTERS:
             raise _unauthorized("send the key as `Authorization: Bearer tb_live_...`")
-        found = self._keys.find(text) if self._keys is not None else None
+        try:
+            found = self._keys.find(text) if self._keys is not None else None
+        except FormatError as error:
+            _LOG.error("nobody is let in by a key: %s", error)
+            raise Problem(
+                503,
+                "keys",
+                "the service cannot read its keys; its operator is told",
+                headers={"Retry-After": "30"},
+            ) from None
         if found is None and self._issuer is not None and text.count(".") == 2:
             found = await anyio.to_thread.run_sync(self._issuer.principal, text)
         if found is None:
             raise _unauthorized("the key is not known, has expired or was revoked")
         return found
+
+
+def principal_of(claims: Mapping[str, Any], scope_claim: str) -> Principal | None:
+    """Whose the claims of a verified token are; None if they do not say.
+
+    Only what is of the documented form gives anything: scopes are a text of words or a list of texts, banks a list of texts.
+    Without the claim of banks all are open; with one of another form, none is.
+    """
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not subject:
+        return None
+    granted = claims.get(scope_claim)
+    names = granted.split() if isinstance(granted, str) else granted
+    if not _are_texts(names):
+        names = []
+    scopes = frozenset(n.removeprefix("tensorbank:") for n in names) & frozenset(SCOPES)
+    banks = None
+    if BANKS_CLAIM in claims:
+        given = claims[BANKS_CLAIM]
+        banks = frozenset(given) if _are_texts(given) else frozenset[str]()
+    # a long subject is shortened by its hash: two that begin alike are two
+    name = subject if len(subject) <= MAX_SUBJECT_CHARACTERS else digest(subject)
+    return Principal(f"sub:{name}", scopes, banks)
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
 class Issuer:
@@ -96,7 +137,8 @@ class Issuer:
 
         s = self._settings
         try:
-            name = jwt.get_unverified_header(text).get("kid")
+            header = jwt.get_unverified_header(text)
+            name = header.get("kid")
             key = self._key(name) if isinstance(name, str) else None
             if key is None:
                 return None
@@ -109,17 +151,10 @@ class Issuer:
                 leeway=s.leeway_s,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, RecursionError, ValueError, TypeError):
+            # what is no token at all, nested without end or of odd types is nobody's
             return None
-        granted = claims.get(s.scope_claim, "")
-        names = granted.split() if isinstance(granted, str) else [str(g) for g in granted]
-        scopes = frozenset(n.removeprefix("tensorbank:") for n in names) & frozenset(SCOPES)
-        banks = claims.get("tensorbank_banks")
-        return Principal(
-            f"sub:{claims['sub']}"[:128],
-            scopes,
-            frozenset(map(str, banks)) if isinstance(banks, list) else None,
-        )
+        return principal_of(claims, s.scope_claim)
 
     def _key(self, name: str) -> Any:
         """A signing key of the issuer. A name that is not known makes it look again, but not often."""

@@ -296,6 +296,57 @@ def test_a_damaged_file_opens_nothing(tmp_path):
         KeyFile(path).find(text)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"banks": "eo"},
+        {"banks": {"eo": 1}},
+        {"banks": [5]},
+        {"banks": 0},
+        {"scopes": "read"},
+        {"scopes": {"read": 1}},
+        {"scopes": None},
+        {"expires": 5},
+        {"expires": "2999-01-01"},
+        {"expires": "2999-01-01T00:00:00"},
+        {"expires": "never"},
+        {"revoked": False},
+        {"id": 5},
+        {"sha256": None},
+        {"role": "admin"},
+    ],
+)
+def test_a_key_of_another_form_opens_nothing_and_costs_no_other(tmp_path, change):
+    keys = KeyFile(tmp_path / "keys.json")
+    _, bad = keys.create("bad")
+    _, good = keys.create("good")
+    raw = json.loads(keys.path.read_text())
+    raw["keys"][0] |= change
+    keys.path.write_text(json.dumps(raw))
+    fresh = KeyFile(keys.path)
+    assert fresh.find(bad) is None
+    assert fresh.find(good) is not None
+    with pytest.raises(FormatError):  # who edits the file is told
+        fresh.list()
+
+
+def test_a_file_of_keys_that_breaks_opens_nothing_until_it_is_mended(bank_folder, tmp_path):
+    keys = KeyFile(tmp_path / "keys.json")
+    _, text = keys.create("me")
+    whole = keys.path.read_text()
+    with serving(str(bank_folder), "--keys", str(keys.path), key=text) as served:
+        assert served.get("/v1/banks").status_code == 200
+        for broken in ("{", "[]", "[" * 5_000, '{"keys": 5}'):
+            keys.path.write_text(broken)
+            deadline = time.monotonic() + 10
+            while (answer := served.get("/v1/banks")).status_code == 200:
+                assert time.monotonic() < deadline
+            assert answer.status_code in (401, 503)
+        keys.path.write_text(whole)
+        while served.get("/v1/banks").status_code != 200:
+            assert time.monotonic() < deadline + 10
+
+
 def test_scopes_and_lifetimes_are_checked(tmp_path):
     keys = KeyFile(tmp_path / "keys.json")
     with pytest.raises(InvalidInputError, match="Did you mean 'plan'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -14,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from server_process import serving
 from test_front import check_problem
+
+from tensorbank_server.tokens import principal_of
 
 ISSUER, AUDIENCE = "https://issuer.example", "tensorbank"
 
@@ -100,6 +103,60 @@ def test_banks_of_a_token(guarded, issuer):
     assert ask(guarded, issuer.token(), "/v1/banks").json()["banks"][0]["name"] == "eo"
     assert ask(guarded, issuer.token(tensorbank_banks=["other"]), "/v1/banks").json() == {"banks": []}
     check_problem(ask(guarded, issuer.token(scope="admin"), "/v1/banks/eo"), 403, "scope")
+
+
+@pytest.mark.parametrize("banks", ["eo", "", {"eo": 1}, 5, True, None, ["eo", 5], [["eo"]]])
+def test_banks_of_another_form_open_no_bank(guarded, issuer, banks):
+    if banks is None:  # a claim that is there and null
+        now = int(time.time())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": now + 300, "scope": "read"}
+        token = jwt.encode({**claims, "tensorbank_banks": None}, issuer.rsa, "RS256", headers={"kid": "rsa"})
+    else:
+        token = issuer.token(tensorbank_banks=banks)
+    assert ask(guarded, token, "/v1/banks").json() == {"banks": []}
+    check_problem(ask(guarded, token, "/v1/banks/eo"), 404, "unknown-bank")
+
+
+@pytest.mark.parametrize("scope", [5, True, {"read": 1}, ["read", 5], [["read"]], "", "READ", 1.5])
+def test_a_scope_of_another_form_opens_nothing(guarded, issuer, scope):
+    answer = ask(guarded, issuer.token(scope=scope))
+    assert (answer.status_code, answer.json()["scopes"]) == (200, [])
+    check_problem(ask(guarded, issuer.token(scope=scope), "/v1/banks/eo"), 403, "scope")
+
+
+def test_a_list_of_scopes_is_one(guarded, issuer):
+    assert ask(guarded, issuer.token(scope=["read", "tensorbank:plan"])).json()["scopes"] == ["plan", "read"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sub", 5), ("sub", ["ann"]), ("sub", ""), ("exp", "soon"), ("exp", [1]), ("nbf", {}), ("iss", [ISSUER]), ("aud", {"a": 1})],
+)  # fmt: skip
+def test_a_claim_of_another_type_is_nobodys(guarded, issuer, name, value):
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ann", "exp": now + 300, "scope": "read", name: value}
+    segments = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+        for part in ({"alg": "RS256", "kid": "rsa", "typ": "JWT"}, claims)
+    ]
+    signature = RSAAlgorithm(RSAAlgorithm.SHA256).sign(".".join(segments).encode(), issuer.rsa)
+    token = ".".join([*segments, base64.urlsafe_b64encode(signature).rstrip(b"=").decode()])
+    check_problem(ask(guarded, token), 401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    "head", ["[" * 3_000, '{"alg":' * 900, '{"alg": "RS256", "kid": 5}', '{"kid": "rsa"}', "[]", "5", '"x"']
+)
+def test_a_head_that_is_none_is_refused(guarded, head):
+    text = base64.urlsafe_b64encode(head.encode()).rstrip(b"=").decode()
+    check_problem(ask(guarded, f"{text}.{text}.{text}"), 401, "unauthorized")
+
+
+def test_long_subjects_are_not_mixed_up():
+    one, other = ({"sub": "a" * 500 + end, "scope": "read"} for end in "xy")
+    ids = {principal_of(c, "scope").id for c in (one, other)}
+    assert len(ids) == 2
+    assert max(map(len, ids)) <= 128
 
 
 def test_other_tokens_open_nothing(guarded, issuer):
