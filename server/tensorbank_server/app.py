@@ -99,6 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
         settings=settings,
         metrics=metrics,
         authenticator=Authenticator(settings),
+        audit=service.audit,
         is_ending=lambda: service.is_ending,
     )
     if settings.cors_origins:  # outside of the front, which would ask preflights for a key

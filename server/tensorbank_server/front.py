@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tensorbank.errors import TensorBankError
 from tensorbank_server.bodies import check_json, read_body, replaying
 from tensorbank_server.disks import disk_problem
+from tensorbank_server.logs import AuditLog
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.negotiation import has_current
 from tensorbank_server.problems import Problem, as_problem, ending, internal, of_status, respond
@@ -32,6 +33,8 @@ from tensorbank_server.tokens import Authenticator
 __all__ = ["Front", "security_headers"]
 
 _LOG = logging.getLogger("tensorbank_server.access")
+AUDITED = ("/v1/banks/", "/v1/plans/", "/stac/search", "/stac/collections/")
+"""Where data are given out."""
 PIECE_BYTES = 256 << 10
 """The part of an answer that a client has to take within ``send_stall_s``."""
 MAX_SEGMENT_BYTES = 1_024
@@ -66,9 +69,11 @@ class Front:
         settings: Settings,
         metrics: Metrics,
         authenticator: Authenticator,
+        audit: AuditLog,
         is_ending: Callable[[], bool],
     ) -> None:
         self.app = app
+        self.audit = audit
         self.is_ending = is_ending
         self.settings = settings
         self.metrics = metrics
@@ -142,6 +147,7 @@ class Front:
                     async def until_it_begins(message: Message) -> None:
                         if message["type"] == "http.response.start":
                             limit.reschedule(None)
+                            self._write_audit(scope, message["status"], principal.id)
                             await send(message)
                             return
                         place.leave()
@@ -204,6 +210,19 @@ class Front:
             self.metrics.rejected.labels(problem.code).inc()
         await respond(problem, told.request_id)(scope, receive, send)
 
+    def _write_audit(self, scope: Scope, status: int, principal: str) -> None:
+        """Write who was granted what, before a byte of it goes: an answer that cannot be written down is not given."""
+        what = scope.get("tensorbank.audit")
+        if what is None:
+            if status >= 300 or not scope["path"].startswith(AUDITED):
+                return
+            operation = getattr(scope.get("route"), "operation_id", None) or "other"
+            what = {"action": "read", "operation": operation, **scope.get("path_params", {})}
+        number = scope["tensorbank.request_id"]
+        self.audit.write(
+            **what, principal=principal, client=_address(scope), status=status, request_id=number
+        )
+
     def _log(self, scope: Scope, told: _Told) -> None:
         taken_s = time.perf_counter() - told.started_s
         route = getattr(scope.get("route"), "path", "none")
@@ -219,6 +238,7 @@ class Front:
                 "request_id": told.request_id,
                 "trace_id": told.trace_id,
                 "principal": principal and principal.id,
+                "client": _address(scope),
                 "status": told.status,
                 "code": told.code,
                 "n_bytes": told.n_bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -56,6 +57,8 @@ class AuditLog:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._fd: int | None = None
+        self._is_torn = False
+        """Whether a line may have been left unfinished."""
 
     def open(self) -> None:
         if self.path is not None and self._fd is None:
@@ -63,7 +66,13 @@ class AuditLog:
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def write(self, action: str, **what: Any) -> None:
-        """One line; values are those of the log of requests, and never a credential."""
+        """Write one line; values are those of the log of requests, and never a credential.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or broken.
+        """
         if self._fd is None:
             return
         line: Mapping[str, Any] = {
@@ -71,7 +80,14 @@ class AuditLog:
             "action": action,
             **{k: v for k, v in what.items() if v is not None},
         }
-        os.write(self._fd, redacted(json.dumps(line, default=str)).encode() + b"\n")
+        text = redacted(json.dumps(line, default=str)).encode() + b"\n"
+        if self._is_torn:
+            text = b"\n" + text
+        self._is_torn = True
+        n_written = os.write(self._fd, text)  # at once, so that lines of several processes do not mix
+        if n_written < len(text):
+            raise OSError(errno.ENOSPC, "the audit log cannot be written")
+        self._is_torn = False
 
     def close(self) -> None:
         if self._fd is not None:

@@ -7,6 +7,7 @@ whoever has the id and may read the bank may read the plan.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from typing import Any, Literal
 from tensorbank.errors import TensorBankError
 from tensorbank.plan import Plan
 from tensorbank.planner import PLANNER_VERSION
+from tensorbank_server.bulkheads import Threads
 from tensorbank_server.digests import digest
 from tensorbank_server.disks import disk_problem
 from tensorbank_server.jobs import MakePlan, PlanMade
@@ -69,7 +71,6 @@ class StoredPlan:
     made: PlanMade | None = None
     problem: Problem | None = None
     created_s: float = field(default_factory=time.time)
-    used_s: float = field(default_factory=time.time)
     owners: set[str] = field(default_factory=set)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -94,6 +95,7 @@ class PlanStore:
         folder: Path,
         workers: WorkerPool,
         metrics: Metrics,
+        threads: Threads,
         *,
         lifetime_s: float,
         max_bytes: int,
@@ -103,6 +105,7 @@ class PlanStore:
         self.folder = folder
         self._workers = workers
         self._metrics = metrics
+        self._threads = threads
         self._lifetime_s = lifetime_s
         self._max_bytes = max_bytes
         self._limit_s = limit_s
@@ -120,7 +123,7 @@ class PlanStore:
         Problem
             503: too many plans are being made.
         """
-        found = self._find(request.id)
+        found = await self._find(request.id)
         is_new = found is None or found.state in ("failed", "cancelled")
         if found is None or is_new:
             if len(self._running) >= MAX_RUNNING:
@@ -128,7 +131,9 @@ class PlanStore:
                     503, "overloaded", "too many plans are being made", headers={"Retry-After": "5"}
                 )
             found = self._start(request)
-        found.owners.add(principal)
+        if principal not in found.owners:
+            found.owners.add(principal)
+            await self._record(found, principal, wants=True)
         if found.state == "submitted":
             try:
                 async with asyncio.timeout(wait_s):
@@ -137,7 +142,7 @@ class PlanStore:
                 pass
         return found, is_new
 
-    def get(self, identity: str) -> StoredPlan:
+    async def get(self, identity: str) -> StoredPlan:
         """A plan by id.
 
         Raises
@@ -145,10 +150,9 @@ class PlanStore:
         Problem
             404: there is none, or none any more.
         """
-        found = self._find(identity)
+        found = await self._find(identity)
         if found is None:
             raise Problem(404, "unknown-plan", "there is no such plan, or none any more; ask for it again")
-        found.used_s = time.time()
         return found
 
     def plan(self, stored: StoredPlan) -> Plan:
@@ -177,7 +181,8 @@ class PlanStore:
             self._open[stored.id] = found
             while len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
-        self._path(stored.id).touch()
+        with contextlib.suppress(OSError):  # of a full or read-only disk: the plan can be read all the same
+            os.utime(self._path(stored.id))
         return found[0]
 
     def keys(self, stored: StoredPlan, plan: Plan) -> frozenset[str]:
@@ -186,9 +191,25 @@ class PlanStore:
             found = self._open.get(stored.id)
         return found[1] if found else frozenset(k for h in plan.handles for k in plan.addresses[h.name].keys)
 
-    def cancel(self, stored: StoredPlan, principal: str) -> None:
-        """One who asked for a plan needs it no more; when nobody does, it is ended or removed."""
-        stored.owners.discard(principal)
+    async def cancel(self, stored: StoredPlan, principal: str, *, for_all: bool = False) -> None:
+        """One who asked for a plan needs it no more; when nobody does, or ``for_all``, it is ended or removed.
+
+        Raises
+        ------
+        Problem
+            403: others asked for it.
+        """
+        if (
+            stored.state == "completed"
+        ):  # replicas may have more owners, and this process fewer than the last one
+            stored.owners |= await self._threads.run(self._read_owners, stored.id)
+        if for_all:
+            stored.owners.clear()
+        elif principal not in stored.owners:
+            raise Problem(403, "not-owner", "others asked for this plan; it ends when they say so")
+        else:
+            stored.owners.discard(principal)
+            await self._record(stored, principal, wants=False)
         if stored.owners:
             return
         running = self._running.pop(stored.id, None)
@@ -196,7 +217,7 @@ class PlanStore:
             self._workers.kill(running[1])
         stored.state = "cancelled"
         stored.done.set()
-        self._remove(stored.id)
+        await self._threads.run(self._remove, stored.id)
 
     async def close(self) -> None:
         """Wait for nothing: plans under way end with their workers."""
@@ -226,16 +247,18 @@ class PlanStore:
         try:
             made: PlanMade = await self._workers.run(job, self._limit_s)
             if stored.state == "cancelled":
-                self._remove(stored.id)
+                await self._threads.run(self._remove, stored.id)
                 return
-            self._write(stored, made)
+            await self._threads.run(self._write, stored, made)
             stored.made, stored.state = made, "completed"
             bank = stored.request.bank
             self._metrics.plan_s.labels(bank).observe(time.perf_counter() - started_s)
             considered, kept = made.levels.get("shards", (0, 0))
             self._metrics.plan_shards_scanned.labels(bank).inc(kept)
             self._metrics.plan_shards_skipped.labels(bank).inc(considered - kept)
-            self._evict()
+            for identity in await self._threads.run(self._evict):
+                self._known.pop(identity, None)
+            self._forget_failures()
         except Problem as problem:
             self._fail(stored, problem)
         except TensorBankError as error:
@@ -257,13 +280,46 @@ class PlanStore:
         if stored.state != "cancelled":
             stored.problem, stored.state = problem, "failed"
 
-    def _find(self, identity: str) -> StoredPlan | None:
+    async def _find(self, identity: str) -> StoredPlan | None:
         found = self._known.get(identity)
         if found is None:
-            found = self._read(identity)
+            found = await self._threads.run(self._read, identity)
             if found is not None:
-                self._known[identity] = found
+                found = self._known.setdefault(identity, found)  # another request may have been faster
         return found
+
+    async def _record(self, stored: StoredPlan, owner: str, *, wants: bool) -> None:
+        """Write down who asked for a plan, or needs it no more; a disk that is full costs the owner that right at most."""
+        try:
+            await self._threads.run(self._append_owner, stored.id, owner, wants)
+        except OSError as error:
+            _LOG.error("the owner of plan %s cannot be written down: %s", stored.id, error)
+
+    def _append_owner(self, identity: str, owner: str, wants: bool) -> None:
+        line = json.dumps({"owner": owner, "wants": wants}) + "\n"
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        descriptor = os.open(self.folder / f"{identity}.owners", flags, 0o600)
+        try:
+            os.write(descriptor, line.encode())  # one call, so that lines of replicas do not mix
+        finally:
+            os.close(descriptor)
+
+    def _read_owners(self, identity: str) -> set[str]:
+        """Who asked for a plan and has not said that it is needed no more."""
+        try:
+            text = (self.folder / f"{identity}.owners").read_text()
+        except FileNotFoundError:
+            return set()
+        owners: set[str] = set()
+        for line in text.splitlines():
+            try:
+                told = json.loads(line)
+                owner, wants = told["owner"], told["wants"]
+            except (ValueError, KeyError, TypeError):  # torn by a full disk
+                continue
+            if isinstance(owner, str):
+                (owners.add if wants is True else owners.discard)(owner)
+        return owners
 
     def _path(self, identity: str) -> Path:
         return self.folder / f"{identity}.arrow"
@@ -281,38 +337,57 @@ class PlanStore:
         """A plan of an earlier life of the service, or of another replica."""
         try:
             raw = json.loads((self.folder / f"{identity}.json").read_text())
-        except (FileNotFoundError, ValueError):
+            if not self._path(identity).exists():
+                return None
+            made, request = PlanMade(**raw["made"]), PlanRequest(**raw["request"])
+            stored = StoredPlan(request, "completed", made, created_s=float(raw["created_s"]))
+        except FileNotFoundError:
             return None
-        if not self._path(identity).exists():
+        except (ValueError, KeyError, TypeError) as error:
+            _LOG.warning("plan %s cannot be read, and is made anew when it is asked for: %s", identity, error)
             return None
-        made = PlanMade(**raw["made"])
-        stored = StoredPlan(PlanRequest(**raw["request"]), "completed", made, created_s=raw["created_s"])
+        stored.owners |= self._read_owners(identity)
         stored.done.set()
         return stored
 
     def _remove(self, identity: str) -> None:
         with self._lock:
             self._open.pop(identity, None)
-        for suffix in ("json", "arrow"):
+        for suffix in ("json", "arrow", "owners"):
             (self.folder / f"{identity}.{suffix}").unlink(missing_ok=True)
 
-    def _evict(self) -> None:
-        """Forget plans that nobody has used for long, and the longest unused while there are too many."""
-        files = sorted(self.folder.glob("*.arrow"), key=lambda p: p.stat().st_mtime, reverse=True)
-        total = 0
-        for path in files:
-            stat = path.stat()
-            total += stat.st_size
-            if total > self._max_bytes or time.time() - stat.st_mtime > self._lifetime_s:
+    def _evict(self) -> list[str]:
+        """Remove plans that nobody has used for long, and the longest unused while there are too many; which they were."""
+        removed = []
+        total, now_s = 0, time.time()
+        for modified_s, n_bytes, path in sorted(_sized(self.folder.glob("*.arrow")), reverse=True):
+            total += n_bytes
+            if total > self._max_bytes or now_s - modified_s > self._lifetime_s:
                 self._remove(path.stem)
-                self._known.pop(path.stem, None)
-        for path in self.folder.glob("*.part"):  # of processes that were killed
-            if time.time() - path.stat().st_mtime > UNFINISHED_S:
+                removed.append(path.stem)
+        for modified_s, _, path in _sized(self.folder.glob("*.part")):  # of processes that were killed
+            if now_s - modified_s > UNFINISHED_S:
                 path.unlink(missing_ok=True)
-        for identity in [i for i, s in self._known.items() if s.state in ("failed", "cancelled")][
-            :-MAX_RUNNING
-        ]:
+        for modified_s, _, path in _sized(self.folder.glob("*.owners")):  # of plans that never were
+            if now_s - modified_s > self._lifetime_s and not path.with_suffix(".arrow").exists():
+                path.unlink(missing_ok=True)
+        return removed
+
+    def _forget_failures(self) -> None:
+        """Forget plans that came to nothing, but the last ones, whose problem is still asked for."""
+        failed = [i for i, s in self._known.items() if s.state in ("failed", "cancelled")]
+        for identity in failed[:-MAX_RUNNING]:
             del self._known[identity]
+
+
+def _sized(paths: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
+    """Time of the last change and bytes of files; those that others have just removed are left out."""
+    for path in paths:
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue
+        yield stat.st_mtime, stat.st_size, path
 
 
 def plan_sql(

@@ -34,6 +34,7 @@ __all__ = [
     "filter_names",
     "filter_tree",
     "freshness",
+    "granted",
     "table_url",
 ]
 
@@ -60,6 +61,11 @@ SnapshotVersion = Annotated[
     int | None,
     Query(alias="snapshot", ge=0, le=2**53, description="Version of the table; the newest if not given."),
 ]
+
+
+def granted(request: Request, action: str, **what: Any) -> None:
+    """Say what an answer grants, for the audit log. Without it the log has the operation and its parameters."""
+    request.scope["tensorbank.audit"] = {"action": action, **what}
 
 
 async def _source(

@@ -305,6 +305,7 @@ class Service:
             self.data_folder / "plans",
             self.workers,
             self.metrics,
+            self._threads,
             lifetime_s=self.settings.plan_lifetime_s,
             max_bytes=self.settings.plan_cache_bytes,
             limit_s=self.limits.plan_s,

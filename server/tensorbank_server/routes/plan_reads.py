@@ -27,8 +27,16 @@ from tensorbank_server.digests import digest
 from tensorbank_server.negotiation import may_resume
 from tensorbank_server.plans import StoredPlan
 from tensorbank_server.problems import Problem
-from tensorbank_server.requests import Asker, Served
-from tensorbank_server.routes.plans import Access, PlanId, check_access, keys_of, open_plan, urls_of
+from tensorbank_server.requests import Asker, Served, granted
+from tensorbank_server.routes.plans import (
+    Access,
+    PlanId,
+    check_access,
+    grant_shards,
+    keys_of,
+    open_plan,
+    urls_of,
+)
 from tensorbank_server.service import ServedBank, Service
 from tensorbank_server.tensors import byte_ranges, read_block
 
@@ -71,9 +79,7 @@ async def get_shard(
     first_end = min(start + PIECE_BYTES, end)
     first = await bank.run(bank.fetcher.fetch, ByteRange(key, start, first_end))  # errors before the status
     service.metrics.read_bytes.labels(bank.name).inc(end - start)
-    service.audit.write(
-        "proxy", principal=asker.id, bank=bank.name, plan=stored.id, key=key, start=start, n_bytes=end - start
-    )
+    granted(request, "proxy", bank=bank.name, plan=stored.id, key=key, start=start, n_bytes=end - start)
 
     async def pieces() -> AsyncIterator[memoryview]:
         yield first
@@ -137,6 +143,7 @@ async def get_references(
         )
     keys = sorted(await service.offload(keys_of, found))
     urls = await bank.run(urls_of, request, service, stored, bank, way, keys)
+    grant_shards(request, stored, way, len(keys), service.settings.url_lifetime_s)
     document = await bank.work(_references, bank, stored, found, dict(zip(keys, urls, strict=True)))
     return JSONResponse(document, headers={"Cache-Control": "no-store"})
 

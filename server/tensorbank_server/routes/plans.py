@@ -22,11 +22,21 @@ from tensorbank_server.keys import Principal
 from tensorbank_server.negotiation import chosen
 from tensorbank_server.plans import PlanRequest, StoredPlan, plan_sql
 from tensorbank_server.problems import Problem
-from tensorbank_server.requests import Asker, BankName, Served, base_url, condition, filter_names
+from tensorbank_server.requests import Asker, BankName, Served, base_url, condition, filter_names, granted
 from tensorbank_server.service import Pinned, ServedBank, Service
 from tensorbank_server.tensors import Cut
 
-__all__ = ["Access", "PlanId", "allowed", "check_access", "keys_of", "open_plan", "router", "urls_of"]
+__all__ = [
+    "Access",
+    "PlanId",
+    "allowed",
+    "check_access",
+    "grant_shards",
+    "keys_of",
+    "open_plan",
+    "router",
+    "urls_of",
+]
 
 router = APIRouter(prefix="/v1", tags=["plans"])
 NO_STORE = {"Cache-Control": "no-store"}
@@ -86,9 +96,9 @@ async def create_plan(
     stored, is_new = await service.plans.submit(wanted, asker.id, service.limits.sync_s)
     if stored.state == "failed" and stored.problem is not None:
         raise stored.problem
-    service.audit.write(
+    granted(
+        request,
         "plan",
-        principal=asker.id,
         bank=bank,
         snapshot=f"{pinned.table}@{pinned.version}",
         plan=stored.id,
@@ -129,15 +139,16 @@ def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
 @router.get("/plans/{plan}", operation_id="getPlan")
 async def get_plan(request: Request, service: Served, asker: Asker, plan: PlanId) -> Response:
     """State of a plan and what it holds."""
-    stored = allowed(service, plan, asker)
+    stored = await allowed(service, plan, asker)
     headers = {**NO_STORE, **({"Retry-After": "1"} if stored.state == "submitted" else {})}
     return JSONResponse(_status(request, service, stored), headers=headers)
 
 
 @router.delete("/plans/{plan}", operation_id="cancelPlan", status_code=204)
 async def cancel_plan(service: Served, asker: Asker, plan: PlanId) -> Response:
-    """Say that the plan is needed no more; it ends when nobody is left who asked for it."""
-    service.plans.cancel(allowed(service, plan, asker), asker.id)
+    """Say that the plan is needed no more; it ends when nobody is left who asked for it, or where the scope is `admin`."""
+    stored = await allowed(service, plan, asker)
+    await service.plans.cancel(stored, asker.id, for_all=asker.may("admin"))
     return Response(status_code=204, headers=NO_STORE)
 
 
@@ -184,7 +195,7 @@ async def get_tasks(
         check_access(bank, access, asker)
         keys = await service.offload(tasks.shard_keys, found, start, end)
         urls = await bank.run(urls_of, request, service, stored, bank, access, keys)
-        _audit(service, asker, stored, access, len(keys), lifetime_s)
+        grant_shards(request, stored, access, len(keys), lifetime_s)
         shards = ({"id": key, "url": url} for key, url in zip(keys, urls, strict=True))
     content = tasks.as_ndjson(found, start, end, shards, last)
     return StreamingResponse(iterate_in_threadpool(content), media_type=tasks.NDJSON, headers=headers)
@@ -199,7 +210,7 @@ async def create_credentials(
     check_access(bank, body.access, asker)
     own = await service.offload(keys_of, found)
     if body.access == "dir":
-        return await _folder_credentials(service, asker, stored, bank, own)
+        return await _folder_credentials(request, service, stored, bank, own)
     following = None
     if body.shards is not None:
         keys = list(dict.fromkeys(body.shards))
@@ -213,7 +224,7 @@ async def create_credentials(
         following = service.pages.token(end, *question) if end < len(own) else None
     lifetime_s = service.settings.url_lifetime_s
     urls = await bank.run(urls_of, request, service, stored, bank, body.access, keys)
-    _audit(service, asker, stored, body.access, len(keys), lifetime_s)
+    grant_shards(request, stored, body.access, len(keys), lifetime_s)
     content = {
         "access": body.access,
         "server_time": _iso(time.time()),
@@ -225,12 +236,12 @@ async def create_credentials(
 
 
 async def _folder_credentials(
-    service: Service, asker: Principal, stored: StoredPlan, bank: ServedBank, keys: list[str]
+    request: Request, service: Service, stored: StoredPlan, bank: ServedBank, keys: list[str]
 ) -> Response:
     folders = folders_of(keys)
     lifetime_s = service.settings.url_lifetime_s
     made = await bank.run(bank.folder_keys, folders, f"tensorbank-{stored.id}", lifetime_s)
-    _audit(service, asker, stored, "dir", len(keys), made.expires_s - time.time())
+    grant_shards(request, stored, "dir", len(keys), made.expires_s - time.time())
     content = {
         "access": "dir",
         "server_time": _iso(time.time()),
@@ -246,7 +257,7 @@ async def _folder_credentials(
     return JSONResponse(content, headers=NO_STORE)
 
 
-def allowed(service: Service, plan: str, asker: Principal) -> StoredPlan:
+async def allowed(service: Service, plan: str, asker: Principal) -> StoredPlan:
     """A plan that the caller may see: one of a bank that it may plan on.
 
     Raises
@@ -254,7 +265,7 @@ def allowed(service: Service, plan: str, asker: Principal) -> StoredPlan:
     Problem
         404 where there is none, or none for this caller.
     """
-    stored = service.plans.get(plan)
+    stored = await service.plans.get(plan)
     try:
         service.bank(stored.request.bank, asker, "plan")
     except Problem as problem:
@@ -268,7 +279,7 @@ def allowed(service: Service, plan: str, asker: Principal) -> StoredPlan:
 
 async def open_plan(service: Service, plan: str, asker: Principal) -> tuple[StoredPlan, Plan, ServedBank]:
     """A finished plan, mapped, and its bank."""
-    stored = allowed(service, plan, asker)
+    stored = await allowed(service, plan, asker)
     found = await service.offload(service.plans.plan, stored)
     return stored, found, service.banks[stored.request.bank]
 
@@ -303,12 +314,11 @@ def check_access(bank: ServedBank, access: str, asker: Principal) -> None:
         raise Problem(403, "scope", "this key has no scope `proxy`")
 
 
-def _audit(
-    service: Service, asker: Principal, stored: StoredPlan, access: str, n: int, lifetime_s: float
-) -> None:
-    service.audit.write(
+def grant_shards(request: Request, stored: StoredPlan, access: str, n: int, lifetime_s: float) -> None:
+    """Say in the audit log that an answer tells where shards may be read."""
+    granted(
+        request,
         "credentials",
-        principal=asker.id,
         bank=stored.request.bank,
         plan=stored.id,
         access=access,

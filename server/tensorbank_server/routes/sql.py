@@ -15,7 +15,7 @@ from tensorbank_server import rows as row_json
 from tensorbank_server.digests import digest
 from tensorbank_server.negotiation import chosen
 from tensorbank_server.problems import Problem
-from tensorbank_server.requests import Asker, BankName, Served
+from tensorbank_server.requests import Asker, BankName, Served, granted
 from tensorbank_server.sandbox import Question, ask
 from tensorbank_server.service import ServedBank
 from tensorbank_server.tasks import ARROW
@@ -60,9 +60,9 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
             504, "time-limit", f"the statement took more than {service.limits.query_s:g} s"
         ) from None
     failed = "error" in head
-    service.audit.write(
+    granted(
+        request,
         "sql",
-        principal=asker.id,
         bank=bank,
         sql=digest(body.sql),
         snapshots=versions,
