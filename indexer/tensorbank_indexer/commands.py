@@ -26,6 +26,12 @@ def ingest(
     samples_per_shard: Annotated[
         int | None, typer.Option(help="Samples a shard; chosen by sample size if not given.")
     ] = None,
+    max_sample_bytes: Annotated[
+        int | None,
+        typer.Option(
+            help="Raw bytes that a sample may have; more than 512 MiB only for archives to be trusted."
+        ),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Revision of the source, to be kept with the part.")
     ] = None,
@@ -54,6 +60,7 @@ def ingest(
     from tensorbank_indexer.ingest import ingest as run
     from tensorbank_indexer.report import IngestReport
     from tensorbank_indexer.sources import open_source
+    from tensorbank_indexer.sources.limits import ReadLimits
 
     options = IngestOptions(
         profile=profile,
@@ -64,7 +71,8 @@ def ingest(
         single_writer=single_writer,
         licence=licence,
     )
-    opened = open_source(source, format=form)
+    limits = ReadLimits() if max_sample_bytes is None else ReadLimits(max_sample_bytes=max_sample_bytes)
+    opened = open_source(source, format=form, limits=limits)
     done = IngestReport.of(opened, table)
     try:
         with progress_bar() as progress:

@@ -96,3 +96,15 @@ def test_a_sample_without_readable_modality_is_still_one():
     assert sample.modalities == {}
     assert (sample.sample_id, sample.lon, sample.lat) == ("a", 1.0, 2.0)
     assert findings == []
+
+
+@pytest.mark.parametrize("order", [("S2L2A", "S1GRD"), ("S1GRD", "S2L2A")])
+def test_of_two_sizes_the_square_one_is_believed(order: tuple[str, str]):
+    cut = member()
+    cut.position.y = cut.position.y[:-1]
+    cut.pixels = np.zeros((1, 1, 3, 4), np.int16)
+    sample, findings = assembled({name: cut if name == "S2L2A" else member() for name in order})
+    assert findings == [("footprint-mismatch", "S2L2A")]
+    assert "3 x 4 and 4 x 4" in sample.findings[0].reason
+    assert "S1GRD" in sample.findings[0].reason
+    assert len(sample.y) == 4

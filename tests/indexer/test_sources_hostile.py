@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import zlib
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
+from tensorbank.errors import FormatError, StorageError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from hostile.members import (
@@ -333,6 +335,37 @@ def test_a_member_above_the_limits_is_named(tmp_path: Path) -> None:
     report = ingest(source, tb.create(tmp_path / "bank"), "t", INLINE)
     assert report.n_added == 3
     assert "over-limit" in {f.kind for f in report.findings if f.member == stem_of(9)}
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".bz2"])
+def test_a_compressed_tar_is_named_beside_others_and_alone(tmp_path: Path, suffix: str) -> None:
+    root = write_tars(tmp_path / "source", {"DEM": sound_members(range(3))})
+    compressed = root / "train" / "DEM" / f"majortom_shard_000002.tar{suffix}"
+    compressed.write_bytes(b"\x1f\x8b anything")
+    report = ingest(open_source(str(root)), tb.create(tmp_path / "bank"), "t", INLINE)
+    assert report.n_added == 3
+    assert [(f.kind, f.member) for f in report.findings] == [
+        ("compressed-archive", f"train/DEM/majortom_shard_000002.tar{suffix}")
+    ]
+    assert report.harmful
+    (root / "train" / "DEM" / "majortom_shard_000001.tar").unlink()
+    with pytest.raises(FormatError) as refused:
+        open_source(str(root))
+    assert refused.value.kind == "compressed-archive"
+
+
+def test_no_descriptors_left_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_tars(tmp_path / "source", {"DEM": sound_members(range(1))})
+    source = open_source(str(root))
+    archives, _ = source.archives()
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("tensorbank_indexer.sources.descriptors.os.open", none_left)
+    with pytest.raises(StorageError) as refused:
+        source.scan(archives[0])
+    assert refused.value.kind == "no-descriptors"
 
 
 # ---------------------------------------------------------------- metadata tables

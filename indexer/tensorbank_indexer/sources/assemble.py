@@ -107,18 +107,22 @@ class Assembly:
         reported."""
         agreed = self.agreed_id()
         place = self._place()
+        holders = [
+            name
+            for name, m in self.members.items()
+            if m.position.x is not None and not _distance(place, m.position)
+        ]
         if self.ref.sample_id not in (agreed, self.ref.stem):
             reason = f"The metadata table calls the sample {self.ref.sample_id}, its members {agreed}."
             self.find("sample-id-mismatch", "", reason, f"read as {agreed}")
         for modality, member in self.members.items():
             moved = _distance(place, member.position)
             if moved:
-                action = "read all the same; x and y are those of the other modalities"
                 self.find(
                     "footprint-mismatch",
                     modality,
-                    f"{moved} of {modality} differ from those of the other modalities.",
-                    action,
+                    f"{moved} of {modality} differ from those of {', '.join(holders)}{_sizes(place, member)}.",
+                    f"read all the same; x and y are those of {', '.join(holders)}",
                 )
             if member.position.sample_id not in (None, agreed):
                 reason = f"{modality} says that it is {member.position.sample_id}, the sample is {agreed}."
@@ -132,7 +136,8 @@ class Assembly:
                     member.pixels = member.cloud_mask = None
 
     def _place(self) -> Position:
-        """The position that most members have; of equals the first."""
+        """The position that most members have; of equals that of a square, as all published samples are, or else
+        the first."""
         groups: list[tuple[int, Position]] = []
         for member in self.members.values():
             if member.position.x is None and groups:
@@ -143,7 +148,7 @@ class Assembly:
                     break
             else:
                 groups.append((1, member.position))
-        return max(groups, key=lambda group: group[0])[1] if groups else Position()
+        return max(groups, key=lambda group: (group[0], _is_square(group[1])))[1] if groups else Position()
 
     def _in_order(
         self, modality: str, pixels: npt.NDArray[Any], position: Position
@@ -213,6 +218,19 @@ def _distance(a: Position, b: Position) -> str:
     if None not in (a.epsg, b.epsg) and a.epsg != b.epsg:
         differ.append("crs")
     return " and ".join(differ)
+
+
+def _is_square(position: Position) -> bool:
+    return position.x is not None and position.y is not None and len(position.x) == len(position.y)
+
+
+def _sizes(place: Position, member: Member) -> str:
+    """Both sizes in pixels, if they are what differs."""
+    other = member.position
+    if place.x is None or place.y is None or other.x is None or other.y is None:
+        return ""
+    sizes = (len(other.y), len(other.x)), (len(place.y), len(place.x))
+    return "" if sizes[0] == sizes[1] else ": {} x {} and {} x {} pixels".format(*sizes[0], *sizes[1])
 
 
 def _equal(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> bool:

@@ -101,7 +101,9 @@ def detect_format(files: SourceFiles) -> str:
 def _sorted(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -> Folders | None:
     try:
         return sort_files(paths, root_name, pattern)
-    except FormatError:
+    except FormatError as error:
+        if error.kind == "compressed-archive":
+            raise
         return None
 
 

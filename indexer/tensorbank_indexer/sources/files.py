@@ -8,6 +8,7 @@ descriptors and clients are made lazily, and anew in a process that inherited th
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 import time
@@ -247,6 +248,12 @@ class SourceFiles:
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise NotFoundError(f"There is no {self._full(path)}.") from error
             except _store_errors() as error:
+                if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                    raise StorageError(
+                        f"{self._full(path)} cannot be opened: there are no file descriptors left; "
+                        "close other files or raise the limit (ulimit -n).",
+                        kind="no-descriptors",
+                    ) from error
                 if delay_s is None or getattr(error, "status", None) not in RETRIED_STATUSES:
                     raise StorageError(
                         f"{self._full(path)} cannot be read: {type(error).__name__}: {error}"

@@ -35,7 +35,11 @@ KNOWN_SUFFIXES = frozenset(
     }
 )
 KNOWN_NAMES = frozenset({".gitattributes", ".gitignore", "LICENSE", "LICENCE", "README"})
+COMPRESSED_AS_A_WHOLE = (
+    "is compressed as a whole, so that its members cannot be read by their ranges; decompress it first."
+)
 KNOWN_FOLDERS = frozenset({"assets", "splits"})
+COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|lzma|zst|zstd|lz4|lz|Z)$")
 MAX_NAMED_STRAYS = 5
 """Stray files of one folder that get a finding each; more than that share one."""
 
@@ -49,6 +53,8 @@ class Folders:
 
     files: Mapping[tuple[str, str], Mapping[str, str]]
     strays: tuple[str, ...]
+    compressed: tuple[str, ...] = ()
+    """Archives that are compressed as a whole, so that no member of them can be read by its range."""
 
     def archives(
         self, files: SourceFiles, subset_of: Mapping[str, str]
@@ -63,7 +69,13 @@ class Folders:
         for (split, name), modalities in self.files.items():
             wanted[split, subset_of[name]] |= modalities.keys()
         archives: list[Archive] = []
-        findings = _stray_findings(self.strays)
+        findings = [
+            *_stray_findings(self.strays),
+            *(
+                Finding("compressed-archive", "", f"{path} {COMPRESSED_AS_A_WHOLE}", "left out", member=path)
+                for path in self.compressed
+            ),
+        ]
         for split, name in sorted(self.files, key=lambda key: (key[0], subset_of[key[1]], key[1])):
             modalities = self.files[split, name]
             found = tuple(
@@ -106,15 +118,25 @@ def sort_files(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -
         elif len(folders) == 1:
             flat[root_name, name][folders[0]] = path
     files = deep or flat
+    compressed = tuple(path for path in paths if _is_compressed(path, pattern))
+    if not files and compressed:
+        raise FormatError(f"{compressed[0]} {COMPRESSED_AS_A_WHOLE}", kind="compressed-archive")
     if not files:
         raise FormatError(
             f"No archive was found among {len(paths)} files: "
             f"expected are paths like {{split}}/{{modality}}/{_readable(pattern)}."
             + (f" There is {', '.join(paths[:3])}." if paths else "")
         )
-    taken = {path for modalities in files.values() for path in modalities.values()}
+    taken = {path for modalities in files.values() for path in modalities.values()} | set(compressed)
     strays = tuple(path for path in paths if path not in taken and not _is_known(path))
-    return Folders(dict(files), strays)
+    return Folders(dict(files), strays, compressed)
+
+
+def _is_compressed(path: str, pattern: re.Pattern[str]) -> bool:
+    name = PurePosixPath(path).name
+    name = name.removesuffix(".tgz") + ".tar.gz" if name.endswith(".tgz") else name
+    plain = COMPRESSED.sub("", name)
+    return plain != name and bool(pattern.fullmatch(plain)) and len(path.split("/")) in (2, 3)
 
 
 def _readable(pattern: re.Pattern[str]) -> str:
