@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorbank.schema import Band, Modality
 
-__all__ = ["KNOWN", "Knowledge", "describe", "radiometric_offset"]
+__all__ = ["KNOWN", "Knowledge", "describe"]
 
 _S2_BANDS = {
     "B01": "coastal aerosol, 443 nm",
@@ -97,20 +97,3 @@ def describe(name: str, dtype: str, bands: Sequence[str], shape: Sequence[int]) 
         classes=tuple(enumerate(known.classes)),
         attributes=attributes,
     )
-
-
-def radiometric_offset(modality: Modality, low: np.ndarray) -> tuple[float, str] | None:
-    """Offset that the stored values of a Sentinel-2 sample carry, and how that was found; None for other modalities.
-
-    Processing baselines since N0400 add 1000; archives removed it from some samples only, so it is detected in each:
-    cirrus of L1C is near zero everywhere, so a minimum of 1000 is the offset itself; the minimum of all bands of L2A
-    says so with high probability. ``low`` is (band,) the smallest value a band.
-    """
-    if np.isnan(low).all() or np.dtype(modality.dtype).kind == "f":
-        return None
-    if modality.name == "S2L1C" and "B10" in modality.band_names:
-        lowest = low[modality.band_index("B10")]
-        return (1000.0 if lowest >= 1000 else 0.0), "min(B10) >= 1000"
-    if modality.name == "S2L2A":
-        return (1000.0 if np.nanmin(low) >= 950 else 0.0), "min(all bands) >= 950"
-    return None

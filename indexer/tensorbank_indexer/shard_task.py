@@ -22,11 +22,12 @@ from tensorbank.store import Store
 from tensorbank_indexer.boundary import cause_of, is_text, read_each
 from tensorbank_indexer.conform import conform, in_type
 from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure, measure
+from tensorbank_indexer.offsets import radiometric_offset
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row, tile_rows
 from tensorbank_indexer.sample_columns import plain_columns
 from tensorbank_indexer.shard import ShardAssembler
 from tensorbank_indexer.source import Finding, RawModality, RawSample, SampleRef, Source
-from tensorbank_indexer.suspicions import offset_of, suspicions
+from tensorbank_indexer.suspicions import suspicions
 
 __all__ = ["ShardResult", "ShardTask", "StageSeconds", "run", "stored_numbers"]
 
@@ -199,6 +200,17 @@ def _encode(
     with clock.stage("encode"):
         blocks = _blocks(given, modality, task.profile)
     ids = tuple(i for i in given.product_ids if is_text(i))
+    findings = [*_converted(came_as, modality, ref), *suspicions(statistics, modality, ref)]
+    offset = None
+    if isinstance(statistics, PixelMeasure):
+        offset = radiometric_offset(modality, statistics, ids)
+    if offset is not None and offset.contradiction:
+        action = "the offset of the pixels is stated"
+        findings.append(
+            Finding(
+                "offset-baseline", ref.archive, offset.contradiction, action, member=ref.stem, modality=name
+            )
+        )
     return _Encoded(
         blocks,
         statistics,
@@ -209,8 +221,8 @@ def _encode(
             "etag": given.address.etag,
         },
         ids if len(ids) == len(given.product_ids) else (),
-        offset_of(statistics, modality),
-        [*_converted(came_as, modality, ref), *suspicions(statistics, modality, ref)],
+        None if offset is None else {"value": offset.value, "method": offset.method},
+        findings,
     )
 
 

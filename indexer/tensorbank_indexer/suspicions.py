@@ -7,21 +7,13 @@ import numpy.typing as npt
 
 from tensorbank.schema import Modality
 from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure
-from tensorbank_indexer.modalities import KNOWN, radiometric_offset
+from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Finding, SampleRef
 
-__all__ = ["offset_of", "suspicions"]
+__all__ = ["suspicions"]
 
 MAX_CLASSES = 256
 """Distinct codes without a name beyond which an array holds no classes, but something else."""
-
-
-def offset_of(statistics: PixelMeasure | CategoryMeasure, modality: Modality) -> dict[str, object] | None:
-    """The radiometric offset that a modality's values carry, as its index row holds it; None for most modalities."""
-    if not isinstance(statistics, PixelMeasure):
-        return None
-    found = radiometric_offset(modality, statistics.low)
-    return None if found is None else {"value": found[0], "method": found[1]}
 
 
 def suspicions(

@@ -140,6 +140,7 @@ def test_statistics_are_those_of_the_pixels(terramesh):
         .to_pylist()
     )
     assert len(rows) == len(table) == 20
+    assert sum(r["off"] is not None for r in table) > 15
     for r in table:
         b08 = group["S2L2A"][r["row"], 0, 7].astype(np.float64)
         assert (r["b08"]["min"], r["b08"]["max"]) == (b08.min(), b08.max())
@@ -151,7 +152,7 @@ def test_statistics_are_those_of_the_pixels(terramesh):
         mask = group["cloud_mask"][r["row"]]
         assert r["thick"] == (mask == 4).mean()
         assert r["cloud_cover"] == pytest.approx(((mask == 3) | (mask == 4)).mean(), abs=1e-6)
-        assert r["off"] == (1000.0 if group["S2L2A"][r["row"]].min() >= 950 else 0.0)
+        assert r["off"] in (None, 1000.0 if group["S2L2A"][r["row"]].min() >= 950 else 0.0)
         if r["vh"] is not None:
             vh = group["S1RTC"][r["row"], 0, 1].astype(np.float64)
             assert r["vh"]["valid"] == np.isfinite(vh).sum()
