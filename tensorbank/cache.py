@@ -8,6 +8,9 @@ There is no daemon. Whoever misses bytes locks them (:mod:`tensorbank.interval_l
 misses the same bytes meanwhile waits for that, so they cross the network once. A process that dies gives its locks back, and
 leaves nothing but unused room. Every extent is verified when it is read: a checksum over its bytes and their address.
 
+The folder and its files are for this user alone: a folder of another user's is not used, and a name or number in the index that
+was not written here is damage, which empties the cache.
+
 On a disk that is full nothing more is kept, after one warning, and what is there is used; a cache that cannot be read, either,
 turns itself off. Reads go on.
 """
@@ -28,8 +31,9 @@ from typing import Any, TypeVar
 import crc32c as crc
 import numpy as np
 
-from tensorbank.extents import Extent, ExtentIndex, is_damage, match
+from tensorbank.extents import Extent, ExtentIndex, is_damage, make_file, match
 from tensorbank.interval_locks import IntervalLocks
+from tensorbank.private_folder import private_folder
 from tensorbank.segments import Target, checksum, read_extents, write_segment
 from tensorbank.spans import Interval, disjoint, touching
 
@@ -200,8 +204,8 @@ class BlockCache:
 
     def _open(self) -> None:
         """Open the index while no other process does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._locks.touch()
+        private_folder(self.folder)
+        make_file(self._locks)
         until_s = time.monotonic() + WAIT_S
         with IntervalLocks(self._locks) as locks:
             while not locks.try_lock(0, 0, 1):

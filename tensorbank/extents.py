@@ -9,6 +9,8 @@ only grow, at most 1/256 of the limit each. A writer that dies leaves a gap in a
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 import threading
 import time
@@ -18,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from tensorbank.private_folder import FILE_MODE
 from tensorbank.spans import Interval
 
-__all__ = ["Extent", "ExtentIndex", "Reservation", "is_damage", "match"]
+__all__ = ["Extent", "ExtentIndex", "Reservation", "is_damage", "make_file", "match"]
 
 N_SEGMENTS = 256
 BUSY_TIMEOUT_S = 10
@@ -33,6 +37,9 @@ ones that are wanted next, and evicting them leaves far less than f to be found 
 it is, a full cache serves f of every epoch, and what no run uses any more still goes.
 """
 
+MAX_OFFSET = 1 << 45
+"""More than a store allows an object, and than a segment has."""
+_SEGMENT = re.compile(r"[0-9a-f]{32}\.segment")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS segments (
@@ -77,6 +84,12 @@ class Reservation:
     file: str
     position: int
     n_evicted_bytes: int
+
+
+class _BadRowError(sqlite3.DatabaseError):
+    """A row that this module did not write: its names and numbers lead somewhere else."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 class ExtentIndex:
@@ -147,7 +160,8 @@ class ExtentIndex:
         if n_bytes > self.max_bytes:
             return None
         with self._transaction() as write:
-            total = int(write.execute("SELECT coalesce(sum(n_bytes), 0) FROM segments").fetchone()[0])
+            (summed,) = write.execute("SELECT coalesce(sum(n_bytes), 0) FROM segments").fetchone()
+            total = _number_below(summed, 1 << 62)
             n_evicted_bytes = 0
             now_s = time.time()
             while total + n_bytes > self.max_bytes:
@@ -159,15 +173,18 @@ class ExtentIndex:
                     return None
                 write.execute("DELETE FROM extents WHERE segment = ?", oldest[:1])
                 write.execute("DELETE FROM segments WHERE number = ?", oldest[:1])
-                (self.folder / oldest[1]).unlink(missing_ok=True)
-                total -= oldest[2]
+                (self.folder / _segment_name(oldest[1])).unlink(missing_ok=True)
+                total -= _number_below(oldest[2], MAX_OFFSET)
                 n_evicted_bytes += oldest[2]
             newest = write.execute(
                 "SELECT number, file, n_bytes FROM segments ORDER BY number DESC LIMIT 1"
             ).fetchone()
-            if newest is None or newest[2] + n_bytes > self.max_bytes // N_SEGMENTS:
+            if (
+                newest is None
+                or _number_below(newest[2], MAX_OFFSET) + n_bytes > self.max_bytes // N_SEGMENTS
+            ):
                 file = f"{uuid.uuid4().hex}.segment"
-                (self.folder / file).touch()
+                make_file(self.folder / file, exclusive=True)
                 segment = write.execute(
                     "INSERT INTO segments (file, n_bytes, used_s) VALUES (?, ?, ?)", (file, n_bytes, now_s)
                 ).lastrowid
@@ -176,7 +193,7 @@ class ExtentIndex:
                 "UPDATE segments SET n_bytes = n_bytes + ?, used_s = ? WHERE number = ?",
                 (n_bytes, now_s, newest[0]),
             )
-            return Reservation(newest[0], newest[1], newest[2], n_evicted_bytes)
+            return Reservation(newest[0], _segment_name(newest[1]), newest[2], n_evicted_bytes)
 
     def add(self, name: str, extents: Sequence[Extent]) -> None:
         """Make extents of one segment known whose bytes are written.
@@ -212,6 +229,7 @@ class ExtentIndex:
             )
 
     def _connect(self) -> None:
+        make_file(self.path)  # SQLite makes its own for everybody to read, and follows links
         self._writer, self._reader = (
             sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             for _ in range(2)
@@ -273,4 +291,36 @@ def _number_of(connection: sqlite3.Connection, name: str) -> int | None:
 
 def _overlapping(connection: sqlite3.Connection, number: int | None, start: int, end: int) -> list[Extent]:
     given = {"object": number, "start": start, "end": end}
-    return [e for e in (Extent(*row) for row in connection.execute(_OVERLAPPING, given)) if e.end > start]
+    return [e for e in map(_extent, connection.execute(_OVERLAPPING, given)) if e.end > start]
+
+
+def _extent(row: tuple[Any, ...]) -> Extent:
+    """A row of the index, whoever wrote it: nothing is opened or allocated by its word alone."""
+    start, end, segment, file, position, checksum = row
+    _number_below(checksum, 1 << 32)
+    if not _number_below(start, MAX_OFFSET) < _number_below(end, MAX_OFFSET):
+        raise _BadRowError(f"an extent of the cache runs from {start} to {end}")
+    return Extent(start, end, segment, _segment_name(file), _number_below(position, MAX_OFFSET), checksum)
+
+
+def _number_below(value: object, limit: int) -> int:
+    if not isinstance(value, int) or not 0 <= value < limit:
+        raise _BadRowError(f"the cache's index has {str(value)[:60]!r} for a number below {limit}")
+    return value
+
+
+def _segment_name(name: object) -> str:
+    """A name that this module made, which lies in the folder."""
+    if not isinstance(name, str) or not _SEGMENT.fullmatch(name):
+        raise _BadRowError(f"the cache's index names {str(name)[:60]!r}, which is no segment")
+    return name
+
+
+def make_file(path: Path, *, exclusive: bool = False) -> None:
+    """Make an empty file for this user alone, if it is not there; a link in its place is an error."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_EXCL if exclusive else 0)
+    file = os.open(path, flags, FILE_MODE)
+    try:
+        os.fchmod(file, FILE_MODE)
+    finally:
+        os.close(file)

@@ -50,7 +50,7 @@ class IntervalLocks:
     def try_lock(self, number: int, start: int, end: int) -> bool:
         """Lock bytes ``[start, end)``, not empty, of object ``number``; False if any of them is locked by another holder."""
         if self._file < 0:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         first = (number % N_STRETCHES << STRETCH_BITS) + start
         try:
             fcntl.fcntl(

@@ -69,12 +69,14 @@ def read_extents(
     for file, group in groupby(extents, key=lambda e: e.file):
         mine = list(group)
         try:
-            segment = os.open(f"{folder}/{file}", os.O_RDONLY | os.O_CLOEXEC)
+            segment = os.open(f"{folder}/{file}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             gone += mine
             continue
         try:
-            for run in _runs(mine):
+            size = os.fstat(segment).st_size
+            bad += [e for e in mine if e.position + e.n_bytes > size]  # before anything is allocated for it
+            for run in _runs([e for e in mine if e.position + e.n_bytes <= size]):
                 bad += _read_run(segment, name, run, target)
         finally:
             os.close(segment)
@@ -110,7 +112,7 @@ def _runs(extents: Sequence[Extent]) -> list[list[Extent]]:
 def write_segment(path: str, position: int, datas: Sequence[memoryview]) -> bool:
     """Write buffers one after the other; False if the segment has been evicted meanwhile."""
     try:
-        segment = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        segment = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

@@ -460,3 +460,103 @@ def test_in_a_forked_child_the_cache_is_off(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     here.read("k", (0, 99), [(0, 99)], origin.fetch)
     assert len(origin.asked) == 1
+
+
+# ---------------------------------------------------------------- what others may have written
+
+
+def change_index(folder: Path, sql: str, *given: object) -> None:
+    with sqlite3.connect(folder / "v1/index.sqlite") as index:
+        assert index.execute(sql, given).rowcount > 0
+    index.close()
+
+
+HOSTILE = [
+    ("UPDATE segments SET file = ?", "../../victim.txt"),
+    ("UPDATE segments SET file = ?", "/tmp/victim.txt"),
+    ("UPDATE segments SET file = ?", "index.sqlite"),
+    ("UPDATE segments SET file = ?", ""),
+    ("UPDATE segments SET file = ?", 5),
+    ("UPDATE segments SET file = ?", b"../../victim.txt"),
+    ("UPDATE segments SET n_bytes = ?", -(1 << 40)),
+    ("UPDATE segments SET n_bytes = ?", "many"),
+    ("UPDATE extents SET n_bytes = ?", 1 << 60),
+    ("UPDATE extents SET n_bytes = ?", 1 << 40),
+    ("UPDATE extents SET n_bytes = ?", -5),
+    ("UPDATE extents SET n_bytes = ?", "x"),
+    ("UPDATE extents SET position = ?", -1),
+    ("UPDATE extents SET position = ?", 1 << 62),
+    ("UPDATE extents SET checksum = ?", "x"),
+]
+
+
+@pytest.mark.parametrize(("sql", "value"), HOSTILE, ids=lambda v: str(v)[:30])
+def test_an_index_that_somebody_else_wrote_leads_nowhere(tmp_path, sql, value):
+    victim, folder = tmp_path / "victim.txt", tmp_path / "cache"
+    victim.write_text("mine")
+    origin = Origin()
+    BlockCache(folder, MB).read("k", (0, 99), [(0, 99)], origin.fetch)
+    change_index(folder, sql, value)
+    here = BlockCache(folder, MB)
+    for start in (0, 200, 400):
+        span = (start, start + 99)
+        assert here.read("k", span, [span], origin.fetch) == OBJECT[start : start + 99]
+    assert victim.read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache", "victim.txt"]
+
+
+def test_eviction_removes_nothing_outside_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(extents, "KEEP_S", 0.0)
+    victim, folder = tmp_path / "victim.txt", tmp_path / "cache"
+    victim.write_text("mine")
+    origin = Origin()
+    BlockCache(folder, 1000).read("k", (0, 900), [(0, 900)], origin.fetch)
+    change_index(folder, "UPDATE segments SET file = '../../victim.txt'")
+    assert BlockCache(folder, 1000).read("k", (1000, 1900), [(1000, 1900)], origin.fetch) == OBJECT[1000:1900]
+    assert victim.read_text() == "mine"
+
+
+def test_everything_is_for_this_user_alone(tmp_path):
+    old = os.umask(0)
+    try:
+        folder = tmp_path / "new" / "cache"
+        BlockCache(folder, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
+    finally:
+        os.umask(old)
+    found = {p: p.stat().st_mode & 0o777 for p in tmp_path.rglob("*")}
+    assert {m for p, m in found.items() if p.is_dir()} == {0o700}
+    assert {m for p, m in found.items() if p.is_file()} == {0o600}
+    assert len(found) >= 6
+
+
+def test_a_folder_that_others_can_read_is_closed(tmp_path):
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1").chmod(0o755)
+    BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
+    assert (tmp_path / "v1").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("what", ["v1", "v1/index.sqlite", "v1/locks"])
+def test_a_link_is_not_followed(tmp_path, caplog, what):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "cache"
+    if what == "v1":
+        elsewhere.mkdir()
+        folder.mkdir()
+    else:
+        (folder / "v1").mkdir(parents=True)
+    (folder / what).symlink_to(elsewhere)
+    here, origin = BlockCache(folder, MB), Origin()
+    for _ in range(2):
+        assert here.read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
+    assert len(origin.asked) == 2
+    assert not elsewhere.exists() or not list(elsewhere.iterdir())
+    assert "reads go on" in caplog.text
+
+
+def test_a_folder_of_another_user_is_not_used(tmp_path, monkeypatch, caplog):
+    origin = Origin()
+    BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch)
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    assert BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
+    assert len(origin.asked) == 2
+    assert "belongs to user" in caplog.text
