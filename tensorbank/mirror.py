@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Sequence
@@ -11,10 +12,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import crc32c as crc
+
 from tensorbank.delta_log import LOG, commit_name, commits_in, needed
-from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError
+from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.hedging import PATIENCE_S, hedged
+from tensorbank.index_file_check import check_index_file
 from tensorbank.index_files import IndexFile
+from tensorbank.layout import is_below
+from tensorbank.private_folder import private_folder
 from tensorbank.store import ObjectInfo, Store
 from tensorbank.store_errors import of_system
 
@@ -24,6 +30,9 @@ N_THREADS = 16
 _OF_VERSION = re.compile(r"\d{20}\.")
 SLOW_BYTES_S = 4 << 20
 """Of a network on which a file that is still coming is not late."""
+N_FETCHES = 3
+"""Of a file that cannot be right, before that is told: the network may have been at fault."""
+SUMS = "checksums"
 UNREADABLE = frozenset("%\\^[]|")
 """In a folder's name, delta-rs takes them for something else or breaks."""
 GLOB = frozenset("*?[]{}")
@@ -52,8 +61,11 @@ class LogCopy:
 class IndexMirror:
     """Local copies of index files, and of the logs that name them.
 
-    Files of Delta tables never change and are named by UUID, so a copy is valid for ever and needs no
-    check but its length. Copies appear by rename: a killed process leaves nothing that the next would read.
+    Files of Delta tables never change and are named by UUID, so a copy is valid for ever. Its checksum is kept beside it, and
+    compared by each process that begins to use it, and whenever the file was written to: a copy that a disk or a person changed
+    is fetched anew. Copies appear by rename: a killed process leaves nothing that the next would read. They are for this user
+    alone. Before DuckDB may open an index file, its footer is compared with what the log says of it.
+
     A ``file://`` bank is read where it lies.
 
     Parameters
@@ -67,6 +79,11 @@ class IndexMirror:
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
         self.folder = folder
+        self._sound: dict[Path, _Identity] = {}
+        self._readable: dict[Path, tuple[_Identity, int, int]] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.store, self.folder))
 
     @property
     def in_place(self) -> Path | None:
@@ -88,12 +105,36 @@ class IndexMirror:
             )
 
     def paths(self, files: Sequence[IndexFile]) -> list[Path]:
-        """Local paths of some index files, fetched where needed, in the given order."""
+        """Local paths of some index files, fetched where needed, in the given order.
+
+        Raises
+        ------
+        IntegrityError
+            The name of a file leads out of the bank, or the store's file has another length than its commit says.
+        """
+        for file in files:
+            if not is_below(file.key):
+                raise IntegrityError(
+                    f"the log of {self.store.url} names {file.key!r}, which leads out of it", kind="bad-path"
+                )
         local = self.in_place
         if local is not None:
             return [local / f.key for f in files]
+        folder = self._open_folder()
         with ThreadPoolExecutor(N_THREADS) as pool:
-            return list(pool.map(self._copy, files, [self._folder / f.key for f in files]))
+            return list(pool.map(self._copy, files, [folder / f.key for f in files]))
+
+    def readable(self, files: Sequence[IndexFile]) -> list[Path]:
+        """Local paths as :meth:`paths` gives them, of files that DuckDB may open: their footers agree with the log.
+
+        Raises
+        ------
+        IntegrityError
+            A file is not what the log says, or its name leads out of the bank.
+        """
+        paths = self.paths(files)
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            return list(pool.map(self._checked, files, paths))
 
     def log(self, key: str, version: int | None = None, *, whole: bool = False) -> LogCopy:
         """The log of a Delta table as it is now, or as it was at a version: one listing, and what is not here yet.
@@ -123,7 +164,7 @@ class IndexMirror:
         local = self.in_place
         if local is not None:
             return LogCopy(local / key, version, first, tuple(wanted))
-        folder = self._folder / key / f"log-{first}"
+        folder = self._open_folder() / key / f"log-{first}"
         with ThreadPoolExecutor(N_THREADS) as pool:
             list(pool.map(self._copy, wanted.values(), [folder / LOG / name for name in wanted]))
         return LogCopy(folder, version, first, tuple(wanted))
@@ -140,21 +181,47 @@ class IndexMirror:
         """Files of a log by name: those that begin with a version."""
         found = hedged(partial(self.store.objects, f"{key}/{LOG}"))
         names = {info.key.removeprefix(f"{key}/{LOG}/"): info for info in found}
-        return {name: info for name, info in names.items() if _OF_VERSION.match(name)}
+        return {name: info for name, info in names.items() if _OF_VERSION.match(name) and "/" not in name}
 
-    @property
-    def _folder(self) -> Path:
+    def _open_folder(self) -> Path:
+        """Folder of the bank's copies."""
         if odd := sorted((UNREADABLE | GLOB) & set(str(self.folder))):
             raise InvalidInputError(
                 f"index files cannot be kept in {self.folder}: {' '.join(odd)} in the name of a folder is not understood by "
                 "what reads them; give another folder by cache=",
                 kind="bad-cache-folder",
             )
-        return self.folder / _digest(f"{self.store.options.endpoint or ''}|{self.store.url}")
+        folder = self.folder / _digest(f"{self.store.options.endpoint or ''}|{self.store.url}")
+        try:
+            return private_folder(folder)
+        except OSError as error:
+            raise _of_disk(error, folder) from error
+
+    def _checked(self, file: IndexFile, path: Path) -> Path:
+        said = (file.n_bytes, file.n_rows)
+        if self._readable.get(path) == (_identity(path), *said):
+            return path
+        for n_left in reversed(range(N_FETCHES)):
+            try:
+                check_index_file(path, file)
+                break
+            except IntegrityError:
+                if not n_left or self.in_place is not None:
+                    raise
+                path.unlink(missing_ok=True)  # what came was not what was sent
+                self._copy(file, path)
+        if (found := _identity(path)) is not None:
+            self._readable[path] = (found, *said)
+        return path
 
     def _copy(self, file: IndexFile | ObjectInfo, path: Path) -> Path:
-        if path.exists() and path.stat().st_size == file.n_bytes:
-            return path
+        found = _identity(path)
+        if found is not None:
+            if self._sound.get(path) == found:
+                return path
+            if found.n_bytes == file.n_bytes and self._is_sound(path):
+                self._sound[path] = found
+                return path
         data = hedged(partial(self.store.get, file.key), PATIENCE_S + file.n_bytes / SLOW_BYTES_S)
         if len(data) != file.n_bytes:
             raise IntegrityError(
@@ -162,11 +229,55 @@ class IndexMirror:
             )
         try:
             _write(path, data)
+            _write(self._sum_of(path), _sum(data))
         except OSError as error:
-            raise of_system(error, f"the copy of an index file, {path}") or StorageError(
-                f"{path} cannot be written: {error}", kind="disk"
-            ) from error
+            raise _of_disk(error, path) from error
+        if (found := _identity(path)) is not None:
+            self._sound[path] = found
         return path
+
+    def _is_sound(self, path: Path) -> bool:
+        """True if a copy is what was fetched; False if nothing tells."""
+        try:
+            return self._sum_of(path).read_bytes() == _sum(path.read_bytes())
+        except OSError:
+            return False
+
+    def _sum_of(self, path: Path) -> Path:
+        """Where the checksum of a copy is kept: not beside it, where delta-rs looks for logs."""
+        below = path.relative_to(self.folder)
+        return self.folder / below.parts[0] / SUMS / Path(*below.parts[1:-1], f"{path.name}.crc32c")
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """What changes when a file is written to."""
+
+    n_bytes: int
+    written_ns: int
+    changed_ns: int
+    number: int
+
+
+def _identity(path: Path) -> _Identity | None:
+    """None if there is no file of its own, but nothing, or a link."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return _Identity(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def _sum(data: bytes) -> bytes:
+    return f"{crc.crc32c(data):08x} {len(data)}\n".encode()
+
+
+def _of_disk(error: OSError, path: Path) -> TensorBankError:
+    if isinstance(error, TensorBankError):
+        return error
+    return of_system(error, f"the copy of an index file, {path}") or StorageError(
+        f"{path} cannot be written: {error}", kind="disk"
+    )
 
 
 def _write(path: Path, data: bytes) -> None:

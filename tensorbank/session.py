@@ -253,7 +253,7 @@ class Session:
             files = self.catalog.files(table, "tiles").of_parts(frozenset({part_of_key(key)}))
             if not files.files:
                 return {}
-            scan = read_parquet([str(p) for p in self.catalog.mirror.paths(files.files)])
+            scan = read_parquet([str(p) for p in self.catalog.mirror.readable(files.files)])
             found = self._db.side.sql(
                 f"""
                 SELECT "offset", ({decision(predicate, summed, "NULL")})::DOUBLE AS answer

@@ -41,7 +41,7 @@ class TableViews:
         self._db.create_schema(quoted(table.name))
         every = [file for files in table.kept.values() for file in files.files]
         if sum(file.n_bytes for file in every) <= SMALL_BYTES:
-            self._catalog.mirror.paths(every)
+            self._catalog.mirror.readable(every)
         if "shards" in table.levels:
             self._create_view(table, "shards")
             table = self._by_shards(table)
@@ -85,7 +85,7 @@ class TableViews:
         if not files.files:
             self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return quoted(empty)
-        paths = [str(p) for p in self._catalog.mirror.paths(files.files)]
+        paths = [str(p) for p in self._catalog.mirror.readable(files.files)]
         self.paths += paths
         self.files[table.name, level] = paths
         scan = read_parquet(paths)

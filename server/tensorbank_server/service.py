@@ -189,7 +189,7 @@ class ServedBank:
             found = self._tables.pop(key, None)
             if found is None:
                 files = self.bank.catalog.files(pinned.table, "samples", pinned.version)
-                paths = self.bank.catalog.mirror.paths(files.files)
+                paths = self.bank.catalog.mirror.readable(files.files)
                 found = SampleTable.open(pinned.table, pinned.version, pinned.schema, paths, self._files)
             self._tables[key] = found
             while len(self._tables) > MAX_TABLES:

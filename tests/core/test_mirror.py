@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
-from tensorbank import IntegrityError, NotFoundError, StorageOptions
+from tensorbank import IntegrityError, NotFoundError, StorageError, StorageOptions, TensorBankError
 from tensorbank.catalog import Catalog
 from tensorbank.index_files import IndexFile
 from tensorbank.mirror import IndexMirror
@@ -63,6 +64,11 @@ def remote(tmp_path):
     return CountingStore(tmp_path / "remote")
 
 
+def copies(folder: Path) -> list[Path]:
+    """Files below a folder but for the checksums of copies."""
+    return [p for p in folder.rglob("*") if p.is_file() and "checksums" not in p.parts]
+
+
 def read(paths: list[Path]) -> list[bytes]:
     return [p.read_bytes() for p in paths]
 
@@ -96,7 +102,7 @@ def test_a_source_of_another_length_is_an_error_and_leaves_no_copy(remote, tmp_p
     assert wrong.key in str(caught.value)
     with pytest.raises(NotFoundError, match="part-99"):
         mirror.paths([*FILES, IndexFile("t/index/samples/part-99.parquet", 5, 1)])
-    assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.name not in str(CONTENT)]
+    assert not [p for p in copies(tmp_path / "cache") if p.name not in str(CONTENT)]
 
 
 def test_a_full_disk_leaves_nothing_behind(remote, tmp_path, monkeypatch):
@@ -117,7 +123,7 @@ def test_many_threads_at_once(remote, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         for paths in pool.map(lambda _: mirror.paths(FILES), range(16)):
             assert read(paths) == list(CONTENT.values())
-    assert len([p for p in (tmp_path / "cache").rglob("*") if p.is_file()]) == len(FILES)
+    assert len(copies(tmp_path / "cache")) == len(FILES)
 
 
 def test_a_folder_bank_is_read_where_it_lies(tmp_path):
@@ -137,6 +143,165 @@ def test_banks_do_not_share_copies(remote, tmp_path):
     cache = tmp_path / "cache"
     assert read(IndexMirror(remote, cache).paths(FILES[:1])) == [CONTENT[key]]
     assert read(IndexMirror(other, cache).paths(FILES[:1])) == [b"z" * FILES[0].n_bytes]
+
+
+# ---------------------------------------------------------------- copies that were changed, and names that lead elsewhere
+
+
+def flip(path: Path, at: int = 100) -> None:
+    body = bytearray(path.read_bytes())
+    body[at] ^= 4
+    path.write_bytes(body)
+
+
+@pytest.mark.parametrize("as_new", [True, False], ids=["new process", "same process"])
+def test_a_copy_that_a_disk_changed_is_fetched_anew(remote, tmp_path, as_new):
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    paths = mirror.paths(FILES)
+    flip(paths[2])
+    for sums in (tmp_path / "cache").rglob("part-4.parquet.crc32c"):
+        flip(sums, 3)
+    for sums in (tmp_path / "cache").rglob("part-5.parquet.crc32c"):
+        sums.unlink()
+    remote.fetched.clear()
+    again = IndexMirror(remote, tmp_path / "cache") if as_new else mirror
+    assert read(again.paths(FILES)) == list(CONTENT.values())
+    assert sorted(remote.fetched) == [f.key for f in FILES if f.key[-9] in ("245" if as_new else "2")]
+    assert read(IndexMirror(remote, tmp_path / "cache").paths(FILES)) == list(CONTENT.values())
+
+
+def test_a_copy_of_a_log_that_a_disk_changed_is_fetched_anew(written, tmp_path):
+    bank, remote = written
+    make_table(bank, "t", parts=2, n=3)
+    log = IndexMirror(remote, tmp_path / "cache").log("t/index/samples")
+    flip(log.folder / "_delta_log" / commits(1)[0], 300)
+    remote.fetched.clear()
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    assert mirror.log("t/index/samples") == log
+    assert names(remote.fetched) == commits(1)
+    assert Catalog(remote, mirror).files("t", "samples").n_rows == 6
+
+
+def test_a_footer_that_was_damaged_on_the_way_is_fetched_again(written, tmp_path):
+    bank, remote = written
+    make_table(bank, "t", parts=1, n=3)
+    sound, n_bad = remote.get, [2]
+
+    def get(key):
+        data = sound(key)
+        if key.endswith(".parquet") and n_bad[0]:
+            n_bad[0] -= 1
+            return data[:-8] + b"\xff\xff\xff\x7f" + data[-4:]
+        return data
+
+    remote.get = get
+    catalog = Catalog(remote, IndexMirror(remote, tmp_path / "cache"))
+    (file,) = catalog.files("t", "samples").files
+    (path,) = catalog.mirror.readable([file])
+    assert path.read_bytes() == (tmp_path / "bank" / file.key).read_bytes()
+    n_bad[0] = 100
+    with pytest.raises(IntegrityError, match="footer would have"):
+        IndexMirror(remote, tmp_path / "other").readable([file])
+
+
+def test_copies_are_for_this_user_alone(remote, tmp_path):
+    old = os.umask(0)
+    try:
+        IndexMirror(remote, tmp_path / "new" / "cache").paths(FILES)
+    finally:
+        os.umask(old)
+    (bank,) = (tmp_path / "new/cache").iterdir()
+    for folder in (tmp_path / "new", tmp_path / "new/cache", bank):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert {p.stat().st_mode & 0o777 for p in bank.rglob("*") if p.is_file()} == {0o600}
+
+
+def test_links_and_other_users_folders_are_refused(remote, tmp_path, monkeypatch):
+    mirror = IndexMirror(remote, tmp_path / "cache")
+    (path, *_) = mirror.paths(FILES)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"x" * FILES[0].n_bytes)
+    path.unlink()
+    path.symlink_to(elsewhere)
+    assert read(mirror.paths(FILES)) == list(CONTENT.values())
+    assert elsewhere.read_bytes() == b"x" * FILES[0].n_bytes
+    (bank,) = (tmp_path / "cache").iterdir()
+    bank.rename(tmp_path / "moved")
+    bank.symlink_to(tmp_path / "moved")
+    with pytest.raises(StorageError, match="is a link") as caught:
+        mirror.paths(FILES)
+    assert caught.value.kind == "unsafe-folder"
+    bank.unlink()
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(StorageError, match="belongs to user") as caught:
+        mirror.paths(FILES)
+    assert caught.value.kind == "unsafe-folder"
+
+
+BAD_PATHS = [
+    "../../../../other/x.parquet",
+    "/etc/passwd",
+    "s3://other/x.parquet",
+    "a/../../x",
+    "",
+    "a//b",
+    "a\\..\\b",
+]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+def test_a_file_outside_of_the_bank_is_neither_read_nor_written(remote, tmp_path, path):
+    other = tmp_path / "other" / "x.parquet"
+    other.parent.mkdir()
+    other.write_bytes(b"mine")
+    key = path if path.startswith(("/", "s3:")) or not path else f"t/index/samples/{path}"
+    for store in (remote, Store((tmp_path / "remote").as_uri())):
+        with pytest.raises(IntegrityError) as caught:
+            IndexMirror(store, tmp_path / "cache").paths([IndexFile(key, 4, 1)])
+        assert caught.value.kind == "bad-path"
+    assert not remote.fetched
+    assert other.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("path", BAD_PATHS[:4])
+def test_a_log_that_names_files_outside_of_its_table_is_refused(written, tmp_path, path):
+    bank, remote = written
+    make_table(bank, "t", parts=1, n=3)
+    make_table(bank, "other", parts=1, n=3)
+    log = tmp_path / "bank/t/index/samples/_delta_log" / commits(1)[0]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        if "add" in line:
+            line["add"]["path"] = path
+    log.write_text("\n".join(map(json.dumps, lines)))
+    for catalog in (
+        tb.open(tmp_path / "bank").catalog,
+        Catalog(remote, IndexMirror(remote, tmp_path / "cache")),
+    ):
+        with pytest.raises(TensorBankError, match=r"t/index/samples|file:.*/t") as caught:
+            catalog.files("t", "samples")
+        assert caught.value.kind == "foreign-file"
+
+
+def test_a_file_of_another_level_or_table_is_refused(tmp_path):
+    bank = tb.create(tmp_path)
+    make_table(bank, "t", parts=1, n=3)
+    (sound,) = bank.catalog.files("t", "samples").files
+    path = tmp_path / sound.key
+    whole = path.read_bytes()
+    for level in ("tiles", "shards"):
+        (other,) = bank.catalog.files("t", level).files
+        path.write_bytes((tmp_path / other.key).read_bytes())
+        with pytest.raises(IntegrityError, match=r"its commit says") as caught:
+            bank.sql("SELECT sample_id FROM t").arrow()
+        assert path.name in str(caught.value)
+        as_told = IndexFile(sound.key, other.n_bytes, other.n_rows)
+        with pytest.raises(IntegrityError, match="it holds no rows of samples"):
+            bank.catalog.mirror.readable([as_told])
+    path.write_bytes(whole)
+    assert bank.sql("SELECT sample_id FROM t").arrow().num_rows == 3
+    with pytest.raises(IntegrityError, match="it has 3 rows, its commit says 4"):
+        bank.catalog.mirror.readable([IndexFile(sound.key, sound.n_bytes, 4)])
 
 
 # ---------------------------------------------------------------- logs
@@ -316,7 +481,7 @@ def test_two_processes_at_once(large, tmp_path):
     path, size = said[0].split()
     assert int(size) == len(data)
     assert Path(path).read_bytes() == data
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [Path(path)]
+    assert copies(tmp_path) == [Path(path)]
 
 
 def test_a_bank_in_a_store_is_answered_from_the_cache(s3_server, tmp_path):

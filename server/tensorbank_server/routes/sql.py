@@ -103,7 +103,7 @@ def _tables(bank: ServedBank, body: SqlBody) -> tuple[dict[str, dict[str, list[s
             files = bank.bank.catalog.files(name, level, pinned.version)
             if level != "samples" and samples.parts is not None:
                 files = files.of_parts(samples.parts)
-            paths = [str(p) for p in bank.bank.catalog.mirror.paths(files.files)]
+            paths = [str(p) for p in bank.bank.catalog.mirror.readable(files.files)]
             if paths:
                 tables[name][level] = paths
     return {name: levels for name, levels in tables.items() if "samples" in levels}, versions

@@ -1,0 +1,88 @@
+"""A look at an index file before DuckDB opens it: a footer that lies can end the whole process there.
+
+What is compared is what the log says of the file, its length and rows, with what the file says of itself, and the places of its
+columns with its length. Bytes of pages are not looked at.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from tensorbank.errors import IntegrityError
+from tensorbank.index_files import IndexFile
+
+__all__ = ["check_index_file"]
+
+MAGIC = b"PAR1"
+_TAIL = struct.Struct("<I4s")
+_COLUMN_OF = {"samples": "stem", "tiles": "tile", "shards": "shard"}
+"""A column that a level has and the other levels have not."""
+
+
+def check_index_file(path: Path, file: IndexFile) -> None:
+    """Compare a local file with what the log says of it.
+
+    Raises
+    ------
+    IntegrityError
+        It is another file, was cut off, or its footer cannot be right; the message names it.
+    """
+    try:
+        reason = _what_is_wrong(path, file)
+    except FileNotFoundError as error:
+        raise IntegrityError(
+            f"index file {path} is gone, though its commit is there", kind="no-object"
+        ) from error
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    if reason:
+        raise IntegrityError(f"index file {path} cannot be read: {reason}")
+
+
+def _what_is_wrong(path: Path, file: IndexFile) -> str:
+    """A reason not to open a file; none if the text is empty."""
+    with path.open("rb") as opened:
+        n_bytes = opened.seek(0, 2)
+        if n_bytes != file.n_bytes:
+            return f"it has {n_bytes} bytes, its commit says {file.n_bytes}"
+        if n_bytes < len(MAGIC) + _TAIL.size:
+            return f"it has {n_bytes} bytes, too few for a Parquet file"
+        opened.seek(n_bytes - _TAIL.size)
+        footer_bytes, magic = _TAIL.unpack(opened.read(_TAIL.size))
+        opened.seek(0)
+        if magic != MAGIC or opened.read(len(MAGIC)) != MAGIC:
+            return "it is no Parquet file"
+        footer_starts = n_bytes - _TAIL.size - footer_bytes
+        if footer_starts < len(MAGIC):
+            return f"its footer would have {footer_bytes} bytes"
+    footer = pyarrow.parquet.read_metadata(path)
+    if file.n_rows and footer.num_rows != file.n_rows:
+        return f"it has {footer.num_rows} rows, its commit says {file.n_rows}"
+    level = file.key.split("/")[-2] if "/" in file.key else ""
+    if level in _COLUMN_OF:
+        paths = {footer.schema.column(i).path for i in range(footer.num_columns)}
+        has = paths & {*_COLUMN_OF.values()}
+        if has != {_COLUMN_OF[level]}:
+            return f"it holds no rows of {level}"
+    return _misplaced(footer, footer_starts)
+
+
+def _misplaced(footer: pyarrow.parquet.FileMetaData, end: int) -> str:
+    """Columns whose pages do not lie between the file's beginning and its footer, or row groups that do not add up."""
+    n_rows = 0
+    for g in range(footer.num_row_groups):
+        group = footer.row_group(g)
+        n_rows += group.num_rows
+        for i in range(group.num_columns):
+            column = group.column(i)
+            start = column.dictionary_page_offset or column.data_page_offset
+            size = column.total_compressed_size
+            if not (len(MAGIC) <= start and size > 0 and start + size <= end and column.num_values >= 0):
+                return f"its column {column.path_in_schema} would lie in bytes [{start}, {start + size}) of {end}"
+    return (
+        "" if n_rows == footer.num_rows else f"its row groups have {n_rows} rows, it says {footer.num_rows}"
+    )
