@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from tensorbank.errors import InvalidInputError
 
-__all__ = ["number", "whole_number"]
+T = TypeVar("T")
+
+__all__ = ["choice", "flag", "instance", "number", "numbers_of", "whole_number"]
 
 
 def whole_number(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None) -> int:
@@ -52,3 +55,60 @@ def number(name: str, value: Any, *, above: float | None = None, finite: bool = 
             f"{name} is {value!r}; it must be a {'finite ' if finite else ''}number{bounds}"
         )
     return found
+
+
+def numbers_of(name: str, values: Any, *, above: float | None = None) -> list[float]:
+    """Return a list of finite numbers.
+
+    Raises
+    ------
+    InvalidInputError
+        It is none, is empty, or holds something else; the message names the argument.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidInputError(f"{name} is {values!r}; it must be a list of numbers")
+    found = [number(f"{name}[{i}]", value, above=above) for i, value in enumerate(values)]
+    if not found:
+        raise InvalidInputError(f"{name} is empty; it must be a list of numbers")
+    return found
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return True or False.
+
+    Raises
+    ------
+    InvalidInputError
+        It is something else; the message names the argument.
+    """
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{name} is {value!r}; it must be True or False")
+    return value
+
+
+def choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Return one of several values.
+
+    Raises
+    ------
+    InvalidInputError
+        It is something else; the message names the argument and the values.
+    """
+    for one in choices:
+        if type(value) is type(one) and value == one:
+            return value
+    *most, last = map(repr, choices)
+    raise InvalidInputError(f"{name} is {value!r}; {', '.join(most)} or {last} is possible")
+
+
+def instance(name: str, value: Any, kind: type[T], hint: str) -> T:
+    """Return a value of a type.
+
+    Raises
+    ------
+    InvalidInputError
+        It is of another; the message names the argument, and ``hint`` says what to give.
+    """
+    if not isinstance(value, kind):
+        raise InvalidInputError(f"{name} is {value!r}; {hint}")
+    return value

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from tensorbank.answers import Answers
+from tensorbank.arguments import flag, number, whole_number
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.handle import ADDRESS_FIELDS, Handle
 from tensorbank.plan import Plan, loader_package
-from tensorbank.query import Query
+from tensorbank.proportions import Proportions
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader, StreamingDataset
@@ -45,7 +48,8 @@ class Mix:
     homogeneous
         Whether each global batch is of one source; batches are then in proportion.
     length
-        Samples an epoch; ``"first"`` or ``"last"``: until the first or the last source has been through once.
+        Samples an epoch; ``"first"`` or ``"last"``: until the first or the last source has been through once. :attr:`n_draws` is
+        how many that is.
     """
 
     plans: tuple[Plan, ...]
@@ -55,13 +59,27 @@ class Mix:
     length: Length = "last"
 
     def __len__(self) -> int:
-        """Samples of all sources."""
+        """Samples of all sources together. An epoch may have more or fewer, see :attr:`n_draws`."""
         return sum(map(len, self.plans))
 
+    @property
+    def n_draws(self) -> int:
+        """Samples an epoch, of all ranks together.
+
+        A homogeneous mix is cut in whole global batches, so that its epochs are longer by a part of one; the loader's ``len``
+        tells.
+        """
+        if isinstance(self.length, int):
+            return self.length
+        proportions = Proportions.of(self.weights, self.seed)
+        ends = [proportions.places_until(source, len(plan)) for source, plan in enumerate(self.plans)]
+        return min(ends) if self.length == "first" else max(ends)
+
     def __repr__(self) -> str:
-        shares = np.array(self.weights) / sum(self.weights)
+        weights = np.array(self.weights) / max(self.weights)
+        shares = weights / weights.sum()
         sources = ", ".join(f"{share:.3g} of {len(p)}" for share, p in zip(shares, self.plans, strict=True))
-        return f"Mix({self.fingerprint}, {sources})"
+        return f"Mix({self.fingerprint}, {sources}, {self.n_draws} samples an epoch)"
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the tables that are made again where they are used."""
@@ -80,29 +98,26 @@ class Mix:
 
     @cached_property
     def joined(self) -> Plan:
-        """All sources as one plan, one after the other: tensors as in the first, and the metadata that all of them have.
+        """All sources as one plan, one after the other: tensors as in the first, and the metadata of all.
+
+        A column that a source lacks is null for its samples. Numbers of two types become the one that holds both.
 
         Raises
         ------
         InvalidInputError
-            Their tensors differ, or no store holds them all.
+            Their tensors differ, a column is of types that do not go together, or no store holds them all.
         """
         first = self.sources[0]
-        for number, plan in enumerate(self.sources[1:], start=1):
-            _check_alike(first.handles, plan.handles, number)
+        for i, plan in enumerate(self.sources[1:], start=1):
+            _check_alike(first.handles, plan.handles, i)
         bank, below = _common_bank(self.sources)
         tables = _with_dates(
             [_rebased(p, prefix) for p, prefix in zip(self.sources, below, strict=True)], first
         )
-        names = [
-            f.name
-            for f in tables[0].schema
-            if all(
-                t.schema.get_field_index(f.name) >= 0 and t.schema.field(f.name).type == f.type
-                for t in tables
-            )
-        ]
-        table = pa.concat_tables([t.select(names) for t in tables]).unify_dictionaries()
+        names = list(dict.fromkeys(name for t in tables for name in t.column_names))
+        for name in names:
+            _check_types(name, tables)
+        table = pa.concat_tables(tables, promote_options="permissive").select(names).unify_dictionaries()
         source = replace(first.source, bank=bank, sql=" + ".join(p.source.sql for p in self.plans))
         return Plan(self.fingerprint, source, first.handles, table, first.storage)
 
@@ -117,7 +132,10 @@ class Mix:
         return dataset
 
 
-Source = Query | Plan
+Source = Answers | Plan
+MAX_WEIGHT = 1e200
+MAX_LENGTH = 1 << 40
+"""Longest epoch: places times shares of sources fit 63 bits."""
 
 
 def mix(
@@ -130,11 +148,14 @@ def mix(
 ) -> Mix:
     """Mix queries or plans, in any window of an epoch in proportion to their weights. Queries are planned.
 
+    Batches have the metadata columns of all sources, null where a sample's source has none of that name. An epoch ends when each
+    source has been through at least once, unless ``length`` says otherwise; :attr:`Mix.n_draws` tells how many samples that is.
+
     Parameters
     ----------
     sources
         Queries or plans and their weights, as a mapping or as pairs; those that come without weights have 1, times what
-        ``temperature`` says. Queries of two banks that read the same need pairs.
+        ``temperature`` says.
     seed
         Of the order.
     temperature
@@ -152,30 +173,75 @@ def mix(
     InvalidInputError
         There are no sources, one is empty, or a number makes no sense.
     """
-    given = [
-        s if isinstance(s, tuple) else (s, None)
-        for s in (sources.items() if isinstance(sources, Mapping) else sources)
-    ]
-    plans = tuple(s.plan() if isinstance(s, Query) else s for s, _ in given)
+    given = _pairs(sources)
     weighted = [w is not None for _, w in given]
-    if not plans or any(weighted) != all(weighted):
+    if not given or any(weighted) != all(weighted):
         raise InvalidInputError("a mix needs sources, all with weights or all without")
-    for number, plan in enumerate(plans):
+    weights = [
+        1.0 if w is None else number(f"the weight of source {i}", w, above=0)
+        for i, (_, w) in enumerate(given)
+    ]
+    seed = whole_number("seed", seed, at_least=0)
+    flag("homogeneous", homogeneous)
+    if length not in ("first", "last"):
+        length = _length(length)
+    plans = tuple(s if isinstance(s, Plan) else s.plan() for s, _ in given)
+    for i, plan in enumerate(plans):
         if not len(plan):
-            raise InvalidInputError(f"source {number} of the mix selects no sample: {plan.source.sql}")
-    if not (length in ("first", "last") or (isinstance(length, int) and length > 0)):
-        raise InvalidInputError(f"length is {length!r}; a positive number, 'first' or 'last' is possible")
+            raise InvalidInputError(f"source {i} of the mix selects no sample: {plan.source.sql}")
     if temperature is None and not any(weighted):
         temperature = 1.0
-    shares = np.array([1.0 if w is None else w for _, w in given], np.float64)
+    shares = np.array(weights)
     if temperature is not None:
-        per_source = np.asarray(temperature, np.float64)
-        if per_source.shape not in ((), (len(plans),)) or not (per_source > 0).all():
-            raise InvalidInputError(f"temperature is {temperature}; one positive number, or one a source")
-        shares = shares * np.array([len(p) for p in plans], np.float64) ** (1 / per_source)
-    if not (np.isfinite(shares) & (shares > 0)).all():
-        raise InvalidInputError(f"weights of sources must be numbers above 0, got {[w for _, w in given]}")
+        if shares.max() > MAX_WEIGHT:  # so that the product does not overflow
+            shares /= shares.max()
+        shares = shares * np.array([len(p) for p in plans], np.float64) ** (
+            1 / _temperatures(temperature, len(plans))
+        )
     return Mix(plans, tuple(shares.tolist()), seed, homogeneous, length)
+
+
+def _pairs(sources: Any) -> list[tuple[Source, Any]]:
+    """Sources and their weights, None where they come without."""
+    if isinstance(sources, str) or not isinstance(sources, Mapping | Iterable):
+        raise InvalidInputError(
+            f"a mix takes queries or plans and their weights, got {sources!r}; give a mapping, or a list of pairs"
+        )
+    listed = sources.items() if isinstance(sources, Mapping) else sources
+    given = [s if isinstance(s, tuple) and len(s) == 2 else (s, None) for s in listed]
+    for i, (source, _) in enumerate(given):
+        if not isinstance(source, Plan | Answers):
+            raise InvalidInputError(
+                f"source {i} of the mix is {source!r}; give a query, such as bank.sql(...), or a plan"
+            )
+    return given
+
+
+def _length(length: Any) -> int:
+    try:
+        return whole_number("length", length, at_least=1, at_most=MAX_LENGTH)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}, 'first' or 'last'") from None
+
+
+def _temperatures(temperature: Any, n: int) -> npt.NDArray[np.float64]:
+    """One a source."""
+    listed = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature] * n
+    if isinstance(temperature, str) or len(listed) != n:
+        raise InvalidInputError(f"temperature is {temperature!r}; give one positive number, or one a source")
+    return np.array([number("temperature", t, above=0, finite=False) for t in listed])
+
+
+def _check_types(name: str, tables: Sequence[pa.Table]) -> None:
+    """Refuse a column of types that no type holds."""
+    kinds = list(dict.fromkeys(t.schema.field(name).type for t in tables if name in t.column_names))
+    try:
+        pa.unify_schemas([pa.schema([(name, kind)]) for kind in kinds], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InvalidInputError(
+            f"column {name!r} has the types {', '.join(map(str, kinds))} in the sources of the mix, which do not go together; "
+            "cast it in a query, or rename it with AS"
+        ) from error
 
 
 def _with_dates(tables: Sequence[pa.Table], plan: Plan) -> list[pa.Table]:

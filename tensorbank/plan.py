@@ -52,6 +52,7 @@ __all__ = [
     "loader_package",
 ]
 
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
 FORMAT_VERSION = 3
 """3: sealed by a checksum. Files of older versions are refused, since nothing tells whether they are sound."""
 _METADATA_KEY = b"tensorbank.plan"
@@ -152,23 +153,31 @@ class Plan:
         Raises
         ------
         InvalidInputError
-            A weight is missing, negative or not finite, or all are 0.
+            A weight is no number, missing, negative or not finite, or all are 0; the kind is ``weights``.
         """
         if "weight" not in self.metadata_columns:
             return None
-        try:
-            weights: npt.NDArray[np.float64] = as_numpy(self.table["weight"].cast(pa.float64()))
-        except pa.ArrowInvalid as error:
+        column = self.table["weight"]
+        kind = column.type
+        if not any(is_one(kind) for is_one in _NUMBERS):
             raise InvalidInputError(
-                f"column 'weight' is the sampling weight and must be a number: {error}"
-            ) from error
+                f"column 'weight' is the sampling weight and must be a number, it is {kind}; cast it, or rename it with AS",
+                kind="weights",
+            )
+        weights: npt.NDArray[np.float64] = as_numpy(column.cast(pa.float64(), safe=False))
         sound = np.isfinite(weights) & (weights >= 0)
         if not sound.all():
+            at = int(np.argmin(sound))
             raise InvalidInputError(
-                f"a sampling weight must be a number of at least 0, got {weights[~sound][0]} at sample {int(np.argmin(sound))}"
+                f"column 'weight' is the sampling weight and must be a finite number of at least 0, "
+                f"it is {column[at].as_py()} at sample {at}",
+                kind="weights",
             )
         if len(weights) and not weights.any():
-            raise InvalidInputError("all sampling weights are 0, so no sample can be drawn")
+            raise InvalidInputError(
+                "column 'weight' is the sampling weight and is 0 for all samples, so that none can be drawn",
+                kind="weights",
+            )
         return weights
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -52,6 +52,19 @@ class Planner:
         self.catalog = catalog
         self.versions = dict(versions or {})
         self.registered = dict(registered or {})
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Planner) and self._knows == other._knows and self.registered == other.registered
+        )
+
+    def __hash__(self) -> int:
+        return hash(self._knows)
+
+    @property
+    def _knows(self) -> tuple[Hashable, ...]:
+        """Whose tables these are, as far as that is quickly compared."""
+        return (self.catalog.store.url, frozenset(self.versions.items()), frozenset(self.registered))
 
     def arrow(self, sql: str) -> pa.Table:
         """Rows of a query; a handle column holds its address.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from tensorbank.answers import Answers
+from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.statistics import Statistics
@@ -22,7 +23,7 @@ __all__ = ["Query", "QueryEngine"]
 
 
 class QueryEngine(Protocol):
-    """What answers a query; the planner of a bank is one."""
+    """What answers a query; the planner of a bank is one. Equal engines give equal queries equal answers."""
 
     def plan(self, sql: str, *, by_date: bool = False) -> Plan: ...
 
@@ -38,11 +39,11 @@ class Query(Answers):
     """A relational request over one or more tables of a bank.
 
     Nothing is read until it is asked for: :meth:`plan` pins the snapshots and finds the bytes, :meth:`arrow` gives the
-    rows, :meth:`dataloader` streams the tensors.
+    rows, :meth:`dataloader` streams the tensors. Queries are equal that ask the same of the same bank.
     """
 
     sql: str
-    engine: QueryEngine = field(repr=False, compare=False)
+    engine: QueryEngine = field(repr=False)
 
     def plan(self, *, by_date: bool = False) -> Plan:
         """The frozen answer.
@@ -105,7 +106,12 @@ class Query(Answers):
         InvalidInputError
             A fraction is not positive, or they exceed 1.
         """
-        if min(fractions.values(), default=0.0) <= 0 or sum(fractions.values()) > 1 + 1e-9:
+        whole_number("seed", seed, at_least=0)
+        instance("group", group, str, "give a column or an SQL expression")
+        instance("fractions", fractions, Mapping, "give them by name, such as {'train': 0.8, 'val': 0.2}")  # type: ignore[type-abstract]
+        for name, fraction in fractions.items():
+            number(f"the fraction of {name!r}", fraction, above=0)
+        if not fractions or sum(fractions.values()) > 1 + 1e-9:
             raise InvalidInputError(
                 f"fractions must be positive and at most 1 together, got {dict(fractions)}"
             )

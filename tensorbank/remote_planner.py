@@ -65,6 +65,12 @@ class RemotePlanner:
         self.bank = bank
         self.access = access
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePlanner) and (self.url, self.access) == (other.url, other.access)
+
+    def __hash__(self) -> int:
+        return hash((self.url, self.access))
+
     @property
     def url(self) -> str:
         """Of the bank at the service."""

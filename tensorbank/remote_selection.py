@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,6 @@ from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray
-
-    from tensorbank_loader import DataLoader
 
 __all__ = ["RemoteSelection"]
 
@@ -91,10 +90,17 @@ class RemoteSelection(Selection):
         """See :meth:`Query.statistics`."""
         return self.planner.statistics(self._wish(), name)
 
-    def dataloader(self, *, batch_size: int | None = None, **options: Any) -> DataLoader:
-        """See :meth:`Plan.dataloader`."""
-        return self.plan(by_date=options.get("times") is not None).dataloader(
-            batch_size=batch_size, **options
+    def split_by(self, group: str, fractions: Mapping[str, float], *, seed: int = 0) -> dict[str, Query]:  # noqa: ARG002
+        """Not at a service.
+
+        Raises
+        ------
+        InvalidInputError
+            Always.
+        """
+        raise InvalidInputError(
+            f"a service plans filters, and {group} is split by SQL; narrow the selection with where() for each part",
+            kind="unsupported",
         )
 
     def _wish(self, *, by_date: bool = False) -> Wish:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import quote
 
@@ -27,7 +27,7 @@ class RemoteSql:
     """Answers SQL with rows. A :class:`tensorbank.query.QueryEngine` that plans nothing: a service plans filters only."""
 
     planner: RemotePlanner
-    versions: Mapping[str, int]
+    versions: Mapping[str, int] = field(hash=False)
 
     def arrow(self, sql: str) -> pa.Table:
         """All rows of a statement.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorbank.answers import Answers
+from tensorbank.arguments import whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.polygons import as_geojson
@@ -35,7 +37,7 @@ class Selection(Answers):
     """
 
     table: str
-    engine: QueryEngine = field(repr=False, compare=False)
+    engine: QueryEngine = field(repr=False)
     columns: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     order: tuple[str, ...] = ()
@@ -75,9 +77,7 @@ class Selection(Answers):
 
     def limit(self, n: int) -> Selection:
         """At most so many samples."""
-        if n < 0:
-            raise InvalidInputError(f"a limit counts samples, got {n}")
-        return replace(self, n_max=n)
+        return replace(self, n_max=whole_number("the limit", n, at_least=0))
 
     @property
     def sql(self) -> str:
@@ -117,9 +117,16 @@ class Selection(Answers):
         """See :meth:`Query.statistics`."""
         return self.query.statistics(name)
 
-    def dataloader(self, *, batch_size: int, **options: Any) -> DataLoader:
+    def split_by(self, group: str, fractions: Mapping[str, float], *, seed: int = 0) -> dict[str, Query]:
+        """See :meth:`Query.split_by`."""
+        return self.query.split_by(group, fractions, seed=seed)
+
+    def dataloader(
+        self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any
+    ) -> DataLoader:
         """See :meth:`Query.dataloader`."""
-        return self.query.dataloader(batch_size=batch_size, **options)
+        plan = self.plan(by_date=options.get("times") is not None)
+        return plan.dataloader(batch_size=batch_size, global_batch_size=global_batch_size, **options)
 
 
 def _column(text: str) -> str:

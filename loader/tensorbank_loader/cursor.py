@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from tensorbank.arguments import whole_number
+from tensorbank.arguments import choice, instance, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.world import World
@@ -56,10 +56,9 @@ class Cursor:
         on_iter: OnIter,
         single: bool = False,
     ) -> None:
-        if on_iter not in ("restart", "continue"):
-            raise InvalidInputError(f"on_iter is {on_iter!r}; 'restart' or 'continue' is possible")
-        if not isinstance(world, World | None):
-            raise InvalidInputError(f"world is {world!r}; give a World(rank, n_ranks), or leave it out")
+        choice("on_iter", on_iter, ("restart", "continue"))
+        if world is not None:
+            instance("world", world, World, "give a World(rank, n_ranks), or leave it out")
         self._epochs = epochs
         self._batch_size = batch_size
         self._given = world

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.utils.data
 
+from tensorbank.arguments import instance
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, samples_of
@@ -21,8 +22,8 @@ from tensorbank_loader.cursor import Cursor, OnIter
 from tensorbank_loader.dates import Times
 from tensorbank_loader.epoch import Epochs, Even, State, Step
 from tensorbank_loader.orders import Shuffle
-from tensorbank_loader.streamed import Streamed, epochs_of, form_of, reader_of
-from tensorbank_loader.transform import Transform
+from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
+from tensorbank_loader.transform import Transform, checked
 from tensorbank_loader.window import Window, forked
 from tensorbank_loader.worker_epochs import Iteration, WorkerEpochs
 from tensorbank_loader.world import World
@@ -119,12 +120,13 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         if global_batch_size is None and (drop_last or even != "exact"):
             raise InvalidInputError("drop_last and even are of batches and need global_batch_size")
         self.plan = plan
-        self.options = options or FetchOptions()
-        self.transform = transform
+        self.options = FetchOptions() if options is None else options
+        instance("options", self.options, FetchOptions, "give FetchOptions(...), or leave it out")
+        self.transform = checked(transform)
         self.single = global_batch_size is None
         epochs = epochs_of(
             plan,
-            global_batch_size=SAMPLES_PER_READ if global_batch_size is None else global_batch_size,
+            global_batch_size=SAMPLES_PER_READ if self.single else one_size(None, global_batch_size),
             seed=seed,
             shuffle=shuffle,
             replacement=replacement,

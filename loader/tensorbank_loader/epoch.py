@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.arguments import whole_number
+from tensorbank.arguments import choice, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank_loader.mixed import Mixed
 from tensorbank_loader.order import batch_bounds, first_batch_of, n_batches, rank_bounds
@@ -109,8 +109,7 @@ class Epochs:
     def __post_init__(self) -> None:
         whole_number("the batch size", self.global_batch_size, at_least=1)
         whole_number("seed", self.seed, at_least=0)
-        if self.even not in ("exact", "pad", "drop"):
-            raise InvalidInputError(f"even is {self.even!r}; 'exact', 'pad' or 'drop' is possible")
+        choice("even", self.even, ("exact", "pad", "drop"))
 
     @property
     def n_batches(self) -> int:

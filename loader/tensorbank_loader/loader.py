@@ -22,7 +22,7 @@ from tensorbank_loader.epoch import Epochs, Even, State, Step
 from tensorbank_loader.orders import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
-from tensorbank_loader.transform import Transform, ready
+from tensorbank_loader.transform import Transform, checked, ready
 from tensorbank_loader.window import Window, forked
 from tensorbank_loader.world import World
 
@@ -110,7 +110,7 @@ class DataLoader:
         self.device = device_of(device)
         if isinstance(world, World) and world.n_workers > 1:
             raise InvalidInputError("this loader has no workers; use StreamingDataset in torch's DataLoader")
-        self.transform = transform
+        self.transform = checked(transform)
         epochs = epochs_of(
             plan,
             global_batch_size=one_size(batch_size, global_batch_size),

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tensorbank.arguments import numbers_of
 from tensorbank.errors import InvalidInputError
+from tensorbank.proportions import Proportions
 from tensorbank_loader.order import n_batches
-from tensorbank_loader.proportions import Proportions
 
 if TYPE_CHECKING:
     from tensorbank_loader.orders import Order
@@ -127,8 +128,9 @@ class Mixed:
         InvalidInputError
             There is not one weight for each source, or one is not positive.
         """
+        weights = numbers_of("weights", weights, above=0)
         if len(weights) != len(self.orders):
-            raise InvalidInputError(f"{len(self.orders)} sources need as many weights, got {list(weights)}")
+            raise InvalidInputError(f"{len(self.orders)} sources need as many weights, got {weights}")
         return replace(
             self,
             proportions=Proportions.of(weights, self.proportions.seed),

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tensorbank.arguments import choice, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank_loader.order import permute, uniform
@@ -26,6 +27,10 @@ Float64 = npt.NDArray[np.float64]
 Shuffle = Literal["full", "window"] | bool | None
 """``"full"``: a uniform permutation. ``"window"``: as well mixed, read in larger pieces. True: the one that suits the plan.
 None or False: none."""
+
+
+MAX_DRAWS = 1 << 40
+"""Longest epoch of draws: places times shares of sources fit 63 bits."""
 
 
 class Order(Protocol):
@@ -115,7 +120,7 @@ class WeightedDraws(_AnyBatches):
 
     @cached_property
     def _cumulative(self) -> Float64:
-        total: Float64 = np.cumsum(self.weights)
+        total: Float64 = np.cumsum(_scaled(self.weights))
         return total
 
     @cached_property
@@ -143,11 +148,20 @@ class WeightedOnce(_AnyBatches):
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
         if (seed, epoch) not in self._sorted:
             possible = np.flatnonzero(self.weights)
-            keys = -np.log(1.0 - uniform(possible, seed=seed, epoch=epoch)) / self.weights[possible]
+            with np.errstate(divide="ignore"):  # the logarithm of 0 is the smallest key of all
+                keys = np.log(-np.log1p(-uniform(possible, seed=seed, epoch=epoch)))
+            keys -= np.log(self.weights[possible])  # logarithms, as quotients overflow
             self._sorted.clear()
             self._sorted[seed, epoch] = possible[np.argsort(keys, kind="stable")][: self.n_places]
         found: Int64 = self._sorted[seed, epoch][places]
         return found
+
+
+def _scaled(weights: Float64) -> Float64:
+    """Weights times a power of two, which changes none of their ratios, so that no sum overflows or vanishes."""
+    _, exponent = np.frexp(weights.max(initial=0.0))
+    scaled: Float64 = np.ldexp(weights, -exponent)
+    return scaled
 
 
 def order_of(
@@ -176,8 +190,8 @@ def order_of(
     InvalidInputError
         There is no such order; the options ask for draws from a plan without weights, or for more than there are.
     """
-    if shuffle not in ("full", "window", True, False, None):
-        raise InvalidInputError(f"shuffle is {shuffle!r}; 'full', 'window' or None is possible")
+    choice("shuffle", shuffle, (True, False, "full", "window", None))
+    choice("replacement", replacement, (True, False, None))
     weights = plan.weights
     if weights is None:
         if replacement is not None or n_draws is not None:
@@ -192,8 +206,12 @@ def order_of(
             f"a plan with sampling weights is drawn from, which shuffle={shuffle!r} does not go with; "
             "leave shuffle at True, or rename the column weight"
         )
-    if n_draws is not None and n_draws < 1:
-        raise InvalidInputError(f"n_draws is {n_draws}; at least 1 is needed")
+    if n_draws is not None:
+        n_draws = whole_number("n_draws", n_draws, at_least=1, at_most=MAX_DRAWS)
+    if not len(plan):
+        if n_draws is not None:
+            raise InvalidInputError(f"n_draws is {n_draws}, but the plan selects no sample to draw from")
+        return AsPlanned(0)
     if replacement is None or replacement:
         return WeightedDraws(len(plan) if n_draws is None else n_draws, weights)
     possible = int(np.count_nonzero(weights))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tensorbank.arguments import whole_number
+from tensorbank.arguments import flag, instance, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.mixture import Mix
 from tensorbank.plan import Plan
+from tensorbank.proportions import Proportions
 from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.batches import PADDING
@@ -15,7 +16,6 @@ from tensorbank_loader.epoch import Epochs, Even
 from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.mixed import Mixed
 from tensorbank_loader.orders import Shuffle, order_of
-from tensorbank_loader.proportions import Proportions
 
 __all__ = ["Streamed", "epochs_of", "form_of", "one_size", "plans_of", "reader_of"]
 
@@ -47,6 +47,8 @@ def _choice_of(plan: Plan, epochs: Epochs) -> DateChoice | None:
 
 def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader | MixReader:
     """What reads batches."""
+    if options is not None:
+        instance("options", options, FetchOptions, "give FetchOptions(...), or leave it out")
     if isinstance(streamed, Plan):
         return SampleReader(streamed, options)
     return MixReader(streamed, options) if streamed.homogeneous else SampleReader(streamed.joined, options)
@@ -93,6 +95,12 @@ def epochs_of(
     InvalidInputError
         The options do not go together, or with what is streamed.
     """
+    if not isinstance(streamed, Plan | Mix):
+        raise InvalidInputError(
+            f"a loader streams a plan or a mix of several, got {type(streamed).__name__}; give it query.plan()"
+        )
+    flag("drop_last", drop_last)
+    seed = None if seed is None else whole_number("seed", seed, at_least=0)
     if isinstance(streamed, Plan):
         order = order_of(
             streamed,
@@ -105,7 +113,7 @@ def epochs_of(
             streamed.fingerprint,
             len(streamed),
             global_batch_size,
-            seed or 0,
+            0 if seed is None else seed,
             order,
             drop_last,
             even,

@@ -7,12 +7,26 @@ from typing import Any
 
 import torch
 
+from tensorbank.errors import InvalidInputError
 from tensorbank_loader.batch import Batch
 
-__all__ = ["Transform", "ready"]
+__all__ = ["Transform", "checked", "ready"]
 
 Transform = Callable[[Batch], Any]
 """Any callable, an ``nn.Module`` among them: from a batch to what the consumer gets."""
+
+
+def checked(transform: Transform | None) -> Transform | None:
+    """A transform as it is given.
+
+    Raises
+    ------
+    InvalidInputError
+        It cannot be called.
+    """
+    if transform is not None and not callable(transform):
+        raise InvalidInputError(f"transform is {transform!r}; give a function of a batch, or an nn.Module")
+    return transform
 
 
 def ready(transform: Transform | None, device: torch.device) -> Transform:

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorbank import InvalidInputError
+from tensorbank.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.mixed import Mixed
 from tensorbank_loader.order import batch_bounds
 from tensorbank_loader.orders import AsPlanned, Order, Permuted, WeightedDraws, WeightedOnce
-from tensorbank_loader.proportions import Proportions
 from tensorbank_loader.windowed import Windowed
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 import tensorbank as tb
 from tensorbank import InvalidInputError
+from tensorbank.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.mixed import Mixed
 from tensorbank_loader.orders import Permuted
-from tensorbank_loader.proportions import Proportions
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, Handmade, make
@@ -348,3 +348,70 @@ def test_what_cannot_be_mixed_is_refused(one, two, other):
     renamed = replace(one.plan, table=one.plan.table.rename_columns({"count": "mixed_from"}))
     with pytest.raises(InvalidInputError, match="rename"):
         tb.mix([renamed]).dataloader(batch_size=2)
+
+
+@pytest.mark.parametrize("scale", [1e308, 1e-308])
+def test_weights_of_any_size_keep_their_proportions(one, two, scale):
+    mix = tb.mix([(one.plan, 0.75 * scale), (two.plan, 0.25 * scale)], length=400)
+    assert "0.75 of 23, 0.25 of 11" in repr(mix)
+    with mix.dataloader(batch_size=40) as loader:
+        counts = Counter(source for batch in loader for source, _ in ids(batch))
+    assert counts == {0: 300, 1: 100}
+    hot = tb.mix([(one.plan, scale), (two.plan, scale)], temperature=1)
+    assert hot.weights[0] / hot.weights[1] == pytest.approx(23 / 11)
+
+
+def test_columns_that_only_some_sources_have_are_null_for_the_others(one, two):
+    table = two.plan.table.drop_columns(["time"]).append_column("extra", pa.array(range(100, 111)))
+    table = table.append_column("share", pa.array(np.linspace(0, 1, 11)))
+    second = replace(two.plan, table=table)
+    with tb.mix({one.plan: 0.6, second: 0.4}).dataloader(batch_size=4) as loader:
+        batches = list(loader)
+    seen = Counter()
+    for batch in batches:
+        rows = zip(
+            batch["mixed_from"].tolist(), batch["time"], batch["extra"], batch["share"].tolist(), strict=True
+        )
+        for source, stamp, extra, share in rows:
+            seen[source] += 1
+            assert (stamp is None) == (source == 1)
+            assert (extra is None) == (source == 0)
+            assert np.isnan(share) == (source == 0)
+    assert set(seen) == {0, 1}
+
+
+def test_columns_of_types_that_go_together_become_one_and_others_are_named(one, two):
+    def with_count(kind: pa.DataType) -> tb.Plan:
+        at = two.plan.table.schema.get_field_index("count")
+        return replace(
+            two.plan, table=two.plan.table.set_column(at, "count", two.plan.table["count"].cast(kind))
+        )
+
+    with tb.mix([one.plan, with_count(pa.int64())]).dataloader(batch_size=4) as loader:
+        assert {batch["count"].dtype for batch in loader} == {torch.int64}
+    with pytest.raises(InvalidInputError, match="column 'count' has the types int32, string"):
+        tb.mix([one.plan, with_count(pa.string())]).dataloader(batch_size=4)
+
+
+@pytest.mark.parametrize("length", ["first", "last", 100])
+def test_the_length_of_an_epoch_is_told(one, two, length):
+    mix = tb.mix({one.plan: 0.5, two.plan: 0.5}, length=length, seed=3)
+    expected = {"first": (21, 23), "last": (45, 47), 100: (100, 100)}[length]
+    assert expected[0] <= mix.n_draws <= expected[1]
+    with mix.dataloader(batch_size=1, seed=8) as loader:
+        assert len(loader) == mix.n_draws == sum(1 for _ in loader)
+    assert f"{mix.n_draws} samples an epoch" in repr(mix)
+    assert len(mix) == 34
+
+
+def test_queries_of_two_banks_are_two_sources(tmp_path):
+    banks = [tb.create(tmp_path / name) for name in ("a", "b")]
+    same, again, other = banks[0].sql("SELECT 1"), banks[0].sql("SELECT 1"), banks[1].sql("SELECT 1")
+    assert same == again
+    assert hash(same) == hash(again)
+    assert same != other
+    assert len({same: 0.5, other: 0.5}) == 2
+    assert banks[0].at({"t": 1}).sql("SELECT 1") != same
+    assert banks[0].query("t") == banks[0].query("t") != banks[1].query("t")
+    banks[0].register("mine", pa.table({"x": [1]}))
+    assert banks[0].sql("SELECT 1") != same

@@ -122,3 +122,43 @@ def test_draws_that_make_no_sense_are_refused(tmp_path, options, hint):
 def test_draws_need_weights(tmp_path):
     with pytest.raises(InvalidInputError, match="column named weight"):
         DataLoader(make(tmp_path, 23).plan, batch_size=2, replacement=True)
+
+
+@pytest.mark.parametrize("scale", [1e308, 1e-308, 5e-324], ids=str)
+@pytest.mark.parametrize("replacement", [True, False])
+def test_weights_of_any_size_are_drawn_in_proportion(tmp_path, replacement, scale):
+    n = 23
+    plan = weighted(make(tmp_path, n).plan, np.full(n, scale))
+    alike = weighted(plan_without(plan), np.ones(n))
+    for one, other in ((plan, alike),):
+        found = [
+            list(
+                chain(*(b["sample_id"] for b in DataLoader(p, batch_size=4, seed=3, replacement=replacement)))
+            )
+            for p in (one, other)
+        ]
+        assert found[0] == found[1]
+        assert len(set(found[0])) > n // 2
+
+
+def plan_without(plan):
+    return replace(plan, table=plan.table.drop_columns(["weight"]))
+
+
+def test_ratios_of_huge_and_tiny_weights_are_kept():
+    weights = np.array([3e307, 1e308, 0.0, 1e-300])
+    drawn = WeightedDraws(20_000, weights).positions(np.arange(20_000), seed=1, epoch=0)
+    counts = np.bincount(drawn, minlength=4)
+    assert counts[2] == counts[3] == 0
+    assert counts[0] / counts[1] == pytest.approx(0.3, abs=0.02)
+    order = WeightedOnce(3, weights)
+    assert sorted(order.positions(np.arange(3), seed=1, epoch=0).tolist()) == [0, 1, 3]
+    assert order.positions(np.arange(3), seed=1, epoch=0)[2] == 3
+
+
+def test_a_boolean_or_decimal_weight_is_a_number(tmp_path):
+    made = make(tmp_path, 23)
+    plan = weighted(made.plan, [i < 3 for i in range(23)])
+    with DataLoader(plan, batch_size=4, replacement=False) as loader:
+        names = {name for b in loader for name in b["sample_id"]}
+    assert names == set(made.plan.table["sample_id"].to_pylist()[:3])

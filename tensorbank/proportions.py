@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.arguments import numbers_of
 
 __all__ = ["Proportions"]
 
@@ -45,11 +45,10 @@ class Proportions:
         Raises
         ------
         InvalidInputError
-            A weight is not positive or not finite.
+            A weight is no number, not positive or not finite.
         """
-        values = np.asarray(weights, np.float64)
-        if not len(values) or not np.isfinite(values).all() or not (values > 0).all():
-            raise InvalidInputError(f"weights of sources must be numbers above 0, got {list(weights)}")
+        values = np.array(numbers_of("weights", weights, above=0))
+        values /= values.max()  # so that no sum overflows
         units = np.maximum(np.rint(values / values.sum() * UNITS), 1).astype(np.int64)
         return cls(tuple(units.tolist()), seed)
 
