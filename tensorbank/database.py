@@ -44,6 +44,7 @@ class Database:
         self._schemas: list[str] = []
         self._views: list[str] = []
         self._registered: list[str] = []
+        self.is_used_up = False
         self._one_thread = False
         self._n_threads = int(self.con.execute("SELECT current_setting('threads')").fetchall()[0][0])
 
@@ -74,6 +75,10 @@ class Database:
         """Take the rows in their order, by one thread, until the end of the statement."""
         self.con.execute("SET threads = 1")
         self._one_thread = True
+
+    def use_up(self) -> None:
+        """Take the instance for no other statement: this one leaves something behind."""
+        self.is_used_up = True
 
     def clear(self) -> None:
         """Forget what one statement needed."""
@@ -139,7 +144,7 @@ def database() -> Iterator[Database]:
                 found.clear()
                 sound = True
     finally:
-        if sound:
+        if sound and not found.is_used_up:
             _IDLE.give(found)
         else:
             with suppress(duckdb.Error):

@@ -19,9 +19,9 @@ from typing import Any, Protocol
 import duckdb
 import pyarrow as pa
 
-from tensorbank.arrow_numpy import as_numpy
+from tensorbank.arrow_numpy import as_numpy, strings
 from tensorbank.catalog import Catalog
-from tensorbank.conditions import AllOf
+from tensorbank.conditions import ANYTHING, AllOf
 from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.handle_uses import check_handles
@@ -30,6 +30,7 @@ from tensorbank.layout import Level, part_of_key
 from tensorbank.long_lists import shorten
 from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin, pin_mentioned
+from tensorbank.pivots import with_columns
 from tensorbank.pixel_bounds import Bounds, bounds, decision
 from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
@@ -39,7 +40,8 @@ from tensorbank.rewrite import POLYGON_FUNCTION, functions_of, n_predicates, rew
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mentions
 from tensorbank.shard_keys import ShardKeys
-from tensorbank.sql_errors import Translated
+from tensorbank.shows import TABLES, as_relations
+from tensorbank.sql_errors import Translated, tensor_type
 from tensorbank.sql_functions import SqlFunctions
 from tensorbank.table_views import TableViews, quoted, read_parquet
 from tensorbank.tie_breaks import settle
@@ -81,6 +83,7 @@ class Session:
         self._tiles_lock = threading.Lock()
         self._canonical: dict[str, str] = {}
         self._trees: dict[str, Any] = {}
+        self._singles: dict[str, str] = {}
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
@@ -106,7 +109,12 @@ class Session:
         ``levels`` are attached beside those that the statement names.
         """
         with Translated(self.catalog.tables, self.views.paths):
-            text = self._attach(self._single_select(sql), levels, repeatable=narrow == "address")
+            pivots = self._with_columns(sql) is not None
+            text = self._attach(
+                self._single_select(sql), levels, repeatable=narrow == "address", whole_tables=pivots
+            )
+            if pivots:
+                text = self._pivoted(sql, planned=narrow == "address")
             relation = self.con.sql(text)
             names = list(relation.columns)
             kinds = list(relation.types)
@@ -140,7 +148,8 @@ class Session:
         if len(set(names)) != len(names):
             twice = next(n for n in names if names.count(n) > 1)
             raise InvalidInputError(f"the result has two columns named {twice!r}; give one an alias with AS")
-        return table.rename_columns(names)
+        table = table.rename_columns(names)
+        return self._described(table) if self._describes(sql) else table
 
     def statistics_rows(self, sql: str, name: str) -> tuple[Modality, pa.Table]:
         """Statistics fields of one handle column of a statement, a row for each of its rows that has the modality.
@@ -268,18 +277,58 @@ class Session:
             ).fetchall()
         return dict(found)
 
-    def _single_select(self, sql: str) -> str:
+    def _with_columns(self, sql: str) -> str | None:
+        """The statement with columns for its PIVOTs where only the data name them: DuckDB makes several statements of it."""
+        if "pivot" not in sql.lower():
+            return None
         statements = self.con.extract_statements(sql)
+        several = len(statements) == 1 and statements[0].type == duckdb.StatementType.MULTI
+        return with_columns(sql) if several else None
+
+    def _pivoted(self, sql: str, *, planned: bool) -> str:
+        """The text of a statement whose PIVOT takes its columns from the data."""
+        if planned or functions_of(self._tree(self._single_select(sql))):
+            raise InvalidInputError(
+                "a PIVOT whose columns the data name gives other columns of another snapshot; name them, such as "
+                "PIVOT t ON split IN ('train', 'val') USING count(*)",
+                kind="sql",
+            )
+        self._db.use_up()
+        return _without_semicolon(sql)
+
+    def _described(self, table: pa.Table) -> pa.Table:
+        """Names and types of columns, with the types of handles as those of their tensors."""
+        if "column_type" not in table.column_names:
+            return table
+        modalities = {m.name: m for t in self.views.tables for m in t.schema}
+        types = [
+            tensor_type(modalities.get(name), kind)
+            for name, kind in zip(
+                table["column_name"].to_pylist(), table["column_type"].to_pylist(), strict=True
+            )
+        ]
+        place = table.column_names.index("column_type")
+        return table.set_column(place, "column_type", strings(types))
+
+    def _single_select(self, sql: str) -> str:
+        if sql in self._singles:
+            return self._singles[sql]
+        statements = self.con.extract_statements(self._with_columns(sql) or sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise InvalidInputError("a query is one SELECT statement", kind="sql")
-        return _without_semicolon(str(statements[0].query))
+        self._singles[sql] = _without_semicolon(str(statements[0].query))
+        return self._singles[sql]
 
-    def _attach(self, sql: str, levels: set[Level], *, repeatable: bool = False) -> str:
+    def _attach(
+        self, sql: str, levels: set[Level], *, repeatable: bool = False, whole_tables: bool = False
+    ) -> str:
         """Create the views of every bank table that the statement names, over the files that may hold its answer.
 
         Returns the statement in DuckDB's own terms.
         """
         whole = self._tree(sql)
+        if not repeatable and self._describes(sql):
+            whole = self._shown(whole)
         tree = shorten(whole, self._node_of)
         check_inside(tree)
         named = {(str(n.get("schema_name") or ""), str(n["table_name"])) for n in mentions(tree)}
@@ -298,12 +347,25 @@ class Session:
         if tree is not whole:
             listed = wanted(whole, schemas)
             conditions = {at: AllOf((c, listed[at])) for at, c in conditions.items()}
+        if whole_tables:
+            conditions = dict.fromkeys(conditions, ANYTHING)
         for pinned in found:
             mine = {level: c for (table, level), c in conditions.items() if table == pinned.name}
             self.views.show(pinned.by_files(mine))
         if tree is not whole and not self._binds(text):
             _, text = self._in_plain_sql(whole, sql, schemas, exact=repeatable)
         return text
+
+    def _describes(self, sql: str) -> bool:
+        """Whether a statement may ask for tables or columns rather than for rows."""
+        return '"SHOW_REF"' in self.canonical(sql)
+
+    def _shown(self, tree: Any) -> Any:
+        """The tree of a statement that shows tables, with a relation that lists them."""
+        names = strings(self.catalog.tables())
+        self.joined[TABLES] = pa.Table.from_arrays([names], names=["name"])
+        self._db.register(TABLES, self.joined[TABLES])
+        return as_relations(tree, lambda sql: self._tree(sql)["statements"][0]["node"]["from_table"])
 
     def _binds(self, sql: str) -> bool:
         try:

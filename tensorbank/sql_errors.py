@@ -9,8 +9,9 @@ from typing import Any
 import duckdb
 
 from tensorbank.errors import IntegrityError, InvalidInputError, nearest
+from tensorbank.schema import Modality
 
-__all__ = ["Translated"]
+__all__ = ["Translated", "tensor_type"]
 
 _MISTAKES = (
     duckdb.BinderException,
@@ -47,6 +48,15 @@ class Translated:
             hint = nearest(name, self.tables()) or " The bank has no table yet."
             raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
         raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
+
+
+def tensor_type(modality: Modality | None, kind: str) -> str:
+    """A column's type as people read it: of a handle, that of its tensors."""
+    if not kind.startswith('STRUCT("ref"'):
+        return kind
+    if modality is None:
+        return "TENSOR"
+    return f"TENSOR {modality.dtype}[{', '.join(map(str, modality.sample_shape))}]"
 
 
 def _unreadable(paths: Sequence[str], report: str) -> str | None:

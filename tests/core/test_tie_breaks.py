@@ -40,8 +40,8 @@ def threads(monkeypatch):
     found: list[int] = []
     attach = Session._attach
 
-    def attached(session: Session, sql: str, levels: set, *, repeatable: bool = False) -> str:
-        text = attach(session, sql, levels, repeatable=repeatable)
+    def attached(session: Session, sql: str, levels: set, **options: bool) -> str:
+        text = attach(session, sql, levels, **options)
         found.append(session.con.execute("SELECT current_setting('threads')").fetchall()[0][0])
         return text
 
