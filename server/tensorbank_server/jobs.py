@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from tensorbank.bank import Bank
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.plan import Plan
+from tensorbank.store_errors import of_system
 
 __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 
@@ -94,8 +95,15 @@ class MakePlan:
             raise InvalidInputError(f"the plan has {len(plan):,} samples, more than {self.max_samples:,}")
         descriptor, name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
         os.close(descriptor)
-        plan.save(name)
-        Path(name).replace(self.path)
+        try:
+            plan.save(name)
+            Path(name).replace(self.path)
+        except BaseException as error:
+            Path(name).unlink(missing_ok=True)
+            # a full disk is told from an object store that fails
+            if isinstance(error, StorageError) and error.__cause__ is not None:
+                raise of_system(error.__cause__, "the plan cannot be kept") or error from error.__cause__
+            raise
         return PlanMade(
             fingerprint=plan.fingerprint,
             n_samples=len(plan),

@@ -213,8 +213,8 @@ class PlanStore:
         if stored.owners:
             return
         running = self._running.pop(stored.id, None)
-        if running is not None:
-            self._workers.kill(running[1])
+        if running is not None and not self._workers.kill(running[1]):
+            running[0].cancel()  # it waits for a worker
         stored.state = "cancelled"
         stored.done.set()
         await self._threads.run(self._remove, stored.id)
@@ -245,7 +245,7 @@ class PlanStore:
     async def _make(self, stored: StoredPlan, job: MakePlan) -> None:
         started_s = time.perf_counter()
         try:
-            made: PlanMade = await self._workers.run(job, self._limit_s)
+            made: PlanMade = await self._workers.run(job, self._limit_s, wait_s=self._limit_s)
             if stored.state == "cancelled":
                 await self._threads.run(self._remove, stored.id)
                 return

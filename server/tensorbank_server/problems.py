@@ -102,6 +102,9 @@ _OF_STORAGE = frozenset({"no-object", "no-bucket", "no-folder", "not-found"})
 """What is missing is the operator's: the caller named no object."""
 
 
+_OF_DISK = frozenset({"disk-full", "read-only", "disk"})
+
+
 def as_problem(error: TensorBankError) -> Problem:
     """What the caller is told of an error of the core."""
     if isinstance(error, NotFoundError):
@@ -120,6 +123,13 @@ def as_problem(error: TensorBankError) -> Problem:
         return Problem(400, error.kind, detail)
     if isinstance(error, ConflictError):
         return Problem(409, error.kind, "another writer was first; repeat the request")
+    if isinstance(error, StorageError) and error.kind in _OF_DISK:
+        return Problem(
+            507,
+            "storage-full" if error.kind == "disk-full" else "disk",
+            "the disk of the service, or of the bank, cannot be written; its operator is told",
+            headers={"Retry-After": "30"},
+        )
     if isinstance(error, StorageError):
         wait_s = max(1, round(error.retry_after_s or 2))
         return Problem(

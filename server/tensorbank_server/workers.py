@@ -66,8 +66,8 @@ class WorkerPool:
             self._workers.add(worker)
             self._idle.put_nowait(worker)
 
-    async def run(self, job: Job, limit_s: float) -> Any:
-        """Do a job.
+    async def run(self, job: Job, limit_s: float, wait_s: float = WAIT_S) -> Any:
+        """Do a job, for which a worker is waited for ``wait_s`` at most.
 
         Raises
         ------
@@ -78,18 +78,18 @@ class WorkerPool:
         """
         share = self._shares[job.bank]
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(wait_s):
                 await share.acquire()
         except TimeoutError:
             raise _busy() from None
         try:
-            return await self._run(job, limit_s)
+            return await self._run(job, limit_s, wait_s)
         finally:
             share.release()
 
-    async def _run(self, job: Job, limit_s: float) -> Any:
+    async def _run(self, job: Job, limit_s: float, wait_s: float) -> Any:
         try:
-            async with asyncio.timeout(WAIT_S):
+            async with asyncio.timeout(wait_s):
                 worker = await self._idle.get()
                 while not worker.is_running:  # it was killed while it had nothing to do: not this job's fault
                     worker.alive, worker.why_ended = False, "died"
@@ -104,11 +104,12 @@ class WorkerPool:
             del self._busy[id(job)]
             self._give_back(worker)
 
-    def kill(self, job: Job) -> None:
+    def kill(self, job: Job) -> bool:
         """End the worker that does a job, if one does; whoever waits for it is told."""
         worker = self._busy.get(id(job))
         if worker is not None:
             worker.kill()
+        return worker is not None
 
     @property
     def n_alive(self) -> int:
