@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numcodecs
 import numpy as np
@@ -17,7 +17,7 @@ from tensorbank.errors import FormatError
 from tensorbank_indexer.sources.decoders import Decoder, open_decoder
 from tensorbank_indexer.sources.dtypes import parse_fill, type_v2, type_v3
 
-__all__ = ["ArraySpec", "parse_consolidated", "parse_v2", "parse_v3"]
+__all__ = ["MAX_TEXT_BYTES", "ArraySpec", "parse_consolidated", "parse_v2", "parse_v3"]
 
 numcodecs.blosc.use_threads = False
 """One thread a call: parallelism is the caller's, over samples."""
@@ -28,6 +28,18 @@ MAX_CACHED_BYTES = 128 << 10
 """Documents up to this size are kept parsed; published ones have some 20 KB."""
 TEXT_BYTES = 16
 """Memory that a text of variable length is counted with."""
+MAX_TEXT_BYTES = 16 << 20
+"""Decoded bytes of a chunk of texts."""
+
+
+class Sizes(NamedTuple):
+    """What an array takes in memory, kept since it is asked for with each read: raw bytes of the array and of a chunk,
+    most bytes of a stored chunk, and chunks of the grid, stored or not."""
+
+    array_bytes: int
+    chunk_bytes: int
+    stored_bytes: int
+    n_chunks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +61,7 @@ class ArraySpec:
     decoders: tuple[Decoder, ...] = field(compare=False)
     dims: tuple[str, ...] = field(compare=False)
     attrs: Mapping[str, Any] = field(compare=False)
+    sizes: Sizes = field(compare=False)
     key_prefix: str = field(default="", compare=False)
     separator: str = field(default=".", compare=False)
 
@@ -66,31 +79,6 @@ class ArraySpec:
     def has_texts(self) -> bool:
         """Whether its elements are texts of variable length."""
         return self.dtype.kind == "O"
-
-    @property
-    def array_bytes(self) -> int:
-        """Raw size of the array."""
-        return math.prod(self.shape) * self._item_bytes
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Raw size of a chunk."""
-        return math.prod(self.chunks) * self._item_bytes
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks of the grid, stored or not."""
-        return math.prod(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
-
-    @property
-    def _item_bytes(self) -> int:
-        return TEXT_BYTES if self.has_texts else self.dtype.itemsize
-
-    def max_stored_bytes(self, chunk_bytes: int) -> int:
-        """Most bytes that a chunk of so many raw bytes takes when stored."""
-        for decoder in reversed(self.decoders):
-            chunk_bytes = decoder.max_stored(chunk_bytes)
-        return chunk_bytes
 
     def clipped(self, index: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of what of a chunk lies in the array."""
@@ -185,6 +173,7 @@ def _parse_v2(array: Any, attrs: Any) -> ArraySpec:
     if order not in ("C", "F"):
         raise FormatError(f"The order {str(order)[:60]!r} of an array is not known; C and F are.")
     axes = tuple(range(len(shape)))
+    decoders = tuple(open_decoder(config) for config in reversed(codecs))
     return ArraySpec(
         token=_token(array),
         shape=shape,
@@ -192,9 +181,10 @@ def _parse_v2(array: Any, attrs: Any) -> ArraySpec:
         dtype=dtype,
         fill_value=parse_fill(array.get("fill_value"), dtype),
         axes=axes if order == "C" else axes[::-1],
-        decoders=tuple(open_decoder(config) for config in reversed(codecs)),
+        decoders=decoders,
         dims=_names(attrs.get("_ARRAY_DIMENSIONS"), len(shape)),
         attrs=attrs,
+        sizes=_sizes_of(shape, chunks, dtype, decoders),
         separator=_separator(array.get("dimension_separator", ".")),
     )
 
@@ -224,9 +214,23 @@ def _parse_v3(array: Any) -> ArraySpec:
         decoders=decoders,
         dims=_names(array.get("dimension_names"), len(shape)),
         attrs=_object(array.get("attributes", {}), "attributes"),
+        sizes=_sizes_of(shape, chunks, dtype, decoders),
         key_prefix="c" if is_default else "",
         separator=_separator(separator),
     )
+
+
+def _sizes_of(
+    shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any], decoders: tuple[Decoder, ...]
+) -> Sizes:
+    item_bytes = TEXT_BYTES if dtype.kind == "O" else dtype.itemsize
+    chunk_bytes = math.prod(chunks) * item_bytes
+    # Texts have any length: only the number of them is known.
+    stored_bytes = max(chunk_bytes, MAX_TEXT_BYTES) if dtype.kind == "O" else chunk_bytes
+    for decoder in reversed(decoders):
+        stored_bytes = decoder.max_stored(stored_bytes)
+    n_chunks = math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
+    return Sizes(math.prod(shape) * item_bytes, chunk_bytes, stored_bytes, n_chunks)
 
 
 def _token(array: Mapping[str, Any]) -> str:

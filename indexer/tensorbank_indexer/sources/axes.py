@@ -3,6 +3,7 @@ in the west."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,11 +77,18 @@ def grid_problem(name: str, values: Array) -> str:
         return f"{name} has {values.ndim} axes, as of a rotated grid; one is needed."
     if len(values) < 2:
         return f"{name} has {len(values)} pixels; two are needed to know their size."
-    if not np.isfinite(values).all():
-        return f"{name} has {int((~np.isfinite(values)).sum())} pixels without a finite coordinate."
-    centres = values.astype(np.float64)
-    step = (centres[-1] - centres[0]) / (len(centres) - 1)
-    away = np.abs(centres - np.linspace(centres[0], centres[-1], len(centres))).max()
+    return name + reason if (reason := _unevenness(values.astype(np.float64, copy=False).tobytes())) else ""
+
+
+@lru_cache(maxsize=256)
+def _unevenness(centres: bytes) -> str:
+    """What is wrong with pixel centres, float64; kept, as all modalities of a sample have the same."""
+    values = np.frombuffer(centres)
+    finite = np.isfinite(values)
+    if not finite.all():
+        return f" has {int((~finite).sum())} pixels without a finite coordinate."
+    step = (values[-1] - values[0]) / (len(values) - 1)
+    away = np.abs(values - np.linspace(values[0], values[-1], len(values))).max()
     if not step or not away <= MAX_UNEVENNESS * abs(step):
-        return f"{name} is no regular grid: pixels lie up to {away:g} beside steps of {step:g}."
+        return f" is no regular grid: pixels lie up to {away:g} beside steps of {step:g}."
     return ""

@@ -147,7 +147,7 @@ class LocationFile:
             raise FormatError(f"{name}/ does not have the locations as its first axis.")
         if not 0 <= row < spec.shape[0]:
             raise FormatError(f"{name}/ has {spec.shape[0]} locations, there is no number {row}.")
-        self.group.allowance.take(f"{name}/ of one location", spec.array_bytes // spec.shape[0])
+        self.group.allowance.take(f"{name}/ of one location", spec.sizes.array_bytes // spec.shape[0])
         fill = 0 if spec.fill_value is None else spec.fill_value
         out = np.full(spec.shape[1:], fill, spec.dtype.newbyteorder("="))
         within = row % spec.chunks[0]

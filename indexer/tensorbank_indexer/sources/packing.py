@@ -22,6 +22,7 @@ __all__ = ["missing_values", "unpack"]
 Array = npt.NDArray[Any]
 NOT_APPLIED = ("valid_range", "valid_min", "valid_max")
 """Attributes that change what a number means and that are not honoured."""
+HONOURED = frozenset({"_FillValue", "missing_value", "_Unsigned", "scale_factor", "add_offset", *NOT_APPLIED})
 MAX_MISSING = 16
 
 
@@ -79,6 +80,20 @@ def unpack(
     return decoded
 
 
+def _declares(attrs: Mapping[str, Any]) -> bool:
+    """Whether attributes say anything of what the numbers mean. That NaN is missing goes without saying."""
+    said = HONOURED.intersection(attrs)
+    if not said:
+        return False
+    missing = attrs.get("_FillValue")
+    return said != {"_FillValue"} or not (missing == "NaN" or missing != missing)
+
+
+def _means_nothing(fill_value: Any) -> bool:
+    """Whether a fill value of zarr tells nothing of missing pixels: none, 0, NaN, or that of another type."""
+    return not isinstance(fill_value, (int, float)) or not fill_value or fill_value != fill_value
+
+
 def missing_values(
     dtype: np.dtype[Any], attrs: Mapping[str, Any], fill_value: Any, problems: list[Problem], name: str
 ) -> list[Any]:
@@ -93,7 +108,7 @@ def missing_values(
                 found.append(parse_fill(_plain(value), dtype))
             except FormatError:
                 problems.append(_ignored(name, attribute, value))
-    if isinstance(fill_value, (int, float)) and not isinstance(fill_value, bool) and fill_value != 0:
+    if not isinstance(fill_value, bool) and not _means_nothing(fill_value):
         found.append(fill_value)
     kept: list[Any] = []
     for value in found[:MAX_MISSING]:

@@ -14,7 +14,13 @@ import numpy.typing as npt
 from numcodecs import blosc
 
 from tensorbank.errors import FormatError, IntegrityError, NotFoundError
-from tensorbank_indexer.sources.array_spec import ArraySpec, parse_consolidated, parse_v2, parse_v3
+from tensorbank_indexer.sources.array_spec import (
+    MAX_TEXT_BYTES,
+    ArraySpec,
+    parse_consolidated,
+    parse_v2,
+    parse_v3,
+)
 from tensorbank_indexer.sources.blosc_blocks import decode_range
 from tensorbank_indexer.sources.decoders import DECODE_ERRORS, decode_texts, decode_within
 from tensorbank_indexer.sources.limits import Allowance
@@ -30,8 +36,6 @@ MAX_DOCUMENT_BYTES = 64 << 10
 """Documents up to this size are kept parsed."""
 MAX_CHUNKS = 100_000
 """More chunks than this an array may not have: each missing one costs a look into the directory."""
-MAX_TEXT_BYTES = 16 << 20
-"""Decoded bytes of a chunk of texts."""
 
 
 class ZarrGroup:
@@ -87,9 +91,10 @@ class ZarrGroup:
     def read_small(self, name: str) -> Array:
         """A whole array of names, ids, times or coordinates, as :meth:`read`, but of bounded size."""
         spec = self.spec(name)
-        if max(spec.array_bytes, spec.chunk_bytes) > self.allowance.limits.max_metadata_bytes:
+        n_bytes = max(spec.sizes.array_bytes, spec.sizes.chunk_bytes)
+        if n_bytes > self.allowance.limits.max_metadata_bytes:
             raise FormatError(
-                f"{name}/ has {max(spec.array_bytes, spec.chunk_bytes)} bytes, more than the "
+                f"{name}/ has {n_bytes} bytes, more than the "
                 f"{self.allowance.limits.max_metadata_bytes} of coordinates, names and ids.",
                 kind="over-limit",
             )
@@ -108,7 +113,7 @@ class ZarrGroup:
             A chunk is encrypted or compressed in an unknown way.
         """
         spec = self.spec(name)
-        self.allowance.take(f"{name}/", spec.array_bytes)
+        self.allowance.take(f"{name}/", spec.sizes.array_bytes)
         self._check_chunks(name, spec)
         if spec.is_single_chunk:
             chunk = self._chunk(name, spec, (0,) * len(spec.shape))
@@ -138,8 +143,7 @@ class ZarrGroup:
         if key not in self.archive:
             return None
         self.allowance.check_time()
-        raw_bytes = self.allowance.limits.max_metadata_bytes if spec.has_texts else spec.chunk_bytes
-        return self.archive.read(key, max_bytes=spec.max_stored_bytes(raw_bytes))
+        return self.archive.read(key, max_bytes=spec.sizes.stored_bytes)
 
     def _chunk(self, name: str, spec: ArraySpec, index: tuple[int, ...]) -> Array | None:
         data = self.stored(name, index)
@@ -147,7 +151,7 @@ class ZarrGroup:
             return None
         clipped = spec.clipped(index)
         try:
-            if len(data) <= MAX_CACHED_BYTES and spec.chunk_bytes <= MAX_CACHED_BYTES:
+            if len(data) <= MAX_CACHED_BYTES and spec.sizes.chunk_bytes <= MAX_CACHED_BYTES:
                 return _decode_small(spec, bytes(data), clipped)
             return _decode(spec, data, clipped)
         except IntegrityError as error:
@@ -161,10 +165,10 @@ class ZarrGroup:
         return [(index, window[1:]) for index, window in _grid(spec, first=row // spec.chunks[0])]
 
     def _check_chunks(self, name: str, spec: ArraySpec) -> None:
-        self.allowance.check(f"a chunk of {name}/", spec.chunk_bytes)
-        if spec.n_chunks > MAX_CHUNKS:
+        self.allowance.check(f"a chunk of {name}/", spec.sizes.chunk_bytes)
+        if spec.sizes.n_chunks > MAX_CHUNKS:
             raise FormatError(
-                f"{name}/ has {spec.n_chunks} chunks, more than {MAX_CHUNKS}.", kind="over-limit"
+                f"{name}/ has {spec.sizes.n_chunks} chunks, more than {MAX_CHUNKS}.", kind="over-limit"
             )
 
 
@@ -212,7 +216,7 @@ def _decode(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...])
         except DECODE_ERRORS as error:
             raise IntegrityError(f"a chunk cannot be decoded: {error}") from error
         return _in_axes(spec, out, shape)
-    decoded = decode_within(spec.decoders, data, spec.chunk_bytes)
+    decoded = decode_within(spec.decoders, data, spec.sizes.chunk_bytes)
     if isinstance(decoded, np.ndarray):
         decoded = decoded.reshape(-1, order="A")
     raw = np.frombuffer(decoded, np.uint8)
@@ -229,7 +233,7 @@ def _in_axes(spec: ArraySpec, raw: Array, shape: tuple[int, ...]) -> Array:
 
 def _texts(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...]) -> Array:
     # Texts have any length: only the number of them is known. Arrays of them are small, names and ids.
-    decoded = decode_within(spec.decoders, data, max(spec.chunk_bytes, MAX_TEXT_BYTES))
+    decoded = decode_within(spec.decoders, data, max(spec.sizes.chunk_bytes, MAX_TEXT_BYTES))
     count = int.from_bytes(memoryview(decoded).cast("B")[:4], "little")
     shape = next((s for s in (spec.chunks, clipped) if math.prod(s) == count), None)
     if shape is None:
