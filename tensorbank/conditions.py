@@ -23,8 +23,6 @@ __all__ = ["ANYTHING", "AllOf", "AnyOf", "Bounds", "Compare", "Condition", "Cons
 
 Mask = npt.NDArray[np.bool_]
 Constant = float | int | str | bool | datetime
-ZONES = timedelta(hours=15)
-"""A time without a zone is the session's; no zone is farther from UTC."""
 MAX_EXACT = 2.0**53
 """From here on neighbouring integers are one float64."""
 IN_LOG = pa.timestamp("us", "UTC")
@@ -205,7 +203,7 @@ def _neighbours(value: float, kind: pa.DataType) -> tuple[float, float]:
 
 
 def _times(value: Constant) -> tuple[datetime, datetime] | None:
-    """Earliest and latest instant that a constant may mean."""
+    """Earliest and latest instant that the log may have for a constant; without a zone it is of UTC, as everywhere."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
@@ -213,10 +211,8 @@ def _times(value: Constant) -> tuple[datetime, datetime] | None:
             return None
     if not isinstance(value, datetime):
         return None
-    zoned = value.tzinfo is not None
-    margin = LOG_PRECISION if zoned else ZONES
     try:
-        instant = value if zoned else value.replace(tzinfo=UTC)
-        return instant - margin, instant + margin
+        instant = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+        return instant - LOG_PRECISION, instant + LOG_PRECISION
     except OverflowError:
         return None

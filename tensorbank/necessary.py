@@ -111,7 +111,7 @@ def _constant(node: Any) -> Constant | None:
         target = str((node.get("type_expr") or {}).get("type_name", "")).upper()
         if target in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"):
             return inner if isinstance(inner, str) else None
-        if target in ("DATE", "TIMESTAMP"):  # of whatever zone: only the day is certain, and a time in it
+        if target in ("DATE", "TIMESTAMP"):
             return _without_zone(inner, whole_days=target == "DATE") if isinstance(inner, str) else None
         return None
     literal = node.get("literal") if node.get("class") == "CONSTANT" else None

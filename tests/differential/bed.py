@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -61,6 +61,8 @@ PREDICATES = (
     ("LULC", "all", "=", 1, None, 0.0),
     ("LULC", "share", "=", 1, ">", 0.4),
     ("LULC", "share", "!=", 0, ">=", 0.75),
+    ("LULC", "share", "=", 1, "<=", 0.1),
+    ("LULC", "all", "<=", 4, None, 0.0),
 )
 POLYGONS = tuple(
     shapely.to_geojson(shape)
@@ -92,6 +94,12 @@ class Bed:
     truth: duckdb.DuckDBPyConnection
     numbers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     texts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+
+    def reopened(self) -> Bed:
+        """The same bed with nothing remembered of the bank."""
+        bank = tb.open(self.bank.catalog.store.url)
+        bank.register("pick", self.truth.sql("SELECT * FROM pick").to_arrow_table())
+        return replace(self, bank=bank)
 
 
 @dataclass
@@ -127,7 +135,9 @@ def written(*, old: bool) -> Iterator[None]:
 
 
 @contextmanager
-def make_bed(folder: Path, seed: int = 5, *, parts: int = 6, n: int = 48, old: bool = False) -> Iterator[Bed]:
+def make_bed(
+    folder: Path, seed: int = 5, *, parts: int = 10, n: int = 30, old: bool = False
+) -> Iterator[Bed]:
     """Make the tables ``tm`` and ``sw``, which share some names of samples, and register ``pick``.
 
     An ``old`` bank has NaN for some of the numbers that are missing, and roll-ups that NaN has spoilt.
@@ -215,6 +225,7 @@ def _places(
     total = parts * n
     season = np.sort(rng.integers(0, 4, total))
     lon = rng.uniform(-179.9, 179.9, total)
+    lon[:4] = 179.93, -179.94, 179.95, -179.96  # their footprints lie across the date line
     order = np.lexsort((lon, season))
     season, lon = season[order], lon[order]
     lat = np.clip(60 * np.sin(lon / 50) + rng.normal(0, 8, total), -85, 85)
@@ -225,8 +236,9 @@ def _places(
         rows = []
         for i in range(number * n, (number + 1) * n):
             at = (moment[i] + np.timedelta64(int(seconds[i]), "s")).astype("datetime64[us]").item()
-            half = float(rng.uniform(0.05, 0.6))
+            half = float(rng.uniform(0.1, 0.6))
             west, east = lon[i] - half, lon[i] + half
+            placed = lat[i] < lat.max() and rng.random() > 0.05  # others have a centre only
             rows.append(
                 {
                     "sample_id": f"{prefix}{ids[i]:04d}",
@@ -238,15 +250,19 @@ def _places(
                     # beyond 2 ** 53, where neighbouring integers are one float
                     "hilbert": 2**53 + (i * 3 if table == "tm" else -i),
                     "lon": None if rng.random() < 0.04 else float(lon[i]),
-                    "lat": None if rng.random() < 0.04 else float(lat[i]),
+                    "lat": None if rng.random() < 0.04 and placed else float(lat[i]),
                     "bbox": {
                         "west": float(west if west >= -180 else west + 360),
                         "south": float(max(lat[i] - half, -90)),
                         "east": float(east if east <= 180 else east - 360),
                         "north": float(min(lat[i] + half, 90)),
-                    },
-                    "footprint": shapely.to_wkb(_footprint(west, lat[i] - half, east, lat[i] + half)),
-                    "S2_time": None if rng.random() < 0.05 else at,
+                    }
+                    if placed
+                    else None,
+                    "footprint": shapely.to_wkb(_footprint(west, lat[i] - half, east, lat[i] + half))
+                    if placed
+                    else None,
+                    "S2_time": None if rng.random() < 0.05 else at.replace(microsecond=i * 3001 % 10**6),
                     "S1_time": at if rng.random() < 0.5 else None,
                     "cloud_cover": None
                     if rng.random() < 0.1
@@ -336,9 +352,10 @@ def _part(
             made.samples.append(row)
             row_id = f"{table}/{row['sample_id']}"
             _note(of_samples, row_id, mine, slice(None), slice(None))
-            shape = shapely.from_wkb(row["footprint"])
-            for k, text in enumerate(POLYGONS):
-                of_areas[k, row_id] = bool(shapely.intersects(shape, shapely.from_geojson(text)))
+            if row["footprint"] is not None:
+                shape = shapely.from_wkb(row["footprint"])
+                for k, text in enumerate(POLYGONS):
+                    of_areas[k, row_id] = bool(shapely.intersects(shape, shapely.from_geojson(text)))
             made.tiles += _tiles(row, mine, row_number, row_id, of_tiles)
         for m in SCHEMA:
             if bodies[m.name]:
@@ -442,13 +459,15 @@ def _shard(
     """The roll-up of some samples, computed from their pixels."""
     times = [t for r in rows if (t := r["S2_time"] or r["S1_time"]) is not None]
     covers = [r["cloud_cover"] for r in rows if r["cloud_cover"] is not None]
-    boxes = [r["bbox"] for r in rows]
+    boxes = [r["bbox"] for r in rows if r["bbox"] is not None]
     crossing = any(b["west"] > b["east"] for b in boxes)
     found: dict[str, Any] = {
         "part": part,
         "shard": shard,
         "n_samples": len(rows),
-        "bbox": {
+        "bbox": None
+        if not boxes
+        else {
             "west": -180.0 if crossing else min(b["west"] for b in boxes),
             "east": 180.0 if crossing else max(b["east"] for b in boxes),
             "south": min(b["south"] for b in boxes),
@@ -554,6 +573,7 @@ def _values(bed: Bed) -> None:
                 f"SELECT quantile_disc({c}, [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0]) FROM tm.{level}"
                 f" WHERE isfinite({c}::DOUBLE)"
             ).fetchall()[0][0]
+            or [0.0]
             for c in NUMBERS[level]
         }
         bed.texts[level] = {
