@@ -13,7 +13,17 @@ from typing import Any
 from tensorbank.layout import LEVELS, Level
 from tensorbank.schema import Modality, TableSchema
 
-__all__ = ["Found", "Origin", "Scope", "common_names", "common_tables", "mention_of", "mentions", "scope_of"]
+__all__ = [
+    "Found",
+    "Origin",
+    "Scope",
+    "common_names",
+    "common_tables",
+    "in_scopes",
+    "mention_of",
+    "mentions",
+    "scope_of",
+]
 
 Node = Any
 Handles = Mapping[str, "Origin"]
@@ -139,6 +149,27 @@ def common_tables(
 def scope_of(select: Node, tables: Mapping[str, TableSchema], common: Mapping[str, Handles]) -> Scope:
     """Scope of a SELECT node; ``common`` holds the common table expressions that it sees."""
     return Scope(tuple(_items(select.get("from_table") or {}, tables, common)))
+
+
+def in_scopes(
+    tree: Node,
+    tables: Mapping[str, TableSchema],
+    scopes: Sequence[Scope] = (),
+    common: Mapping[str, Handles] | None = None,
+) -> Iterator[tuple[Node, Sequence[Scope]]]:
+    """Every node, with the scopes of the SELECTs around it, the innermost first."""
+    common = common or {}
+    if isinstance(tree, list):
+        for value in tree:
+            yield from in_scopes(value, tables, scopes, common)
+    elif isinstance(tree, dict):
+        if "cte_map" in tree:
+            common = common_tables(tree, tables, common)
+        if tree.get("type") == "SELECT_NODE":
+            scopes = (scope_of(tree, tables, common), *scopes)
+        yield tree, scopes
+        for value in tree.values():
+            yield from in_scopes(value, tables, scopes, common)
 
 
 def _items(node: Node, tables: Mapping[str, TableSchema], common: Mapping[str, Handles]) -> Iterator[Item]:

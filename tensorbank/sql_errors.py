@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import duckdb
@@ -27,11 +27,27 @@ _OF_PAGES = ("bit width", "ut of buffer", "TProtocol", "know what type", "ecompr
 
 
 class Translated:
-    """DuckDB's errors as sentences of ours, with the nearest valid names."""
+    """DuckDB's errors as sentences of ours, with the nearest valid names.
 
-    def __init__(self, tables: Any, paths: Sequence[str]) -> None:
+    Parameters
+    ----------
+    tables
+        Gives the names of the bank's tables.
+    paths
+        Index files that the statement reads.
+    slip
+        Finds what is wrong with the names of handles, if anything.
+    """
+
+    def __init__(
+        self,
+        tables: Callable[[], Sequence[str]],
+        paths: Sequence[str],
+        slip: Callable[[], InvalidInputError | None] = lambda: None,
+    ) -> None:
         self.tables = tables
         self.paths = paths
+        self.slip = slip
 
     def __enter__(self) -> None:
         return None
@@ -42,6 +58,10 @@ class Translated:
         text = _sentence(str(error))
         if not isinstance(error, _MISTAKES) and (path := _unreadable(self.paths, str(error))):
             raise IntegrityError(f"index file {path} cannot be read: {text}") from error
+        if isinstance(error, duckdb.BinderException | duckdb.ConversionException):
+            slip = self.slip()
+            if slip is not None:
+                raise slip from error
         missing = re.search(r"Table with name (\S+) does not exist", text)
         if missing:
             name = missing[1].strip('"')

@@ -1,0 +1,129 @@
+"""What people mean who name a handle where a statistic of it belongs. Pure.
+
+Looked for where DuckDB cannot make sense of a statement: its own words are about structs, of which no user has heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.schema import Modality, TableSchema
+from tensorbank.scopes import Found, Scope, in_scopes
+from tensorbank.stats import QUANTILES
+
+__all__ = ["find_slip"]
+
+STATISTICS = ("count", "valid", "min", "max", "mean", "std", *(name for name, _ in QUANTILES))
+_FIELDS = frozenset(
+    {"ref", "source", "product_ids", "radiometric_offset", "key", "n_samples", "length", "bands"}
+)
+_ARITHMETIC = frozenset(
+    {"+", "-", "*", "/", "//", "%", "**", "^", "abs", "round", "least", "greatest", "ln", "sqrt"}
+)
+
+
+def find_slip(tree: Any, tables: Mapping[str, TableSchema]) -> InvalidInputError | None:
+    """Return an error that says what is wrong with a name of a handle and what is right; None if all seem right."""
+    for node, scopes in in_scopes(tree, tables):
+        if node.get("class") == "COLUMN_REF":
+            found = _found(node, scopes)
+            slip = _of_path(found) if found is not None and found.rest else None
+        else:
+            slip = _of_operands(node, scopes)
+        if slip is not None:
+            return slip
+    return None
+
+
+def _found(node: Any, scopes: Sequence[Scope]) -> Found | None:
+    path = [str(n) for n in node.get("column_names") or []]
+    return next((f for scope in scopes if (f := scope.handle(path))), None) if path else None
+
+
+def _of_operands(node: Any, scopes: Sequence[Scope]) -> InvalidInputError | None:
+    """A handle that is compared or calculated with as if it were a number."""
+    kind = node.get("class")
+    operands: list[Any] = []
+    if kind == "COMPARISON":
+        operands = [node.get("left"), node.get("right")]
+    elif kind == "BETWEEN":
+        operands = [node.get("input"), node.get("lower"), node.get("upper")]
+    elif kind == "OPERATOR" and node.get("type") in ("COMPARE_IN", "COMPARE_NOT_IN"):
+        operands = node.get("children") or []
+    elif kind == "FUNCTION" and str(node.get("function_name")).lower() in _ARITHMETIC:
+        operands = [a.get("expression", a) for a in node.get("arguments") or []]
+    for operand in operands:
+        found = _found(operand, scopes) if isinstance(operand, dict) else None
+        if found is not None and not found.rest:
+            name = ".".join(found.path)
+            return InvalidInputError(
+                f"{name} is a tensor, not a number; take a statistic of it, such as {_example(name, found.origin.modality)}",
+                kind="sql",
+            )
+    return None
+
+
+def _of_path(found: Found) -> InvalidInputError | None:
+    modality, name, rest = found.origin.modality, ".".join(found.path), found.rest
+    first = rest[0].lower()
+    if first in _FIELDS:
+        return None
+    if modality.categorical:
+        return _of_classes(modality, name, rest)
+    if len(modality.bands) == 1:
+        return None if first in STATISTICS or found.origin.level == "shards" else _no_statistic(name, rest[0])
+    bands = {b.lower(): b for b in modality.band_names}
+    if first in bands:
+        sound = len(rest) == 1 or rest[1].lower() in STATISTICS or found.origin.level == "shards"
+        return None if sound else _no_statistic(f"{name}.{bands[first]}", rest[1])
+    if first in STATISTICS:
+        return InvalidInputError(
+            f"{name} has {len(bands)} bands, each with statistics of its own; "
+            f"name one, such as {_example(name, modality, first)}",
+            kind="unknown-band",
+        )
+    return InvalidInputError(
+        f"modality {modality.name} has no band {rest[0]!r}.{nearest(rest[0], modality.band_names)}",
+        kind="unknown-band",
+    )
+
+
+def _of_classes(modality: Modality, name: str, rest: Sequence[str]) -> InvalidInputError | None:
+    classes = {n.lower(): n for _, n in modality.classes}
+    first = rest[0].lower()
+    if first in ("count", "valid"):
+        return None
+    if not first.endswith("share"):
+        meant = classes.get(first)
+        such = f"{name}.share.{_quoted(meant)}" if meant else _example(name, modality)
+        return InvalidInputError(
+            f"{name} holds classes, whose shares are its statistics; there is no {rest[0]!r}, but {such}",
+            kind="sql",
+        )
+    if len(rest) > 1 and rest[1].lower() not in classes:
+        return InvalidInputError(
+            f"modality {modality.name} has no class {rest[1]!r}.{nearest(rest[1], classes.values())}",
+            kind="sql",
+        )
+    return None
+
+
+def _no_statistic(name: str, got: str) -> InvalidInputError:
+    return InvalidInputError(f"{name} has no statistic {got!r}.{nearest(got, STATISTICS)}", kind="sql")
+
+
+def _example(name: str, modality: Modality, statistic: str = "mean") -> str:
+    """The path of a statistic that a handle has."""
+    if modality.categorical:
+        classes = [n for _, n in modality.classes]
+        return f"{name}.share.{_quoted(classes[-1])}"
+    if len(modality.bands) == 1:
+        return f"{name}.{statistic}"
+    names = modality.band_names
+    return f"{name}.{_quoted('B04' if 'B04' in names else names[0])}.{statistic}"
+
+
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
