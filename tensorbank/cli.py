@@ -234,12 +234,15 @@ def verify(
     aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
-    """Read every stored block and check it against the checksum written at ingest."""
+    """Read every stored block and check it against the checksum written at ingest, and what other readers go by."""
     from tensorbank.verify import verify as run
 
     opened = bank_at(bank, endpoint, region, aws_profile)
     damaged = 0
-    for name in [table] if table is not None else opened.tables():
+    names = [table] if table is not None else opened.tables()
+    if not names:
+        typer.echo(f"{opened.url} has no table, so there is nothing to verify", err=True)
+    for name in names:
         with progress_bar() as progress:
             report = run(opened, name, progress=functools.partial(progress, "verify"))
         damaged += len(report.damage)
@@ -248,10 +251,10 @@ def verify(
             continue
         say(
             f"{name} at version {report.version}: {report.n_blocks:,} blocks of {report.n_samples:,} samples, "
-            f"{_gb(report.n_bytes)}: {'all sound' if report.sound else f'{len(report.damage)} tensors damaged'}"
+            f"{_gb(report.n_bytes)}: {'all sound' if report.sound else f'{len(report.damage)} damaged'}"
         )
         for d in report.damage:
-            say(f"  {d.sample_id} {d.modality}: {d.reason}")
+            say(f"  {d.sample_id or d.key} {d.modality}: {d.reason}")
     if damaged:
         raise typer.Exit(FAILED)
 

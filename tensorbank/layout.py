@@ -27,6 +27,7 @@ __all__ = [
     "LEVELS",
     "RESERVED_WORDS",
     "Level",
+    "array_attributes",
     "array_document",
     "array_key",
     "check_identifier",
@@ -173,6 +174,18 @@ def group_document(
             "must_understand": False,
             "metadata": {name: dict(document) for name, document in arrays.items()},
         },
+    }
+
+
+def array_attributes(modality: Modality) -> dict[str, object]:
+    """CF-like attributes of one array; archives mark missing pixels of floats only."""
+    missing = "NaN" if np.dtype(modality.dtype).kind == "f" else "none"
+    bands = {b.name: b.long_name for b in modality.bands if b.long_name}
+    return {
+        **modality.attributes,
+        "band_names": list(modality.band_names),
+        **({"band_long_names": bands} if bands else {}),
+        "nodata": missing,
     }
 
 

@@ -1,9 +1,9 @@
-"""Verification: every stored block of a snapshot read, and its checksum compared."""
+"""Verification: every stored block of a snapshot read and its checksum compared, and what other readers of it go by."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, NotFoundError, StorageError
 from tensorbank.plan import Plan
 from tensorbank.reader import SampleReader
+from tensorbank.stored_form import find_flaws
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 
@@ -20,7 +21,7 @@ SAMPLES_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One tensor that cannot be read as it was written."""
+    """A tensor that cannot be read as it was written, or, without a ``sample_id``, an object that is not what it was."""
 
     sample_id: str
     modality: str
@@ -45,7 +46,9 @@ class VerifyReport:
 
 
 def verify(bank: Bank, table: str, *, progress: Callable[[int, int], None] | None = None) -> VerifyReport:
-    """Read every block of a table at its version and check it; damage is listed, not raised.
+    """Read every block of a table at its version and check it, and the shards' indices and Zarr documents beside them.
+
+    Damage is listed, not raised.
 
     Parameters
     ----------
@@ -57,10 +60,15 @@ def verify(bank: Bank, table: str, *, progress: Callable[[int, int], None] | Non
     NotFoundError
         There is no such table.
     """
-    modalities = ", ".join(f'"{name}"' for name in bank.table(table).schema.names)
+    schema = bank.table(table).schema
+    modalities = ", ".join(f'"{name}"' for name in schema.names)
     plan = bank.sql(f'SELECT sample_id, {modalities} FROM "{table}"').plan()
     version = plan.source.snapshots[table][1]
-    report = VerifyReport(table, version, len(plan), plan.n_blocks, plan.read_bytes)
+    plan, impossible = _addressed(plan)
+    report = VerifyReport(table, version, len(plan), plan.n_blocks, plan.read_bytes, impossible)
+    report.damage += [
+        Damage("", f.modality, f.key, f.reason) for f in find_flaws(bank.at({table: version}), table, schema)
+    ]
     reader = SampleReader(plan)
     try:
         for start in range(0, len(plan), SAMPLES_AT_ONCE):
@@ -71,6 +79,20 @@ def verify(bank: Bank, table: str, *, progress: Callable[[int, int], None] | Non
     finally:
         reader.close()
     return report
+
+
+def _addressed(plan: Plan) -> tuple[Plan, list[Damage]]:
+    """The plan without modalities whose addresses cannot be, and those."""
+    damage = []
+    for handle in plan.handles:
+        try:
+            _only(plan, handle.name).addresses  # noqa: B018 - looked at for its errors
+        except IntegrityError as error:
+            damage.append(Damage("", handle.name, "", str(error)))
+    bad = {d.modality for d in damage}
+    return (
+        replace(plan, handles=tuple(h for h in plan.handles if h.name not in bad)) if bad else plan
+    ), damage
 
 
 def _damage(reader: SampleReader, plan: Plan, positions: npt.NDArray[np.int64]) -> Iterator[Damage]:

@@ -9,13 +9,18 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
-import numpy as np
-
 import tensorbank
 from tensorbank.codec import codec_for
 from tensorbank.errors import NotFoundError, StorageError
-from tensorbank.layout import array_document, array_key, group_document, part_key, report_key
-from tensorbank.schema import Modality, TableSchema
+from tensorbank.layout import (
+    array_attributes,
+    array_document,
+    array_key,
+    group_document,
+    part_key,
+    report_key,
+)
+from tensorbank.schema import TableSchema
 from tensorbank.store import Store
 from tensorbank_indexer import checkpoint
 from tensorbank_indexer.checkpoint import remove_empty
@@ -97,7 +102,7 @@ class PartWriter:
                 n_samples=plan.n_rows,
                 samples_per_shard=plan.samples_per_shard,
                 blosc=codec_for(self.options.profile, modality).configuration(),
-                attributes=_array_attributes(modality),
+                attributes=array_attributes(modality),
             )
             for modality in schema
         }
@@ -127,18 +132,6 @@ class PartWriter:
             parts = checkpoint.parts_with(self.store, self.table)
             for part in parts and sorted(set(parts) & set(committed())):
                 checkpoint.remove(self.store, self.table, part)
-
-
-def _array_attributes(modality: Modality) -> dict[str, object]:
-    """CF-like attributes of one array; archives mark missing pixels of floats only."""
-    missing = "NaN" if np.dtype(modality.dtype).kind == "f" else "none"
-    bands = {b.name: b.long_name for b in modality.bands if b.long_name}
-    return {
-        **modality.attributes,
-        "band_names": list(modality.band_names),
-        **({"band_long_names": bands} if bands else {}),
-        "nodata": missing,
-    }
 
 
 def _digest(etags: dict[str, str]) -> str:

@@ -6,10 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
 from tensorbank.cli import main
+from tensorbank.codec import crc32c
+from tensorbank.stored_form import find_flaws
 from tensorbank.verify import verify
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
@@ -64,3 +69,117 @@ def test_a_lost_shard_damages_all_its_tensors(bank):
     report = verify(opened, "t")
     assert {d.modality for d in report.damage} == {"DEM"}
     assert len(report.damage) == 6
+
+
+# ---------------------------------------------------------------- what other readers go by
+
+
+def flaws(bank: Path) -> list[tuple[str, str]]:
+    opened = tb.open(bank)
+    return [(f.modality, f.key) for f in find_flaws(opened, "t", opened.table("t").schema)]
+
+
+def flipped(path: Path, bit: int) -> bytes:
+    body = bytearray(path.read_bytes())
+    body[bit // 8] ^= 1 << bit % 8
+    return bytes(body)
+
+
+def test_every_flip_in_the_index_of_a_shard_is_found(bank):
+    opened = tb.open(bank)
+    ref = opened.sql("SELECT NDVI.ref AS r FROM t ORDER BY NDVI.ref.row DESC LIMIT 1").arrow()["r"][0].as_py()
+    shard = bank / ref["key"]
+    sound = shard.read_bytes()
+    assert flaws(bank) == []
+    first = 8 * (ref["offset"] + ref["length"])
+    bits = range(first, 8 * len(sound), 7 if 8 * len(sound) - first > 800 else 1)
+    assert len(bits) > 100
+    for bit in [*bits][:: max(1, len(bits) // 20)]:
+        shard.write_bytes(flipped(shard, bit))
+        assert flaws(bank) == [("NDVI", ref["key"])], bit
+        shard.write_bytes(sound)
+    shard.write_bytes(sound[:-1])
+    assert flaws(bank) == [("NDVI", ref["key"])]
+    report = verify(opened, "t")
+    assert [(d.sample_id, d.key) for d in report.damage] == [("", ref["key"])]
+    assert main(["verify", str(bank)]) == 1
+
+
+def test_an_index_that_leads_elsewhere_under_a_right_checksum_is_found(bank):
+    ref = (
+        tb.open(bank)
+        .sql("SELECT S2L2A.ref AS r FROM t ORDER BY S2L2A.ref.row LIMIT 1")
+        .arrow()["r"][0]
+        .as_py()
+    )
+    shard = bank / ref["key"]
+    body = bytearray(shard.read_bytes())
+    n = 16  # of one pair of offset and length
+    end = max(
+        r["offset"] + r["length"]
+        for r in tb.open(bank).sql("SELECT S2L2A.ref AS r FROM t").arrow()["r"].to_pylist()
+    )
+    body[end : end + n], body[end + n : end + 2 * n] = body[end + n : end + 2 * n], body[end : end + n]
+    body[-4:] = crc32c(bytes(body[end:-4])).to_bytes(4, "little")
+    shard.write_bytes(body)
+    assert flaws(bank) == [("S2L2A", ref["key"])]
+
+
+@pytest.mark.parametrize("of", ["DEM", ""], ids=["array", "group"])
+def test_flips_in_the_documents_of_zarr_are_found(bank, of):
+    (part,) = tb.open(bank).table("t").parts()
+    key = f"t/tensors/{part}/{of}/zarr.json".replace("//", "/")
+    path = bank / key
+    sound = path.read_bytes()
+    free = sound.find(b'"consolidated_metadata"') if not of else 0
+    rng = np.random.default_rng(0)
+    unseen = []
+    for bit in rng.integers(8 * free, 8 * len(sound), 20).tolist():
+        path.write_bytes(flipped(path, bit))
+        found = flaws(bank)
+        if (of, key) not in found:
+            unseen.append(bit)
+            assert same_json(path.read_bytes(), sound), "no flip that a reader would see"
+        path.write_bytes(sound)
+    assert len(unseen) < 10
+    for content in (b"", b"[]", b"{}", b"5", b"[" * 10_000):
+        path.write_bytes(content)
+        assert (of, key) in flaws(bank)
+    path.unlink()
+    assert (of, key) in flaws(bank)
+    assert (of, key) in {(d.modality, d.key) for d in verify(tb.open(bank), "t").damage}
+
+
+def same_json(a: bytes, b: bytes) -> bool:
+    """Of texts that differ in white space, say."""
+    try:
+        return json.loads(a) == json.loads(b)
+    except ValueError:
+        return False
+
+
+def test_an_address_that_cannot_be_is_damage_and_the_rest_is_looked_at(bank, monkeypatch):
+    opened = tb.open(bank)
+    path = bank / next(f for f in opened.catalog.files("t", "samples").files).key
+    table = pq.read_table(path)
+    column = table["DEM"].combine_chunks()
+    rows = column.to_pylist()
+    rows[2]["ref"]["offset"] = 1 << 62
+    at = table.column_names.index("DEM")
+    field = table.schema.field("DEM")
+    changed = table.set_column(at, field, pa.array(rows, field.type))
+    pq.write_table(changed, path)
+    monkeypatch.setattr(
+        "tensorbank.mirror.check_index_file", lambda path, file: None
+    )  # its length is another
+    report = verify(tb.open(bank), "t")
+    assert "DEM" in {d.modality for d in report.damage}
+    assert {d.modality for d in report.damage} == {"DEM"}
+    assert any("DEM of row" in d.reason for d in report.damage)
+    assert report.n_samples == 6
+
+
+def test_a_bank_without_tables_says_so(tmp_path, capsys):
+    tb.create(tmp_path / "empty")
+    assert main(["verify", str(tmp_path / "empty")]) == 0
+    assert "has no table, so there is nothing to verify" in capsys.readouterr().err
