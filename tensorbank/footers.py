@@ -1,56 +1,89 @@
-"""Statistics of row groups in the footers of Parquet files."""
+"""Statistics of row groups in the footers of Parquet files.
+
+DuckDB is asked for them. pyarrow ends the process where the footer of a column contradicts itself, as one flipped bit can make
+it: its ``RowGroupMetaData.column`` lets an exception of C++ pass.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet
 
 from tensorbank.bounds import of_row_groups
 from tensorbank.conditions import Condition, leaves, may_match
 
 __all__ = ["count_row_groups"]
 
-N_FOOTERS = 256
+MAX_KNOWN = 4096
+"""Files and sets of columns whose extremes are remembered: index files never change."""
 Leaf = tuple[str, ...]
+Extremes = tuple[int, Mapping[Leaf, Sequence[Any]], Mapping[Leaf, Sequence[Any]]]
+
+_known: dict[tuple[str, frozenset[Leaf]], Extremes] = {}
 
 
-def count_row_groups(paths: Collection[str], condition: Condition) -> tuple[int, int]:
-    """Row groups of some immutable files, and how many of them may hold a row that satisfies a condition."""
+def count_row_groups(con: Any, paths: Collection[str], condition: Condition) -> tuple[int, int]:
+    """Row groups of some immutable files, and how many of them may hold a row that satisfies a condition.
+
+    Parameters
+    ----------
+    con
+        A connection to DuckDB that may read the files.
+    """
     considered = kept = 0
     asked = frozenset(leaves(condition))
+    found = {path: _known[path, asked] for path in paths if (path, asked) in _known}
+    if missing := [path for path in dict.fromkeys(paths) if path not in found]:
+        found |= _extremes(con, missing, asked)
     for path in paths:
-        n, minima, maxima = _extremes(path, asked)
+        n, minima, maxima = found[path]
         considered += n
         kept += int(_mask(condition, n, minima, maxima).sum())
     return considered, kept
 
 
 def _mask(
-    condition: Condition, n: int, minima: dict[Leaf, list[Any]], maxima: dict[Leaf, list[Any]]
+    condition: Condition, n: int, minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Sequence[Any]]
 ) -> npt.NDArray[np.bool_]:
     return may_match(condition, of_row_groups(minima, maxima), n)
 
 
-@lru_cache(maxsize=N_FOOTERS)
-def _footer(path: str) -> pyarrow.parquet.FileMetaData:
-    return pyarrow.parquet.read_metadata(Path(path))
+def _extremes(con: Any, paths: Sequence[str], asked: frozenset[Leaf]) -> dict[str, Extremes]:
+    """Row groups of each file, and their extremes by column; None where a footer does not say."""
+    names = [", ".join(leaf) for leaf in asked]
+    rows = con.execute(
+        "SELECT file_name, row_group_id, lower(path_in_schema), type, stats_min_value, stats_max_value "
+        "FROM parquet_metadata(?) WHERE column_id = 0 OR lower(path_in_schema) IN (SELECT unnest(?::VARCHAR[]))",
+        [list(paths), names],
+    ).fetchall()
+    n_groups = dict.fromkeys(paths, 0)
+    for file, group, *_ in rows:
+        n_groups[file] = max(n_groups[file], group + 1)
+    minima: dict[str, dict[Leaf, list[Any]]] = {path: {} for path in paths}
+    maxima: dict[str, dict[Leaf, list[Any]]] = {path: {} for path in paths}
+    for file, group, name, kind, low, high in rows:
+        leaf = tuple(name.split(", "))
+        if leaf in asked:
+            for extremes, text in ((minima[file], low), (maxima[file], high)):
+                extremes.setdefault(leaf, [None] * n_groups[file])[group] = _value(kind, text)
+    found: dict[str, Extremes] = {path: (n_groups[path], minima[path], maxima[path]) for path in paths}
+    _known.update({(path, asked): of_file for path, of_file in found.items()})
+    while len(_known) > MAX_KNOWN:
+        _known.pop(next(iter(_known)), None)
+    return found
 
 
-@lru_cache(maxsize=4 * N_FOOTERS)
-def _extremes(path: str, asked: frozenset[Leaf]) -> tuple[int, dict[Leaf, list[Any]], dict[Leaf, list[Any]]]:
-    footer = _footer(path)
-    columns = {tuple(footer.schema.column(i).path.lower().split(".")): i for i in range(footer.num_columns)}
-    minima: dict[Leaf, list[Any]] = {}
-    maxima: dict[Leaf, list[Any]] = {}
-    for leaf in asked & columns.keys():
-        found = [footer.row_group(g).column(columns[leaf]).statistics for g in range(footer.num_row_groups)]
-        known = [s if s is not None and s.has_min_max else None for s in found]
-        minima[leaf] = [None if s is None else s.min for s in known]
-        maxima[leaf] = [None if s is None else s.max for s in known]
-    return footer.num_row_groups, minima, maxima
+def _value(kind: str, text: str | None) -> Any:
+    """A statistic by the physical type of its column; instants are of UTC. None for what it cannot be."""
+    if text is None or kind == "BYTE_ARRAY":
+        return text
+    try:
+        if kind in ("DOUBLE", "FLOAT"):
+            return float(text)
+        return int(text) if text.lstrip("-").isdigit() else datetime.fromisoformat(text)
+    except ValueError:
+        return None

@@ -181,7 +181,7 @@ def _levels(
         sum(n for n, _ in shards),
         sum(n if t.shards_kept is None else t.shards_kept for n, t in shards),
     )
-    groups = [count_row_groups(session.views.files[t.name, v], t.conditions[v]) for t, v in read]
+    groups = [count_row_groups(session.con, session.views.files[t.name, v], t.conditions[v]) for t, v in read]
     yield LevelReport("row groups", sum(n for n, _ in groups), sum(n for _, n in groups))
     tiles = any(h.window is not None for _, h in resolved)
     touched = {name for name, _ in resolved} or {t.name for t in session.views.tables}
