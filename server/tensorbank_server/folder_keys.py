@@ -8,13 +8,13 @@ https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
-from tensorbank.address import StorageOptions
+from tensorbank.address import StorageOptions, bucket_and_prefix
 from tensorbank.errors import StorageError
 
 __all__ = ["FolderKeys", "assume", "folders_of", "read_policy"]
@@ -45,8 +45,8 @@ def read_policy(bank_url: str, folders: Sequence[str]) -> str:
 
     A policy has 2,048 characters. Of parts that do not fit, the folder that they all lie in is named.
     """
-    parts = urlsplit(bank_url)
-    above = f"arn:aws:s3:::{parts.netloc}{parts.path}"
+    bucket, prefix = bucket_and_prefix(bank_url)
+    above = f"arn:aws:s3:::{bucket}/{_literal(prefix)}" if prefix else f"arn:aws:s3:::{bucket}"
 
     def policy(names: Iterable[str]) -> str:
         statement = {
@@ -60,6 +60,14 @@ def read_policy(bank_url: str, folders: Sequence[str]) -> str:
     if len(exact) <= MAX_POLICY_CHARS:
         return exact
     return policy(sorted({folder.rsplit("/", 1)[0] for folder in folders}))
+
+
+def _literal(text: str) -> str:
+    """A part of a resource's name in which nothing is a pattern.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html#policy-vars-specialchars
+    """
+    return re.sub(r"[$*?]", lambda found: f"${{{found[0]}}}", text)
 
 
 def assume(

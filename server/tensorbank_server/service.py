@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from tensorbank.address import normalize_url
+from tensorbank.aws_settings import with_surroundings
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
 from tensorbank.errors import NotFoundError, StorageError, TensorBankError
@@ -96,7 +97,8 @@ class ServedBank:
     ) -> None:
         self.name = name
         self.settings = settings
-        self.address = BankAddress(normalize_url(settings.url), settings.storage())
+        url = normalize_url(settings.url)
+        self.address = BankAddress(url, with_surroundings(url, settings.storage()))
         self.store = Store(self.address.url, self.address.storage)
         self.bank = Bank(Catalog(self.store, IndexMirror(self.store, cache)))
         limits = given.limits

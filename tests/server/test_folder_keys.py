@@ -162,3 +162,11 @@ def test_a_policy_of_many_parts_names_the_folder_above():
     policy = read_policy("s3://bucket/bank", folders)
     assert len(policy) <= MAX_POLICY_CHARS
     assert json.loads(policy)["Statement"][0]["Resource"] == ["arn:aws:s3:::bucket/bank/terramesh/tensors/*"]
+
+
+def test_a_policy_takes_no_character_of_a_prefix_for_a_pattern():
+    """``#`` ends nothing, and ``*`` and ``?`` open no other prefix."""
+    (statement,) = json.loads(read_policy("s3://bucket/exp#2/a*b?$", ["t/tensors/p"]))["Statement"]
+    assert statement["Resource"] == ["arn:aws:s3:::bucket/exp#2/a${*}b${?}${$}/t/tensors/p/*"]
+    (statement,) = json.loads(read_policy("s3://bucket", ["t/tensors/p"]))["Statement"]
+    assert statement["Resource"] == ["arn:aws:s3:::bucket/t/tensors/p/*"]
