@@ -257,7 +257,7 @@ class Bank:
             The name is no SQL name, or that of a table of the bank.
         """
         check_table_name(name)
-        if name.lower() in (t.lower() for t in self.tables()):
+        if name.lower() in (t.lower() for t in self.catalog.told_tables()):
             raise InvalidInputError(f"the bank has a table {name!r} already; register under another name")
         self.registered[name] = _as_arrow(data)
 

@@ -55,6 +55,7 @@ from tensorbank.layout import LEVELS, Level, check_table_name, index_key
 from tensorbank.mirror import IndexMirror, LogCopy
 from tensorbank.nan_columns import FINITE, with_nan
 from tensorbank.schema import TableSchema
+from tensorbank.static_bank import has_log, is_static, table_names
 from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
 from tensorbank.store_errors import as_ours, is_panic, of_system
 
@@ -136,7 +137,9 @@ class Catalog:
         return (type(self), (self.store, self.mirror))
 
     def tables(self) -> list[str]:
-        """Names of the tables, sorted."""
+        """Return the names of the tables, sorted."""
+        if is_static(self.store):
+            return table_names(self.store)
         return self._with_logs(self.store.folders())
 
     def among(self, names: Collection[str]) -> list[str]:
@@ -144,7 +147,14 @@ class Catalog:
         meant = {n.lower() for n in names}
         with self._lock:
             known = {table for table in self._tables if table.lower() in meant}
-        if not meant <= {n.lower() for n in known}:
+        if meant <= {n.lower() for n in known}:
+            return sorted(known)
+        if is_static(self.store):
+            with suppress(NotFoundError):
+                known |= {table for table in table_names(self.store) if table.lower() in meant}
+            unknown = [n for n in names if n.lower() not in {table.lower() for table in known}]
+            known |= {n for n in unknown if has_log(self.store, index_key(n, "samples"))}
+        else:
             known |= set(self._with_logs([n for n in self.store.folders() if n.lower() in meant]))
         return sorted(known)
 
@@ -194,6 +204,8 @@ class Catalog:
             The store cannot be written.
         """
         check_table_name(table)
+        if is_static(self.store):
+            self.mirror.require_writable()
         makers: dict[Level, Callable[[TableSchema], Any]] = {
             "samples": samples_schema,
             "tiles": tiles_schema,
@@ -202,7 +214,7 @@ class Catalog:
         missing = {level: makers[level] for level in LEVELS[::-1] if not self._has_log(table, level)}
         if not missing:
             return
-        self.mirror.require_writable_name()
+        self.mirror.require_writable()
         self._check_free(table)
         if not single_writer:
             self.require_arbitration()
@@ -307,13 +319,24 @@ class Catalog:
 
     def _missing(self, table: str, version: int | None = None) -> NotFoundError:
         """What is missing, if the bank is there."""
-        tables = self.tables()
+        tables = self.told_tables()
         if version is not None and table in tables:
             return NotFoundError(
                 f"table {table} has no version {version}; see `tensorbank history`", kind="unknown-snapshot"
             )
-        hint = nearest(table, tables) or " There is no table at all."
+        hint = nearest(table, tables) or (
+            "" if tables or is_static(self.store) else " There is no table at all."
+        )
         return NotFoundError(f"{self.store.url} has no table {table!r}.{hint}", kind="unknown-table")
+
+    def told_tables(self) -> list[str]:
+        """Return the names of the tables, or of those met so far where no list is to be had."""
+        try:
+            return self.tables()
+        except NotFoundError as error:
+            if error.kind != "no-list-of-tables":
+                raise
+            return sorted(self._tables)
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Versions of a table, newest first."""
@@ -432,7 +455,7 @@ class Catalog:
         return self._opened(table, level)
 
     def _opened(self, table: str, level: Level) -> DeltaTable:
-        self.mirror.require_writable_name()
+        self.mirror.require_writable()
 
         def load() -> DeltaTable:
             options, environment = self._settings()

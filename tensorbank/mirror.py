@@ -21,6 +21,7 @@ from tensorbank.index_file_check import check_index_file
 from tensorbank.index_files import IndexFile
 from tensorbank.layout import is_below
 from tensorbank.private_folder import private_folder
+from tensorbank.static_bank import is_static, log_files
 from tensorbank.store import ObjectInfo, Store
 from tensorbank.store_errors import of_system
 
@@ -91,11 +92,16 @@ class IndexMirror:
         local = self.store.local_path
         return None if local is None or (UNREADABLE | GLOB) & set(str(local)) else local
 
-    def require_writable_name(self) -> None:
-        """InvalidInputError if commits to this folder would land elsewhere.
+    def require_writable(self) -> None:
+        """Raise InvalidInputError if commits to this folder would land elsewhere, or nothing can be written there at all.
 
         What commits takes some characters of a path for something else. Files can be read from such a folder all the same.
         """
+        if is_static(self.store):
+            raise InvalidInputError(
+                f"{self.store.url} is served as files, which can only be read; write to the folder or bucket that they come from",
+                kind="read-only",
+            )
         local = self.store.local_path
         if local is not None and (odd := sorted(UNREADABLE & set(str(local)))):
             raise InvalidInputError(
@@ -149,7 +155,7 @@ class IndexMirror:
         NotFoundError
             There is no such table, or no such version yet.
         """
-        files = self._listed(key)
+        files = self._listed(key, version, whole=whole)
         where = f"{self.store.url}/{key}"
         commits = commits_in(files)
         if not commits or (version is not None and version > max(commits)):
@@ -177,8 +183,10 @@ class IndexMirror:
             (log.folder / LOG / name).unlink(missing_ok=True)
         return True
 
-    def _listed(self, key: str) -> dict[str, ObjectInfo]:
+    def _listed(self, key: str, version: int | None, *, whole: bool) -> dict[str, ObjectInfo]:
         """Files of a log by name: those that begin with a version."""
+        if is_static(self.store):
+            return log_files(self.store, key, version, whole=whole)
         found = hedged(partial(self.store.objects, f"{key}/{LOG}"))
         names = {info.key.removeprefix(f"{key}/{LOG}/"): info for info in found}
         return {name: info for name, info in names.items() if _OF_VERSION.match(name) and "/" not in name}

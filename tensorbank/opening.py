@@ -40,7 +40,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
 
     What is not given is taken from AWS's environment variables and files and from the machine's role, as
     :mod:`tensorbank.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request tells whether a
-    TensorBank service answers there, or files lie there.
+    TensorBank service answers there, or files lie there, as :mod:`tensorbank.static_bank` describes.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def create(url: str | os.PathLike[str], **options: Any) -> Bank:
         raise InvalidInputError(
             f"{bank.url} is a service, which only reads; create the bank at its store", kind="served"
         )
-    bank.catalog.mirror.require_writable_name()
+    bank.catalog.mirror.require_writable()
     bank.catalog.require_arbitration()
     return bank
 

@@ -91,7 +91,7 @@ def _unknown(path: Sequence[str], name: str, tables: Sequence[str]) -> InvalidIn
     if path and path[-1].lower() in {t.lower() for t in tables}:
         hint = nearest(name, LEVELS)
     else:
-        hint = nearest(name, tables) or " The bank has no table yet."
+        hint = nearest(name, tables) or " No table of this bank is known."
     return InvalidInputError(f"there is no table {'.'.join([*path, name])!r}.{hint}", kind="unknown-table")
 
 

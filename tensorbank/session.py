@@ -109,7 +109,7 @@ class Session:
 
         ``levels`` are attached beside those that the statement names.
         """
-        with Translated(self.catalog.tables, self.views.paths, lambda: self._slip(sql)):
+        with Translated(self.catalog.told_tables, self.views.paths, lambda: self._slip(sql)):
             pivots = self._with_columns(sql) is not None
             text = self._attach(
                 self._single_select(sql), levels, repeatable=narrow == "address", whole_tables=pivots
@@ -160,7 +160,7 @@ class Session:
         InvalidInputError
             The statement selects no such handle, or only some of its bands.
         """
-        with Translated(self.catalog.tables, self.views.paths, lambda: self._slip(sql)):
+        with Translated(self.catalog.told_tables, self.views.paths, lambda: self._slip(sql)):
             text = self._attach(self._single_select(sql), set())
             relation = self.con.sql(text)
             kinds = dict(zip(relation.columns, relation.types, strict=True))
@@ -181,7 +181,7 @@ class Session:
 
     def shard_rows(self, table: str) -> Iterator[tuple[Modality, pa.Table]]:
         """Roll-ups of every modality of a table, a row for each shard that has it."""
-        with Translated(self.catalog.tables, self.views.paths):
+        with Translated(self.catalog.told_tables, self.views.paths):
             pinned = pin(self.catalog, table, ["samples", "shards"], self.versions.get(table))
             self.views.show(pinned.by_files({}))
             for modality in pinned.schema:
@@ -344,7 +344,7 @@ class Session:
                 self._db.register(name, table_of_user)
         found = pin_mentioned(self.catalog, tree, levels, self.versions, self.joined)
         schemas = {t.name: t.schema for t in found}
-        check_known(tree, schemas, self.joined, self.catalog.tables)
+        check_known(tree, schemas, self.joined, self.catalog.told_tables)
         if repeatable:
             check_repeatable(tree, self._db.has_function)
         check_handles(tree, schemas)

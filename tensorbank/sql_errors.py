@@ -65,7 +65,7 @@ class Translated:
         missing = re.search(r"Table with name (\S+) does not exist", text)
         if missing:
             name = missing[1].strip('"')
-            hint = nearest(name, self.tables()) or " The bank has no table yet."
+            hint = nearest(name, self.tables()) or " No table of this bank is known."
             raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
         raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
 

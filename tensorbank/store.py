@@ -85,6 +85,7 @@ class Store:
         self.options = options or StorageOptions()
         self._client: Any = None
         self._keys: Credentials | None = None
+        self._is_store = False
         self._lock = threading.Lock()
         self._busy_until_s = 0.0
 
@@ -164,8 +165,12 @@ class Store:
         return True
 
     def size(self, key: str) -> int:
-        """Bytes of an object."""
-        return int(self._ask(key, lambda client: obstore.head(client, key))["size"])
+        """Return the bytes of an object."""
+        return self.info(key).n_bytes
+
+    def info(self, key: str) -> ObjectInfo:
+        """Return what a listing would say of an object."""
+        return _as_info(self._ask(key, lambda client: obstore.head(client, key)))
 
     def sign(self, keys: Sequence[str], lifetime_s: float) -> list[str]:
         """URLs by which whoever has them may GET these objects, or ranges of them, for a while. The store is not asked.
@@ -185,9 +190,7 @@ class Store:
     def objects(self, prefix: str = "") -> list[ObjectInfo]:
         """All objects whose key starts with the path ``prefix``, in the store's order."""
         found = self._ask(prefix, lambda client: obstore.list(client, prefix=prefix or None).collect())
-        return [
-            ObjectInfo(str(o["path"]), int(o["size"]), str(o["e_tag"] or o["last_modified"])) for o in found
-        ]
+        return [_as_info(o) for o in found]
 
     def folders(self, prefix: str = "") -> list[str]:
         """Names directly below ``prefix`` that have objects below them, sorted.
@@ -200,7 +203,7 @@ class Store:
         listing = self._ask(prefix, lambda client: obstore.list_with_delimiter(client, prefix=prefix or None))
         found = sorted(str(path).rsplit("/", 1)[-1] for path in listing["common_prefixes"])
         if not found and not listing["objects"] and self.local_path is None:
-            self._require_store()
+            self.require_store()
         return found
 
     def arbitrates_writers(self) -> bool:
@@ -235,16 +238,19 @@ class Store:
             raise self._no_store("it does not give back what was written")
         return there == token
 
-    def _require_store(self) -> None:
-        """StorageError if every address is answered, as by the page of a login or of another site."""
+    def require_store(self) -> None:
+        """Raise StorageError if every address is answered, as by the page of a login or of another site; asked once."""
+        if self._is_store:
+            return
         with suppress(NotFoundError):
             try:
                 self._ask(key := f"{PROBE}{uuid.uuid4()}", lambda client: obstore.head(client, key))
             except StorageError as error:
-                if error.kind in ("denied", "refused"):
-                    return  # a store may keep silent about what is not there
-                raise
-            raise self._no_store("it answers for every address, as a login page or another site does")
+                if error.kind not in ("denied", "refused"):
+                    raise
+            else:
+                raise self._no_store("it answers for every address, as a login page or another site does")
+        self._is_store = True  # one may keep silent about what is not there
 
     def _no_store(self, why: str) -> StorageError:
         endpoint = self.options.endpoint
@@ -362,6 +368,10 @@ class Store:
 
     def _as_ours(self, error: BaseException, key: str) -> TensorBankError:
         return as_ours(error, f"{self.url}/{key}", bucket_and_prefix(self.url)[0], self.options.endpoint)
+
+
+def _as_info(o: Any) -> ObjectInfo:
+    return ObjectInfo(str(o["path"]), int(o["size"]), str(o["e_tag"] or o["last_modified"]))
 
 
 def _make_client(url: str, options: StorageOptions, keys: Credentials | None, local: Path | None) -> Any:

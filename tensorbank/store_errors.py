@@ -216,7 +216,7 @@ def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
         )
     if "range was invalid" in told or "Requested range" in told:
         return StorageError(f"{where} ends before the range asked for", kind="short-read")
-    if "non-partial response" in told:
+    if "non-partial response" in told or "Range request not supported" in told:
         return StorageError(
             f"{where}: what answers there sends whole files where a range is asked for; is it the address of a store?",
             kind="no-ranges",
@@ -226,6 +226,10 @@ def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
             f"what answers for {where}{at} is no object store ({innermost(told)}); check the address and the endpoint",
             kind="not-a-store",
         )
+    if any(
+        what in told for what in ("Operation not supported", "not yet implemented", "UnknownConfigurationKey")
+    ):
+        return StorageError(f"{where}{at}: the store cannot do that ({innermost(told)})", kind="refused")
     cause = innermost(text)
     kind = "tls" if "certificate" in cause or "TLS" in cause else "unreachable"
     return StorageError(f"{where}{at} cannot be reached: {cause}", kind=kind)
