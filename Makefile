@@ -4,6 +4,8 @@ PYTHON ?= python3
 SECONDS ?= 600
 BIN := .venv/bin
 STAMP := .venv/.installed
+# pip shows what it does on a terminal, and is quiet in logs.
+QUIET := $(shell test -t 2 || echo --quiet)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test fuzz lint format bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick clean
@@ -29,7 +31,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "TensorBank needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Name another: make venv PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,demo]"
+	@echo "installing into .venv, which takes a minute or two"
+	@$(BIN)/python -m pip install $(QUIET) --disable-pip-version-check -c constraints.txt -e ".[dev,demo]"
 	@touch $(STAMP)
 
 demo: venv

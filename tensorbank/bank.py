@@ -21,6 +21,7 @@ from tensorbank.errors import InvalidInputError, NotFoundError
 from tensorbank.layout import LEVELS, check_table_name, part_key
 from tensorbank.parameters import bound
 from tensorbank.planner import Planner
+from tensorbank.provenance import Provenance, provenance_of
 from tensorbank.query import Query
 from tensorbank.schema import TableSchema
 from tensorbank.selection import Selection
@@ -150,6 +151,11 @@ class Table:
             )
         tensors = read_tensors(plan, MAX_DATASET_BYTES)
         return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].key[0] >= 0}
+
+    def provenance(self) -> list[Provenance]:
+        """Source, revision and licence of every part, by the name of the part."""
+        store = self.bank.catalog.store
+        return [provenance_of(store, self.name, part) for part in self.parts()]
 
     def parts(self) -> dict[str, str]:
         """URLs of the parts' Zarr groups, by part."""

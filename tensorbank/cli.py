@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 import tensorbank
-from tensorbank.bank import Bank
+from tensorbank.bank import Bank, Table
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
 from tensorbank.opening import open as open_bank
 from tensorbank.progress import progress_bar
+from tensorbank.provenance import Provenance
 
 __all__ = [
     "AwsProfile",
@@ -151,7 +152,9 @@ def show(
     if as_json:
         modalities = [json.loads(m.to_json()) for m in schema]
         described = {name: dataclasses.asdict(s) for name, s in opened.describe().items()}
-        say(json.dumps(_fields(snapshot) | {"modalities": modalities, "statistics": described}))
+        told = [_fields(p) for p in _provenance(opened)]
+        about = {"modalities": modalities, "statistics": described, "provenance": told}
+        say(json.dumps(_fields(snapshot) | about))
         return
     share = snapshot.index_bytes / snapshot.tensor_bytes if snapshot.tensor_bytes else 0.0
     say(
@@ -159,6 +162,10 @@ def show(
         f"{snapshot.n_shards} shard groups\n{_gb(snapshot.tensor_bytes)} of tensors stored as {_gb(snapshot.stored_bytes)}, "
         f"index {_gb(snapshot.index_bytes)} ({share:.2%} of the tensors)"
     )
+    origins = _provenance(opened)
+    for name in ("licence", "attribution"):
+        for text in sorted({getattr(p, name) for p in origins} - {""}):
+            say(f"{name}: {text}")
     rows = [
         (
             m.name,
@@ -257,6 +264,13 @@ def verify(
             say(f"  {d.sample_id or d.key} {d.modality}: {d.reason}")
     if damaged:
         raise typer.Exit(FAILED)
+
+
+def _provenance(table: Table) -> list[Provenance]:
+    """Where the parts of a table come from; a bank behind a service does not tell."""
+    with suppress(InvalidInputError):
+        return table.provenance()
+    return []
 
 
 def _write(rows: Any, form: Format) -> None:

@@ -24,6 +24,9 @@ from tensorbank_indexer.source import Source
 
 __all__ = ["execute"]
 
+END_S = 10.0
+"""Seconds that workers have to end in once their lifeline is cut."""
+
 
 def execute(
     tasks: Sequence[ShardTask], source: Source, store: Store, n_workers: int
@@ -41,21 +44,26 @@ def execute(
         return
     context = multiprocessing.get_context("forkserver")
     held, lifeline = context.Pipe(duplex=False)
-    with held, ProcessPoolExecutor(n_workers, context, _begin, (held,)) as pool:
+    with lifeline, held, ProcessPoolExecutor(n_workers, context, _begin, (held,)) as pool:
+        waiting: set[Future[ShardResult]] = set()
         try:
-            waiting: set[Future[ShardResult]] = {pool.submit(run, t, source, store) for t in tasks}
+            waiting |= {pool.submit(run, task, source, store) for task in tasks}
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
-        except BrokenProcessPool as error:
+        except BaseException as error:
+            # Idle workers end with the pool, and better: both ways at once get into each other's.
+            if waiting or isinstance(error, BrokenProcessPool):
+                lifeline.close()
+                wait(waiting, timeout=END_S)
+            if not isinstance(error, BrokenProcessPool):
+                raise
             raise TensorBankError(
                 "a worker process was ended from outside, perhaps for want of memory; run again, with fewer workers: finished "
                 "shards are kept",
                 kind="worker-lost",
             ) from error
-        finally:
-            lifeline.close()
 
 
 def _begin(lifeline: Connection) -> None:

@@ -101,6 +101,31 @@ def test_an_interrupted_ingest_says_so_and_leaves_nothing(
     assert not list((tmp_path / "bank").glob("t/tensors/*.progress/*"))
 
 
+def test_an_ingest_by_workers_ends_without_a_word_of_theirs(make_archives, tmp_path):
+    """Right at its end, where workers that end by themselves and those that are ended meet."""
+    source, _ = make_archives(*TERRAMESH)
+    command = [
+        sys.executable,
+        "-m",
+        "tensorbank",
+        "ingest",
+        str(source),
+        str(tmp_path / "bank"),
+        "--table",
+        "t",
+    ]
+    done = subprocess.run(
+        [*command, "--workers", "2", "--samples-per-shard", "1"],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith(("scan ", "write "))] == []
+    assert "20 samples added" in done.stdout
+
+
 def test_workers_end_with_a_parent_that_is_killed(make_archives, tmp_path):
     source, _ = make_archives(*TERRAMESH)
     with ingesting(source, tmp_path / "bank", 2) as (process, mark):

@@ -383,12 +383,22 @@ def test_a_tile_needs_a_pixel(write_members, tmp_path):
         load(write_members(2), tb.create(tmp_path / "bank"), options=IngestOptions(n_workers=1, n_tiles=64))
 
 
-def test_the_licence_is_kept_with_the_part(write_members, tmp_path):
+def test_the_licence_is_kept_with_the_part_and_shown(write_members, tmp_path, capsys):
     import json
 
     bank = tb.create(tmp_path / "bank")
-    options = IngestOptions(n_workers=1, licence="CC-BY-4.0, our own")
-    load(write_members(2), bank, options=options)
-    ((_, url),) = bank.table("t").parts().items()
-    document = json.loads(Path(url.removeprefix("file://"), "zarr.json").read_text())
-    assert document["attributes"]["licence"] == "CC-BY-4.0, our own"
+    load(write_members(2), bank, options=IngestOptions(n_workers=1, licence="CC-BY-4.0, our own"))
+    other = write_members(2, odd={i: {"sample": f"282D_485L_9_{i}"} for i in range(2)}, name="other")
+    load(as_val(other), bank)
+    ours, theirs = sorted(bank.table("t").provenance(), key=lambda p: p.source, reverse=True)
+    assert ours.licence == "CC-BY-4.0, our own"
+    assert theirs.licence.startswith("CC-BY-SA-4.0")
+    assert (ours.source, theirs.source) == (str(tmp_path / "source"), str(tmp_path / "other"))
+    assert main(["show", str(tmp_path / "bank"), "t"]) == 0
+    said = capsys.readouterr().out
+    assert "licence: CC-BY-4.0, our own\n" in said
+    assert f"licence: {theirs.licence}\n" in said
+    assert "attribution: TerraMesh" in said
+    assert main(["show", str(tmp_path / "bank"), "t", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {p["licence"] for p in shown["provenance"]} == {ours.licence, theirs.licence}

@@ -41,14 +41,19 @@ def demo(
         tempfile.TemporaryDirectory(prefix="tensorbank-demo-") as folder,
         _opened(bank, endpoint, region) as opened,
     ):
-        if TABLE in opened.tables():
+        if there := opened.tables():
             raise InvalidInputError(
-                f"{opened.url} has a table {TABLE} already; the demo needs a bank of its own"
+                f"{opened.url} has tables already ({', '.join(there[:5])}); the demo needs an empty bank of its own",
+                kind="bank-not-empty",
             )
         with progress_bar() as progress:
             truth, report = load_archives(opened, Path(folder), samples, seed, progress)
-        answers = [stream(opened, question) for question in QUESTIONS]
-        n_tensors = check(opened, truth)
+            answers: list[Answer] = []
+            for question in QUESTIONS:
+                progress("stream", len(answers), len(QUESTIONS))
+                answers.append(stream(opened, question))
+            progress("stream", len(answers), len(QUESTIONS))
+            n_tensors = check(opened, truth, lambda n: progress("check", n, len(truth.crc32)))
         sheet = out / "contact-sheet.png"
         draw(opened, sheet)
         say(_ingested(truth, report, opened.table(TABLE).snapshot()))

@@ -103,8 +103,10 @@ def stream(bank: Bank, question: Question) -> Answer:
     return Answer(question, plan, len(seen), stats.requests, stats.bytes_read, plan.tensor_bytes, elapsed_s)
 
 
-def check(bank: Bank, truth: DemoTruth) -> int:
+def check(bank: Bank, truth: DemoTruth, progress: Callable[[int], None] = lambda _: None) -> int:
     """Stream one epoch of everything and compare every tensor with the source; returns how many there were.
+
+    ``progress`` is told how many have been compared.
 
     Raises
     ------
@@ -113,7 +115,10 @@ def check(bank: Bank, truth: DemoTruth) -> int:
     """
     plan = bank.sql(QUESTIONS[0].sql).plan()
     with plan.dataloader(batch_size=BATCH_SIZE, seed=SEED) as loader:
-        checked = sum(_check(batch, plan, truth) for batch in loader)
+        checked = 0
+        for batch in loader:
+            checked += _check(batch, plan, truth)
+            progress(checked)
     if checked != len(truth.crc32):
         raise IntegrityError(f"{checked} of {len(truth.crc32)} tensors of the archives were delivered")
     return checked
