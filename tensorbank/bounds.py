@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,19 +58,19 @@ def shard_columns(leaf: Leaf, schema: TableSchema, level: Level) -> tuple[str, s
     """
     if leaf in _OF_COLUMNS:
         return _OF_COLUMNS[leaf]
-    modality = next((m for m in schema if leaf and m.name.lower() == leaf[0]), None)
-    if modality is None:
+    name = _only(schema.names, leaf[0]) if leaf else None
+    if name is None:
         return None
-    column = _quoted(modality.name)
+    modality, column = schema[name], _quoted(name)
     if modality.categorical:
-        name = next((n for _, n in modality.classes if leaf[1:] == ("share", n.lower())), None)
-        if name is None or level == "tiles":
+        name = _only([n for _, n in modality.classes], leaf[2]) if len(leaf) == 3 else None
+        if name is None or leaf[1] != "share" or level == "tiles":
             return None
         return f"{column}.min_share.{_quoted(name)}", f"{column}.max_share.{_quoted(name)}"
     if len(modality.bands) == 1:
         path, field = column, leaf[1:]
     else:
-        band = next((n for n in modality.band_names if len(leaf) > 1 and n.lower() == leaf[1]), None)
+        band = _only(modality.band_names, leaf[1]) if len(leaf) > 1 else None
         if band is None:
             return None
         path, field = f"{column}.{_quoted(band)}", leaf[2:]
@@ -116,11 +116,17 @@ def _field(statistics: pa.Table, side: str, leaf: Leaf) -> pa.Array | None:
     array = _array(statistics[side])
     for name in leaf:
         names = [f.name for f in array.type] if pa.types.is_struct(array.type) else []
-        found = next((n for n in names if n.lower() == name), None)
+        found = _only(names, name)
         if found is None:
             return None
         array = pc.struct_field(array, found)
     return None if pa.types.is_struct(array.type) else array
+
+
+def _only(names: Iterable[str], lower: str) -> str | None:
+    """The name that is meant by its lower case, None if there is none, or another: DuckDB tells some capitals apart."""
+    found = [n for n in names if n.lower() == lower]
+    return found[0] if len(found) == 1 else None
 
 
 def _widened(low: pa.Array, high: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tensorbank import Band, Modality, TableSchema
 from tensorbank.bounds import shard_columns
 from tensorbank.conditions import Compare, may_match
 
@@ -107,3 +108,9 @@ def test_centres_are_bounded_by_centres_and_boxes_by_boxes():
     assert shard_columns(("lat",), SCHEMA, "tiles") == ("min_lat", "max_lat")
     for side, columns in {"west": ("west", "east"), "north": ("south", "north")}.items():
         assert shard_columns(("bbox", side), SCHEMA, "samples") == tuple(f"bbox.{c}" for c in columns)
+
+
+def test_names_that_differ_by_their_capitals_only_have_no_bounds():
+    schema = TableSchema((Modality("X", "int16", (Band("\u00e9"), Band("\u00c9"), Band("b")), 1, 8, 8),))
+    assert shard_columns(("x", "\u00e9", "min"), schema, "samples") is None
+    assert shard_columns(("x", "b", "min"), schema, "samples") is not None

@@ -141,6 +141,10 @@ class Conditions:
                 f"({c} > {v}) OR NULL",
                 f"NOT ({c} > {v} AND NULL)",
             )
+        if self.chance(0.04):
+            self.shape.add("long list")
+            many = ", ".join(self.number(rel, column) for _ in range(int(self.rng.choice([70, 130]))))
+            return f"{c} {self.one('IN', 'NOT IN')} ({many})"
         form = self.one("op", "op", "op", "mirrored", "between", "not between", "in", "not in")
         if form in ("between", "not between", "in", "not in"):
             self.shape.add(form)
@@ -159,6 +163,11 @@ class Conditions:
         c = self.column(rel, column, rels)
         v, w = (self.one(*self.bed.texts[rel.level][column]) for _ in range(2))
         op = self.one("=", "=", "!=", "<", ">=", ">")
+        if self.chance(0.05):
+            self.shape.add("long list")
+            many = [self.one(*self.bed.texts[rel.level][column], "", "s'9", "é") for _ in range(130)]
+            listed = ", ".join("'" + m.replace("'", "''") + "'" for m in many)
+            return f"{c} {self.one('IN', 'NOT IN')} ({listed})"
         return self.one(
             f"{c} {op} '{v}'",
             f"'{v}' {op} {c}",

@@ -288,7 +288,10 @@ MISTAKES = {
         bounds, 'if field == ("mean",) and level != "tiles":', 'if field == ("mean",):', ("mean of a tile",)
     ),
     "shares of samples bound those of tiles": Mistake(
-        bounds, 'if name is None or level == "tiles":', "if name is None:", ("share of a tile",)
+        bounds,
+        'if name is None or leaf[1] != "share" or level == "tiles":',
+        'if name is None or leaf[1] != "share":',
+        ("share of a tile",),
     ),
     "one season of a shard": Mistake(
         bounds,

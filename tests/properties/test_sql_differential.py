@@ -82,3 +82,13 @@ def test_what_decides_elsewhere_is_not_pruned_away(bed, text):
     assert outcome.wrong is None
     assert not outcome.refused
     assert outcome.n_rows > 0
+
+
+def test_nothing_is_pruned_of_what_a_sample_is_drawn_of(bed):
+    """The sample is drawn first, so rows that fail the condition decide which others are in it."""
+    drawn = "SELECT sample_id FROM tm WHERE lon > 170 USING SAMPLE reservoir(50 ROWS) REPEATABLE (3)"
+    levels = {r.level: r for r in bed.bank.sql(drawn).plan().source.levels}
+    assert levels["files"].kept == levels["files"].considered > 1
+    of_a_table = "SELECT sample_id FROM tm TABLESAMPLE reservoir(50 ROWS) REPEATABLE (3) WHERE lon > 170"
+    levels = {r.level: r for r in bed.bank.sql(of_a_table).plan().source.levels}
+    assert levels["files"].kept == levels["files"].considered > 1
