@@ -20,6 +20,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import tensorbank as tb
+from tensorbank_server.serving import END_S
 from tensorbank_server.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,7 +126,8 @@ def test_files_and_targets_of_compose_are_there(compose):
 def test_running_requests_end_before_the_service_is_killed(compose):
     settings = load_settings(DEPLOY / "server.toml")
     grace_s = float(compose["services"]["service"]["stop_grace_period"].removesuffix("s"))
-    assert grace_s > settings.limits.request_s + settings.drain_s + 5
+    assert grace_s > settings.drain_s + settings.finish_s + END_S
+    assert settings.finish_s > settings.limits.request_s
 
 
 def made_secrets(folder: Path) -> dict[str, str]:
@@ -150,6 +152,9 @@ def test_the_settings_are_settings():
     settings = load_settings(DEPLOY / "server.toml")
     assert settings.access == "keys"
     assert settings.banks["eo"].url.startswith("s3://")
+    assert (settings.metrics_host, settings.metrics_port) == ("0.0.0.0", 9090), (
+        "a collector is another container"
+    )
 
 
 # ------------------------------------------------------------------ nginx
@@ -266,9 +271,22 @@ def test_the_front_refuses_as_the_service_does(service, tmp_path):
     with fronted(served.url, tmp_path) as url:
         large = httpx.post(f"{url}/v1/banks/eo/plans", content=b"x" * 70_000)
         check_problem(large, 413, "too-large")
-        check_problem(httpx.get(f"{url}/v1/config", headers={"X": "x" * 70_000}), 400, "bad-request")
+        check_problem(httpx.get(f"{url}/v1/config", headers={"X": "x" * 70_000}), 431, "headers-too-large")
+        check_problem(httpx.get(f"{url}/{'x' * 60_000}"), 414, "address-too-long")
+        check_problem(httpx.get(f"{url}/{'x' * 7_000}"), 414, "address-too-long")
+        check_problem(httpx.request("TRACE", f"{url}/v1/config"), 405, "method-not-allowed")
         for hidden in ("/metrics", "/readyz"):
-            assert httpx.get(url + hidden).status_code == 404
+            check_problem(httpx.get(url + hidden), 404, "not-found")
+        host, port = url.removeprefix("http://").split(":")
+        for odd in (
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET / HTTP/1.1\r\n\r\n",
+        ):
+            with socket.create_connection((host, int(port)), timeout=15) as connection:
+                connection.sendall(odd)
+                told = b"".join(iter(lambda: connection.recv(4096), b""))
+            assert b"application/problem+json" in told, told
         check_problem(httpx.get(f"{url}/v1/banks/none"), 404, "unknown-bank")
 
 
