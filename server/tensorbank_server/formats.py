@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
 from safetensors.numpy import save as save_safetensors
 
 from tensorbank.errors import NotFoundError
@@ -64,9 +66,23 @@ def georeference(
     if not isinstance(bounds, Mapping) or not isinstance(epsg, int) or None in bounds.values():
         raise NotFoundError("the sample is not georeferenced; ask for another format", kind="no-georeference")
     x_min, y_min, x_max, y_max = (float(bounds[n]) for n in ("x_min", "y_min", "x_max", "y_max"))
+    if not (_is_projection(epsg) and x_min < x_max and y_min < y_max):
+        raise NotFoundError(
+            "the georeference of the sample is none; ask for another format", kind="no-georeference"
+        )
     dx, dy = (x_max - x_min) / width, (y_max - y_min) / height
     y0, y1, x0, x1 = window
     return epsg, (x_min + x0 * dx, y_max - y1 * dy, x_min + x1 * dx, y_max - y0 * dy)
+
+
+@lru_cache(maxsize=1_024)
+def _is_projection(epsg: int) -> bool:
+    """Whether there is a projection of a code: an index may hold any number."""
+    try:
+        pyproj.CRS.from_epsg(epsg)
+    except pyproj.exceptions.CRSError:
+        return False
+    return True
 
 
 def as_geotiff(

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from tensorbank.errors import NotFoundError
 from tensorbank.schema import TableSchema
+from tensorbank_server.rows import finite, readable
 
 __all__ = ["RowFiles", "SampleTable"]
 
@@ -195,7 +196,8 @@ class SampleTable:
             number -= self.groups[file][group]
             group += 1
         batch = self.files.row(self.paths[file], group, number, self.schema.names)
-        row: dict[str, Any] = batch.to_pylist()[0]
+        # an index that others wrote may hold infinities: whoever is served the row need not know of them
+        row: dict[str, Any] = finite(readable(batch)[0])
         for name in self.schema.names:
             row.setdefault(name, None)
         return row

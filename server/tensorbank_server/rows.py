@@ -8,12 +8,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import shapely
 
 from tensorbank.schema import TableSchema
 
-__all__ = ["FeatureList", "cell", "features", "plain", "sample_json"]
+__all__ = ["FeatureList", "cell", "features", "finite", "plain", "readable", "sample_json"]
 
 MAX_CELL_CHARACTERS = 1_000
 FeatureList = list[dict[str, str]]
@@ -35,9 +36,37 @@ def plain(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Decimal):
-        return float(value)
+        return plain(float(value))
     if isinstance(value, bytes):
         return value.hex()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)  # a time of day, a duration, a UUID
+
+
+def readable(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return rows as dictionaries. What Python has no value for, such as a time in the year 300,000, is None there."""
+    try:
+        found: list[dict[str, Any]] = rows.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        columns = {name: [_value(v) for v in rows.column(name)] for name in rows.schema.names}
+        found = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return found
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        return None
+
+
+def finite(value: Any) -> Any:
+    """Return a value whose numbers are all finite; the others are None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: finite(v) for name, v in value.items()}
     return value
 
 
@@ -70,14 +99,26 @@ def sample_json(row: Mapping[str, Any], schema: TableSchema) -> dict[str, Any]:
     return found
 
 
+def _shape(wkb: bytes | None) -> shapely.Geometry | None:
+    """The geometry of a footprint; None where there is none that can be shown."""
+    if wkb is None:
+        return None
+    try:
+        shape = shapely.from_wkb(wkb)
+    except shapely.errors.GEOSException:
+        return None
+    is_finite = bool(np.isfinite(shapely.get_coordinates(shape)).all())
+    return shape if is_finite and not shape.is_empty else None
+
+
 def geometry(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the footprint of a sample as GeoJSON, else its centre, else nothing.
 
     Outer rings run anticlockwise (RFC 7946, 3.1.6), in each part of a footprint that the antimeridian divides.
     """
-    if row.get("footprint") is not None:
-        shape = shapely.orient_polygons(shapely.from_wkb(row["footprint"]))
-        found: dict[str, Any] = shapely.geometry.mapping(shape)
+    shape = _shape(row.get("footprint"))
+    if shape is not None:
+        found: dict[str, Any] = shapely.geometry.mapping(shapely.orient_polygons(shape))
         return plain(found)  # type: ignore[no-any-return]
     if row.get("lon") is not None and row.get("lat") is not None:
         return {"type": "Point", "coordinates": [row["lon"], row["lat"]]}

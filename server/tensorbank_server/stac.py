@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import shapely
+
 from tensorbank.schema import Modality, TableSchema
 from tensorbank_server.formats import MEDIA_TYPES
 from tensorbank_server.rows import geometry, plain
@@ -101,7 +103,7 @@ def item(
     if box and None not in box.values():
         found["bbox"] = [box[n] for n in ("west", "south", "east", "north")]
     elif found["geometry"] is not None:
-        found["bbox"] = [row["lon"], row["lat"], row["lon"], row["lat"]]
+        found["bbox"] = list(shapely.geometry.shape(found["geometry"]).bounds)
     for modality in schema:
         if row.get(modality.name) is not None:
             found["assets"][modality.name] = _asset(modality, f"{here}/{modality.name}", tail)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tensorbank.handle import Handle
 from tensorbank.plan import Plan
-from tensorbank_server.rows import plain
+from tensorbank_server.rows import plain, readable
 
 __all__ = ["ARROW", "END_KEY", "NDJSON", "as_arrow", "as_ndjson", "described", "shard_keys"]
 
@@ -65,7 +65,7 @@ def as_ndjson(
     for first in range(start, end, LINES_ROWS):
         until = min(first + LINES_ROWS, end)
         rows = (
-            plan.table.select(columns).slice(first, until - first).to_pylist()
+            readable(plan.table.select(columns).slice(first, until - first))
             if columns
             else [{}] * (until - first)
         )

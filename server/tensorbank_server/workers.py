@@ -22,7 +22,7 @@ from tensorbank_server.metrics import Metrics
 from tensorbank_server.problems import Problem
 from tensorbank_server.worker_process import WorkerOptions, work
 
-__all__ = ["WorkerPool"]
+__all__ = ["JobError", "WorkerPool"]
 
 GRACE_S = 1.0
 """Between the end of a job's time and the end of its worker."""
@@ -32,6 +32,10 @@ START_S = 60.0
 RESTART_S = 5.0
 JOIN_S = 5.0
 _LOG = logging.getLogger(__name__)
+
+
+class JobError(RuntimeError):
+    """A job failed in a way that nobody foresaw; the words are for the log."""
 
 
 class WorkerPool:
@@ -201,7 +205,7 @@ class _Worker:
         if kind == "disk":
             raise OSError(answer, *more)
         self.alive, self.why_ended = False, "failed"
-        raise RuntimeError(answer)
+        raise JobError(answer)
 
     def _ended(self, limit_s: float) -> Problem:
         self.alive = False

@@ -237,7 +237,7 @@ async def _rows(
     content = {
         "snapshot": source.version,
         "features": row_json.features(table.schema),
-        "rows": [_row_json(offset + i, row) for i, row in enumerate(table.to_pylist())],
+        "rows": [_row_json(offset + i, row) for i, row in enumerate(row_json.readable(table))],
         "num_rows_total": n_total,
         "num_rows_per_page": service.limits.page_rows,
         "partial": False,
@@ -307,8 +307,7 @@ async def _where(service: Service, source: Pinned, text: str | None) -> str | No
 
 
 async def _ask(service: Service, asker: Principal, source: Pinned, sql: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = (await _table(service, asker, source, sql)).to_pylist()
-    return rows
+    return row_json.readable(await _table(service, asker, source, sql))
 
 
 async def _table(service: Service, asker: Principal, source: Pinned, sql: str) -> pa.Table:

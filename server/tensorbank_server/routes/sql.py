@@ -79,7 +79,7 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
     content: dict[str, Any] = {
         "snapshots": versions,
         "features": row_json.features(table.schema),
-        "rows": row_json.plain(table.to_pylist()),
+        "rows": row_json.plain(row_json.readable(table)),
         "truncated": head["truncated"],
     }
     return JSONResponse(content, headers=headers)

@@ -26,6 +26,7 @@ from tensorbank_server.keys import Principal
 from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, Served, base_url, filter_names
 from tensorbank_server.service import Pinned, ServedBank, Service
+from tensorbank_server.workers import JobError
 
 __all__ = ["NO_CACHE", "CollectionId", "pin_collection", "router", "stac_url", "visible_collections"]
 
@@ -122,7 +123,7 @@ class Visible:
         """Note that a bank cannot be read, instead of failing with it."""
         try:
             yield
-        except (StorageError, IntegrityError, FormatError) as error:
+        except (StorageError, IntegrityError, FormatError, JobError) as error:
             _LOG.warning("bank %s is left out: %s", bank.name, error)
         except Problem as problem:
             if problem.status not in (503, 504):
@@ -171,7 +172,7 @@ async def _collection(
             f'min(first_time) AS start, max(last_time) AS "end" FROM "{pinned.table}".shards'
         )
         job = Rows(pinned.bank.name, pinned.versions, sql, service.limits.answer_bytes)
-        (row,) = pa.ipc.open_stream(await service.query(job, asker)).read_all().to_pylist()
+        (row,) = row_json.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())
         extent = extents.put(key, row)
     return stac.collection(
         identity,

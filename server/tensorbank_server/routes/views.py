@@ -121,7 +121,7 @@ async def get_sample_statistics(
     )
     sql = f'SELECT {", ".join(columns) or "1 AS one"} FROM "{source.table}" WHERE {where}'
     job = Rows(source.bank.name, source.versions, sql, service.limits.answer_bytes)
-    (found,) = pa.ipc.open_stream(await service.query(job, asker)).read_all().to_pylist()
+    (found,) = rows.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())
     content: dict[str, dict[str, Any]] = {}
     for name, value in found.items():
         modality, _, band = name.partition("\x1f")
