@@ -265,6 +265,39 @@ def test_the_order_of_samples_does_not_depend_on_the_choice(plan):
     assert orders[0] == orders[1] == orders[2]
 
 
+# ------------------------------------------------------ selections
+
+
+def test_a_selection_streams_as_its_query_does(table):
+    bank, _ = table
+    selection = bank.query("t").select("sample_id", "S2L2A")
+    for options in ({"global_batch_size": 4}, {"batch_size": 4}, {"global_batch_size": 4, "times": 2}):
+        with selection.dataloader(**options) as loader, selection.query.dataloader(**options) as other:
+            found = [b["sample_id"] for b in loader]
+            assert found == [b["sample_id"] for b in other]
+            assert sorted(itertools.chain(*found)) == sorted(
+                bank.sql("SELECT sample_id FROM t").df()["sample_id"]
+            )
+    with pytest.raises(InvalidInputError, match="either batch_size"):
+        selection.dataloader()
+
+
+def test_a_selection_is_split_as_its_query_is(table):
+    selection = table[0].query("t").select("sample_id", "DEM")
+    fractions = {"train": 0.6, "val": 0.4}
+    parts = selection.split_by("sample_id", fractions, seed=3)
+    assert parts == selection.query.split_by("sample_id", fractions, seed=3)
+    names = [set(part.arrow()["sample_id"].to_pylist()) for part in parts.values()]
+    assert len(names[0]) + len(names[1]) == len(names[0] | names[1]) == 7
+    for wrong in ({"train": 0.0}, {"train": "most"}, {"train": 0.8, "val": 0.3}, {}, None, [("train", 1.0)]):
+        with pytest.raises(InvalidInputError, match="fraction"):
+            selection.split_by("sample_id", wrong)
+    with pytest.raises(InvalidInputError, match="seed"):
+        selection.split_by("sample_id", fractions, seed="a")
+    with pytest.raises(InvalidInputError, match="group"):
+        selection.split_by(7, fractions)
+
+
 # ----------------------------------------------------------- mixes
 
 

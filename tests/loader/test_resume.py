@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tensorbank import Plan
+from tensorbank import InvalidInputError, Plan
 from tensorbank.testing import Faults, FaultServer
-from tensorbank_loader import DataLoader, World
+from tensorbank_loader import DataLoader, StreamingDataset, World
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, make
@@ -171,3 +172,42 @@ def test_no_file_stays_open(plan):
     before = open_files()
     epoch()
     assert open_files() <= before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python 3.12 warns of forks with threads
+@pytest.mark.parametrize("kind", ["loader", "dataset"])
+def test_a_fork_of_a_process_that_streams_is_told_and_does_not_hang(plan, kind):
+    """In the child: the next batch, a new epoch and a look at the state; then the parent goes on."""
+    if kind == "loader":
+        one = DataLoader(Plan.load(plan), batch_size=4, seed=9, world=World())
+    else:
+        one = StreamingDataset(Plan.load(plan), global_batch_size=4, seed=9, world=World())
+    batches = iter(one)
+    first = list(next(batches)["sample_id"])
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        said = []
+        try:
+            for ask in (lambda: next(batches), lambda: next(iter(one))):
+                try:
+                    ask()
+                except InvalidInputError as error:
+                    said.append(error.kind)
+            said.append(one.state_dict()["position"])
+            if kind == "loader":
+                one.close()
+        finally:
+            os.write(write, json.dumps(said).encode())
+            os._exit(0)
+    os.close(write)
+    try:
+        ready, _, _ = select.select([read], [], [], 30)
+        assert ready, "the child hangs"
+        assert json.loads(os.read(read, 1000)) == ["forked", "forked", 1]
+    finally:
+        os.close(read)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    rest = [list(b["sample_id"]) for b in batches]
+    assert len({name for batch in [first, *rest] for name in batch}) == N
