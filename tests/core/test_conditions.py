@@ -17,7 +17,7 @@ from tensorbank.bounds import shard_columns
 from tensorbank.conditions import Compare, may_match
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from differential.bed import SCHEMA
+from differential.rows import SCHEMA
 
 sys.path.pop(0)
 

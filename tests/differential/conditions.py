@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from differential.bed import POLYGONS, PREDICATES, Bed
+from differential.bed import Bed
+from differential.rows import POLYGONS, PREDICATES
 
 __all__ = ["Conditions", "Rel"]
 

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from differential.bed import POLYGONS, Bed
+from differential.bed import Bed
 from differential.grammar import Statement
+from differential.rows import POLYGONS
 
 __all__ = ["KEPT", "OLD", "PRUNED", "filled"]
 

@@ -32,10 +32,11 @@ from tensorbank_indexer.measure import measure
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from differential.bed import SCHEMA, Bed, make_bed
+from differential.bed import Bed, make_bed
 from differential.check import compare
 from differential.examples import KEPT, OLD, PRUNED, filled
 from differential.planted import planted
+from differential.rows import SCHEMA
 
 sys.path.pop(0)
 
