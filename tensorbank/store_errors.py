@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from tensorbank.errors import ConflictError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
 
 __all__ = ["EXPIRED", "as_ours", "innermost", "is_panic", "of_system", "says_why"]
 
@@ -29,6 +29,15 @@ REGION_CODES = frozenset(
 BUSY_CODES = frozenset(
     {"RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "ThrottlingException", "TooManyRequests"}
 )
+CERTIFICATES: Mapping[str, str] = {
+    "UnknownIssuer": ": its authority is unknown; AWS_CA_BUNDLE names further ones",
+    "CaUsedAsEndEntity": ": it is made for an authority; AWS_CA_BUNDLE names authorities",
+    "NotValidForName": ": it is of another host; use the name that it is made for",
+    "not valid for name": ": it is of another host; use the name that it is made for",
+    "Expired": ": it has expired, or a clock is wrong",
+    "NotValidYet": ": it is not valid yet, or a clock is wrong",
+}
+"""What is wrong with a certificate, by what TLS calls it."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 OF_SYSTEM: Mapping[int, tuple[str, str]] = {
     errno.EROFS: ("read-only", "the disk is read-only"),
@@ -76,6 +85,8 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
         return StorageError(
             f"{where}: the client of the store broke down: {_line(told)}", kind="client-panic"
         )
+    if "Could not parse path" in told or "Error parsing Path" in told:
+        return InvalidInputError(f"{where} is not the name of an object: {_line(told)}", kind="bad-key")
     status, code, message = _answer(told)
     if "redirect without LOCATION" in told:
         status = 301
@@ -117,8 +128,8 @@ def innermost(text: str) -> str:
         certificate = "invalid peer certificate: " if "invalid peer certificate" in text else ""
         return _in_words(certificate + cause)
     told, _, chain = text.partition("Debug source:")
-    if wrong := re.search(r"InvalidCertificate\(\s*([\s\S]*?),?\s*\)", chain):
-        return _in_words(f"invalid peer certificate: {' '.join(wrong[1].split())}")
+    if wrong := re.search(r"InvalidCertificate\(\s*(\w+)", chain):
+        return _in_words(f"invalid peer certificate: {wrong[1]}")
     if "InvalidContentType" in chain:
         return _in_words("received corrupt message of type InvalidContentType")
     if re.search(r"kind: Timeout|TimedOut|Elapsed", chain):
@@ -130,7 +141,9 @@ def innermost(text: str) -> str:
 def _in_words(cause: str) -> str:
     """A cause as a person who runs a server would put it."""
     if (of := "invalid peer certificate: ") in cause:
-        return f"the server's certificate is not trusted ({cause.partition(of)[2]}); AWS_CA_BUNDLE names further authorities"
+        why = cause.partition(of)[2]
+        known = next((words for name, words in CERTIFICATES.items() if name in why), "")
+        return f"the server's certificate is not trusted ({why}){known}"
     if "received corrupt message" in cause:
         return "what answers there does not speak TLS; is it http:// instead of https://?"
     return "no answer in time" if "timed out" in cause else _line(cause)

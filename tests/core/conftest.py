@@ -143,6 +143,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture
+def answering_as_another_host(certificates: Certificates) -> Iterator[Answering]:
+    """Reached by a name that its certificate does not have."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server, certificates.key)
+    found, server = serve(context)
+    found.url = found.url.replace("127.0.0.1", "localhost")
+    yield found
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
 def answering_tls(certificates: Certificates) -> Iterator[Answering]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server, certificates.key)

@@ -314,3 +314,13 @@ def test_secrets_are_in_no_repr():
     assert "hush" not in repr(StorageOptions("http://h", "key", "hush", "hush-token"))
     assert pickle.loads(pickle.dumps(StorageOptions("http://h", profile="eo"))).profile == "eo"
     assert ServedStorage(service="http://h", plan="p").endpoint is None
+
+
+def test_a_certificate_of_another_host_is_told(answering_as_another_host, certificates, no_aws, monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificates.authority))
+    store = Store("s3://bucket", StorageOptions(answering_as_another_host.url, "KEY", "s"))
+    with pytest.raises(StorageError, match="of another host") as caught:
+        store.get("x")
+    assert caught.value.kind == "tls"
+    with pytest.raises(StorageError, match="of another host"):
+        tb.catalog.Catalog(store, tb.mirror.IndexMirror(store, Path("/nowhere")))._opened("t", "samples")

@@ -34,6 +34,7 @@ from tensorbank.schema import Band, Modality
 from tensorbank.store import Store
 from tensorbank.testing import StoreContract
 from tensorbank_indexer import IngestOptions, ingest
+from tensorbank_indexer.source import Archive, SampleRef, Scan
 
 SCHEMA = TableSchema((Modality("S1", "float32", (Band("vv"), Band("vh")), 1, 8, 8),))
 
@@ -52,6 +53,12 @@ class TestSeaweedStore(StoreContract):
     @pytest.fixture
     def store(self, s3_server):
         return Store(f"{s3_server.url}/contract", options_of(s3_server))
+
+
+class TestStoreAtAnOddPrefix(StoreContract):
+    @pytest.fixture
+    def store(self, s3_server):
+        return Store(f"{s3_server.url}/exp#2 a+b/ü?[x]", options_of(s3_server))
 
 
 class TestMotoStore(StoreContract):
@@ -116,31 +123,31 @@ def test_a_store_that_ignores_conditions_is_refused(tmp_path):
     assert catalog.tables() == ["t"]
 
 
-class EmptySource:
-    """Only as much of a source as a refused ingest may touch."""
+class OneSample:
+    """Only as much of a source as a refused ingest may touch: names, no pixel."""
 
     root = "nowhere"
     format = "terramesh"
-
-    def __init__(self) -> None:
-        self.n_asked = 0
+    n_read = 0
 
     def archives(self):
-        self.n_asked += 1
-        return [], []
+        return [Archive("a", "train", "s", ())], []
 
     def scan(self, archive):
-        raise AssertionError("there is nothing to scan")
+        sample = SampleRef("a", "train", "s", "stem", "id", float("nan"), float("nan"), 0, {})
+        return Scan(archive, (sample,), ())
+
+    def read(self, *_: object):
+        self.n_read += 1
+        raise AssertionError("no pixel is read before the store has been tried")
 
 
-def test_ingest_refuses_such_a_store_unless_told_that_it_is_alone(tmp_path):
-    bank, source = overwriting_bank(tmp_path), EmptySource()
+def test_ingest_refuses_such_a_store_before_it_reads_a_pixel(tmp_path):
+    bank, source = overwriting_bank(tmp_path), OneSample()
     with pytest.raises(ConflictError) as caught:
         ingest(source, bank, "t", IngestOptions(n_workers=1))
-    assert (caught.value.kind, source.n_asked) == ("no-conditional-writes", 0)
-    with pytest.raises(ValueError, match="no sample was found"):
-        ingest(source, bank, "t", IngestOptions(n_workers=1, single_writer=True))
-    assert source.n_asked == 1
+    assert (caught.value.kind, source.n_read) == ("no-conditional-writes", 0)
+    assert bank.catalog.store.objects() == []
 
 
 # ---------------------------------------------------------------- what goes wrong, in one sentence
@@ -357,3 +364,28 @@ def test_signed_urls_open_one_object_each(s3_server):
     refused.value.close()
     with pytest.raises(InvalidInputError):
         Store("file:///tmp").sign(["x"], 60)
+
+
+def test_signed_urls_of_odd_names_open_them(s3_server):
+    store = Store(f"{s3_server.url}/exp#2/a+b?c", options_of(s3_server))
+    for key in ("x#y", "a b/ü", "q?r=1&s"):
+        store.put(key, key.encode())
+        (url,) = store.sign([key], 60)
+        with urllib.request.urlopen(url) as answer:
+            assert answer.read().decode() == key
+    assert sorted(o.key for o in store.objects()) == sorted(["x#y", "a b/ü", "q?r=1&s"])
+
+
+@pytest.mark.parametrize("key", ["a//b", "../x", "a/./b", "a/../b"])
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_a_key_that_is_none_is_refused_at_once(key, where, tmp_path, request):
+    store = Store((tmp_path / "bank").as_uri())
+    if where == "s3":
+        server = request.getfixturevalue("s3_server")
+        store = Store(server.url, options_of(server))
+    calls = (lambda: store.put(key, b"1"), lambda: store.get_range(key, 0, 1), lambda: store.exists(key))
+    for call in calls:
+        with pytest.raises(InvalidInputError, match="not the name of an object") as caught:
+            call()
+        assert caught.value.kind == "bad-key"
+    assert not (tmp_path / "x").exists()
