@@ -32,6 +32,8 @@ def four_axes(array: Array, dims: tuple[str, ...], problems: list[Problem], name
     """
     if not 2 <= array.ndim <= 4:
         raise FormatError(f"{name!r} has {array.ndim} axes instead of time, band, y and x.")
+    if dims == AXES:
+        return array
     given = tuple(dim.lower() for dim in dims)
     by_place = _by_place(array.ndim, given)
     if not any(given) or given == by_place:

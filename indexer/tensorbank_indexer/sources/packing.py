@@ -47,6 +47,8 @@ def unpack(
             if attrs.get(attribute, identity) != identity:
                 problems.append(_ignored(name, attribute, attrs[attribute]))
         return values
+    if _means_nothing(fill_value) and not _declares(attrs):
+        return values
     problems += [
         _ignored(name, attribute, attrs[attribute]) for attribute in NOT_APPLIED if attribute in attrs
     ]
