@@ -7,7 +7,8 @@ import pytest
 
 from tensorbank_indexer.source import MemberAddress, RawSample, SampleRef
 from tensorbank_indexer.sources.assemble import Assembly
-from tensorbank_indexer.sources.members import Member, Position
+from tensorbank_indexer.sources.members import Member
+from tensorbank_indexer.sources.position import Position
 
 DAY = 86_400 * 10**9
 TIME = int(np.datetime64("2021-07-21T08:40:10", "ns").astype(np.int64))

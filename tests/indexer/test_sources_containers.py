@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import warnings
 import zipfile
@@ -369,3 +370,100 @@ def test_slots_are_matched_by_time(order: list[int]):
     found = match_slots(times, stamps)
     assert (stamps[found] == times).all()
     assert match_slots(times, stamps + 86_400 * 10**9 * 10) is None
+
+
+# ---------------------------------------------------------------- shards and transposes of version 3
+
+
+def stored_v3(folder: Path, data: np.ndarray, codecs: list[dict], chunks: tuple[int, ...]) -> ZarrGroup:
+    """The array as zarr-python writes it with these codecs, read as we do."""
+    group = zarr.open_group(str(folder), mode="w", zarr_format=3)
+    group.create_array("a", shape=data.shape, chunks=chunks, dtype=data.dtype, fill_value=7)
+    path = folder / "a" / "zarr.json"
+    document = json.loads(path.read_text()) | {"codecs": codecs}
+    path.write_text(json.dumps(document))
+    array = zarr.open_array(str(folder / "a"), mode="r+")
+    array[...] = data
+    return ZarrGroup(zipped(folder))
+
+
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+CRC = {"name": "crc32c"}
+
+
+def sharding(inner: list[int], codecs: list[dict], index: list[dict], location: str) -> dict:
+    config = {"chunk_shape": inner, "codecs": codecs, "index_codecs": index, "index_location": location}
+    return {"name": "sharding_indexed", "configuration": config}
+
+
+@pytest.mark.parametrize("location", ["start", "end"])
+@pytest.mark.parametrize("index", [[BYTES], [BYTES, CRC]])
+@pytest.mark.parametrize(
+    "codecs",
+    [
+        [BYTES],
+        [BYTES, {"name": "zstd", "configuration": {"level": 1, "checksum": False}}, CRC],
+        [{"name": "transpose", "configuration": {"order": [2, 0, 1]}}, BYTES],
+        [{"name": "bytes", "configuration": {"endian": "big"}}],
+    ],
+)
+def test_shards_equal_zarr(tmp_path: Path, codecs: list[dict], index: list[dict], location: str):
+    data = np.random.default_rng(1).integers(0, 500, (9, 8, 10)).astype("i2")
+    data[:3, :4, :5] = 7  # chunks of the fill value are not stored
+    found = stored_v3(tmp_path, data, [sharding([3, 2, 5], codecs, index, location)], (6, 4, 10))
+    np.testing.assert_array_equal(found.read("a"), data)
+
+
+@pytest.mark.filterwarnings("ignore:Combining a `sharding_indexed` codec")
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]])
+@pytest.mark.parametrize("inner", [None, [1, 2, 2]])
+def test_transposes_equal_zarr(tmp_path: Path, order: list[int], inner: list[int] | None):
+    data = np.arange(8 * 6 * 4, dtype="f4").reshape(8, 6, 4)
+    codecs: list[dict] = [{"name": "transpose", "configuration": {"order": order}}]
+    chunks = (4, 2, 4)
+    if inner is None:
+        codecs += [BYTES, {"name": "gzip", "configuration": {"level": 1}}]
+    else:
+        codecs += [sharding(inner, [BYTES], [BYTES, CRC], "end")]
+    found = stored_v3(tmp_path, data, codecs, chunks)
+    np.testing.assert_array_equal(found.read("a"), data)
+
+
+def test_shards_that_lie_are_refused(tmp_path: Path):
+    data = np.arange(64, dtype="i2").reshape(8, 8) + 100
+    stored_v3(tmp_path, data, [sharding([4, 4], [BYTES], [BYTES], "end")], (8, 8))
+    path = tmp_path / "a" / "c" / "0" / "0"
+    sound = path.read_bytes()
+    for at, value in ((-64, 2**62), (-64, 10_000), (-56, 2**62), (-56, 33), (-56, 0)):
+        damaged = bytearray(sound)
+        damaged[len(sound) + at : len(sound) + at + 8] = value.to_bytes(8, "little")
+        path.write_bytes(damaged)
+        with pytest.raises(IntegrityError):
+            ZarrGroup(zipped(tmp_path)).read("a")
+    for cut in (0, 10, 63):
+        path.write_bytes(sound[:cut])
+        with pytest.raises(IntegrityError):
+            ZarrGroup(zipped(tmp_path)).read("a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chunk_shape": [3, 4]},
+        {"chunk_shape": [0, 4]},
+        {"chunk_shape": "4"},
+        {"codecs": [{"name": "numcodecs.pickle"}]},
+        {"index_codecs": [BYTES, {"name": "zstd"}]},
+        {"index_location": "middle"},
+        {"codecs": [{"name": "sharding_indexed", "configuration": {}}]},
+    ],
+)
+def test_shardings_that_are_not_read_are_named(tmp_path: Path, change: dict):
+    data = np.ones((8, 8), "i2")
+    stored_v3(tmp_path, data, [sharding([4, 4], [BYTES], [BYTES], "end")], (8, 8))
+    path = tmp_path / "a" / "zarr.json"
+    document = json.loads(path.read_text())
+    document["codecs"][0]["configuration"] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(FormatError):
+        ZarrGroup(zipped(tmp_path)).read("a")

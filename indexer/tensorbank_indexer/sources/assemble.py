@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
-from tensorbank_indexer.sources.members import Member, Position
+from tensorbank_indexer.sources.members import Member
+from tensorbank_indexer.sources.position import Position
 from tensorbank_indexer.sources.problems import Boundary, readable
 from tensorbank_indexer.sources.times import NO_TIME, id_times, is_plausible, match_slots
 

@@ -20,8 +20,9 @@ from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.limits import Allowance, ReadLimits
-from tensorbank_indexer.sources.members import Position, read_member, read_position
+from tensorbank_indexer.sources.members import read_member
 from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
+from tensorbank_indexer.sources.position import Position, read_position
 from tensorbank_indexer.sources.problems import Boundary, is_identifier, readable
 from tensorbank_indexer.sources.tar import TarIndex, index_tar
 from tensorbank_indexer.sources.zarrs import ZarrGroup

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,50 +9,25 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.sources.axes import four_axes, grid_problem, heading
+from tensorbank_indexer.sources.axes import four_axes, heading
 from tensorbank_indexer.sources.limits import Allowance
 from tensorbank_indexer.sources.packing import unpack
-from tensorbank_indexer.sources.problems import Boundary, Problem, is_identifier, readable
-from tensorbank_indexer.sources.times import decode_times, times_problem
+from tensorbank_indexer.sources.position import (
+    MAX_ID_CHARS,
+    NO_PLACE,
+    Position,
+    problem_of,
+    read_position,
+    small_array,
+    text_of,
+)
+from tensorbank_indexer.sources.problems import Problem, is_identifier, readable
 from tensorbank_indexer.sources.zarrs import ZarrGroup
 from tensorbank_indexer.sources.zip import ZipArchive
 
-__all__ = [
-    "Member",
-    "Position",
-    "as_numbers",
-    "described_position",
-    "put_pixels",
-    "read_member",
-    "read_position",
-    "text_of",
-    "turn_north",
-]
+__all__ = ["Member", "as_numbers", "put_pixels", "read_member", "turn_north"]
 
 Array = npt.NDArray[Any]
-EPSG = re.compile(r"(?:EPSG:+)?(\d{4,6})", re.IGNORECASE)
-EPSG_CODES = range(1024, 1_000_000)
-"""Codes that EPSG gives out and leaves to users."""
-MAX_ID_CHARS = 200
-NO_PLACE = "read without a footprint"
-GRID_MAPPING = "spatial_ref"
-
-
-@dataclass(slots=True)
-class Position:
-    """Where and when a sample is, and its id; None where the member does not say.
-
-    ``times_ns`` is (time,) int64 ns since 1970; ``product_ids`` has one id a date.
-    """
-
-    sample_id: str | None = None
-    epsg: int | None = None
-    lon: float | None = None
-    lat: float | None = None
-    x: npt.NDArray[np.float64] | None = None
-    y: npt.NDArray[np.float64] | None = None
-    times_ns: npt.NDArray[np.int64] | None = None
-    product_ids: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -114,17 +87,17 @@ def read_member(
         reason = f"There is no array 'bands', only {', '.join(sorted(group.arrays)[:20])}."
         member.problems.append(Problem("corrupt-member", reason, "modality left out"))
         return member
-    with _problem_of(member.problems, "modality left out"):
+    with problem_of(member.problems, "modality left out"):
         if group.differs("bands"):
             reason = "bands/ has other metadata beside it than the consolidated ones."
             member.problems.append(Problem("metadata-mismatch", reason, "the consolidated ones are believed"))
-        names = _values(group, "band", member.problems)
+        names = small_array(group, "band", member.problems)
         spec = group.spec("bands")
         pixels = four_axes(group.read("bands"), spec.dims, member.problems)
         pixels = unpack(pixels, spec.attrs, spec.fill_value, member.problems, "bands", codes=codes)
         put_pixels(member, pixels, names, modality)
     if want_cloud_mask and member.has_cloud_mask:
-        with _problem_of(member.problems, "cloud mask left out"):
+        with problem_of(member.problems, "cloud mask left out"):
             spec = group.spec("cloud_mask")
             dims = spec.dims or ("time", "y", "x")[-len(spec.shape) :]
             mask = four_axes(group.read("cloud_mask"), dims, member.problems, "cloud_mask")
@@ -195,139 +168,6 @@ def turn_north(member: Member) -> None:
     )
 
 
-def read_position(group: ZarrGroup, problems: list[Problem]) -> Position:
-    """Small arrays of a group; what cannot be read becomes a problem and stays None."""
-    arrays = {
-        name: _values(group, name, problems)
-        for name in ("sample", "crs", "center_lon", "center_lat", "x", "y", "time", "file_id")
-    }
-    position = described_position(arrays, problems, attrs=lambda name: group.spec(name).attrs)
-    _check_rotation(group, position, problems)
-    return position
-
-
-def described_position(arrays: Mapping[str, Array | None], problems: list[Problem], attrs: Any) -> Position:
-    """Position from small arrays by their names in a member; ``attrs`` tells the attributes of one."""
-    position = Position()
-    get = arrays.get
-    if (sample := get("sample")) is not None and sample.size:
-        text = text_of(sample.reshape(-1)[0])
-        if is_identifier(text):
-            position.sample_id = text
-        else:
-            reason = f"The id {readable(repr(text), 80)} is empty, too long or not printable."
-            problems.append(Problem("damaged-id", reason, "read without it"))
-    if (crs := get("crs")) is not None and crs.size:
-        position.epsg = epsg_of(crs.reshape(-1)[0])
-        if position.epsg is None:
-            reason = f"crs is {readable(repr(crs.reshape(-1)[0].item()), 60)}, which is no EPSG code."
-            problems.append(Problem("bad-georeference", reason, NO_PLACE))
-    position.lon = _number_of(get("center_lon"), "center_lon", 360.0, problems)
-    position.lat = _number_of(get("center_lat"), "center_lat", 90.0, problems)
-    position.x = _coordinate_of(get("x"), "x", problems)
-    position.y = _coordinate_of(get("y"), "y", problems)
-    if None in (position.lon, position.lat):
-        position.lon = position.lat = None
-    if position.x is None or position.y is None:
-        position.x = position.y = None
-        if {"x", "y"} <= {name for name, values in arrays.items() if values is not None}:
-            position.epsg = None
-    if (times := get("time")) is not None:
-        reason = times_problem(times, attrs("time"))
-        if reason:
-            problems.append(
-                Problem("damaged-time", reason, "times taken from the product ids, if these have them")
-            )
-        position.times_ns = decode_times(times.reshape(-1), attrs("time"))
-    if (ids := get("file_id")) is not None:
-        position.product_ids = tuple(readable(text_of(name), MAX_ID_CHARS) for name in ids.reshape(-1))
-    return position
-
-
-def _check_rotation(group: ZarrGroup, position: Position, problems: list[Problem]) -> None:
-    """Drop x and y where the group's grid mapping says that rows do not run from west to east."""
-    if position.x is None or GRID_MAPPING not in group:
-        return
-    found = group.arrays[GRID_MAPPING]
-    given = None if isinstance(found, FormatError) else found.attrs.get("GeoTransform")
-    if not isinstance(given, str):
-        return
-    try:
-        terms = [float(term) for term in given.split()]
-    except ValueError:
-        return
-    if len(terms) == 6 and (terms[2] or terms[4]):
-        reason = f"The grid is rotated: its GeoTransform is {readable(given, 80)}."
-        problems.append(Problem("bad-georeference", reason, NO_PLACE))
-        position.x = position.y = position.epsg = None
-
-
-def text_of(value: Any) -> str:
-    """Text of a name or id; ids that were stored as numbers get back the zeros of SSL4EO-S12's seven
-    digits."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-        return f"{int(value):07d}"
-    return str(value)
-
-
-def epsg_of(value: Any) -> int | None:
-    """EPSG code of a number, or of text such as ``EPSG:32633``."""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        value = int(value)
-    if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
-        return int(value) if int(value) in EPSG_CODES else None
-    text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
-    found = EPSG.fullmatch(text.strip())
-    return int(found[1]) if found and int(found[1]) in EPSG_CODES else None
-
-
-def _number_of(values: Array | None, name: str, most: float, problems: list[Problem]) -> float | None:
-    """The only, or first, number of an array; None and a problem if it is none up to ``most``."""
-    if values is None:
-        return None
-    if values.size and values.dtype.kind in "fiu" and abs(number := float(values.reshape(-1)[0])) <= most:
-        return number
-    shown = repr(values.reshape(-1)[0].item()) if values.size and values.dtype.kind != "O" else "nothing"
-    problems.append(
-        Problem(
-            "bad-centre",
-            f"{name} is {readable(shown, 60)} instead of a number of degrees.",
-            "read without it",
-        )
-    )
-    return None
-
-
-def _coordinate_of(
-    values: Array | None, name: str, problems: list[Problem]
-) -> npt.NDArray[np.float64] | None:
-    """Coordinates of pixel centres along one axis; None and a problem if they are not those of a regular grid."""
-    if values is None:
-        return None
-    reason = grid_problem(name, values)
-    if reason:
-        problems.append(Problem("bad-georeference", reason, NO_PLACE))
-        return None
-    return values.astype(np.float64, copy=False)
-
-
-def _values(group: ZarrGroup, name: str, problems: list[Problem]) -> Array | None:
-    """A small array, unpacked if it is one of numbers, or None and a problem."""
-    if name not in group:
-        return None
-    with _problem_of(problems, "read without it"):
-        values = group.read_small(name)
-        if name in ("x", "y", "x_", "y_", "center_lon", "center_lat") and values.dtype.kind in "fiu":
-            spec = group.spec(name)
-            found: list[Problem] = []
-            values = unpack(values, spec.attrs, spec.fill_value, found, name)
-            problems += [problem for problem in found if problem.kind == "ignored-attribute"]
-        return values
-    return None
-
-
 def as_numbers(pixels: Array, name: str) -> Array:
     """Pixels that can be stored.
 
@@ -343,8 +183,3 @@ def as_numbers(pixels: Array, name: str) -> Array:
     if not pixels.size:
         raise FormatError(f"{name!r} has no pixels: its shape is {pixels.shape}.")
     return pixels
-
-
-def _problem_of(problems: list[Problem], action: str) -> Boundary:
-    """A boundary whose finding goes to ``problems``."""
-    return Boundary(lambda kind, reason: problems.append(Problem(kind, reason, action)), "corrupt-chunk")

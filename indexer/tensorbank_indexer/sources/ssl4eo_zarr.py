@@ -19,7 +19,7 @@ from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.limits import Allowance, ReadLimits
 from tensorbank_indexer.sources.location_file import LocationFile
 from tensorbank_indexer.sources.member_tars import CATEGORICAL
-from tensorbank_indexer.sources.members import Position
+from tensorbank_indexer.sources.position import Position
 from tensorbank_indexer.sources.problems import Boundary, is_identifier, readable
 from tensorbank_indexer.sources.provenance import SSL4EO_S12
 

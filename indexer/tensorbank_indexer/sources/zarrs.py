@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import sys
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-from numcodecs import blosc
 
 from tensorbank.errors import FormatError, IntegrityError, NotFoundError
-from tensorbank_indexer.sources.array_spec import (
-    MAX_TEXT_BYTES,
-    ArraySpec,
-    parse_consolidated,
-    parse_v2,
-    parse_v3,
-)
-from tensorbank_indexer.sources.blosc_blocks import decode_range
-from tensorbank_indexer.sources.decoders import DECODE_ERRORS, decode_texts, decode_within
+from tensorbank_indexer.sources.array_spec import ArraySpec
+from tensorbank_indexer.sources.chunks import check_grid, decode_chunk, decode_small, filled, grid, native
 from tensorbank_indexer.sources.limits import Allowance
+from tensorbank_indexer.sources.zarr_documents import parse_consolidated, parse_v2, parse_v3
 from tensorbank_indexer.sources.zip import ZipArchive
 
-__all__ = ["ZarrGroup", "decode_chunk", "decode_row"]
+__all__ = ["ZarrGroup"]
 
 Array = npt.NDArray[Any]
 MAX_CACHED_BYTES = 8192
@@ -34,8 +22,6 @@ MAX_CACHED_BYTES = 8192
 once."""
 MAX_DOCUMENT_BYTES = 64 << 10
 """Documents up to this size are kept parsed."""
-MAX_CHUNKS = 100_000
-"""More chunks than this an array may not have: each missing one costs a look into the directory."""
 
 
 class ZarrGroup:
@@ -117,16 +103,16 @@ class ZarrGroup:
         self._check_chunks(name, spec)
         if spec.is_single_chunk:
             chunk = self._chunk(name, spec, (0,) * len(spec.shape))
-            return _native(chunk if chunk is not None else _filled(spec, spec.shape))
-        out = _filled(spec, spec.shape)
-        for index, window in _grid(spec):
+            return native(chunk if chunk is not None else filled(spec, spec.shape))
+        out = filled(spec, spec.shape)
+        for index, window in grid(spec):
             chunk = self._chunk(name, spec, index)
             if chunk is not None:
                 part = tuple(
                     slice(0, min(w.stop, size) - w.start) for w, size in zip(window, spec.shape, strict=True)
                 )
                 out[window] = chunk[part]
-        return _native(out)
+        return native(out)
 
     def stored(self, name: str, index: tuple[int, ...]) -> memoryview | None:
         """A chunk as it is stored, CRC-32 checked; None if it is missing.
@@ -152,8 +138,8 @@ class ZarrGroup:
         clipped = spec.clipped(index)
         try:
             if len(data) <= MAX_CACHED_BYTES and spec.sizes.chunk_bytes <= MAX_CACHED_BYTES:
-                return _decode_small(spec, bytes(data), clipped)
-            return _decode(spec, data, clipped)
+                return decode_small(spec, bytes(data), clipped)
+            return decode_chunk(spec, data, index)
         except IntegrityError as error:
             raise IntegrityError(f"{name}/{spec.chunk_key(index)}: {error}") from error
 
@@ -162,106 +148,11 @@ class ZarrGroup:
         axes."""
         spec = self.spec(name)
         self._check_chunks(name, spec)
-        return [(index, window[1:]) for index, window in _grid(spec, first=row // spec.chunks[0])]
+        return [(index, window[1:]) for index, window in grid(spec, first=row // spec.chunks[0])]
 
     def _check_chunks(self, name: str, spec: ArraySpec) -> None:
         self.allowance.check(f"a chunk of {name}/", spec.sizes.chunk_bytes)
-        if spec.sizes.n_chunks > MAX_CHUNKS:
-            raise FormatError(
-                f"{name}/ has {spec.sizes.n_chunks} chunks, more than {MAX_CHUNKS}.", kind="over-limit"
-            )
-
-
-def decode_chunk(spec: ArraySpec, data: bytes | memoryview, index: tuple[int, ...]) -> Array:
-    """The chunk at ``index``, of shape ``spec.chunks``, or what of it lies in the array if only that was
-    stored.
-
-    Raises
-    ------
-    IntegrityError
-        A codec refuses the bytes, or they are not as many as the shape needs.
-    """
-    return _decode(spec, data, spec.clipped(index))
-
-
-def decode_row(spec: ArraySpec, data: memoryview, index: tuple[int, ...], row: int) -> Array | None:
-    """Position ``row`` on the first axis of a chunk, from its Blosc blocks alone; None if the chunk has to be
-    decoded as a whole.
-
-    Raises
-    ------
-    IntegrityError
-        The chunk is damaged.
-    """
-    if not spec.is_c_order or not _is_blosc(spec) or len(data) < 16:
-        return None
-    shape = _chunk_shape(spec, int.from_bytes(data[4:8], "little"), spec.clipped(index))
-    row_bytes = math.prod(shape[1:]) * spec.dtype.itemsize
-    return _native(
-        decode_range(data, row * row_bytes, (row + 1) * row_bytes).view(spec.dtype).reshape(shape[1:])
-    )
-
-
-def _decode(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...]) -> Array:
-    if spec.has_texts:
-        return _texts(spec, data, clipped)
-    if _is_blosc(spec) and len(data) >= 16:
-        n_bytes, stored_bytes = int.from_bytes(data[4:8], "little"), int.from_bytes(data[12:16], "little")
-        if stored_bytes > len(data):
-            raise IntegrityError(f"a chunk has {len(data)} of {stored_bytes} bytes.")
-        shape = _chunk_shape(spec, n_bytes, clipped)
-        out = np.empty(math.prod(shape), spec.dtype)
-        try:
-            blosc.decompress(data, out.view(np.uint8))
-        except DECODE_ERRORS as error:
-            raise IntegrityError(f"a chunk cannot be decoded: {error}") from error
-        return _in_axes(spec, out, shape)
-    decoded = decode_within(spec.decoders, data, spec.sizes.chunk_bytes)
-    if isinstance(decoded, np.ndarray):
-        decoded = decoded.reshape(-1, order="A")
-    raw = np.frombuffer(decoded, np.uint8)
-    return _in_axes(spec, raw, _chunk_shape(spec, raw.nbytes, clipped))
-
-
-def _in_axes(spec: ArraySpec, raw: Array, shape: tuple[int, ...]) -> Array:
-    """A chunk of this shape from its bytes, whose axes may lie in another order."""
-    array = raw.view(spec.dtype)
-    if spec.is_c_order:
-        return array.reshape(shape)
-    return array.reshape([shape[axis] for axis in spec.axes]).transpose(np.argsort(spec.axes))
-
-
-def _texts(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...]) -> Array:
-    # Texts have any length: only the number of them is known. Arrays of them are small, names and ids.
-    decoded = decode_within(spec.decoders, data, max(spec.sizes.chunk_bytes, MAX_TEXT_BYTES))
-    count = int.from_bytes(memoryview(decoded).cast("B")[:4], "little")
-    shape = next((s for s in (spec.chunks, clipped) if math.prod(s) == count), None)
-    if shape is None:
-        raise IntegrityError(f"a chunk has {count} texts instead of {math.prod(spec.chunks)}.")
-    array = np.empty(count, object)
-    array[:] = decode_texts(decoded, count)
-    return array.reshape([shape[axis] for axis in spec.axes]).transpose(np.argsort(spec.axes))
-
-
-@lru_cache(maxsize=2048)
-def _decode_small(spec: ArraySpec, data: bytes, clipped: tuple[int, ...]) -> Array:
-    array = _decode(spec, data, clipped)
-    array.flags.writeable = False
-    return array
-
-
-def _is_blosc(spec: ArraySpec) -> bool:
-    return len(spec.decoders) == 1 and spec.decoders[0].is_blosc and not spec.has_texts
-
-
-def _chunk_shape(spec: ArraySpec, n_bytes: int, clipped: tuple[int, ...]) -> tuple[int, ...]:
-    """Zarr stores chunks at the edge in full; some writers store only what lies in the array."""
-    for shape in (spec.chunks, clipped):
-        if math.prod(shape) * spec.dtype.itemsize == n_bytes:
-            return shape
-    raise IntegrityError(
-        f"a chunk has {n_bytes} bytes instead of {math.prod(spec.chunks) * spec.dtype.itemsize}."
-    )
+        check_grid(f"{name}/", spec)
 
 
 def _arrays(archive: ZipArchive, max_bytes: int) -> tuple[int, dict[str, ArraySpec | FormatError]]:
@@ -292,31 +183,3 @@ def _parse_own(version: int, document: bytes) -> ArraySpec | FormatError:
 
 
 _own_spec = lru_cache(maxsize=1024)(_parse_own)
-
-
-def _grid(spec: ArraySpec, first: int | None = None) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-    """Index and window of every chunk, or of those with this index on the first axis."""
-    counts = [range(-(-size // chunk)) for size, chunk in zip(spec.shape, spec.chunks, strict=True)]
-    if first is not None:
-        counts[0] = range(first, first + 1)
-    for index in itertools.product(*counts):
-        yield (
-            index,
-            tuple(slice(i * chunk, (i + 1) * chunk) for i, chunk in zip(index, spec.chunks, strict=True)),
-        )
-
-
-def _filled(spec: ArraySpec, shape: tuple[int, ...]) -> Array:
-    if spec.fill_value is None:
-        return np.full(shape, "", object) if spec.dtype.kind == "O" else np.zeros(shape, spec.dtype)
-    return np.full(shape, spec.fill_value, spec.dtype)
-
-
-def _native(array: Array) -> Array:
-    array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-    if array.dtype.kind == "U" and array.size:
-        points = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
-        # numpy makes no text of such numbers, it fails when somebody looks at them.
-        if points.max() > sys.maxunicode:
-            raise IntegrityError(f"a text holds the number {points.max()}, which is no character.")
-    return array
