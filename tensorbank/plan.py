@@ -102,7 +102,8 @@ class Plan:
     Parameters
     ----------
     fingerprint
-        Hash of snapshots, canonical query, projection and planner version, 32 hexadecimal digits.
+        Hash of snapshots, canonical query, registered tables, planner version and the samples with their addresses in their
+        order, 32 hexadecimal digits.
     source
         What it was made from, and what was pruned.
     handles

@@ -140,6 +140,29 @@ def test_no_text_means_a_time_that_passes(word):
             duckdb.connect().sql(f"SELECT '{word}'::{kind}").fetchall()
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY t TO 'out.csv'",
+        "COPY (SELECT 1) TO 'out.csv'",
+        "ATTACH 'other.db'",
+        "SET threads = 1",
+        "PRAGMA version",
+        "CALL pragma_version()",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "EXPLAIN SELECT 1",
+        "CREATE TABLE x AS SELECT 1",
+        "EXECUTE x",
+        "SELECT S2L2A FROM t; SELECT 1",
+        "",
+    ],
+)
+def test_a_query_is_one_select_statement(bank, sql):
+    assert kind_of(bank.sql(sql).plan) == kind_of(bank.sql(sql).arrow) == "sql"
+    assert not Path("out.csv").exists()
+
+
 def test_age_of_two_arguments_needs_no_clock(bank):
     sql = "SELECT S2L2A FROM t WHERE age(TIMESTAMP '2020-01-02', TIMESTAMP '2020-01-01') = INTERVAL 1 DAY"
     assert len(bank.sql(sql).plan())

@@ -18,6 +18,8 @@ from tied_index import make_tied_table
 
 sys.path.pop(0)
 
+pytestmark = pytest.mark.slow
+
 CONTRACTS = Path(__file__).parents[1] / "contracts"
 
 STATEMENTS = [
