@@ -41,7 +41,7 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mentions
 from tensorbank.shard_keys import ShardKeys
 from tensorbank.shows import TABLES, as_relations
-from tensorbank.slips import find_slip
+from tensorbank.slips import find_slip, unknown_column
 from tensorbank.sql_errors import Translated, tensor_type
 from tensorbank.sql_functions import SqlFunctions
 from tensorbank.table_views import TableViews, quoted, read_parquet
@@ -109,7 +109,7 @@ class Session:
 
         ``levels`` are attached beside those that the statement names.
         """
-        with Translated(self.catalog.told_tables, self.views.paths, lambda: self._slip(sql)):
+        with Translated(self.catalog.told_tables, self.views.paths, lambda report: self._slip(sql, report)):
             pivots = self._with_columns(sql) is not None
             text = self._attach(
                 self._single_select(sql), levels, repeatable=narrow == "address", whole_tables=pivots
@@ -160,7 +160,7 @@ class Session:
         InvalidInputError
             The statement selects no such handle, or only some of its bands.
         """
-        with Translated(self.catalog.told_tables, self.views.paths, lambda: self._slip(sql)):
+        with Translated(self.catalog.told_tables, self.views.paths, lambda report: self._slip(sql, report)):
             text = self._attach(self._single_select(sql), set())
             relation = self.con.sql(text)
             kinds = dict(zip(relation.columns, relation.types, strict=True))
@@ -278,10 +278,13 @@ class Session:
             ).fetchall()
         return dict(found)
 
-    def _slip(self, sql: str) -> InvalidInputError | None:
-        """What is wrong with the names of handles in a statement that DuckDB cannot answer."""
+    def _slip(self, sql: str, report: str) -> InvalidInputError | None:
+        """What is wrong with the names in a statement that DuckDB cannot answer."""
         schemas = {t.name: t.schema for t in self.views.tables}
-        return find_slip(self._tree(self._single_select(sql)), schemas) if schemas else None
+        columns = {name for types in self.views.types.values() for name in types}
+        if not schemas:
+            return None
+        return find_slip(self._tree(self._single_select(sql)), schemas) or unknown_column(report, columns)
 
     def _with_columns(self, sql: str) -> str | None:
         """The statement with columns for its PIVOTs where only the data name them: DuckDB makes several statements of it."""

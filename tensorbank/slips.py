@@ -5,7 +5,8 @@ Looked for where DuckDB cannot make sense of a statement: its own words are abou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tensorbank.errors import InvalidInputError, nearest
@@ -13,9 +14,12 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import Found, Scope, in_scopes
 from tensorbank.stats import QUANTILES
 
-__all__ = ["find_slip"]
+__all__ = ["find_slip", "unknown_column"]
 
 STATISTICS = ("count", "valid", "min", "max", "mean", "std", *(name for name, _ in QUANTILES))
+_UNKNOWN = re.compile(
+    r'Referenced column "([^"]+)" not found|"([^"]+)" does not have a column named "([^"]+)"'
+)
 _FIELDS = frozenset(
     {"ref", "source", "product_ids", "radiometric_offset", "key", "n_samples", "length", "bands"}
 )
@@ -35,6 +39,16 @@ def find_slip(tree: Any, tables: Mapping[str, TableSchema]) -> InvalidInputError
         if slip is not None:
             return slip
     return None
+
+
+def unknown_column(report: str, columns: Iterable[str]) -> InvalidInputError | None:
+    """Return an error with the names nearest to a column that DuckDB reports not to find; None if it reports something else."""
+    found = _UNKNOWN.search(report)
+    if found is None:
+        return None
+    name, owner = found[1] or found[3], f" in {found[2]!r}" if found[2] else ""
+    known = {*columns, *re.findall(r'"([^"]+)"', report[found.end() :].split("LINE", maxsplit=1)[0])}
+    return InvalidInputError(f"there is no column {name!r}{owner}.{nearest(name, known)}", kind="sql")
 
 
 def _found(node: Any, scopes: Sequence[Scope]) -> Found | None:

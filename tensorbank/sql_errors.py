@@ -36,14 +36,14 @@ class Translated:
     paths
         Index files that the statement reads.
     slip
-        Finds what is wrong with the names of handles, if anything.
+        Finds which name is wrong, if DuckDB's report is about one.
     """
 
     def __init__(
         self,
         tables: Callable[[], Sequence[str]],
         paths: Sequence[str],
-        slip: Callable[[], InvalidInputError | None] = lambda: None,
+        slip: Callable[[str], InvalidInputError | None] = lambda _: None,
     ) -> None:
         self.tables = tables
         self.paths = paths
@@ -59,7 +59,7 @@ class Translated:
         if not isinstance(error, _MISTAKES) and (path := _unreadable(self.paths, str(error))):
             raise IntegrityError(f"index file {path} cannot be read: {text}") from error
         if isinstance(error, duckdb.BinderException | duckdb.ConversionException):
-            slip = self.slip()
+            slip = self.slip(str(error))
             if slip is not None:
                 raise slip from error
         missing = re.search(r"Table with name (\S+) does not exist", text)

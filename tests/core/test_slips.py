@@ -54,7 +54,8 @@ def answers(bank, sql: str) -> list[tuple[str, str]]:
         ("LULC.trees > 0.3", "sql", "whose shares are its statistics; there is no 'trees', but LULC.share.trees"),
         ("LULC.mean > 0.3", "sql", "there is no 'mean', but LULC.share.trees"),
         ("LULC.share.tree > 0.3", "sql", "modality LULC has no class 'tree'. Did you mean 'trees'?"),
-        ("cloudcover < 0.1", "sql", "cloud_cover"),
+        ("cloudcover < 0.1", "sql", "there is no column 'cloudcover'. Did you mean 'cloud_cover'"),
+        ("t.cloudcover < 0.1", "sql", "there is no column 'cloudcover' in 't'. Did you mean 'cloud_cover'"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_nearly_right(bank, condition, kind, words):
