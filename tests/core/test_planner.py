@@ -561,8 +561,8 @@ def test_a_saved_plan_has_no_credentials(made, tmp_path):
     path = plan.save(tmp_path / "a.plan")
     content = path.read_bytes()
     assert not [s for s in (b"access-key", b"hush-hush", b"token-token") if s in content]
-    loaded = Plan.load(path, secret_key="again")
-    assert loaded.storage == tb.StorageOptions("http://host:1", secret_key="again", region="eu-1")
+    loaded = Plan.load(path, access_key="access-key", secret_key="again")
+    assert loaded.storage == tb.StorageOptions("http://host:1", "access-key", "again", region="eu-1")
 
 
 def test_files_that_are_no_plans(made, tmp_path):
