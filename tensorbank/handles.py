@@ -14,14 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import IntegrityError, InvalidInputError
 from tensorbank.handle import ADDRESS_FIELDS, Handle
-from tensorbank.layout import modality_of_key, table_of_key
+from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.shard_keys import ShardKeys
 
 __all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]
 
+MAX_RUN_BYTES = (1 << 32) - 1
+"""Of a run of blocks, which a plan holds in 32 bits."""
 BANDS_SEPARATOR = "\x1f"
 Present = npt.NDArray[np.bool_]
 Sizes = npt.NDArray[np.integer[Any]]
@@ -67,6 +69,14 @@ class HandleColumn:
             "width": pc.subtract(columns["x1"], columns["x0"]),
         }
         return cls(name, pa.table({**columns, **size, "key": columns["key"].dictionary_encode()}), ())
+
+    def __post_init__(self) -> None:
+        """Refuse keys that are none: whoever wrote the index, nothing is looked up or read by their word alone."""
+        for key in self.keys.dictionary.to_pylist():
+            if not is_shard_key(key):
+                raise IntegrityError(
+                    f"the index says that {self.name} lies in {key!r}, which is no shard", kind="bad-address"
+                )
 
     @property
     def keys(self) -> pa.DictionaryArray:
@@ -194,10 +204,25 @@ def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
 
 
 def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]:
-    """The columns of :class:`tensorbank.plan.Plan` for one handle."""
+    """The columns of :class:`tensorbank.plan.Plan` for one handle.
+
+    Raises
+    ------
+    IntegrityError
+        A row of the index leads to bytes that no object has.
+    """
     blocks = _block_bytes(column, handle.modality.n_blocks) if column.has("block_bytes") else None
     starts, lengths = _runs(column, handle, blocks)
     n_runs = len(handle.runs)
+    first = column.numbers("offset")[:, None]
+    bad = (first < 0) | (starts < first) | (lengths < 0) | (lengths > MAX_RUN_BYTES)
+    if bad.any():
+        row, run = np.argwhere(bad)[0].tolist()
+        raise IntegrityError(
+            f"the index says that {handle.name} of row {row} has {lengths[row, run]} bytes from {starts[row, run]} on in "
+            f"{column.keys[row].as_py()}, which cannot be",
+            kind="bad-address",
+        )
     columns: dict[str, pa.Array] = {
         f"{handle.name}.key": column.keys,
         f"{handle.name}.starts": _fixed(starts, n_runs, pa.int64()),
@@ -246,7 +271,13 @@ def _block_bytes(column: HandleColumn, n_blocks: int) -> tuple[Present, Sizes]:
     blocks = column.rows["block_bytes"]
     if not present.all():
         blocks = blocks.filter(as_arrow(present))
-    return present, as_numpy(pc.list_flatten(blocks)).reshape(-1, n_blocks)
+    sizes = as_numpy(pc.list_flatten(blocks), -1)
+    if len(sizes) != len(blocks) * n_blocks:
+        raise IntegrityError(
+            f"the index has another number of blocks for {column.name} than the {n_blocks} that its schema says",
+            kind="bad-address",
+        )
+    return present, sizes.reshape(-1, n_blocks)
 
 
 def _n_times(handle: Handle, present: Present, sizes: Sizes) -> npt.NDArray[np.int16] | None:

@@ -51,7 +51,9 @@ LEVELS: tuple[Level, ...] = ("samples", "tiles", "shards")
 MAX_KEY_BYTES = 1024
 """Of an object's key in S3."""
 _UPWARD = frozenset({"", ".", ".."})
-_SHARD_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}/tensors/[^/\\\x00-\x1f]+/[^/\\\x00-\x1f]+/c/\d+(/0){4}")
+_SHARD_KEY = re.compile(
+    r"[A-Za-z][A-Za-z0-9_]{0,62}/tensors/[^/'\"\\\x00-\x1f]+/[^/'\"\\\x00-\x1f]+/c/\d+(/0){4}"
+)
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _SQL_WORDS = """
 all analyse analyze and anti any array as asc asof asymmetric at authorization binary both by case cast

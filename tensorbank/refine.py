@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank.address import StorageOptions
+from tensorbank.errors import IntegrityError
 from tensorbank.handle import Handle
 from tensorbank.handles import HandleColumn, address_columns
 from tensorbank.index import TILE_REF_TYPE
-from tensorbank.layout import modality_of_key, table_of_key
+from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.pixels import PixelPredicate, Verdicts, n_matching
 from tensorbank.plan import Plan, PlanSource
 from tensorbank.reader import SampleReader
@@ -76,6 +77,11 @@ class PixelJudge:
         asked = {n: r for n, r in zip(names, refs, strict=True) if n is not None and r is not None}
         with self._lock:
             unknown = {n: r for n, r in asked.items() if n not in self._known}
+        for key in {ref["key"] for ref in unknown.values()}:
+            if not is_shard_key(key):
+                raise IntegrityError(
+                    f"the index says that pixels lie in {key!r}, which is no shard", kind="bad-address"
+                )
         found = self._by_tiles(predicate, unknown, ask_tiles)
         still = {n: r for n, r in unknown.items() if n not in found}
         more = Verdicts(by_tiles=len(found))

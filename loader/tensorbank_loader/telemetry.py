@@ -92,6 +92,7 @@ METRICS = (
     Metric("n_ahead", "ahead_batches", "gauge", "", "Batches under way or waiting for the consumer."),
     Metric("inflight_bytes", "inflight", "gauge", "bytes", "Memory of those batches."),
     Metric("depth", "depth", "gauge", "", "Requests that are kept under way."),
+    Metric("away_s", "away", "gauge", "seconds", "How long the store has not answered, 0 while it does."),
     Metric("latency_p50_s", "latency_p50", "gauge", "seconds", "Median read of the recent past."),
     Metric("latency_p99_s", "latency_p99", "gauge", "seconds", "99th percentile of recent reads."),
 )
