@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from fuzz.cases import Cases
-from hostile.check import Archive, check, check_ingest
+from hostile.check import Archive, Locations, check, check_ingest
 
 INGEST_EVERY = 20
 """A whole ingest takes as long as reading some ten archives."""
@@ -17,12 +17,19 @@ INGEST_EVERY = 20
 def fuzz(cases: Cases) -> None:
     """Read case by case, and ingest some."""
     with tempfile.TemporaryDirectory(prefix="fuzz-archives-") as folder:
-        archive = Archive(Path(folder))
+        archive, locations = Archive(Path(folder)), Locations(Path(folder))
         for number in cases:
-            whole = number % INGEST_EVERY == 0
-            cases.count("archives ingested" if whole else "archives read")
+            rng = Random(number)
             try:
-                wrong = (check_ingest if whole else check)(archive, Random(number))
+                if number % INGEST_EVERY == 0:
+                    cases.count("archives ingested")
+                    wrong = check_ingest(archive, rng)
+                elif number % 3 == 0:
+                    cases.count("files of locations read")
+                    wrong = locations.check(rng)
+                else:
+                    cases.count("archives read")
+                    wrong = check(archive, rng)
             except Exception as error:  # one case: the next may find something else
                 wrong = f"{type(error).__name__}: {error}"
             if wrong:

@@ -10,8 +10,10 @@ from random import Random
 import numpy as np
 
 import tensorbank as tb
+from hostile.locations import IDS, entries_of, write
+from hostile.locations import pixels_of as location_pixels
 from hostile.members import SIDE, pixels_of, sample_of, sound_members, stem_of
-from hostile.mutations import HOSTILE, mutated_member, mutated_table, mutated_tar
+from hostile.mutations import HOSTILE, mutated_locations, mutated_member, mutated_table, mutated_tar
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.source import Finding, RawSample
 from tensorbank_indexer.sources.limits import ReadLimits
@@ -61,6 +63,37 @@ class Archive:
             samples += found
             findings = [*findings, *scan.findings, *(f for raw in found for f in raw.findings)]
         return samples, findings
+
+
+class Locations:
+    """Two files of many locations below a folder, of which one is written anew for each case."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = write(folder / "locations", S2L2A=entries_of("S2L2A"))
+
+    def check(self, rng: Random) -> str:
+        """What is wrong with how the sound file is read beside a hostile one; empty if all is well."""
+        write(self.root, S1GRD=mutated_locations(rng))
+        began = time.monotonic()
+        source = open_source(str(self.root), format="ssl4eo-s12-zarr", limits=LIMITS)
+        archives, _ = source.archives()
+        (scan,) = [source.scan(archive) for archive in archives]
+        samples = {raw.ref.stem: raw for raw in source.read(scan.samples)}
+        if time.monotonic() - began > MAX_S:
+            return f"reading took {time.monotonic() - began:.1f} s"
+        for i, sample_id in enumerate(IDS):
+            raw = samples.get(sample_id)
+            if raw is None or "S2L2A" not in raw.modalities:
+                return f"sound location {sample_id} is missing"
+            if not np.array_equal(raw.modalities["S2L2A"].pixels, location_pixels("S2L2A")[i]):
+                return f"sound location {sample_id} has other pixels"
+        for raw in samples.values():
+            if "S1GRD" not in raw.modalities and not (raw.findings or scan.findings):
+                return f"{raw.ref.stem} lacks S1GRD without a finding"
+        texts = [f.reason for raw in samples.values() for f in raw.findings] + [
+            f.reason for f in scan.findings
+        ]
+        return next((f"{ascii(t)[:200]} is not for people" for t in texts if not t.isprintable()), "")
 
 
 class _Plain(Random):
@@ -131,4 +164,4 @@ def check_ingest(archive: Archive, rng: Random) -> str:
     return f"{sorted(missing)} are missing without a finding" if missing else ""
 
 
-__all__ = ["HOSTILE", "Archive", "check", "check_ingest"]
+__all__ = ["HOSTILE", "Archive", "Locations", "check", "check_ingest"]

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numcodecs import Zlib
 
+from hostile.locations import entries_of
 from hostile.members import (
     NS,
     array_entries,
@@ -284,6 +285,12 @@ def mutated_member(rng: Random) -> bytes:
     return mutated_bytes(rng, data) if rng.random() < 0.1 else data
 
 
+def mutated_locations(rng: Random) -> bytes:
+    """A file of many locations with something wrong, maybe."""
+    data = rng.choice(MEMBER_MUTATIONS)(rng, entries_of("S1GRD"))
+    return mutated_bytes(rng, data) if rng.random() < 0.1 else data
+
+
 # ---------------------------------------------------------------- tars and tables
 
 
@@ -424,6 +431,7 @@ __all__ = [
     "NS",
     "mutated_bytes",
     "mutated_json",
+    "mutated_locations",
     "mutated_member",
     "mutated_table",
     "mutated_tar",

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from hostile.check import Archive, check, check_ingest
+from hostile.check import Archive, Locations, check, check_ingest
 
 sys.path.pop(0)
 
@@ -23,10 +23,23 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
     return Archive(tmp_path_factory.mktemp("fuzz"))
 
 
+@pytest.fixture(scope="module")
+def locations(tmp_path_factory: pytest.TempPathFactory) -> Locations:
+    return Locations(tmp_path_factory.mktemp("fuzz"))
+
+
 @settings(max_examples=250, deadline=None, suppress_health_check=IN_ONE_FOLDER)
 @given(st.randoms(use_true_random=False))
 def test_sound_members_are_read_exactly_whatever_lies_beside_them(archive: Archive, rng: Random) -> None:
     assert check(archive, rng) == ""
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=IN_ONE_FOLDER)
+@given(st.randoms(use_true_random=False))
+def test_sound_files_of_locations_are_read_exactly_whatever_lies_beside_them(
+    locations: Locations, rng: Random
+) -> None:
+    assert locations.check(rng) == ""
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=IN_ONE_FOLDER)

@@ -158,8 +158,11 @@ class _RangeFile(io.RawIOBase):
         return self.position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + (0, self.position, self.size_bytes)[whence]
-        return self.position
+        position = offset + (0, self.position, self.size_bytes)[whence]
+        if position < 0:
+            raise ValueError(f"byte {position} of {self.path} was asked for")  # by a footer that lies
+        self.position = position
+        return position
 
     def read(self, size: int | None = -1) -> bytes:
         end = self.size_bytes if size is None or size < 0 else min(self.position + size, self.size_bytes)
