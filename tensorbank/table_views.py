@@ -66,7 +66,9 @@ class TableViews:
         for v in table.mentioned:
             of = of_shards(rows, [leaf if level == v else None for level, leaf in known])
             masks[v] = may_match(table.conditions[v], of, len(rows))
-        parts = {v: frozenset(rows["part"].filter(as_arrow(m)).to_pylist()) for v, m in masks.items()}
+        # a part without a roll-up is not ruled out
+        without = table.levels["samples"].parts - frozenset(rows["part"].to_pylist())
+        parts = {v: without.union(rows["part"].filter(as_arrow(m)).to_pylist()) for v, m in masks.items()}
         n_kept = int(np.logical_or.reduce(list(masks.values())).sum())
         return table.by_shards(parts, considered=len(rows), kept=n_kept)
 
