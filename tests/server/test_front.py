@@ -266,6 +266,53 @@ def test_keys_open_what_their_scopes_say(bank_folder, tmp_path):
             assert secret not in served.log.read_text()
 
 
+def test_no_shared_cache_keeps_what_a_key_opened(bank_folder, tmp_path, bank):
+    keys = KeyFile(tmp_path / "keys.json")
+    _, text = keys.create("me", ["read", "plan", "proxy", "admin"])
+    sample_id = (
+        bank.sql("SELECT sample_id FROM terramesh WHERE DEM IS NOT NULL").arrow()["sample_id"][0].as_py()
+    )
+    table = "/v1/banks/eo/tables/terramesh"
+    addresses = [
+        "/v1/banks",
+        "/v1/banks/eo",
+        "/v1/banks/eo/tables",
+        "/v1/config",
+        "/metrics",
+        *(f"{table}{tail}" for tail in ("", "/schema", "/snapshots", "/rows", "/size", "/density")),
+        *(f"{table}{tail}?snapshot=1" for tail in ("", "/schema", "/rows", "/queryables")),
+        *(
+            f"{table}/samples/{sample_id}{tail}"
+            for tail in ("", "/DEM.npy", "/DEM.tif", "/zarr/zarr.json", "/statistics")
+        ),
+        f"{table}/samples/{sample_id}/preview.png?snapshot=1",
+        *(
+            "/stac",
+            "/stac/conformance",
+            "/stac/collections",
+            "/stac/search",
+            "/stac/collections/eo.terramesh",
+        ),
+        "/v1/banks/none",
+        f"{table}/samples/nobody",
+        "/nothing",
+    ]
+    with serving(str(bank_folder), "--name", "eo", "--keys", str(keys.path), key=text) as served:
+        for address in addresses:
+            answer = served.get(address)
+            assert answer.status_code in (200, 404), (address, answer.text)
+            control = answer.headers["cache-control"]
+            assert "private" in control or "no-store" in control, (address, control)
+            assert "public" not in control, (address, control)
+            assert "authorization" in answer.headers["vary"].lower(), address
+            assert httpx.get(f"{served.url}{address}").status_code == 401, address
+        fixed = served.get(f"{table}/schema?snapshot=1")
+        assert "immutable" in fixed.headers["cache-control"]
+        again = served.get(f"{table}/schema?snapshot=1", headers={"If-None-Match": fixed.headers["etag"]})
+        assert again.status_code == 304
+        assert "private" in again.headers["cache-control"]
+
+
 def test_a_key_is_kept_as_a_hash_and_readable_by_its_owner(tmp_path):
     keys = KeyFile(tmp_path / "deep" / "keys.json")
     key, text = keys.create("me")

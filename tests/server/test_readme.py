@@ -64,5 +64,9 @@ def test_every_endpoint_and_setting_is_in_the_manual(served):
         )
         word = tail.rstrip("/").rsplit("/", 1)[-1].split("{")[0].rstrip(".") or tail.split("/")[-2]
         assert word.strip("/") in OF_THE_SERVICE, path
+    limits = served.get("/v1/config").json()["limits"]
+    assert len(limits) > 30
+    for name in [*limits, "metrics_host", "finish_s", "drain_s", "bank_probe_s"]:
+        assert f"`{name}`" in OF_THE_SERVICE, name
     for scope in ("read", "plan", "proxy", "sql", "admin"):
         assert f"| `{scope}` |" in OF_THE_SERVICE

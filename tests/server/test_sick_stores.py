@@ -23,7 +23,7 @@ import httpx
 import pytest
 from server_process import Served, serving
 from test_front import check_problem
-from test_slow_clients import wait_until
+from test_slow_clients import n_active, wait_until
 
 from tensorbank.errors import StorageError
 from tensorbank_server.bulkheads import Bulkhead, Threads
@@ -191,6 +191,27 @@ def test_the_service_ends_in_time_beside_a_store_that_hangs(settings, store):
             for future in asked:
                 with contextlib.suppress(httpx.TransportError):  # it came when nobody listened any more
                     assert future.result()[1].status_code == 503
+
+
+def test_what_is_cut_at_the_end_is_told_to_come_again(settings, store):
+    patient = {
+        "TENSORBANK_LIMITS__BANK_S": "20",
+        "TENSORBANK_BANK_PROBE_S": "20",
+        "TENSORBANK_FINISH_S": "1",
+        "TENSORBANK_LATEST_S": "0",
+    }
+    with serving("--settings", str(settings), **patient) as served:
+        assert served.get(f"{ILL}/schema").status_code == 200
+        with store.hanging(), ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(timed, served, f"{ILL}/schema")
+            wait_until(lambda: n_active(served) >= 2, "the request has not begun")
+            served.process.terminate()
+            taken_s, answer = asked.result()
+            check_problem(answer, 503, "ending")
+            assert int(answer.headers["retry-after"]) > 0
+            assert answer.headers["connection"] == "close"
+            assert taken_s < 15
+            assert served.process.wait(timeout=20) == 0
 
 
 def test_a_service_starts_beside_a_store_that_hangs(settings, store):
