@@ -186,7 +186,7 @@ def test_a_run_goes_on_where_its_group_is_larger(made, monkeypatch):
     """The size of a group follows the global batch, which a state keeps."""
     plan = several(of_tiles(made), 8)
     monkeypatch.setattr(windowed, "MAX_GROUP_BYTES", 1 << 13)
-    with DataLoader(plan, global_batch_size=8) as loader:
+    with DataLoader(plan, global_batch_size=8, on_iter="continue") as loader:
         ids = [batch["sample_id"] for batch in loader]
         state = next(loader.state_dict() for i, _ in enumerate(loader) if i == 6)
         again = [batch["sample_id"] for batch in loader]
