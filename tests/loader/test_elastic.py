@@ -257,3 +257,22 @@ def test_handles_of_a_plan_with_a_column_padding_are_not_overwritten(made):
     assert DataLoader(plan, batch_size=3)
     with pytest.raises(InvalidInputError, match="'padding'"):
         DataLoader(plan, batch_size=3, even="pad")
+
+
+@pytest.mark.parametrize("kind", [DataLoader, StreamingDataset])
+def test_ranks_whose_last_batch_is_empty_are_told_of_it(made, caplog, kind):
+    """23 samples in batches of 10: the last has 3."""
+    for n_ranks, options, n_told in (
+        (4, {}, 1),
+        (3, {}, 0),
+        (4, {"even": "pad"}, 0),
+        (4, {"even": "drop"}, 0),
+        (4, {"drop_last": True}, 0),
+    ):
+        caplog.clear()
+        one = kind(made.plan, global_batch_size=10, world=World(0, n_ranks), **options)
+        for _ in range(2):
+            assert list(one)
+        told = [r.getMessage() for r in caplog.records if r.name.startswith("tensorbank_loader")]
+        assert len(told) == n_told
+        assert all("even='pad'" in text and "3 global batches" in text for text in told)

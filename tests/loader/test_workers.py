@@ -142,3 +142,17 @@ def test_torchdata_saves_and_restores_in_the_middle_of_an_epoch(made):
     second.load_state_dict(state)
     assert [ids(b) for b in second] == rest
     assert len(rest) == len(StreamingDataset(made.plan, global_batch_size=9, world=World())) - 3
+
+
+def test_the_number_of_batches_is_right_or_refused(made):
+    singles = StreamingDataset(made.plan, seed=2, world=World())
+    assert len(singles) == N
+    alone = torch.utils.data.DataLoader(singles, batch_size=32)
+    assert len(alone) == len(list(alone)) == 3
+    loader = in_workers(StreamingDataset(made.plan, seed=2, world=World()), 2, batch_size=24)
+    with pytest.raises(TypeError, match="each worker's last one may be short"):
+        len(loader)
+    # reads of 32 samples in turn: 38 for one worker, 32 for the other
+    assert sorted(len(ids(b)) for b in loader) == [8, 14, 24, 24]
+    batches = StreamingDataset(made.plan, global_batch_size=9, world=World())
+    assert len(in_workers(batches, 3, batch_size=None)) == 8
