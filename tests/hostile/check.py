@@ -1,4 +1,4 @@
-"""What must hold when an archive with one hostile stretch is read: sound samples are exact, the rest ends, and is named."""
+"""The check of an archive with one hostile stretch: sound samples are exact, the rest ends, and is named."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Locations:
         self.root = write(folder / "locations", S2L2A=entries_of("S2L2A"))
 
     def check(self, rng: Random) -> str:
-        """What is wrong with how the sound file is read beside a hostile one; empty if all is well."""
+        """Say what is wrong with how the sound file is read beside a hostile one; empty if all is well."""
         write(self.root, S1GRD=mutated_locations(rng))
         began = time.monotonic()
         source = open_source(str(self.root), format="ssl4eo-s12-zarr", limits=LIMITS)
@@ -109,7 +109,7 @@ class _Plain(Random):
 
 
 def check(archive: Archive, rng: Random) -> str:
-    """What is wrong with how a case is read; empty if all is well."""
+    """Say what is wrong with how a case is read; empty if all is well."""
     before, is_tar_sound = archive.write(rng)
     began = time.monotonic()
     samples, findings = archive.read()
@@ -144,7 +144,7 @@ def check(archive: Archive, rng: Random) -> str:
 
 
 def check_ingest(archive: Archive, rng: Random) -> str:
-    """As :func:`check`, through the whole ingest into a bank."""
+    """Check a case as :func:`check` does, through the whole ingest into a bank."""
     wrong = check(archive, rng)
     if wrong:
         return wrong

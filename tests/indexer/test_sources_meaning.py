@@ -1,4 +1,4 @@
-"""What archives mean by their numbers: axes by name, rows by coordinates, packing, missing values, units of time.
+"""The meaning of an archive's numbers: axes by name, rows by coordinates, packing, missing values, units of time.
 
 The truth is xarray's reading of the same bytes, or plain numpy over the pixels that were written.
 """

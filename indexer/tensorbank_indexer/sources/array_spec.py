@@ -26,7 +26,7 @@ INDEX_ENTRY_BYTES = 16
 
 
 class Sizes(NamedTuple):
-    """What an array takes in memory, kept since it is asked for with each read: raw bytes of the array and of a chunk,
+    """The memory that an array takes, kept since it is asked for with each read: raw bytes of the array and of a chunk,
     most bytes of a stored chunk, and chunks of the grid, stored or not."""
 
     array_bytes: int
@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sharding:
-    """How the chunks of an array are made of smaller ones (zarr's codec ``sharding_indexed``).
+    """The make-up of chunks of smaller ones (zarr's codec ``sharding_indexed``).
 
     ``inner`` describes a shard as an array of them; the axes of its shape lie as in the decoded bytes. The index of
     all of them lies at the end of the shard or at its start.
@@ -93,17 +93,17 @@ class ArraySpec:
 
     @property
     def is_single_chunk(self) -> bool:
-        """Whether the first chunk holds the array and nothing else."""
+        """True if the first chunk holds the array and nothing else."""
         return self.chunks == self.shape
 
     @property
     def is_c_order(self) -> bool:
-        """Whether the last axis varies fastest in a decoded chunk."""
+        """True if the last axis varies fastest in a decoded chunk."""
         return self.axes == tuple(range(len(self.axes)))
 
     @property
     def has_texts(self) -> bool:
-        """Whether its elements are texts of variable length."""
+        """True if the elements are texts of variable length."""
         return self.dtype.kind == "O"
 
     def clipped(self, index: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ __all__ = ["AXES", "four_axes", "grid_problem", "heading"]
 Array = npt.NDArray[Any]
 AXES = ("time", "band", "y", "x")
 MAX_UNEVENNESS = 0.25
-"""How far, in pixels, a centre may lie beside a regular grid: float32 rounds northings to half a metre."""
+"""The distance, in pixels, that a centre may lie beside a regular grid: float32 rounds northings to half a metre."""
 
 
 def four_axes(array: Array, dims: tuple[str, ...], problems: list[Problem], name: str = "bands") -> Array:
@@ -65,14 +65,14 @@ def _by_place(n_axes: int, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def heading(coordinate: npt.NDArray[np.float64] | None, *, falls: bool) -> int:
-    """1 if a coordinate runs as it should (``falls`` for y), -1 if the other way, 1 if there is none."""
+    """Return 1 if a coordinate runs as it should (``falls`` for y) or there is none, -1 if it runs the other way."""
     if coordinate is None:
         return 1
     return 1 if (coordinate[-1] < coordinate[0]) == falls else -1
 
 
 def grid_problem(name: str, values: Array) -> str:
-    """Why a coordinate is not that of a regular grid, in words; empty if it is."""
+    """Say why a coordinate is not that of a regular grid; empty if it is."""
     if values.dtype.kind not in "fiu":
         return f"{name} holds {values.dtype} instead of numbers."
     if values.ndim != 1:
@@ -84,7 +84,7 @@ def grid_problem(name: str, values: Array) -> str:
 
 @lru_cache(maxsize=256)
 def _unevenness(centres: bytes) -> str:
-    """What is wrong with pixel centres, float64; kept, as all modalities of a sample have the same."""
+    """Say what is wrong with pixel centres, float64; kept, as all modalities of a sample have the same."""
     values = np.frombuffer(centres)
     finite = np.isfinite(values)
     if not finite.all():

@@ -41,7 +41,7 @@ DECODE_ERRORS = (
     zlib.error,
     lzma.LZMAError,
 )
-"""What codecs raise on bytes that they did not write; ``pa.ArrowInvalid`` is a ValueError."""
+"""The errors that codecs raise on bytes that they did not write; ``pa.ArrowInvalid`` is a ValueError."""
 LZMA_MEMORY_BYTES = 128 << 20
 """Most memory for the dictionary of an LZMA stream: preset 9 needs 65 MiB."""
 BLOSC_HEADER_BYTES = 16
@@ -61,7 +61,7 @@ class Decoder:
 
     @property
     def is_blosc(self) -> bool:
-        """Whether chunks are Blosc buffers, whose blocks can be decoded one by one."""
+        """True if chunks are Blosc buffers, whose blocks can be decoded one by one."""
         return self.name == "blosc"
 
 

@@ -1,4 +1,4 @@
-"""How much of memory and time the reading of one sample may take, whatever its archive claims."""
+"""Limits of memory and time for the reading of one sample, whatever its archive claims."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ReadLimits:
 
 
 class Allowance:
-    """What is left of the limits while one sample is read."""
+    """The rest of the limits while one sample is read."""
 
     __slots__ = ("_ends", "_left_bytes", "limits")
 

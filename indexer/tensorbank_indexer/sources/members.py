@@ -32,7 +32,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(slots=True)
 class Member:
-    """What was read of a member. ``pixels`` (time, band, y, x) and ``cloud_mask`` (time, 1, y, x) are None if
+    """The content of a member, as far as it could be read. ``pixels`` (time, band, y, x) and ``cloud_mask`` (time, 1, y, x) are None if
     absent or damaged.
     """
 

@@ -36,7 +36,7 @@ Problems = list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """What a table says of a member. ``lon``, ``lat`` are NaN and ``time_ns`` is 0 where it does not."""
+    """The row of a member. ``lon``, ``lat`` are NaN and ``time_ns`` is 0 where the table does not say."""
 
     sample_id: str
     lon: float

@@ -1,4 +1,4 @@
-"""Values as an archive means them: packing, missing values and signs that attributes declare (CF 1.11, 2.5 and 8.1).
+"""The meaning of an archive's numbers: packing, missing values and signs that attributes declare (CF 1.11, 2.5 and 8.1).
 
 What is declared is undone here, once, so that statistics, predicates and batches all see the same physical numbers,
 and a missing pixel is NaN everywhere.
@@ -83,7 +83,7 @@ def unpack(
 
 
 def _declares(attrs: Mapping[str, Any]) -> bool:
-    """Whether attributes say anything of what the numbers mean. That NaN is missing goes without saying."""
+    """Tell whether attributes say anything of what the numbers mean. That NaN is missing goes without saying."""
     said = HONOURED.intersection(attrs)
     if not said:
         return False
@@ -92,7 +92,7 @@ def _declares(attrs: Mapping[str, Any]) -> bool:
 
 
 def _means_nothing(fill_value: Any) -> bool:
-    """Whether a fill value of zarr tells nothing of missing pixels: none, 0, NaN, or that of another type."""
+    """Tell whether a fill value of zarr says nothing of missing pixels: none, 0, NaN, or that of another type."""
     return not isinstance(fill_value, (int, float)) or not fill_value or fill_value != fill_value
 
 

@@ -1,4 +1,4 @@
-"""Where and when a sample is, and its id, from the small arrays of a zarr group."""
+"""The place, times and id of a sample, from the small arrays of a zarr group."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GRID_MAPPING = "spatial_ref"
 
 @dataclass(slots=True)
 class Position:
-    """Where and when a sample is, and its id; None where the member does not say.
+    """The place, times and id of a sample; None where the member does not say.
 
     ``times_ns`` is (time,) int64 ns since 1970; ``product_ids`` has one id a date.
     """

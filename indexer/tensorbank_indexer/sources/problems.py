@@ -72,7 +72,7 @@ def readable(text: str, max_chars: int = MAX_REASON_CHARS) -> str:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether it may be a sample's id, a stem or a band: printable, not long, and no path."""
+    """Tell whether a text may be a sample's id, a stem or a band: printable, not long, and no path."""
     return (
         0 < len(text) <= MAX_IDENTIFIER_CHARS
         and text.isprintable()

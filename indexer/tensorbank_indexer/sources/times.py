@@ -103,7 +103,7 @@ def decode_times(values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> Times:
 
 
 def times_problem(values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> str:
-    """Why numbers or their attributes do not tell times, in words; empty if they do."""
+    """Say why numbers or their attributes do not tell times; empty if they do."""
     if values.dtype.kind == "M":
         unit = np.datetime_data(values.dtype)[0]
         return "" if unit in NUMPY_UNITS else f"The times are in units of {unit}."

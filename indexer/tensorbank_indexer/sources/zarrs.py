@@ -66,7 +66,7 @@ class ZarrGroup:
         return found
 
     def differs(self, name: str) -> bool:
-        """Whether the array has metadata of its own beside the consolidated ones that say something else."""
+        """Tell whether the array has metadata of its own that say something else than the consolidated ones."""
         key = f"{name}/.zarray" if self.version == 2 else f"{name}/zarr.json"
         if key not in self.archive:
             return False
