@@ -146,13 +146,15 @@ class LocationFile:
         out = np.full(spec.shape[1:], fill, spec.dtype.newbyteorder("="))
         within = row % spec.chunks[0]
         for index, window in self.group.row_chunks(name, row):
+            self.group.allowance.check_time()
             chunk = self._chunk(name, index)
             if chunk is None:
                 continue
             if isinstance(chunk, memoryview):
                 part = decode_row(spec, chunk, index, within)
                 if part is None:
-                    chunk = self._chunks[name, index] = decode_chunk(spec, chunk, index)
+                    chunk = decode_chunk(spec, chunk, index)
+                    self._keep(name, index, chunk)
                     part = chunk[within]
             else:
                 part = chunk[within]
@@ -162,6 +164,12 @@ class LocationFile:
                 )
             ]
         return out
+
+    def _keep(self, name: str, index: tuple[int, ...], chunk: Array) -> None:
+        """Keep a decoded chunk for the next location, as long as all of them have room."""
+        kept = sum(found.nbytes for found in self._chunks.values() if isinstance(found, np.ndarray))
+        if kept + chunk.nbytes <= self.group.allowance.limits.max_sample_bytes:
+            self._chunks[name, index] = chunk
 
     def _chunk(self, name: str, index: tuple[int, ...]) -> memoryview | Array | None:
         """A chunk, stored or decoded, or None if it is missing. A chunk that was found damaged stays so."""

@@ -32,8 +32,9 @@ Array = npt.NDArray[Any]
 
 @dataclass(slots=True)
 class Member:
-    """The content of a member, as far as it could be read. ``pixels`` (time, band, y, x) and ``cloud_mask`` (time, 1, y, x) are None if
-    absent or damaged.
+    """The content of a member, as far as it could be read.
+
+    ``pixels`` (time, band, y, x) and ``cloud_mask`` (time, 1, y, x) are None if absent or damaged.
     """
 
     position: Position
