@@ -111,7 +111,7 @@ class Planner:
                 planner_version=PLANNER_VERSION,
                 **_pruning(session, resolved, table),
             )
-            fingerprint = _fingerprint(session.canonical(sql), source, session.joined, handles, table)
+            fingerprint = _fingerprint(session.syntax.canonical(sql), source, session.joined, handles, table)
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
 
     def statistics(self, sql: str, name: str) -> Statistics:

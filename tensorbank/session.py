@@ -7,7 +7,6 @@ asked for are not read. Each session has a connection of its own; results do not
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +29,6 @@ from tensorbank.layout import Level, part_of_key
 from tensorbank.long_lists import shorten
 from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin, pin_mentioned
-from tensorbank.pivots import with_columns
 from tensorbank.pixel_bounds import Bounds, bounds, decision
 from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
@@ -44,6 +42,7 @@ from tensorbank.shows import TABLES, as_relations
 from tensorbank.slips import find_slip, unknown_column
 from tensorbank.sql_errors import Translated, tensor_type
 from tensorbank.sql_functions import SqlFunctions
+from tensorbank.syntax import Syntax, without_semicolon
 from tensorbank.table_views import TableViews, quoted, read_parquet
 from tensorbank.tie_breaks import settle
 
@@ -82,15 +81,13 @@ class Session:
         self.n_pixel_predicates = 0
         self.joined: dict[str, pa.Table] = {}
         self._tiles_lock = threading.Lock()
-        self._canonical: dict[str, str] = {}
-        self._trees: dict[str, Any] = {}
-        self._singles: dict[str, str] = {}
         self.handles: dict[str, tuple[tuple[str, str], ...]] = {}
 
     def __enter__(self) -> Session:
         self._stack = ExitStack()
         self._db = self._stack.enter_context(database())
         self.con = self._db.con
+        self.syntax = Syntax(self.con)
         self.views = TableViews(self._db, self.catalog)
         self._functions = SqlFunctions(self.con)
         return self
@@ -110,9 +107,9 @@ class Session:
         ``levels`` are attached beside those that the statement names.
         """
         with Translated(self.catalog.told_tables, self.views.paths, lambda report: self._slip(sql, report)):
-            pivots = self._with_columns(sql) is not None
+            pivots = self.syntax.with_columns(sql) is not None
             text = self._attach(
-                self._single_select(sql), levels, repeatable=narrow == "address", whole_tables=pivots
+                self.syntax.select(sql), levels, repeatable=narrow == "address", whole_tables=pivots
             )
             if pivots:
                 text = self._pivoted(sql, planned=narrow == "address")
@@ -161,7 +158,7 @@ class Session:
             The statement selects no such handle, or only some of its bands.
         """
         with Translated(self.catalog.told_tables, self.views.paths, lambda report: self._slip(sql, report)):
-            text = self._attach(self._single_select(sql), set())
+            text = self._attach(self.syntax.select(sql), set())
             relation = self.con.sql(text)
             kinds = dict(zip(relation.columns, relation.types, strict=True))
             handles = {n: _struct_fields(k) for n, k in kinds.items() if "ref" in _struct_fields(k)}
@@ -220,20 +217,8 @@ class Session:
 
     def ordered(self, sql: str) -> bool:
         """Whether the statement itself fixes the order of its rows."""
-        node = self._tree(sql)["statements"][0]["node"]
+        node = self.syntax.tree(sql)["statements"][0]["node"]
         return any(m.get("type") == "ORDER_MODIFIER" for m in node.get("modifiers", []))
-
-    def canonical(self, sql: str) -> str:
-        """The statement's syntax tree without positions: the same for every way of spacing it."""
-        if sql in self._canonical:
-            return self._canonical[sql]
-        text = self._single_select(sql)
-        tree = self.con.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
-        parsed = json.loads(str(tree))
-        if parsed.get("error"):
-            raise InvalidInputError(f"the SQL cannot be answered: {parsed.get('error_message')}", kind="sql")
-        self._canonical[sql] = json.dumps(_without_positions(parsed), sort_keys=True)
-        return self._canonical[sql]
 
     def shard_totals(self, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
         """Shards of a table whose shards are attached; samples and stored bytes of some of its modalities."""
@@ -284,26 +269,20 @@ class Session:
         columns = {name for types in self.views.types.values() for name in types}
         if not schemas:
             return None
-        return find_slip(self._tree(self._single_select(sql)), schemas) or unknown_column(report, columns)
-
-    def _with_columns(self, sql: str) -> str | None:
-        """The statement with columns for its PIVOTs where only the data name them: DuckDB makes several statements of it."""
-        if "pivot" not in sql.lower():
-            return None
-        statements = self.con.extract_statements(sql)
-        several = len(statements) == 1 and statements[0].type == duckdb.StatementType.MULTI
-        return with_columns(sql) if several else None
+        return find_slip(self.syntax.tree(self.syntax.select(sql)), schemas) or unknown_column(
+            report, columns
+        )
 
     def _pivoted(self, sql: str, *, planned: bool) -> str:
         """The text of a statement whose PIVOT takes its columns from the data."""
-        if planned or functions_of(self._tree(self._single_select(sql))):
+        if planned or functions_of(self.syntax.tree(self.syntax.select(sql))):
             raise InvalidInputError(
                 "a PIVOT whose columns the data name gives other columns of another snapshot; name them, such as "
                 "PIVOT t ON split IN ('train', 'val') USING count(*)",
                 kind="sql",
             )
         self._db.use_up()
-        return _without_semicolon(sql)
+        return without_semicolon(sql)
 
     def _described(self, table: pa.Table) -> pa.Table:
         """Names and types of columns, with the types of handles as those of their tensors."""
@@ -319,15 +298,6 @@ class Session:
         place = table.column_names.index("column_type")
         return table.set_column(place, "column_type", strings(types))
 
-    def _single_select(self, sql: str) -> str:
-        if sql in self._singles:
-            return self._singles[sql]
-        statements = self.con.extract_statements(self._with_columns(sql) or sql)
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise InvalidInputError("a query is one SELECT statement", kind="sql")
-        self._singles[sql] = _without_semicolon(str(statements[0].query))
-        return self._singles[sql]
-
     def _attach(
         self, sql: str, levels: set[Level], *, repeatable: bool = False, whole_tables: bool = False
     ) -> str:
@@ -335,14 +305,16 @@ class Session:
 
         Returns the statement in DuckDB's own terms.
         """
-        whole = self._tree(sql)
+        whole = self.syntax.tree(sql)
         if not repeatable and self._describes(sql):
             whole = self._shown(whole)
-        tree = shorten(whole, self._node_of)
+        tree = shorten(whole, self.syntax.node)
         check_inside(tree)
         named = {(str(n.get("schema_name") or ""), str(n["table_name"])) for n in mentions(tree)}
         for name, table_of_user in self.registered.items():
-            if ("", name.lower()) in {(schema, table.lower()) for schema, table in named}:
+            if any(
+                schema.lower() in ("", "main") and table.lower() == name.lower() for schema, table in named
+            ):
                 self.joined[name] = table_of_user
                 self._db.register(name, table_of_user)
         found = pin_mentioned(self.catalog, tree, levels, self.versions, self.joined)
@@ -367,14 +339,14 @@ class Session:
 
     def _describes(self, sql: str) -> bool:
         """Whether a statement may ask for tables or columns rather than for rows."""
-        return '"SHOW_REF"' in self.canonical(sql)
+        return '"SHOW_REF"' in self.syntax.canonical(sql)
 
     def _shown(self, tree: Any) -> Any:
         """The tree of a statement that shows tables, with a relation that lists them."""
         names = strings(self.catalog.tables())
         self.joined[TABLES] = pa.Table.from_arrays([names], names=["name"])
         self._db.register(TABLES, self.joined[TABLES])
-        return as_relations(tree, lambda sql: self._tree(sql)["statements"][0]["node"]["from_table"])
+        return as_relations(tree, lambda sql: self.syntax.tree(sql)["statements"][0]["node"]["from_table"])
 
     def _binds(self, sql: str) -> bool:
         try:
@@ -390,11 +362,11 @@ class Session:
 
         ``exact`` counts the last digits of sums as part of the answer.
         """
-        settled = settle(tree, schemas, {n: t.column_names for n, t in self.joined.items()}, self._name_of)
+        settled = settle(tree, schemas, {n: t.column_names for n, t in self.joined.items()}, self.syntax.name)
         serial = settled.by_arrival or (exact and settled.by_digits)
         if settled.tree != tree:
-            text = self._text_of(settled.tree)
-            if _meaning(self._tree(text)) == _meaning(settled.tree):
+            text = self.syntax.text(settled.tree)
+            if self.syntax.says(text, settled.tree):
                 tree, sql = settled.tree, text
             else:  # words were lost on the way back
                 serial = True
@@ -402,23 +374,12 @@ class Session:
             self._db.one_thread()
         return tree, sql
 
-    def _name_of(self, expression: Any) -> str:
-        """Name of the column that an expression without an alias makes."""
-        tree = self._tree("SELECT 1")
-        (statement,) = tree["statements"]
-        node = {**statement["node"], "select_list": [expression]}
-        return self._text_of({**tree, "statements": [{**statement, "node": node}]}).removeprefix("SELECT ")
-
-    def _text_of(self, tree: Any) -> str:
-        found = self.con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchall()
-        return str(found[0][0])
-
     def _in_plain_sql(
         self, tree: Any, sql: str, schemas: Mapping[str, TableSchema], *, exact: bool
     ) -> tuple[Any, str]:
         """The statement of a tree with its ties broken, and without predicates that DuckDB does not have."""
-        if tree != self._tree(sql):
-            sql = self._text_of(tree)
+        if tree != self.syntax.tree(sql):
+            sql = self.syntax.text(tree)
         tree, sql = self._settled(tree, sql, schemas, exact=exact)
         self.n_pixel_predicates = n_predicates(tree)
         called = functions_of(tree)
@@ -429,17 +390,8 @@ class Session:
             self._functions.add_pixels(lambda refs, text: self.judge.judge(refs, text, self.tile_answers))
         if not called:
             return tree, sql
-        changed = rewrite(tree, schemas, self._node_of)
-        return changed, self._text_of(changed)
-
-    def _tree(self, sql: str) -> Any:
-        """The statement's syntax tree, not to be changed."""
-        if sql not in self._trees:
-            self._trees[sql] = json.loads(self.canonical(sql))
-        return self._trees[sql]
-
-    def _node_of(self, expression: str) -> Any:
-        return self._tree(f"SELECT {expression}")["statements"][0]["node"]["select_list"][0]
+        changed = rewrite(tree, schemas, self.syntax.node)
+        return changed, self.syntax.text(changed)
 
     def _have_dates(self, candidates: Sequence[tuple[str, str]]) -> bool:
         """Whether one of some modalities has several dates: a window's blocks are but some of a sample's, which may lack some."""
@@ -447,31 +399,5 @@ class Session:
         return any(schemas[table][name].n_times > 1 for table, name in candidates)
 
 
-def _without_semicolon(sql: str) -> str:
-    """A statement without what ends it: semicolons, and comments after them."""
-    text = sql.encode()
-    for start, kind in reversed(duckdb.tokenize(sql)):  # offsets are in bytes
-        if kind != duckdb.token_type.comment and text[start : start + 1] != b";":
-            break
-        text = text[:start]
-    return text.decode().strip()
-
-
 def _struct_fields(kind: Any) -> set[str]:
     return {str(name) for name, _ in kind.children} if kind.id == "struct" else set()
-
-
-def _meaning(node: Any) -> Any:
-    """A syntax tree without what is empty or said by default, to compare two of them."""
-    if isinstance(node, dict):
-        found = {k: _meaning(v) for k, v in node.items() if k != "qualified_name"}
-        return {k: v for k, v in found.items() if v not in ("", None, [], {}, False)}
-    return [_meaning(v) for v in node] if isinstance(node, list) else node
-
-
-def _without_positions(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {k: _without_positions(v) for k, v in node.items() if not k.startswith("query_location")}
-    if isinstance(node, list):
-        return [_without_positions(v) for v in node]
-    return node

@@ -318,3 +318,9 @@ def test_the_digest_of_a_table_is_of_its_values_alone():
         assert table_digest(table.set_column(place, name, without[name])) != digest, name
     assert table_digest(table.rename_columns(["TEXT", *table.column_names[1:]])) != digest
     assert table_digest(table.slice(0, 2)) != digest
+
+
+def test_a_registered_table_is_known_by_its_schema_too(bank):
+    at = bank.at({})
+    at.register("pick", pa.table({"sample_id": pa.array(["p0-0001"])}))
+    assert len(at.sql("SELECT t.sample_id, S2L2A FROM t JOIN main.Pick AS p USING (sample_id)").plan()) == 1
