@@ -90,6 +90,8 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
     status, code, message = _answer(told)
     if "redirect without LOCATION" in told:
         status = 301
+    if code and status is None:  # of one object among several in one request
+        status, message = (403 if code == "AccessDenied" else 400), message or _line(told)
     name = type(error).__name__
     if code == "NoSuchBucket":
         return NotFoundError(f"there is no bucket {bucket}", kind="no-bucket")

@@ -100,6 +100,18 @@ def test_why_a_question_without_an_answers_body_is_refused_is_asked(answering):
         assert caught.value.kind == "clock"
 
 
+def test_a_refusal_to_delete_is_told_by_its_code(answering):
+    """Objects are deleted by a list, whose answer is 200 with a code for each."""
+    answering.answer(
+        200,
+        b'<DeleteResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Error><Key>p/x</Key>'
+        b"<Code>AccessDenied</Code><Message>Access Denied.</Message></Error></DeleteResult>",
+    )
+    with pytest.raises(StorageError, match=r"AccessDenied.*check the credentials") as caught:
+        store_at(answering).delete("x")
+    assert caught.value.kind == "denied"
+
+
 @pytest.mark.parametrize("page", [b"<html><body>Please log in</body></html>", b"", b"{}"])
 def test_a_page_for_every_address_is_no_bank(answering, tmp_path, page):
     answering.answer(200, page, Content_Type="text/html")
