@@ -73,6 +73,8 @@ class PixelJudge:
             The predicate as JSON.
         """
         predicate = PixelPredicate.from_json(text)
+        # DuckDB tries what comes of a row that an outer join made up: no tensor, no answer
+        refs = [None if ref is None or ref["key"] is None else ref for ref in refs]
         names = [None if ref is None else (text, *(ref[n] for n in _IDENTITY)) for ref in refs]
         asked = {n: r for n, r in zip(names, refs, strict=True) if n is not None and r is not None}
         with self._lock:

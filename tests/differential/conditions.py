@@ -7,9 +7,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from differential.bed import Bed
-from differential.rows import POLYGONS, PREDICATES
+from differential.rows import POLYGONS, PREDICATES, SCHEMA
+from tensorbank.index import samples_schema, shards_schema, tiles_schema
 
 __all__ = ["Conditions", "Rel"]
+
+
+COLUMNS = {
+    "samples": {f.name.lower() for f in samples_schema(SCHEMA)},
+    "tiles": {f.name.lower() for f in tiles_schema(SCHEMA)},
+    "shards": {f.name.lower() for f in shards_schema(SCHEMA)},
+    "pick": {"sample_id", "lon", "split", "rank", "at"},
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,12 @@ class Conditions:
     # ------------------------------------------------------------ columns and constants
 
     def column(self, rel: Rel, column: str, rels: list[Rel]) -> str:
-        """A column, qualified unless one relation is all there is; in any case of letters, quoted or not."""
+        """A column, qualified or, where no other relation has one of the name, not; in any case of letters, quoted or not."""
         if self.chance(0.1):
             column = column.upper() if self.chance(0.5) else ".".join(f'"{c}"' for c in column.split("."))
-        if len(rels) == 1 and self.chance(0.5):
+        root = column.split(".")[0].strip('"').lower()
+        others = [r for r in rels if r is not rel]
+        if not any(root in COLUMNS[r.level] for r in others) and self.chance(0.3 if others else 0.5):
             return column
         alias = rel.alias
         if self.chance(0.1):

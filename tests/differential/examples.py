@@ -118,6 +118,11 @@ PRUNED = {
 
 
 KEPT = {
+    "pixels of a row that a join made up": (
+        "SELECT rank, t.sample_id FROM pick LEFT JOIN tm AS t ON pick.sample_id = t.sample_id"
+        " JOIN sw AS s ON pick.split = s.split AND s.part = 'part-1'"
+        " WHERE NOT {{pixels_any(t.NDVI, '<= -0.2')||px(8, 'tm/' || t.sample_id)}}"
+    ),
     "not in": "SELECT sample_id FROM tm WHERE part NOT IN ('part-0', 'part-1')",
     "not in a box": "SELECT sample_id FROM tm WHERE NOT within_bbox(lon, lat, -175, -90, -174, 90)",
     "table inside of a pivot": (
