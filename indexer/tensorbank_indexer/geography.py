@@ -114,7 +114,7 @@ def normal_place(lon: float, lat: float) -> tuple[float, float]:
         raise FormatError(f"the latitude of the centre is {lat:g}")
     if abs(lon) > 360.0:
         raise FormatError(f"the longitude of the centre is {lon:g}")
-    return float(_turned(np.float64(lon))), lat
+    return (lon if -180.0 <= lon <= 180.0 else float(_turned(lon))), lat
 
 
 def place_of(epsg: int, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Place:
@@ -138,9 +138,9 @@ def place_of(epsg: int, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) 
     where = f"x {bounds[0]:g} to {bounds[2]:g}, y {bounds[1]:g} to {bounds[3]:g} of EPSG:{epsg}"
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()) or np.abs(lat).max() > 90.0:
         raise FormatError(f"{where} is not on Earth")
-    again = (np.asarray(c) for c in back.transform(lon, lat))
+    again = back.transform(lon, lat)
     if not all(
-        np.allclose(a, e, rtol=ROUND_TRIP, atol=ROUND_TRIP)
+        bool((np.abs(a - e) <= ROUND_TRIP * (1.0 + np.abs(e))).all())
         for a, e in zip(again, (edge_x, edge_y), strict=True)
     ):
         raise FormatError(f"{where} lies outside of where that system holds")

@@ -22,6 +22,7 @@ HARMLESS = frozenset(
         "unpacked",
         "missing-value",
         "other-type",
+        "offset-baseline",
     }
 )
 """Kinds of findings that cost no data and change none: ``strict`` lets them pass."""

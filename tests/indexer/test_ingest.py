@@ -61,7 +61,7 @@ def sample_name(row: dict) -> str:
 def test_everything_is_there_and_the_report_adds_up(terramesh):
     bank, _, truth, report = terramesh
     assert (report.n_found, report.n_added, report.n_present, report.n_skipped) == (20, 20, 0, 0)
-    assert report.findings == []
+    assert {f.kind for f in report.findings} <= {"offset-baseline"}, "the maker's product ids are made up"
     snapshot = bank.table("terramesh").snapshot()
     assert (snapshot.n_samples, snapshot.n_parts, snapshot.n_shards) == (20, 1, 3)
     assert snapshot.tensor_bytes == report.tensor_bytes

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import shutil
+import subprocess
+import sys
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -168,24 +173,36 @@ def test_a_source_that_did_not_change_has_no_findings(write_members, tmp_path):
     assert (again.n_present, again.findings) == (4, [])
 
 
-def test_two_ingests_at_once_are_one(write_members, tmp_path):
-    """Both wait for each other right before the commit, the narrowest place there is."""
+def bank_in(where: str, tmp_path: Path, s3_server: Any) -> tb.Bank:
+    if where == "folder":
+        return tb.create(tmp_path / "bank")
+    keys = {
+        "access_key": s3_server.access_key,
+        "secret_key": s3_server.secret_key,
+        "region": s3_server.region,
+    }
+    return tb.create(f"{s3_server.url}/at-once-{uuid.uuid4().hex[:8]}", endpoint=s3_server.endpoint, **keys)
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_two_ingests_at_once_are_one(write_members, tmp_path, s3_server, where):
+    """All wait for each other right before the commit, the narrowest place there is."""
     root = write_members(8)
-    tb.create(tmp_path / "bank")
+    bank = bank_in(where, tmp_path, s3_server)
     together = threading.Barrier(3, timeout=60)
     reports: list[IngestReport | BaseException] = []
 
     def run() -> None:
-        bank = tb.open(tmp_path / "bank")
-        commit = bank.catalog.publish
+        mine = tb.Bank(pickle.loads(pickle.dumps(bank.catalog)))
+        publish = mine.catalog.publish
 
         def later(*given: Any) -> Any:
             together.wait()
-            return commit(*given)
+            return publish(*given)
 
-        bank.catalog.publish = later  # type: ignore[method-assign]
+        mine.catalog.publish = later  # type: ignore[method-assign]
         try:
-            reports.append(load(root, bank))
+            reports.append(load(root, mine))
         except BaseException as error:
             reports.append(error)
             together.abort()
@@ -201,8 +218,34 @@ def test_two_ingests_at_once_are_one(write_members, tmp_path):
     for report in reports:
         assert report.n_added + report.n_present == report.n_found == 8
         assert report.n_added or "8 were added by another ingest meanwhile" in report.summary()
+    again = tb.Bank(pickle.loads(pickle.dumps(bank.catalog)))
+    assert again.table("t").snapshot().n_samples == 8
+    assert len(again.sql("SELECT sample_id, DEM FROM t").plan()) == 8
+    assert [o.key for o in bank.catalog.store.objects("t/tensors") if ".progress" in o.key] == []
+
+
+def test_two_commands_at_once_both_end_well(write_members, tmp_path):
+    root = write_members(8)
+    command = [
+        sys.executable,
+        "-m",
+        "tensorbank",
+        "ingest",
+        str(root),
+        str(tmp_path / "bank"),
+        "--table",
+        "t",
+    ]
+    command += ["--workers", "1", "--samples-per-shard", "1", "--json"]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    reports = [json.loads(out) for out, _ in said]
+    assert sorted(r["n_added"] for r in reports) == [0, 8]
+    assert all(r["n_added"] + r["n_present"] == 8 for r in reports)
     assert tb.open(tmp_path / "bank").table("t").snapshot().n_samples == 8
-    assert not list((tmp_path / "bank").glob("t/tensors/*.progress/*"))
 
 
 @pytest.mark.parametrize("n_theirs", [4, 8])
@@ -300,24 +343,8 @@ def test_modalities_that_differ_in_case_only_are_refused(write_members, tmp_path
     assert caught.value.kind == "bad-name"
 
 
-BAD_BANDS = [
-    ["vv", "VV"],
-    ["vv", "vv"],
-    ["mean", "vh"],
-    ["P50", "vh"],
-    ["ref", "vh"],
-    ["valid", "vh"],
-    ["v v", "vh"],
-]
-BAD_BANDS += [
-    ["", "vh"],
-    ["v'v", "vh"],
-    ['v"v', "vh"],
-    ["v,v", "vh"],
-    ["v\nv", "vh"],
-    ["bins", "vh"],
-    ["443.5", "865.2"],
-]
+BAD_BANDS = [["vv", "VV"], ["mean", "vh"], ["P50", "vh"], ["ref", "vh"], ["valid", "vh"], ["bins", "vh"]]
+BAD_BANDS += [["v v", "vh"], ["v'v", "vh"], ['v"v', "vh"], ["v,v", "vh"], ["443.5", "865.2"]]
 
 
 @pytest.mark.parametrize("bands", BAD_BANDS, ids=ascii)
@@ -384,8 +411,6 @@ def test_a_tile_needs_a_pixel(write_members, tmp_path):
 
 
 def test_the_licence_is_kept_with_the_part_and_shown(write_members, tmp_path, capsys):
-    import json
-
     bank = tb.create(tmp_path / "bank")
     load(write_members(2), bank, options=IngestOptions(n_workers=1, licence="CC-BY-4.0, our own"))
     other = write_members(2, odd={i: {"sample": f"282D_485L_9_{i}"} for i in range(2)}, name="other")
