@@ -71,7 +71,8 @@ class PartWriter:
                         self.options.n_tiles,
                     )
                 )
-        self.progress("write", sum(len(plan.shards[n]) for n in results), plan.n_samples)
+        if results:
+            self.progress("write", sum(len(plan.shards[n]) for n in results), plan.n_samples)
         n_workers = self.options.n_workers or os.cpu_count() or 1
         with closing(execute(tasks, self.source, self.store, n_workers)) as finished:
             for result in finished:

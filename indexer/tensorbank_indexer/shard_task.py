@@ -215,7 +215,7 @@ def _encode(
         blocks,
         statistics,
         {
-            "path": given.address.path,
+            "path": given.address.path if is_text(given.address.path) else ascii(given.address.path),
             "offset": given.address.offset,
             "length": given.address.length_bytes,
             "etag": given.address.etag,
