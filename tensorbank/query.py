@@ -110,7 +110,7 @@ class Query(Answers):
         instance("group", group, str, "give a column or an SQL expression")
         instance("fractions", fractions, Mapping, "give them by name, such as {'train': 0.8, 'val': 0.2}")  # type: ignore[type-abstract]
         for name, fraction in fractions.items():
-            number(f"the fraction of {name!r}", fraction, above=0)
+            number(f"fractions[{name!r}]", fraction, above=0)
         if not fractions or sum(fractions.values()) > 1 + 1e-9:
             raise InvalidInputError(
                 f"fractions must be positive and at most 1 together, got {dict(fractions)}"
