@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import sys
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -180,6 +181,67 @@ def test_pixels_statistics_and_places_follow_the_coordinates(tmp_path: Path) -> 
     for tile in tiles:
         window = pixels[0, 0, tile["y0"] : tile["y1"], tile["x0"] : tile["x1"]]
         assert tile["mean"] == pytest.approx(window.mean(), rel=1e-6)
+
+
+ENCODINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "missing value": {"_FillValue": -9999, "dtype": "int16"},
+    "packed": {"scale_factor": 0.25, "_FillValue": -32768, "dtype": "int16"},
+    "chunks": {"chunks": (1, 1, 8, 8)},
+    "shards": {"chunks": (1, 1, 4, 8), "shards": (2, 3, 12, 16)},
+}
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.filterwarnings("ignore:Consolidated metadata", "ignore:The data type")
+def test_members_that_xarray_writes(tmp_path: Path, version: int, encoding: str) -> None:
+    if version == 2 and encoding == "shards":
+        return
+    pixels = NORTH_UP.astype(np.float32)
+    pixels[0, 0, 0, 0] = np.nan if encoding in ("missing value", "packed") else 5
+    coordinates = {
+        "time": np.array(["2020-05-24T18:49:21", "2020-08-24T18:49:21"], "M8[ns]"),
+        "band": ["a", "b", "c"],
+        "y": Y,
+        "x": X,
+        "sample": "1D_2L_0_0",
+    }
+    written = xarray.Dataset(
+        {
+            "bands": (("time", "band", "y", "x"), pixels),
+            "center_lon": 15.0,
+            "center_lat": 45.0,
+            "crs": 32633,
+            "file_id": (("time",), ["S2A", "S2B"]),
+        },
+        coords=coordinates,
+    )
+    written.to_zarr(tmp_path, zarr_format=version, encoding={"bands": ENCODINGS[encoding]}, consolidated=True)
+    files = {p.relative_to(tmp_path).as_posix(): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    found = read(zipped(files, consolidated=False))
+    np.testing.assert_array_equal(found.pixels, pixels)
+    assert (found.bands, found.position.sample_id, found.position.epsg) == (
+        ("a", "b", "c"),
+        "1D_2L_0_0",
+        32633,
+    )
+    assert found.position.times_ns.tolist() == coordinates["time"].astype(np.int64).tolist()
+    assert kinds(found) <= HARMLESS
+
+
+def test_metadata_that_disagree_are_told() -> None:
+    entries = member_entries(pixels_of(1))
+    own = json.loads(entries["bands/.zarray"])
+    sound = zipped(entries)
+    assert kinds(read(sound)) == set()
+    with zipfile.ZipFile(io.BytesIO(sound)) as archive:
+        whole = archive.read(".zmetadata")
+    other = json.dumps(own | {"shape": [1, 1, 8, 8]}).encode()
+    found = read(zipped(entries | {"bands/.zarray": other, ".zmetadata": whole}))
+    np.testing.assert_array_equal(found.pixels, pixels_of(1))
+    assert kinds(found) == {"metadata-mismatch"}
+    assert "metadata-mismatch" not in HARMLESS
 
 
 # ---------------------------------------------------------------- packing and missing values
