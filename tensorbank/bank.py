@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 
 from tensorbank.answers import MAX_DATASET_BYTES
@@ -253,19 +254,24 @@ class Bank:
         return Selection(check_table_name(table), self._planner())
 
     def register(self, name: str, data: pa.Table | str | os.PathLike[str] | Any) -> None:
-        """Make a table of one's own known to this bank's SQL, for joins: Arrow, a Parquet file, or what Arrow can read.
+        """Make a table of one's own known to this bank's SQL, for joins: Arrow, a Parquet or CSV file, or a data frame.
 
-        Its content is part of the fingerprint of every plan that names it.
+        Files are read now. The content is part of the fingerprint of every plan that names it.
 
         Raises
         ------
         InvalidInputError
-            The name is no SQL name, or that of a table of the bank.
+            The name is no SQL name, or that of a table of the bank; the file cannot be read as what its name says.
+        NotFoundError
+            There is no such file.
         """
         check_table_name(name)
         if name.lower() in (t.lower() for t in self.catalog.told_tables()):
             raise InvalidInputError(f"the bank has a table {name!r} already; register under another name")
-        self.registered[name] = _as_arrow(data)
+        rows = _as_arrow(data)
+        for other in [n for n in self.registered if n.lower() == name.lower()]:
+            del self.registered[other]
+        self.registered[name] = rows
 
     def _planner(self) -> Planner:
         return Planner(self.catalog, self.versions, self.registered)
@@ -282,11 +288,22 @@ def _as_arrow(data: Any) -> pa.Table:
     if isinstance(data, pa.Table):
         return data
     if isinstance(data, str | os.PathLike):
-        if not Path(data).is_file():
-            raise NotFoundError(f"there is no Parquet file {os.fspath(data)}")
-        return pyarrow.parquet.read_table(os.fspath(data))
+        return _from_file(Path(data))
     if hasattr(data, "__arrow_c_stream__"):
         return pa.table(data)
     raise InvalidInputError(
-        f"a {type(data).__name__} cannot be registered; give an Arrow table, a data frame or a Parquet file"
+        f"a {type(data).__name__} cannot be registered; give an Arrow table, a data frame, or a Parquet or CSV file"
     )
+
+
+def _from_file(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise NotFoundError(f"there is no file {path}; give a Parquet or CSV file")
+    is_csv = ".csv" in [suffix.lower() for suffix in path.suffixes]
+    try:
+        return pyarrow.csv.read_csv(path) if is_csv else pyarrow.parquet.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        what = "CSV" if is_csv else "Parquet"
+        raise InvalidInputError(
+            f"{path} cannot be read as {what}: {error}", kind="unreadable-file"
+        ) from error

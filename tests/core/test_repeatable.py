@@ -320,6 +320,23 @@ def test_the_digest_of_a_table_is_of_its_values_alone():
     assert table_digest(table.slice(0, 2)) != digest
 
 
+@pytest.mark.parametrize("name", ["pick.csv", "pick.parquet"])
+def test_a_file_is_registered_as_it_is_now(bank, name):
+    at = bank.at({})
+    at.register("pick", name)
+    sql = "SELECT t.sample_id, S2L2A FROM t JOIN pick USING (sample_id)"
+    plan = at.sql(sql).plan()
+    assert plan.table["sample_id"].to_pylist() == ["p0-0001"]
+    Path(name).write_text("sample_id\np0-0002\n")
+    assert at.sql(sql).plan().fingerprint == plan.fingerprint, "what was registered stays"
+    if name.endswith("csv"):
+        at.register("PICK", name)
+        assert at.sql(sql).plan().table["sample_id"].to_pylist() == ["p0-0002"]
+    else:
+        assert kind_of(lambda: at.register("pick", name)) == "unreadable-file"
+        assert at.sql(sql).plan().fingerprint == plan.fingerprint
+
+
 def test_a_registered_table_is_known_by_its_schema_too(bank):
     at = bank.at({})
     at.register("pick", pa.table({"sample_id": pa.array(["p0-0001"])}))
