@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -38,8 +39,13 @@ def intersects(footprints: pa.Array, text: str) -> pa.Array:
     return pa.array(found, mask=np.array([s is None for s in shapes]))
 
 
-@lru_cache(maxsize=16)
 def _shape(text: str) -> Any:
+    return _of_thread(text, threading.get_ident())
+
+
+@lru_cache(maxsize=64)
+def _of_thread(text: str, _thread: int) -> Any:
+    """An area, prepared for one thread: GEOS builds the index of a prepared geometry when it is first used, without a lock."""
     try:
         raw = json.loads(text)
         parts = raw["features"] if raw.get("type") == "FeatureCollection" else [raw]
