@@ -78,6 +78,10 @@ class RemoteTable(Table):
         return planner.service.get(planner.path(self.name, what), snapshot=version)
 
 
+class ServedAttributeError(InvalidInputError, AttributeError):
+    """An attribute that a bank behind a service does not have: ``hasattr`` says so, and whoever asks for it is told why."""
+
+
 class RemoteBank(Bank):
     """A bank behind a service: what it selects is streamed from the object store, by URLs that the service hands out.
 
@@ -96,7 +100,7 @@ class RemoteBank(Bank):
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("catalog", "mirror"):
-            raise InvalidInputError(
+            raise ServedAttributeError(
                 f"{self.url} is read through a service, which keeps the bank's {name} to itself",
                 kind="served",
             )
