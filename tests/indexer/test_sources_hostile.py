@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import sys
 import zlib
 from collections.abc import Callable
@@ -440,6 +441,27 @@ def test_dates_of_a_table_may_be_texts_and_repeated_rows_are_told(tmp_path: Path
     ]
     assert rows[stem_of(1)].metadata == {"cloud_cover": (0.1,)}
     assert [stem for stem, _ in problems] == [stem_of(1)]
+
+
+def test_rows_that_take_no_room_are_not_all_read(tmp_path: Path) -> None:
+    """A few kB of Parquet are 3 million rows of the archive."""
+    n = 3_000_000
+    one = pa.array([f"{stem_of(0)}.zarr.zip", sample_of(0), "majortom_shard_000001.tar"])
+    columns = {
+        name: pa.DictionaryArray.from_arrays(pa.array(np.full(n, i, np.int8)), one)
+        for i, name in enumerate(("zarr", "sample_id", "tar"))
+    }
+    path = tmp_path / "source" / "train_metadata.parquet"
+    write_tars(tmp_path / "source", {"DEM": sound_members(range(3))})
+    pq.write_table(pa.table(columns), path, compression="zstd")
+    assert path.stat().st_size < 1 << 20
+    del columns
+    source = open_source(str(tmp_path / "source"))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    scan = source.scan(source.archives()[0][0])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
+    assert [ref.sample_id for ref in scan.samples] == [sample_of(i) for i in range(3)]
+    assert {f.kind for f in scan.findings} == {"corrupt-metadata"}
 
 
 def test_a_damaged_page_costs_its_column(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tensorbank.errors import FormatError, NotFoundError, StorageError
@@ -25,6 +26,8 @@ MAX_KEPT_BYTES = 256 << 20
 """Tables up to this size are read once and kept; larger ones are read by range for each archive."""
 MAX_DECODED_BYTES = 1 << 30
 """Decoded size of the columns in use: 9 million members have 0.6 GB."""
+MIN_ROWS = 100_000
+"""Rows that are looked at for one archive at least; published ones have 10,240 members."""
 MEMBER_SUFFIX = ".zarr.zip"
 DATED = ("S2_time", "cloud_cover")
 LIMITS = {"center_lon": 360.0, "center_lat": 90.0}
@@ -91,22 +94,31 @@ class MetadataTable:
                 raise FormatError(f"{place[1].path}: the column {name} is {given}; {kinds} are needed.")
         rows: dict[str, MemberRow] = {}
         if "tar" in schema.names and _holds_texts(schema.field("tar").type):
-            rows = self._selected(place, columns, pc.field("tar") == archive_name, problems)
+            rows = self._selected(place, columns, pc.field("tar") == archive_name, len(stems), problems)
         lacking = stems - rows.keys()
         if lacking:
             members = pa.array([stem + MEMBER_SUFFIX for stem in lacking])
-            rows |= self._selected(place, columns, pc.field("zarr").isin(members), problems)
+            condition = pc.field("zarr").isin(members)
+            rows |= self._selected(place, columns, condition, len(lacking), problems)
         return {stem: row for stem, row in rows.items() if stem in stems}, [
             (member, reason) for member, reason in problems if not member or member in stems
         ]
 
     def _selected(
-        self, place: tuple[SourceFiles, Any], columns: list[str], condition: pc.Expression, problems: Problems
+        self,
+        place: tuple[SourceFiles, Any],
+        columns: list[str],
+        condition: pc.Expression,
+        n_members: int,
+        problems: Problems,
     ) -> dict[str, MemberRow]:
         """Rows that meet a condition. A column that cannot be read costs what it says, not the others."""
+        most = max(MIN_ROWS, 4 * n_members)
 
         def read(names: list[str]) -> pa.Table:
-            return pq.read_table(self._open(*place), columns=names, filters=condition)
+            # Stops early: a column of one value repeated takes no room in the file, whatever its length.
+            fragment = ds.ParquetFileFormat().make_fragment(self._open(*place))
+            return fragment.head(most, columns=names, filter=condition)
 
         table: pa.Table | None = None
         with Boundary(lambda _kind, _reason: None):
@@ -116,6 +128,10 @@ class MetadataTable:
             for name in columns[2:]:
                 with Boundary(_to(problems, "", f"Column {name}: ")):
                     table = table.append_column(name, read([name])[name])
+        if table.num_rows == most:
+            problems.append(
+                ("", f"The table has {most} rows or more for {n_members} members; the first are used.")
+            )
         return _by_stem(table, problems)
 
     def _place(self) -> tuple[SourceFiles, Any] | None:
