@@ -7,10 +7,9 @@ bytes, and a seal of 32 bytes: magic, bytes of the IPC file, its CRC-32C, and th
 
 from __future__ import annotations
 
-import os
 import stat
 import struct
-import tempfile
+import uuid
 from pathlib import Path
 
 import crc32c as crc
@@ -36,28 +35,22 @@ def save_table(path: Path, table: pa.Table) -> None:
     StorageError
         The file cannot be written.
     """
+    new = path.with_name(f".{path.name[:100]}-{uuid.uuid4().hex}")
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name[:100]}-", delete=False
-        ) as target:
-            try:
-                with pa.PythonFile(target, "w") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-                    writer.write_table(table)
-                _seal(Path(target.name))
-                Path(target.name).chmod(0o666 & ~_umask())
-                Path(target.name).replace(path)
-            except BaseException:
-                Path(target.name).unlink(missing_ok=True)
-                raise
+        try:
+            with (
+                new.open("xb") as target,
+                pa.PythonFile(target, "w") as sink,
+                pa.ipc.new_file(sink, table.schema) as writer,
+            ):
+                writer.write_table(table)
+            _seal(new)
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    """The mask of new files, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _seal(path: Path) -> None:
