@@ -190,8 +190,8 @@ GOOD = {
     "collection": "eo.terramesh",
     "form": "npy",
 }
-FEW = ("digits", "spaces", "commas", "arabic digits", "signs", "letters")
-PATH_TEXTS = {name: texts(500)[name] for name in (*FEW, "percent", "backslashes")}
+FEW = ("digits", "commas", "arabic digits")
+PATH_TEXTS = {name: texts(500)[name] for name in (*FEW, "percent")}
 
 
 def requests_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -206,9 +206,11 @@ def requests_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
                         yield method, path.format_map({**fill, p["name"]: quote(text, safe="")[:1_000]}), {}
                 elif p["in"] == "query":
                     known = texts(8_192)
-                    for text in FILTERS.values() if p["name"] == "filter" else map(known.get, FEW):
+                    for text in (
+                        list(FILTERS.values())[-20:] if p["name"] == "filter" else map(known.get, FEW)
+                    ):
                         yield method, path.format_map(fill), {"params": {p["name"]: text}}
-            for text in [texts(7_000)[name] for name in ("digits", "commas", "brackets", "exponents")]:
+            for text in [texts(7_000)[name] for name in ("commas", "exponents")]:
                 plain = text.encode(errors="ignore").decode("ascii", "ignore")[:7_000].strip() or "a"
                 yield method, path.format_map(fill), {"headers": {
                     "Range": plain, "If-None-Match": plain, "Accept": plain, "traceparent": plain,
@@ -229,7 +231,15 @@ def bodies(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[byte
         "limit": 1,
         "collections": ["eo.terramesh"],
     }
-    values: list[Any] = [*texts(60_000).values(), *list(FILTERS.values())[-9:], 10**60, -1, 1e308, None, True]
+    values: list[Any] = [
+        *(texts(60_000)[name] for name in FEW),
+        *list(FILTERS.values())[-4:],
+        10**60,
+        -1,
+        1e308,
+        None,
+        True,
+    ]
     values += [["a"] * 10_000, {"a" * 30_000: ["b"] * 1_000}]
     tree: Any = 1
     for _ in range(40):
