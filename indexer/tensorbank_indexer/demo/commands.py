@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tensorbank.cli import Endpoint, Region, say
-from tensorbank.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
@@ -26,7 +25,10 @@ def demo(
     samples: Annotated[int, typer.Option(help="Samples to make.", min=8)] = 240,
     bank: Annotated[
         str | None,
-        typer.Option(metavar="BANK", help="An empty bank of your own instead of the built-in S3 server."),
+        typer.Option(
+            metavar="BANK",
+            help="A bank of your own instead of the built-in S3 server: empty, or of an earlier demo.",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path("demo-output"),
     seed: Annotated[int, typer.Option(help="Seed of the made-up world.")] = 7,
@@ -41,11 +43,6 @@ def demo(
         tempfile.TemporaryDirectory(prefix="tensorbank-demo-") as folder,
         _opened(bank, endpoint, region) as opened,
     ):
-        if there := opened.tables():
-            raise InvalidInputError(
-                f"{opened.url} has tables already ({', '.join(there[:5])}); the demo needs an empty bank of its own",
-                kind="bank-not-empty",
-            )
         with progress_bar() as progress:
             truth, report = load_archives(opened, Path(folder), samples, seed, progress)
             answers: list[Answer] = []
@@ -83,8 +80,10 @@ def _opened(url: str | None, endpoint: str | None, region: str | None) -> Iterat
         )
 
 
-def _ingested(truth: DemoTruth, report: IngestReport, snapshot: Snapshot) -> str:
-    """What went in, in three lines."""
+def _ingested(truth: DemoTruth, report: IngestReport | None, snapshot: Snapshot) -> str:
+    """Say what went in, in three lines, or that it was there."""
+    if report is None:
+        return f"\ningested   nothing: the {snapshot.n_samples} samples are there already\n"
     seconds = report.seconds
     stages = ", ".join(
         f"{name} {getattr(seconds, name) / seconds.total:.0%}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensorbank.bank import Bank
-from tensorbank.errors import IntegrityError
+from tensorbank.errors import IntegrityError, InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank_indexer.demo.archive import DemoTruth, write_archives
 from tensorbank_indexer.demo.picture import contact_sheet
@@ -67,8 +67,17 @@ class Answer:
 
 def load_archives(
     bank: Bank, folder: Path, n_samples: int, seed: int, progress: Progress
-) -> tuple[DemoTruth, IngestReport]:
-    """Make archives in ``folder`` and ingest them into the demo's table."""
+) -> tuple[DemoTruth, IngestReport | None]:
+    """Make archives in ``folder`` and ingest them into the demo's table; no report where it holds these samples already.
+
+    Raises
+    ------
+    InvalidInputError
+        The bank holds anything else (``kind`` is ``bank-not-empty``).
+    """
+    there = bank.tables()
+    if there not in ([], [TABLE]):
+        raise _not_empty(bank, ", ".join(there[:5]))
     truth = write_archives(
         folder,
         n_samples=n_samples,
@@ -76,8 +85,20 @@ def load_archives(
         seed=seed,
         progress=lambda done: progress("make", done, n_samples),
     )
+    if there:
+        ids = bank.sql(f"SELECT sample_id FROM {TABLE}").arrow()["sample_id"].to_pylist()
+        if sorted(ids) != sorted(truth.samples):
+            raise _not_empty(bank, f"{TABLE}, of other samples than these {n_samples}")
+        return truth, None
     options = IngestOptions(samples_per_shard=64)
     return truth, ingest(open_source(str(truth.root)), bank, TABLE, options, progress=progress)
+
+
+def _not_empty(bank: Bank, what: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{bank.url} has tables already ({what}); the demo needs an empty bank of its own",
+        kind="bank-not-empty",
+    )
 
 
 def stream(bank: Bank, question: Question) -> Answer:
