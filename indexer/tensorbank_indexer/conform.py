@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from tensorbank.schema import Modality
 from tensorbank_indexer.source import Finding, RawModality, SampleRef
+from tensorbank_indexer.sources.problems import readable
 
 __all__ = ["conform", "in_type"]
 
@@ -40,7 +41,7 @@ def conform(given: RawModality, modality: Modality, ref: SampleRef) -> Finding |
             return Finding(
                 f"other-{kind}",
                 ref.archive,
-                f"{kind} is {_text(got)} where the table has {_text(wanted)}",
+                readable(f"{kind} is {_text(got)} where the table has {_text(wanted)}"),
                 "modality left out, the sample's others kept",
                 member=ref.stem,
                 modality=modality.name,
