@@ -139,8 +139,11 @@ class IndexMirror:
             A file is not what the log says, or its name leads out of the bank.
         """
         paths = self.paths(files)
-        with ThreadPoolExecutor(N_THREADS) as pool:
-            return list(pool.map(self._checked, files, paths))
+        new = [(f, p) for f, p in zip(files, paths, strict=True) if not self._is_checked(f, p)]
+        if new:  # threads take longer to start than a look at a file that was checked
+            with ThreadPoolExecutor(N_THREADS) as pool:
+                list(pool.map(self._check, *zip(*new, strict=True)))
+        return paths
 
     def log(self, key: str, version: int | None = None, *, whole: bool = False) -> LogCopy:
         """The log of a Delta table as it is now, or as it was at a version: one listing, and what is not here yet.
@@ -205,10 +208,11 @@ class IndexMirror:
         except OSError as error:
             raise _of_disk(error, folder) from error
 
-    def _checked(self, file: IndexFile, path: Path) -> Path:
-        said = (file.n_bytes, file.n_rows)
-        if self._readable.get(path) == (_identity(path), *said):
-            return path
+    def _is_checked(self, file: IndexFile, path: Path) -> bool:
+        return self._readable.get(path) == (_identity(path), file.n_bytes, file.n_rows)
+
+    def _check(self, file: IndexFile, path: Path) -> None:
+        """Check a file, and fetch a copy that is damaged once more."""
         for n_left in reversed(range(N_FETCHES)):
             try:
                 check_index_file(path, file)
@@ -219,8 +223,7 @@ class IndexMirror:
                 path.unlink(missing_ok=True)  # what came was not what was sent
                 self._copy(file, path)
         if (found := _identity(path)) is not None:
-            self._readable[path] = (found, *said)
-        return path
+            self._readable[path] = (found, file.n_bytes, file.n_rows)
 
     def _copy(self, file: IndexFile | ObjectInfo, path: Path) -> Path:
         found = _identity(path)

@@ -100,7 +100,11 @@ class TableViews:
                 for c in map(quoted, sorted(nans))
             )
             scan = f"(SELECT * REPLACE ({', '.join(given)}) FROM {scan})"
-        missing = [f.name for f in _SCHEMAS[level](table.schema) if f.name not in types]
+        missing = self._catalog.fact(
+            *table.snapshot,
+            ("missing", level, *paths),
+            lambda: [f.name for f in _SCHEMAS[level](table.schema) if f.name not in types],
+        )
         if not missing:
             return scan
         # files from before the modality, or from before the column
