@@ -41,7 +41,8 @@ time zone or None. obstore's providers, such as ``obstore.auth.boto3.Boto3Creden
 
 @dataclass(frozen=True, slots=True)
 class StorageOptions:
-    """How to reach a store. What is None is left to the environment and the platform's credential chain.
+    """The options by which a store is reached.
+    The environment and the platform's credential chain decide what is None.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class StorageOptions:
     anonymous
         Send unsigned requests.
     profile
-        Of AWS's configuration files; see :mod:`tensorbank.aws_settings` for what counts, and in which order.
+        Name of a profile in AWS's configuration files; :mod:`tensorbank.aws_settings` says which setting counts.
     credentials
         Called for keys instead of ``access_key`` and its companions: at first use, some minutes before they expire, and when the
         store refuses them. Called from any thread; it travels to worker processes, so it must pickle.
@@ -92,7 +93,7 @@ class StorageOptions:
             raise InvalidInputError(f"{given_twice} are given; give one of them", kind="two-keys")
 
     def with_keys(self) -> StorageOptions:
-        """The same with the keys of the moment in place of the callable that gives them."""
+        """Return the same options with the keys of this moment in place of the callable that gives them."""
         if self.credentials is None:
             return self
         keys = self.credentials()
@@ -107,19 +108,19 @@ class StorageOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServedStorage(StorageOptions):
-    """How to read the bytes of one plan with nothing but the key of a service.
+    """The options to read the bytes of one plan with nothing but the key of a service.
 
     Parameters
     ----------
     service
-        Its URL.
+        URL of the service.
     bank, plan
-        Name and id, as the service knows them.
+        Name of the bank and id of the plan, as the service knows them.
     access
         ``url``: from the object store, by signed URLs. ``dir``: from there, by keys of the plan's folders. ``proxy``: through the
         service.
     key
-        Of the service, None where access is open.
+        Key of the service, None where access is open.
     question
         JSON that the plan was asked for with, snapshot pinned: a service that lost the plan makes the same one of it.
     """

@@ -21,7 +21,7 @@ MAX_DATASET_BYTES = 4 << 30
 
 
 class Answers(ABC):
-    """What can be asked of a query; each method plans or reads anew."""
+    """The ways to answer a query; each method plans or reads anew."""
 
     __slots__ = ()
 

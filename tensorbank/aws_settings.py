@@ -1,6 +1,7 @@
-"""What AWS's environment variables and files say about a bank in S3: the one module of the library that reads them.
+"""Read what AWS's environment variables and files say about a bank in S3.
+No other module of the library reads them.
 
-What counts, the first that is there:
+The first of these that is given counts:
 
 ========  ==========================================================================================================
 keys      ``anonymous``, ``access_key`` and its companions, ``credentials``, ``profile``; ``AWS_ACCESS_KEY_ID``,
@@ -41,13 +42,14 @@ REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 BUNDLES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE")
 DEFAULT_REGION = "us-east-1"
 KEPT_S = 60.0
-"""For which keys that botocore found are used before it is asked again."""
+"""Seconds for which keys that botocore found are kept before it is asked again."""
 LIFETIME = timedelta(minutes=10)
-"""Of keys that botocore renews: it does so when they have ten minutes left, and is asked again before these are over."""
+"""The assumed lifetime of keys that botocore renews:
+it renews them when they have ten minutes left, and is asked again before these are over."""
 
 
 def with_surroundings(url: str, options: StorageOptions) -> StorageOptions:
-    """The same options with endpoint and region of the surroundings where none are given.
+    """Return the options with endpoint and region taken from the environment where none are given.
 
     Raises
     ------
@@ -72,7 +74,8 @@ def with_surroundings(url: str, options: StorageOptions) -> StorageOptions:
 
 
 def find_keys(options: StorageOptions) -> Credentials | None:
-    """What gives the keys of a bank in S3; None where no request is signed, or its client has to look for them itself.
+    """Return the callable that gives the keys of a bank in S3;
+    None if requests are unsigned or the client finds keys itself.
 
     Raises
     ------
@@ -135,7 +138,8 @@ _surroundings_lock = threading.Lock()
 
 @contextmanager
 def surroundings(wanted: Mapping[str, str | None]) -> Iterator[None]:
-    """For a client that reads the environment whatever it is given: some variables as they have to be, until it is made.
+    """Set environment variables to the wanted values while a client that reads them is made,
+    then restore them.
 
     Nothing is touched where they are so already, which is the rule.
     """
@@ -261,7 +265,7 @@ def _has_botocore() -> bool:
 
 
 def _wants_files(profile: str | None) -> bool:
-    """Whether AWS's files have a say: a profile is named, or they are there."""
+    """Tell whether AWS's files have to be read: a profile is named, or the files exist."""
     if profile is not None or os.environ.get("AWS_PROFILE"):
         return True
     named = (

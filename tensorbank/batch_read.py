@@ -16,7 +16,7 @@ from tensorbank.ranges import ByteRange
 __all__ = ["BatchRead", "Buffers", "LateBuffers", "Skipped"]
 
 Buffers = Mapping[str, npt.NDArray[np.generic]]
-"""Where pixels go, by handle name."""
+"""A mapping of handle names to the arrays that their pixels are written to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class BatchRead:
 
     @property
     def ready(self) -> bool:
-        """Whether every buffer is filled: :meth:`wait` would return at once, and not raise."""
+        """True if every buffer is filled: :meth:`wait` would return at once, and not raise."""
         return self._pending.succeeded
 
     def wait(self) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["StreamReport", "bench", "measure_stream"]
 
 N_ROUNDS = 3
-"""Of streaming and of raw reads in turn, so that a machine that slows down slows both; medians are reported."""
+"""The number of rounds of streaming and raw reads in turn, so that a machine that slows down slows both;
+medians are reported."""
 MAX_SAMPLES = 1_000_000
 
 bench = typer.Typer(help="Measure a bank.", no_args_is_help=True)
@@ -37,7 +38,7 @@ def measure() -> None:
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """How fast a plan streams; medians of rounds over the same samples.
+    """The measured speed of streaming a plan; medians of rounds over the same samples.
 
     Parameters
     ----------
@@ -46,9 +47,9 @@ class StreamReport:
     samples_per_s
         Handed to a consumer that does nothing.
     stored_mb_s, decoded_mb_s
-        What came over the network, and what became of it; MB of 10^6 bytes.
+        Bytes that came over the network, and bytes decoded from them; MB of 10^6 bytes.
     raw_mb_s
-        What the same reads bring when nothing is verified or decoded: the ceiling of ``stored_mb_s``.
+        Rate of the same reads when nothing is verified or decoded: the ceiling of ``stored_mb_s``.
     share_of_raw
         Median of each round's time of the raw reads to the loader's.
     n_requests, amplification

@@ -1,4 +1,5 @@
-"""What is known of the values in index files, shards and row groups, as :data:`tensorbank.conditions.Bounds`. Pure."""
+"""Bounds of the values in index files, shards and row groups, as :data:`tensorbank.conditions.Bounds`.
+Pure."""
 
 from __future__ import annotations
 

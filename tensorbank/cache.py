@@ -44,7 +44,8 @@ Fetch = Callable[[Sequence[Interval]], Iterable[tuple[int, memoryview]]]
 them together."""
 
 WAIT_S = 10.0
-"""For bytes that another fetches; then they are fetched here, too. A fetch that hangs is asked for again by its owner before."""
+"""Seconds to wait for bytes that another reader fetches before they are fetched here, too.
+The owner of a fetch that hangs asks again sooner."""
 FIRST_POLL_S = 0.001
 MAX_POLL_S = 0.02
 T = TypeVar("T")
@@ -215,7 +216,8 @@ class BlockCache:
             self._index.open()
 
     def _attempt(self, step: Callable[..., T], *given: Any, otherwise: T, writes: bool = False) -> T:
-        """What a step brings; ``otherwise`` if the cache is off, or takes nothing, or is to be so from now on."""
+        """Return the result of a step, or ``otherwise`` if the cache is off, is full,
+        or has to be turned off now."""
         if self._is_off or self._pid not in (0, os.getpid()):  # SQLite does not survive a fork
             return otherwise
         if writes and self._is_full:

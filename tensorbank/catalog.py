@@ -65,13 +65,14 @@ ROW_GROUP_ROWS = 122_880
 MAX_FACTS = 32
 N_THREADS = 16
 N_TRIES = 6
-"""Of opening a level, which takes some requests in a row that delta-rs tries again three times each."""
+"""The number of times to try opening a level, which takes several requests in a row;
+delta-rs repeats each three times."""
 Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 _SAMPLES_WRITERS = "tensorbank.samples"
 _OF_CLIENT = re.compile(r"Generic \w+ error: ")
-"""What begins a report of delta-rs' client of the store."""
+"""The beginning of an error report from delta-rs' client of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class SnapshotInfo:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """What one commit adds: the rows of one part at every level."""
+    """The additions of one commit: the rows of one part at every level."""
 
     part: str
     samples: pa.Table
@@ -102,7 +103,8 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Where a part is visible: the samples version that shows it, or the newest if another writer had ``added`` it."""
+    """The version of the samples table that shows a part;
+    the newest version if another writer ``added`` the part."""
 
     version: int
     added: bool
@@ -318,7 +320,7 @@ class Catalog:
             raise self._missing(table, version) from None
 
     def _missing(self, table: str, version: int | None = None) -> NotFoundError:
-        """What is missing, if the bank is there."""
+        """Return the error that names what is missing: the table, its version, or the bank."""
         tables = self.told_tables()
         if version is not None and table in tables:
             return NotFoundError(
@@ -481,7 +483,8 @@ class Catalog:
         return f"{local if local is not None else quoted_url(self.store.url)}/{index_key(table, level)}"
 
     def _settings(self) -> tuple[dict[str, str], dict[str, str | None]]:
-        """What delta-rs is to be given, and what it has to find in the environment, which it reads all the same."""
+        """Return the options for delta-rs, and the variables it must find in the environment,
+        which it reads in any case."""
         if not self.store.url.startswith("s3:"):
             return {}, {}
         options, keys = self.store.settings()
@@ -526,7 +529,7 @@ class Catalog:
 
 
 def _as_ours(error: BaseException, where: str, store: Store) -> TensorBankError | None:
-    """What an error of delta-rs means; None for what is not its own, and for a commit that lost a race."""
+    """Translate an error of delta-rs; None if the error is not its own, or the commit lost a race."""
     place = bucket_and_prefix(store.url)[0], store.options.endpoint
     if is_panic(error):
         return as_ours(error, where, *place)
@@ -603,7 +606,7 @@ def _parts(actions: pa.Table, side: str) -> list[str | None]:
 
 
 def _n_common(rows: pa.Table, committed: pa.Table) -> int:
-    """How many (split, sample_id) of the rows are committed already."""
+    """Count the rows whose (split, sample_id) is committed already."""
     mine, theirs = (
         pc.binary_join_element_wise(t["split"].cast(pa.string()), t["sample_id"].cast(pa.string()), "/")
         for t in (rows, committed)

@@ -1,4 +1,5 @@
-"""What the store and the network bring at most: the ceiling of streaming, to measure a loader by."""
+"""Measure the most that the store and the network can deliver:
+the ceiling that a loader's speed is compared with."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 class Format(enum.StrEnum):
-    """How ``query`` prints rows."""
+    """The formats in which ``query`` prints rows."""
 
     table = "table"
     json = "json"
@@ -267,7 +267,8 @@ def verify(
 
 
 def _provenance(table: Table) -> list[Provenance]:
-    """Where the parts of a table come from; a bank behind a service does not tell."""
+    """Return the origins of a table's parts;
+    an empty list for a bank behind a service, which does not tell."""
     with suppress(InvalidInputError):
         return table.provenance()
     return []
@@ -405,7 +406,8 @@ def _stoppable() -> Iterator[None]:
 
 
 def _is_of_usage(error: TensorBankError) -> bool:
-    """Whether other words on the command line would have done: a name, an address, a folder of archives."""
+    """Tell whether other words on the command line would have helped:
+    a name, an address, a folder of archives."""
     return isinstance(error, InvalidInputError | NotFoundError) or (
         isinstance(error, FormatError) and error.kind == FormatError.default_kind
     )

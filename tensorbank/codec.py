@@ -37,7 +37,7 @@ compressed, for pixels that do not shrink and networks that nobody waits for; ch
 
 @dataclass(frozen=True, slots=True)
 class BlockCodec:
-    """How blocks of one array are encoded. Readers need none of it: Blosc buffers describe themselves.
+    """The encoding of one array's blocks. Readers need none of it: Blosc buffers describe themselves.
 
     ``blocksize_bytes`` is the whole block: Blosc's automatic choice halves the decode rate.
     """

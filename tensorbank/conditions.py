@@ -27,7 +27,7 @@ MAX_EXACT = 2.0**53
 """From here on neighbouring integers are one float64."""
 IN_LOG = pa.timestamp("us", "UTC")
 MAX_RANGES = 64
-"""Of a list of constants."""
+"""The maximum number of ranges that a list of constants is compared as."""
 LOG_PRECISION = timedelta(milliseconds=1)
 """Delta's log cuts times to milliseconds."""
 
@@ -73,7 +73,8 @@ def leaves(condition: Condition) -> set[tuple[str, ...]]:
 
 
 def may_match(condition: Condition, bounds: Bounds, n: int) -> Mask:
-    """Which of ``n`` blocks may hold a row that satisfies a condition, (n,) bool. Each leaf's bounds are asked for once."""
+    """Return which of ``n`` blocks may hold a row that satisfies a condition, (n,) bool.
+    Each leaf's bounds are asked for once."""
 
     def sound(leaf: tuple[str, ...]) -> tuple[pa.Array, pa.Array] | None:
         known = bounds(leaf)

@@ -20,7 +20,8 @@ from tensorbank.errors import StorageError
 __all__ = ["Crew"]
 
 LINGER_S = 0.5
-"""What the end of a crew waits for jobs under way: longer than a request takes, shorter than a person is patient."""
+"""Seconds to wait for running jobs when a crew ends:
+longer than most requests take, short enough for a person."""
 
 Job = Callable[[], None]
 

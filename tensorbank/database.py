@@ -49,7 +49,7 @@ class Database:
         self._n_threads = int(self.con.execute("SELECT current_setting('threads')").fetchall()[0][0])
 
     def create_schema(self, name: str) -> None:
-        """For the views of one table of a bank."""
+        """Create the schema that holds the views of one table of a bank."""
         self.con.execute(f"CREATE SCHEMA {name}")
         self._schemas.append(name)
 
@@ -65,7 +65,7 @@ class Database:
         self._registered.append(name)
 
     def has_function(self, name: str) -> bool:
-        """Whether DuckDB knows a function by a name in lower case."""
+        """Tell whether DuckDB knows a function by this name, given in lower case."""
         found = self.side.execute(
             "SELECT count(*) FROM duckdb_functions() WHERE lower(function_name) = ?", [name]
         ).fetchall()

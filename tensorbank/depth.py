@@ -1,4 +1,4 @@
-"""How many reads to keep under way, from what the recent ones took. Pure but for its memory.
+"""Decide how many reads to keep under way, from what the recent ones took. Pure but for its memory.
 
 By Little's law ``rate x latency`` reads are under way at any time. While the network has room, twice as many bring twice the
 rate at the same latency; once it is full they only wait longer. So the depth is kept at twice the product of the best rate and

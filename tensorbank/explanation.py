@@ -1,4 +1,5 @@
-"""What a plan explains of itself, as text and as HTML. Pure: facts in, as ``Plan.explain_json`` gives them, words out."""
+"""Format the explanation of a plan as text and as HTML.
+Pure: facts in, as ``Plan.explain_json`` gives them, words out."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ __all__ = ["as_html", "as_text"]
 
 
 def as_text(facts: Mapping[str, Any]) -> str:
-    """For people at a terminal."""
+    """Format the facts as text for a terminal."""
     tables = ", ".join(f"{t} at version {s['version']}" for t, s in sorted(facts["snapshots"].items()))
     lines = [
         f"Plan {facts['fingerprint']} of {tables} in {facts['bank']}",
@@ -39,7 +40,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
 
 
 def as_html(facts: Mapping[str, Any]) -> str:
-    """For notebooks: a small bar for each level, and for the bytes."""
+    """Format the facts as HTML for notebooks: a small bar for each level, and for the bytes."""
     rows = [
         (r["level"], r["kept"], r["considered"], f"{r['kept']:,} of {r['considered']:,}")
         for r in facts["levels"]
@@ -64,7 +65,7 @@ def _of_bytes(facts: Mapping[str, Any]) -> str:
 
 
 def _of_pixels(pixels: Mapping[str, int]) -> str:
-    """How pixel predicates were decided."""
+    """Describe how pixel predicates were decided."""
     ways = []
     if pixels["by_tiles"]:
         ways.append(f"{pixels['by_tiles']:,} by statistics of tiles")

@@ -1,4 +1,5 @@
-"""Which extents of which objects lie where in the segments of a cache: an SQLite database that all processes of a node share.
+"""A list of the extents stored in the segments of a cache:
+an SQLite database that all processes of a node share.
 
 SQLite brings what is hard: transactions between processes without a daemon, and a state that a kill at any moment leaves sound.
 Extents of one object never overlap, so a look-up is one walk along the primary key.
@@ -30,7 +31,7 @@ __all__ = ["Extent", "ExtentIndex", "Reservation", "is_damage", "make_file", "ma
 N_SEGMENTS = 256
 BUSY_TIMEOUT_S = 10
 KEEP_S = 600.0
-"""What was used in this time is not evicted; what has no room then is not stored.
+"""Seconds since its last use in which an extent is not evicted; what finds no room then is not stored.
 
 An epoch in random order comes back to everything once: where only the share f of it fits, the least recently used are the very
 ones that are wanted next, and evicting them leaves far less than f to be found (a fifth instead of a half at f = 0.5). Kept as
@@ -253,7 +254,8 @@ class ExtentIndex:
 
 
 def match(spans: Sequence[Interval], extents: Sequence[Extent]) -> tuple[list[Extent], list[Interval]]:
-    """Which extents hold bytes of the spans, and which bytes no extent holds. All disjoint and by start. Pure."""
+    """Find the extents that hold bytes of the spans, and the intervals that no extent holds.
+    All disjoint and by start. Pure."""
     used: list[Extent] = []
     missing: list[Interval] = []
     i = 0
@@ -275,7 +277,7 @@ def match(spans: Sequence[Interval], extents: Sequence[Extent]) -> tuple[list[Ex
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the database is none any more: of a node that lost power, or a disk that lies."""
+    """Tell whether SQLite reports a corrupt database, as after a power failure or from a faulty disk."""
     return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 

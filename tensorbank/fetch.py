@@ -35,7 +35,7 @@ N_SERVING = 16
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """How to read.
+    """Options of reading.
 
     Parameters
     ----------
@@ -53,19 +53,20 @@ class FetchOptions:
     max_hedge_share
         Second requests for late reads, as a share of all requests; 0 to wait.
     stall_s
-        After which a read is asked for again at the earliest, whatever the share: five times what is usual, but not less.
+        Seconds after which a read is asked for again at the earliest, whatever the share: five times what is usual,
+        but not less.
     patience_s
         How long a read waits for a store, or a service, that is out of reach or busy; then its error is raised. Waiting is
         logged, and counted as ``away_s``.
     on_error
-        What becomes of a sample whose bytes are damaged or gone for good: ``"raise"``, or ``"skip"``: the batch keeps its
+        Treatment of a sample whose bytes are damaged or gone for good: ``"raise"``, or ``"skip"``: the batch keeps its
         size, the fill value stands in for the modality, the batch's mask says so, and it is logged and counted. A store that
         cannot be reached is always an error.
     cache_dir
-        Folder on a local disk where what was read is kept for later epochs, shared by all processes of the node; None for none.
+        Folder on a local disk that keeps bytes for later epochs, shared by all processes of the node; None for none.
         See :mod:`tensorbank.cache`.
     cache_bytes
-        Of what is kept, by all of them together.
+        Most bytes that the folder may hold, written by all processes together.
 
     Raises
     ------

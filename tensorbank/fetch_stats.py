@@ -1,4 +1,4 @@
-"""What reads took, as a value."""
+"""The bytes, requests and times that reads took, as a value."""
 
 from __future__ import annotations
 

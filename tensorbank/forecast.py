@@ -1,4 +1,4 @@
-"""What streaming a plan will take on a given machine: a model, written down. Pure.
+"""Forecast the time and cost of streaming a plan on a given machine: a model, written down. Pure.
 
 * network: ``read_bytes / bandwidth``, the pipe being full;
 * latency: ``n_requests * round trip / requests in flight``, each connection waiting for its first byte;
@@ -21,7 +21,8 @@ DECODE_MB_PER_S = 850.0
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a store charges, in any one currency. The defaults are those of a bucket read in its own region."""
+    """The prices of a store, in any one currency.
+    The defaults are those of a bucket read in its own region."""
 
     per_1000_requests: float = 0.0004
     per_gb: float = 0.0
@@ -44,7 +45,7 @@ class Forecast:
 
     @property
     def bound_by(self) -> str:
-        """Which of ``network``, ``latency``, ``decode`` decides."""
+        """The slowest of ``network``, ``latency`` and ``decode``, which decides the time."""
         causes = {"network": self.network_s, "latency": self.latency_s, "decode": self.decode_s}
         return max(causes, key=lambda name: causes[name])
 

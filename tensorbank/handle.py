@@ -20,9 +20,10 @@ __all__ = ["ADDRESS_FIELDS", "Handle", "HandleAddresses", "addresses_of", "check
 MAX_OBJECT_BYTES = 1 << 45
 """More than a store allows an object."""
 BLOCK_OVERHEAD_BYTES = 4096
-"""Of a stored block over its pixels, far more than any codec adds: a length beyond it is no length, and is not allocated."""
+"""The most bytes that a stored block may exceed its pixels by, far more than any codec adds:
+a longer length is wrong, and is not allocated."""
 ADDRESS_FIELDS = ("key", "starts", "lengths", "corner", "n_times")
-"""Of the columns that a handle has in a plan's table."""
+"""The fields of the columns that a handle has in a plan's table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a statement must not do with a handle, if its answer is to be tensors. Pure."""
+"""Find the uses of a handle that a statement must not have if its answer is to be tensors. Pure."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from tensorbank.shard_keys import ShardKeys
 __all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]
 
 MAX_RUN_BYTES = (1 << 32) - 1
-"""Of a run of blocks, which a plan holds in 32 bits."""
+"""The longest run of blocks in bytes: a plan holds it in 32 bits."""
 BANDS_SEPARATOR = "\x1f"
 Present = npt.NDArray[np.bool_]
 Sizes = npt.NDArray[np.integer[Any]]
@@ -89,7 +89,7 @@ class HandleColumn:
         return tuple({key.rpartition("/c/")[0]: key for key in self.keys.dictionary.to_pylist()}.values())
 
     def has(self, field: str) -> bool:
-        """Whether the rows have a field."""
+        """Tell whether the rows have a field."""
         return field in self.rows.column_names
 
     def numbers(self, field: str, dtype: type[np.integer[Any]] = np.int64) -> npt.NDArray[Any]:
@@ -188,7 +188,7 @@ def _choices(column: HandleColumn) -> set[tuple[str, ...]]:
 
 
 def _form(modality: Modality) -> tuple[object, ...]:
-    """What a tensor's bytes mean."""
+    """Return the properties that decide what a tensor's bytes mean."""
     return modality.dtype, modality.sample_shape, modality.band_names, modality.classes
 
 
@@ -266,7 +266,7 @@ def _runs(
 
 
 def _block_bytes(column: HandleColumn, n_blocks: int) -> tuple[Present, Sizes]:
-    """Which rows have the modality, (n,), and the sizes of the blocks of those, (m, n_blocks)."""
+    """Return which rows have the modality, (n,), and the block sizes of those rows, (m, n_blocks)."""
     present = as_numpy(column.keys.is_valid())
     blocks = column.rows["block_bytes"]
     if not present.all():

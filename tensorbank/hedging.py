@@ -25,7 +25,8 @@ LIMIT_S = 600.0
 
 
 def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
-    """What the first of some tries to succeed brings; another begins whenever ``patience_s`` passed without an answer.
+    """Return the result of the first try to succeed;
+    another try begins whenever ``patience_s`` passed without an answer.
 
     A call may be of several requests in a row: a try gets past the one that held up the try before it. What slower tries
     bring is dropped.
@@ -33,7 +34,7 @@ def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
     Raises
     ------
     Exception
-        That of the first try, where none succeeds. A call that fails in time is not repeated.
+        The exception of the first try, where none succeeds. A call that fails in time is not repeated.
     StorageError
         No try has ended within :data:`LIMIT_S`; its kind is ``stalled``.
     """

@@ -36,7 +36,7 @@ SEASONS: tuple[str, ...] = ("winter", "spring", "summer", "autumn", "mixed")
 """Meteorological seasons of the sample's hemisphere; ``mixed`` where its dates lie in several."""
 
 HILBERT_ORDER = 16
-"""Of the curve in the column ``hilbert``: its cells number ``4 ** HILBERT_ORDER``."""
+"""The order of the Hilbert curve in the column ``hilbert``: its cells number ``4 ** HILBERT_ORDER``."""
 
 TIME = pa.timestamp("us", tz="UTC")
 
@@ -49,8 +49,8 @@ REF_TYPE = pa.struct(
         pa.field("block_bytes", pa.list_(pa.int32())),
     ]
 )
-"""Where a sample's blocks lie: shard key in the bank, index on the part's sample axis, bytes ``[offset, offset + length)``,
-and the stored length of each block, date by date and band by band."""
+"""The address of a sample's blocks: shard key in the bank, index on the part's sample axis, bytes ``[offset,
+offset + length)``, and the stored length of each block, date by date and band by band."""
 
 TILE_REF_TYPE = pa.struct(
     [*REF_TYPE, *(pa.field(n, pa.int16()) for n in ("time_index", "y0", "y1", "x0", "x1"))]

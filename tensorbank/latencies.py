@@ -1,4 +1,4 @@
-"""How long reads take, from those of the recent past. Small; pure but for its memory."""
+"""Estimate how long reads take from those of the recent past. Small; pure but for its memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class Latencies:
 
 
 def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> float:
-    """What one of the reads under way takes by Little's law: ``n / rate``, the rate being that of the recent answers.
+    """Return the seconds that a read under way takes by Little's law:
+    ``n / rate``, the rate being that of the recent answers.
 
     Silence since the last of them counts for no longer than they took to come: with all others behind them, the reads that are
     left may be the late ones, and must not pass for usual the longer they take.
@@ -48,7 +49,7 @@ def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> fl
     Parameters
     ----------
     answers_at_s
-        When answers came, ascending, at least two.
+        Times at which answers came, ascending, at least two.
     n_running
         Reads under way.
     """

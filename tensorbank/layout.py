@@ -1,4 +1,4 @@
-"""Where things lie in a bank, and the Zarr v3 documents that describe them.
+"""The keys of objects in a bank, and the Zarr v3 documents that describe them.
 
 Keys are relative to the bank and use ``/``::
 
@@ -49,7 +49,7 @@ __all__ = [
 Level = Literal["samples", "tiles", "shards"]
 LEVELS: tuple[Level, ...] = ("samples", "tiles", "shards")
 MAX_KEY_BYTES = 1024
-"""Of an object's key in S3."""
+"""The most bytes that an object's key may have in S3."""
 _UPWARD = frozenset({"", ".", ".."})
 _SHARD_KEY = re.compile(
     r"[A-Za-z][A-Za-z0-9_]{0,62}/tensors/[^/'\"\\\x00-\x1f]+/[^/'\"\\\x00-\x1f]+/c/\d+(/0){4}"

@@ -30,9 +30,10 @@ __all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
 N_THREADS = 16
 _OF_VERSION = re.compile(r"\d{20}\.")
 SLOW_BYTES_S = 4 << 20
-"""Of a network on which a file that is still coming is not late."""
+"""Bytes per second of a network on which a file that is still coming is not late."""
 N_FETCHES = 3
-"""Of a file that cannot be right, before that is told: the network may have been at fault."""
+"""The number of times a file that cannot be right is fetched before the error is raised:
+the network may have been at fault."""
 SUMS = "checksums"
 UNREADABLE = frozenset("%\\^[]|")
 """In a folder's name, delta-rs takes them for something else or breaks."""
@@ -41,7 +42,7 @@ GLOB = frozenset("*?[]{}")
 
 
 def default_cache_folder() -> Path:
-    """Where index files are mirrored if nobody says otherwise."""
+    """Return the folder in which index files are mirrored unless another is given."""
     return Path.home() / ".cache" / "tensorbank"
 
 
@@ -255,14 +256,15 @@ class IndexMirror:
             return False
 
     def _sum_of(self, path: Path) -> Path:
-        """Where the checksum of a copy is kept: not beside it, where delta-rs looks for logs."""
+        """Return the path at which the checksum of a copy is kept:
+        not beside the copy, where delta-rs looks for logs."""
         below = path.relative_to(self.folder)
         return self.folder / below.parts[0] / SUMS / Path(*below.parts[1:-1], f"{path.name}.crc32c")
 
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """What changes when a file is written to."""
+    """The properties of a file that change when it is written to."""
 
     n_bytes: int
     written_ns: int

@@ -275,7 +275,8 @@ def _check_alike(expected: tuple[Handle, ...], got: tuple[Handle, ...], number: 
 
 
 def _form(h: Handle) -> tuple[Any, ...]:
-    """What must agree so that tensors of two handles can stand in one batch, and be read as if they were of one."""
+    """Return the properties that two handles must share for their tensors to
+    stand in one batch and be read alike."""
     m = h.modality
     form = (h.name, m.dtype, h.shape, (m.height, m.width), m.fill_value, len(m.bands), h.bands, h.window)
     return (*form, h.by_date)

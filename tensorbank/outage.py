@@ -9,7 +9,7 @@ import time
 __all__ = ["Outage"]
 
 LOOK_S = 0.25
-"""How often a pause looks whether it is still needed."""
+"""Seconds between two checks of whether a pause is still needed."""
 REPORT_AFTER_S, REPORT_EVERY_S = 5.0, 30.0
 """When an outage is first logged, and how often then."""
 

@@ -16,8 +16,11 @@ from tensorbank.errors import StorageError
 __all__ = ["Pending", "forked"]
 
 LOOK_S = 1.0
-"""How often whoever waits looks whether anything goes on. Silence is counted in looks rather than read off a clock, so a process
-that was suspended is not taken for one that hangs."""
+"""Seconds between two looks of a waiting thread at whether anything progresses.
+
+Silence is counted in looks rather than read off a clock,
+so that a process that was suspended is not taken for one that hangs.
+"""
 
 
 def forked() -> StorageError:
@@ -81,12 +84,12 @@ class Pending:
 
     @property
     def over(self) -> bool:
-        """Whether none runs and none will."""
+        """True if no item runs and none will."""
         return not self._n_running and (self._cancelled or not self._n_waiting)
 
     @property
     def succeeded(self) -> bool:
-        """Whether all have ended, and none in an error."""
+        """True if all have ended, and none in an error."""
         return self.over and not self._cancelled and not self._errors
 
     def wait(self, *, for_all: bool) -> Mapping[int, Exception]:

@@ -1,4 +1,5 @@
-"""What statistics say about a pixel predicate, as SQL: bounds of the number of pixels that match, and what they decide. Pure.
+"""Write as SQL what statistics prove of a pixel predicate:
+bounds of the number of matching pixels, and the decision. Pure.
 
 DuckDB evaluates the bounds for millions of rows at once, next to the data; only the rows that they leave open ask for pixels.
 Expressions are three-valued: NULL where a statistic is missing, which decides nothing.
@@ -29,12 +30,12 @@ SHARE_SLACK = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class BandFields:
-    """Where a row of the index keeps what it knows of one band.
+    """The expressions for what a row of the index knows of one band.
 
     Parameters
     ----------
     count, valid
-        SQL of the numbers of pixels and of those that are not NaN.
+        SQL of the number of pixels and of the number that are not NaN.
     knots
         SQL of (value, at least, at most), by ascending value: at least so many valid pixels are not above the value, at most so
         many are below it.
@@ -46,7 +47,7 @@ class BandFields:
 
     @classmethod
     def of(cls, path: str, handle: str, modality: Modality, level: Level) -> BandFields:
-        """Of a band at ``path`` of a handle, in a row of samples or of tiles."""
+        """Return the fields of a band at ``path`` of a handle, in a row of samples or of tiles."""
         exact = np.dtype(modality.dtype).itemsize <= EXACT_ITEMSIZE_BYTES
         valid = f"{path}.valid"
         low, high = f"{path}.min::DOUBLE", f"{path}.max::DOUBLE"

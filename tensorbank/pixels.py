@@ -90,16 +90,16 @@ class PixelPredicate:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """How the answers that statistics of samples left open were found.
+    """Counts of the ways in which the answers that statistics of samples left open were found.
 
     Parameters
     ----------
     by_tiles
-        Decided by the statistics of the sample's tiles.
+        Number decided by the statistics of the sample's tiles.
     read, read_bytes
-        Decided by reading pixels, and what that read.
+        Number decided by reading pixels, and the bytes that were read.
     undecided
-        Left open, as ``refine := 'index'`` asks.
+        Number left open, as ``refine := 'index'`` asks.
     """
 
     by_tiles: int = 0
@@ -126,7 +126,8 @@ def parse_comparison(text: str) -> tuple[str, float]:
 
 
 def n_matching(predicate: PixelPredicate, pixels: npt.NDArray[np.generic]) -> int:
-    """How many pixels match, exactly. ``pixels`` is (time, band, y, x) of the predicate's one or two bands, in its order.
+    """Count the pixels that match, exactly. ``pixels`` is (time, band, y,
+    x) of the predicate's one or two bands, in its order.
 
     NaN and the infinities are no values, as in the statistics: they match nothing.
     """

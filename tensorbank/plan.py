@@ -60,7 +60,7 @@ _METADATA_KEY = b"tensorbank.plan"
 
 @dataclass(frozen=True, slots=True)
 class LevelReport:
-    """How many rows of one storey of the index were considered and kept."""
+    """The numbers of rows of one level of the index that were considered and kept."""
 
     level: str
     considered: int
@@ -73,9 +73,9 @@ class LevelReport:
 
 @dataclass(frozen=True, slots=True)
 class PlanSource:
-    """What a plan was made from.
+    """The facts that a plan was made from.
 
-    ``snapshots`` maps each table to ``(table id, version)``; ``levels`` runs from the coarsest storey to the finest;
+    ``snapshots`` maps each table to ``(table id, version)``; ``levels`` runs from the coarsest level to the finest;
     ``scan_blocks`` and ``scan_bytes`` are what reading the same handles of every sample would cost. Of the rows that
     ``pixel_predicates`` left open by their own statistics, ``pixels_by_tiles`` were decided by those of their tiles,
     ``pixels_read`` by reading ``pixels_read_bytes``, and ``pixels_undecided`` left open, as the query asked.
@@ -223,11 +223,11 @@ class Plan:
         return int((a.key >= 0).sum()) * handle.n_times
 
     def explain(self) -> str:
-        """What was considered, pruned and kept, and what reading will take, as text for people."""
+        """Return a text for people: what was considered, pruned and kept, and what reading will take."""
         return as_text(self.explain_json())
 
     def explain_json(self) -> dict[str, Any]:
-        """What :meth:`explain` says, for programs."""
+        """Return the facts of :meth:`explain` for programs."""
         s = self.source
         return {
             "fingerprint": self.fingerprint,
@@ -255,7 +255,7 @@ class Plan:
         }
 
     def _repr_html_(self) -> str:
-        """For notebooks."""
+        """Return the explanation as HTML for notebooks."""
         return as_html(self.explain_json())
 
     @property
@@ -462,7 +462,7 @@ def _check_trust(
 
 
 def _place(storage: StorageOptions) -> dict[str, str] | None:
-    """Where a service has the plan, None for one that was made here."""
+    """Return the address of the plan at a service; None for a plan that was made here."""
     if not isinstance(storage, ServedStorage):
         return None
     return {name: getattr(storage, name) for name in ("service", "bank", "plan", "access", "question")}

@@ -166,7 +166,7 @@ def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa
 def _levels(
     session: Session, n_shards: Mapping[str, int], resolved: Sequence[tuple[str, Handle]], table: pa.Table
 ) -> Iterator[LevelReport]:
-    """What each storey of the index considered and kept, the coarsest first.
+    """Yield what each level of the index considered and kept, the coarsest first.
 
     A row group counts as pruned where its footer rules it out, as DuckDB does. What the last level keeps is the result; a
     level that is only joined to keeps what was not ruled out.

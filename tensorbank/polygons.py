@@ -33,7 +33,8 @@ def as_geojson(area: Any) -> str:
 
 
 def intersects(footprints: pa.Array, text: str) -> pa.Array:
-    """Whether each footprint, WKB in degrees, shares a point with an area; null where there is no footprint."""
+    """Tell for each footprint, WKB in degrees, whether it shares a point with an area;
+    null where there is no footprint."""
     shapes = shapely.from_wkb(footprints.to_pylist())
     found = shapely.intersects(_shape(text), shapes)
     return pa.array(found, mask=np.array([s is None for s in shapes]))

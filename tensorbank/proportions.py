@@ -1,4 +1,5 @@
-"""Which source comes next, so that every stretch of places has the sources in proportion. Pure arithmetic.
+"""Choose the source of each place, so that every stretch of places has the sources in proportion.
+Pure arithmetic.
 
 A source of share 0.3 gets 3 of any 10 places, or 2, or 4: place ``x`` of two sources goes to the first where ``floor((x + 1) a)``
 exceeds ``floor(x a)``, ``a`` being its share (a Beatty sequence). More sources are halved, and each half again. How many places a
@@ -60,7 +61,7 @@ class Proportions:
         return source, before
 
     def counts(self, place: int) -> tuple[int, ...]:
-        """How many of the first ``place`` places each source has."""
+        """Return how many of the first ``place`` places each source has."""
         return tuple(self._counts(place, 0, len(self.units)))
 
     def places_until(self, source: int, n: int) -> int:

@@ -1,4 +1,5 @@
-"""Which index files and shards cannot hold an answer: what rows of each mentioned table must satisfy. Pure.
+"""Find the condition that rows of each mentioned table must satisfy,
+by which index files and shards are pruned. Pure.
 
 Rows that fail the condition of a mention may be missing from the table there, in any number, and the statement still has the
 same answer. That is proved operator by operator; where there is no proof, nothing is asked and so nothing is pruned.
@@ -55,7 +56,8 @@ _WHERE_REACHES = {
     "SEMI": (True, False),
     "ANTI": (True, False),
 }
-"""For each join, whether what is asked of its rows may be asked of those of its left and of its right side."""
+"""A pair of flags for each join: whether what is asked of its rows may be asked of those of its left,
+and of its right side."""
 _ON_REACHES = {
     "INNER": (True, True),
     "LEFT": (False, True),
@@ -63,7 +65,8 @@ _ON_REACHES = {
     "SEMI": (True, True),
     "ANTI": (False, True),
 }
-"""For each join, whether rows of its left and of its right side matter only if they may satisfy its ON condition."""
+"""A pair of flags for each join: whether rows of its left, and of its right side,
+matter only if they may satisfy its ON condition."""
 
 
 def wanted(tree: Any, tables: Mapping[str, TableSchema]) -> dict[Mention, Condition]:
@@ -118,7 +121,7 @@ class _From:
     shared: frozenset[str] | None
     """Columns that a join makes one, lower-case; None where they may be any."""
     same: bool
-    """Whether columns that a join makes one have the same values on both sides."""
+    """True if columns that a join makes one have the same values on both sides."""
 
     @classmethod
     def of(cls, select: Any, tables: Mapping[str, TableSchema], common: Mapping[str, Any]) -> _From:
@@ -163,7 +166,7 @@ class _From:
             )
 
     def _names(self, visible: Sequence[int]) -> Resolve:
-        """What names mean in an expression that sees some of the items."""
+        """Return the resolver of names in an expression that sees some of the items."""
 
         def resolve(path: Sequence[str]) -> tuple[int | None, tuple[str, ...]] | None:
             lower = tuple(name.lower() for name in path)
@@ -184,7 +187,7 @@ class _From:
 
 
 def _of_item(condition: Condition, number: int) -> Condition:
-    """What a condition asks of one item: comparisons of other items count as satisfiable."""
+    """Reduce a condition to what it asks of one item: comparisons of other items count as satisfiable."""
     if isinstance(condition, Compare):
         return condition if condition.owner in (None, number) else ANYTHING
     parts = tuple(_of_item(p, number) for p in condition.parts)

@@ -23,7 +23,8 @@ __all__ = ["Query", "QueryEngine"]
 
 
 class QueryEngine(Protocol):
-    """What answers a query; the planner of a bank is one. Equal engines give equal queries equal answers."""
+    """The engine that answers a query; the planner of a bank is one.
+    Equal engines give equal queries equal answers."""
 
     def plan(self, sql: str, *, by_date: bool = False) -> Plan: ...
 

@@ -83,7 +83,7 @@ class SampleReader:
 
     @property
     def stats(self) -> FetchStats:
-        """What has been read so far."""
+        """The statistics of what has been read so far."""
         return self._fetcher.stats
 
     @property
@@ -93,12 +93,12 @@ class SampleReader:
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """What has been left out so far, with ``on_error="skip"``: the newest of them."""
+        """The newest of the items left out so far, with ``on_error="skip"``."""
         return tuple(self._skipped)
 
     @property
     def n_skipped(self) -> int:
-        """How much has been left out so far."""
+        """The number of items left out so far."""
         return self._n_skipped
 
     def read(self, positions: npt.ArrayLike) -> dict[str, npt.NDArray[np.generic]]:
@@ -178,7 +178,8 @@ class SampleReader:
     def _mask(
         self, handle: Handle, positions: npt.NDArray[np.int64], dates: npt.NDArray[np.int64] | None
     ) -> npt.NDArray[np.bool_]:
-        """Which samples have a modality, (n,), or which of their dates, (n, time), where some sample lacks some."""
+        """Return the samples that have a modality, (n,) bool, or the dates they have, (n, time),
+        if some sample lacks some."""
         a = self.plan.addresses[handle.name]
         if a.n_times is None:
             return a.key[positions] >= 0
@@ -262,7 +263,7 @@ class SampleReader:
         number: int,
         error: Exception,
     ) -> None:
-        """Of a read that failed, have each piece that is sound."""
+        """Recover every sound piece of a read that failed."""
         if getattr(error, "kind", None) not in SKIPPED:
             raise error
         for pieces in _shared(reads[number].pieces):
@@ -312,7 +313,7 @@ def _places(handle: Handle) -> tuple[Places, ...]:
 
 
 def _shape(handle: Handle, n: int, dates: npt.NDArray[np.int64] | None) -> tuple[int, ...]:
-    """Of the tensors of ``n`` samples."""
+    """Return the shape of the tensors of ``n`` samples."""
     if dates is None or not handle.by_date:
         return (n, *handle.shape)
     if dates.ndim != 2 or len(dates) != n or ((dates < 0) | (dates >= handle.n_times)).any():
@@ -345,7 +346,8 @@ def _decode(data: memoryview, places: Places, targets: Sequence[Target], block: 
 def _shared_out(
     places: Places, targets: Sequence[Target], block: tuple[int, int]
 ) -> Iterator[npt.NDArray[np.generic]]:
-    """Where to decode each block; when the next is asked for, the last is handed to all who want it."""
+    """Yield the array to decode each block into;
+    on the next step, copy the last block to all tensors that want it."""
     first, window = targets[0]
     scratch = None if window is None else np.empty(block, first.dtype)
     copies = targets[1:] if scratch is None else targets

@@ -1,4 +1,5 @@
-"""Which requests bring some samples of a plan, and where in them each sample's blocks lie. Pure."""
+"""Find the requests that bring some samples of a plan, and the place of each sample's blocks in them.
+Pure."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ class Reads(Sequence[Read]):
 
     @property
     def n_bytes(self) -> int:
-        """What all of them bring."""
+        """The number of bytes that all reads bring."""
         return int((self._ends - self._starts).sum())
 
 

@@ -32,7 +32,7 @@ Ref = Mapping[str, Any]
 
 
 class TileAnswers(Protocol):
-    """What asks the tiles; :meth:`tensorbank.session.Session.tile_answers` does."""
+    """A callable that asks the tiles; :meth:`tensorbank.session.Session.tile_answers` is one."""
 
     def __call__(
         self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]

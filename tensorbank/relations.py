@@ -1,4 +1,5 @@
-"""What the FROM clauses of a statement take rows from: the bank, the tables registered with it, and nothing else. Pure."""
+"""Find what the FROM clauses of a statement take rows from:
+the bank, the tables registered with it, and nothing else. Pure."""
 
 from __future__ import annotations
 

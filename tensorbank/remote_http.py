@@ -32,14 +32,14 @@ RANGE_TIMEOUT_S = 300.0
 MAX_IDLE = 128
 """Connections kept for each origin."""
 MAX_REFUSAL_BYTES = 64 << 10
-"""Of the body of an answer that is none; what is longer is cut, and the connection dropped."""
+"""The most bytes kept of the body of a refusal; a longer body is cut, and the connection dropped."""
 
 Origin = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said. ``body`` is the whole body, or of a refusal its beginning."""
+    """The answer of a server. ``body`` is the whole body, or the beginning of it if the server refused."""
 
     status: int
     headers: Message

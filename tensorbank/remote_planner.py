@@ -73,11 +73,11 @@ class RemotePlanner:
 
     @property
     def url(self) -> str:
-        """Of the bank at the service."""
+        """The URL of the bank at the service."""
         return f"{self.service.url}{BANKS}{quote(self.bank)}"
 
     def path(self, table: str, *below: str) -> str:
-        """Of a table, and of something below it."""
+        """Return the path of a table, or of something below it."""
         return "/".join([f"{BANKS}{quote(self.bank)}/tables/{quote(table)}", *map(quote, below)])
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
@@ -159,7 +159,7 @@ class RemotePlanner:
         )
 
     def _tasks(self, plan: str) -> tuple[dict[str, Any], pa.Table, dict[str, Any]]:
-        """What a plan's columns mean, its table, and its last record."""
+        """Return the meaning of a plan's columns, its table, and its last record."""
         pages, token = [], None
         while True:
             body = self.service.read(f"/v1/plans/{plan}/tasks", ARROW, next=token)

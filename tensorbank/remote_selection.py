@@ -69,7 +69,7 @@ class RemoteSelection(Selection):
 
     @property
     def query(self) -> Query:
-        """As SQL, for keys that may send it."""
+        """Return the selection as SQL, for keys that may send it."""
         return Query(self.sql, self.engine)
 
     def plan(self, *, by_date: bool = False) -> Plan:

@@ -18,9 +18,10 @@ __all__ = ["BANKS", "ONCE", "POLICY", "ServiceClient", "failure"]
 
 BANKS = "/v1/banks/"
 POLICY = RetryPolicy(first_pause_s=0.25, max_pause_s=MAX_PAUSE_S, deadline_s=30.0, n_tries=6)
-"""Of questions that somebody waits for."""
+"""The retry policy of questions whose answer somebody waits for."""
 ONCE = RetryPolicy(first_pause_s=0.25, max_pause_s=MAX_PAUSE_S, deadline_s=0.0)
-"""Of questions within a read, which is tried again as a whole: tries within tries would multiply."""
+"""The retry policy of questions within a read, which is repeated as a whole:
+retries within retries would multiply."""
 USER_AGENT = "tensorbank"
 
 
@@ -53,7 +54,7 @@ class ServiceClient:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of every request to the service, and to nobody else: they hold the key."""
+        """The headers of every request to the service, and to nobody else: they hold the key."""
         found = {"User-Agent": USER_AGENT}
         return found | {"Authorization": f"Bearer {self.key}"} if self.key else found
 
@@ -72,7 +73,7 @@ class ServiceClient:
         return _as_json(self.url, self._ask("POST", path, {}, json.dumps(content).encode()))
 
     def ask(self, path: str, content: Mapping[str, Any], accept: str) -> Answer:
-        """What is answered to a JSON, in a form of one's choice."""
+        """Post JSON to a path and return the answer, in the form that ``accept`` names."""
         return self._ask("POST", path, {}, json.dumps(content).encode(), accept)
 
     def read(self, path: str, accept: str, **query: str | int | None) -> memoryview:
@@ -111,7 +112,7 @@ class ServiceClient:
 
 
 def failure(service: str, answer: Answer) -> TensorBankError:
-    """What a service's refusal means here."""
+    """Translate a service's refusal into an error."""
     try:
         problem = json.loads(answer.text)
         code, detail = str(problem["code"]), str(problem["detail"])

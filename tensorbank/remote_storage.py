@@ -15,7 +15,7 @@ from tensorbank.remote_service import BANKS, ServiceClient
 __all__ = ["ServedPlan", "is_lost", "make_plan"]
 
 PLAN_DEADLINE_S = 120.0
-"""For a plan to be made."""
+"""Seconds to wait for a plan to be made."""
 
 
 class ServedPlan:
@@ -86,5 +86,5 @@ def make_plan(service: ServiceClient, bank: str, question: Mapping[str, Any]) ->
 
 
 def is_lost(error: TensorBankError) -> bool:
-    """Whether a service has forgotten a plan, or what it was made of."""
+    """Tell whether a service has forgotten a plan, or what it was made of."""
     return isinstance(error, NotFoundError) and error.kind in ("unknown-plan", "gone", "cancelled")

@@ -60,7 +60,8 @@ class FolderKeys:
         return {"options": self.options, "patience_s": self.patience_s, "_first": None}
 
     def place(self) -> dict[str, Any]:
-        """Where the store is: ``url``, ``endpoint``, ``region``. Its answer has the first keys, too."""
+        """Return the place of the store: ``url``, ``endpoint``, ``region``.
+        The answer holds the first keys, too."""
         self._first = found = self._ask()
         return found
 
@@ -181,7 +182,7 @@ def _may_be_renewed(words: tuple[str, str]) -> bool:
 
 
 def _refusal(where: str, answer: Answer, words: tuple[str, str]) -> TensorBankError:
-    """What a store's refusal means, by the code in its body."""
+    """Translate a store's refusal into an error, by the code in its body."""
     code, message = words
     status = answer.status
     if code == SKEWED:

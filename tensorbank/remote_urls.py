@@ -27,18 +27,19 @@ RENEW_AFTER = (0.5, 0.8)
 MAX_URLS = 100_000
 """Remembered."""
 MAX_KEYS, MAX_KEYS_BYTES = 1_000, 32 << 10
-"""Of shards asked for by name at once; a service takes 64 KiB."""
+"""The most shards, and the most bytes of their names, in one question; a service takes 64 KiB."""
 RETRY_RENEWAL_S = 1.0
 """After a renewal ahead of time that failed."""
 QUESTION_LIMIT_S = 300.0
-"""For the question of another thread: beyond the time limits of its requests, and of a plan that is made anew."""
+"""Seconds to wait for another thread's question:
+beyond the time limits of its requests, and of a plan that is made anew."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """Where one object may be read for a while, by this process's monotonic clock."""
+    """An address by which one object may be read for a while, by this process's monotonic clock."""
 
     url: str
     renew_at_s: float

@@ -1,4 +1,4 @@
-"""What a statement must not ask, if its answer is to be the same again: chance, clocks, the session. Pure."""
+"""Find what a statement must not ask if its answer is to be repeatable: chance, clocks, the session. Pure."""
 
 from __future__ import annotations
 

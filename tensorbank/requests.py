@@ -38,7 +38,8 @@ from tensorbank.throttling import MAX_PAUSE_S, RetryPolicy
 __all__ = ["PATIENCE_S", "Deliver", "Requests", "Wanted"]
 
 PATIENCE_S = 300.0
-"""How long a read waits for a store that is out of reach or busy, if nobody says otherwise: longer than a restart takes."""
+"""The default of the seconds a read waits for a store that is out of reach or busy:
+longer than a restart takes."""
 AWAY = frozenset({"unreachable", "throttled"})
 """Kinds of errors of the store as a whole, which pass."""
 N_SHORT_TRIES = 4
@@ -58,7 +59,7 @@ MAX_ASKED = 4
 MAX_THREADS = 1024
 """With so many, most of which wait for answers that nobody waits for any more, nothing is asked twice."""
 WATCH_S = 0.025
-"""How often reads under way are looked at: half of the shortest patience."""
+"""Seconds between two looks at the reads under way: half of the shortest patience."""
 
 FIRST_PAUSE_S = 0.05
 """Before the second try; doubled each time. The store's client has asked three times more at once by then."""
@@ -67,11 +68,13 @@ MAX_PAUSE_WHEN_AWAY_S = 5.0
 FIRST_PAUSE_WHEN_BUSY_S = 0.25
 """Before the second try with a store that is busy and does not say for how long."""
 MAX_TRY_S = 30.0
-"""What one try counts for at most: it took longer if the process was suspended, which is not the store's fault."""
+"""The most seconds that one try counts for: it took longer only if the process was suspended,
+which is not the store's fault."""
 LOOK_S = 0.25
-"""What one look at reads under way counts for at most, for the same reason."""
+"""The most seconds that one look at the reads under way counts for, for the same reason."""
 LAST_TRY_S = 5.0
-"""For the last try of a read, beyond its patience; then its error is told whether the try has ended or not."""
+"""Seconds for the last try of a read, beyond its patience;
+then its error is raised, even if the try has not ended."""
 SILENCE_S = 60.0
 """Beyond the time limit of every read: after so long without any end, a thread must have been lost."""
 
@@ -105,7 +108,7 @@ class Wanted:
 
 @dataclass(slots=True, eq=False)
 class _Asked:
-    """What is wanted, and the requests for it."""
+    """A read that is wanted, and the requests for it."""
 
     wanted: Wanted
     number: int
@@ -407,7 +410,8 @@ class Requests:
             crew.spawn(partial(self._ask, item, crew))
 
     def _is_due(self, item: _Asked, crew: Crew) -> bool:
-        """Whether to ask again for a read: as a hedge, the first time and if there is budget, or since it has stalled."""
+        """Tell whether to repeat a read: once as a hedge, if the budget allows it,
+        or because it has stalled."""
         waited_s = time.perf_counter() - max(item.asked_at_s, item.resumes_at_s)
         if waited_s < MIN_PATIENCE_S or item.n_asked >= MAX_ASKED or crew.n_threads >= MAX_THREADS:
             return False
@@ -424,7 +428,9 @@ class Requests:
         return True
 
     def _usual_s(self, n_bytes: int) -> float | None:
-        """What a read takes that is not late, None while too few are known.
+        """Return the seconds that a read takes that is not late; None while too few are known.
+
+        By reads of its size, and, where answers wait for a busy processor, by the rate of answers.
 
         By those of its size, and, where answers wait for a busy processor, by how fast they come.
         """
@@ -436,7 +442,7 @@ class Requests:
 
 
 def _over(error: StorageError, waited_s: float) -> StorageError:
-    """The same error, with how long it was waited for something better."""
+    """Return the same error with the seconds that were spent on trying again."""
     told = StorageError(f"{error}; tried again for {waited_s:.0f} s (patience_s)", kind=error.kind)
     told.retry_after_s = error.retry_after_s
     told.__cause__ = error

@@ -50,7 +50,7 @@ def functions_of(tree: Any) -> set[str]:
 
 
 def n_predicates(tree: Any) -> int:
-    """How many pixel predicates a syntax tree holds."""
+    """Count the pixel predicates in a syntax tree."""
     if isinstance(tree, list):
         return sum(n_predicates(node) for node in tree)
     if not isinstance(tree, dict):

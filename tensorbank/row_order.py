@@ -51,7 +51,7 @@ def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
 
 
 def _ascending(keys: Sequence[Int64]) -> bool:
-    """Whether the rows are in order as they are, and no two are equal."""
+    """Tell whether the rows are in order as they are, and no two are equal."""
     undecided = np.ones(len(keys[0]) - 1, np.bool_)
     for key in keys:
         before, after = key[:-1], key[1:]
@@ -143,7 +143,7 @@ def _sortable(kind: pa.DataType) -> bool:
 
 
 def _in_row_order(keys: pa.DictionaryArray) -> pa.DictionaryArray:
-    """The same keys with a dictionary in the order in which the rows name them: what is not named is left out."""
+    """Order the dictionary by the rows' first use of its entries, and drop the entries that no row uses."""
     codes = as_numpy(keys.indices, -1)
     named, first = np.unique(codes, return_index=True)
     named = named[np.argsort(first)]

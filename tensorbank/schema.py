@@ -109,7 +109,7 @@ class Modality:
 
     @property
     def fill_value(self) -> float | int:
-        """What a reader sees where a sample lacks this modality: NaN for floats, else 0."""
+        """The value that a reader sees where a sample lacks this modality: NaN for floats, else 0."""
         return math.nan if np.dtype(self.dtype).kind == "f" else 0
 
     def band_index(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""What the names in a statement mean: which mention of which table, at which level, and which modality. Pure.
+"""Resolve the names in a statement: which mention of which table, at which level, and which modality. Pure.
 
 Works on DuckDB's serialized syntax trees. Every SELECT has a scope: the items of its FROM clause. A handle keeps its meaning
 through aliases, stars, subqueries and common table expressions; where it cannot be followed, nothing is claimed.
@@ -32,7 +32,7 @@ Handles = Mapping[str, "Origin"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a handle comes from."""
+    """The origin of a handle."""
 
     table: str
     level: Level
@@ -83,7 +83,7 @@ class Scope:
         return None, lower
 
     def owns(self, path: Sequence[str]) -> bool:
-        """Whether a column is certainly one of a bank's table."""
+        """Tell whether a column is certainly one of a bank's table."""
         number, leaf = self.leaf(path)
         item = self.items[number] if number is not None else self.items[0] if len(self.items) == 1 else None
         return len(leaf) == 1 and item is not None and item.mention is not None

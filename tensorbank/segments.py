@@ -17,12 +17,13 @@ from tensorbank.spans import Interval
 __all__ = ["Target", "checksum", "read_extents", "write_segment"]
 
 MAX_BUFFERS = 512
-"""Of one vectored read or write; Linux takes 1024."""
+"""The most buffers of one vectored read or write; Linux takes 1024."""
 _START = struct.Struct("<q")
 
 
 class Target:
-    """Where the bytes of one read come together. One piece that covers it all is handed on without a copy."""
+    """The buffer in which the bytes of one read come together.
+    One piece that covers the whole read is handed on without a copy."""
 
     def __init__(self, wanted: Interval) -> None:
         self._start, self._end = wanted
@@ -34,7 +35,7 @@ class Target:
         return (self._whole if self._whole is not None else self._open()).toreadonly()
 
     def place(self, start: int, end: int) -> memoryview | None:
-        """Where bytes ``[start, end)`` go; None if they are not all within."""
+        """Return the memory for bytes ``[start, end)``; None if they are not all within the read."""
         if start < self._start or end > self._end:
             return None
         return self._open()[start - self._start : end - self._start]

@@ -93,7 +93,7 @@ class Selection(Answers):
 
     @property
     def query(self) -> Query:
-        """The same as a :class:`Query`."""
+        """Return the selection as a :class:`Query`."""
         return Query(self.sql, self.engine)
 
     def plan(self, *, by_date: bool = False) -> Plan:

@@ -52,7 +52,7 @@ _NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
 
 
 class Judge(Protocol):
-    """What evaluates pixel predicates; :class:`tensorbank.refine.PixelJudge` is one."""
+    """An evaluator of pixel predicates; :class:`tensorbank.refine.PixelJudge` is one."""
 
     schemas: dict[str, TableSchema]
 
@@ -216,7 +216,7 @@ class Session:
         return ShardKeys.of([(as_numpy(rows["hash"]), keys)])
 
     def ordered(self, sql: str) -> bool:
-        """Whether the statement itself fixes the order of its rows."""
+        """Tell whether the statement itself fixes the order of its rows."""
         node = self.syntax.tree(sql)["statements"][0]["node"]
         return any(m.get("type") == "ORDER_MODIFIER" for m in node.get("modifiers", []))
 
@@ -264,7 +264,7 @@ class Session:
         return dict(found)
 
     def _slip(self, sql: str, report: str) -> InvalidInputError | None:
-        """What is wrong with the names in a statement that DuckDB cannot answer."""
+        """Find what is wrong with the names in a statement that DuckDB cannot answer."""
         schemas = {t.name: t.schema for t in self.views.tables}
         columns = {name for types in self.views.types.values() for name in types}
         if not schemas:
@@ -338,7 +338,7 @@ class Session:
         return text
 
     def _describes(self, sql: str) -> bool:
-        """Whether a statement may ask for tables or columns rather than for rows."""
+        """Tell whether a statement may ask for tables or columns rather than for rows."""
         return '"SHOW_REF"' in self.syntax.canonical(sql)
 
     def _shown(self, tree: Any) -> Any:
@@ -394,7 +394,8 @@ class Session:
         return changed, self.syntax.text(changed)
 
     def _have_dates(self, candidates: Sequence[tuple[str, str]]) -> bool:
-        """Whether one of some modalities has several dates: a window's blocks are but some of a sample's, which may lack some."""
+        """Tell whether one of some modalities has several dates:
+        a window's blocks are only some of a sample's, which may lack some."""
         schemas = {t.name: t.schema for t in self.views.tables}
         return any(schemas[table][name].n_times > 1 for table, name in candidates)
 

@@ -1,6 +1,6 @@
-"""What people mean who name a handle where a statistic of it belongs. Pure.
+"""Suggest the statistic that was meant where a statement names the handle itself. Pure.
 
-Looked for where DuckDB cannot make sense of a statement: its own words are about structs, of which no user has heard.
+Asked only when DuckDB refuses a statement: its own message is about structs, which users do not know.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ OWN = _names(
 bands split_fraction within_bbox hilbert_cell nd pixels_any pixels_all pixels_share dominant_class intersects_polygon
 """
 )
-"""What TensorBank adds."""
+"""The functions that TensorBank adds."""
 
 SCALARS = _names(
     """
@@ -148,5 +148,6 @@ localtimestamp session_user user
 
 
 def is_operator(name: str) -> bool:
-    """Whether a function is spelled with signs, such as ``+``: all of those follow from their arguments."""
+    """Tell whether a function is spelled with signs, such as ``+``:
+    all of those follow from their arguments."""
     return not name.replace("_", "").isalnum()

@@ -1,4 +1,4 @@
-"""What TensorBank adds to SQL: macros, and functions that DuckDB calls back."""
+"""The functions that TensorBank adds to SQL: macros, and functions that DuckDB calls back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SqlFunctions:
         self._failure: TensorBankError | None = None
 
     def add_pixels(self, judge: JudgePixels) -> None:
-        """What :mod:`tensorbank.rewrite` calls for rows that statistics leave open."""
+        """Add the function that :mod:`tensorbank.rewrite` calls for rows that statistics leave open."""
 
         def evaluate(refs: pa.Array, texts: pa.Array) -> pa.Array:
             answers = judge(refs.to_pylist(), texts[0].as_py()) if len(texts) else []

@@ -24,7 +24,7 @@ N_AT_ONCE = 16
 
 
 def is_static(store: Store) -> bool:
-    """Whether files of a store can be found by their names only."""
+    """Tell whether files of a store can be found only by their names."""
     return store.url.startswith(("http://", "https://"))
 
 
@@ -56,7 +56,7 @@ def table_names(store: Store) -> list[str]:
 
 
 def has_log(store: Store, key: str) -> bool:
-    """Whether there is a Delta table."""
+    """Tell whether there is a Delta table at a key."""
     return any(store.exists(f"{key}/{LOG}/{name}") for name in (commit_name(0), LAST_CHECKPOINT))
 
 

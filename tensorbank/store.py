@@ -43,12 +43,13 @@ REQUEST_TIMEOUT_S = 300
 MAX_RETRIES = 3
 FIRST_BACKOFF_S = 0.002
 BACKOFF_BASE = 4
-"""Of the client: the first pause, and the next is drawn between it and four times the last one."""
+"""The factor of the client's backoff: each pause is drawn between the first
+pause and four times the last one."""
 RETRY_TIMEOUT_S = 60
 """Half of it is the client's for one question, and after half of it no further question is asked."""
 N_TRIES = 4
 FIRST_PAUSE_S = 0.25
-"""Of what is not a range."""
+"""Seconds of the first pause of requests other than ranged reads."""
 SIGNED_FOR_S = 60
 UNTOLD = ("denied", "refused", "wrong-region")
 """Kinds of errors that S3 explains, unless it was asked by HEAD."""
@@ -207,7 +208,8 @@ class Store:
         return found
 
     def arbitrates_writers(self) -> bool:
-        """Whether a second conditional create of one key is refused, tried on an object that is then removed.
+        """Tell whether a second conditional create of one key is refused,
+        tried on an object that is then removed.
 
         Each try writes a token of its own. A try whose answer was lost is repeated by the client and meets its own object, which
         its token tells from another's.
@@ -229,7 +231,7 @@ class Store:
                 )
 
     def _wins(self, key: str, name: bytes) -> bool:
-        """Whether a conditional create of a key made the object that is there."""
+        """Tell whether a conditional create of a key made the object that is there."""
         token = name + b" " + uuid.uuid4().hex.encode()
         with suppress(ConflictError):
             self.create(key, token)
@@ -315,7 +317,8 @@ class Store:
                         keys.forget()
 
     def _refusal(self, client: Any, key: str) -> TensorBankError | None:
-        """What S3 says when it is asked in a way that lets it say why; None if it says no more."""
+        """Ask S3 for the reason of a refusal by a request whose answer can give one;
+        None if it gives none."""
         if not self.url.startswith("s3:") or self.options.anonymous:
             return None
         with suppress(obstore_errors.BaseError, OSError, ValueError):

@@ -16,7 +16,7 @@ from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, S
 __all__ = ["EXPIRED", "as_ours", "innermost", "is_panic", "of_system", "says_why"]
 
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
-"""What S3 says of keys that were good once; some of it with status 400."""
+"""The codes by which S3 refuses keys that have expired; some of them come with status 400."""
 REGION_CODES = frozenset(
     {
         "AuthorizationHeaderMalformed",
@@ -37,7 +37,7 @@ CERTIFICATES: Mapping[str, str] = {
     "Expired": ": it has expired, or a clock is wrong",
     "NotValidYet": ": it is not valid yet, or a clock is wrong",
 }
-"""What is wrong with a certificate, by what TLS calls it."""
+"""The sentence for each way in which a certificate is wrong, by TLS's name for it."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 OF_SYSTEM: Mapping[int, tuple[str, str]] = {
     errno.EROFS: ("read-only", "the disk is read-only"),
@@ -63,12 +63,12 @@ OF_SYSTEM: Mapping[int, tuple[str, str]] = {
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether a client written in Rust has broken down: an exception that is no ``Exception``."""
+    """Tell whether a client written in Rust has panicked: an exception that is no ``Exception``."""
     return type(error).__name__ == "PanicException"
 
 
 def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None = None) -> TensorBankError:
-    """What a client's error means.
+    """Translate a client's error.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
     bucket
         Its bucket, or host.
     endpoint
-        Of the server, which is told where nothing that it answers can be understood.
+        Endpoint of the server, named where nothing that it answers can be understood.
     """
     text = str(error)
     told = text.split("Debug source:", 1)[0]
@@ -108,12 +108,13 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
 
 
 def says_why(error: BaseException) -> bool:
-    """Whether a client's error has S3's code in it; answers to HEAD have none, and of redirects the client keeps it."""
+    """Tell whether a client's error holds S3's code;
+    answers to HEAD have none, and of redirects the client keeps it."""
     return "<Code>" in str(error)
 
 
 def of_system(error: BaseException, where: str) -> StorageError | NotFoundError | None:
-    """What the system says of a file or folder; None if it is nothing that has a name here."""
+    """Translate an error of the operating system about a file or folder; None if it has no name here."""
     found = re.search(r"\(os error (\d+)\)|\bOs \{\s*code: (\d+)", str(error))
     number = int(found[1] or found[2]) if found else getattr(error, "errno", None)
     kind, sentence = OF_SYSTEM.get(number or 0, (None, ""))
@@ -160,7 +161,7 @@ def _answer(told: str) -> tuple[int | None, str, str]:
 
 
 def _of_code(where: str, status: int, code: str, message: str, told: str) -> StorageError:
-    """What a refusal with a status means; ``code`` is S3's own, empty where the answer had no body."""
+    """Translate a refusal with a status; ``code`` is S3's own, empty where the answer had no body."""
     said = f"{code}: {_line(message)}" if message else code or f"status {status}"
     if status == 416:
         return StorageError(f"{where} ends before the range asked for", kind="short-read")
@@ -207,7 +208,7 @@ def _of_code(where: str, status: int, code: str, message: str, told: str) -> Sto
 
 
 def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
-    """What it means that no answer came, or none that a store gives."""
+    """Translate a failure in which no answer came, or none that a store gives."""
     told = text.split("Debug source:", 1)[0]
     server = re.search(r"Error performing [A-Z]+ (https?://[^/\s]+)", told)
     asked = server[1] if server else endpoint

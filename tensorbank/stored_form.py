@@ -79,7 +79,7 @@ def _refs(bank: Bank, table: str, part: str, modality: Modality) -> Refs:
 
 
 def _look_at_shard(store: Store, modality: Modality, key: str, refs: Refs) -> tuple[int, Flaw | None]:
-    """How many samples a shard has room for, and what is wrong with its index."""
+    """Return the number of samples that a shard has room for, and the flaw of its index if there is one."""
     flaw = partial(Flaw, modality.name, key)
     end = max(ref["offset"] + ref["length"] for ref in refs)
     try:
@@ -125,7 +125,8 @@ def _expected(ref: Mapping[str, Any], modality: Modality) -> npt.NDArray[np.uint
 def _documents(
     store: Store, table: str, part: str, schema: TableSchema, n_rows: int, slots: Counter[int]
 ) -> Iterator[Flaw]:
-    """What is wrong with the documents of a part, which has at least so many samples, and so many in a shard."""
+    """Yield the flaws of the documents of a part,
+    which must fit its number of samples and the number in a shard."""
     keys = {m.name: f"{array_key(table, part, m.name)}/zarr.json" for m in schema}
     found = {name: _document(store, key) for name, key in keys.items()}
     # Arrays of a part agree in both numbers, so the one that most of them have is right.
@@ -174,7 +175,7 @@ def _document(store: Store, key: str) -> tuple[Any, str]:
 
 
 def _difference(document: Any, modality: Modality, schema: TableSchema, n_samples: int, n_slots: int) -> str:
-    """What of an array's document is not as it was written; an empty text if nothing."""
+    """Describe how an array's document differs from what was written; an empty text if it does not."""
     written = [
         array_document(
             modality,

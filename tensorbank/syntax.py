@@ -14,7 +14,7 @@ __all__ = ["Syntax", "without_semicolon"]
 
 
 class Syntax:
-    """What one connection's parser makes of statements; each is parsed once."""
+    """A parser of statements on one connection; each statement is parsed once."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con
@@ -58,7 +58,7 @@ class Syntax:
         return self._canonical[sql]
 
     def tree(self, sql: str) -> Any:
-        """The same as a tree, not to be changed."""
+        """Return the syntax tree of a statement, not to be changed."""
         if sql not in self._trees:
             self._trees[sql] = json.loads(self.canonical(sql))
         return self._trees[sql]
@@ -73,7 +73,8 @@ class Syntax:
         return str(found[0][0])
 
     def says(self, sql: str, tree: Any) -> bool:
-        """Whether a statement means what a tree does: words can be lost on the way from one to the other."""
+        """Tell whether a statement means what a tree does:
+        words can be lost when a tree becomes a statement."""
         return bool(_meaning(self.tree(sql)) == _meaning(tree))
 
     def name(self, expression: Any) -> str:

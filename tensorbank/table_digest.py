@@ -15,7 +15,8 @@ from tensorbank.arrow_numpy import as_numpy
 __all__ = ["table_digest"]
 
 ENTRY = np.uint64
-"""What stands for an entry of a dictionary: enough to tell a table's shards apart."""
+"""The type of the number that stands for an entry of a dictionary:
+wide enough to tell a table's shards apart."""
 
 
 class _Hash(Protocol):

@@ -22,7 +22,8 @@ __all__ = ["TableViews", "quoted", "read_parquet"]
 
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
 SMALL_BYTES = 16 << 20
-"""Of index files: all of them come at once, rather than one level waiting for what another says of it."""
+"""The total size in bytes up to which all index files are fetched at once,
+rather than level by level as conditions are known."""
 
 
 class TableViews:
@@ -82,7 +83,7 @@ class TableViews:
             self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
 
     def _scan(self, table: PinnedTable, level: Level, files: LevelFiles) -> str:
-        """What to select from to get the rows of some files, with every column of the table."""
+        """Return the SQL to select the rows of some files from, with every column of the table."""
         empty = f"{table.name}_{level}_without_rows"
         if not files.files:
             self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())

@@ -1,4 +1,4 @@
-"""How long to leave an overloaded server alone. In seconds."""
+"""Decide how long to leave an overloaded server alone. In seconds."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def parse_retry_after(text: str | None, now: datetime) -> float | None:
 
 
 def ask_retry_after_s(url: str) -> float | None:
-    """What a HEAD of a URL is told: the seconds to wait, 0 if it is served by now, None if the server does not say.
+    """Ask a URL by HEAD for the seconds to wait: 0 if it is served by now, None if the server does not say.
+
+    Only the header is wanted, which the store's client does not hand out.
 
     For the sake of the header only, which the store's client does not hand out.
     """

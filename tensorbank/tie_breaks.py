@@ -225,7 +225,7 @@ class _Settling:
             self.by_arrival |= kind not in _NODES
 
     def _identity(self, node: Any, common: Mapping[str, Names | None]) -> Names | None:
-        """What tells the rows of a FROM clause apart, None where that is not known."""
+        """Return the columns that tell the rows of a FROM clause apart; None where those are not known."""
         kind, alias = node.get("type"), str(node.get("alias") or "")
         if kind == "JOIN":
             left = self._identity(node["left"], common)
@@ -256,7 +256,8 @@ class _Settling:
         return None if value.get("aliases") or not query else self._given(query, common)
 
     def _given(self, query: Any, outer: Mapping[str, Names | None]) -> Names | None:
-        """What tells the rows of a subquery apart to what is around it: the identity of the one table whose rows it hands on."""
+        """Return the columns that tell the rows of a subquery apart outside of it:
+        the identity of the one table whose rows it hands on."""
         if query.get("type") != "SELECT_NODE" or _is_grouped(query) or _multiplies(query["select_list"]):
             return None
         if (query.get("cte_map") or {}).get("map") or (query.get("from_table") or {}).get("type") == "JOIN":
@@ -275,12 +276,13 @@ class _Settling:
 
 
 def _counts_rows(window: Any) -> bool:
-    """Whether a frame ends at rows, rather than at all rows that are equal in the order."""
+    """Tell whether a frame ends at rows, rather than at all rows that are equal in the order."""
     return any(str(window.get(end)).endswith("_ROWS") for end in ("start", "end"))
 
 
 def _is_helped(name: str, window: Any) -> bool:
-    """Whether a window says the same of rows that differ in its order, when those that do not are told apart, too."""
+    """Tell whether a window keeps its answers for rows that differ in its order
+    when tied rows are told apart, too."""
     if name in _PLACES or _counts_rows(window):
         return name in _PLACES | _VALUES | EXACT_AGGREGATES | SUMS
     ends = (window.get("start"), window.get("end"))
@@ -294,7 +296,8 @@ def _is_helped(name: str, window: Any) -> bool:
 
 
 def _is_called(column: Any, name: str) -> bool:
-    """Whether an item of a SELECT list has a name of its own, which is this one; a star has it, too, where it has the column."""
+    """Tell whether an item of a SELECT list has this name;
+    a star has it, too, unless it excludes the column."""
     if column.get("class") == "STAR":
         return name.lower() not in {str(c).lower() for c in column.get("exclude_list") or []}
     own = column.get("alias") or (column.get("column_names") or [""])[-1]
@@ -320,7 +323,7 @@ def _passed(column: Any, path: Sequence[str]) -> str | None:
 
 
 def _is_grouped(select: Any) -> bool:
-    """Whether a SELECT makes one row of several."""
+    """Tell whether a SELECT makes one row of several."""
     if select.get("group_expressions") or select.get("group_sets") or select.get("having"):
         return True
     if select.get("aggregate_handling") == "FORCE_AGGREGATES":
@@ -329,12 +332,12 @@ def _is_grouped(select: Any) -> bool:
 
 
 def _multiplies(columns: Any) -> bool:
-    """Whether a SELECT list makes several rows of one."""
+    """Tell whether a SELECT list makes several rows of one."""
     return _calls(columns, frozenset({"unnest", "generate_subscripts"}))
 
 
 def _calls(node: Any, names: frozenset[str]) -> bool:
-    """Whether an expression calls one of some functions itself, not in a subquery or as a window."""
+    """Tell whether an expression calls one of some functions itself, not in a subquery or as a window."""
     if isinstance(node, list):
         return any(_calls(child, names) for child in node)
     if not isinstance(node, dict) or "cte_map" in node:

@@ -31,7 +31,7 @@ class Damage:
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What was verified of one table. ``n_blocks`` counts sound and damaged ones."""
+    """The result of verifying one table. ``n_blocks`` counts sound and damaged ones."""
 
     table: str
     version: int

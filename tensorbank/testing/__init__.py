@@ -1,4 +1,5 @@
-"""For tests of implementations, ours and yours: contracts as test classes, and a server that misbehaves on demand."""
+"""Tools to test implementations, ours and yours:
+contracts as test classes, and a server that misbehaves on demand."""
 
 from __future__ import annotations
 

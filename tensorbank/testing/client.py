@@ -50,7 +50,7 @@ class FaultServer:
 
     @property
     def storage(self) -> StorageOptions:
-        """For a plan or a store."""
+        """The options for a plan or a store that reads from this server."""
         return StorageOptions(endpoint=self.endpoint, access_key="any", secret_key="any")
 
     def __enter__(self) -> FaultServer:
@@ -73,7 +73,7 @@ class FaultServer:
             self._process = None
 
     def set(self, faults: Faults) -> None:
-        """What goes wrong from the next request on; counts start from 0."""
+        """Set the faults from the next request on; counts start from 0."""
         self._ask("faults", faults.to_json().encode())
 
     def stats(self) -> dict[str, Any]:

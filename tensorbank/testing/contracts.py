@@ -25,7 +25,7 @@ N_THREADS = 8
 
 
 class StoreContract:
-    """What every :class:`tensorbank.store.Store` does. Subclasses define the fixture ``store``.
+    """The contract of every :class:`tensorbank.store.Store`. Subclasses define the fixture ``store``.
 
     The fixture need not give an empty or a new store: every case works below a name of its own.
     """
@@ -160,7 +160,7 @@ def _name() -> str:
 
 
 def _error_of(call: Callable[[], object]) -> BaseException | None:
-    """What a call raises, or None."""
+    """Return the exception that a call raises, or None."""
     try:
         call()
     except Exception as error:  # noqa: BLE001 - handed to the assertion

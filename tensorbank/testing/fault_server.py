@@ -23,19 +23,19 @@ from xml.sax.saxutils import escape
 __all__ = ["Faults", "main"]
 
 PIECE_BYTES = 256 << 10
-"""What is written before the limits are looked at again."""
+"""The bytes written before the limits are checked again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What goes wrong. Shares are of requests for objects, in [0, 1]; a request has one fault at most.
+    """The faults to inject. Shares are of requests for objects, in [0, 1]; a request has one fault at most.
 
     Parameters
     ----------
     latency_ms, jitter_ms
         Before the first byte of every answer: the least, and the mean of an exponential excess.
     bandwidth_bytes_s
-        Of the whole server, 0 for no limit.
+        Bytes per second of the whole server, 0 for no limit.
     unavailable, throttled
         Shares answered with 503 and with 429; ``retry_after_s`` goes with them unless it is 0.
     reset
@@ -57,7 +57,7 @@ class Faults:
     once
         Whether an object that something went wrong with is served well from then on, so that asking again helps.
     seed
-        Of the draws.
+        Seed of the draws.
     """
 
     latency_ms: float = 0.0
@@ -110,7 +110,7 @@ class Server:
         self.set(Faults())
 
     def set(self, faults: Faults) -> None:
-        """What goes wrong from now on, and counts from 0."""
+        """Set the faults from now on, and count from 0."""
         self.faults = faults
         self.draws = random.Random(faults.seed)
         self._only = re.compile(faults.only)
@@ -141,7 +141,7 @@ class Server:
         return self._maps[key]
 
     def fault(self, key: str, access_key: str) -> str:
-        """What goes wrong with a request, or nothing."""
+        """Return the name of the fault that a request meets, or an empty text."""
         self.counts["requests"] += 1
         self.keys[key] += 1
         self.access_keys[access_key] += 1
