@@ -30,6 +30,8 @@ LAUNCHERS = (
     Launcher("PMI", "PMI_RANK", "PMI_SIZE"),
     Launcher("PMIx", "PMIX_RANK", "PMIX_SIZE"),
     Launcher("jsrun", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
+    Launcher("flux run", "FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
+    Launcher("horovodrun", "HOROVOD_RANK", "HOROVOD_SIZE"),
 )
 SLURM = Launcher("srun", "SLURM_PROCID", "SLURM_NTASKS")
 STEP_SIZE = "SLURM_STEP_NUM_TASKS"

@@ -22,6 +22,8 @@ STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
         ({"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "3"}, World(1, 3)),
         ({"PMI_RANK": "1", "PMI_SIZE": "3"}, World(1, 3)),
         ({"PMIX_RANK": "1", "PMIX_SIZE": "3"}, World(1, 3)),
+        ({"FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "3"}, World(1, 3)),
+        ({"HOROVOD_RANK": "1", "HOROVOD_SIZE": "3"}, World(1, 3)),
         ({"PMIX_RANK": "1", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "3"}, World(1, 3)),
         ({"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "3"}, World(1, 3)),
         # srun: in a step, with the step's number of tasks where it differs from the job's
