@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from tensorbank.errors import InvalidInputError, nearest
 
@@ -33,7 +34,7 @@ def bound(sql: str, values: Mapping[str, Any]) -> str:
     text = sql.encode()
     starts = [start for start, _ in duckdb.tokenize(sql)]  # in bytes
     tokens = [text[a:b].decode() for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
-    known = {name.lower(): value for name, value in values.items()}
+    known = _by_lower_case(values)
     made: list[str] = [text[: starts[0]].decode()] if starts else [sql]
     used = set()
     skip = False
@@ -46,7 +47,10 @@ def bound(sql: str, values: Mapping[str, Any]) -> str:
             made.append(token)
             continue
         if name[0].lower() not in known:
-            hint = nearest(name[0], values) or f" Give it by name, such as bank.sql(..., {name[0]}=...)."
+            give = name[0] if name[0].isidentifier() else "c"
+            hint = (
+                nearest(name[0], values) or f" Give it by name, such as bank.sql('... ${give}', {give}=...)."
+            )
             raise InvalidInputError(
                 f"the statement's parameter ${name[0]} has no value.{hint}", kind="parameter"
             )
@@ -63,14 +67,25 @@ def bound(sql: str, values: Mapping[str, Any]) -> str:
     return "".join(made)
 
 
+def _by_lower_case(values: Mapping[str, Any]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for name, value in values.items():
+        if name.lower() in known:
+            raise InvalidInputError(
+                f"parameter ${name} is given twice, as SQL's names have no capitals", kind="parameter"
+            )
+        known[name.lower()] = value
+    return known
+
+
 def _literal(name: str, value: Any, before: list[str]) -> str:
     """A value as SQL; ``before`` are the last two words in front of it."""
-    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy
-    value = value.to_pylist() if hasattr(value, "to_pylist") else value  # of Arrow
+    value = _as_python(value)
     if not isinstance(value, list | tuple | set | frozenset):
         return f" {_scalar(name, value)} "
     members = [
-        _scalar(name, v) for v in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)
+        _scalar(name, _as_python(v))
+        for v in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)
     ]
     listed = ", ".join(members)
     if before[-1:] == ["in"]:
@@ -80,8 +95,20 @@ def _literal(name: str, value: Any, before: list[str]) -> str:
     return f" [{listed}] "
 
 
+def _as_python(value: Any) -> Any:
+    """A value of numpy, pandas or Arrow as Python's own; times to the microsecond, as SQL has them."""
+    if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "Mm":
+        unit = np.datetime_data(str(value.dtype))[0]
+        if unit in ("ns", "ps", "fs", "as"):  # which tolist() would give as whole numbers
+            value = value.astype(f"{value.dtype.kind}8[us]")
+    for convert in ("tolist", "to_pylist", "as_py"):
+        if hasattr(value, convert):
+            return getattr(value, convert)()
+    return value
+
+
 def _scalar(name: str, value: Any) -> str:
-    if value is None:
+    if value is None or type(value).__name__ in ("NaTType", "NAType"):  # of pandas
         return "NULL"
     if isinstance(value, bool):
         return str(value).lower()

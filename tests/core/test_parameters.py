@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 
 import tensorbank as tb
@@ -96,6 +98,24 @@ def test_every_value_comes_back(bank, value):
     assert not isinstance(value, float) or isinstance(found, float)
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.datetime64("2020-02-29T12:00:00.000005123"), datetime(2020, 2, 29, 12, 0, 0, 5, UTC)),
+        (np.array(["2020-01-01"], "M8[ns]"), [datetime(2020, 1, 1, tzinfo=UTC)]),
+        (pd.Series(pd.to_datetime(["2020-01-01"])), [datetime(2020, 1, 1, tzinfo=UTC)]),
+        (pd.Series(pd.to_datetime(["2020-01-01"])).dt.tz_localize("UTC"), [datetime(2020, 1, 1, tzinfo=UTC)]),
+        (pd.Timestamp("2020-01-01 00:00:00.000001999"), datetime(2020, 1, 1, 0, 0, 0, 1, UTC)),
+        *((nothing, None) for nothing in (pd.NaT, pd.NA, np.datetime64("NaT"), np.datetime64("NaT", "ns"))),
+        *((pa.scalar(3), 3), (pa.array(["a", None]), ["a", None]), ([np.int64(3), np.int8(-4)], [3, -4])),
+        ([pd.NaT, np.datetime64("2020-01-01", "ns")], [None, datetime(2020, 1, 1, tzinfo=UTC)]),
+    ],
+    ids=repr,
+)
+def test_values_of_numpy_pandas_and_arrow_are_those_of_python(bank, value, found):
+    assert bank.sql("SELECT $c AS x", c=value).arrow()["x"][0].as_py() == found
+
+
 def test_a_duration_can_be_added_to_a_time(bank):
     sql = "SELECT TIMESTAMPTZ '2020-01-01' - $c AS x"
     found = bank.sql(sql, c=timedelta(days=1, microseconds=3)).arrow()["x"][0].as_py()
@@ -120,6 +140,7 @@ def test_text_that_only_looks_like_a_parameter_is_left_alone():
         ("SELECT 1", {"c": 1}),
         ("SELECT '$c'", {"c": 1}),
         ("SELECT $1", {}),
+        ("SELECT $c", {"c": 1, "C": 2}),
         ("SELECT $c", {"c": object()}),
         ("SELECT $c", {"c": b"bytes"}),
         ("SELECT $c", {"c": "nul\0"}),
