@@ -36,23 +36,34 @@ def whole_number(name: str, value: Any, *, at_least: int | None = None, at_most:
     return found
 
 
-def number(name: str, value: Any, *, above: float | None = None, finite: bool = True) -> float:
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    finite: bool = True,
+) -> float:
     """Return a real number.
 
     Raises
     ------
     InvalidInputError
-        It is none, not finite though it must be, or not above its bound; the message names the argument.
+        It is none, not finite though it must be, or not within its bounds; the message names the argument.
     """
-    bounds = f" above {above:g}" if above is not None else ""
+    bounds = {"above": above, "of at least": at_least, "of at most": at_most}
+    told = " and".join(f" {words} {bound:g}" for words, bound in bounds.items() if bound is not None)
     sound = isinstance(value, numbers.Real) and not isinstance(value, bool)
     try:
         found = float(value) if sound else math.nan
     except OverflowError:  # of a whole number beyond all floats
         found = math.inf
-    if math.isnan(found) or (finite and math.isinf(found)) or (above is not None and not found > above):
+    low = (above is not None and not found > above) or (at_least is not None and not found >= at_least)
+    high = at_most is not None and not found <= at_most
+    if math.isnan(found) or (finite and math.isinf(found)) or low or high:
         raise InvalidInputError(
-            f"{name} is {value!r}; it must be a {'finite ' if finite else ''}number{bounds}"
+            f"{name} is {value!r}; it must be a {'finite ' if finite else ''}number{told}"
         )
     return found
 
@@ -101,8 +112,8 @@ def choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     raise InvalidInputError(f"{name} is {value!r}; {', '.join(most)} or {last} is possible")
 
 
-def instance(name: str, value: Any, kind: type[T], hint: str) -> T:
-    """Return a value of a type.
+def instance(name: str, value: Any, kind: type[T] | tuple[type[T], ...], hint: str) -> T:
+    """Return a value of a type, or of one of several.
 
     Raises
     ------

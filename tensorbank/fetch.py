@@ -5,7 +5,6 @@ Whether the bytes are sound is the reader's to find out: blocks carry their chec
 
 from __future__ import annotations
 
-import math
 import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
@@ -16,10 +15,11 @@ from typing import Literal
 
 import numpy as np
 
+from tensorbank.arguments import choice, instance, number, whole_number
 from tensorbank.cache import BlockCache
 from tensorbank.crew import Crew
 from tensorbank.depth import MAX_DEPTH
-from tensorbank.errors import InvalidInputError, StorageError, as_error
+from tensorbank.errors import StorageError, as_error
 from tensorbank.fetch_stats import FetchStats
 from tensorbank.pending import Pending, forked
 from tensorbank.ranges import ByteRange, coalesce
@@ -87,24 +87,19 @@ class FetchOptions:
     cache_bytes: int = 64 << 30
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip"):
-            raise InvalidInputError(f"on_error is {self.on_error!r}; 'raise' or 'skip' is possible")
-        if self.cache_bytes < 1:
-            raise InvalidInputError(f"cache_bytes must be at least 1, got {self}")
-        if (self.n_threads is not None and not 1 <= self.n_threads <= MAX_DEPTH) or self.max_read_bytes < 1:
-            raise InvalidInputError(
-                f"n_threads must be in [1, {MAX_DEPTH}] or None and max_read_bytes at least 1, got {self}"
-            )
-        if self.max_gap_bytes < 0 or self.max_inflight_bytes < 0 or not self.max_amplification >= 1:
-            raise InvalidInputError(
-                f"max_gap_bytes and max_inflight_bytes must not be negative, max_amplification not below 1, got {self}"
-            )
-        if not 0 <= self.max_hedge_share <= 1 or not self.stall_s > 0:
-            raise InvalidInputError(f"max_hedge_share is a share and stall_s a time, got {self}")
-        if not 0 <= self.patience_s < math.inf:
-            raise InvalidInputError(
-                f"patience_s is how many seconds a read waits for a store that is away, got {self.patience_s!r}"
-            )
+        choice("on_error", self.on_error, ("raise", "skip"))
+        number("max_gap_bytes", self.max_gap_bytes, at_least=0)
+        number("max_amplification", self.max_amplification, at_least=1, finite=False)
+        number("max_read_bytes", self.max_read_bytes, at_least=1)
+        number("max_inflight_bytes", self.max_inflight_bytes, at_least=0)
+        if self.n_threads is not None:
+            whole_number("n_threads", self.n_threads, at_least=1, at_most=MAX_DEPTH)
+        number("max_hedge_share", self.max_hedge_share, at_least=0, at_most=1)
+        number("stall_s", self.stall_s, above=0, finite=False)
+        number("patience_s", self.patience_s, at_least=0)
+        if self.cache_dir is not None:
+            instance("cache_dir", self.cache_dir, (str, os.PathLike), "give the path of a folder, or None")
+        number("cache_bytes", self.cache_bytes, at_least=1)
 
 
 class Fetcher:

@@ -109,7 +109,7 @@ class Query(Answers):
         """
         whole_number("seed", seed, at_least=0)
         instance("group", group, str, "give a column or an SQL expression")
-        instance("fractions", fractions, Mapping, "give them by name, such as {'train': 0.8, 'val': 0.2}")  # type: ignore[type-abstract]
+        instance("fractions", fractions, Mapping, "give them by name, such as {'train': 0.8, 'val': 0.2}")
         for name, fraction in fractions.items():
             number(f"fractions[{name!r}]", fraction, above=0)
         if not fractions or sum(fractions.values()) > 1 + 1e-9:

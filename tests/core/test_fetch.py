@@ -294,9 +294,21 @@ def test_the_end_of_a_fetcher_is_not_held_up_by_pauses(fetching, monkeypatch):
         {"max_amplification": 0.9},
         {"max_gap_bytes": -1},
         {"max_read_bytes": 0},
+        {"max_gap_bytes": float("nan")},
+        {"max_inflight_bytes": "1 GiB"},
+        {"n_threads": 1.5},
+        {"stall_s": None},
+        {"max_hedge_share": True},
+        {"cache_dir": 5},
+        {"cache_bytes": []},
     ],
-    ids=lambda v: next(iter(v)),
+    ids=str,
 )
 def test_limits_that_make_no_sense_are_refused(limits):
     with pytest.raises(InvalidInputError, match=next(iter(limits))):
         FetchOptions(**limits)
+
+
+def test_limits_may_be_floats_and_have_no_end_where_that_makes_sense():
+    options = FetchOptions(cache_bytes=64e9, max_amplification=float("inf"), stall_s=float("inf"))  # type: ignore[arg-type]
+    assert (options.cache_bytes, options.stall_s) == (64e9, float("inf"))
