@@ -40,9 +40,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("content", "speed", "grid", "steps", "orders", "resume", "faults")
 WORKERS = (1, 2, 4)
 AT_LEAST_S = 5.0
-"""Of a timed run, whose later epochs say what is steady."""
+"""The least seconds of a timed run, whose later epochs show the steady rate."""
 STEP_S = 0.1
-"""Of the track on which the consumer works: long enough that every loader could keep up with it."""
+"""Seconds of one step of the track on which the consumer works:
+long enough that every loader could keep up with it."""
 FAULT_WORKLOAD = "Q0"
 GRID_WORKLOADS = ("Q0", "Q5")
 """Large and small items: what suits one may not suit the other."""
@@ -50,7 +51,7 @@ GRID_WORKLOADS = ("Q0", "Q5")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run."""
+    """The peers, parts and workloads to run."""
 
     peers: Sequence[str]
     parts: Sequence[str]
@@ -99,7 +100,7 @@ class Record:
 
 
 def told(error: Exception) -> str:
-    """What an error says, without folders of this machine."""
+    """Return the text of an error, without folders of this machine."""
     text = str(error).replace(f"{ROOT}/", "").replace(f"{Path.home()}/", "~/")
     return text.replace(f"{sys.base_prefix}/", "")
 

@@ -52,7 +52,7 @@ def questions(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
 
 
 def checksum(ids: list[str]) -> int:
-    """Of a set of ids."""
+    """Return a checksum of a set of ids."""
     return zlib.crc32("\n".join(sorted(ids)).encode())
 
 
@@ -67,7 +67,7 @@ def timed(work: Any, repeats: int) -> tuple[list[float], Any]:
 
 
 def answers_of(peer: str, module: str, request: Mapping[str, Any], cache: Path) -> dict[str, Any]:
-    """What a system answers in its own environment."""
+    """Return the answer of a system in its own environment."""
     done = subprocess.run(
         [str(python_of(peer, cache)), "-P", "-m", module],
         input=json.dumps(request),

@@ -1,4 +1,5 @@
-"""What a plan costs: time against the bare DuckDB query, with and without pruning, memory, and what pruning misses.
+"""Measure the cost of a plan: time against the bare DuckDB query, with and without pruning, memory,
+and what pruning misses.
 
     make bench-plan [INDEX=FOLDER]
     python benchmarks/bench_plan.py [INDEX] [--samples 10000000] [--repeats 7]
@@ -56,13 +57,13 @@ class Case:
 
     @property
     def sql(self) -> str:
-        """For the planner."""
+        """The statement for the planner."""
         table = "world" if self.level == "samples" else "world.tiles"
         return f"SELECT sample_id, {COLUMNS} FROM {table} WHERE {self.where}"
 
     @property
     def bare(self) -> str:
-        """For DuckDB alone."""
+        """The statement for DuckDB alone."""
         window = "" if self.level == "samples" else ", y0, x0, time_index"
         return f"SELECT sample_id, {REFS}{window} FROM {self.level} WHERE {self.where}"
 
@@ -229,7 +230,7 @@ def needed(con: duckdb.DuckDBPyConnection, case: Case, groups: Mapping[str, np.n
 
 
 def pruned_share(timings: list[Timing]) -> dict[str, float]:
-    """Of the blocks without a row of the answer, the share that was skipped, over all queries."""
+    """Return the share of the blocks without a row of the answer that was skipped, over all queries."""
     shares = {}
     for level in ("files", "shards", "row groups"):
         prunable = sum(t.considered[level] - t.needed[level] for t in timings)

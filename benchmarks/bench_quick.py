@@ -33,7 +33,7 @@ N_REPEATS = 3
 QUESTIONS = (("Q0", 0), ("Q0", 10), ("Q2", 10), ("Q3", 0), ("Q5", 0))
 """Workload, and ms that the server adds."""
 AT_LEAST_S = 2.5
-"""Of a run; what counts is its epochs behind the first."""
+"""The least seconds of a run; its epochs after the first count."""
 PAIR = ("ceiling", "tensorbank")
 NOISE = 0.2
 

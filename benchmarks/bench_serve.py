@@ -1,4 +1,5 @@
-"""What the service costs: samples, tensors, previews and plans over HTTP, and streaming by what it hands out.
+"""Measure the cost of the service: samples, tensors, previews and plans over HTTP,
+and streaming through the service's plans.
 
     make bench-serve
     python benchmarks/bench_serve.py [--seconds 20] [--requests 100000] [--samples 200000] [--smoke]
@@ -57,7 +58,7 @@ START_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured."""
+    """The amounts that are measured."""
 
     seconds: float
     n_requests: int

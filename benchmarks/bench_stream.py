@@ -1,4 +1,5 @@
-"""What streaming costs beside what the machine can do: each figure has its ceiling from the same minutes.
+"""Measure the cost of streaming beside what the machine can do:
+each figure has its ceiling from the same minutes.
 
     make bench-stream [BANK=FOLDER]
     python benchmarks/bench_stream.py [--bank FOLDER [--table NAME] | --source ARCHIVES] [--only wire,cpu] [--quick]
@@ -61,14 +62,14 @@ def as_text(value: float | None, unit: str = "") -> str:
 
 
 def target_of(figure: Figure) -> str:
-    """What is promised."""
+    """Return the target as text: its bound and value."""
     if figure.target is None:
         return ""
     return f"{figure.bound} {as_text(figure.target, figure.unit if figure.judged == 'value' else '')}"
 
 
 def as_table(found: Sequence[Figure | Missing]) -> Table:
-    """For people."""
+    """Return the figures as a table for people."""
     table = Table("section", "what", "figure", "ceiling", "ratio", "target", "")
     for number, item in enumerate(found):
         last = number + 1 == len(found) or found[number + 1].section != item.section
@@ -101,7 +102,7 @@ def earlier(file: Path, setup: Setup, without: Sequence[str]) -> list[Figure | M
 
 
 def amounts(setup: Setup) -> dict[str, float]:
-    """What figures of one file have in common."""
+    """Return the amounts that all figures of one file share."""
     return {
         "scale": setup.scale,
         "repeats": setup.repeats,
@@ -112,7 +113,7 @@ def amounts(setup: Setup) -> dict[str, float]:
 
 
 def facts(setup: Setup, found: Sequence[Figure | Missing], elapsed_s: float) -> dict[str, object]:
-    """What is written down beside the figures."""
+    """Return the facts that are written beside the figures."""
     return {
         "command": "make bench-stream",
         "machine": {

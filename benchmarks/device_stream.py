@@ -1,4 +1,5 @@
-"""How much of the copy to a GPU is hidden behind the model's work, and how fast the copy is. Needs no bank.
+"""Measure the share of the copy to a GPU that is hidden behind the model's work, and the rate of the copy.
+Needs no bank.
 
     python benchmarks/device_stream.py [--samples 64] [--batches 200] [--json]
 
@@ -28,12 +29,13 @@ N_ROUNDS = 5
 STEP_TO_COPY = 2.0
 """A step takes twice as long as the copy of its batch: less than a model's does."""
 SIDE = 4096
-"""Of the matrices that stand for a model's work."""
+"""The side of the square matrices that stand for a model's work."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceReport:
-    """Of one batch: milliseconds of its copy and of its step; the ratio of the copy that is hidden; GB/s of copies."""
+    """The measurements of one batch: milliseconds of its copy and of its step;
+    the share of the copy that is hidden; GB/s of copies."""
 
     device: str
     batch_mb: float

@@ -1,4 +1,4 @@
-"""What a fresh process pays for ``import tensorbank``, and for a first query's libraries.
+"""Measure the time that a fresh process takes for ``import tensorbank``, and for a first query's libraries.
 
     python benchmarks/import_time.py [--repeats 9]
 

@@ -1,4 +1,4 @@
-"""How fast ingest is, where its time goes, what memory it takes and how large the index is.
+"""Measure the speed of ingest, the shares of its steps, its memory and the size of the index.
 
     python benchmarks/ingest.py [--samples 480] [--workers 2] [--repeats 3] [--source FOLDER]
 

@@ -86,7 +86,7 @@ def serving(found: Mapping[str, Any]) -> str:
 
 
 def pages(root: Path = ROOT) -> dict[Path, str]:
-    """What the pages should say."""
+    """Return the texts that the pages should have."""
     results = root / "benchmarks" / "results"
 
     def read(name: str) -> dict[str, Any]:

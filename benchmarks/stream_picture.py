@@ -1,4 +1,4 @@
-"""How near each figure is to its target, as bars."""
+"""Draw how near each figure is to its target, as bars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST = 2.0
 
 
 def attained(figure: Figure) -> float:
-    """What was measured to its target, turned so that 1 is met and more is better."""
+    """Return the ratio of the measured value to the target, turned so that 1 is met and more is better."""
     if figure.target is None or figure.measured is None:
         raise ValueError(f"{figure.what} has no target")
     if figure.bound == ">=":

@@ -317,7 +317,7 @@ def _shard_columns(
 
 @dataclass(frozen=True, slots=True)
 class PartTask:
-    """What a worker needs to write one part."""
+    """The values that a worker needs to write one part."""
 
     out: Path
     number: int

@@ -31,7 +31,8 @@ SCHEMA = TableSchema(
 )
 TABLE = "world"
 NORMAL_QUANTILES = (-2.0537, -0.6745, 0.0, 0.6745, 2.0537)
-"""Of the standard normal distribution, at the probabilities of :data:`tensorbank.stats.QUANTILES`."""
+"""The quantiles of the standard normal distribution,
+at the probabilities of :data:`tensorbank.stats.QUANTILES`."""
 
 Floats = npt.NDArray[np.float64]
 

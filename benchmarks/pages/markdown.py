@@ -35,6 +35,6 @@ def digits(value: float) -> str:
 
 
 def last_line(text: str) -> str:
-    """Of what a program said before it ended, fit for a cell."""
+    """Return the last line that a program printed before it ended, fit for a cell."""
     lines = [line for line in text.splitlines() if any(c.isalpha() for c in line)]
     return lines[-1].strip().replace("`", "'")[:300] if lines else ""

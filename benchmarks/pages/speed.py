@@ -1,4 +1,5 @@
-"""How fast: a table a workload, who is ahead of us, options that were tried, and the headline of the README."""
+"""Write the page on speed: a table per workload, the peers ahead of us, options that were tried,
+and the README's headline."""
 
 from __future__ import annotations
 
@@ -99,7 +100,7 @@ def _is_steady(found: Mapping[str, Any]) -> bool:
 
 
 def behind(speed: Mapping[Key, Mapping[str, Any]], track: str, name: str) -> list[str]:
-    """Where another delivers more samples a second than we do."""
+    """List the peers that deliver more samples a second than we do, with the ratio."""
     found = []
     for (peer, t, n, ms), other in sorted(speed.items()):
         ours = speed.get((OURS, track, name, ms))
@@ -137,7 +138,8 @@ def best_options(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def headline(found: Mapping[str, Any]) -> str:
-    """Of the README: per workload, our rate beside the best of the others and the ceiling."""
+    """Return the table for the README: per workload,
+    our rate beside the best of the others and the ceiling."""
     speed = medians(found["runs"]) if found else {}
     rows = []
     for name, words in WORKLOADS.items():

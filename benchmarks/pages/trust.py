@@ -1,4 +1,4 @@
-"""How trustworthy: order, resumption, faults, content, and what did not run."""
+"""Write the page on trust: order, resumption, faults, content, and the runs that failed."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _faults(runs: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, Any
 
 
 def failures(found: Mapping[str, Any]) -> list[str]:
-    """What did not run, and the error."""
+    """List the runs that failed, with their errors."""
     lines = []
     for peer, tracks in found["peers"].items():
         for track, report in tracks.items():
@@ -116,7 +116,7 @@ def failures(found: Mapping[str, Any]) -> list[str]:
 
 
 def versions(found: Mapping[str, Any]) -> list[str]:
-    """What was installed where."""
+    """List the versions installed for each peer."""
     names: dict[str, str] = {}
     for run in found["runs"]:
         if "versions" in run:

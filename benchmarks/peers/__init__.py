@@ -11,12 +11,12 @@ __all__ = ["PEERS", "About"]
 
 @dataclass(frozen=True)
 class About:
-    """What the harness knows of a peer.
+    """The facts that the harness knows of a peer.
 
     Parameters
     ----------
     name
-        As it calls itself.
+        Name by which the peer calls itself.
     grid
         Options that are tried beside the documented defaults.
     delivers

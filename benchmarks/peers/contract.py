@@ -1,4 +1,5 @@
-"""What the harness and a peer's process tell each other. Needs numpy only, since it runs in every peer's environment.
+"""The requests and answers between the harness and a peer's process.
+Needs numpy only, since it runs in every peer's environment.
 
 A peer is a module of this package with
 
@@ -49,7 +50,7 @@ Place = tuple[int, int, int | None, int, int | None]
 
 @dataclass(frozen=True)
 class Workload:
-    """What is asked for.
+    """The task that a peer is asked to do.
 
     Parameters
     ----------
@@ -60,9 +61,10 @@ class Workload:
     where
         SQL over the columns of the samples; empty for no condition.
     positions
-        Of the samples that ``where`` selects, for peers that cannot ask: they get them for nothing. None for all.
+        Positions of the samples that ``where`` selects, for peers that cannot filter: they get them free.
+        None for all.
     windows
-        Of Q5: crops to deliver instead of whole samples. An item's id is then ``<sample>/<y0>/<x0>``.
+        Crops to deliver instead of whole samples, for Q5. An item's id is then ``<sample>/<y0>/<x0>``.
     tiles_where
         SQL over the tiles, which selects the windows.
     """
@@ -182,7 +184,7 @@ class Export:
         return found
 
     def items(self, workload: Workload) -> Iterator[tuple[str, dict[str, npt.NDArray[np.generic]]]]:
-        """What a workload has to deliver, by definition: the truth that loaders are compared with."""
+        """Yield what a workload has to deliver, by definition: the truth that loaders are compared with."""
         stored = {name: self.pixels(name) for name in workload.modalities}
         ids = self.ids
         for place in places(workload, len(self)):
@@ -191,7 +193,7 @@ class Export:
 
 
 def places(workload: Workload, n_samples: int) -> list[Place]:
-    """What a workload asks for, item by item in stored order: for peers that address samples by number."""
+    """Return the items of a workload in stored order: for peers that address samples by number."""
     if workload.windows is not None:
         return list(workload.windows)
     positions = range(n_samples) if workload.positions is None else workload.positions

@@ -1,4 +1,4 @@
-"""What a process and all its descendants use, sampled from outside."""
+"""Sample from outside the memory and CPU time of a process and all its descendants."""
 
 from __future__ import annotations
 

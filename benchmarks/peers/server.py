@@ -39,7 +39,7 @@ MAX_KEYS = 1000
 
 @dataclass
 class Log:
-    """What was asked since the last reset."""
+    """The record of what was asked since the last reset."""
 
     methods: dict[str, int] = field(default_factory=dict)
     statuses: dict[int, int] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Server:
             self._met: set[str] = set()
 
     def fault(self, key: str) -> str:
-        """What goes wrong with the next body, or nothing."""
+        """Return the name of the fault of the next body, or an empty text."""
         f = self.faults
         if not self._only.search(key):
             return ""

@@ -73,7 +73,7 @@ class ObjectServer:
         self._ask("reset", b"")
 
     def log(self) -> dict[str, Any]:
-        """What was asked since the last reset."""
+        """Return the record of what was asked since the last reset."""
         found: dict[str, Any] = self._ask("log", None)
         return found
 
@@ -260,7 +260,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a peer: little of this one, a thread a library, and any keys."""
+    """Return the environment of a peer: little of this process's, one thread per library, and any keys."""
     kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")}
     single = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     keys = {
@@ -307,7 +307,8 @@ def content(epochs: Sequence[dict[str, Any]], wanted: dict[str, dict[str, int]])
 
 
 def score(batches: Sequence[Sequence[str]], ids: Sequence[str], batch_size: int) -> dict[str, float] | None:
-    """How well batches are mixed: distinct groups among six runs of neighbours in a full batch, and what chance would give."""
+    """Return how well batches are mixed: distinct groups among six runs of neighbours in a full batch,
+    and what chance would give."""
     full = [b for b in batches if len(b) == batch_size]
     if not full:
         return None

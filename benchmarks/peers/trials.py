@@ -20,7 +20,8 @@ SEED = 7
 
 
 def fault_named(name: str) -> Faults:
-    """What the server does; every 20th body has a flipped bit, but those of an object once only: asking again helps."""
+    """Return the server's faults by name; every 20th body has a flipped bit, but only once per object,
+    so that asking again helps."""
     kind, _, share = name.partition(" ")
     part = float(share.rstrip("%")) / 100 if share else 0.05
     if kind == "none":
@@ -37,7 +38,8 @@ def fault_named(name: str) -> Faults:
 
 
 def order_of(requests: Sequence[Request], stage: Stage, server: ObjectServer) -> dict[str, Any]:
-    """How many batches hold the same samples as with the first number of workers, and whether a second run repeats the first."""
+    """Count the batches that hold the same samples as with the first number of workers,
+    and tell whether a second run repeats the first."""
     server.set(Faults())
     first = _batches(stage.measure(requests[0], server))
     again = _batches(stage.measure(requests[0], server))

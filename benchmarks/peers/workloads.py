@@ -12,7 +12,7 @@ NAMES = ("Q0", "Q1", "Q2", "Q3", "Q4", "Q5")
 MAX_CLOUD_COVER = 0.1
 PAIR = ("S2L2A", "S1RTC")
 RED_GREEN_BLUE = (3, 2, 1)
-"""Of S2L2A's bands, in the order that is asked for."""
+"""The numbers of S2L2A's red, green and blue bands, in the order that is asked for."""
 N_RANDOM = 64
 MAX_TILES = 4096
 

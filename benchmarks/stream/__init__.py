@@ -1,1 +1,2 @@
-"""What streaming costs, question by question: each module has ``measure(setup)``, which gives figures."""
+"""Measurements of streaming, question by question:
+each module has ``measure(setup)``, which gives figures."""

@@ -1,4 +1,4 @@
-"""Whether a stream is complete: each sample's pixels as the local bank has them, each exactly once."""
+"""Check that a stream is complete: each sample's pixels as the local bank has them, each exactly once."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tensorbank.fetch import FetchOptions
 __all__ = ["measure"]
 
 N_THREADS = (2, 4, 8, 16)
-"""Of the reference; the best of them counts."""
+"""The numbers of threads of the reference; the best of them counts."""
 EPOCH_BYTES = 1.2e9
 
 

@@ -32,7 +32,7 @@ Batches = Iterable[list[int]]
 
 
 def sha256(batches: Batches) -> str:
-    """Of a sequence of global batches."""
+    """Return the hash of a sequence of global batches."""
     digest = hashlib.sha256()
     for batch in batches:
         digest.update(f"{batch}\n".encode())
@@ -40,7 +40,7 @@ def sha256(batches: Batches) -> str:
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """How many hashes there are of each order: by arithmetic for all worlds, by reading for some."""
+    """Yield the number of hashes of each order: by arithmetic for all worlds, by reading for some."""
     small = write_small(setup.scratch / "elastic", n_samples=N, side=8)
     for shuffle in SHUFFLES:
         order = epoch_order(small.plan, GLOBAL_BATCH_SIZE, shuffle)
@@ -92,7 +92,7 @@ def _together(ranks: list[list[list[int]]]) -> Batches:
 
 
 def _read(plan: Plan, n_ranks: int, n_workers: int) -> Batches:
-    """The same of real loaders, from the numbers that came with the tensors."""
+    """Return the same batches as real loaders give them, from the numbers that came with the tensors."""
     ranks = []
     for rank in range(n_ranks):
         dataset = StreamingDataset(

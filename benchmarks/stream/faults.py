@@ -1,4 +1,5 @@
-"""What do faults cost? Epochs over a server that is late, busy or breaks off, beside the same without; and bits that flip."""
+"""Measure the cost of faults: epochs over a server that is late, busy or breaks off,
+beside epochs without faults; and bits that flip."""
 
 from __future__ import annotations
 

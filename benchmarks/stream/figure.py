@@ -12,12 +12,12 @@ __all__ = ["Figure", "Missing", "paired"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured.
+    """The value of one measurement.
 
     Parameters
     ----------
     section, what
-        The question.
+        The question that is answered.
     value, unit
         Median of the repeats.
     ceiling
@@ -25,7 +25,7 @@ class Figure:
     ratio
         Median of each round's value to its ceiling.
     target
-        What is promised, of ``judged``; None: nothing is.
+        The promised value of ``judged``; None if nothing is promised.
     bound
         Whether the target is the least or the most.
     judged
@@ -52,26 +52,26 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
+        """True if the target is met; None without one."""
         if self.target is None or self.measured is None:
             return None
         return self.measured >= self.target if self.bound == ">=" else self.measured <= self.target
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-able values."""
+        """Return the figure as JSON-able values."""
         return {**asdict(self), "met": self.met}
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """What was not measured, and why."""
+    """The name of a measurement that was not made, and the reason."""
 
     section: str
     what: str
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON-able values."""
+        """Return the entry as JSON-able values."""
         return asdict(self)
 
 

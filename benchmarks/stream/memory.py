@@ -56,7 +56,7 @@ class Peak:
 
     @property
     def own_bytes(self) -> int:
-        """What the loader took."""
+        """The bytes that the loader took."""
         return self.peak_bytes - self.before_bytes - self.held_bytes
 
 

@@ -1,4 +1,4 @@
-"""What is timed: the loader, and the same ranges fetched and dropped."""
+"""Time the loader, and the same ranges fetched and dropped."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def interleaved(works: Mapping[str, Callable[[], T]], repeats: int) -> dict[str,
 
 
 def medians(runs: Sequence[Run]) -> dict[str, float]:
-    """Of rates and of work, for the details of a figure."""
+    """Return the medians of rates and of work, for the details of a figure."""
     return {
         "mb_s": median(r.mb_s for r in runs),
         "cpu_s_gb": median(r.cpu_s_gb for r in runs),

@@ -35,7 +35,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a bank is served from."""
+    """The server that a bank is read from."""
 
     server: str
     url: str
@@ -47,7 +47,7 @@ class Origin:
 
 
 def origin_of(server: FaultServer) -> Origin:
-    """Where a running fault server serves."""
+    """Return the origin that a running fault server is."""
     return Origin("fault server", server.url, server.storage)
 
 
@@ -60,7 +60,8 @@ def fault_server(folder: Path, faults: Faults) -> Iterator[tuple[FaultServer, Or
 
 @contextmanager
 def loopback(folder: Path) -> Iterator[Origin]:
-    """As fast as the machine serves: nginx, or where that is not installed the fault server without faults."""
+    """Serve a folder as fast as the machine can:
+    by nginx, or where that is not installed by the fault server without faults."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         with fault_server(folder, Faults()) as (_, origin):

@@ -1,4 +1,4 @@
-"""What is streamed: a bank of archives, plans over it, and how much of them."""
+"""The bank of archives that is streamed, plans over it, and how much of them is read."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MIN_BATCHES = 4
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What the sections share.
+    """The settings that the sections share.
 
     Parameters
     ----------
     folder, table
-        Of the bank, on a local disk.
+        Folder of the bank, on a local disk, and its table.
     scratch
-        For caches and whatever a section leaves.
+        Folder for caches and whatever a section leaves.
     scale
-        Of the amounts that are streamed: 1 for figures, less for a look.
+        Factor of the amounts that are streamed: 1 for figures, less for a quick look.
     repeats
         Rounds of each comparison.
     batch_size

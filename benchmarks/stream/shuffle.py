@@ -1,4 +1,4 @@
-"""What does mixing cost? Windows of neighbours beside the plan's order, and how well they mix."""
+"""Measure the cost of mixing: windows of neighbours beside the plan's order, and how well they mix."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def distinct_groups(batches: Sequence[npt.NDArray[np.int64]]) -> float:
 
 
 def uniform_groups(n: int, batch_size: int) -> float:
-    """What :func:`distinct_groups` is expected to be of a uniform permutation of ``n`` places."""
+    """Return the expected value of :func:`distinct_groups` for a uniform permutation of ``n`` places."""
 
     def absent(size: int) -> float:
         return (

@@ -1,4 +1,5 @@
-"""How soon does it begin? From a plan to the first batch in a fresh process, and from one epoch to the next."""
+"""Measure the time to begin: from a plan to the first batch in a fresh process,
+and from one epoch to the next."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ STEP = 1.5
 
 
 def first_batch_s(plan: Plan, batch_size: int) -> float:
-    """Of a loader made now."""
+    """Return the seconds to the first batch of a loader made now."""
     torch.empty(1)
     started = time.perf_counter()
     with plan.dataloader(batch_size=batch_size, seed=SEED, world=WORLD) as loader:

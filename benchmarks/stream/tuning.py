@@ -30,7 +30,8 @@ N_CHOOSING = 2
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """What tuning gains. The best is chosen in some rounds and measured in others, so that luck is no gain."""
+    """Measure the gain of tuning. The best is chosen in some rounds and measured in others,
+    so that luck is no gain."""
     local = setup.plan(COLUMNS)
     grid = {
         f"{n} threads, reads of {read >> 20} MiB, gaps of {gap >> 10} KiB": FetchOptions(

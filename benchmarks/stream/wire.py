@@ -17,7 +17,7 @@ __all__ = ["measure"]
 LATENCY_MS = 20
 RATES_MB_S = (100, 200)
 EPOCH_S = 4.0
-"""Of the wire's time, so that its beginning and end weigh little."""
+"""Seconds that an epoch takes the network, long enough that its beginning and end weigh little."""
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
