@@ -80,7 +80,7 @@ def scan(source: Source, archive: Archive) -> Scan:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is text that can be stored: not empty, and no half of a surrogate pair in it."""
+    """Tell whether a value is text that can be stored: not empty, and no half of a surrogate pair in it."""
     return isinstance(value, str) and bool(value) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 

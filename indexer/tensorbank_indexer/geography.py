@@ -1,4 +1,4 @@
-"""Where and when a sample is: footprint, box, season, Hilbert position."""
+"""Compute the place and time of a sample: footprint, box, season, Hilbert position."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def place_of(epsg: int, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) 
 
 
 def contains(place: Place, lon: float, lat: float) -> bool:
-    """Whether a centre lies in the box of a place, or at most half of its size beside it."""
+    """Tell whether a centre lies in the box of a place, or at most half of its size beside it."""
     west, south, east, north = place.bbox
     width = (east - west) % 360.0 or (360.0 if east > west else 0.0)
     beside = max((north - south) / 2, NEAR_DEGREES)

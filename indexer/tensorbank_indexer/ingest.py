@@ -232,7 +232,8 @@ class _Ingest:
         return look
 
     def _committed(self, found: list[SampleRef]) -> list[str]:
-        """For each reference ``same`` (in the snapshot), ``other`` (its id or stem is, of another member) or empty."""
+        """Return for each reference ``same`` (in the snapshot), ``other`` (its id or stem is,
+        of another member) or empty."""
         try:
             keys = self.bank.catalog.committed_keys(self.table)
         except NotFoundError:
@@ -273,7 +274,8 @@ class _Ingest:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What of a batch is in the snapshot, what is new, and what is neither."""
+    """The references of a batch that are in the snapshot, those that are new,
+    and the findings for the rest."""
 
     present: list[SampleRef]
     fresh: list[SampleRef]

@@ -12,7 +12,7 @@ __all__ = ["IngestOptions"]
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """How to ingest.
+    """Options of an ingest.
 
     Parameters
     ----------
@@ -21,9 +21,9 @@ class IngestOptions:
     n_workers
         Processes that read, measure and encode; the machine's processors if None. 1 works in this process.
     samples_per_shard
-        None chooses by the size of a sample.
+        Samples in one shard; None chooses by the size of a sample.
     samples_per_part
-        A commit is made whenever so many samples have been scanned.
+        Samples after whose scan a commit is made.
     n_tiles
         Cells of the finest index level along each axis of a sample. 4 keeps the index below 0.5 % of TerraMesh.
     revision
@@ -31,7 +31,7 @@ class IngestOptions:
     strict
         Commit nothing of a part if anything was damaged, missing or doubtful, and leave nothing of it in the bank.
     licence
-        What the copy may be used for, to be kept with the part; what the source says of itself if None.
+        Licence of the copy, kept with the part; None: what the source says of itself.
     single_writer
         Go on although the store does not honour conditional writes.
     """

@@ -139,7 +139,8 @@ def measure_categories(pixels: npt.NDArray[np.generic], codes: list[int], n_tile
 
 
 def _class_numbers(values: npt.NDArray[np.generic], codes: list[int]) -> Int64:
-    """For each value the position of its code, ``len(codes)`` for any other. A table for bytes, a search for wider types."""
+    """Return for each value the position of its code, ``len(codes)`` for any other.
+    A table for bytes, a search for wider types."""
     if values.dtype.itemsize == 1:
         table = np.full(256, len(codes), np.int64)
         sound = [(c, i) for i, c in enumerate(codes) if 0 <= c < (128 if values.dtype.kind == "i" else 256)]
@@ -182,7 +183,8 @@ def _tile_moments(pixels: npt.NDArray[np.generic], n_tiles: int) -> _Moments:
 
 
 def _exact_moments(band: npt.NDArray[np.generic], ys: Int64, xs: Int64, area: Int64) -> tuple[Any, ...]:
-    """Of at most 16-bit integers: sums and sums of squares of a tile stay below 2**53, hence exact in float64."""
+    """Return the moments of at most 16-bit integers:
+    sums and sums of squares of a tile stay below 2**53, hence exact in float64."""
     wide = band.astype(np.float64)
     low, high = _reduce(np.minimum, band, ys, xs), _reduce(np.maximum, band, ys, xs)
     total = _reduce(np.add, wide, ys, xs).astype(np.int64)
@@ -192,7 +194,8 @@ def _exact_moments(band: npt.NDArray[np.generic], ys: Int64, xs: Int64, area: In
 
 
 def _float_moments(band: npt.NDArray[np.generic], ys: Int64, xs: Int64, area: Int64) -> tuple[Any, ...]:
-    """Of finite floats, and of wide integers; shifted by the band's mean against cancellation."""
+    """Return the moments of finite floats, and of wide integers;
+    shifted by the band's mean against cancellation."""
     wide = band.astype(np.float64)
     missing = ~np.isfinite(wide)
     some = bool(missing.any())

@@ -1,4 +1,4 @@
-"""What is known of the modalities of the field: units, classes, plausible values.
+"""Known facts about the modalities of the field: units, classes, plausible values.
 
 A name that is not here is ingested all the same, with what its archive says. Sources: Sentinel-2 and Sentinel-1 product
 specifications; ESRI/Impact Observatory annual land cover in the consecutive coding of TerraMesh (1 water, 7 snow and ice, 8
@@ -49,7 +49,7 @@ _CLOUD_MASK = ("land", "water", "snow", "thin_cloud", "thick_cloud", "cloud_shad
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What the field knows of a modality. ``valid_range`` is closed, in stored units."""
+    """The facts that the field knows of a modality. ``valid_range`` is closed, in stored units."""
 
     long_name: str
     unit: str = "1"

@@ -1,4 +1,4 @@
-"""What one commit will add, decided before a pixel is read. Pure.
+"""Decide what one commit will add, before a pixel is read. Pure.
 
 Samples are placed by season, then along the Hilbert curve, so that what a query selects together lies together; where a
 source can only be read archive by archive, the archive comes first. The name of a part is a hash of all that decides its

@@ -1,4 +1,4 @@
-"""What an ingest did, as a value: nothing is dropped without a line in it."""
+"""The report of an ingest, as a value: nothing is dropped without a line in it."""
 
 from __future__ import annotations
 

@@ -134,7 +134,8 @@ def shard_row(samples: Sequence[MeasuredSample], schema: TableSchema, part: str,
 
 
 def finite_only(rows: pa.Table) -> pa.Table:
-    """The same rows with null for every NaN and infinity, in whatever column and however deep in structs and lists. Pure."""
+    """Return the rows with null for every NaN and infinity,
+    in whatever column and however deep in structs and lists. Pure."""
     columns = [_finite(column.combine_chunks()) for column in rows.columns]
     return pa.Table.from_arrays(columns, schema=rows.schema)
 

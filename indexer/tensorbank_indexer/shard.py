@@ -44,7 +44,7 @@ class ShardAssembler:
 
     @property
     def empty(self) -> bool:
-        """Whether no sample has been added."""
+        """True if no sample has been added."""
         return self._end == 0
 
     def add(self, slot: int, blocks: Sequence[bytes]) -> tuple[int, int]:

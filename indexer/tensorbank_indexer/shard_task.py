@@ -54,7 +54,8 @@ class StageSeconds:
 
 @dataclass(frozen=True, slots=True)
 class ShardTask:
-    """What one task is given. Sample ``i`` of ``refs`` takes row ``shard * samples_per_shard + i`` of the part."""
+    """The task of writing one shard. Sample ``i`` of ``refs`` takes row ``shard
+    * samples_per_shard + i`` of the part."""
 
     table: str
     part: str
@@ -68,7 +69,7 @@ class ShardTask:
 
 @dataclass(slots=True)
 class ShardResult:
-    """What one task gives back."""
+    """The result of one task."""
 
     shard: int
     samples: pa.Table

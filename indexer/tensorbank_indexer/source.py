@@ -1,4 +1,4 @@
-"""What an archive format has to offer so that it can be ingested: the ``Source`` port and its values.
+"""The ``Source`` port and its values: what an archive format has to offer so that it can be ingested.
 
 A source is opened on the root of a dataset (a folder or any fsspec URL). It lists *archives*
 (files that belong together: the same-named tar of every modality, the same-numbered zip), *scans*
@@ -103,7 +103,7 @@ class SampleRef:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What lies in one archive."""
+    """The content of one archive."""
 
     archive: Archive
     samples: tuple[SampleRef, ...]
@@ -161,7 +161,7 @@ class Source(Protocol):
     together."""
 
     attributes: Mapping[str, str]
-    """What every copy of the dataset says of itself: ``licence``, ``references``, ``attribution``."""
+    """The attributes that every copy of the dataset has: ``licence``, ``references``, ``attribution``."""
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
         """Archives in a stable order, and stray or unreadable files."""

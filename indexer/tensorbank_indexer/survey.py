@@ -75,7 +75,8 @@ def _reasons(findings: Sequence[Finding]) -> str:
 
 
 def _first_of_each(refs: Iterable[SampleRef]) -> list[list[SampleRef]]:
-    """For each (split, subset) its first samples, so many that each modality is among them often enough."""
+    """Choose for each (split, subset) its first samples,
+    so many that each modality is among them often enough."""
     chosen: dict[tuple[str, str], list[SampleRef]] = defaultdict(list)
     n_with: Counter[tuple[str, str, str]] = Counter()
     for ref in refs:
@@ -89,7 +90,8 @@ def _first_of_each(refs: Iterable[SampleRef]) -> list[list[SampleRef]]:
 
 
 def _elected(seen: Sequence[Modality]) -> Modality:
-    """What most of them are, of whatever number of dates; of those the largest number of dates that two have."""
+    """Return the modality that most of them are, dates aside,
+    with the largest number of dates that at least two have."""
     alike: dict[str, list[Modality]] = defaultdict(list)
     for modality in seen:
         alike[replace(modality, n_times=1).to_json()].append(modality)
@@ -122,7 +124,8 @@ def require_fit(table: TableSchema, found: TableSchema, name: str) -> None:
 
 
 def _difference(found: Modality, wanted: Modality) -> str | None:
-    """What keeps a modality of an archive from being stored as one of a table; fewer dates do not."""
+    """Describe what keeps a modality of an archive from being stored as one of a table;
+    fewer dates do not."""
     if found.n_times > wanted.n_times:
         return f"has {found.n_times} dates, in the table {wanted.n_times}"
     for what, got, there in (

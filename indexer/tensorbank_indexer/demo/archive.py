@@ -56,7 +56,7 @@ TAR_TIME_S = 1_767_225_600  # 2026-01-01
 
 @dataclass(frozen=True, slots=True)
 class DemoTruth:
-    """What is in the archives, known without reading them."""
+    """The content of the archives, known without reading them."""
 
     root: Path
     """The dataset's root: holds ``train/`` and ``train_metadata.parquet``."""
@@ -64,9 +64,9 @@ class DemoTruth:
     """Sample ids in the order of the archives."""
     n_tars: int
     n_bytes: int
-    """Of all tars together."""
+    """The number of bytes of all tars together."""
     pixel_bytes: int
-    """Of all tensors, decoded."""
+    """The number of bytes of all tensors, decoded."""
     crc32: Mapping[tuple[str, str], int] = field(repr=False)
     """CRC-32 of ``bands`` by (sample id, modality): (band, y, x), C order, little endian, in the stored dtype."""
     cloud_cover: Mapping[str, float] = field(repr=False)

@@ -9,7 +9,8 @@ __all__ = ["CLIMATES", "Climate"]
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """How a place uses the fields of the world. Elevation and moisture thresholds are in standard deviations."""
+    """The use that a place makes of the world's fields.
+    Elevation and moisture thresholds are in standard deviations."""
 
     name: str
     lat: float

@@ -99,7 +99,7 @@ def _ingested(truth: DemoTruth, report: IngestReport | None, snapshot: Snapshot)
 
 
 def _asked(answers: Sequence[Answer]) -> str:
-    """What came out: per query considered, pruned and read."""
+    """Format the outcome of each query: considered, pruned and read."""
     header = ("query", "", "considered", "pruned", "read", "requests", "samples/s", "MB/s")
     rows: list[tuple[str, ...]] = [header]
     for answer in answers:

@@ -49,12 +49,12 @@ QUESTIONS = (
         "WHERE cloud_cover < 0.1 AND NDVI.mean > 0.3 AND LULC.share.trees > 0.3",
     ),
 )
-"""Of rising selectivity."""
+"""The queries of the demo, of rising selectivity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What streaming one question took."""
+    """The result of streaming one question, and what it took."""
 
     question: Question
     plan: Plan

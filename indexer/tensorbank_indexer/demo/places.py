@@ -1,4 +1,5 @@
-"""Where and when made-up samples lie: Major-TOM cells and their UTM tiles, four seasons of a place, product ids."""
+"""Places and times of made-up samples: Major-TOM cells and their UTM tiles, four seasons of a place,
+product ids."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ PIXEL_M = 10.0
 SIDE_M = TILE * PIXEL_M
 TILES_A_CELL = 16
 CLEAR_SHARE = 0.35
-"""Of scenes without a cloud."""
+"""The share of scenes without a cloud."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ def ssl4eos12(n_samples: int, seed: int) -> Iterator[Placed]:
 
 
 def majortom_footprint(sample_id: str) -> Footprint:
-    """Of the tile ``<cell>_<column from west>_<row from north>``, as Major-TOM defines its cells."""
+    """Return the footprint of the tile ``<cell>_<column from west>_<row from north>``,
+    as Major-TOM defines its cells."""
     row_name, column_name, column, row = sample_id.split("_")
     grid_row = int(row_name[:-1]) * (1 if row_name[-1] == "U" else -1)
     grid_column = int(column_name[:-1]) * (1 if column_name[-1] == "R" else -1)
@@ -179,7 +181,7 @@ def _block(rng: np.random.Generator) -> Block:
 
 
 def _day(lat: float, rng: np.random.Generator) -> int:
-    """Of the year; the light half of it is more often kept."""
+    """Draw a day of the year; the light half of it is more often kept."""
     return (int(rng.beta(2.2, 2.2) * 365) + (182 if lat < 0 else 0)) % 365
 
 

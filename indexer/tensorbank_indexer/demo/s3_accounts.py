@@ -14,14 +14,15 @@ ROLE = "arn:aws:iam::role/Reader"
 
 
 def identities(access_key: str, secret_key: str) -> dict[str, object]:
-    """Of ``-s3.config``: one administrator."""
+    """Return the document of ``-s3.config``: one administrator."""
     credentials = [{"accessKey": access_key, "secretKey": secret_key}]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     return {"identities": [{"name": "tensorbank", "credentials": credentials, "actions": actions}]}
 
 
 def roles() -> dict[str, object]:
-    """Of ``-s3.iam.config``: an STS, and a role that everybody who has keys may assume."""
+    """Return the document of ``-s3.iam.config``:
+    an STS, and a role that everybody who has keys may assume."""
 
     def document(**statement: object) -> dict[str, object]:
         return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}

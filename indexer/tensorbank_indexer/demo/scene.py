@@ -92,7 +92,8 @@ class Sky:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What is looked at, and when: the tile in ``column`` from west and ``row`` from north (0-3) of a block."""
+    """The place and time of a scene: the tile in ``column`` from west and
+    ``row`` from north (0-3) of a block."""
 
     climate: Climate
     lat: float
@@ -101,7 +102,7 @@ class View:
     row: int
     sky: Sky
     day: int
-    """Of the year, 0-364."""
+    """The day of the year, 0-364."""
     key: tuple[int, ...]
     """Seeds the noise of the sensors."""
 
@@ -253,7 +254,7 @@ class _Ground:
         return np.where(self.land == WATER, np.float32(1), np.clip(sunny * texture, 0.25, 2.2))
 
     def _greenness(self) -> Floats:
-        """How green a pixel is, 0-1; of water, how deep."""
+        """Return the greenness of each pixel, 0-1; of water, its depth."""
         cover = self.land
         summer = np.float32(0.5 + 0.5 * (self.warm if self.climate.seasons_c > 4 else 0.8))
         # Each parcel has a crop with a calendar of its own.

@@ -205,12 +205,12 @@ class S3Server:
 
     @property
     def url(self) -> str:
-        """Of the bucket, such as ``s3://eo-bank``."""
+        """The URL of the bucket, such as ``s3://eo-bank``."""
         return f"s3://{self._bucket}"
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is alive."""
+        """True if the server's process is alive."""
         return self._process.poll() is None
 
     @property

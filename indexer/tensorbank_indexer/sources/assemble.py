@@ -25,7 +25,7 @@ Times = npt.NDArray[np.int64]
 
 
 def is_radar(modality: str) -> bool:
-    """Whether it is Sentinel-1, whose dates some revisions have in the wrong order."""
+    """Tell whether a modality is Sentinel-1, whose dates some revisions have in the wrong order."""
     return modality.startswith("S1")
 
 
@@ -39,7 +39,7 @@ class Assembly:
 
     @property
     def needs_cloud_mask(self) -> bool:
-        """Whether no member has delivered a cloud mask yet."""
+        """True if no member has delivered a cloud mask yet."""
         return all(member.cloud_mask is None for member in self.members.values())
 
     def find(self, kind: str, modality: str, reason: str, action: str) -> None:
@@ -212,7 +212,7 @@ class Assembly:
 
 
 def _distance(a: Position, b: Position) -> str:
-    """Which of x, y and EPSG differ, in words; empty if none does or one position does not say."""
+    """Name in words which of x, y and EPSG differ; empty if none does or one position does not say."""
     if a is b or b.x is None or b.y is None or a.x is None or a.y is None:
         return ""
     differ = [name for name, p, q in (("x", a.x, b.x), ("y", a.y, b.y)) if not _equal(p, q)]

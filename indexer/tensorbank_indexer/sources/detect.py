@@ -1,4 +1,4 @@
-"""Which format lies at a root, from its layout."""
+"""Detect the format that lies at a root, from its layout."""
 
 from __future__ import annotations
 

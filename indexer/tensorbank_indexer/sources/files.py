@@ -1,4 +1,4 @@
-"""Where archives lie: a tree of files under one root, read by byte ranges.
+"""A tree of files under one root, in which archives lie, read by byte ranges.
 
 The root is a local folder or any URL that fsspec knows. Local files are read with ``pread`` on descriptors
 that stay open; everything else goes through fsspec. A ``SourceFiles`` pickles to its address and options:
@@ -34,7 +34,8 @@ RETRY_DELAYS_S = (0.5, 2.0, 8.0)
 """Waits between attempts after an answer such as 429 or 503 (hubs limit rates)."""
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 QUOTED = "%/:?#[]@!$&'()*+,;="
-"""What of a URL stays as it is; blanks and the like are percent-encoded, as in the links of index pages."""
+"""The signs of a URL that stay as they are;
+blanks and the like are percent-encoded, as in the links of index pages."""
 T = TypeVar("T")
 
 
@@ -80,7 +81,7 @@ class SourceFiles:
 
     @property
     def is_local(self) -> bool:
-        """Whether reads are cheap system calls, not requests."""
+        """True if reads are cheap system calls, not requests."""
         return isinstance(self._filesystem(), LocalFileSystem)
 
     def beside(self) -> SourceFiles:
@@ -285,7 +286,7 @@ def _file_stat(path: str, info: Mapping[str, Any]) -> FileStat:
 
 
 def _store_errors() -> tuple[type[BaseException], ...]:
-    """What the clients that are loaded in this process raise when the network or the store fails."""
+    """Return the errors that the clients loaded in this process raise when the network or the store fails."""
     names = (
         ("aiohttp", "ClientError"),
         ("botocore.exceptions", "BotoCoreError"),

@@ -1,4 +1,4 @@
-"""What every copy of a dataset says of itself, written into each part made from it."""
+"""Read what every copy of a dataset says of itself, to be written into each part made from it."""
 
 from __future__ import annotations
 

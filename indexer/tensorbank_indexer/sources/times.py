@@ -147,7 +147,7 @@ def _units(units: str) -> tuple[int, int] | None:
 
 
 def is_plausible(times_ns: Times) -> npt.NDArray[np.bool_]:
-    """Which times lie between 2000 and 2100; the others are damaged."""
+    """Return which times lie between 2000 and 2100; the others are damaged."""
     plausible: npt.NDArray[np.bool_] = (times_ns >= EARLIEST_NS) & (times_ns < LATEST_NS)
     return plausible
 
@@ -168,8 +168,8 @@ def id_times(product_ids: Sequence[str]) -> Times:
 
 
 def match_slots(times_ns: Times, stamps_ns: Times) -> npt.NDArray[np.int64] | None:
-    """For each time the position of the stamp that belongs to it, or None if they are not the same set of
-    times.
+    """Return for each time the position of the stamp that belongs to it,
+    or None if the two are not the same set of times.
 
     ``arange(n)`` says that all is in order.
     """

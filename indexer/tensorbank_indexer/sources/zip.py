@@ -21,7 +21,8 @@ END64 = struct.Struct("<4sQ2H2I4Q")
 LOCATOR64 = struct.Struct("<4sIQI")
 CENTRAL = struct.Struct("<4s6H3I5H2I")
 CENTRAL_NAMES = struct.Struct("<2H16x3H")
-"""Of a central record, from byte 8: flags, method, and the lengths of name, extra field and comment."""
+"""The fields of a central record, from byte 8:
+flags, method, and the lengths of name, extra field and comment."""
 LOCAL_NAMES = struct.Struct("<2H")
 LOCAL_BYTES = 30
 STORED, DEFLATED = 0, 8
@@ -39,7 +40,7 @@ ReadRange = Callable[[int, int], Bytes]
 
 
 class ZipEntry(NamedTuple):
-    """What the central directory says of an entry."""
+    """The facts that the central directory holds of an entry."""
 
     name: str
     flags: int
@@ -83,7 +84,7 @@ class ZipArchive:
         return self._records.keys()
 
     def entry(self, name: str) -> ZipEntry:
-        """What the directory says of the last entry of this name.
+        """Return what the directory says of the last entry of this name.
 
         Raises
         ------
@@ -230,7 +231,8 @@ def _find_end(tail: memoryview) -> int:
 
 
 def _central(data: bytes, n_entries: int) -> tuple[dict[str, int], bool]:
-    """Where in the central directory each name has its last record, and whether any entry is deflated.
+    """Return the offset of each name's last record in the central directory,
+    and whether any entry is deflated.
 
     Records are taken apart only when asked for: of some 35 entries of a member, a reader wants 12.
     """
