@@ -126,7 +126,7 @@ class _Apart(torch.nn.Module):
 
 
 def _moves_pixels(step: Any) -> bool:
-    """Whether an augmentation is geometric, so that everything must follow it."""
+    """Tell whether an augmentation is geometric, so that every tensor must follow it."""
     try:
         from kornia.augmentation import IntensityAugmentationBase2D, RigidAffineAugmentationBase2D
     except ModuleNotFoundError as error:

@@ -34,7 +34,7 @@ NUMBERS_OF_DATES = "cloud_covers"
 
 @dataclass(frozen=True, slots=True)
 class BatchForm:
-    """What every batch of a plan looks like; decided by the plan, so that no batch differs from the next.
+    """The form of every batch of a plan; decided by the plan, so that no batch differs from the next.
 
     Tensors
         (n, band, y, x) in the stored dtype, or (n, time, band, y, x) where the modality has several dates.
@@ -53,13 +53,13 @@ class BatchForm:
     Parameters
     ----------
     dtypes
-        torch's dtype, by handle name.
+        torch's dtypes, by handle name.
     columns
-        How to hand out the metadata columns.
+        Kinds in which the metadata columns are handed out.
     gappy
         Handles that some sample lacks, or some dates of which.
     choice
-        Which dates are read; None: all.
+        The dates that are read; None: all.
     """
 
     plan: Plan
@@ -75,7 +75,7 @@ class BatchForm:
         Parameters
         ----------
         choice
-            Which dates are read; None: all.
+            The dates that are read; None: all.
         skipping
             Any sample may come to lack any handle, so that all are masked.
 
@@ -134,7 +134,7 @@ class BatchForm:
         positions: npt.NDArray[np.int64],
         dates: npt.NDArray[np.int64] | None = None,
     ) -> Batch:
-        """What the consumer gets of filled tensors; no pixel is copied."""
+        """Return the batch for the consumer, made of filled tensors; no pixel is copied."""
         batch: Batch = {
             h.name: tensors[h.name].squeeze(1) if self._n_times(h) == 1 else tensors[h.name]
             for h in self.plan.handles
@@ -198,7 +198,7 @@ def _kind(name: str, column: pa.ChunkedArray, choice: DateChoice | None) -> Colu
 
 
 def _is_of_dates(name: str, column: pa.ChunkedArray, n_dates: int) -> bool:
-    """Whether each row has a list with a value for each date."""
+    """Tell whether each row has a list with a value for each date."""
     kind = column.type
     if not pa.types.is_list(kind) or column.null_count:
         return False

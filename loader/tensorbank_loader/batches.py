@@ -15,7 +15,8 @@ from tensorbank_loader.window import Window
 __all__ = ["PADDING", "Batches"]
 
 PADDING = "padding"
-"""Of a batch, where ranks are made equal by padding: (n,) bool, which samples only fill up."""
+"""The name of a batch's padding flags, where ranks are made equal by padding:
+(n,) bool, True for samples that only fill up."""
 
 
 class Batches:
@@ -54,7 +55,7 @@ class Batches:
 
     @property
     def ready(self) -> bool:
-        """Whether the next batch is there and sound."""
+        """True if the next batch is there and sound."""
         return bool(self._cut) or self._window.ready
 
     def close(self) -> None:

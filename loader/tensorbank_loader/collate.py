@@ -60,7 +60,7 @@ def _column(name: str, values: list[Any]) -> Any:
 
 
 def _is_mask(value: Any) -> bool:
-    """Whether a value is several tensors by name; a struct's fields are no tensors."""
+    """Tell whether a value is several tensors by name; a struct's fields are no tensors."""
     return (
         isinstance(value, Mapping)
         and bool(value)

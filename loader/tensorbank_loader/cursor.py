@@ -1,4 +1,4 @@
-"""Where a run stands: its order, its rank, and the batch that comes next."""
+"""The position of a run: its order, its rank, and the batch that comes next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Cursor", "OnIter"]
 logger = logging.getLogger(__name__)
 
 OnIter = Literal["restart", "continue"]
-"""What ``iter()`` does with an epoch that was left: begin it anew, or go on with it."""
+"""The treatment by ``iter()`` of an epoch that was left: begin it anew, or go on with it."""
 
 
 class Cursor:
@@ -84,7 +84,7 @@ class Cursor:
 
     @property
     def was_given_a_world(self) -> bool:
-        """Whether the world is one that the caller chose."""
+        """True if the caller chose the world."""
         return self._given is not None
 
     @property
@@ -143,7 +143,7 @@ class Cursor:
 
     @property
     def first(self) -> State:
-        """Where the next ``iter()`` begins."""
+        """The state at which the next ``iter()`` begins."""
         left = self.state.is_inside and not self.resuming
         return State(self.state.epoch) if left and self._on_iter == "restart" else self.state
 
@@ -154,7 +154,7 @@ class Cursor:
             self.state, self.resuming = State(epoch), False
 
     def state_dict(self, world: World | None = None) -> dict[str, Any]:
-        """What comes next, as JSON-able numbers."""
+        """Return what comes next, as JSON-able numbers."""
         return self.epochs.to_dict(self.state, world or self.world)
 
     def load_state_dict(self, given: Mapping[str, Any], *, worker: World | None = None) -> None:

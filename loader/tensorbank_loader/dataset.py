@@ -40,7 +40,8 @@ N_AHEAD = 2
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the process that starts workers tells them: its world, who shares out what they yield, and what is asked for ahead."""
+    """The facts that a process sends to workers it starts:
+    its world, who shares out what they yield, and what is asked for ahead."""
 
     world: World | None = None
     sharder: str | None = None
@@ -146,7 +147,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self._sent = Sent()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process: what follows from the plan is made there again.
+        """Return the state for another process: what follows from the plan is made there again.
 
         A worker of torch's DataLoader, which may be what is being started, is sent the world of this process, and shares its
         epochs.
@@ -186,7 +187,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
 
     @property
     def epochs(self) -> Epochs:
-        """What decides the order."""
+        """The epochs, which decide the order."""
         return self._cursor.epochs
 
     def __len__(self) -> int:
@@ -250,7 +251,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         yield from self._stream(epochs, world)
 
     def _first_in_worker(self, turn: Iteration, epochs: Epochs, world: World) -> State:
-        """Where this worker begins, in agreement with the others."""
+        """Return the state at which this worker begins, in agreement with the others."""
         own, self._own = self._own, None
         if self._shared is None:  # something else than multiprocessing has brought the dataset here
             return own or State(self._cursor.state.epoch + (turn.turn > 1))
@@ -337,7 +338,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             self._is_ahead = False
 
     def state_dict(self) -> dict[str, Any]:
-        """What comes next, as JSON-able numbers: exact after each batch or sample.
+        """Return what comes next, as JSON-able numbers: exact after each batch or sample.
 
         In a worker process it is that worker's, as torchdata's StatefulDataLoader wants it. Outside of workers that a DataLoader
         of torch's has started it is the next epoch: exact between epochs, as workers do not tell what the consumer has had.

@@ -1,4 +1,4 @@
-"""Which dates of a sample are read. Pure arithmetic but for the value that holds a choice.
+"""Choose the dates of a sample that are read. Pure arithmetic but for the value that holds a choice.
 
 Dates are drawn by a counter-based generator from seed, epoch and position in the plan: whoever reads a sample, and whenever, on
 whatever hardware, draws the same, and another draw each epoch.
@@ -27,7 +27,8 @@ Times = int | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class DateChoice:
-    """What is taken of samples of ``n_dates`` dates: ``times`` of them, or the dates that ``times`` lists.
+    """The choice of dates from samples of ``n_dates`` dates:
+    ``times`` of them, or the dates that ``times`` lists.
 
     ``there``, (len(plan),) int16, has the number of dates that all modalities of a sample have; None: all have all.
     """

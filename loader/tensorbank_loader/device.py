@@ -31,7 +31,7 @@ class EventLike(Protocol):
     """A point in a stream's work, as ``torch.cuda.Event``."""
 
     def query(self) -> bool:
-        """Whether the work before it is done."""
+        """Tell whether the work before the event is done."""
 
     def synchronize(self) -> None:
         """Return when the work before it is done."""
@@ -48,11 +48,11 @@ class StreamLike(Protocol):
 
 
 class Accelerator(Protocol):
-    """What copies to a device need of it."""
+    """The interface to a device that copies need."""
 
     @property
     def pins(self) -> bool:
-        """Whether host memory must be page-locked for a copy to run by itself."""
+        """True if host memory must be page-locked for a copy to run by itself."""
 
     def new_stream(self) -> StreamLike:
         """A stream beside the consumer's."""
@@ -118,7 +118,8 @@ def device_of(name: Any) -> torch.device:
 
 
 def accelerator_of(device: torch.device) -> Accelerator | None:
-    """How to copy to a device beside the consumer's work; None where that is not possible, as on the CPU."""
+    """Return the means to copy to a device beside the consumer's work;
+    None where that is not possible, as on the CPU."""
     return Cuda(device) if device.type == "cuda" else None
 
 

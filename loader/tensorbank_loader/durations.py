@@ -1,4 +1,4 @@
-"""How long things took: a histogram of fixed size, whatever the number of things."""
+"""A histogram of durations, of fixed size whatever their number."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Durations:
 
     @property
     def n(self) -> int:
-        """How many there are."""
+        """The number of durations."""
         return sum(self.counts)
 
     def quantile_s(self, q: float) -> float:

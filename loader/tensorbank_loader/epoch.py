@@ -1,4 +1,4 @@
-"""Which batches a process reads of an epoch, and the state that resumes it."""
+"""Compute which batches a process reads of an epoch, and the state that resumes it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ __all__ = ["Epochs", "Even", "Share", "State", "Step"]
 
 STATE_VERSION = 3
 DIGEST = "digest"
-"""Of a saved state: a hash of everything else in it, so that damage is told from a state of something else."""
+"""The field of a saved state that holds a hash of everything else in it,
+so that damage is told from a state of something else."""
 Int64 = npt.NDArray[np.int64]
 Even = Literal["exact", "pad", "drop"]
-"""What ranks do with a global batch that they cannot share equally."""
+"""The treatment by ranks of a global batch that they cannot share equally."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where a run stands.
+    """The position of a run.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class State:
 
     @property
     def is_inside(self) -> bool:
-        """Whether the epoch has begun."""
+        """True if the epoch has begun."""
         return bool(self.position or self.skip)
 
 
@@ -125,7 +126,8 @@ class Epochs:
         return n if self.even != "drop" or self.global_batch_size >= world.n_ranks else 0
 
     def after(self, step: Step, world: World) -> State:
-        """Where a run stands when it has had a step: before the next, which may be the following epoch's first."""
+        """Return the state of a run after a step:
+        before the next, which may be the following epoch's first."""
         if step.batch + 1 < self.n_steps(world):
             return State(step.epoch, step.batch + 1, 0, step.batch + 1)
         return State(step.epoch + 1)
@@ -171,7 +173,7 @@ class Epochs:
         return self.order.positions(places, seed=self.seed, epoch=epoch)
 
     def shares(self, state: State, world: World, *, endless: bool = False) -> Iterator[Share]:
-        """What a process reads, from a state to the end of its epoch or on into the following ones.
+        """Yield what a process reads, from a state to the end of its epoch or on into the following ones.
 
         Steps come in order and none is left out; those that are best read together come together.
         """
@@ -191,7 +193,7 @@ class Epochs:
                 return
 
     def resized(self, global_batch_size: int) -> Epochs:
-        """The same with another global batch size."""
+        """Return the same epochs with another global batch size."""
         if global_batch_size == self.global_batch_size:
             return self
         order = self.order.of_batches(global_batch_size)
@@ -218,7 +220,7 @@ class Epochs:
         return replace(self, order=order), state
 
     def leaves_ranks_empty(self, world: World) -> bool:
-        """Whether some rank's share of the last batch of an epoch is empty."""
+        """Tell whether some rank's share of the last batch of an epoch is empty."""
         n = self.n_steps(world)
         if self.even != "exact" or not n:
             return False
@@ -226,7 +228,7 @@ class Epochs:
         return end - start < world.n_ranks
 
     def at_end(self, state: State, world: World) -> bool:
-        """Whether a worker has nothing more of the epoch that a state is in."""
+        """Tell whether a worker has nothing more of the epoch that a state is in."""
         first = first_batch_of(world.worker, world.n_workers, state.position, state.origin)
         return first >= self.n_steps(world)
 

@@ -27,7 +27,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class MixForm:
-    """As :class:`BatchForm`, for a mix of whole batches."""
+    """The counterpart of :class:`BatchForm` for a mix of whole batches."""
 
     def __init__(self, mix: Mix, choices: Sequence[DateChoice | None], *, skipping: bool = False) -> None:
         sources = zip(mix.sources, choices, strict=True)
@@ -39,7 +39,7 @@ class MixForm:
         return self._forms[_source_of(positions, self._starts)]
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64 | None:
-        """As :meth:`BatchForm.dates`."""
+        """Choose dates like :meth:`BatchForm.dates`, for samples of one source."""
         source = _source_of(positions, self._starts)
         return self._forms[source].dates(positions - self._starts[source], epoch=epoch)
 
@@ -50,13 +50,13 @@ class MixForm:
         positions: Int64,
         dates: Int64 | None = None,
     ) -> Batch:
-        """As :meth:`BatchForm.batch`."""
+        """Make a batch like :meth:`BatchForm.batch`, of samples of one source."""
         source = _source_of(positions, self._starts)
         return self._forms[source].batch(tensors, masks, positions - self._starts[source], dates)
 
 
 class MixReader:
-    """As :class:`SampleReader`, for a mix of whole batches."""
+    """The counterpart of :class:`SampleReader` for a mix of whole batches."""
 
     def __init__(self, mix: Mix, options: FetchOptions | None = None) -> None:
         self.options = options or FetchOptions()
@@ -69,34 +69,35 @@ class MixReader:
 
     @property
     def stats(self) -> FetchStats:
-        """What has been read so far of all sources."""
+        """The statistics of what has been read so far of all sources."""
         together: FetchStats = _together([r.stats for r in self._readers])
         return together
 
     @property
     def decode_s(self) -> float:
-        """As :attr:`SampleReader.decode_s`."""
+        """The seconds of :attr:`SampleReader.decode_s`, summed over the sources."""
         return sum(r.decode_s for r in self._readers)
 
     @property
     def n_skipped(self) -> int:
-        """As :attr:`SampleReader.n_skipped`."""
+        """The number of :attr:`SampleReader.n_skipped`, summed over the sources."""
         return sum(r.n_skipped for r in self._readers)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """As :attr:`SampleReader.skipped`; positions are those of the source's plan."""
+        """The items of :attr:`SampleReader.skipped` of all sources;
+        positions are those of the source's plan."""
         return tuple(skipped for r in self._readers for skipped in r.skipped)
 
     def submit(
         self, positions: Int64, out: Buffers | Callable[[], Buffers], dates: Int64 | None = None
     ) -> BatchRead:
-        """As :meth:`SampleReader.submit`."""
+        """Begin a read like :meth:`SampleReader.submit`, of samples of one source."""
         source = _source_of(positions, self._starts)
         return self._readers[source].submit(positions - self._starts[source], out, dates)
 
     def close(self) -> None:
-        """As :meth:`SampleReader.close`."""
+        """Close the readers of all sources, as :meth:`SampleReader.close` does."""
         for reader in self._readers:
             reader.close()
 

@@ -126,7 +126,7 @@ class DataLoader:
         self._open_reader(options)
 
     def _open_reader(self, options: FetchOptions | None) -> None:
-        """What follows from the arguments and runs in this process."""
+        """Make what follows from the arguments and runs in this process."""
         self._reader = reader_of(self.plan, options)
         skipping = self._reader.options.on_error == "skip"
         self._form = form_of(self.plan, self._cursor.unsized, skipping=skipping)
@@ -138,7 +138,8 @@ class DataLoader:
         self._pid: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy goes on with: arguments and place, without threads and what they have read."""
+        """Return the state that a copy goes on with:
+        arguments and place, without threads and what they have read."""
         return {
             "plan": self.plan,
             "device": self.device,
@@ -159,7 +160,7 @@ class DataLoader:
 
     @property
     def epochs(self) -> Epochs:
-        """What decides the order."""
+        """The epochs, which decide the order."""
         return self._cursor.epochs
 
     def __len__(self) -> int:
@@ -276,7 +277,7 @@ class DataLoader:
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """What was left out so far, with ``FetchOptions(on_error="skip")``: the newest of them, one by one."""
+        """The newest of the items left out so far, with ``FetchOptions(on_error="skip")``, one by one."""
         return self._reader.skipped
 
     def stats(self) -> LoaderStats:

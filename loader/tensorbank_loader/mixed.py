@@ -150,7 +150,7 @@ class Mixed:
         return self.drawn or (0,) * len(self.orders)
 
     def to_dict(self) -> dict[str, Any]:
-        """What :meth:`reweighted` changes, as JSON-able numbers."""
+        """Return what :meth:`reweighted` changes, as JSON-able numbers."""
         return {"units": list(self.proportions.units), "since": self.since, "drawn": list(self._drawn)}
 
     def from_dict(self, given: Any) -> Mixed:
@@ -183,5 +183,5 @@ def _are_counts(values: Any, n: int, at_least: int) -> bool:
 
 
 def _seed_of(seed: int, source: int) -> int:
-    """Of a source's order, so that two sources of equal length do not go in step."""
+    """Return the seed of a source's order, so that two sources of equal length do not go in step."""
     return int(np.random.SeedSequence([seed, source, 2]).generate_state(1, np.uint64)[0])

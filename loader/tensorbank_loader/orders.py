@@ -34,7 +34,7 @@ MAX_DRAWS = 1 << 40
 
 
 class Order(Protocol):
-    """What an epoch's places hold."""
+    """An order of the samples on an epoch's places."""
 
     @property
     def n_places(self) -> int:
@@ -42,14 +42,14 @@ class Order(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What a saved state must agree on, as JSON-able values."""
+        """Return what a saved state must agree on, as JSON-able values."""
 
     @property
     def n_together(self) -> int:
         """Global batches that are best read together, counted from the first of an epoch."""
 
     def of_batches(self, global_batch_size: int) -> Order:
-        """The same order for global batches of another size."""
+        """Return the same order for global batches of another size."""
 
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
         """Positions in the plan, (m,) int64, of places, (m,) int64 in ``[0, n_places)``."""

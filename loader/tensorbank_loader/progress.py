@@ -24,7 +24,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def rates(before: LoaderStats, now: LoaderStats, seconds: float) -> str:
-    """What a loader did in between, for people. Pure."""
+    """Describe for people what a loader did between two readings. Pure."""
 
     def mb_s(n_bytes: int) -> str:
         return f"{n_bytes / seconds / 1e6:,.0f} MB/s"

@@ -1,4 +1,4 @@
-"""What a run of a loader costs, and what it waits for."""
+"""The cost of a loader's run, and the time it waits for each step."""
 
 from __future__ import annotations
 

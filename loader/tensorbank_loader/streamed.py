@@ -1,4 +1,4 @@
-"""What is streamed, a plan or a mix of several: its order, its reader and what its batches look like."""
+"""The order, the reader and the form of batches of what is streamed: a plan, or a mix of several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Streamed = Plan | Mix
 
 
 def form_of(streamed: Streamed, epochs: Epochs, *, skipping: bool) -> BatchForm | MixForm:
-    """What batches look like.
+    """Return the form of the batches.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def _choice_of(plan: Plan, epochs: Epochs) -> DateChoice | None:
 
 
 def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader | MixReader:
-    """What reads batches."""
+    """Return the reader of the batches."""
     if options is not None:
         instance("options", options, FetchOptions, "give FetchOptions(...), or leave it out")
     if isinstance(streamed, Plan):

@@ -106,7 +106,7 @@ class LoaderCollector:
         self._loaders = dict(loaders)
 
     def collect(self) -> Iterator[Family]:
-        """What every loader's statistics are now."""
+        """Yield the current statistics of every loader."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
         now = {name: loader.stats() for name, loader in self._loaders.items()}

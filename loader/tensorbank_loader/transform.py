@@ -1,4 +1,4 @@
-"""What is done to whole batches on the device."""
+"""Transforms of whole batches on the device."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class Window:
 
     @property
     def ready(self) -> bool:
-        """Whether the next batch is there and sound."""
+        """True if the next batch is there and sound."""
         return bool(self._coming) and self._coming[0].read.ready
 
     @property
@@ -150,7 +150,8 @@ class Window:
             self._inflight_bytes += read.n_bytes
 
     def _may_go_beyond(self) -> bool:
-        """Whether to read an epoch that the consumer has not begun, and may never: a little, when all of this one is there."""
+        """Tell whether to read from an epoch that the consumer may never begin:
+        a little, once all of the current one is there."""
         beyond = sum(coming.steps[0].epoch != self._epoch for coming in self._coming)
         mine = (coming for coming in self._coming if coming.steps[0].epoch == self._epoch)
         return beyond < MIN_BATCHES_AHEAD and all(coming.read.ready for coming in mine)
@@ -165,7 +166,7 @@ def _allocate(
 
 
 def forked() -> InvalidInputError:
-    """What a process is told that was forked off a reading one."""
+    """Return the error for a process that was forked off one that reads."""
     return InvalidInputError(
         "this process was forked, and neither threads nor connections to an object store survive that; give torch's DataLoader "
         'multiprocessing_context="forkserver" or "spawn", or num_workers=0: threads read ahead without workers. '

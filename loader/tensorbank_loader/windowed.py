@@ -116,12 +116,13 @@ def run_of(plan: Plan) -> int:
 
 
 def shares_blocks(plan: Plan) -> bool:
-    """Whether samples of a plan lie in the same blocks, as tiles do, so that reading each alone brings most bytes twice."""
+    """Tell whether samples of a plan lie in the same blocks, as tiles do,
+    so that reading each alone brings most bytes twice."""
     return any(handle.window for handle in plan.handles) and 2 * _distinct_bytes(plan) <= plan.read_bytes
 
 
 def _tensor_bytes(plan: Plan) -> int:
-    """Of one sample, as it is handed out."""
+    """Return the number of bytes of one sample's tensors, as they are handed out."""
     return sum(math.prod(h.shape) * np.dtype(h.modality.dtype).itemsize for h in plan.handles)
 
 

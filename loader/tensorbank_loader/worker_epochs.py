@@ -62,7 +62,7 @@ class WorkerEpochs:
 
     @property
     def coming(self) -> State:
-        """Where the next iteration begins."""
+        """The state at which the next iteration begins."""
         with self._lock:
             epoch, position, skip = self._numbers[NEXT_EPOCH : NEXT_SKIP + 1].tolist()
         return State(epoch, position, skip, position)
@@ -75,7 +75,7 @@ class WorkerEpochs:
             )
 
     def begin(self, iteration: Iteration) -> State:
-        """Where an iteration begins, for one of its workers."""
+        """Return the state at which an iteration begins, for one of its workers."""
         with self._lock:
             row = self._join(iteration, self.coming)
             epoch, position, skip = self._numbers[row + EPOCH : row + SKIP + 1].tolist()
@@ -141,7 +141,8 @@ class WorkerEpochs:
                 self.coming = State(epoch + 1)
 
     def _row(self, iteration: Iteration, *, complete: bool) -> int | None:
-        """Where an iteration is remembered, of which all workers have begun or just some. The lock is held."""
+        """Return the row that remembers an iteration which all workers, or only some, have begun.
+        The lock is held."""
         newest = int(self._numbers[NEWEST])
         for age in range(N_ITERATIONS):
             row = N_HEADER + (newest - age) % N_ITERATIONS * N_FIELDS

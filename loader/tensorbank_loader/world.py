@@ -92,7 +92,7 @@ class World:
             )
 
     def in_worker(self) -> World:
-        """The same rank, as the worker process of torch's DataLoader that this is, if it is one."""
+        """Return the same rank, as the worker process of torch's DataLoader that this is, if it is one."""
         info = torch.utils.data.get_worker_info()
         return self if info is None else replace(self, worker=info.id, n_workers=info.num_workers)
 
