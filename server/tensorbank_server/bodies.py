@@ -16,7 +16,8 @@ __all__ = ["check_json", "read_body", "replaying"]
 MAX_NUMBER_CHARACTERS = 64
 """The length of a number in JSON: no float needs more, and converting digits takes time that grows with their square."""
 CLOSE = {"Connection": "close"}
-"""Where a body was not taken, what follows on the connection cannot be told from it."""
+"""The headers of an answer to a body that was not taken:
+what follows on the connection cannot be told from the body."""
 
 
 async def read_body(receive: Receive, headers: Headers, *, max_bytes: int, limit_s: float) -> bytes:

@@ -48,5 +48,5 @@ class Freshness:
         return {"ETag": self.etag, "Cache-Control": self.cache_control, "Vary": self.vary}
 
     def not_modified(self) -> Response:
-        """For a caller that has it."""
+        """Return the answer for a caller that has the current version."""
         return Response(status_code=304, headers=self.headers)

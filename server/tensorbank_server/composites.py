@@ -52,7 +52,7 @@ class Composite:
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """What a picture needs to know beside the pixels.
+    """The facts that a picture needs beside the pixels.
 
     ``rescale`` is the range of values from black to white, None for that of the picture: percentiles 2 to 98 of all bands
     together, so that colours stay what they are. ``pixel_m`` is the size of a pixel, metres.

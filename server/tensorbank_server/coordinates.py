@@ -25,7 +25,7 @@ __all__ = ["CHUNK", "Coordinate", "of_band_names", "of_plan"]
 CHUNK = "c/0"
 """Key of the only chunk."""
 NO_TIME = np.iinfo(np.int64).min
-"""Where a sample has no such time; what NumPy's NaT is."""
+"""The number that stands for a missing time of a sample; NumPy's NaT."""
 
 
 @dataclass(frozen=True, slots=True)

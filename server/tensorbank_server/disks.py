@@ -1,4 +1,4 @@
-"""What keeps a folder from being written, and what a caller is told of it."""
+"""Find what keeps a folder from being written, and say it to callers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROBE_BYTES = 64 << 10
 
 
 def writing_problem(folder: Path) -> str | None:
-    """What keeps a folder from being written, None if nothing does."""
+    """Return what keeps a folder from being written, None if nothing does."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(PROBE_BYTES))
@@ -37,7 +37,7 @@ def writing_problem(folder: Path) -> str | None:
 
 
 def disk_problem(error: OSError) -> Problem | None:
-    """What a caller is told where the service's own disk is the matter; None where it is not."""
+    """Return the problem to report when the service's own disk failed; None for any other error."""
     kind = _KINDS.get(error.errno or 0)
     if kind is None:
         return None

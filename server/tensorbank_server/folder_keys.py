@@ -20,7 +20,8 @@ from tensorbank.errors import StorageError
 __all__ = ["FolderKeys", "assume", "folders_of", "read_policy"]
 
 LIFETIME_S = (900, 3_600)
-"""What STS gives at least, and at most to those whose own keys are of a role."""
+"""The shortest lifetime in seconds that STS gives,
+and the longest for callers whose own keys are of a role."""
 MAX_POLICY_CHARS = 2_048
 TIMEOUT_S = 10
 

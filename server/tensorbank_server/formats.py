@@ -55,7 +55,7 @@ def as_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -
 def georeference(
     row: Mapping[str, object], height: int, width: int, window: tuple[int, int, int, int]
 ) -> Georeference:
-    """Where a window of a sample lies.
+    """Return the place of a window of a sample.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def georeference(
 
 @lru_cache(maxsize=1_024)
 def _is_projection(epsg: int) -> bool:
-    """Whether there is a projection of a code: an index may hold any number."""
+    """Tell whether there is a projection of a code: an index may hold any number."""
     try:
         pyproj.CRS.from_epsg(epsg)
     except pyproj.exceptions.CRSError:

@@ -34,7 +34,7 @@ __all__ = ["Front", "security_headers"]
 
 _LOG = logging.getLogger("tensorbank_server.access")
 AUDITED = ("/v1/banks/", "/v1/plans/", "/stac/search", "/stac/collections/")
-"""Where data are given out."""
+"""The beginnings of the paths where data are given out."""
 PIECE_BYTES = 256 << 10
 """The part of an answer that a client has to take within ``send_stall_s``."""
 MAX_SEGMENT_BYTES = 1_024
@@ -50,7 +50,7 @@ PAGE_PATHS = ("/", "/docs", "/openapi.json", "/static/")
 
 @dataclass
 class _Told:
-    """What the log says of a request."""
+    """The facts that the log holds of a request."""
 
     request_id: str
     trace_id: str

@@ -1,4 +1,5 @@
-"""What worker processes are asked to do: values that pickle, each with a method that does it. No web framework is needed here."""
+"""The jobs of worker processes: values that pickle, each with a method that does it.
+No web framework is needed here."""
 
 from __future__ import annotations
 
@@ -54,18 +55,19 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class PlanMade:
-    """What there is to say of a plan without opening it.
+    """The facts of a plan that are known without opening it.
 
     Parameters
     ----------
     fingerprint
-        The planner's: the same as of the same query of a bank that was opened directly.
+        The planner's fingerprint: the same as of the same query of a bank that was opened directly.
     n_requests
         Reads of one shuffled epoch.
     sample_sha256
-        Of the sample ids in the plan's order, each closed by a line break; None where ids are not among its columns.
+        SHA-256 of the sample ids in the plan's order, each closed by a line break;
+        None if ids are not among its columns.
     levels
-        Considered and kept, by storey of the index.
+        Numbers considered and kept, by level of the index.
     """
 
     fingerprint: str

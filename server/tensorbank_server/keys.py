@@ -47,13 +47,13 @@ class Principal:
     banks: frozenset[str] | None = None
 
     def may(self, scope: str, bank: str | None = None) -> bool:
-        """Whether a scope is granted, for a bank if one is given."""
+        """Tell whether a scope is granted, for a bank if one is given."""
         return scope in self.scopes and (bank is None or self.banks is None or bank in self.banks)
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What is kept of a key: no secret. Times are ISO 8601 in UTC."""
+    """The record of a key, without its secret. Times are ISO 8601 in UTC."""
 
     id: str
     name: str
@@ -89,7 +89,7 @@ class Key:
         )
 
     def is_good(self, now: datetime) -> bool:
-        """Whether the key may still be used."""
+        """Tell whether the key may still be used."""
         return self.revoked is None and (self.expires is None or now < _moment(self.expires, "expires"))
 
     def principal(self) -> Principal:

@@ -46,7 +46,8 @@ class JsonLines(logging.Formatter):
 
 
 class AuditLog:
-    """What was granted to whom: append-only JSON lines, each written at once. Without a file it goes nowhere.
+    """A log of what was granted to whom: append-only JSON lines, each written at once.
+    Without a file it goes nowhere.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class AuditLog:
         self.path = path
         self._fd: int | None = None
         self._is_torn = False
-        """Whether a line may have been left unfinished."""
+        """True if a line may have been left unfinished."""
 
     def open(self) -> None:
         if self.path is not None and self._fd is None:

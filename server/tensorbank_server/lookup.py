@@ -204,7 +204,7 @@ class SampleTable:
 
 
 def _mapped(table: pa.Table, folder: Path) -> pa.Table:
-    """The same rows in a file without a name, mapped: memory that the kernel may take back."""
+    """Copy the rows to a file without a name and map it: memory that the kernel may take back."""
     if not table.num_rows:
         return table
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".ids") as target:

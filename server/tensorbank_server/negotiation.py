@@ -1,4 +1,5 @@
-"""What a client accepts, and what it has already: ``Accept`` and conditional requests (RFC 9110, 12.5.1 and 13). Pure."""
+"""Read what a client accepts and what it has: ``Accept`` and conditional requests (RFC 9110, 12.5.1 and 13).
+Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def _weight(accept: str, media_type: str) -> float:
 
 
 def has_current(if_none_match: str, etag: str) -> bool:
-    """Whether ``If-None-Match`` says that a client has what has this ETag (weak comparison); ``*`` is any that exists."""
+    """Tell whether ``If-None-Match`` says that a client has what has this ETag (weak comparison);
+    ``*`` is any that exists."""
     if if_none_match.strip() == "*":
         return True
     known = [t.strip().removeprefix("W/") for t in if_none_match.split(",", MAX_MEMBERS)[:MAX_MEMBERS]]
@@ -45,5 +47,6 @@ def has_current(if_none_match: str, etag: str) -> bool:
 
 
 def may_resume(if_range: str | None, etag: str) -> bool:
-    """Whether a range may be answered as one: ``If-Range`` is not given, or is this very ETag (strong comparison)."""
+    """Tell whether a range may be answered as one:
+    ``If-Range`` is not given, or is this very ETag (strong comparison)."""
     return if_range is None or (if_range.strip() == etag and not etag.startswith("W/"))

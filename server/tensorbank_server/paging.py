@@ -37,12 +37,12 @@ class Pages:
         self._clock = clock
 
     def token(self, place: Any, *question: object) -> str:
-        """Where a page begins (JSON), for whom and of what."""
+        """Return a token of the place (JSON) where a page begins, for one caller and question."""
         body = json.dumps([place, int(self._clock() + LIFETIME_S)], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._mac(body, question) + body).decode().rstrip("=")
 
     def place(self, token: str, *question: object) -> Any:
-        """What :meth:`token` was given.
+        """Return the place that :meth:`token` was given.
 
         Raises
         ------

@@ -45,7 +45,8 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What was asked: a statement of ours over a table at a version, and the words that it was made of."""
+    """The request for a plan: a statement of ours over a table at a version,
+    and the words that it was made of."""
 
     bank: str
     table: str

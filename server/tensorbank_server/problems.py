@@ -76,7 +76,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         return f"{self.status} {self.code}: {self.detail}"
 
     def document(self, instance: str) -> dict[str, Any]:
-        """As JSON; ``instance`` names the request."""
+        """Return the problem as JSON; ``instance`` names the request."""
         found: dict[str, Any] = {
             "type": TYPE_BASE + self.code,
             "title": HTTPStatus(self.status).phrase,
@@ -99,14 +99,14 @@ def respond(problem: Problem, instance: str) -> JSONResponse:
 
 
 _OF_STORAGE = frozenset({"no-object", "no-bucket", "no-folder", "not-found"})
-"""What is missing is the operator's: the caller named no object."""
+"""The kinds of errors that are the operator's to mend: something is missing that the caller did not name."""
 
 
 _OF_DISK = frozenset({"disk-full", "read-only", "disk"})
 
 
 def as_problem(error: TensorBankError) -> Problem:
-    """What the caller is told of an error of the core."""
+    """Translate an error of the core into what the caller is told."""
     if isinstance(error, NotFoundError):
         if error.kind in ("unknown-table", "unknown-snapshot"):
             return Problem(404, error.kind, "there is no such table or snapshot; see /v1/banks")
@@ -144,7 +144,7 @@ def as_problem(error: TensorBankError) -> Problem:
 
 
 def ending() -> Problem:
-    """For requests that come, or still run, when the service ends."""
+    """Return the problem for requests that come, or still run, when the service ends."""
     return Problem(
         503,
         "ending",
@@ -154,7 +154,7 @@ def ending() -> Problem:
 
 
 def internal() -> Problem:
-    """For what is our fault."""
+    """Return the problem for an error that is our fault."""
     return Problem(500, "internal", "the request failed; the operator finds it in the log by its number")
 
 
@@ -202,7 +202,7 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def of_status(error: HTTPException) -> Problem:
-    """What the caller is told where a framework refuses."""
+    """Translate a refusal of the framework into what the caller is told."""
     known = {
         404: ("not-found", "there is nothing at this address"),
         405: ("method-not-allowed", "this address does not take this method"),

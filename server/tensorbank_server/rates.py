@@ -1,5 +1,5 @@
-"""How much a caller may ask for: token buckets, and how many requests at once. Never a queue: who is too many is told when to
-come again."""
+"""Limits on what a caller may ask for: token buckets, and the number of requests at once. Requests never
+queue: a caller over its limit is told when to come again."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ MAX_CALLERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What is left of a policy, as the headers ``RateLimit`` and ``RateLimit-Policy`` tell it
-    (draft-ietf-httpapi-ratelimit-headers)."""
+    """The remainder of a policy, as the headers ``RateLimit`` and ``RateLimit-Policy`` tell
+    it (draft-ietf-httpapi-ratelimit-headers)."""
 
     name: str
     per_minute: int
@@ -116,7 +116,7 @@ PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
 
 
 class Concurrency:
-    """How many requests run at once. For one thread: the event loop's."""
+    """A limit on the requests that run at once. For one thread: the event loop's."""
 
     def __init__(self, max_total: int, max_per_caller: int) -> None:
         self.max_total = max_total

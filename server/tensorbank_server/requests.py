@@ -1,4 +1,5 @@
-"""What routes take from a request: the service, who asks, and names that are checked before they are used."""
+"""Values that routes take from a request:
+the service, who asks, and names that are checked before they are used."""
 
 from __future__ import annotations
 
@@ -85,12 +86,13 @@ Source = Annotated[Pinned, Depends(_source)]
 
 
 def base_url(request: Request, service: Service) -> str:
-    """Where links begin: the configured address, else the one that was asked, whose host has been checked."""
+    """Return the address at which links begin:
+    the configured one, else the one that was asked, whose host has been checked."""
     return (service.settings.public_url or str(request.base_url)).rstrip("/")
 
 
 def table_url(request: Request, service: Service, pinned: Pinned) -> str:
-    """Of a table; with its snapshot, so that what is linked stays what it is."""
+    """Return the URL of a table, with its snapshot, so that the content of a link stays the same."""
     return f"{base_url(request, service)}/v1/banks/{pinned.bank.name}/tables/{pinned.table}?snapshot={pinned.version}"
 
 
@@ -129,7 +131,7 @@ def filter_tree(service: Service, given: Any) -> Any:
 
 
 def filter_bounds(service: Service) -> FilterBounds:
-    """How large a filter may be here."""
+    """Return the limits of a filter's size in this service."""
     limits = service.limits
     return FilterBounds(
         limits.filter_bytes,

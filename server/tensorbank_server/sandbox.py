@@ -22,7 +22,7 @@ from typing import Any
 __all__ = ["Question", "ask"]
 
 START_S = 5.0
-"""Of a process, beside the time of the statement."""
+"""Seconds for the start of a process, beside the time of the statement."""
 MAX_FILES = 256
 _SHOWN = ("ParserException", "BinderException", "CatalogException", "SyntaxException")
 """Errors about the words of a statement; others may hold data, and are not shown."""

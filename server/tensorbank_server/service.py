@@ -1,4 +1,4 @@
-"""What routes stand on: banks by name, workers, plans, and what is known of tables.
+"""The parts that routes stand on: banks by name, workers, plans, and what is known of tables.
 
 One a process; opened and closed by the app.
 """
@@ -52,11 +52,11 @@ from tensorbank_server.workers import WorkerPool
 __all__ = ["Pinned", "ServedBank", "Service"]
 
 MAX_TABLES = 64
-"""Of which the sample ids are kept open."""
+"""The most tables whose sample ids are kept open."""
 MAX_PINS = 1_000
 """Tables at a version, remembered."""
 MAX_SIZES = 100_000
-"""Of shards, remembered."""
+"""The most sizes of shards that are remembered."""
 MAX_DOCUMENTS = 64
 """Documents of arrays, remembered."""
 MAX_EXTENTS = 1_000
@@ -146,7 +146,7 @@ class ServedBank:
         return self._names[1]
 
     def known(self, table: str, version: int | None) -> Pinned | None:
-        """What :meth:`pin` would find, if that takes no look at the store; None otherwise."""
+        """Return what :meth:`pin` would find, if that takes no look at the store; None otherwise."""
         wanted = version
         if wanted is None:
             asked_s, newest = self._latest.get(table, (-math.inf, 0))
@@ -204,7 +204,7 @@ class ServedBank:
         return found or self._documents.put(array, json.loads(self.store.get(f"{array}/zarr.json")))
 
     def accesses(self) -> list[str]:
-        """How plans may be read, the best first."""
+        """Return the ways in which plans may be read, the best first."""
         signs = self.address.url.startswith(("s3:", "gs:", "az:")) and not self.settings.anonymous
         if not signs:
             return ["proxy"]
@@ -219,7 +219,8 @@ class ServedBank:
         return assume(self.address.storage, self.settings.sts_role, endpoint, policy, session, lifetime_s)
 
     def place(self) -> dict[str, str | None]:
-        """Where clients that have keys reach the bank: its URL, and endpoint and region of the store if they are set."""
+        """Return the address for clients that have keys:
+        the bank's URL, and endpoint and region of the store if they are set."""
         told = self.settings
         return {
             "url": self.address.url,
@@ -237,11 +238,11 @@ class ServedBank:
         return self._sizes.put(key, self.store.size(key)) if found is None else found
 
     def title(self, table: str) -> str:
-        """Of a table, for people."""
+        """Return the title of a table, for people."""
         return f"{self.settings.title or self.name}: {table}"
 
     def _look(self) -> str | None:
-        """What keeps the bank from being read, None if nothing does; asks the store."""
+        """Return what keeps the bank from being read, None if nothing does; asks the store."""
         try:
             self.bank.tables()
         except TensorBankError as error:
@@ -268,9 +269,9 @@ class Service:
         self.pages = Pages(settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes)
         self.encoded = EncodedFiles(settings.encoded_cache_bytes)
         self.is_ready = False
-        """Whether requests should be sent here."""
+        """True if requests should be sent here."""
         self.is_ending = False
-        """Whether what comes now comes too late."""
+        """True if a request that comes now comes too late."""
         self.banks: dict[str, ServedBank] = {}
 
     async def open(self) -> None:
@@ -337,7 +338,7 @@ class Service:
 
     @property
     def disk_problem(self) -> str | None:
-        """What keeps the data folder from being written, None if nothing does."""
+        """The problem that keeps the data folder from being written, None if there is none."""
         return self._disk.problem if self.is_ready else None
 
     async def offload(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

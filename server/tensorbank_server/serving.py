@@ -30,12 +30,12 @@ KEEP_ALIVE_S = 75
 END_S = 10.0
 """From the end of the last request to the end of the process: workers, banks and files are closed."""
 UNREAD_MS = 60_000
-"""For how long the end of an answer may wait in the kernel for a client that takes nothing."""
+"""Milliseconds that the end of an answer may wait in the kernel for a client that takes nothing."""
 MAX_HEADER_BYTES = 64 << 10
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a host name or address."""
+    """Tell whether only this machine reaches a host name or address."""
     if host == "localhost":
         return True
     try:

@@ -63,7 +63,8 @@ class BankSettings(_Values):
     )
 
     def storage(self) -> StorageOptions:
-        """How the service itself reaches the bank; reads the file of the secret key."""
+        """Return the options by which the service itself reaches the bank;
+        reads the file of the secret key."""
         secret = self.secret_key.get_secret_value() if self.secret_key else None
         if self.secret_key_file is not None:
             secret = read_secret(self.secret_key_file)
@@ -78,7 +79,7 @@ class BankSettings(_Values):
 
 
 class Limits(_Values):
-    """What a caller may ask for. All are shown in ``/v1/config``."""
+    """The limits of what a caller may ask for. All are shown in ``/v1/config``."""
 
     body_bytes: int = Field(default=64 << 10, gt=0)
     body_depth: int = Field(default=64, gt=0, description="Nesting of JSON in bodies.")
@@ -258,11 +259,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given in code wins over the environment, and that over the file."""
+        """Rank the sources: what is given in code wins over the environment, and that over the file."""
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
     def page_secret(self) -> bytes | None:
-        """What page tokens are signed with, None for a random one."""
+        """Return the secret that page tokens are signed with, None for a random one."""
         if self.signing_key_file is not None:
             return read_secret(self.signing_key_file).encode()
         return self.signing_key.get_secret_value().encode() if self.signing_key else None

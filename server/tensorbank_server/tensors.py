@@ -22,7 +22,8 @@ __all__ = ["Cut", "byte_ranges", "count_times", "read_block", "read_tensor"]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Which part of a modality: bands by number, in the order asked for, and a window ``[y0, y1) x [x0, x1)``."""
+    """The wanted part of a modality: bands by number, in the order asked for, and a window ``[y0, y1) x [x0,
+    x1)``."""
 
     modality: Modality
     bands: tuple[int, ...]
@@ -75,7 +76,8 @@ class Cut:
 
 
 def byte_ranges(ref: Mapping[str, Any], runs: Sequence[tuple[int, int]]) -> list[ByteRange]:
-    """Where runs of blocks of a sample lie; blocks of dates that it does not have take no bytes."""
+    """Return the byte ranges of runs of blocks of a sample;
+    blocks of dates that it does not have take no bytes."""
     edges = [0, *accumulate(ref["block_bytes"])]
     return [ByteRange(ref["key"], ref["offset"] + edges[a], ref["offset"] + edges[b]) for a, b in runs]
 

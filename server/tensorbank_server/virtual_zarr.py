@@ -67,7 +67,8 @@ def array_document(
 
 
 def parse_chunk_key(text: str, handle: Handle, n_samples: int | None) -> ChunkKey:
-    """What ``c/7/0/3/0/0`` names; of a sample's own array, which has no sample axis, ``c/0/3/0/0``.
+    """Parse a chunk key, such as ``c/7/0/3/0/0``;
+    of a sample's own array, which has no sample axis, ``c/0/3/0/0``.
 
     Raises
     ------

@@ -15,16 +15,16 @@ MAX_HUNG = 2
 
 
 class Watch:
-    """What keeps one thing from being used, looked at now and then, in a daemon thread. Belongs to one event loop.
+    """A regular check of what keeps one thing from being used, in a daemon thread. Belongs to one event loop.
 
     Parameters
     ----------
     name
-        Of the thing, for the log.
+        Name of the thing, for the log.
     look
-        What keeps it from being used, None if nothing does; may block, and be late.
+        A function that returns what keeps it from being used, None if nothing does; may block, and be late.
     every_s, again_s
-        Between two looks while all is well, and while it is not.
+        Seconds between two looks while all is well, and while it is not.
     limit_s
         A look that takes longer is a problem itself.
     """

@@ -23,7 +23,7 @@ __all__ = ["BankAddress", "WorkerOptions", "work"]
 
 @dataclass(frozen=True, slots=True)
 class BankAddress:
-    """Where a worker finds a bank."""
+    """The address at which a worker finds a bank."""
 
     url: str
     storage: StorageOptions

@@ -27,7 +27,7 @@ __all__ = ["JobError", "WorkerPool"]
 GRACE_S = 1.0
 """Between the end of a job's time and the end of its worker."""
 WAIT_S = 2.0
-"""How long a job waits for a worker; whoever comes then is told to come again."""
+"""Seconds that a job waits for a worker; then the caller is told to come again."""
 START_S = 60.0
 RESTART_S = 5.0
 JOIN_S = 5.0
@@ -185,7 +185,7 @@ class _Worker:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process lives."""
+        """True if the process lives."""
         return self._process.is_alive()
 
     def ask(self, job: Job, limit_s: float) -> Any:

@@ -26,7 +26,7 @@ MAX_PIXEL_PREDICATES = 4
 
 @dataclass(frozen=True, slots=True)
 class FilterBounds:
-    """How large a filter may be."""
+    """The limits of a filter's size."""
 
     max_bytes: int = 8 << 10
     max_depth: int = 32
@@ -102,7 +102,7 @@ def measure(tree: Json, bounds: FilterBounds) -> None:
 
 
 def _n_numbers(node: Json) -> int:
-    """How many numbers a geometry holds, without recursion; what is nested too deep counts as too many."""
+    """Count the numbers in a geometry, without recursion; what is nested too deep counts as too many."""
     n = 0
     waiting = [(node, 0)]
     while waiting:

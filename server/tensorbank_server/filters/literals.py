@@ -65,7 +65,7 @@ class Literal:
 
     @property
     def sql(self) -> str:
-        """As DuckDB reads it. Its strings know one escape, the doubled quote."""
+        """The literal as DuckDB reads it. Its strings know one escape, the doubled quote."""
         value = self.value
         if isinstance(value, bool):
             return "TRUE" if value else "FALSE"

@@ -1,4 +1,5 @@
-"""What a filter may name: the columns of a table's samples and the statistics of their modalities."""
+"""The names that a filter may use: the columns of a table's samples and
+the statistics of their modalities."""
 
 from __future__ import annotations
 

@@ -287,7 +287,8 @@ class _Parser:
         return bool(following) and following[0].word == "("
 
     def _parenthesis_is_boolean(self) -> bool:
-        """Whether an opening parenthesis holds a condition, and no sum: what is a condition has a comparison, at its level."""
+        """Tell whether an opening parenthesis holds a condition rather than a sum:
+        a condition has a comparison, at its level."""
         end = self.ends.get(self.at)
         if end is None:
             raise _wrong(self._here(), "a parenthesis without its end")

@@ -127,7 +127,7 @@ def _modalities(source: Pinned) -> dict[str, Any]:
 
 @router.get(TABLE + "/queryables", operation_id="getQueryables")
 async def get_queryables(request: Request, service: Served, source: Source) -> Response:
-    """What filters may name, as JSON Schema."""
+    """Return what filters may name, as JSON Schema."""
     fresh = freshness(request, service, source, "queryables")
     if fresh.is_known:
         return fresh.not_modified()
@@ -257,7 +257,7 @@ async def get_density(
     z: Annotated[int, Query(ge=0, le=12, description="Each step halves the cells of 22.5 degrees.")] = 2,
     filter: Filter = None,  # noqa: A002
 ) -> Response:
-    """How many samples have their centre in each cell of a grid of degrees, the fullest cells first."""
+    """Count the samples that have their centre in each cell of a grid of degrees, the fullest cells first."""
     where = await _where(service, source, filter)
     fresh = freshness(request, service, source, "density")
     if fresh.is_known:

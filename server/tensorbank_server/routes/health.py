@@ -27,7 +27,8 @@ async def healthz() -> JSONResponse:
 
 @router.get("/readyz", operation_id="getReadiness")
 async def readyz(service: Served) -> JSONResponse:
-    """Whether requests should be sent here. What is sick is told, and takes the rest nothing; no store is asked for it."""
+    """Tell whether requests should be sent here. A sick bank is named and does not affect the others;
+    no store is asked for it."""
     sick = {
         name: bank.watch.problem for name, bank in service.banks.items() if bank.watch.problem is not None
     }

@@ -129,7 +129,8 @@ async def get_references(
     plan: PlanId,
     access: Annotated[Access | None, Query(description="The best that the bank has if not given.")] = None,
 ) -> Response:
-    """The same group in Kerchunk's form: where each chunk lies, so that its bytes do not pass the service."""
+    """Return the same group in Kerchunk's form:
+    the address of each chunk, so that its bytes do not pass the service."""
     stored, found, bank = await open_plan(service, plan, asker)
     way = access or bank.accesses()[0]
     check_access(bank, way, asker)

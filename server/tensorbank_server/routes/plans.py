@@ -46,7 +46,7 @@ Name = Annotated[str, Field(max_length=256)]
 
 
 class PlanBody(BaseModel):
-    """What to plan: samples of one table by a filter, and which tensors of them."""
+    """The request for a plan: samples of one table by a filter, and the tensors of them that are wanted."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,7 +67,7 @@ class PlanBody(BaseModel):
 
 
 class CredentialsBody(BaseModel):
-    """Which shards are to be read how."""
+    """The request for access to shards of a plan, in one of its ways."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -287,7 +287,7 @@ async def open_plan(service: Service, plan: str, asker: Principal) -> tuple[Stor
 def urls_of(
     request: Request, service: Service, stored: StoredPlan, bank: ServedBank, access: str, keys: list[str]
 ) -> list[str]:
-    """Where shards may be read, in order."""
+    """Return the URLs at which shards may be read, in order."""
     if access == "proxy":
         base = base_url(request, service)
         return [f"{base}/v1/plans/{stored.id}/shards/{key}" for key in keys]

@@ -39,7 +39,8 @@ Modalities = Annotated[
 async def get_sample(
     request: Request, service: Served, source: Source, sample_id: SampleId, split: Split = None
 ) -> Response:
-    """Where and when a sample was taken, and which modalities it has; a STAC Item for ``Accept: application/geo+json``."""
+    """Return the place and time of a sample and its modalities;
+    a STAC Item for ``Accept: application/geo+json``."""
     as_item = chosen(request.headers.get("accept", ""), (JSON, GEOJSON)) == GEOJSON
     fresh = freshness(request, service, source, "item" if as_item else "json")
     if fresh.is_known:

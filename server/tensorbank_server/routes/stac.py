@@ -53,7 +53,7 @@ async def get_landing(request: Request, service: Served, asker: Asker) -> Respon
 
 @router.get("/conformance", operation_id="getConformance")
 async def get_conformance() -> dict[str, list[str]]:
-    """Which parts of which specifications are kept."""
+    """List the conformance classes that this API keeps."""
     return {"conformsTo": list(stac.CONFORMANCE)}
 
 
@@ -90,7 +90,7 @@ async def get_collection(
 async def get_collection_queryables(
     request: Request, service: Served, asker: Asker, collection: CollectionId
 ) -> Response:
-    """What filters may name."""
+    """Return what filters may name."""
     pinned = await pin_collection(service, asker, collection)
     identity = f"{stac_url(request, service)}/collections/{collection}/queryables"
     document = queryables_document(filter_names(pinned), identity, collection)
@@ -99,7 +99,7 @@ async def get_collection_queryables(
 
 @router.get("/queryables", operation_id="getStacQueryables")
 async def get_stac_queryables(request: Request, service: Served, asker: Asker) -> Response:
-    """What filters of a search over all tables may name: what every table has."""
+    """Return what filters of a search over all tables may name: what every table has."""
     each = [filter_names(p) for p in (await visible_collections(service, asker)).tables.values()]
     common = {n: q for n, q in each[0].items() if all(n in other for other in each)} if each else {}
     document = queryables_document(common, f"{stac_url(request, service)}/queryables", "All tables")
@@ -115,7 +115,7 @@ class Visible:
 
     @property
     def note(self) -> dict[str, list[str]]:
-        """What an answer says of banks that are missing from it; nothing where none is."""
+        """The note in an answer on banks that are missing from it; empty where none is."""
         return {"tensorbank:unavailable": sorted(self.unavailable)} if self.unavailable else {}
 
     @asynccontextmanager
