@@ -37,7 +37,7 @@ def setup(modules, tmp_path_factory):
 
 @pytest.fixture
 def at_home(modules, monkeypatch):
-    """What should have a fresh process is done in this one, which has torch already."""
+    """Run in this process, which has torch already, what a fresh process should run."""
     for section in ("start", "memory"):
         monkeypatch.setattr(modules(f"stream.{section}"), "fresh", lambda work, *args: work(*args))
 

@@ -1,4 +1,5 @@
-"""What lies in ``deploy``: valid by the tools of its makers, and doing what it says where that can be run here."""
+"""The files of ``deploy`` are valid by their makers' tools,
+and do what they say where that can be run here."""
 
 from __future__ import annotations
 
@@ -311,7 +312,7 @@ def test_a_service_that_is_gone_is_a_problem(tmp_path):
 
 
 def test_the_command_line_works_where_only_the_service_is_installed():
-    """What the image has: the commands of the other rooms say what they lack."""
+    """The image has no other rooms: their commands say what they lack."""
     code = (
         "import sys\n"
         "for name in ('fsspec', 's3fs', 'aiohttp', 'zarr', 'torch'):\n"

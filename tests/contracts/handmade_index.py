@@ -24,7 +24,7 @@ SAMPLES_PER_SHARD = 4
 
 @dataclass
 class MadeTable:
-    """What was committed to a table, as Python rows."""
+    """The rows that were committed to a table, as Python values."""
 
     name: str
     schema: TableSchema

@@ -42,7 +42,7 @@ class Answering:
         self.asked.clear()
 
     def refuse(self, status: int, code: str, message: str = "Some words.", more: str = "") -> None:
-        """As S3 does."""
+        """Refuse a request as S3 does."""
         document = (
             f"<Error><Code>{code}</Code><Message>{message}</Message>{more}<RequestId>1</RequestId></Error>"
         )

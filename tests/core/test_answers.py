@@ -1,4 +1,5 @@
-"""What a notebook does with a query: look, count, and put tensors into xarray; each against the rows or the Zarr arrays."""
+"""A notebook's uses of a query: look, count, and put tensors into xarray;
+each against the rows or the Zarr arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which settings count, of those that AWS's variables and files have: told by the requests that come out of it."""
+"""The settings that count, of those that AWS's variables and files have,
+are seen in the requests that are sent."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def with_path(path: str) -> Callable[[Path], None]:
 
 
 def with_parts_of_a_checkpoint(log: Path) -> None:
-    """As other programs write large checkpoints, and clean up the commits before."""
+    """Write a large checkpoint in parts and remove the commits before it, as other programs do."""
     deltalake.DeltaTable(log.parent).create_checkpoint()
     (log / f"{2:020}.checkpoint.parquet").rename(log / f"{2:020}.checkpoint.{1:010}.{1:010}.parquet")
     commit(log, 0).unlink()

@@ -1,4 +1,4 @@
-"""How many reads are kept under way: found from what reads take, on a link that is simulated event by event."""
+"""The number of reads under way is found from what reads take, on a link that is simulated event by event."""
 
 from __future__ import annotations
 

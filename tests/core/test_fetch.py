@@ -155,7 +155,7 @@ def test_a_request_that_hangs_in_its_client_ends_with_its_patience(monkeypatch):
 
 
 class Panic(BaseException):
-    """What a native library raises that panicked: no ``Exception``."""
+    """The exception that a native library raises when it panics: no ``Exception``."""
 
 
 FAILURES = [IndexError("offset"), MemoryError(), Panic("unwrap"), SystemExit(1), KeyboardInterrupt()]

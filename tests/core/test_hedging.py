@@ -86,7 +86,7 @@ def test_two_failures_tell_the_first():
 
 
 class Panic(BaseException):
-    """What a native library raises that panicked: no ``Exception``."""
+    """The exception that a native library raises when it panics: no ``Exception``."""
 
 
 def test_a_panic_is_an_error_and_no_wait():

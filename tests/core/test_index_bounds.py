@@ -1,4 +1,5 @@
-"""What the log and the roll-ups leave open is looked at: long texts, parts without a roll-up, names of odd bands."""
+"""Rows that the log and the roll-ups leave open are read:
+long texts, parts without a roll-up, names of odd bands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long reads usually take: quantiles of what is remembered, which a read that hung does not spoil."""
+"""The usual time of a read: quantiles of what is remembered, which a read that hung does not spoil."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a session finds the tables that a statement mentions: what is asked of the store, and when."""
+"""A session finds the tables that a statement mentions: what is asked of the store, and when."""
 
 from __future__ import annotations
 

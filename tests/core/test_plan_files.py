@@ -92,7 +92,7 @@ DESCRIBED = [
 
 @pytest.mark.parametrize(("field", "value"), DESCRIBED, ids=lambda v: str(v)[:20])
 def test_a_sealed_file_that_describes_no_plan_is_refused(made, tmp_path, field, value):
-    """As a program of another version, or a person, may have written it."""
+    """A program of another version, or a person, may have written such a file."""
     path = made.plan.save(tmp_path / "plan")
     table = load_table(path, "a plan")
     described = json.loads(table.schema.metadata[b"tensorbank.plan"])

@@ -74,7 +74,7 @@ def expected_runs(ref: dict, blocks: list[int]) -> list[tuple[int, int]]:
 
 
 def delivered(plan: Plan, handle: str) -> list[tuple[str, list[tuple[int, int]]] | None]:
-    """What a plan says to read of a handle: (key, runs), None where the sample lacks it."""
+    """Return what a plan says to read of a handle: (key, runs), None where the sample lacks it."""
     a = plan.addresses[handle]
     return [
         None if k < 0 else (a.keys[k], list(zip(s.tolist(), n.tolist(), strict=True)))

@@ -1,4 +1,4 @@
-"""What a bank behind a service is without asking the service."""
+"""A bank behind a service has an identity that needs no question to the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may not decide a plan: chance, clocks, the session, files, variables. Every refusal by its kind."""
+"""Chance, clocks, the session, files and variables may not decide a plan. Every refusal by its kind."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class Service:
 
 
 def ask_all(urls: SignedUrls, service: Service) -> list[Any]:
-    """What each of many threads gets that ask at once."""
+    """Ask from many threads at once, and return what each gets."""
 
     def one(i: int) -> Any:
         try:

@@ -77,7 +77,7 @@ def serving(folder: Path, *, ranges: bool = True) -> Iterator[http.server.Thread
 
 
 def at(plan, url):
-    """The same plan, of a bank at another address."""
+    """Return the same plan, of a bank at another address."""
     return replace(plan, source=replace(plan.source, bank=url), storage=tb.StorageOptions())
 
 

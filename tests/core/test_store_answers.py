@@ -1,4 +1,5 @@
-"""What a store, a server that is none, the network and the disk say, in one sentence and with a kind for programs."""
+"""Answers of a store, of a server that is none, of the network and the disk become one sentence,
+with a kind for programs."""
 
 from __future__ import annotations
 
@@ -417,7 +418,8 @@ if os.getuid() == 0:
 
 
 def test_a_bank_that_must_not_be_written_is_read_and_called_so(tmp_path):
-    """As a user who may not write there: reading works, what exists is not made again, and no table is 'not there'."""
+    """A user who may not write there can read it;
+    what exists is not made again, and no table is 'not there'."""
     bank = str(tmp_path / "bank")
     calls = (
         f"lambda: print(tb.open({bank!r}).sql('SELECT count(*) AS n FROM t').arrow()['n'].to_pylist()), "

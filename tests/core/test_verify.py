@@ -151,7 +151,7 @@ def test_flips_in_the_documents_of_zarr_are_found(bank, of):
 
 
 def same_json(a: bytes, b: bytes) -> bool:
-    """Of texts that differ in white space, say."""
+    """Tell whether two texts are the same JSON, though they differ in white space, say."""
     try:
         return json.loads(a) == json.loads(b)
     except ValueError:

@@ -1,4 +1,5 @@
-"""What decides a plan is the statement, the snapshot and the registered tables: no thread, zone, locale, folder or memory."""
+"""The statement, the snapshot and the registered tables decide a plan:
+no thread, zone, locale, folder or memory does."""
 
 from __future__ import annotations
 

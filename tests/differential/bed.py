@@ -39,7 +39,7 @@ class Bed:
     texts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def reopened(self) -> Bed:
-        """The same bed with nothing remembered of the bank."""
+        """Return the same bed with nothing remembered of the bank."""
         bank = tb.open(self.bank.catalog.store.url)
         bank.register("pick", self.truth.sql("SELECT * FROM pick").to_arrow_table())
         return replace(self, bank=bank)

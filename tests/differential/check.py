@@ -1,4 +1,4 @@
-"""Whether a bank answers a statement as plain DuckDB does over all rows of its index."""
+"""Check that a bank answers a statement as plain DuckDB does over all rows of its index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Outcome", "compare"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one statement.
+    """The outcome of one statement.
 
     ``wrong`` says what differs, None where nothing does; ``refused`` that DuckDB itself refuses the statement; ``pruned`` that
     an index file or a row group was not looked at.
@@ -57,7 +57,7 @@ def compare(bed: Bed, asked: Statement) -> Outcome:
 
 
 def pruned(plan: Plan) -> bool:
-    """Whether the plan was made without a look at some file or row group."""
+    """Tell whether the plan was made without a look at some file or row group."""
     return any(r.kept < r.considered for r in plan.source.levels if r.level in ("files", "row groups"))
 
 

@@ -1,4 +1,4 @@
-"""What the store does about servers that are busy, bodies that are cut and keys that expire."""
+"""The store bears servers that are busy, bodies that are cut and keys that expire."""
 
 from __future__ import annotations
 

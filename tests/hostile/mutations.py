@@ -169,7 +169,7 @@ def base_entries(version: int, codec: str) -> dict[str, bytes]:
 
 
 def _as_version_3(entries: dict[str, bytes]) -> dict[str, bytes]:
-    """The same arrays with metadata of zarr version 3."""
+    """Return the same arrays with metadata of zarr version 3."""
     kinds = {"<i2": "int16", "<i8": "int64", "<f8": "float64", "|u1": "uint8"}
     found: dict[str, bytes] = {"zarr.json": b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'}
     for key, data in entries.items():

@@ -250,7 +250,8 @@ def test_an_archive_that_cannot_be_listed_is_a_finding(write_members):
     ],
 )
 def test_cloud_cover_is_a_share_or_a_finding(write_members, tmp_path, given, kept, found):
-    """Of a metadata table, for the sample that comes first in its shard, where a NaN used to hide all the others."""
+    """The first sample of a shard has the odd cover in a metadata table,
+    where a NaN used to hide all the others."""
     root = write_members(N)
     covers = {f"majortom_train_{i + 1:07d}": given if i == 0 else i / 10 for i in range(N)}
     columns = {

@@ -1,4 +1,4 @@
-"""What an ingest refuses, it refuses before it writes; what changed or was added by others, it says."""
+"""An ingest refuses before it writes, and says what changed or was added by others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The same archives behind a folder, HTTP and S3; and what happens when there is nothing to read."""
+"""Archives are read alike from a folder, over HTTP and from S3;
+and an error says when there is nothing to read."""
 
 from __future__ import annotations
 

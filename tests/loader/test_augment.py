@@ -29,7 +29,7 @@ GEOMETRIC = [
 
 @pytest.fixture
 def batch():
-    """The same picture in every modality: what is not co-registered afterwards would differ."""
+    """A batch with the same picture in every modality: what is not co-registered afterwards would differ."""
     generator = torch.Generator().manual_seed(5)
     one = torch.rand(N, 1, H, W, generator=generator)
     return {

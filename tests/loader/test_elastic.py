@@ -65,7 +65,7 @@ def epochs_of(order: Order, **options: object) -> Epochs:
 
 
 def steps_of_rank(run: Epochs, state: State, rank: int, n_ranks: int, n_workers: int) -> Iterator[list[int]]:
-    """What a rank sees step by step, when torch's DataLoader takes from its workers in turn."""
+    """Yield what a rank sees step by step, when torch's DataLoader takes from its workers in turn."""
 
     def of_worker(worker: int) -> Iterator[list[int]]:
         for steps, positions in run.shares(state, World(rank, n_ranks, worker, max(n_workers, 1))):

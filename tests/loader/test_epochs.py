@@ -1,4 +1,5 @@
-"""Which epoch an ``iter()`` gives: the table of events in the loader's guide, row by row, for each way to iterate."""
+"""An ``iter()`` gives the epoch of the table of events in the loader's guide, row by row,
+for each way to iterate."""
 
 from __future__ import annotations
 

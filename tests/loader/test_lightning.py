@@ -97,7 +97,7 @@ def epochs_of(made: Handmade, n: int) -> list[list[list[str]]]:
 
 
 def validating(made: Handmade, folder: Path, *, as_dataset: bool, **options: object) -> list[list[list[str]]]:
-    """What the sanity check and each validation have seen of a shuffled loader."""
+    """Return what the sanity check and each validation have seen of a shuffled loader."""
     seen: list[list[list[str]]] = []
 
     class Model(type(model_of())):

@@ -46,7 +46,7 @@ def two(one: Handmade) -> Handmade:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Handmade:
-    """Of other tensors."""
+    """A bank of other tensors."""
     return make(tmp_path_factory.mktemp("other"), 9, handles=(HANDLES[2], HANDLES[4]))
 
 

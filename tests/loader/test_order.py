@@ -77,7 +77,8 @@ def runs(draw: st.DrawFn) -> Epochs:
 
 
 def in_turn(per_worker: list[list[tuple[int, list[int]]]]) -> list[tuple[int, list[int]]]:
-    """What a DataLoader makes of its workers' batches: one of each in turn, skipping those that are through."""
+    """Merge the workers' batches as a DataLoader does:
+    one of each in turn, skipping those that are through."""
     queues = [list(w) for w in per_worker]
     merged = []
     while any(queues):

@@ -1,4 +1,4 @@
-"""What callers give that cannot be: each argument is refused by its name, at once."""
+"""Impossible arguments are refused by their names, at once."""
 
 from __future__ import annotations
 

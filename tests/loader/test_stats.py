@@ -1,4 +1,4 @@
-"""What a loader says of a run, against clocks and counts of the test's own."""
+"""A loader's statistics of a run, against clocks and counts of the test's own."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Mistake:
 
 
 def kept(op: str, value: object, low: object, high: object, kind: pa.DataType) -> bool:
-    """Whether a block with these bounds is kept."""
+    """Tell whether a block with these bounds is kept."""
     found = pa.array([low], kind), pa.array([high], kind)
     return bool(may_match(Compare(("x",), op, value), lambda _: found, 1)[0])
 
@@ -88,7 +88,7 @@ def check_times() -> None:
 
 
 def check_unknown() -> None:
-    """What is not known, or cannot be, rules nothing out."""
+    """Check that unknown and impossible bounds rule nothing out."""
     for low, high in ((None, None), (np.nan, 1.0), (0.0, np.nan), (np.inf, -np.inf), (np.inf, np.inf)):
         for op in ("<", "<=", ">", ">=", "="):
             assert kept(op, 0.5, low, high, pa.float64()), (op, low, high)
@@ -394,7 +394,7 @@ def beds(tmp_path_factory) -> Iterator[tuple[Bed, Bed]]:
 
 
 def wrong_answers(beds: tuple[Bed, Bed], names: tuple[str, ...]) -> list[str]:
-    """What the examples of some names get wrong; an error is wrong, too."""
+    """Return what the examples of some names get wrong; an error is wrong, too."""
     bed, old = (b.reopened() for b in beds)
     found = []
     for name in names:

@@ -34,7 +34,7 @@ def bank_folder(archive: tuple[Path, Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def bank(bank_folder: Path) -> tb.Bank:
-    """The same bank, opened beside the service: what it should say."""
+    """The service's bank, opened beside the service: what it should say."""
     return tb.open(bank_folder)
 
 

@@ -13,7 +13,7 @@ import tensorbank as tb
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
 LIFETIME_S = 3
-"""Of signed URLs: the shortest that leaves time for a request on a busy machine."""
+"""Seconds that signed URLs last: the shortest time that leaves room for a request on a busy machine."""
 
 
 @dataclass(frozen=True)

@@ -562,7 +562,7 @@ def test_only_ranges_are_served():
 
 
 def test_a_wish_has_no_other_words(service):
-    """What a caller writes travels as a filter, never as SQL."""
+    """A caller's text travels as a filter, never as SQL."""
     planner = RemotePlanner(ServiceClient(service.url), "eo")
     for hostile in ("1=1; DROP TABLE x", "getenv('HOME') = ''", "TRUE) OR (TRUE"):
         with pytest.raises(InvalidInputError):

@@ -61,7 +61,7 @@ def rows():
 
 
 def found(con: duckdb.DuckDBPyConnection, tree: object) -> list[bool]:
-    """Which rows a tree selects."""
+    """Return which rows a tree selects."""
     sql = compile_filter(tree, NAMES).bound
     hits = con.execute(f"SELECT n FROM t WHERE {sql}").fetchall()
     return np.isin(np.arange(N), [n for (n,) in hits]).tolist()

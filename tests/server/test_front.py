@@ -1,4 +1,4 @@
-"""What every request passes: keys, limits, headers, problems, logs; and the end of the process."""
+"""Every request passes keys, limits, headers, problems and logs; and the process ends well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients accept and have already, as RFC 9110 words it."""
+"""Answers follow what clients accept and have already, as RFC 9110 words it."""
 
 from __future__ import annotations
 

@@ -562,7 +562,7 @@ def test_an_address_is_believed_from_trusted_proxies_only(bank_folder, tmp_path)
 
 @pytest.fixture(scope="module")
 def on_s3(archive, s3_server):
-    """The same table in SeaweedFS, served; URLs end after 5 s."""
+    """A copy of the table in SeaweedFS, served; URLs end after 5 s."""
     url = f"{s3_server.url}/served"
     keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
     bank = tb.create(url, endpoint=s3_server.endpoint, region=s3_server.region, **keys)

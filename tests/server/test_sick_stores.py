@@ -32,7 +32,7 @@ from tensorbank_server.watches import Watch
 
 BANK_S, PROBE_S, FINISH_S = 2, 1, 3
 SOON_S = 1.5
-"""What an answer that waits for nothing may take on a busy machine."""
+"""The most seconds that an answer which waits for nothing may take on a busy machine."""
 
 
 @dataclass
