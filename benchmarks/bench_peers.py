@@ -155,7 +155,7 @@ def prepare(stage: Stage, record: Record, plan: Plan) -> dict[str, set[str]]:
 def trials(
     stage: Stage, server: ObjectServer, ready: Mapping[str, set[str]], plan: Plan
 ) -> Iterator[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
-    """All runs, interleaved: a machine that slows down slows everybody."""
+    """Yield all runs, interleaved: a machine that slows down slows everybody."""
     exported = Export(stage.export)
     rng = random.Random(0)
 
@@ -242,7 +242,7 @@ def about(args: argparse.Namespace, cores: Sequence[Sequence[int]]) -> dict[str,
 
 
 def make_export(args: argparse.Namespace, folder: Path) -> None:
-    """From the named bank, or from one that is made of archives or of made-up ones."""
+    """Export the samples of the named bank, or of one that is made of archives or of made-up ones."""
     if (folder / "manifest.json").is_file():
         return
     if args.bank:

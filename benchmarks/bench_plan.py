@@ -240,7 +240,7 @@ def pruned_share(timings: list[Timing]) -> dict[str, float]:
 
 
 def first_batch_s(bank: tb.Bank, case: Case, repeats: int) -> float:
-    """From SQL to the first batch of 64, warm."""
+    """Return the seconds from SQL to the first batch of 64, warm."""
 
     def work() -> None:
         loader = bank.sql(case.sql).plan().dataloader(batch_size=64, seed=1)

@@ -39,7 +39,7 @@ NOISE = 0.2
 
 
 def measure(stage: Stage) -> dict[str, dict[str, float]]:
-    """By question: share of the ceiling's rate, bytes to ideal, CPU seconds a GB of tensors."""
+    """Measure by question: share of the ceiling's rate, bytes to ideal, CPU seconds a GB of tensors."""
     export = Export(stage.export)
     found: dict[str, dict[str, float]] = {}
     for peer in PAIR:
@@ -72,7 +72,7 @@ def measure(stage: Stage) -> dict[str, dict[str, float]]:
 
 
 def compared(found: dict[str, dict[str, float]], accepted: dict[str, dict[str, float]]) -> Table:
-    """Both, with their ratio where it is beyond the usual noise."""
+    """Return a table of both results, with their ratio where it is beyond the usual noise."""
     table = Table("", "figure", "accepted", "now", "ratio")
     for question, figures in found.items():
         for figure, now in figures.items():

@@ -31,7 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def section(found: Mapping[str, Any], remarks: Mapping[str, str]) -> str:
-    """All tables, as Markdown."""
+    """Return all tables as Markdown."""
     if not found:
         return "Not measured yet: `make bench-peers`."
     speed = medians(found["runs"])

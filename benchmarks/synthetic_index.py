@@ -83,7 +83,7 @@ def commit_of(
     stored: Mapping[str, StoredShard],
     rng: np.random.Generator,
 ) -> Commit:
-    """All rows of one part, from the numbers of its first sample on."""
+    """Return all rows of one part, from the numbers of its first sample on."""
     n = len(p.lon)
     stats = world.tiles_of(p, rng)
     row = np.arange(n)

@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """All samples in the order of the index: (n,) each."""
+    """The places of all samples in the order of the index: (n,) each."""
 
     lon: Floats
     lat: Floats

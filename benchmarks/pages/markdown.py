@@ -25,7 +25,7 @@ def placed(page: str, text: str, name: str = "peers") -> str:
 
 
 def number(value: float | None, form: str, unit: float = 1.0) -> str:
-    """In some form and unit, or a dash."""
+    """Format a number in some form and unit, or as a dash."""
     return "-" if value is None else format(value / unit, form)
 
 

@@ -176,7 +176,7 @@ def headline(found: Mapping[str, Any]) -> str:
 
 
 def _others(speed: Mapping[Key, Mapping[str, Any]], name: str, ms: int) -> dict[str, Mapping[str, Any]]:
-    """Who else delivers a workload, with compression."""
+    """Return the other peers that deliver a workload, with compression."""
     return {
         k[0]: v
         for k, v in speed.items()

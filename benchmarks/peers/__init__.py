@@ -74,4 +74,4 @@ PEERS: Mapping[str, About] = {
     "hf_datasets": About("HF datasets", ({"buffer": 50},)),
     "boto3_loop": About("floor: boto3 loop"),
 }
-"""By module, in the order of tables; the first is the ceiling and the last the floor."""
+"""The peers by module, in the order of tables; the first is the ceiling and the last the floor."""

@@ -179,7 +179,7 @@ class Export:
         return names
 
     def pixels(self, modality: str) -> npt.NDArray[np.generic]:
-        """All samples of a modality, mapped into memory."""
+        """Return all samples of a modality, mapped into memory."""
         found: npt.NDArray[np.generic] = np.load(self.folder / f"{modality}.npy", mmap_mode="r")
         return found
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 NUMBERS = ("ndvi_mean", "lon", "lat")
 WORDS = ("season",)
 MAX_REPEATS_S = 60.0
-"""No further repeat of a question that has taken so long."""
+"""Seconds after which a question is not repeated again."""
 
 
 def write(parquet: str, folder: Path, columns: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 def opened(request: Request) -> Reader:
-    """Over S3."""
+    """Return the reader of the peer's store over S3."""
     storage = icechunk.s3_storage(
         bucket=request.bucket,
         prefix=request.prefix,

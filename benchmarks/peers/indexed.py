@@ -18,7 +18,7 @@ from peers.contract import Batch, Export, Place, Request, cut, item_name, places
 __all__ = ["Indexed", "IndexedLoader", "Reader", "cropped"]
 
 Reader = Callable[[Sequence[Place], Mapping[str, Sequence[int] | None]], Mapping[str, Any]]
-"""From places and bands by modality to an array [place, band, y, x] a modality."""
+"""A function from places, and bands by modality, to an array [place, band, y, x] for each modality."""
 
 
 class Indexed(torch.utils.data.Dataset[Any]):

@@ -103,7 +103,7 @@ class Loader:
 
 
 class Chosen(torch.utils.data.Dataset[dict[str, Any]]):
-    """Some samples, or windows of them, by index."""
+    """A dataset of some samples, or windows of them, by index."""
 
     def __init__(self, dataset: Any, work: Workload) -> None:
         self._dataset, self._work = dataset, work

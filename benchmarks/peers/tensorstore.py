@@ -55,7 +55,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 def opened(request: Request) -> Reader:
-    """Over S3."""
+    """Return the reader of the peer's store over S3."""
     context = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
     waiting = {
         name: ts.open(

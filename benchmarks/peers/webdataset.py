@@ -99,7 +99,7 @@ def _is_wanted(wanted: frozenset[str], sample: dict[str, Any]) -> bool:
 
 
 def _decoded(modalities: Any, windows: Any, track: str, samples: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Only the arrays that are asked for are decoded."""
+    """Decode only the arrays that are asked for."""
     suffix = "npy" if track == "raw" else "npyzst"
     for sample in samples:
         arrays = {}

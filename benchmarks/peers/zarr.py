@@ -28,7 +28,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 def write(group: zarr.Group, export: Export, track: str) -> None:
-    """All modalities, sample by sample."""
+    """Write all modalities, sample by sample."""
     for name in export.modalities:
         pixels = export.pixels(name)
         array = group.create_array(
@@ -44,7 +44,7 @@ def write(group: zarr.Group, export: Export, track: str) -> None:
 
 
 def opened(request: Request) -> Reader:
-    """Over S3 by s3fs."""
+    """Return the reader of the peer's store over S3 by s3fs."""
     storage = {
         "key": "any",
         "secret": "any",

@@ -1,4 +1,5 @@
-"""Does a byte cross the network once? A second epoch on a cache, and two processes of a node that share one."""
+"""Measure whether a byte crosses the network once:
+a second epoch on a cache, and two processes of a node that share one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Is the CPU spent on decoding? Unlimited loopback beside a loop that fetches, decodes and does nothing else."""
+"""Measure whether the CPU is spent on decoding:
+unlimited loopback beside a loop that fetches, decodes and does nothing else."""
 
 from __future__ import annotations
 

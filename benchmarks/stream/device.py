@@ -1,4 +1,4 @@
-"""Is the copy to a GPU hidden? Asks device_stream.py, where there is a GPU."""
+"""Measure whether the copy to a GPU is hidden. Asks device_stream.py, where there is a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Is the order independent of the hardware? One hash of the global batches for every number of ranks and workers."""
+"""Check that the order is independent of the hardware:
+one hash of the global batches for every number of ranks and workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Does memory stay within its budget? Peak over the budget, growth over a million samples, and what a worker takes. Linux."""
+"""Measure whether memory stays within its budget:
+peak over the budget, growth over a million samples, and what a worker takes. Linux."""
 
 from __future__ import annotations
 

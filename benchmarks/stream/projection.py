@@ -1,4 +1,5 @@
-"""Does a part cost a part? Some bands of some modalities of some samples: bytes over the network beside those stored."""
+"""Measure whether a part costs only its share: some bands of some modalities of some samples,
+bytes over the network beside those stored."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Reference:
         self._places = [(h.name, [[h.slot(b) for b in range(*run)] for run in h.runs]) for h in plan.handles]
 
     def run(self, n_threads: int, *, verify: bool = False) -> Run:
-        """All of it once, by threads that fetch and decode in turn.
+        """Run all of it once, by threads that fetch and decode in turn.
 
         Parameters
         ----------

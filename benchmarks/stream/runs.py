@@ -131,7 +131,8 @@ def read_bytes(plan: Plan, batch_size: int, *, epoch: int, shuffle: Shuffle, opt
 
 
 def fetched(plan: Plan, batch_size: int, *, epoch: int = 1, shuffle: Shuffle = "full") -> Callable[[], Run]:
-    """Something that fetches the ranges of an epoch as the loader asks for them, and drops what comes."""
+    """Return a function that fetches the ranges of an epoch as the loader asks for them,
+    and drops what comes."""
     ranges = ranges_of(plan, batches_of(plan, batch_size, epoch=epoch, shuffle=shuffle), FetchOptions())
 
     def work() -> Run:

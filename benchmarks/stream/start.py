@@ -40,7 +40,7 @@ def first_batch_s(plan: Plan, batch_size: int) -> float:
 
 
 def reference_s(plan: Plan, batch_size: int) -> float:
-    """To fetch and decode the same batch."""
+    """Return the seconds to fetch and decode the same batch."""
     first = batches_of(plan, batch_size, epoch=0)[:1]
     return Reference(plan, first, FetchOptions()).run(N_THREADS).wall_s
 

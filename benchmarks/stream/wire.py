@@ -1,4 +1,4 @@
-"""Is the wire full? A limited network beside raw reads of the same ranges."""
+"""Measure whether the network is used fully: a limited network beside raw reads of the same ranges."""
 
 from __future__ import annotations
 
