@@ -28,7 +28,8 @@ def in_type(pixels: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.gener
 
 
 def conform(given: RawModality, modality: Modality, ref: SampleRef) -> Finding | None:
-    """None if the pixels are what the table holds, maybe of fewer dates, else why they are left out."""
+    """Return None if the pixels are what the table holds, maybe of fewer dates,
+    else the reason why they are left out."""
     shape = given.pixels.shape
     fits = 0 < shape[0] <= modality.n_times and shape[1:] == modality.sample_shape[1:]
     expected = {

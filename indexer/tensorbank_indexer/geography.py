@@ -87,7 +87,7 @@ def hilbert_index(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) ->
 
 @lru_cache(maxsize=256)
 def _to_wgs84(epsg: int) -> tuple[pyproj.Transformer, pyproj.Transformer]:
-    """From a reference system to degrees, and back."""
+    """Return the transformers from a reference system to degrees, and back."""
     try:
         system = pyproj.CRS.from_epsg(epsg)
         if not (system.is_projected or system.is_geographic):

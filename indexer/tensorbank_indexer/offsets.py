@@ -32,7 +32,8 @@ _BASELINE = re.compile(r"_N(\d{4})_")
 _EDGES = bin_edges()
 _ZERO = int(np.searchsorted(_EDGES, 0.0, side="right")) - 1
 _LIMITS = {"S2L1C": (1000.0, "B10"), "S2L2A": (950.0, "")}
-"""By modality the value that dark pixels reach only by the offset, and the band to look at, all where there is none."""
+"""The value, by modality, that dark pixels reach only by the offset, and the band to look at,
+all where there is none."""
 
 
 @dataclass(frozen=True, slots=True)

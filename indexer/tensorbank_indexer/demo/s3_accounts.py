@@ -1,4 +1,4 @@
-"""Who may do what on SeaweedFS: content of its configuration files.
+"""Write SeaweedFS's configuration files, which say who may do what.
 
 https://github.com/seaweedfs/seaweedfs/tree/master/test/s3/iam has their form.
 """

@@ -122,7 +122,7 @@ class Scene:
 
 
 def render(world: World, view: View) -> Scene:
-    """All modalities of one tile. Pure: the same world and view give the same pixels."""
+    """Render all modalities of one tile. Pure: the same world and view give the same pixels."""
     rng = np.random.default_rng(view.key)
     ground = _Ground(world, view)
     shares = ground.materials()

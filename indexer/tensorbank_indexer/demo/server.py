@@ -185,7 +185,7 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        """Such as ``http://127.0.0.1:18333``."""
+        """The URL of the S3 endpoint, such as ``http://127.0.0.1:18333``."""
         return f"http://{HOST}:{self._port}"
 
     @property
@@ -282,7 +282,7 @@ class S3Server:
 
 
 class _PortTakenError(StorageError):
-    """Another program was quicker to take one of the ports."""
+    """The error that another program was quicker to take one of the ports."""
 
 
 def _weed_binary() -> Path:

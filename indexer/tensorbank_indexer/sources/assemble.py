@@ -19,7 +19,7 @@ __all__ = ["CLOUD_MASK", "CLOUD_MASK_ORDER", "Assembly", "is_radar"]
 
 CLOUD_MASK = "cloud_mask"
 CLOUD_MASK_ORDER = ("S2L2A", "S2L1C", "S2RGB")
-"""Whose cloud mask counts, the first that has one."""
+"""The modalities whose cloud mask counts, in order: that of the first that has one."""
 FOOTPRINT_TOLERANCE_M = 0.01
 Times = npt.NDArray[np.int64]
 
@@ -226,7 +226,7 @@ def _is_square(position: Position) -> bool:
 
 
 def _sizes(place: Position, member: Member) -> str:
-    """Both sizes in pixels, if they are what differs."""
+    """Return both sizes in pixels, if they are what differs."""
     other = member.position
     if place.x is None or place.y is None or other.x is None or other.y is None:
         return ""

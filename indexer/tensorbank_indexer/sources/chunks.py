@@ -22,7 +22,7 @@ __all__ = ["check_grid", "decode_chunk", "decode_row", "decode_small", "filled",
 
 Array = npt.NDArray[Any]
 MAX_CHUNKS = 100_000
-"""More chunks than this an array may not have: each missing one costs a look into the directory."""
+"""The most chunks that an array may have: each missing one costs a look into the directory."""
 MISSING = 2**64 - 1
 """Offset and length of a chunk that a shard does not have."""
 

@@ -258,7 +258,7 @@ def _members(
 
 
 def _union(members: Any) -> list[str]:
-    """All stems, in the order of the modality that has most of them."""
+    """Return all stems, in the order of the modality that has most of them."""
     return list(
         dict.fromkeys(stem for addresses in sorted(members, key=len, reverse=True) for stem in addresses)
     )

@@ -21,8 +21,8 @@ SPECIFIC_KINDS = frozenset({"codec", "encrypted-entry", "over-limit", "truncated
 
 
 class Problem(NamedTuple):
-    """Something found in a member: kind and reason as in ``Finding``; ``action`` is empty where it depends on what is
-    left of the member."""
+    """A defect found in a member: kind and reason as in ``Finding``;
+    ``action`` is empty where it depends on what is left of the member."""
 
     kind: str
     reason: str

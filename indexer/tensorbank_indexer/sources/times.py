@@ -49,7 +49,7 @@ UNITS = re.compile(
 MAX_UNITS_CHARS = 100
 CALENDARS = frozenset({"standard", "gregorian", "proleptic_gregorian"})
 REFORM = date(1582, 10, 15)
-"""Before this day calendar ``standard`` is the Julian one."""
+"""The day before which calendar ``standard`` is the Julian one."""
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 EARLIEST_NS = int(np.datetime64("2000-01-01", "ns").astype(np.int64))
 LATEST_NS = int(np.datetime64("2100-01-01", "ns").astype(np.int64))

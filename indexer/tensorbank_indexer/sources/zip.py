@@ -290,7 +290,7 @@ def _zip64(extra: bytes, *fields: int) -> list[int]:
 
 
 def _inflate(entry: ZipEntry, data: memoryview) -> memoryview:
-    """At most one byte more than promised: a bomb does not go off."""
+    """Inflate an entry, at most one byte beyond its promised size, so that a bomb does not go off."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         return memoryview(inflater.decompress(data, entry.size_bytes + 1))
