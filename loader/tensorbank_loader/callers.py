@@ -1,4 +1,4 @@
-"""Who iterates a dataset or asks for its length: an object of the code that calls.
+"""Find who iterates a dataset or asks for its length: an object of the code that calls.
 
 Torch and accelerate tell a dataset nothing about the loader that has it. What depends on that is only what people are told: a
 length that would be wrong, samples that are shared out twice.

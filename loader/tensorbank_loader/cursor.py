@@ -73,7 +73,8 @@ class Cursor:
             _check_size(self.epochs, world)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the world that was found: a copy may go to another process, and finds its own."""
+        """Return the state without the world that was found:
+        a copy may go to another process, and finds its own."""
         inside = self.resuming or self.state.is_inside
         return {**self.__dict__, "_found": None, "_is_settled": False, "resuming": inside}
 

@@ -22,7 +22,7 @@ __all__ = ["DateChoice", "Times", "as_numbers", "draw_dates"]
 
 Int64 = npt.NDArray[np.int64]
 Times = int | Sequence[int]
-"""So many dates of each sample, drawn at random; or these dates, counted from 0."""
+"""The dates of each sample: a number of dates drawn at random, or these dates, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,5 +147,6 @@ def as_numbers(times: Times | None) -> int | tuple[int, ...] | None:
 
 
 def _seed_of_dates(seed: int) -> int:
-    """So that the choice of dates is independent of the order and of weighted draws, which count through places alike."""
+    """Return a seed of its own, so that the choice of dates is independent of the order and of
+    weighted draws, which count through places alike."""
     return int(np.random.SeedSequence([seed, 3]).generate_state(1, np.uint64)[0])

@@ -10,7 +10,7 @@ __all__ = ["BINS_PER_OCTAVE", "N_BINS", "Durations", "bin_of", "edge_s"]
 BINS_PER_OCTAVE = 8
 """A bin is 9 % wide, so a quantile is known to 5 %."""
 FIRST_OCTAVE, LAST_OCTAVE = -20, 10
-"""From a microsecond to a quarter of an hour, in powers of two of a second."""
+"""The range of the histogram, in powers of two of a second: from a microsecond to a quarter of an hour."""
 N_BINS = (LAST_OCTAVE - FIRST_OCTAVE) * BINS_PER_OCTAVE + 2
 """One more on either side takes what is shorter or longer."""
 

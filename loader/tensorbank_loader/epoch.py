@@ -71,7 +71,7 @@ Share = tuple[tuple[Step, ...], Int64]
 
 @dataclass(frozen=True, slots=True)
 class Epochs:
-    """Everything that decides the order. The same for every process of a run.
+    """The values that decide the order. The same for every process of a run.
 
     Parameters
     ----------
@@ -200,7 +200,8 @@ class Epochs:
         return replace(self, global_batch_size=global_batch_size, order=order)
 
     def reweighted(self, weights: Sequence[float], state: State) -> tuple[Epochs, State]:
-        """With other weights of a mix's sources, from the epoch on that a state is about to begin.
+        """Return the same with other weights of a mix's sources,
+        from the epoch on that a state is about to begin.
 
         Raises
         ------

@@ -16,8 +16,8 @@ __all__ = ["BatchMemory"]
 Bytes = npt.NDArray[np.uint8]
 
 LARGE_BYTES = 4 << 20
-"""From here on numpy asks for huge pages. Where cached files fill the memory, the kernel moves them about to make some, which
-takes far longer than clearing small pages."""
+"""The size in bytes from which numpy asks for huge pages. Where cached files fill the memory, the kernel
+moves them about to make some, which takes far longer than clearing small pages."""
 
 
 class _Lease(np.ndarray[tuple[int], np.dtype[np.uint8]]):

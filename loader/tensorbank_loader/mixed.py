@@ -121,7 +121,7 @@ class Mixed:
         return found
 
     def reweighted(self, weights: Sequence[float], *, epoch: int) -> Mixed:
-        """With other weights from the beginning of an epoch on.
+        """Return the same with other weights from the beginning of an epoch on.
 
         Raises
         ------

@@ -87,7 +87,7 @@ class Meter:
     def stats(
         self, fetched: FetchStats, *, decode_s: float, skipped: int, n_ahead: int, inflight_bytes: int
     ) -> LoaderStats:
-        """Everything so far."""
+        """Return the statistics of everything so far."""
         return LoaderStats(
             **{f.name: getattr(fetched, f.name) for f in fields(fetched)},
             batches=self._batches,

@@ -1,4 +1,4 @@
-"""Who reads: this process among all that share an epoch."""
+"""The place of a reader: this process among all that share an epoch."""
 
 from __future__ import annotations
 
