@@ -107,7 +107,7 @@ class Threads:
 
 
 class Bulkhead:
-    """See the module. For one event loop.
+    """The bulkhead of one bank, as the module describes it. For one event loop.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ class Freshness:
 
     @classmethod
     def of(cls, request: Request, pinned: Pinned, representation: str, *, open_access: bool) -> Freshness:
-        """From a request that a pinned table answers."""
+        """Return the freshness of a request that a pinned table answers."""
         query = sorted((k, v) for k, v in request.query_params.multi_items() if k != "snapshot")
         what = (tensorbank.__version__, pinned.bank.name, pinned.table_id, pinned.version)
         etag = f'"{digest(*what, request.url.path, query, representation)}"'

@@ -24,7 +24,7 @@ _REFUSALS = {
 
 
 class Connection(H11Protocol):
-    """See the module.
+    """A connection of HTTP/1.1, as the module describes it.
 
     Parameters
     ----------

@@ -41,14 +41,14 @@ def as_npy(tensor: Tensor) -> bytes:
 
 
 def as_npz(tensors: Mapping[str, Tensor]) -> bytes:
-    """Several arrays, not compressed."""
+    """Encode several arrays, not compressed."""
     sink = io.BytesIO()
     np.savez(sink, **dict(tensors))  # type: ignore[arg-type] # numpy's stub takes any name for allow_pickle
     return sink.getvalue()
 
 
 def as_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Several arrays and some words about them."""
+    """Encode several arrays and some words about them."""
     return bytes(save_safetensors(dict(tensors), dict(metadata)))
 
 

@@ -38,7 +38,8 @@ AUDITED = ("/v1/banks/", "/v1/plans/", "/stac/search", "/stac/collections/")
 PIECE_BYTES = 256 << 10
 """The part of an answer that a client has to take within ``send_stall_s``."""
 MAX_SEGMENT_BYTES = 1_024
-"""Between two slashes of a path, percent-encoded; the longest name is an id of 128 characters."""
+"""The most bytes between two slashes of a path, percent-encoded;
+the longest name is an id of 128 characters."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 MAX_HOST_CHARACTERS = 300
@@ -61,7 +62,8 @@ class _Told:
 
 
 class Front:
-    """See the module. One an app; its counters are those of one event loop."""
+    """The middleware that every request passes, as the module describes it. One an app;
+    its counters are those of one event loop."""
 
     def __init__(
         self,

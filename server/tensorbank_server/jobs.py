@@ -23,7 +23,7 @@ __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 
 
 class Job(Protocol):
-    """Something to do with one of the banks of a worker."""
+    """A job to do with one of the banks of a worker."""
 
     @property
     def bank(self) -> str: ...

@@ -40,7 +40,7 @@ _KEY = re.compile(r"tb_live_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. ``banks`` is None where every bank may be seen."""
+    """The caller that asks. ``banks`` is None where every bank may be seen."""
 
     id: str
     scopes: frozenset[str]
@@ -183,11 +183,12 @@ class KeyFile:
         return key
 
     def list(self) -> list[Key]:
-        """All keys, oldest first."""
+        """Return all keys, oldest first."""
         return sorted(self._read().values(), key=lambda k: (k.created, k.id))
 
     def find(self, text: str) -> Principal | None:
-        """Whose key a text is; None if it is nobody's, any more or yet. Takes the same time for all secrets."""
+        """Return the owner of the key that a text is; None if it belongs to nobody, any more or yet.
+        Takes the same time for all secrets."""
         if len(text) > MAX_KEY_CHARACTERS or (found := _KEY.fullmatch(text)) is None:
             return None
         key = self._current().get(found[1])

@@ -32,7 +32,8 @@ def abi_version() -> int:
 
 
 def restrict(readable: Iterable[str]) -> int:
-    """From now on this thread, and those that it starts, may read these files and folders, and neither write nor connect.
+    """Restrict this thread, and those that it starts:
+    it may read these files and folders, and neither write nor connect.
 
     Returns
     -------

@@ -12,7 +12,8 @@ BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Metrics:
-    """All metrics, in a registry of their own, so that two services of one process do not share them."""
+    """The metrics of one service, in a registry of their own,
+    so that two services of one process do not share them."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

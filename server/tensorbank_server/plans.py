@@ -36,7 +36,7 @@ __all__ = ["PlanRequest", "PlanStore", "StoredPlan", "plan_sql"]
 MAX_OPEN = 64
 """Plans kept mapped."""
 UNFINISHED_S = 3_600.0
-"""After which a file that is being written is taken for left behind."""
+"""Seconds after which a file that is being written is taken for left behind."""
 MAX_RUNNING = 64
 """Plans being made or waited for."""
 State = Literal["submitted", "completed", "failed", "cancelled"]
@@ -306,7 +306,7 @@ class PlanStore:
             os.close(descriptor)
 
     def _read_owners(self, identity: str) -> set[str]:
-        """Who asked for a plan and has not said that it is needed no more."""
+        """Return the callers who asked for a plan and have not said that it is needed no more."""
         try:
             text = (self.folder / f"{identity}.owners").read_text()
         except FileNotFoundError:

@@ -62,9 +62,9 @@ MAX_DOCUMENTS = 64
 MAX_EXTENTS = 1_000
 """Tables whose extent is remembered."""
 PROBE_S = 10.0
-"""Between two looks at a bank that is well."""
+"""Seconds between two looks at a bank that is well."""
 PROBE_AGAIN_S = 1.0
-"""Between two looks at a bank that cannot be read: it is used again as soon as it can be."""
+"""Seconds between two looks at a bank that cannot be read: it is used again as soon as it can be."""
 CLOSE_S = 3.0
 """The time that banks have to close: a read that hangs is not waited for."""
 _LOG = logging.getLogger(__name__)
@@ -257,7 +257,8 @@ class ServedBank:
 
 
 class Service:
-    """See the module. The constructor assigns; :meth:`open` starts workers and threads, :meth:`close` ends them."""
+    """The service of one process. The constructor assigns;
+    :meth:`open` starts workers and threads, :meth:`close` ends them."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings

@@ -28,7 +28,7 @@ __all__ = ["configure_logs", "is_loopback", "listen", "serve"]
 BACKLOG = 512
 KEEP_ALIVE_S = 75
 END_S = 10.0
-"""From the end of the last request to the end of the process: workers, banks and files are closed."""
+"""Seconds from the end of the last request to the end of the process: workers, banks and files are closed."""
 UNREAD_MS = 60_000
 """Milliseconds that the end of an answer may wait in the kernel for a client that takes nothing."""
 MAX_HEADER_BYTES = 64 << 10

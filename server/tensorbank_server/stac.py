@@ -33,7 +33,7 @@ EXTENSIONS: tuple[str, ...] = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
 )
 SEPARATOR = "."
-"""Between bank and table in the id of a collection: the names have none."""
+"""The separator between bank and table in the id of a collection: the names have none."""
 
 
 def collection_id(bank: str, table: str) -> str:

@@ -33,7 +33,8 @@ class Cut:
     def of(
         cls, modality: Modality, bands: str | Sequence[str] | None = None, window: str | None = None
     ) -> Cut:
-        """From text: ``B04,B08`` (or names) and ``y0,x0,height,width``; all of it where nothing is given.
+        """Parse text: ``B04,B08`` (or names) and ``y0,x0,height,width``;
+        all of the modality where nothing is given.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Who asks: keys, tokens of an issuer, or nobody in particular where access is open."""
+"""Find who asks: keys, tokens of an issuer, or nobody in particular where access is open."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Authenticator:
         self._failures = Rates("failures", settings.limits.failures_per_minute)
 
     async def principal(self, headers: Headers, client: tuple[str, int] | None) -> Principal:
-        """Who asks.
+        """Return the caller that the headers identify.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class Authenticator:
 
 
 def principal_of(claims: Mapping[str, Any], scope_claim: str) -> Principal | None:
-    """Whose the claims of a verified token are; None if they do not say.
+    """Return the caller that a verified token's claims name; None if they do not say.
 
     Only what is of the documented form gives anything: scopes are a text of words or a list of texts, banks a list of texts.
     Without the claim of banks all are open; with one of another form, none is.
@@ -126,7 +126,7 @@ class Issuer:
         self._lock = threading.Lock()
 
     def principal(self, text: str) -> Principal | None:
-        """Whose token a text is; None if it is not good.
+        """Return the caller whose token a text is; None if it is not good.
 
         Raises
         ------

@@ -25,7 +25,7 @@ from tensorbank_server.worker_process import WorkerOptions, work
 __all__ = ["JobError", "WorkerPool"]
 
 GRACE_S = 1.0
-"""Between the end of a job's time and the end of its worker."""
+"""Seconds between the end of a job's time and the end of its worker."""
 WAIT_S = 2.0
 """Seconds that a job waits for a worker; then the caller is told to come again."""
 START_S = 60.0

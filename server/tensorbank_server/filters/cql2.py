@@ -43,7 +43,8 @@ class Compiled:
 
     @property
     def bound(self) -> str:
-        """With every parameter in its place: the planner skips files and shards by comparing with constants: it must see them."""
+        """The condition with every parameter in its place:
+        the planner skips files and shards by comparing with constants, so it must see them."""
         return "".join(p if isinstance(p, str) else p.sql for p in self.parts)
 
     def __add__(self, other: Compiled | str) -> Compiled:

@@ -210,7 +210,7 @@ async def get_rows(
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     length: Annotated[int, Query(ge=1, le=1_000)] = 100,
 ) -> Response:
-    """Some rows by number, in the order of ids; to walk through a whole table, make a plan."""
+    """Return some rows by number, in the order of ids; to walk through a whole table, make a plan."""
     where = await _where(service, source, filter)
     return await _rows(request, service, asker, source, where, offset, min(length, service.limits.page_rows))
 

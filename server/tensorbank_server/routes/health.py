@@ -1,4 +1,5 @@
-"""Is it alive, may it be asked, what has it counted, and what may be asked of it."""
+"""The routes for operators: whether the service lives, whether it may be asked, its counts,
+and what may be asked of it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ async def get_tensors(
     modalities: Modalities = None,
     split: Split = None,
 ) -> Response:
-    """Several modalities of a sample in one file; those that it lacks are left out."""
+    """Return several modalities of a sample in one file; those that it lacks are left out."""
     fresh = freshness(request, service, source, form)
     if fresh.is_known:
         return fresh.not_modified()

@@ -59,7 +59,7 @@ async def get_conformance() -> dict[str, list[str]]:
 
 @router.get("/collections", operation_id="listCollections")
 async def list_collections(request: Request, service: Served, asker: Asker) -> Response:
-    """All tables that the caller may see."""
+    """List all tables that the caller may see."""
     visible = await visible_collections(service, asker)
     found = []
     for identity, pinned in visible.tables.items():
