@@ -35,7 +35,7 @@ class Answers(ABC):
 
     @abstractmethod
     def _first(self, n: int) -> pa.Table:
-        """At most ``n`` rows, those that come first if the query has an order."""
+        """Return at most ``n`` rows, those that come first if the query has an order."""
 
     @abstractmethod
     def _count(self) -> int:

@@ -1,4 +1,4 @@
-"""Between Arrow and numpy or Python, without a copy where there need be none.
+"""Convert between Arrow and numpy or Python, without a copy where there need be none.
 
 pyarrow's own ways, ``pa.array``, ``pa.scalar``, ``pa.table`` of what is no table, ``to_numpy``, import pandas wherever it is
 installed. That takes longer than a plan and its first batch together, and nothing on the way there needs it, in any process.

@@ -206,7 +206,7 @@ class ChainKeys:
             return self._found[1]
 
     def forget(self) -> None:
-        """Have the next call look for new keys."""
+        """Forget the keys, so that the next call looks for new ones."""
         with self._lock:
             self._found = None
 
@@ -276,7 +276,7 @@ def _wants_files(profile: str | None) -> bool:
 
 
 def _of_profile(profile: str | None, find: Callable[[Any], str | Mapping[str, Any] | None]) -> Any:
-    """Something of the profile; None where there are no files."""
+    """Return what ``find`` gets from the profile; None where there are no files."""
     if not _wants_files(profile):
         return None
     if not _has_botocore():

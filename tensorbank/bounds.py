@@ -27,7 +27,7 @@ _SLACK = 1e-6
 _TINY = 1e-37
 """Absolute; numbers below it lose more than the share of them that :data:`_SLACK` is."""
 _MAX_FLOAT32 = 3e38
-"""Beyond it a quantile in float32 is infinite, so that no extreme bounds it."""
+"""The value beyond which a quantile in float32 is infinite, so that no extreme bounds it."""
 
 
 def of_files(statistics: pa.Table) -> Bounds:

@@ -161,7 +161,7 @@ class Catalog:
         return sorted(known)
 
     def _with_logs(self, folders: Sequence[str]) -> list[str]:
-        """Those that are tables."""
+        """Return the folders that hold tables."""
         keys = [f"{index_key(name, 'samples')}/{LOG}" for name in folders]
         with ThreadPoolExecutor(N_THREADS) as pool:
             return [
@@ -169,7 +169,7 @@ class Catalog:
             ]
 
     def fact(self, table_id: str, version: int, what: Hashable, find: Callable[[], Fact]) -> Fact:
-        """Something about one version of a table, found once: versions never change."""
+        """Return a fact about one version of a table, found once: versions never change."""
         key = (table_id, version, what)
         if key not in self._facts:
             self._facts[key] = find()

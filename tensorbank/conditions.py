@@ -24,7 +24,7 @@ __all__ = ["ANYTHING", "AllOf", "AnyOf", "Bounds", "Compare", "Condition", "Cons
 Mask = npt.NDArray[np.bool_]
 Constant = float | int | str | bool | datetime
 MAX_EXACT = 2.0**53
-"""From here on neighbouring integers are one float64."""
+"""The number from which neighbouring integers are one float64."""
 IN_LOG = pa.timestamp("us", "UTC")
 MAX_RANGES = 64
 """The maximum number of ranges that a list of constants is compared as."""
@@ -47,7 +47,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Every part must hold; without parts, nothing is asked."""
+    """A condition that holds if every part holds; without parts, nothing is asked."""
 
     parts: tuple[Condition, ...] = ()
 

@@ -26,7 +26,8 @@ _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "allow_community_extensions": "false",
     "allow_persistent_secrets": "false",
 }
-"""Nothing that lies about on a machine may answer a statement: variables of the caller, extensions and secrets of the user."""
+"""The settings by which nothing else on a machine answers a statement:
+no variables of the caller, extensions and secrets of the user."""
 
 
 class Database:

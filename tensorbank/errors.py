@@ -60,7 +60,7 @@ class InvalidInputError(TensorBankError, ValueError):
 
 
 class ConflictError(TensorBankError):
-    """Another writer was first, or the store cannot arbitrate between writers."""
+    """An error because another writer was first, or the store cannot arbitrate between writers."""
 
     default_kind = "conflict"
 

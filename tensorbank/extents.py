@@ -39,7 +39,7 @@ it is, a full cache serves f of every epoch, and what no run uses any more still
 """
 
 MAX_OFFSET = 1 << 45
-"""More than a store allows an object, and than a segment has."""
+"""The bound of offsets in bytes: more than a store allows an object, and than a segment has."""
 _SEGMENT = re.compile(r"[0-9a-f]{32}\.segment")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);

@@ -18,7 +18,7 @@ from tensorbank.schema import Modality
 __all__ = ["ADDRESS_FIELDS", "Handle", "HandleAddresses", "addresses_of", "check_addresses"]
 
 MAX_OBJECT_BYTES = 1 << 45
-"""More than a store allows an object."""
+"""The bound of an object's size in bytes: more than any store allows."""
 BLOCK_OVERHEAD_BYTES = 4096
 """The most bytes that a stored block may exceed its pixels by, far more than any codec adds:
 a longer length is wrong, and is not allocated."""

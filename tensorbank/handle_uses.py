@@ -13,7 +13,7 @@ from tensorbank.sql_catalogue import ORDERED_AGGREGATES
 __all__ = ["check_handles"]
 
 _AGGREGATES = ORDERED_AGGREGATES | {"max", "min", "median", "quantile_disc", "histogram"}
-"""Those that DuckDB would apply to a handle, as to any struct."""
+"""The aggregates that DuckDB would apply to a handle, as to any struct."""
 
 
 def check_handles(tree: Any, tables: Mapping[str, TableSchema]) -> None:

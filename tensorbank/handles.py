@@ -1,4 +1,4 @@
-"""From rows of a query to the addresses of a plan. Pure: Arrow in, Arrow out."""
+"""Turn rows of a query into the addresses of a plan. Pure: Arrow in, Arrow out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class HandleColumn:
     def of(
         cls, name: str, rows: pa.ChunkedArray, candidates: tuple[tuple[str, str], ...], shards: ShardKeys
     ) -> HandleColumn:
-        """From structs with these fields, a hash for each key.
+        """Return the column of structs with these fields, a hash for each key.
 
         Raises
         ------
@@ -62,7 +62,8 @@ class HandleColumn:
 
     @classmethod
     def of_refs(cls, name: str, refs: pa.StructArray) -> HandleColumn:
-        """From addresses as rows of the index have them: :data:`tensorbank.index.TILE_REF_TYPE`."""
+        """Return the column of addresses as rows of the index have them:
+        :data:`tensorbank.index.TILE_REF_TYPE`."""
         columns = dict(zip([f.name for f in refs.type], refs.flatten(), strict=True))
         size = {
             "height": pc.subtract(columns["y1"], columns["y0"]),

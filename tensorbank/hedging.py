@@ -18,10 +18,11 @@ __all__ = ["PATIENCE_S", "hedged"]
 
 T = TypeVar("T")
 PATIENCE_S = 2.0
-"""Several times what a sound store takes for a small object."""
+"""Seconds before a second try: several times what a sound store takes for a small object."""
 MAX_TRIES = 4
 LIMIT_S = 600.0
-"""After which nobody waits any more: longer than the time limits of the clients' requests and their tries allow."""
+"""Seconds after which nobody waits any more:
+longer than the time limits of the clients' requests and their tries allow."""
 
 
 def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:

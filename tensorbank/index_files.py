@@ -68,7 +68,7 @@ class LevelFiles:
         return self.keeping(may_match(condition, of_files(self.statistics), len(self.files)))
 
     def keeping(self, mask: npt.NDArray[np.bool_]) -> LevelFiles:
-        """Some of the files; (n,) bool."""
+        """Return some of the files; the mask is (n,) bool."""
         if mask.all():
             return self
         kept = tuple(f for f, keep in zip(self.files, mask.tolist(), strict=True) if keep)

@@ -15,7 +15,8 @@ from types import TracebackType
 __all__ = ["IntervalLocks"]
 
 STRETCH_BITS = 45
-"""More than a store allows an object. Objects whose numbers differ by a multiple of 2^17 share a stretch: at worst one waits."""
+"""The number of bits of an offset in an object's stretch of locks: more than a store allows an object.
+Objects whose numbers differ by a multiple of 2^17 share a stretch: at worst one waits."""
 N_STRETCHES = 1 << 17
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 

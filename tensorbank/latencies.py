@@ -59,5 +59,5 @@ def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> fl
 
 
 def _quantile(values: list[float], q: float) -> float:
-    """By nearest rank: for so few, numpy takes longer to start than to count."""
+    """Return a quantile by nearest rank: for so few values, numpy takes longer to start than to count."""
     return sorted(values)[min(int(q * len(values)), len(values) - 1)]

@@ -36,9 +36,9 @@ N_FETCHES = 3
 the network may have been at fault."""
 SUMS = "checksums"
 UNREADABLE = frozenset("%\\^[]|")
-"""In a folder's name, delta-rs takes them for something else or breaks."""
+"""The characters that delta-rs misreads in a folder's name, or breaks on."""
 GLOB = frozenset("*?[]{}")
-"""In a file's name, DuckDB takes them for a pattern."""
+"""The characters that DuckDB takes for a pattern in a file's name."""
 
 
 def default_cache_folder() -> Path:
@@ -273,7 +273,7 @@ class _Identity:
 
 
 def _identity(path: Path) -> _Identity | None:
-    """None if there is no file of its own, but nothing, or a link."""
+    """Return the identity of a file; None if there is none of its own, but nothing, or a link."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -294,7 +294,7 @@ def _of_disk(error: OSError, path: Path) -> TensorBankError:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Have a file appear at once."""
+    """Write a file that appears at once."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as target:
         try:

@@ -35,7 +35,7 @@ Length = int | Literal["first", "last"]
 
 @dataclass(frozen=True)
 class Mix:
-    """Several plans and their shares of what is streamed. Frozen and picklable.
+    """A set of several plans and their shares of what is streamed. Frozen and picklable.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Mix:
         return f"Mix({self.fingerprint}, {sources}, {self.n_draws} samples an epoch)"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the tables that are made again where they are used."""
+        """Return the state without the tables, which are made again where they are used."""
         return {name: value for name, value in self.__dict__.items() if name not in ("joined", "sources")}
 
     @property
@@ -98,7 +98,8 @@ class Mix:
 
     @cached_property
     def joined(self) -> Plan:
-        """All sources as one plan, one after the other: tensors as in the first, and the metadata of all.
+        """Return all sources as one plan, one after the other:
+        tensors as in the first, and the metadata of all.
 
         A column that a source lacks is null for its samples. Numbers of two types become the one that holds both.
 

@@ -16,7 +16,8 @@ from tensorbank.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition, Co
 __all__ = ["Resolve", "necessary"]
 
 Resolve = Callable[[Sequence[str]], tuple[int | None, tuple[str, ...]] | None]
-"""From the names of a column to the ``owner`` and ``leaf`` of :class:`tensorbank.conditions.Compare`; None where unclear."""
+"""A function from the names of a column to the ``owner`` and ``leaf`` of
+:class:`tensorbank.conditions.Compare`; None where unclear."""
 
 _OPERATORS = {
     "COMPARE_GREATERTHAN": ">",

@@ -11,7 +11,7 @@ __all__ = ["Outage"]
 LOOK_S = 0.25
 """Seconds between two checks of whether a pause is still needed."""
 REPORT_AFTER_S, REPORT_EVERY_S = 5.0, 30.0
-"""When an outage is first logged, and how often then."""
+"""Seconds after which an outage is first logged, and seconds between later reports."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ class Outage:
             _log.warning("%s answers again, after %.0f s", self._url, time.perf_counter() - since_s)
 
     def _ended(self) -> tuple[float, bool]:
-        """When the outage began, and whether it was logged; False if another thread has ended it."""
+        """End the outage; return when it began, and whether it was logged;
+        False if another thread has ended it."""
         with self._lock:
             since_s, self._since_s = self._since_s, None
             if since_s is None:

@@ -53,7 +53,8 @@ class PinnedTable:
         return tuple(level for level in self.conditions if level != "shards")
 
     def by_files(self, conditions: Mapping[Level, Condition]) -> PinnedTable:
-        """Without the files that the log's statistics rule out, and without those of parts that the snapshot does not show."""
+        """Return the table without the files that the log's statistics rule out,
+        and without those of parts that the snapshot does not show."""
         parts = self.levels["samples"].parts
         kept: dict[Level, LevelFiles] = {}
         for level, files in self.levels.items():
@@ -62,7 +63,7 @@ class PinnedTable:
         return replace(self, conditions=dict(conditions), kept=kept)
 
     def by_shards(self, parts: Mapping[Level, frozenset[str]], *, considered: int, kept: int) -> PinnedTable:
-        """Without the files of parts none of whose shards can hold a row of the answer."""
+        """Return the table without the files of parts none of whose shards can hold a row of the answer."""
         fewer = {v: f.of_parts(parts[v]) if v in parts else f for v, f in self.kept.items()}
         return replace(self, kept=fewer, shards_considered=considered, shards_kept=kept)
 
@@ -82,7 +83,7 @@ def pin_mentioned(
     versions: Mapping[str, int],
     others: Collection[str],
 ) -> list[PinnedTable]:
-    """Every table of the bank that a statement mentions.
+    """Pin every table of the bank that a statement mentions.
 
     Which names are tables is what a listing of the bank says; they are opened meanwhile as they are spelled, since most of
     them are.

@@ -186,7 +186,8 @@ def _cases(cases: Sequence[tuple[str, str]], otherwise: str) -> str:
 
 
 def _of_difference(predicate: PixelPredicate, a: BandFields, b: BandFields) -> Bounds:
-    """By interval arithmetic, where both bands are positive: ``(a - b) / (a + b)`` rises with a and falls with b."""
+    """Bound a difference by interval arithmetic, where both bands are positive:
+    ``(a - b) / (a + b)`` rises with a and falls with b."""
     (a_min, *_), (b_min, *_), (a_max, *_), (b_max, *_) = a.knots[0], b.knots[0], a.knots[-1], b.knots[-1]
     positive = f"({a_min} >= 0 AND {b_min} >= 0 AND {a_min} + {b_min} > 0)"
     low = f"(({a_min} - {b_max}) / ({a_min} + {b_max}) - {_double(ROUNDING)})"
@@ -208,7 +209,8 @@ def _of_difference(predicate: PixelPredicate, a: BandFields, b: BandFields) -> B
 
 
 def _of_classes(predicate: PixelPredicate, handle: str, modality: Modality, level: Level) -> Bounds:
-    """From class shares; pixels whose code has no name match or not, as far as the shares tell."""
+    """Bound a predicate from class shares;
+    pixels whose code has no name match or not, as far as the shares tell."""
     matches, c = OPERATORS[predicate.comparison], predicate.constant
     count = _count(handle, level)
     shares = [f"{handle}.share.{_quoted(n)}" for code, n in modality.classes if matches(code, c)]

@@ -128,7 +128,8 @@ class Plan:
         return f"Plan({self.fingerprint}, {len(self)} samples of [{names}])"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the views of the table, which are made again where they are used; a worker maps the table."""
+        """Return the state without the views of the table, which are made again where they are used;
+        a worker maps the table."""
         made = ("addresses", "weights", "_shared")
         state = {name: value for name, value in self.__dict__.items() if name not in made}
         if can_share(self.table):

@@ -63,7 +63,7 @@ class Planner:
 
     @property
     def _knows(self) -> tuple[Hashable, ...]:
-        """Whose tables these are, as far as that is quickly compared."""
+        """The identity of the tables, as far as that is quickly compared."""
         return (self.catalog.store.url, frozenset(self.versions.items()), frozenset(self.registered))
 
     def arrow(self, sql: str) -> pa.Table:

@@ -91,7 +91,7 @@ def wanted(tree: Any, tables: Mapping[str, TableSchema]) -> dict[Mention, Condit
 def _selects(
     node: Any, tables: Mapping[str, TableSchema], common: Mapping[str, Any]
 ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Every SELECT of a tree, with the common tables that it sees."""
+    """Yield every SELECT of a tree, with the common tables that it sees."""
     if isinstance(node, list):
         for value in node:
             yield from _selects(value, tables, common)

@@ -1,4 +1,4 @@
-"""From positions of a plan to pixels in the caller's buffers, without torch.
+"""Read positions of a plan into the caller's buffers of pixels, without torch.
 
 :mod:`tensorbank.reads` plans which reads a batch takes. Executing them is one job a read, in a thread: get the bytes,
 verify every block, decode it straight into its place.

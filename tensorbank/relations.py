@@ -15,7 +15,7 @@ from tensorbank.sql_catalogue import TABLE_FUNCTIONS
 __all__ = ["check_inside", "check_known"]
 
 _FILE = re.compile(r"[./\\*:?]")
-"""No name of a table has one of these, and every name of a file or URL does."""
+"""A pattern of the signs of a file or URL: no name of a table has one of these."""
 _READERS = re.compile(r"read_\w+|\w+_scan|\w*scan\w*|parquet_\w+|sniff_csv|glob|st_read\w*|query\w*")
 _REGISTER = (
     "read it and give it a name, such as bank.register('mine', table): its content is then part of the plan"
@@ -97,7 +97,8 @@ def _unknown(path: Sequence[str], name: str, tables: Sequence[str]) -> InvalidIn
 
 
 def _relations(node: Any, common: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
-    """Every base table and table function, with the common table expressions that are visible there, in lower case."""
+    """Yield every base table and table function, with the common table expressions that are visible there,
+    in lower case."""
     if isinstance(node, list):
         for value in node:
             yield from _relations(value, common)

@@ -60,7 +60,7 @@ class RemoteTable(Table):
         return {name: as_statistics(s) for name, s in found.items()}
 
     def parts(self) -> NoReturn:
-        """Not behind a service: a part's Zarr group lies in the store.
+        """Refuse: a part's Zarr group lies in the store, not behind a service.
 
         Raises
         ------
@@ -134,7 +134,7 @@ class RemoteBank(Bank):
         return RemoteSelection(name, self._sql_engine, planner=self.planner, version=self.versions.get(name))
 
     def register(self, name: str, data: Any) -> NoReturn:  # noqa: ARG002
-        """Not behind a service.
+        """Refuse: tables cannot be registered at a service.
 
         Raises
         ------

@@ -55,7 +55,7 @@ class RemoteSelection(Selection):
         return self.where(f"S2_time >= {_timestamp(start)} AND S2_time < {_timestamp(end)}")
 
     def order_by(self, *expressions: str) -> Selection:
-        """Not at a service.
+        """Refuse: a service orders no selection.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class RemoteSelection(Selection):
         return self.planner.statistics(self._wish(), name)
 
     def split_by(self, group: str, fractions: Mapping[str, float], *, seed: int = 0) -> dict[str, Query]:  # noqa: ARG002
-        """Not at a service.
+        """Refuse: a service splits no selection.
 
         Raises
         ------

@@ -30,7 +30,7 @@ class RemoteSql:
     versions: Mapping[str, int] = field(hash=False)
 
     def arrow(self, sql: str) -> pa.Table:
-        """All rows of a statement.
+        """Return all rows of a statement.
 
         Raises
         ------

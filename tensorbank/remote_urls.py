@@ -29,7 +29,7 @@ MAX_URLS = 100_000
 MAX_KEYS, MAX_KEYS_BYTES = 1_000, 32 << 10
 """The most shards, and the most bytes of their names, in one question; a service takes 64 KiB."""
 RETRY_RENEWAL_S = 1.0
-"""After a renewal ahead of time that failed."""
+"""Seconds before another try, after a renewal ahead of time that failed."""
 QUESTION_LIMIT_S = 300.0
 """Seconds to wait for another thread's question:
 beyond the time limits of its requests, and of a plan that is made anew."""

@@ -57,16 +57,18 @@ RECENT = 32
 MAX_ASKED = 4
 """Requests for one range under way at once."""
 MAX_THREADS = 1024
-"""With so many, most of which wait for answers that nobody waits for any more, nothing is asked twice."""
+"""The most threads: with so many, most of which wait for answers that nobody waits for any more,
+nothing is asked twice."""
 WATCH_S = 0.025
 """Seconds between two looks at the reads under way: half of the shortest patience."""
 
 FIRST_PAUSE_S = 0.05
-"""Before the second try; doubled each time. The store's client has asked three times more at once by then."""
+"""Seconds before the second try; doubled each time.
+The store's client has asked three times more at once by then."""
 MAX_PAUSE_WHEN_AWAY_S = 5.0
 """While a store is out of reach; the first answer ends all such pauses."""
 FIRST_PAUSE_WHEN_BUSY_S = 0.25
-"""Before the second try with a store that is busy and does not say for how long."""
+"""Seconds before the second try with a store that is busy and does not say for how long."""
 MAX_TRY_S = 30.0
 """The most seconds that one try counts for: it took longer only if the process was suspended,
 which is not the store's fault."""
@@ -76,7 +78,8 @@ LAST_TRY_S = 5.0
 """Seconds for the last try of a read, beyond its patience;
 then its error is raised, even if the try has not ended."""
 SILENCE_S = 60.0
-"""Beyond the time limit of every read: after so long without any end, a thread must have been lost."""
+"""Seconds beyond the time limit of every read:
+after so long without any end, a thread must have been lost."""
 
 _log = logging.getLogger(__name__)
 
@@ -273,7 +276,7 @@ class Requests:
             return self._crew
 
     def _start(self, number: int, wanted: Callable[[int], Wanted], pending: Pending, crew: Crew) -> None:
-        """Have one of the reads, whose end is told whatever happens."""
+        """Start one of the reads, whose end is told whatever happens."""
         try:
             item = _Asked(wanted(number), number, pending)
         except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it

@@ -115,7 +115,7 @@ def mention_of(node: Node, tables: Mapping[str, Any]) -> tuple[str, Level] | Non
 
 
 def mentions(node: Node) -> Iterator[Node]:
-    """Every BASE_TABLE of a syntax tree."""
+    """Yield every BASE_TABLE of a syntax tree."""
     if isinstance(node, dict):
         if node.get("type") == "BASE_TABLE":
             yield node
@@ -157,7 +157,7 @@ def in_scopes(
     scopes: Sequence[Scope] = (),
     common: Mapping[str, Handles] | None = None,
 ) -> Iterator[tuple[Node, Sequence[Scope]]]:
-    """Every node, with the scopes of the SELECTs around it, the innermost first."""
+    """Yield every node, with the scopes of the SELECTs around it, the innermost first."""
     common = common or {}
     if isinstance(tree, list):
         for value in tree:

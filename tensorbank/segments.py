@@ -57,7 +57,8 @@ class Target:
 
 
 def checksum(name: str, start: int, data: memoryview) -> int:
-    """Over the bytes and where they belong: an index that mixes up extents is found out, too."""
+    """Return a checksum over the bytes and where they belong:
+    an index that mixes up extents is found out, too."""
     return int(crc.crc32c(data, crc.crc32c(_START.pack(start), crc.crc32c(name.encode()))))
 
 

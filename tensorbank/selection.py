@@ -76,7 +76,7 @@ class Selection(Answers):
         return replace(self, order=(*self.order, *expressions))
 
     def limit(self, n: int) -> Selection:
-        """At most so many samples."""
+        """Limit the selection to at most so many samples."""
         return replace(self, n_max=whole_number("the limit", n, at_least=0))
 
     @property

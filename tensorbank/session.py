@@ -206,7 +206,7 @@ class Session:
         return [HandleColumn.of(name, rows[name], found, shards) for name, found in self.handles.items()]
 
     def _shard_keys(self, table: PinnedTable) -> ShardKeys:
-        """All shards of a table whose shards are attached."""
+        """Return all shards of a table whose shards are attached."""
         listed = ", ".join(f"{quoted(m.name)}.key" for m in table.schema)
         rows = self.con.sql(
             f"SELECT hash(key) AS hash, key FROM (SELECT unnest([{listed}]) AS key FROM {quoted(table.name)}.shards) "

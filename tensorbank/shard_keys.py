@@ -26,7 +26,7 @@ UInt64 = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, eq=False)
 class ShardKeys:
-    """All shards that handles may lead to.
+    """A list of all shards that handles may lead to.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class ShardKeys:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[UInt64, pa.Array]]) -> ShardKeys:
-        """From hashes and keys, in any order.
+        """Collect hashes and keys, in any order.
 
         Raises
         ------

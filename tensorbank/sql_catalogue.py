@@ -127,7 +127,7 @@ cume_dist dense_rank fill first_value lag last_value lead nth_value ntile percen
 )
 
 TABLE_FUNCTIONS = _names("generate_series json_each json_tree range repeat unnest")
-"""Those that make rows of their arguments alone."""
+"""The table functions that make rows of their arguments alone."""
 
 RANDOM = _names("random uuid uuidv4 uuidv7 gen_random_uuid setseed")
 

@@ -98,7 +98,7 @@ def _commits_from(store: Store, key: str, first: int) -> dict[str, ObjectInfo]:
 
 
 def _known(store: Store, key: str, names: Iterable[str]) -> dict[str, ObjectInfo]:
-    """Those files of a log that there are."""
+    """Return those of the named files that the log has."""
 
     def look(name: str) -> ObjectInfo | None:
         try:

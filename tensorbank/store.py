@@ -189,7 +189,7 @@ class Store:
             return list(obstore.sign(self._open(), "GET", list(keys), timedelta(seconds=lifetime_s)))
 
     def objects(self, prefix: str = "") -> list[ObjectInfo]:
-        """All objects whose key starts with the path ``prefix``, in the store's order."""
+        """List all objects whose key starts with the path ``prefix``, in the store's order."""
         found = self._ask(prefix, lambda client: obstore.list(client, prefix=prefix or None).collect())
         return [_as_info(o) for o in found]
 

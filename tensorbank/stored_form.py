@@ -51,7 +51,8 @@ class Flaw:
 
 
 def find_flaws(bank: Bank, table: str, schema: TableSchema) -> Iterator[Flaw]:
-    """All documents and shard indices of a table at the bank's version that are not as they were written."""
+    """Yield a flaw for each document and shard index of a table, at the bank's version,
+    that is not as it was written."""
     store = bank.catalog.store
     parts = bank.sql(f'SELECT DISTINCT part FROM "{table}" ORDER BY part').arrow()["part"].to_pylist()
     for part in parts:

@@ -81,7 +81,7 @@ class Faults:
 
     @classmethod
     def from_json(cls, text: str) -> Faults:
-        """From a JSON object; ValueError for a name that is none."""
+        """Parse a JSON object; ValueError for a name that is none."""
         given = json.loads(text)
         unknown = set(given) - {f.name for f in fields(cls)}
         if unknown:
@@ -318,7 +318,7 @@ def _error(code: str) -> bytes:
 
 
 def _listing(folder: Path, query: dict[str, list[str]]) -> bytes:
-    """All keys with a prefix in one page; with a delimiter, the folders below it."""
+    """List all keys with a prefix in one page; with a delimiter, the folders below it."""
     prefix, delimiter = query.get("prefix", [""])[0], query.get("delimiter", [""])[0]
     base = folder / prefix.rpartition("/")[0]
     keys = (
