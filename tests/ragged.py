@@ -17,7 +17,7 @@ SHORT: Mapping[int, Mapping[str, int]] = {0: {"S1GRD": 3}, 3: {"S2L2A": 2, "S1GR
 
 
 class ShortStacks:
-    """Another source, its stacks cut to so many dates."""
+    """A source whose stacks are cut to so many dates."""
 
     def __init__(self, whole: Source, short: Mapping[int, Mapping[str, int]] = SHORT) -> None:
         self._whole, self._short = whole, short

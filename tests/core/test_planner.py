@@ -83,7 +83,7 @@ def delivered(plan: Plan, handle: str) -> list[tuple[str, list[tuple[int, int]]]
 
 
 def whole(row: dict, modality: str) -> tuple[str, list[tuple[int, int]]] | None:
-    """All bytes of a modality of a sample."""
+    """Return all bytes of a modality of a sample."""
     if row[modality] is None:
         return None
     ref = row[modality]["ref"]

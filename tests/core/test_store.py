@@ -124,7 +124,7 @@ def test_a_store_that_ignores_conditions_is_refused(tmp_path):
 
 
 class OneSample:
-    """Only as much of a source as a refused ingest may touch: names, no pixel."""
+    """A source with only as much as a refused ingest may touch: names, no pixel."""
 
     root = "nowhere"
     format = "terramesh"

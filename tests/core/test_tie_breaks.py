@@ -30,7 +30,7 @@ def bank(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(bank):
-    """Every sample, as plain Python."""
+    """Return every sample, as plain Python."""
     return bank.sql("SELECT sample_id, split, cell_id, cloud_cover, lon, lat FROM tied").arrow().to_pylist()
 
 

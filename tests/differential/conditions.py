@@ -23,7 +23,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Rel:
-    """Something with rows that a FROM clause names; ``table`` is None where rows are not those of one table."""
+    """A relation that a FROM clause names; ``table`` is None where rows are not those of one table."""
 
     alias: str
     level: str
@@ -244,7 +244,7 @@ class Conditions:
         )
 
     def base(self) -> tuple[str, Rel]:
-        """Something to name in a FROM clause."""
+        """Draw something to name in a FROM clause."""
         raise NotImplementedError
 
     def subquery(self, rel: Rel, rels: list[Rel], depth: int) -> str:

@@ -23,7 +23,7 @@ from fuzz.cases import Cases
 
 NOT_TARGETS = {"__main__", "cases"}
 GRACE_S = 180.0
-"""Beyond a target's share of the time: to make what it needs, and to end its last case."""
+"""Seconds beyond a target's share of the time: to make what it needs, and to end its last case."""
 
 
 def targets() -> list[str]:

@@ -52,7 +52,7 @@ class Archive:
         return before, kind != 1
 
     def read(self) -> tuple[list[RawSample], list[Finding]]:
-        """All samples and findings of the case."""
+        """Return all samples and findings of the case."""
         source = open_source(str(self.folder / "source"), format="terramesh", limits=LIMITS)
         archives, findings = source.archives()
         samples: list[RawSample] = []

@@ -29,7 +29,7 @@ def loaded(root: Path, folder: Path, options: IngestOptions = INLINE) -> tuple[t
 
 
 def rows_of(bank: tb.Bank, level: str = "samples") -> list[dict[str, Any]]:
-    """All rows of a level, read by plain DuckDB from the Parquet files."""
+    """Return all rows of a level, read by plain DuckDB from the Parquet files."""
     folder = bank.url.removeprefix("file://")
     table = duckdb.sql(f"SELECT * FROM read_parquet('{folder}/t/index/{level}/*.parquet')").to_arrow_table()
     return table.to_pylist()

@@ -128,7 +128,7 @@ def test_zip_entries_equal_zipfile(
     entries: list[tuple[str, bytes, bool]], comment: bytes, before: bytes, streamed: bool
 ):
     class Pipe(io.RawIOBase):
-        """Not seekable: zipfile then writes sizes behind the data."""
+        """A stream that is not seekable: zipfile then writes sizes behind the data."""
 
         def __init__(self) -> None:
             self.data = bytearray()

@@ -26,7 +26,7 @@ def ids(batch: dict[str, Any]) -> list[str]:
 
 
 def by_environment(plan: Plan, _: str) -> dict[str, Any]:
-    """No process group: the launcher's variables alone."""
+    """Read an epoch without a process group, by the launcher's variables alone."""
     with DataLoader(plan, batch_size=BATCH_SIZE, seed=1) as loader:
         had = [ids(b) for b in loader]
         return {"rank": loader.world.rank, "had": had}

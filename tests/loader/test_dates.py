@@ -53,7 +53,7 @@ def plan(table):
 
 
 def check(batch: dict, table, k: int) -> None:
-    """Every tensor and column is that of the dates that the batch names."""
+    """Check that every tensor and column is that of the dates that the batch names."""
     bank, arrays = table
     rows = {r["row"]: r for r in bank.sql(SQL).arrow().to_pylist()}
     assert batch["time_index"].shape == (len(batch["sample_id"]), k)

@@ -40,7 +40,7 @@ def alone(plan: Path) -> list[list[str]]:
 
 
 def clean() -> dict[str, str]:
-    """This process's variables, without those of a launcher that has started it."""
+    """Return this process's variables, without those of a launcher that has started it."""
     prefixes = ("SLURM_", "OMPI_", "PMI_", "PMIX_", "MV2_", "TORCHELASTIC_")
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
     return {k: v for k, v in os.environ.items() if not k.startswith(prefixes) and k not in names} | QUIET

@@ -35,7 +35,7 @@ def flip(made: Handmade, handle: str, position: int) -> None:
 
 
 def epoch(made: Handmade) -> tuple[DataLoader, dict, dict]:
-    """All tensors and masks of an epoch in the plan's order."""
+    """Return all tensors and masks of an epoch in the plan's order."""
     with DataLoader(made.plan, batch_size=5, shuffle=None, options=SKIP) as loader:
         batches = list(loader)
     tensors = {h.name: np.concatenate([b[h.name].numpy() for b in batches]) for h in made.plan.handles}
