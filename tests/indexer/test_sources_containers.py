@@ -105,6 +105,25 @@ def test_sizes_in_base_256_and_sparse_members():
     assert "sparse.bin" in found.refused[0]
 
 
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_members_without_data_are_named(kind: bytes):
+    info = tarfile.TarInfo("odd")
+    info.type, info.linkname = kind, "first"
+    found = index(made_tar([("first", b"abc")])[:1024] + info.tobuf() + made_tar([("next", b"abc")]))
+    assert [m.name for m in found.members] == ["first", "next"]
+    (reason,) = found.refused
+    assert reason.startswith("odd is a")
+
+
+def test_tars_put_together_are_read_to_the_end():
+    found = index(made_tar([("first", b"abc")]) + made_tar([("next", b"abc")]))
+    assert [m.name for m in found.members] == ["first", "next"]
+    assert len(found.damaged) == 1
+    found = index(made_tar([("first", b"abc")]) + b"junk" * 1000)
+    assert [m.name for m in found.members] == ["first"]
+    assert not found.damaged
+
+
 def test_small_members_are_read_ahead():
     data = made_tar([(f"{i}", bytes(2000)) for i in range(300)])
     reads = []

@@ -8,6 +8,7 @@ import resource
 import sys
 import zlib
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from hostile.members import (
 sys.path.pop(0)
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.sources.limits import ReadLimits
+from tensorbank_indexer.sources.members import read_member
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=16)
 DEEP = 3000
@@ -369,6 +371,17 @@ def test_no_descriptors_left_is_said_so(tmp_path: Path, monkeypatch: pytest.Monk
     assert refused.value.kind == "no-descriptors"
 
 
+def test_a_chain_of_codecs_without_end_is_refused(tmp_path: Path) -> None:
+    entries = member_entries(pixels_of(1))
+    document = json.loads(entries["bands/.zarray"])
+    document["filters"] = [{"id": "delta", "dtype": "<i2"}] * 10_000
+    found = read_member(
+        zipped(entries | {"bands/.zarray": json.dumps(document).encode()}), want_cloud_mask=False
+    )
+    assert found.pixels is None
+    assert [problem.kind for problem in found.problems] == ["over-limit"]
+
+
 # ---------------------------------------------------------------- metadata tables
 
 
@@ -407,6 +420,7 @@ TABLES: dict[str, pa.Table | bytes] = {
     "time of numbers": columns(S2_time=[1e300, -1.0, 2.0]),
     "time of lists": columns(S2_time=[[1], [2], [3]]),
     "tar of numbers": columns(tar=[1, 2, 3]),
+    "an id that is null": columns(sample_id=[sample_of(0), None, sample_of(2)]),
     "no parquet": b"PAR1 nothing of the kind PAR1",
     "empty": b"",
 }
@@ -421,6 +435,19 @@ def test_a_metadata_table_of_any_kind_costs_its_wrong_values_only(tmp_path: Path
     for row in rows:
         assert row["lon"] is None or np.isfinite(row["lon"])
         assert row["cloud_cover"] is None or 0 <= row["cloud_cover"] <= 1
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())])
+def test_columns_of_a_table_may_be_of_any_type_that_tells_the_same(tmp_path: Path, kind: pa.DataType) -> None:
+    table = columns(tar=["majortom_shard_000001.tar"] * 3, cloud_cover=[Decimal("0.25")] * 3)
+    for i, column in enumerate(table.schema):
+        if pa.types.is_string(column.type):
+            values = table[i].combine_chunks()
+            cast = values.dictionary_encode() if pa.types.is_dictionary(kind) else values
+            table = table.set_column(i, column.name, cast.cast(kind))
+    report, rows = ingested_with_table(tmp_path, table)
+    assert [row["cloud_cover"] for row in rows] == [0.25] * 3
+    assert "corrupt-metadata" not in {f.kind for f in report.findings}
 
 
 def test_dates_of_a_table_may_be_texts_and_repeated_rows_are_told(tmp_path: Path) -> None:

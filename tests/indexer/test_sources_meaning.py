@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import xarray
 import zarr
@@ -129,13 +130,70 @@ def test_axes_that_are_lacking_have_length_one(dims: tuple[str, ...], shape: tup
 
 
 def test_axes_of_other_names_are_told_or_refused() -> None:
-    found = read(member(NORTH_UP[:1, :1], dims=("time", "band", "row", "column"), x=X, y=Y))
+    found = read(member(NORTH_UP[:1, :1], dims=("time", "band", "up", "across"), x=X, y=Y))
     np.testing.assert_array_equal(found.pixels, NORTH_UP[:1, :1])
     assert kinds(found) == {"unknown-axes"}
     found = read(member(NORTH_UP[:1, :1], dims=("time", "y", "row", "x"), x=X, y=Y))
     assert found.pixels is None
     found = read(member(NORTH_UP[:1, :1], dims=("t", "lon", "lat", "band")))
     assert found.pixels is None
+
+
+@pytest.mark.parametrize(
+    ("y_name", "x_name", "epsg"),
+    [
+        ("lat", "lon", 4326),
+        ("latitude", "longitude", 4326),
+        ("northing", "easting", 32633),
+        ("Y", "X", 32633),
+        ("row", "col", 32633),
+    ],
+)
+def test_axes_and_coordinates_are_known_by_their_other_names(y_name: str, x_name: str, epsg: int) -> None:
+    y, x = (Y, X) if epsg == 32633 else (45.0 - 1e-4 * np.arange(HEIGHT), 15.0 + 1e-4 * np.arange(WIDTH))
+    stored = NORTH_UP[:1, :1].transpose(0, 1, 3, 2)[..., ::-1]  # x before y, the south first
+    entries = member_entries(stored, dims=("time", "band", x_name, y_name), drop=("x", "y"))
+    names = ("y", "x") if y_name == "row" else (y_name, x_name)
+    entries |= array_entries(names[0], y[::-1], (y_name,)) | array_entries(names[1], x, (x_name,))
+    found = read(zipped(entries))
+    np.testing.assert_array_equal(found.pixels, NORTH_UP[:1, :1])
+    np.testing.assert_array_equal(found.position.y, y)
+    np.testing.assert_array_equal(found.position.x, x)
+    assert found.position.epsg == epsg
+    assert kinds(found) == {"transposed", "flipped"}
+
+
+@pytest.mark.parametrize(
+    "x", [None, X * np.nan, (X - X[0]) ** 2, np.zeros((2, WIDTH))], ids=["none", "nan", "uneven", "2d"]
+)
+def test_rows_from_the_south_are_turned_without_a_sound_x(x: Any) -> None:
+    entries = member_entries(NORTH_UP[:1, :1, ::-1], y=Y[::-1], drop=("x",))
+    if x is not None:
+        entries |= array_entries("x", x, ("x",) if x.ndim == 1 else ("a", "x"))
+    found = read(zipped(entries))
+    np.testing.assert_array_equal(found.pixels, NORTH_UP[:1, :1])
+    assert found.position.x is None
+    assert "flipped" in kinds(found)
+
+
+def test_a_reference_system_may_be_written_out() -> None:
+    utm = pyproj.CRS.from_epsg(32633)
+    written = [utm.to_wkt(), utm.to_wkt("WKT1_GDAL"), utm.to_json(), "urn:ogc:def:crs:EPSG::32633"]
+    for text in [*written, "http://www.opengis.net/def/crs/EPSG/0/32633"]:
+        entries = member_entries(NORTH_UP[:1, :1], x=X, y=Y, drop=("crs",))
+        assert read(zipped(entries | array_entries("crs", np.array(text), ()))).position.epsg == 32633, text
+        mapping = array_entries("spatial_ref", np.array(0), (), attrs={"crs_wkt": text})
+        assert read(zipped(entries | mapping)).position.epsg == 32633, text
+    for text in (
+        "+init=/etc/passwd:1",
+        "+proj=utm +zone=33",
+        "{}",
+        "WGS 84",
+        "PROJCRS[",
+        "PROJCRS[" * 10_000,
+    ):
+        found = read(zipped(entries | array_entries("crs", np.array(text), ())))
+        assert (found.position.epsg, kinds(found)) == (None, {"bad-georeference"}), text
 
 
 def test_a_rotated_grid_has_no_footprint() -> None:
@@ -284,6 +342,15 @@ def test_a_missing_value_is_rounded_as_the_pixels_are() -> None:
     np.testing.assert_array_equal(found.pixels, [[[[np.nan, 1]]]])
 
 
+@pytest.mark.parametrize("attrs", [{"nodata": -9999}, {"nodata": "-9999"}, {"nodatavals": [-9999.0]}])
+@pytest.mark.parametrize("dtype", ["<i2", "<f4"])
+def test_missing_values_of_gdal_are_honoured(attrs: dict[str, Any], dtype: str) -> None:
+    found = read(member(DATA.astype(dtype)[None, None], attrs=attrs))
+    np.testing.assert_array_equal(found.pixels, np.where(DATA == -9999, np.nan, DATA)[None, None])
+    assert len(kinds(found)) == 1
+    assert kinds(found) <= HARMLESS
+
+
 @pytest.mark.parametrize(
     "attrs",
     [
@@ -307,6 +374,7 @@ def test_what_declares_nothing_is_kept_bit_for_bit(attrs: dict[str, Any]) -> Non
         {"scale_factor": "nothing"},
         {"add_offset": None},
         {"scale_factor": float("inf")},
+        {"scale_factor": 10**400},
         {"_FillValue": "nothing"},
         {"_FillValue": 1e9},
         {"missing_value": [{}]},
@@ -422,6 +490,17 @@ def test_parts_of_days_and_missing_times() -> None:
         np.array([730_120]), {"units": "days since 0001-01-01", "calendar": "proleptic_gregorian"}
     )
     assert origin_far_away[0] == np.datetime64("2000-01-01", "ns").astype(np.int64) + 86_400 * 10**9
+
+
+@pytest.mark.parametrize("packing", [{"scale_factor": 0.25}, {"add_offset": 18_000}, {"scale_factor": 10.0}])
+def test_packed_times_are_what_xarray_takes_them_for(packing: dict[str, Any]) -> None:
+    attrs = {
+        "units": "days since 1970-01-01" if "add_offset" in packing else "days since 2010-01-01",
+        **packing,
+    }
+    data = member(pixels_of(1), time=np.array([7], np.int16), time_attrs=attrs)
+    truth = xarray_of(data)["time"].values.astype("M8[ns]").astype(np.int64)
+    assert read(data).position.times_ns.tolist() == truth.tolist()
 
 
 @pytest.mark.parametrize(

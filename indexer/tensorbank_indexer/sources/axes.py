@@ -12,10 +12,22 @@ import numpy.typing as npt
 from tensorbank.errors import FormatError
 from tensorbank_indexer.sources.problems import Problem
 
-__all__ = ["AXES", "four_axes", "grid_problem", "heading"]
+__all__ = ["AXES", "SYNONYMS", "four_axes", "grid_problem", "heading"]
 
 Array = npt.NDArray[Any]
 AXES = ("time", "band", "y", "x")
+SYNONYMS = {
+    "time": ("time", "date"),
+    "band": ("band", "bands", "channel", "channels"),
+    "y": ("y", "northing", "lat", "latitude"),
+    "x": ("x", "easting", "lon", "longitude"),
+}
+"""Names of axes and of their coordinates, in lower case."""
+AXIS_OF = {name: axis for axis, names in SYNONYMS.items() for name in names} | {
+    "row": "y",  # of numbers of pixels, which are no coordinates
+    "col": "x",
+    "column": "x",
+}
 MAX_UNEVENNESS = 0.25
 """The distance, in pixels, that a centre may lie beside a regular grid: float32 rounds northings to half a metre."""
 
@@ -34,7 +46,7 @@ def four_axes(array: Array, dims: tuple[str, ...], problems: list[Problem], name
         raise FormatError(f"{name!r} has {array.ndim} axes instead of time, band, y and x.")
     if dims == AXES:
         return array
-    given = tuple(dim.lower() for dim in dims)
+    given = tuple(AXIS_OF.get(dim.lower(), dim.lower()) for dim in dims)
     by_place = _by_place(array.ndim, given)
     if not any(given) or given == by_place:
         given = by_place
@@ -64,11 +76,21 @@ def _by_place(n_axes: int, names: tuple[str, ...]) -> tuple[str, ...]:
     return AXES[-n_axes:]
 
 
-def heading(coordinate: npt.NDArray[np.float64] | None, *, falls: bool) -> int:
-    """Return 1 if a coordinate runs as it should (``falls`` for y) or there is none, -1 if it runs the other way."""
-    if coordinate is None:
+def heading(coordinate: Array | None) -> int:
+    """Return 1 if a coordinate ascends, -1 if it descends, 0 if it does neither or there is none.
+
+    A grid need not be regular, nor known along its other axis, to be upside down.
+    """
+    if (
+        coordinate is None
+        or coordinate.ndim != 1
+        or len(coordinate) < 2
+        or coordinate.dtype.kind not in "fiu"
+    ):
+        return 0
+    if (coordinate[1:] > coordinate[:-1]).all():
         return 1
-    return 1 if (coordinate[-1] < coordinate[0]) == falls else -1
+    return -1 if (coordinate[1:] < coordinate[:-1]).all() else 0
 
 
 def grid_problem(name: str, values: Array) -> str:

@@ -17,7 +17,7 @@ from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.limits import Allowance, ReadLimits
 from tensorbank_indexer.sources.members import Member, as_numbers, put_pixels, turn_north
 from tensorbank_indexer.sources.packing import unpack
-from tensorbank_indexer.sources.position import Position, described_position, text_of
+from tensorbank_indexer.sources.position import Position, described_position, text_of, unpacked
 from tensorbank_indexer.sources.problems import Boundary, Problem
 from tensorbank_indexer.sources.zarrs import ZarrGroup
 from tensorbank_indexer.sources.zip import ZipArchive
@@ -36,7 +36,6 @@ STORED_NAMES = {
     "file_id": "file_id",
 }
 """Arrays of a file, by what they are called in a member of one location."""
-UNPACKED_NAMES = frozenset({"center_lon", "center_lat", "x_", "y_"})
 
 
 class LocationFile:
@@ -116,10 +115,7 @@ class LocationFile:
             array = self._array(name)
             if not array.ndim or row >= len(array):
                 return None
-            spec = self.group.spec(name)
-            if array.dtype.kind in "fiu" and name in UNPACKED_NAMES:
-                return unpack(np.asarray(array[row]), spec.attrs, spec.fill_value, [], name)
-            return np.asarray(array[row])
+            return unpacked(np.asarray(array[row]), self.group.spec(name), name, problems)
         return None
 
     def _array(self, name: str) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.sources.axes import four_axes, heading
+from tensorbank_indexer.sources.axes import four_axes
 from tensorbank_indexer.sources.limits import Allowance
 from tensorbank_indexer.sources.packing import unpack
 from tensorbank_indexer.sources.position import (
@@ -144,10 +144,9 @@ def turn_north(member: Member) -> None:
             reason = f"There are {len(values)} coordinates {name} for {size} pixels."
             member.problems.append(Problem("bad-georeference", reason, NO_PLACE))
             position.x = position.y = position.epsg = None
+            position.headings = {}
     flips = [
-        axis
-        for axis, ok in ((2, heading(position.y, falls=True)), (3, heading(position.x, falls=False)))
-        if ok < 0
+        axis for axis, name, wrong in ((2, "y", 1), (3, "x", -1)) if position.headings.get(name) == wrong
     ]
     if not flips:
         return
@@ -156,11 +155,11 @@ def turn_north(member: Member) -> None:
     if member.cloud_mask is not None:
         member.cloud_mask = np.flip(member.cloud_mask, tuple(flips))
     turned = []
-    if 2 in flips and position.y is not None:
-        position.y = position.y[::-1]
+    if 2 in flips:
+        position.y = None if position.y is None else position.y[::-1]
         turned.append("y ascends")
-    if 3 in flips and position.x is not None:
-        position.x = position.x[::-1]
+    if 3 in flips:
+        position.x = None if position.x is None else position.x[::-1]
         turned.append("x descends")
     member.problems.append(
         Problem(

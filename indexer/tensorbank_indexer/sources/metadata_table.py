@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,9 @@ class MetadataTable:
             members = pa.array([stem + MEMBER_SUFFIX for stem in lacking])
             condition = pc.field("zarr").isin(members)
             rows |= self._selected(place, columns, condition, len(lacking), problems)
+        told = dict.fromkeys(problems)  # a row without an id is met by its tar and by its stem
         return {stem: row for stem, row in rows.items() if stem in stems}, [
-            (member, reason) for member, reason in problems if not member or member in stems
+            (member, reason) for member, reason in told if not member or member in stems
         ]
 
     def _selected(
@@ -118,7 +120,9 @@ class MetadataTable:
         def read(names: list[str]) -> pa.Table:
             # Stops early: a column of one value repeated takes no room in the file, whatever its length.
             fragment = ds.ParquetFileFormat().make_fragment(self._open(*place))
-            return fragment.head(most, columns=names, filter=condition)
+            schema = _without_views(fragment.physical_schema)
+            scanner = ds.Scanner.from_fragment(fragment, schema=schema, columns=names, filter=condition)
+            return scanner.head(most)
 
         table: pa.Table | None = None
         with Boundary(lambda _kind, _reason: None):
@@ -205,6 +209,14 @@ def _holds_texts(kind: pa.DataType, *, or_numbers: bool = False) -> bool:
     return texts or (or_numbers and (pa.types.is_integer(kind) or pa.types.is_floating(kind)))
 
 
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    """The schema with plain texts for views of texts, of which pyarrow can neither compare nor select any."""
+    views = [(i, column) for i, column in enumerate(schema) if pa.types.is_string_view(column.type)]
+    for i, column in views:
+        schema = schema.set(i, column.with_type(pa.string()))
+    return schema
+
+
 def _check_size(table: pq.ParquetFile, columns: list[str], path: str) -> None:
     """Refuse a table whose pages would not fit into memory.
 
@@ -236,7 +248,7 @@ def _by_stem(table: pa.Table, problems: Problems) -> dict[str, MemberRow]:
     rows: dict[str, MemberRow] = {}
     for record in table.to_pylist():
         name = record["zarr"]
-        if not isinstance(name, str) or record["sample_id"] is None:
+        if not isinstance(name, str):
             continue
         stem = name.removesuffix(MEMBER_SUFFIX)
         row: MemberRow | None = None
@@ -272,7 +284,7 @@ def _row(record: Mapping[str, Any], stem: str, problems: Problems) -> MemberRow 
         value = record.get(name)
         if value is None:
             continue
-        sound = isinstance(value, (int, float)) and not isinstance(value, bool)
+        sound = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
         # Whether a cloud cover is a share is for the ingest to judge.
         if not sound or (name in LIMITS and not abs(value) <= LIMITS[name]):
             wrong(name, value)

@@ -22,7 +22,9 @@ __all__ = ["missing_values", "unpack"]
 Array = npt.NDArray[Any]
 NOT_APPLIED = ("valid_range", "valid_min", "valid_max")
 """Attributes that change what a number means and that are not honoured."""
-HONOURED = frozenset({"_FillValue", "missing_value", "_Unsigned", "scale_factor", "add_offset", *NOT_APPLIED})
+MISSING = ("_FillValue", "missing_value", "nodata", "nodatavals")
+"""Attributes that name missing values: those of CF, and those that GDAL and its users write."""
+HONOURED = frozenset({*MISSING, "_Unsigned", "scale_factor", "add_offset", *NOT_APPLIED})
 MAX_MISSING = 16
 
 
@@ -61,7 +63,8 @@ def unpack(
     packed = (scale, offset) != (1.0, 0.0)
     if not packed and (not missing or values.dtype.kind == "b"):
         return values
-    mask = np.isin(values, np.array(missing, values.dtype)) if missing else None
+    with np.errstate(over="ignore"):
+        mask = np.isin(values, np.array(missing, values.dtype)) if missing else None
     if values.dtype.kind == "f" and not packed:
         if mask is not None and mask.any():
             values = np.where(mask, np.array(np.nan, values.dtype), values)
@@ -71,7 +74,8 @@ def unpack(
     kind = np.float32 if values.dtype.itemsize <= 2 or values.dtype == np.float32 else np.float64
     decoded = values.astype(kind)
     if packed:
-        decoded = (values.astype(np.float64) * scale + offset).astype(kind)
+        with np.errstate(over="ignore", invalid="ignore"):
+            decoded = (values.astype(np.float64) * scale + offset).astype(kind)
     if mask is not None:
         decoded[mask] = np.nan
     what = [f"scale_factor {scale:g} and add_offset {offset:g}"] if packed else []
@@ -101,10 +105,10 @@ def missing_values(
 ) -> list[Any]:
     """Values that stand for no value, in the array's type; NaN is one anyway and not among them."""
     found: list[Any] = []
-    for attribute in ("_FillValue", "missing_value"):
-        if attribute not in attrs:
+    for attribute in MISSING:
+        given = attrs.get(attribute)
+        if given is None:
             continue
-        given = attrs[attribute]
         for value in given if isinstance(given, list) else [given]:
             try:
                 found.append(parse_fill(_plain(value), dtype))
@@ -154,11 +158,14 @@ def _number(
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     value = _plain(value)
-    sound = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not sound or not math.isfinite(value) or (attribute == "scale_factor" and value == 0):
+    try:
+        number = math.nan if isinstance(value, (bool, str)) else float(value)
+    except (OverflowError, TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or (attribute == "scale_factor" and number == 0):
         problems.append(_ignored(name, attribute, attrs[attribute]))
         return None
-    return float(value)
+    return number
 
 
 def _ignored(name: str, attribute: str, value: object) -> Problem:

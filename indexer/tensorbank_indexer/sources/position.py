@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.sources.axes import grid_problem
+from tensorbank_indexer.sources.array_spec import ArraySpec
+from tensorbank_indexer.sources.axes import SYNONYMS, grid_problem, heading
 from tensorbank_indexer.sources.packing import unpack
 from tensorbank_indexer.sources.problems import Boundary, Problem, is_identifier, readable
 from tensorbank_indexer.sources.times import decode_times, times_problem
@@ -26,22 +29,35 @@ __all__ = [
     "read_position",
     "small_array",
     "text_of",
+    "unpacked",
 ]
 
 Array = npt.NDArray[Any]
-EPSG = re.compile(r"(?:EPSG:+)?(\d{4,6})", re.IGNORECASE)
+EPSG = re.compile(
+    r"(?:(?:urn:ogc:def:crs:|https?://www\.opengis\.net/def/crs/)?EPSG[:/]+(?:[\d.]*[:/])?)?(\d{4,6})",
+    re.IGNORECASE,
+)
+WKT = re.compile(r"\s*(?:[A-Z]{3,}CRS|PROJCS|GEOGCS)\s*\[")
+MAX_WKT_CHARS = 32 << 10
 EPSG_CODES = range(1024, 1_000_000)
 """Codes that EPSG gives out and leaves to users."""
 MAX_ID_CHARS = 200
 NO_PLACE = "read without a footprint"
 GRID_MAPPING = "spatial_ref"
+WKT_ATTRIBUTES = ("crs_wkt", "spatial_ref")
+"""Attributes of a grid mapping that hold a reference system as text: CF's, and GDAL's."""
+DEGREES = frozenset({"lon", "longitude", "lat", "latitude"})
+"""Names of coordinates that are degrees of EPSG:4326, whatever system the pixels once had."""
+TIMES = ("time", "time_")
+SCALING = frozenset({"scale_factor", "add_offset"})
 
 
 @dataclass(slots=True)
 class Position:
     """The place, times and id of a sample; None where the member does not say.
 
-    ``times_ns`` is (time,) int64 ns since 1970; ``product_ids`` has one id a date.
+    ``times_ns`` is (time,) int64 ns since 1970; ``product_ids`` has one id a date; ``headings`` tells of x and y how each
+    runs, as :func:`heading` does, whether or not the grid is known.
     """
 
     sample_id: str | None = None
@@ -52,15 +68,20 @@ class Position:
     y: npt.NDArray[np.float64] | None = None
     times_ns: npt.NDArray[np.int64] | None = None
     product_ids: tuple[str, ...] = ()
+    headings: dict[str, int] = field(default_factory=dict)
 
 
 def read_position(group: ZarrGroup, problems: list[Problem]) -> Position:
     """Small arrays of a group; what cannot be read becomes a problem and stays None."""
-    arrays = {
-        name: small_array(group, name, problems)
-        for name in ("sample", "crs", "center_lon", "center_lat", "x", "y", "time", "file_id")
-    }
-    position = described_position(arrays, problems, attrs=lambda name: group.spec(name).attrs)
+    names = {name: name for name in ("sample", "crs", "center_lon", "center_lat", "time", "file_id")}
+    by_lower = {name.lower(): name for name in sorted(group.arrays, reverse=True)}
+    names |= {axis: next((by_lower[n] for n in SYNONYMS[axis] if n in by_lower), axis) for axis in ("x", "y")}
+    arrays = {name: small_array(group, stored, problems) for name, stored in names.items()}
+    position = described_position(arrays, problems, attrs=lambda name: group.spec(names[name]).attrs)
+    if {names["x"].lower(), names["y"].lower()} <= DEGREES:
+        position.epsg = 4326 if position.x is not None else None
+    elif position.epsg is None and "crs" not in group and position.x is not None:
+        position.epsg = _mapped_epsg(group, GRID_MAPPING)
     _check_rotation(group, position, problems)
     return position
 
@@ -77,12 +98,13 @@ def described_position(arrays: Mapping[str, Array | None], problems: list[Proble
             reason = f"The id {readable(repr(text), 80)} is empty, too long or not printable."
             problems.append(Problem("damaged-id", reason, "read without it"))
     if (crs := get("crs")) is not None and crs.size:
-        position.epsg = epsg_of(crs.reshape(-1)[0])
+        position.epsg = epsg_of(crs.reshape(-1)[0]) or _declared_epsg(attrs("crs"))
         if position.epsg is None:
             reason = f"crs is {readable(repr(crs.reshape(-1)[0].item()), 60)}, which is no EPSG code."
             problems.append(Problem("bad-georeference", reason, NO_PLACE))
     position.lon = _number_of(get("center_lon"), "center_lon", 360.0, problems)
     position.lat = _number_of(get("center_lat"), "center_lat", 90.0, problems)
+    position.headings = {name: heading(get(name)) for name in ("x", "y")}
     position.x = _coordinate_of(get("x"), "x", problems)
     position.y = _coordinate_of(get("y"), "y", problems)
     if None in (position.lon, position.lat):
@@ -119,6 +141,18 @@ def _check_rotation(group: ZarrGroup, position: Position, problems: list[Problem
         reason = f"The grid is rotated: its GeoTransform is {readable(given, 80)}."
         problems.append(Problem("bad-georeference", reason, NO_PLACE))
         position.x = position.y = position.epsg = None
+        position.headings = {}
+
+
+def _mapped_epsg(group: ZarrGroup, name: str) -> int | None:
+    """The EPSG code that the attributes of a grid mapping declare."""
+    found = group.arrays.get(name)
+    return _declared_epsg(found.attrs) if isinstance(found, ArraySpec) else None
+
+
+def _declared_epsg(attrs: Mapping[str, Any]) -> int | None:
+    texts = (attrs.get(name) for name in WKT_ATTRIBUTES)
+    return next((code for text in texts if isinstance(text, str) and (code := epsg_of(text))), None)
 
 
 def text_of(value: Any) -> str:
@@ -132,14 +166,28 @@ def text_of(value: Any) -> str:
 
 
 def epsg_of(value: Any) -> int | None:
-    """EPSG code of a number, or of text such as ``EPSG:32633``."""
+    """EPSG code of a number, or of text: ``EPSG:32633``, a URN or URL of OGC, WKT or PROJJSON."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
     if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
         return int(value) if int(value) in EPSG_CODES else None
     text = value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)
+    if len(text) > MAX_WKT_CHARS:
+        return None
     found = EPSG.fullmatch(text.strip())
-    return int(found[1]) if found and int(found[1]) in EPSG_CODES else None
+    code = int(found[1]) if found else _known_epsg(text)
+    return code if code in EPSG_CODES else None
+
+
+@lru_cache(maxsize=256)
+def _known_epsg(text: str) -> int | None:
+    """EPSG code of a system written out. Nothing else is handed to PROJ: its own strings may name files."""
+    if not (WKT.match(text) or text.lstrip().startswith("{")):
+        return None
+    try:
+        return pyproj.CRS.from_user_input(text).to_epsg()
+    except pyproj.exceptions.ProjError:
+        return None
 
 
 def _number_of(values: Array | None, name: str, most: float, problems: list[Problem]) -> float | None:
@@ -178,13 +226,22 @@ def small_array(group: ZarrGroup, name: str, problems: list[Problem]) -> Array |
         return None
     with problem_of(problems, "read without it"):
         values = group.read_small(name)
-        if name in ("x", "y", "x_", "y_", "center_lon", "center_lat") and values.dtype.kind in "fiu":
-            spec = group.spec(name)
-            found: list[Problem] = []
-            values = unpack(values, spec.attrs, spec.fill_value, found, name)
-            problems += [problem for problem in found if problem.kind == "ignored-attribute"]
-        return values
+        return unpacked(values, group.spec(name), name, problems)
     return None
+
+
+def unpacked(values: Array, spec: ArraySpec, name: str, problems: list[Problem]) -> Array:
+    """Coordinates, or times, as their attributes mean them; what is not understood becomes a problem."""
+    if values.dtype.kind not in "fiu" or name in ("sample", "crs", "band", "file_id"):
+        return values
+    if name in TIMES:
+        if not SCALING & spec.attrs.keys():
+            return values  # their missing values are dealt with as times, without loss of nanoseconds
+        values = values.astype(np.float64)
+    found: list[Problem] = []
+    values = unpack(values, spec.attrs, spec.fill_value, found, name)
+    problems += [problem for problem in found if problem.kind == "ignored-attribute"]
+    return values
 
 
 def problem_of(problems: list[Problem], action: str) -> Boundary:

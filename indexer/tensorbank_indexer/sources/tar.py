@@ -22,6 +22,12 @@ MAX_EXTENSION_BYTES = 1 << 20
 MAX_READAHEAD_BYTES = 1 << 20
 RESYNC_BYTES = 1 << 20
 REGULAR = frozenset(b"0\x007")
+FOLDER = ord("5")
+NO_FILES = {"1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device", "6": "a pipe"}
+PADDING_BYTES = 64 << 10
+"""Stretch behind the end-of-archive mark in which more may begin."""
+RECORD_BYTES = 10 << 10
+"""Tars are filled up to whole records."""
 KEPT_RECORDS = frozenset({"path", "size", "GNU.sparse.name"})
 """PAX records that say where a member is; of the others it only matters whether there is one of sparse members."""
 MAX_REASONS = 100
@@ -125,7 +131,12 @@ class _Indexer:
                     truncated = "the end-of-archive mark is missing"
                 break
             if block == ZERO_BLOCK:
-                break
+                end = self._continued(position)
+                if end >= self.size_bytes:
+                    break
+                self._damage(f"the end-of-archive mark at byte {position} is followed by more members")
+                position = end
+                continue
             try:
                 header = _parse(block)
                 end, cut = self._advance(header, position)
@@ -176,8 +187,11 @@ class _Indexer:
                 return data, f"{name} needs {size} bytes from byte {data}, the file ends at {self.size_bytes}"
             self.members.append(TarMember(name, data, size))
         elif header.kind not in REGULAR:
+            what = NO_FILES.get(chr(header.kind))
+            if what:
+                self.refused.append(f"{name} is {what}")
             # Links, folders and devices have no data, whatever their size field says.
-            end = data if chr(header.kind) in "123456" else end
+            end = data if what or header.kind == FOLDER else end
         return end, ""
 
     def _extension(self, header: _Header, data: int) -> tuple[int, str]:
@@ -194,6 +208,13 @@ class _Indexer:
         elif kind == "L":
             self.long_name = _text(content)
         return data + -(-header.size_bytes // BLOCK_BYTES) * BLOCK_BYTES, ""
+
+    def _continued(self, position: int) -> int:
+        """The next header behind the end-of-archive mark, as of tars that were put together by ``cat``, or the end."""
+        if self.size_bytes - position <= RECORD_BYTES:  # another tar would have a record at least
+            return self.size_bytes
+        padding = self.window.get(position, PADDING_BYTES, 0)
+        return self._resync(position + BLOCK_BYTES) if padding.strip(b"\0") else self.size_bytes
 
     def _resync(self, position: int) -> int:
         """The next block that is a sound ustar or GNU header, or the end of the file."""

@@ -17,6 +17,7 @@ from tensorbank_indexer.sources.dtypes import parse_fill, type_v2, type_v3
 __all__ = ["parse_consolidated", "parse_v2", "parse_v3"]
 
 MAX_AXES = 8
+MAX_CODECS = 16
 MAX_SIZE = 1 << 48
 MAX_CACHED_BYTES = 128 << 10
 """Documents up to this size are kept parsed; published ones have some 20 KB."""
@@ -198,6 +199,10 @@ def _separator(separator: Any) -> str:
 
 def _without_texts(codecs: Sequence[Any], dtype: np.dtype[Any], is_texts: Any) -> list[Any]:
     """Codecs less the first, if that is the one that turns texts into bytes, as it must for an object type."""
+    if len(codecs) > MAX_CODECS:
+        raise FormatError(
+            f"An array has {len(codecs)} codecs; at most {MAX_CODECS} make sense.", kind="over-limit"
+        )
     rest = list(codecs)
     if dtype.kind == "O":
         if not rest or not isinstance(rest[0], dict) or not is_texts(rest[0]):

@@ -72,7 +72,10 @@ class ZarrGroup:
             return False
         document = bytes(self.archive.read(key, max_bytes=self.allowance.limits.max_metadata_bytes))
         own = (_own_spec if len(document) <= MAX_DOCUMENT_BYTES else _parse_own)(self.version, document)
-        return isinstance(own, FormatError) or own != self.spec(name)
+        said = self.arrays[name]
+        if isinstance(said, FormatError):
+            return False  # neither can be used, or the consolidated ones are what is wrong with it
+        return isinstance(own, FormatError) or own != said
 
     def read_small(self, name: str) -> Array:
         """A whole array of names, ids, times or coordinates, as :meth:`read`, but of bounded size."""
