@@ -106,7 +106,7 @@ def told(error: Exception) -> str:
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """One run in a line."""
+    """Summarize one run in a line."""
     if "samples_s" not in result:
         return json.dumps(result)
     faulty = {k: n for k, n in result["content"].items() if n}
@@ -225,7 +225,7 @@ def trials(
 
 
 def about(args: argparse.Namespace, cores: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Machine and data of a record."""
+    """Return the facts of a record: machine and data."""
     model = [
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()

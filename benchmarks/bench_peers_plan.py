@@ -57,7 +57,7 @@ def checksum(ids: list[str]) -> int:
 
 
 def timed(work: Any, repeats: int) -> tuple[list[float], Any]:
-    """Seconds of warm repeats, and what came."""
+    """Time warm repeats; return their seconds and the result."""
     found, times = work(), []
     for _ in range(repeats):
         began = time.monotonic()
@@ -83,7 +83,7 @@ def answers_of(peer: str, module: str, request: Mapping[str, Any], cache: Path) 
 
 
 def told(row: Mapping[str, Any]) -> str:
-    """One question in a line."""
+    """Describe one question in a line."""
     ours_s = median(row["tensorbank_s"])
     text = f"{row['name']}: {row['n']:,} rows, plan {ours_s:.3f} s"
     for name, found in row["others"].items():

@@ -87,7 +87,7 @@ class Timing:
 
 
 def connect(bank: tb.Bank) -> duckdb.DuckDBPyConnection:
-    """DuckDB over all index files of a bank's newest snapshot."""
+    """Return a connection of DuckDB over all index files of a bank's newest snapshot."""
     con = duckdb.connect()
     con.execute(
         "CREATE MACRO within_bbox(lon, lat, w, s, e, n) AS lat BETWEEN s AND n AND lon BETWEEN w AND e"
@@ -157,7 +157,7 @@ def _box(lon: np.ndarray, lat: np.ndarray, n: int) -> tuple[float, float, float,
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came out."""
+    """Return the seconds that a call took, and its result."""
     started = time.perf_counter()
     found = work()
     return time.perf_counter() - started, found
@@ -166,7 +166,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 def measure(
     bank: tb.Bank, con: duckdb.DuckDBPyConnection, case: Case, groups: Mapping[str, np.ndarray], repeats: int
 ) -> Timing:
-    """One query, interleaved."""
+    """Measure one query, interleaved."""
 
     def bare() -> pa.Table:
         return con.sql(case.bare).to_arrow_table()
@@ -209,13 +209,13 @@ def measure(
 
 
 def _lost(plan: tb.Plan, rows: pa.Table) -> int:
-    """Rows of the bare answer that the plan lacks, and those that it has beyond it."""
+    """Count the rows of the bare answer that the plan lacks, and those that it has beyond it."""
     mine, theirs = (dict(Counter(t["sample_id"].to_pylist())) for t in (plan.table, rows))
     return sum(abs(mine.get(k, 0) - theirs.get(k, 0)) for k in mine.keys() | theirs.keys())
 
 
 def needed(con: duckdb.DuckDBPyConnection, case: Case, groups: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Files, shards and row groups that hold a row of the answer, by brute force."""
+    """Count the files, shards and row groups that hold a row of the answer, by brute force."""
     files, shards = con.execute(
         f"SELECT count(DISTINCT filename), count(DISTINCT S2L2A.ref.key) FROM {case.level} WHERE {case.where}"
     ).fetchall()[0]
@@ -267,7 +267,8 @@ print(memory("VmHWM") - before, plan.table.nbytes)
 
 
 def peak_bytes(index: Path, case: Case) -> tuple[int, int]:
-    """Peak memory of a fresh process above what it had before planning, and the size of its result. Linux."""
+    """Return the peak memory of a fresh process above what it had before planning,
+    and the size of its result. Linux."""
     command = [sys.executable, "-c", PEAK, str(index), case.sql]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, result = map(int, done.stdout.split())
@@ -277,7 +278,7 @@ def peak_bytes(index: Path, case: Case) -> tuple[int, int]:
 def targets(
     timings: list[Timing], first_s: float, above: int, shares: dict[str, float]
 ) -> list[tuple[str, str, str, bool]]:
-    """(what, target, measured, met)."""
+    """Return the targets as (what, target, measured, met)."""
     rows = []
     for t in timings:
         if t.level == "samples" and t.selectivity in (0.0001, 0.01, 0.2):
@@ -316,7 +317,7 @@ def targets(
 
 
 def draw(timings: list[Timing], out: Path) -> None:
-    """Latency against selectivity."""
+    """Draw latency against selectivity."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -152,14 +152,14 @@ class Client:
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds."""
+    """Return the seconds that a call took."""
     started_s = time.perf_counter()
     work()
     return time.perf_counter() - started_s
 
 
 def at_rate(work: Callable[[int], Any], rate_hz: float, seconds: float) -> list[float]:
-    """Seconds from when each call was due to its end, sorted."""
+    """Return the seconds from the time each call was due to its end, sorted."""
     n = int(rate_hz * seconds)
     begin_s = time.perf_counter() + 0.1
     found = [0.0] * n
@@ -184,7 +184,7 @@ def at_rate(work: Callable[[int], Any], rate_hz: float, seconds: float) -> list[
 
 
 def rate_of(work: Callable[[int], memoryview], seconds: float) -> float:
-    """Bytes a second of some clients that ask one thing after another."""
+    """Return the bytes per second of some clients that ask one thing after another."""
     until_s = time.perf_counter() + seconds
 
     def client(first: int) -> int:
@@ -201,7 +201,7 @@ def rate_of(work: Callable[[int], memoryview], seconds: float) -> float:
 
 
 def metadata(client: Client, sizes: Sizes) -> list[Result]:
-    """Samples by id, as JSON."""
+    """Measure samples by id, as JSON."""
     at_rate(client.sample, RATE_HZ, 1.0)
     found = at_rate(client.sample, RATE_HZ, sizes.seconds)
     p50, p99 = (1e3 * found[int(q * (len(found) - 1))] for q in (0.5, 0.99))
@@ -213,7 +213,7 @@ def metadata(client: Client, sizes: Sizes) -> list[Result]:
 
 
 def tensors(client: Client, sizes: Sizes) -> list[Result]:
-    """One modality as .npy against the same files of nginx."""
+    """Measure one modality as .npy against the same files of nginx."""
     what = ".npy of one modality / nginx with the same files"
     if (shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")) is None:
         return [Result(what, ">= 0.5", "nginx is not installed", None)]
@@ -236,7 +236,7 @@ def tensors(client: Client, sizes: Sizes) -> list[Result]:
 
 
 def previews(client: Client, sizes: Sizes) -> list[Result]:
-    """Pictures, one after another."""
+    """Measure pictures, one after another."""
     n = 20 * sizes.repeats
     found = [timed(lambda i=i: client.sample(i, "/preview.png?composite=ndvi")) for i in range(n + 5)][5:]
     p50 = 1e3 * statistics.median(found)
@@ -244,7 +244,7 @@ def previews(client: Client, sizes: Sizes) -> list[Result]:
 
 
 def plans(client: Client, bank: tb.Bank, sizes: Sizes) -> list[Result]:
-    """Plans of about 100,000 samples that nobody has asked for."""
+    """Measure plans of about 100,000 samples that nobody has asked for."""
     n_planned = min(N_PLANNED, sizes.n_samples // 2)
     share = 1 - n_planned / sizes.n_samples
     (row,) = bank.sql(f"SELECT quantile_cont(S2L2A.B08.mean, {share}) AS q FROM world").arrow().to_pylist()
@@ -267,7 +267,7 @@ def plans(client: Client, bank: tb.Bank, sizes: Sizes) -> list[Result]:
 
 
 def streaming(small: Path, sizes: Sizes) -> list[Result]:
-    """Epochs from SeaweedFS, directly and by signed URLs."""
+    """Measure epochs from SeaweedFS, directly and by signed URLs."""
     with tempfile.TemporaryDirectory() as data, S3Server.start(data, deadline_s=START_S) as s3:
         keys = {"access_key": s3.access_key, "secret_key": s3.secret_key, "endpoint": s3.endpoint}
         url = f"{s3.url}/serve"
@@ -316,7 +316,7 @@ def put(folder: Path, store: Store) -> None:
 
 
 def memory(client: Client, pid: int, sizes: Sizes) -> list[Result]:
-    """Memory of the service's processes after a tenth of many requests, and after all."""
+    """Measure the memory of the service's processes after a tenth of many requests, and after all."""
     rng = random.Random(7)
     kinds = [
         "",

@@ -48,13 +48,13 @@ N_SAMPLES = 480
 
 
 def measured(setup: Setup, sections: Sequence[str]) -> Iterator[Figure | Missing]:
-    """Figures of some sections, each module imported when its turn comes."""
+    """Yield the figures of some sections, each module imported when its turn comes."""
     for name in sections:
         yield from importlib.import_module(f"stream.{name}").measure(setup)
 
 
 def as_text(value: float | None, unit: str = "") -> str:
-    """Three digits, and the unit."""
+    """Format a figure with three digits and its unit."""
     if value is None:
         return ""
     digits = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -91,7 +91,8 @@ def as_table(found: Sequence[Figure | Missing]) -> Table:
 
 
 def earlier(file: Path, setup: Setup, without: Sequence[str]) -> list[Figure | Missing]:
-    """Figures in a file, if they are of the same bank and amounts, but those of some sections."""
+    """Return the figures in a file, without those of some sections,
+    if they are of the same bank and amounts."""
     if not file.is_file():
         return []
     known = json.loads(file.read_text())

@@ -21,7 +21,7 @@ CASES = {
 
 
 def seconds(code: str) -> float:
-    """Wall time of one interpreter."""
+    """Return the wall time of one interpreter."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True)
     return time.perf_counter() - started

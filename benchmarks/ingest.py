@@ -45,7 +45,7 @@ def codec_only(source: Source, refs: list[SampleRef]) -> int:
 
 
 def ceiling_s(source: Source, workers: int) -> float:
-    """Seconds to decode and encode all samples with warm worker processes."""
+    """Return the seconds to decode and encode all samples with warm worker processes."""
     archives, _ = source.archives()
     refs = [ref for archive in archives for ref in source.scan(archive).samples]
     tasks = [refs[i : i + SAMPLES_PER_TASK] for i in range(0, len(refs), SAMPLES_PER_TASK)]
@@ -57,7 +57,7 @@ def ceiling_s(source: Source, workers: int) -> float:
 
 
 def measure(source: Source, workers: int) -> dict[str, Any]:
-    """One ingest into a fresh local bank, and its ceiling."""
+    """Measure one ingest into a fresh local bank, and its ceiling."""
     with tempfile.TemporaryDirectory() as folder, PeakMemory() as memory:
         bank = tb.create(folder)
         report = ingest(source, bank, "terramesh", IngestOptions(n_workers=workers))

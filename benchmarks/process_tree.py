@@ -36,12 +36,12 @@ class PeakMemory:
 
 
 def tree_bytes(root: int) -> int:
-    """Proportional set size of a process and its descendants now."""
+    """Return the proportional set size of a process and its descendants now."""
     return sum(map(_pss_bytes, _tree(root)))
 
 
 def _tree(root: int) -> list[int]:
-    """Process ids of a process and its descendants."""
+    """Return the process ids of a process and its descendants."""
     parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

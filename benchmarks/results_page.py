@@ -54,7 +54,7 @@ def section(found: Mapping[str, Any], remarks: Mapping[str, str]) -> str:
 
 
 def streaming(found: Mapping[str, Any]) -> str:
-    """Figures of ``bench_stream.py``."""
+    """Return the figures of ``bench_stream.py``."""
     rows = []
     for f in found.get("figures", ()):
         about = "" if f["judged"] == "ratio" else f" {f['unit']}"
@@ -77,7 +77,7 @@ def streaming(found: Mapping[str, Any]) -> str:
 
 
 def serving(found: Mapping[str, Any]) -> str:
-    """Figures of ``bench_serve.py``."""
+    """Return the figures of ``bench_serve.py``."""
     rows = [
         [t["what"], t["target"], t["measured"], {True: "met", False: "**missed**", None: ""}[t["met"]]]
         for t in found.get("targets", ())

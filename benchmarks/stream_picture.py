@@ -29,7 +29,7 @@ def attained(figure: Figure) -> float:
 
 
 def draw(figures: Sequence[Figure], out: Path) -> None:
-    """One bar a figure that has a target, by section from top to bottom."""
+    """Draw one bar for each figure that has a target, by section from top to bottom."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -61,7 +61,7 @@ from synthetic_world import (
 
 
 def array_of(field: pa.Field, given: Any, n: int) -> pa.Array:
-    """Arrow array of a field from nested mappings of arrays; nulls where nothing is given."""
+    """Make the Arrow array of a field from nested mappings of arrays; nulls where nothing is given."""
     if given is None:
         return pa.nulls(n, field.type)
     if isinstance(given, Mapping):
@@ -71,7 +71,7 @@ def array_of(field: pa.Field, given: Any, n: int) -> pa.Array:
 
 
 def table_of(schema: pa.Schema, columns: Mapping[str, Any], n: int) -> pa.Table:
-    """Arrow table of a level."""
+    """Make the Arrow table of a level."""
     return pa.Table.from_arrays([array_of(f, columns.get(f.name), n) for f in schema], schema=schema)
 
 
@@ -163,7 +163,7 @@ def commit_of(
 
 
 def _times(p: Places, rng: np.random.Generator) -> tuple[pa.Array, pa.Array]:
-    """Times of Sentinel-2 and of Sentinel-1, some days apart."""
+    """Return the times of Sentinel-2 and of Sentinel-1, some days apart."""
     months = np.array([MONTHS[s] for s in SEASONS])[p.season]
     start = (np.datetime64("2020-01-01", "us") + (months * 30).astype("timedelta64[D]")).astype(np.int64)
     s2 = start + rng.integers(0, 60 * 86_400, len(p.lon)) * 1_000_000
@@ -178,7 +178,7 @@ def _refs(
     row: npt.NDArray[np.int64],
     stored: StoredShard,
 ) -> dict[str, Any]:
-    """Addresses of the samples of one modality; every shard holds the same bytes."""
+    """Return the addresses of the samples of one modality; every shard holds the same bytes."""
     keys = pa.array(
         [f"{array_key(TABLE, part, modality.name)}/c/{k}/0/0/0/0" for k in range(int(shard[-1]) + 1)]
     )
@@ -200,7 +200,7 @@ def _refs(
 def _statistics(
     modality: Modality, stats: Mapping[str, Any], edges: npt.NDArray[np.int64]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Fields of a modality in samples, tiles and shards."""
+    """Return the fields of a modality in samples, tiles and shards."""
     n_of_shard = np.diff(
         [
             *edges,
@@ -261,7 +261,7 @@ def _rolled_up(
     edges: npt.NDArray[np.int64],
     count: npt.NDArray[np.int64],
 ) -> dict[str, Any]:
-    """Statistics of shards; the histogram is that of the tiles' means."""
+    """Return the statistics of shards; the histogram is that of the tiles' means."""
     pixels = float(SIZE * SIZE)
     mean = np.add.reduceat(samples["mean"], edges) * pixels / count
     squares = np.add.reduceat(samples["std"] ** 2 + samples["mean"] ** 2, edges) * pixels

@@ -75,7 +75,7 @@ class Field:
 
 
 def places(n: int, rng: np.random.Generator) -> Places:
-    """Samples on land, four seasons a place, sorted by season and Hilbert position."""
+    """Return the samples on land, four seasons a place, sorted by season and Hilbert position."""
     land = Field.of(rng, longest_deg=180.0)
     n_places = -(-n // len(SEASONS))
     lon, lat = np.zeros(0), np.zeros(0)
@@ -102,7 +102,8 @@ class World:
         self.classes = [Field.of(rng, longest_deg=60.0) for _ in CLASSES]
 
     def tiles_of(self, p: Places, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
-        """Statistics of the tiles of some samples, (n, tiles) float64 a field, by modality and band."""
+        """Return the statistics of the tiles of some samples, (n, tiles) float64 for each field,
+        by modality and band."""
         n = len(p.lon)
         shape = (n, N_TILES)
         cloud = 1 / (1 + np.exp(-2.5 * (self.cloud.at(p) - 0.4)[:, None] - rng.normal(0, 0.8, shape)))
@@ -137,7 +138,8 @@ class World:
 def _spread(
     mean: Floats, std: Floats, dtype: Any, low: float, high: float, rng: np.random.Generator
 ) -> dict[str, Floats]:
-    """Mean, std and extremes of tiles: extremes are numbers of the dtype, a few standard deviations off."""
+    """Return mean, std and extremes of tiles:
+    extremes are numbers of the dtype, a few standard deviations off."""
     mean = np.clip(mean, low + 2, high - 2) if high > 1 else np.clip(mean, low + 0.01, high - 0.01)
     std = std * rng.uniform(0.4, 1.4, mean.shape)
     least = np.clip(mean - std * rng.uniform(2, 4, mean.shape), low, None).astype(dtype).astype(np.float64)
@@ -148,7 +150,7 @@ def _spread(
 
 
 def _counts(logits: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.int32]:
-    """Pixels of each class in each tile, (n, tiles, classes); they add up."""
+    """Return the number of pixels of each class in each tile, (n, tiles, classes); they add up."""
     noise = rng.standard_normal((len(logits), N_TILES, len(CLASSES)), np.float32)
     weight = np.exp(logits[:, None, :] * 2 + noise)
     share = weight / weight.sum(axis=2, keepdims=True)
@@ -160,7 +162,7 @@ def _counts(logits: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.ND
 
 
 def merged(tiles: Mapping[str, Floats], axis: int = 1) -> dict[str, Floats]:
-    """Statistics of what equally large pieces make up."""
+    """Return the statistics of a whole that equally large pieces make up."""
     mean = tiles["mean"].mean(axis=axis)
     variance = (tiles["std"] ** 2 + (tiles["mean"] - np.expand_dims(mean, axis)) ** 2).mean(axis=axis)
     return {

@@ -8,7 +8,7 @@ __all__ = ["digits", "last_line", "number", "placed", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """Format a table as Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -30,7 +30,7 @@ def number(value: float | None, form: str, unit: float = 1.0) -> str:
 
 
 def digits(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Format a number with three digits, or with all before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

@@ -16,7 +16,7 @@ LEAST = 0.0005
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Rates as shares of the ceiling, a panel a workload."""
+    """Draw rates as shares of the ceiling, a panel per workload."""
     import matplotlib as mpl
 
     mpl.use("agg")

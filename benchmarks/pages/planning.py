@@ -12,7 +12,7 @@ __all__ = ["planning"]
 
 
 def planning(found: Mapping[str, Any], remark: str = "") -> str:
-    """Seconds, and their ratio to the plan's: above 1 the plan is faster."""
+    """Return a table of seconds, and their ratio to the plan's: above 1 the plan is faster."""
     if not found:
         return "Not measured yet: `python benchmarks/bench_peers_plan.py`."
     others = list(dict.fromkeys(name for row in found["rows"] for name in row["others"]))

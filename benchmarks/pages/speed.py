@@ -185,7 +185,7 @@ def _others(speed: Mapping[Key, Mapping[str, Any]], name: str, ms: int) -> dict[
 
 
 def _lead(speed: Mapping[Key, Mapping[str, Any]], name: str, latencies: Sequence[int], rate: str) -> str:
-    """Ratios of our rate to the best of the others', and who they are."""
+    """Return the text of the ratios of our rate to the best of the others', and of who they are."""
     ratios, names = [], []
     for ms in latencies:
         ours = speed[OURS, "zstd", name, ms]

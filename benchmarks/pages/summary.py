@@ -25,7 +25,7 @@ Key = tuple[str, str, str, int]
 
 
 def medians(runs: Iterable[Mapping[str, Any]]) -> dict[Key, dict[str, Any]]:
-    """Repeats of timed runs as one: medians, and the range of rates."""
+    """Merge the repeats of timed runs into one: medians, and the range of rates."""
     groups: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
         key = run["key"]

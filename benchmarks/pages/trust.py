@@ -15,7 +15,7 @@ __all__ = ["failures", "trust_tables", "versions"]
 
 
 def trust_tables(found: Mapping[str, Any]) -> list[str]:
-    """Consumers that work, order, resumption, faults and content."""
+    """Return the tables of consumers that work, order, resumption, faults and content."""
     runs: Sequence[Mapping[str, Any]] = found["runs"]
     parts: list[str] = []
     by_part: dict[str, list[Mapping[str, Any]]] = defaultdict(list)

@@ -27,7 +27,7 @@ SAMPLES_PER_OBJECT = 64
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """One object for 64 samples, and where each band lies."""
+    """Write one object for 64 samples, and the place of each band in it."""
     codec = Zstd(3) if track == "zstd" else None
     stored = {name: export.pixels(name) for name in export.modalities}
     spans: list[dict[str, list[tuple[int, int]]]] = []
@@ -78,7 +78,7 @@ class Loader:
             yield batch, {}
 
     def _reads(self) -> list[tuple[str, int, int, list[int]]]:
-        """Key, start, end, and the samples that are complete with it; in stored order."""
+        """Return key, start, end, and the samples that are complete with it; in stored order."""
         work = self.request.workload
         where = json.loads((Path(self.request.folder) / "spans.json").read_text())
         if work.windows is None:

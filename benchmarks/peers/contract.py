@@ -170,7 +170,7 @@ class Export:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Id and scalars of every sample."""
+        """The id and scalars of every sample."""
         rows: list[dict[str, Any]] = self.manifest["samples"]
         return rows
 
@@ -201,7 +201,7 @@ def places(workload: Workload, n_samples: int) -> list[Place]:
 
 
 def item_name(sample_id: str, place: Place) -> str:
-    """Id of an item: the sample's, with the corner of a window."""
+    """Return the id of an item: the sample's, with the corner of a window."""
     return sample_id if place[2] is None else f"{sample_id}/{place[1]}/{place[3]}"
 
 
@@ -213,12 +213,13 @@ def cut(
     x0: int = 0,
     x1: int | None = None,
 ) -> npt.NDArray[np.generic]:
-    """Bands and window of [band, y, x]."""
+    """Return the bands and window of [band, y, x]."""
     chosen = pixels if bands is None else pixels[list(bands)]
     return chosen[:, y0:y1, x0:x1]
 
 
 def fingerprint(pixels: npt.NDArray[np.generic], *, full: bool) -> int:
-    """CRC-32 of [band, y, x]: of every byte, or of every 37th row's and column's pixel, which costs a timed run nothing."""
+    """Return the CRC-32 of [band, y, x]: of every byte, or of every 37th row's and column's pixel,
+    which costs a timed run nothing."""
     seen = pixels if full else pixels[:, ::37, ::37]
     return zlib.crc32(np.ascontiguousarray(seen))

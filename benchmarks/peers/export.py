@@ -90,7 +90,8 @@ def variant(pixels: npt.NDArray[np.generic], k: int) -> npt.NDArray[np.generic]:
 
 
 def tiles(land: npt.NDArray[np.generic]) -> tuple[str, list[list[int]]]:
-    """Condition on tiles that selects about a tenth of them, and those tiles: position, y0, y1, x0, x1.
+    """Return a condition on tiles that selects about a tenth of them, and those tiles:
+    position, y0, y1, x0, x1.
 
     A tile's share of a class is a multiple of 1/4356 and never 0.9 itself, so that no rounding decides.
     """
@@ -112,7 +113,7 @@ def tiles(land: npt.NDArray[np.generic]) -> tuple[str, list[list[int]]]:
 def _row(
     i: int, place: tuple[float, float], cloud_cover: float, pixels: Mapping[str, npt.NDArray[np.generic]]
 ) -> dict[str, Any]:
-    """Id and ten scalars."""
+    """Return the row of a sample: its id and ten scalars."""
     means = {
         "s2_b04_mean": pixels["S2L2A"][3],
         "s2_b08_mean": pixels["S2L2A"][7],

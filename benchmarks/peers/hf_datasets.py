@@ -23,7 +23,7 @@ BUFFER = 200
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """Parquet."""
+    """Write Parquet files."""
     parquet.write(export, folder, track)
 
 
@@ -81,7 +81,7 @@ class Loader:
 
 
 def _arrays(shapes: Any, modalities: Any, windows: Any, rows: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """One row in, as many items out as it has windows."""
+    """Turn one row into as many items as it has windows."""
     (name,) = rows["sample_id"]
     wanted = [()] if windows is None else windows[name]
     found: dict[str, list[Any]] = {"item": [f"{name}/{w[0]}/{w[2]}" if w else name for w in wanted]}

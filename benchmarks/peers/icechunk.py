@@ -20,7 +20,7 @@ DISTRIBUTIONS = ("icechunk", "zarr", "torch")
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """One commit."""
+    """Write all samples in one commit."""
     repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(folder)))
     session = repository.writable_session("main")
     write(zarr.create_group(session.store), export, track)

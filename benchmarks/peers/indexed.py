@@ -74,7 +74,7 @@ def cropped(
     chosen: Sequence[Place],
     modalities: Mapping[str, Sequence[int] | None],
 ) -> dict[str, Any]:
-    """Bands and windows of samples that had to be read whole."""
+    """Return the bands and windows of samples that had to be read whole."""
     return {
         m: np.stack([cut(np.asarray(a), bands, *p[1:]) for a, p in zip(whole[m], chosen, strict=True)])
         for m, bands in modalities.items()

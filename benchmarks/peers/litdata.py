@@ -28,7 +28,7 @@ downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """``optimize`` with one worker, so that samples stay in their order."""
+    """Write the samples by ``optimize`` with one worker, so that they stay in their order."""
     litdata.optimize(
         fn=partial(_sample, str(export.folder)),
         inputs=list(range(len(export))),

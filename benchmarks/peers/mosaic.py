@@ -63,7 +63,7 @@ SCALARS = ("cloud_cover", "lon", "lat")
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """One column a modality, fixed shapes."""
+    """Write one column per modality, of fixed shapes."""
     stored = {name: export.pixels(name) for name in export.modalities}
     columns = {"sample_id": "str", **dict.fromkeys(SCALARS, "float64")}
     for name, pixels in stored.items():
@@ -144,7 +144,7 @@ class Loader:
 
 
 def rebatched(items: Iterator[tuple[str, dict[str, Any]]], batch_size: int) -> Iterator[Batch]:
-    """Batches of what is left."""
+    """Yield the batches of what is left."""
     kept: list[tuple[str, dict[str, Any]]] = []
     for item in items:
         kept.append(item)

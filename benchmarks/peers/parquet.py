@@ -17,7 +17,7 @@ ROW_GROUP_BYTES = 64 << 20
 
 
 def write(export: Export, folder: Path, track: str) -> None:
-    """Files of one row group, so that as many readers as there are files can share them."""
+    """Write files of one row group, so that as many readers as there are files can share them."""
     stored = {name: export.pixels(name) for name in export.modalities}
     n_rows = max(1, ROW_GROUP_BYTES // sum(p[0].nbytes for p in stored.values()))
     for first in range(0, len(export), n_rows):
@@ -36,10 +36,10 @@ def write(export: Export, folder: Path, track: str) -> None:
 
 
 def shapes_of(export: Export, modalities: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtype and [band, y, x] by modality."""
+    """Return the dtype and [band, y, x] by modality."""
     return {m: (export.pixels(m).dtype.name, export.pixels(m).shape[1:]) for m in modalities}
 
 
 def decoded(blob: bytes, dtype: str, shape: tuple[int, ...], bands: Any, window: Any = ()) -> Any:
-    """One modality of one sample, as an array of its own."""
+    """Decode one modality of one sample, as an array of its own."""
     return np.array(cut(np.frombuffer(blob, dtype).reshape(shape), bands, *window))

@@ -66,7 +66,7 @@ class Sampler:
         return Reading(time.monotonic(), sum(self._ticks.values()) / TICKS_PER_S, pss, len(tree))
 
     def cpu_s(self, began: float, ended: float) -> float:
-        """CPU seconds of the descendants between two moments, linear between readings."""
+        """Return the CPU seconds of the descendants between two moments, linear between readings."""
         return self._cpu_at(ended) - self._cpu_at(began)
 
     def peak_pss_bytes(self) -> int:
@@ -83,7 +83,7 @@ class Sampler:
 
 
 def _tree(root: int) -> list[int]:
-    """Process ids of a process, first, and its descendants."""
+    """Return the process ids of a process, first, and its descendants."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

@@ -27,7 +27,7 @@ BUFFER = 200
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """Parquet."""
+    """Write Parquet files."""
     parquet.write(export, folder, track)
 
 

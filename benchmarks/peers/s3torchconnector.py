@@ -22,7 +22,7 @@ DISTRIBUTIONS = ("s3torchconnector", "torch")
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """npz, deflated on the zstd track: zip members know no zstd in numpy."""
+    """Write npz files, deflated on the zstd track: zip members know no zstd in numpy."""
     save = np.savez_compressed if track == "zstd" else np.savez
     stored = {name: export.pixels(name) for name in export.modalities}
     for i, name in enumerate(export.ids):

@@ -244,7 +244,8 @@ class Connection:
 
 
 def range_of(asked: str, size: int) -> tuple[int, int] | None:
-    """Half-open span of a Range header; the whole object without one, None if it cannot be satisfied."""
+    """Return the half-open span of a Range header;
+    the whole object without one, None if it cannot be satisfied."""
     found = RANGE.fullmatch(asked)
     if not found:
         return 0, size
@@ -256,7 +257,7 @@ def range_of(asked: str, size: int) -> tuple[int, int] | None:
 
 
 def listing(folder: Path, query: dict[str, list[str]]) -> bytes:
-    """One page of keys below a prefix; with a delimiter, of the folders below it too."""
+    """Return one page of keys below a prefix; with a delimiter, of the folders below it too."""
 
     def first(name: str, otherwise: str) -> str:
         return query.get(name, [otherwise])[0]

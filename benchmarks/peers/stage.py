@@ -135,7 +135,7 @@ class Stage:
         return found
 
     def measure(self, request: Request, server: ObjectServer) -> dict[str, Any]:
-        """One run from a cold cache: what it took, and whether it delivered what was asked for.
+        """Measure one run from a cold cache: what it took, and whether it delivered what was asked for.
 
         Raises
         ------
@@ -227,7 +227,8 @@ class Stage:
 
 
 def steady_rate(epochs: Sequence[dict[str, Any]], n: int) -> float | None:
-    """Items a second after the start: of the epochs behind the first, or of a single one behind its first batch.
+    """Return the items per second after the start:
+    of the epochs behind the first, or of a single one behind its first batch.
 
     ``n`` items an epoch; None where one batch is all, and where a single epoch took longer to begin than for all the rest:
     what was gathered meanwhile comes at once then.
@@ -281,7 +282,8 @@ _EXPECTED: dict[tuple[str, str, bool], dict[str, dict[str, int]]] = {}
 
 
 def expected(request: Request, folder: str) -> dict[str, dict[str, int]]:
-    """Fingerprints of what a workload has to deliver, by item and modality; kept, since it takes as long as reading."""
+    """Return the fingerprints of what a workload has to deliver, by item and modality;
+    kept, since it takes as long as reading."""
     key = (folder, request.workload.name, request.verify)
     if key not in _EXPECTED:
         _EXPECTED[key] = {
@@ -292,7 +294,8 @@ def expected(request: Request, folder: str) -> dict[str, dict[str, int]]:
 
 
 def content(epochs: Sequence[dict[str, Any]], wanted: dict[str, dict[str, int]]) -> dict[str, int]:
-    """Items that are wrong, lost, delivered twice or not asked for, over all epochs. Without pixels only ids are looked at."""
+    """Count the items that are wrong, lost, delivered twice or not asked for, over all epochs.
+    Without pixels only ids are looked at."""
     found: Counter[str] = Counter(wrong=0, lost=0, repeated=0, unasked=0)
     for epoch in epochs:
         prints = epoch["prints"]

@@ -25,7 +25,7 @@ CACHE_BYTES = 8 << 20
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """One array a modality, shard by shard."""
+    """Write one array per modality, shard by shard."""
     packed = [{"name": "zstd", "configuration": {"level": 3}}] if track == "zstd" else []
     inner = [{"name": "bytes", "configuration": {"endian": "little"}}, *packed, {"name": "crc32c"}]
     for name in export.modalities:

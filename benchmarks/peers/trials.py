@@ -73,5 +73,5 @@ def resumed(request: Request, stage: Stage, server: ObjectServer) -> dict[str, A
 
 
 def _batches(run: dict[str, Any]) -> list[list[str]]:
-    """Each batch's samples, in no order: how a batch is laid out is nobody's promise."""
+    """Return each batch's samples, in no order: how a batch is laid out is nobody's promise."""
     return [sorted(batch) for batch in run["batches"]]

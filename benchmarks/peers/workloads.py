@@ -18,7 +18,7 @@ MAX_TILES = 4096
 
 
 def workload(name: str, export: Export) -> Workload:
-    """One question over the exported samples.
+    """Make one question over the exported samples.
 
     Q0 everything. Q1 the tenth with the fewest clouds. Q2 two of its seven modalities. Q3 three of twelve bands of one of these.
     Q4 64 random ids. Q5 tiles of one land cover, two modalities.
@@ -48,7 +48,8 @@ def workload(name: str, export: Export) -> Workload:
 
 
 def ideal_bytes(work: Workload, export: Export, track: str) -> int:
-    """Bytes that nobody needs more than, on each track: the selected bands raw, or by zstd 3 band by band.
+    """Return the bytes that suffice for every peer, on each track:
+    the selected bands raw, or by zstd 3 band by band.
 
     The same for all peers, so one with a better codec may come out below 1. A tile needs its bands whole, as no codec
     of the track can be cut, and a band once however many of its tiles are asked for.

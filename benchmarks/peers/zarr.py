@@ -62,7 +62,7 @@ def opened(request: Request) -> Reader:
 def read(
     group: zarr.Group, chosen: Sequence[Place], modalities: Mapping[str, Sequence[int] | None]
 ) -> Mapping[str, Any]:
-    """Whole chunks of a batch at once, then bands and windows."""
+    """Read the whole chunks of a batch at once, then cut bands and windows."""
     positions = [p[0] for p in chosen]
     return cropped({m: group[m].oindex[positions] for m in modalities}, chosen, modalities)
 

@@ -29,7 +29,7 @@ NEVER_TWICE = FetchOptions(max_gap_bytes=0, max_hedge_share=0.0, stall_s=60.0)
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """Requests of a second epoch, its time, and the bytes that two processes fetch."""
+    """Measure the requests of a second epoch, its time, and the bytes that two processes fetch."""
     whole = setup.plan()
     # Each sample once: what is wanted twice would be cached within the first epoch.
     n = min(len(setup.sized(whole, EPOCH_BYTES)), len(whole))

@@ -37,7 +37,7 @@ def truth_of(plan: Plan, key: str = "sample_id") -> Truth:
 
 
 def n_wrong(truth: Truth, plan: Plan, batches: Iterable[dict[str, Any]], key: str = "sample_id") -> int:
-    """Samples of a stream that are missing, more than once, or not what they should be."""
+    """Count the samples of a stream that are missing, more than once, or not what they should be."""
     seen: Truth = Counter()
     for batch in batches:
         seen.update(

@@ -68,7 +68,7 @@ def _figure(what: str, hashes: set[str]) -> Figure:
 
 
 def _computed(order: Epochs, n_ranks: int, n_workers: int) -> Batches:
-    """Global batches as ranks see them together, each taking from its workers in turn."""
+    """Return the global batches as ranks see them together, each taking from its workers in turn."""
     for epoch in range(N_EPOCHS):
         ranks = []
         for rank in range(n_ranks):
@@ -107,7 +107,7 @@ def _read(plan: Plan, n_ranks: int, n_workers: int) -> Batches:
 def _loader(
     dataset: StreamingDataset, n_workers: int
 ) -> torch.utils.data.DataLoader[dict[str, torch.Tensor]]:
-    """Workers that stay count epochs on, as the dataset itself does without workers."""
+    """Return a loader whose workers stay and count epochs on, as the dataset itself does without workers."""
     return torch.utils.data.DataLoader(
         dataset,
         batch_size=None,

@@ -37,7 +37,7 @@ ONE_BY_ONE = FetchOptions(max_gap_bytes=0, max_read_bytes=1, max_hedge_share=0.0
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """Times, bytes and completeness of epochs; flips injected and caught."""
+    """Measure times, bytes and completeness of epochs; flips injected and caught."""
     local = setup.sized(setup.plan(), EPOCH_BYTES)
     with fault_server(setup.folder, NETWORK) as (server, origin):
         yield from _times(setup, server, origin.plan(local))
@@ -114,7 +114,8 @@ def _cut(setup: Setup, server: FaultServer, origin: Origin, local: Plan) -> Iter
 
 
 def _flips(setup: Setup) -> Iterator[Figure]:
-    """Each read is of one block; a block that was flipped is asked for once more, and flipped again half of the time."""
+    """Measure reads of one block each; a block that was flipped is asked for once more,
+    and flipped again half of the time."""
     small = write_small(setup.scratch / "flipped", n_samples=4096, side=8)
     n_flips = setup.n(N_FLIPS)
     rng = np.random.default_rng(0)

@@ -76,5 +76,5 @@ class Missing:
 
 
 def paired(values: Sequence[float], ceilings: Sequence[float]) -> float:
-    """Median of the ratios of each round: a machine that slows down slows both."""
+    """Return the median of the ratios of each round: a machine that slows down slows both."""
     return median(v / c for v, c in zip(values, ceilings, strict=True))

@@ -62,7 +62,7 @@ class Peak:
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """Peak, slope and workers, each in fresh processes."""
+    """Measure peak, slope and workers, each in fresh processes."""
     with loopback(setup.folder) as origin:
         plan = origin.plan(setup.sized(setup.plan(), EPOCH_BYTES))
         for what, step_s in (("a slow consumer", STEP_S), ("a fast consumer", 0.0)):
@@ -96,7 +96,7 @@ def _budget(setup: Setup, what: str, work: partial[Peak]) -> Figure:
 
 
 def peak(plan: Plan, budget_bytes: int, step_s: float) -> Peak:
-    """Peak of this process while it streams an epoch."""
+    """Return the peak of this process while it streams an epoch."""
     with plan.dataloader(batch_size=1, options=FetchOptions(max_inflight_bytes=0)) as loader:
         next(iter(loader))  # what the first use of libraries takes is not the window's
     options = FetchOptions(max_inflight_bytes=budget_bytes)
@@ -134,7 +134,7 @@ def _growth(plan: Plan) -> Figure:
 
 
 def resident(plan: Plan) -> tuple[list[int], list[int]]:
-    """Samples had, and resident bytes of this process at that moment."""
+    """Return the numbers of samples had, and the resident bytes of this process at those moments."""
     seen, rss, n = [], [], 0
     batch_size = -(-len(plan) // N_SMALL_BATCHES)
     options = FetchOptions(max_inflight_bytes=SMALL_BUDGET_BYTES)
@@ -164,7 +164,7 @@ def _workers(setup: Setup, long: Plan, short: Plan) -> Figure:
 
 
 def worker_bytes(plan: Plan) -> int:
-    """Memory of a spawned worker that it could share with no other, while it streams.
+    """Return the memory of a spawned worker that it could share with no other, while it streams.
 
     Anonymous memory: what is mapped from a plan's shared memory counts as private, too, for as long as one process maps it.
     """

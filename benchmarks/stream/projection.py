@@ -21,7 +21,7 @@ TENTH = "hash(sample_id) % 10 = 0"
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """Bytes that the server sent to the bytes of the selected blocks."""
+    """Measure the ratio of the bytes that the server sent to the bytes of the selected blocks."""
     everything = setup.plan().read_bytes
     with fault_server(setup.folder, Faults(latency_ms=5)) as (server, origin):
         for name, columns in PROJECTIONS.items():

@@ -41,7 +41,7 @@ class Run:
 
     @property
     def cpu_s_gb(self) -> float:
-        """CPU seconds a GB: steadier than time where others use the machine, too."""
+        """The CPU seconds a GB: steadier than time where others use the machine, too."""
         return self.cpu_s / self.n_bytes * 1e9
 
 
@@ -76,7 +76,7 @@ def epoch_order(plan: Plan, batch_size: int, shuffle: Shuffle = "full") -> Epoch
 def batches_of(
     plan: Plan, batch_size: int, *, epoch: int, shuffle: Shuffle = "full"
 ) -> list[npt.NDArray[np.int64]]:
-    """Positions that are read together, in the order of an epoch."""
+    """Return the positions that are read together, in the order of an epoch."""
     return [at for _, at in epoch_order(plan, batch_size, shuffle).shares(State(epoch), WORLD)]
 
 
@@ -125,7 +125,7 @@ def stream(
 
 
 def read_bytes(plan: Plan, batch_size: int, *, epoch: int, shuffle: Shuffle, options: FetchOptions) -> int:
-    """Bytes of the reads of an epoch."""
+    """Return the bytes of the reads of an epoch."""
     batches = batches_of(plan, batch_size, epoch=epoch, shuffle=shuffle)
     return sum(r.n_bytes for r in ranges_of(plan, batches, options))
 
@@ -144,13 +144,13 @@ def fetched(plan: Plan, batch_size: int, *, epoch: int = 1, shuffle: Shuffle = "
 
 
 def cpu_s() -> float:
-    """CPU seconds of this process so far."""
+    """Return the CPU seconds of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 def interleaved(works: Mapping[str, Callable[[], T]], repeats: int) -> dict[str, list[T]]:
-    """Each work once a round, in turn; the first of all runs is thrown away."""
+    """Run each work once a round, in turn; the first of all runs is thrown away."""
     next(iter(works.values()))()
     found: dict[str, list[T]] = {name: [] for name in works}
     for _ in range(repeats):

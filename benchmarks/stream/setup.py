@@ -49,7 +49,7 @@ class Setup:
         return tb.open(str(self.folder)).sql(sql).plan()
 
     def sized(self, plan: tb.Plan, n_bytes: float) -> tb.Plan:
-        """Rows of a plan that hold about so many stored bytes, scaled; a few batches at least."""
+        """Return the rows of a plan that hold about so many stored bytes, scaled; a few batches at least."""
         n = round(n_bytes * self.scale * len(plan) / plan.read_bytes)
         return sized(plan, max(n, MIN_BATCHES * self.batch_size))
 

@@ -35,7 +35,8 @@ LATENCY_MS, RATE_MB_S = 20, 200
 
 
 def distinct_groups(batches: Sequence[npt.NDArray[np.int64]]) -> float:
-    """Distinct groups of neighbours in a batch, mean over full batches. Positions are in stored order."""
+    """Return the number of distinct groups of neighbours in a batch, mean over full batches.
+    Positions are in stored order."""
     groups = np.sort(np.stack([b // GROUP for b in batches if len(b) == len(batches[0])]), axis=1)
     return float((1 + (np.diff(groups, axis=1) > 0).sum(axis=1)).mean())
 
@@ -60,7 +61,7 @@ def uniform_groups(n: int, batch_size: int) -> float:
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """Mixing and samples/s of windows, on small samples and on large ones."""
+    """Measure the mixing and the samples per second of windows, on small samples and on large ones."""
     small = write_small(
         setup.scratch / "neighbours", n_samples=setup.n(N_SMALL), side=SIDE if setup.scale >= 0.1 else 32
     )
@@ -96,7 +97,7 @@ def _mixing(setup: Setup, small: SmallBank) -> Figure:
 
 
 def _one_by_one(plan: Plan, batch_size: int) -> list[npt.NDArray[np.int64]]:
-    """Global batches, which windows read several at a time."""
+    """Return the global batches, which windows read several at a time."""
     found = []
     for steps, positions in epoch_order(plan, batch_size, "window").shares(State(0), World()):
         found += np.split(positions, np.cumsum([s.n_samples for s in steps])[:-1])

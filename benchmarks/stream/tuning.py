@@ -66,7 +66,7 @@ def measure(setup: Setup) -> Iterator[Figure]:
 def _epochs_s(
     setup: Setup, plan: Plan, options: Mapping[str, FetchOptions], repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of an epoch of a run that goes on."""
+    """Return the seconds of each epoch of a run that goes on."""
 
     def epoch_s(given: FetchOptions) -> float:
         return stream(plan, setup.batch_size, options=given, n_bytes=1).last.wall_s
