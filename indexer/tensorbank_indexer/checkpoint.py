@@ -64,7 +64,7 @@ def forget(store: Store, table: str, part: str, n_shards: int) -> None:
 
 
 def parts_with(store: Store, table: str) -> list[str]:
-    """Parts of which finished shards are kept."""
+    """Return the parts of which finished shards are kept."""
     folders = store.folders(part_key(table, ""))
     return [name.removesuffix(_ENDING) for name in folders if name.endswith(_ENDING)]
 
@@ -91,7 +91,7 @@ def remove_empty(folder: Path, top: Path) -> None:
 
 
 def folder_of(table: str, part: str) -> str:
-    """Folder of the finished shards of a part."""
+    """Return the folder of the finished shards of a part."""
     return f"{part_key(table, part)}{_ENDING}"
 
 

@@ -59,13 +59,13 @@ class Place:
 
 
 def season_of(month: int, lat: float) -> str:
-    """Meteorological season of a month, 1 to 12, in the hemisphere of ``lat``."""
+    """Return the meteorological season of a month, 1 to 12, in the hemisphere of ``lat``."""
     season = _NORTH[month - 1]
     return season if lat >= 0 else _OPPOSITE[season]
 
 
 def hilbert_index(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Position on the Hilbert curve of order 16 over the plate carree, (n,) int64 in [0, 2**32).
+    """Return the position on the Hilbert curve of order 16 over the plate carree, (n,) int64 in [0, 2**32).
 
     Algorithm: iterative xy to d of Hamilton and Rau-Chaplin 2007 in the form of Warren, Hacker's Delight, 16-1.
     """
@@ -101,7 +101,7 @@ def _to_wgs84(epsg: int) -> tuple[pyproj.Transformer, pyproj.Transformer]:
 
 
 def normal_place(lon: float, lat: float) -> tuple[float, float]:
-    """Longitude in [-180, 180] and latitude of a point; longitudes of 0 to 360 are turned.
+    """Return the longitude in [-180, 180] and the latitude of a point; longitudes of 0 to 360 are turned.
 
     Raises
     ------
@@ -118,7 +118,8 @@ def normal_place(lon: float, lat: float) -> tuple[float, float]:
 
 
 def place_of(epsg: int, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Place:
-    """Extent of a grid of pixel centres, (x,) and (y,) metres, at least two pixels each and evenly spaced.
+    """Return the extent of a grid of pixel centres, (x,) and (y,) metres,
+    at least two pixels each and evenly spaced.
 
     Raises
     ------
@@ -157,7 +158,7 @@ def contains(place: Place, lon: float, lat: float) -> bool:
 
 
 def _turned(lon: Any) -> Any:
-    """Longitudes of 0 to 360, or beyond -180, as those of -180 to 180."""
+    """Turn longitudes of 0 to 360, or beyond -180, to those of -180 to 180."""
     return np.where(lon > 180.0, lon - 360.0, np.where(lon < -180.0, lon + 360.0, lon))
 
 
@@ -191,7 +192,8 @@ def _ring(
 def _outline(
     lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]
 ) -> tuple[tuple[float, float, float, float], bytes]:
-    """Box and footprint of a ring of degrees; three cases: as it is, across the antimeridian, around a pole."""
+    """Return the box and footprint of a ring of degrees;
+    three cases: as it is, across the antimeridian, around a pole."""
     corners = slice(None, None, N_EDGE_POINTS)
     if np.ptp(lon) <= 180.0:
         bbox = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))

@@ -116,7 +116,7 @@ class _Ingest:
         self.report.elapsed_s = time.perf_counter() - started
 
     def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
-        """Scans of as many archives as make a part."""
+        """Yield the scans of as many archives as make a part, time after time."""
         batch: list[Scan] = []
         for number, scanned in enumerate(_scan_ahead(self.source, archives)):
             self.progress("scan", number + 1, len(archives))
@@ -213,7 +213,8 @@ class _Ingest:
         checkpoint.forget(self.bank.catalog.store, self.table, plan.part, len(plan.shards))
 
     def _look(self, found: list[SampleRef]) -> _Look:
-        """References that are in the snapshot, and those that are neither there nor repeated. Pure but for the read."""
+        """Sort the references into those that are in the snapshot,
+        and those that are neither there nor repeated. Pure but for the read."""
         committed = self._committed(found)
         look = _Look([], [], [])
         stems: set[tuple[str, str, str]] = set()
@@ -283,7 +284,8 @@ class _Look:
 
 
 def _scan_ahead(source: Source, archives: Sequence[Archive]) -> Iterator[Scan]:
-    """Scans in the order of the archives, a few ahead: the references of 17 TB would not fit into memory."""
+    """Yield the scans in the order of the archives, a few ahead:
+    the references of 17 TB would not fit into memory."""
     with ThreadPoolExecutor(N_SCAN_THREADS) as pool:
         coming: deque[Future[Scan]] = deque()
         try:

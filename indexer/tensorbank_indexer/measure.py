@@ -80,12 +80,12 @@ def measure(
 
 
 def tile_edges(size: int, n_tiles: int) -> Int64:
-    """Edges of the cells along one axis, (n_tiles + 1,) int64."""
+    """Return the edges of the cells along one axis, (n_tiles + 1,) int64."""
     return np.arange(n_tiles + 1, dtype=np.int64) * size // n_tiles
 
 
 def measure_pixels(pixels: npt.NDArray[np.generic], n_tiles: int) -> PixelMeasure:
-    """Statistics of numbers, (time, band, y, x)."""
+    """Measure numbers, (time, band, y, x)."""
     times, bands, height, width = pixels.shape
     tiles = _tile_moments(pixels, n_tiles)
     per_band = _merge_tiles(tiles)
@@ -116,7 +116,8 @@ def measure_pixels(pixels: npt.NDArray[np.generic], n_tiles: int) -> PixelMeasur
 
 
 def measure_categories(pixels: npt.NDArray[np.generic], codes: list[int], n_tiles: int) -> CategoryMeasure:
-    """Pixels per class, (time, 1, y, x) of integers; a code outside ``codes`` counts as pixel of no class."""
+    """Count the pixels of each class in (time, 1, y, x) integers;
+    a code outside ``codes`` counts as pixel of no class."""
     times, _, height, width = pixels.shape
     ys, xs = tile_edges(height, n_tiles), tile_edges(width, n_tiles)
     rows = np.repeat(np.arange(n_tiles), np.diff(ys))
@@ -162,7 +163,7 @@ class _Moments:
 
 
 def _tile_moments(pixels: npt.NDArray[np.generic], n_tiles: int) -> _Moments:
-    """Moments of the tiles of (time, band, y, x), each (time, band, n, n).
+    """Return the moments of the tiles of (time, band, y, x), each (time, band, n, n).
 
     Band by band, so that the float64 copy of a band stays in the processor's cache.
     """
@@ -234,7 +235,8 @@ def _scale_of(magnitude: float) -> float:
 def _outward_of(
     band: npt.NDArray[np.generic], low: Float64, high: Float64, ys: Int64, xs: Int64
 ) -> tuple[Float64, Float64]:
-    """Extremes of 64-bit integers, which float64 may have rounded, moved outward where it moved them inward."""
+    """Return the extremes of 64-bit integers, which float64 may have rounded,
+    moved outward where it moved them inward."""
     least, most = _reduce(np.minimum, band, ys, xs), _reduce(np.maximum, band, ys, xs)
     inside_low = np.vectorize(lambda f, i: int(f) > int(i), otypes=[bool])(low, least)
     inside_high = np.vectorize(lambda f, i: int(f) < int(i), otypes=[bool])(high, most)
@@ -245,7 +247,7 @@ def _outward_of(
 
 
 def _n_infinite(pixels: npt.NDArray[np.generic], n_missing: Int64) -> Int64:
-    """Infinite pixels of each band; looked for only where some are not valid."""
+    """Count the infinite pixels of each band; looked for only where some are not valid."""
     found = np.zeros(len(n_missing), np.int64)
     for b in np.flatnonzero(n_missing):
         found[b] = np.count_nonzero(np.isinf(pixels[:, b]))
@@ -279,7 +281,7 @@ def _merge_tiles(tiles: _Moments) -> _Moments:
 
 
 def _sorted_values(band: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Valid values of one band, ascending."""
+    """Return the valid values of one band, ascending."""
     if band.dtype == np.uint8:  # numpy has no vectorised sort of bytes: counting is ten times faster
         return np.repeat(np.arange(256, dtype=np.uint8), np.bincount(band.reshape(-1), minlength=256))
     if band.dtype.kind != "f":
@@ -289,7 +291,7 @@ def _sorted_values(band: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def _histogram(ordered: npt.NDArray[np.generic]) -> Int64:
-    """Counts per bin of :func:`tensorbank.stats.bin_edges` from sorted values."""
+    """Return the counts per bin of :func:`tensorbank.stats.bin_edges` from sorted values."""
     first, last = np.searchsorted(_EDGES, [ordered[0], ordered[-1]], side="right")
     counts = np.zeros(len(_EDGES), np.int64)
     inner = _EDGES[first:last]
@@ -302,6 +304,6 @@ def _histogram(ordered: npt.NDArray[np.generic]) -> Int64:
 
 
 def _divide(a: npt.NDArray[np.generic], n: Int64) -> Float64:
-    """``a / n``, NaN where n is 0."""
+    """Return ``a / n``, NaN where n is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(n > 0, a / np.maximum(n, 1), np.nan)

@@ -46,7 +46,8 @@ class RadiometricOffset:
 
 
 def baseline_of(product_ids: Sequence[str]) -> int | None:
-    """Lowest processing baseline in product ids, such as 301 for ``..._N0301_...``; None where they name none."""
+    """Return the lowest processing baseline in product ids, such as 301 for ``..._N0301_...``;
+    None where they name none."""
     found = [int(m[1]) for text in product_ids if (m := _BASELINE.search(text))]
     return min(found, default=None)
 
@@ -54,7 +55,7 @@ def baseline_of(product_ids: Sequence[str]) -> int | None:
 def radiometric_offset(
     modality: Modality, measure: PixelMeasure, product_ids: Sequence[str]
 ) -> RadiometricOffset | None:
-    """Offset of one sample; None for modalities that cannot have one."""
+    """Return the offset of one sample; None for modalities that cannot have one."""
     if (
         modality.name not in _LIMITS or np.dtype(modality.dtype).kind == "f"
     ):  # floats are reflectances, not counts

@@ -40,12 +40,13 @@ class PartPlan:
 
     @property
     def n_rows(self) -> int:
-        """Length of the sample axis; rows of samples that turn out unreadable stay fill values."""
+        """The length of the sample axis; rows of samples that turn out unreadable stay fill values."""
         return (len(self.shards) - 1) * self.samples_per_shard + len(self.shards[-1])
 
 
 def samples_per_shard_for(schema: TableSchema) -> int:
-    """Largest power of two whose samples, decoded, fit what one task may hold; 128 for TerraMesh."""
+    """Return the largest power of two whose samples, decoded, fit what one task may hold;
+    128 for TerraMesh."""
     fitting = max(MAX_SHARD_GROUP_BYTES // schema.sample_bytes, MIN_SAMPLES_PER_SHARD)
     return min(1 << (fitting.bit_length() - 1), MAX_SAMPLES_PER_SHARD)
 

@@ -50,7 +50,7 @@ class PartWriter:
         self.progress = progress
 
     def write(self, plan: PartPlan, schema: TableSchema, report: IngestReport) -> list[ShardResult]:
-        """Results of all shards in order, from checkpoints where they exist."""
+        """Return the results of all shards in order, from checkpoints where they exist."""
         results: dict[int, ShardResult] = {}
         tasks = []
         for number, refs in enumerate(plan.shards):
@@ -142,7 +142,7 @@ def _digest(etags: dict[str, str]) -> str:
 
 
 def _etags(plan: PartPlan, scans: Sequence[Scan]) -> dict[str, str]:
-    """ETag of every source file of a part, by path; of files that gave it no sample, too."""
+    """Return the ETag of every source file of a part, by path; of files that gave it no sample, too."""
     members = (m for shard in plan.shards for ref in shard for m in ref.members.values())
     files = {f.path: f.etag for scan in scans for f in scan.archive.files}
     return dict(sorted((files | {m.path: m.etag for m in members}).items()))

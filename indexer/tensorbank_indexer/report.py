@@ -64,11 +64,11 @@ class IngestReport:
 
     @property
     def harmful(self) -> list[Finding]:
-        """Findings that ``strict`` does not let pass."""
+        """The findings that ``strict`` does not let pass."""
         return [f for f in self.findings if f.kind not in HARMLESS]
 
     def summary(self) -> str:
-        """One line for the screen."""
+        """Return one line for the screen."""
         kinds = Counter(f.kind for f in self.findings)
         rate = self.n_added / self.elapsed_s if self.elapsed_s else 0.0
         parts = [f"{self.table}: {self.n_added} samples added"]
@@ -86,7 +86,7 @@ class IngestReport:
         return "; ".join(parts)
 
     def changes(self) -> list[str]:
-        """One line for each file of the source that is not the one that was ingested."""
+        """Return one line for each file of the source that is not the one that was ingested."""
         return [f"{f.kind}: {f.reason}; {f.action}" for f in self.findings if f.kind in CHANGES]
 
     def to_json(self) -> str:

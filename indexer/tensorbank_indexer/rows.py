@@ -53,7 +53,7 @@ class MeasuredSample:
 
 
 def sample_rows(samples: Sequence[MeasuredSample], schema: TableSchema) -> pa.Table:
-    """Rows of the samples table."""
+    """Return the rows of the samples table."""
     target = samples_schema(schema)
     arrays = [_plain(samples, field) for field in target if field.name not in schema]
     for modality in schema:
@@ -72,7 +72,7 @@ def sample_rows(samples: Sequence[MeasuredSample], schema: TableSchema) -> pa.Ta
 
 
 def tile_rows(samples: Sequence[MeasuredSample], schema: TableSchema, n_tiles: int) -> pa.Table:
-    """Rows of the tiles table: for every sample, date and cell, in this order."""
+    """Return the rows of the tiles table: for every sample, date and cell, in this order."""
     target = tiles_schema(schema)
     n_times = max(m.n_times for m in schema)
     first = next(iter(schema))
@@ -141,7 +141,7 @@ def finite_only(rows: pa.Table) -> pa.Table:
 
 
 def _finite(array: pa.Array) -> pa.Array:
-    """One array without NaN and infinity; the array itself if it has none."""
+    """Return one array without NaN and infinity; the array itself if it has none."""
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     kind = array.type
@@ -165,7 +165,8 @@ def _finite(array: pa.Array) -> pa.Array:
 
 
 def _extremes(samples: Sequence[MeasuredSample], column: str) -> dict[str, float | None]:
-    """Smallest and largest finite value of a plain column: bounds of a column are extremes of that very column."""
+    """Return the smallest and largest finite value of a plain column:
+    bounds of a column are extremes of that very column."""
     given = (s.columns.get(column) for s in samples)
     values = [float(v) for v in given if isinstance(v, int | float) and math.isfinite(v)]
     return {f"min_{column}": min(values, default=None), f"max_{column}": max(values, default=None)}
@@ -176,7 +177,7 @@ def _plain(samples: Sequence[MeasuredSample], field: pa.Field) -> pa.Array:
 
 
 def _scatter(fields: Mapping[str, pa.Array], measured: Sequence[object], kind: pa.StructType) -> pa.Array:
-    """Struct array over all samples from fields of those that have the modality."""
+    """Scatter the fields of the samples that have the modality over all samples, as a struct array."""
     ordered = [fields[f.name].cast(f.type) for f in kind]
     dense = pa.StructArray.from_arrays(ordered, fields=list(kind))
     place = np.cumsum([m is not None for m in measured]) - 1
@@ -187,7 +188,7 @@ def _scatter(fields: Mapping[str, pa.Array], measured: Sequence[object], kind: p
 
 
 def _number(values: npt.NDArray[np.generic]) -> pa.Array:
-    """Arrow array with NaN as null."""
+    """Make an Arrow array with NaN as null."""
     return pa.array(values, from_pandas=True)
 
 
@@ -225,7 +226,7 @@ def _sample_statistics(measures: Sequence[Measure], modality: Modality) -> dict[
 
 
 def _per_band(bands: Sequence[dict[str, pa.Array]], modality: Modality) -> dict[str, pa.Array]:
-    """Fields of a modality: those of its band if there is one, else one struct a band."""
+    """Return the fields of a modality: those of its band if there is one, else one struct per band."""
     if len(bands) == 1:
         return bands[0]
     names = modality.band_names
@@ -237,7 +238,8 @@ def _per_band(bands: Sequence[dict[str, pa.Array]], modality: Modality) -> dict[
 def _tile_column(
     samples: Sequence[MeasuredSample], modality: Modality, n_times: int, n_tiles: int, kind: pa.StructType
 ) -> pa.Array:
-    """One modality over all tiles; dates that the modality or a sample of it does not have are null."""
+    """Return one modality over all tiles;
+    dates that the modality or a sample of it does not have are null."""
     measured = [s.modalities.get(modality.name) for s in samples]
     present = [m.measure for m in measured if m is not None]
     n_dates = np.array([m.count // (modality.height * modality.width) for m in present], np.int64)
@@ -282,7 +284,8 @@ def _tile_column(
 
 
 def _tile_refs(refs: Sequence[Mapping[str, object]], modality: Modality, n_tiles: int) -> pa.StructArray:
-    """Windows of samples in the order of :func:`tile_rows`, at the addresses of their samples."""
+    """Return the windows of samples in the order of :func:`tile_rows`,
+    with the addresses of their samples."""
     ys, xs = tile_edges(modality.height, n_tiles), tile_edges(modality.width, n_tiles)
     cells = n_tiles * n_tiles
     owner, inside = np.divmod(np.arange(len(refs) * modality.n_times * cells), modality.n_times * cells)
@@ -296,7 +299,8 @@ def _tile_refs(refs: Sequence[Mapping[str, object]], modality: Modality, n_tiles
 
 
 def _outward(values: npt.NDArray[np.float64], towards: np.float32) -> npt.NDArray[np.float32]:
-    """float32 bounds that never lie inside the float64 ones; infinite beyond the range of float32, where there is no bound."""
+    """Return the float32 bounds that never lie inside the float64 ones;
+    infinite beyond the range of float32, where there is no bound."""
     with np.errstate(over="ignore"):
         rounded = values.astype(np.float32)
     inside = rounded > values if towards < 0 else rounded < values
@@ -322,7 +326,7 @@ def _stack(arrays: Sequence[npt.NDArray[np.generic]], shape: tuple[int, ...]) ->
 
 
 def _all_dates(arrays: Sequence[npt.NDArray[np.generic]], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Arrays (time, ...) stacked, those of fewer dates with zeros behind."""
+    """Stack arrays (time, ...), those of fewer dates with zeros behind."""
     stacked = np.zeros((len(arrays), *shape))
     for i, values in enumerate(arrays):
         stacked[i, : len(values)] = values
@@ -330,7 +334,7 @@ def _all_dates(arrays: Sequence[npt.NDArray[np.generic]], shape: tuple[int, ...]
 
 
 def _rolled_up(measures: Sequence[Measure], modality: Modality) -> dict[str, object]:
-    """Statistics fields of one shard row."""
+    """Return the statistics fields of one shard row."""
     if modality.categorical:
         counts = [m for m in measures if isinstance(m, CategoryMeasure)]
         classes = np.sum([m.classes for m in counts], axis=0)
@@ -382,7 +386,7 @@ def _shard_band(stats: BandStats, means: Sequence[float]) -> dict[str, object]:
 
 
 def _union(boxes: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    """Box of boxes; all longitudes where one of them crosses the antimeridian."""
+    """Return the box of boxes; all longitudes where one of them crosses the antimeridian."""
     if not boxes:
         return None
     crossing = any(b["west"] > b["east"] for b in boxes)

@@ -38,7 +38,8 @@ _NO_PLACE = "kept without a footprint"
 def plain_columns(
     raw: RawSample, part: str, modalities: Mapping[str, MeasuredModality]
 ) -> tuple[dict[str, object], list[Finding]]:
-    """Columns of the samples table that are not modalities, by name, and what could not be used; absent ones are null."""
+    """Return the columns of the samples table that are not modalities, by name, and what could not be used;
+    absent ones are null."""
     doubts = _Doubts(raw.ref)
     s2_times = _times(raw, _OPTICAL)
     s1_times = _times(raw, _RADAR)
@@ -76,7 +77,8 @@ class _Doubts:
 
 
 def _gated(columns: dict[str, object], doubts: _Doubts) -> dict[str, object]:
-    """Columns of which every value is one of its column's type, and no number NaN or infinite; others are null.
+    """Return the columns in which every value is one of its column's type, and no number NaN or infinite;
+    others are null.
 
     Raises
     ------
@@ -99,7 +101,7 @@ def _gated(columns: dict[str, object], doubts: _Doubts) -> dict[str, object]:
 
 
 def _misfit(value: object, kind: pa.DataType) -> str | None:
-    """Why a value is none of its column, None if it is one."""
+    """Say why a value is none of its column, None if it is one."""
     if isinstance(value, float) and not math.isfinite(value):
         return "not a finite number"
     try:
@@ -110,7 +112,7 @@ def _misfit(value: object, kind: pa.DataType) -> str | None:
 
 
 def _centre(raw: RawSample, times: Sequence[datetime], doubts: _Doubts) -> dict[str, object]:
-    """Longitude, latitude, place on the Hilbert curve and season."""
+    """Return longitude, latitude, place on the Hilbert curve and season."""
     if raw.lon is None or raw.lat is None:
         return {}
     try:
@@ -134,7 +136,8 @@ def _centre(raw: RawSample, times: Sequence[datetime], doubts: _Doubts) -> dict[
 
 
 def _footprint(raw: RawSample, columns: Mapping[str, object], doubts: _Doubts) -> dict[str, object]:
-    """EPSG code, bounds, box and footprint; none of them where the georeference cannot be trusted."""
+    """Return the EPSG code, bounds, box and footprint;
+    none of them where the georeference cannot be trusted."""
     if raw.epsg is None:
         return {}
     if raw.x is None or raw.y is None:
@@ -171,7 +174,8 @@ def _times(raw: RawSample, names: tuple[str, ...]) -> list[datetime]:
 
 
 def _clouds(raw: RawSample, modalities: Mapping[str, MeasuredModality], doubts: _Doubts) -> dict[str, object]:
-    """Cloud cover per date: the archive's figure, else the share of thin and thick cloud in its mask."""
+    """Return the cloud cover per date: the archive's figure,
+    else the share of thin and thick cloud in its mask."""
     given = list(raw.cloud_cover) if raw.cloud_cover is not None else []
     covers = [_share(c) for c in given]
     mask = modalities.get("cloud_mask")

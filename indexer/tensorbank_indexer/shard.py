@@ -39,7 +39,7 @@ class ShardAssembler:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of blocks so far."""
+        """The number of bytes of blocks so far."""
         return self._end
 
     @property

@@ -179,7 +179,7 @@ class _Encoded:
 
 
 def stored_numbers(pixels: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """Pixels as a table stores them: truth values become the bytes that they are."""
+    """Return the pixels as a table stores them: truth values become the bytes that they are."""
     return pixels.view(np.uint8) if pixels.dtype == np.bool_ else pixels
 
 
@@ -243,7 +243,7 @@ def _modality_finding(kind: str, name: str, ref: SampleRef, reason: str) -> Find
 
 
 def _blocks(given: RawModality, modality: Modality, profile: str) -> list[bytes]:
-    """Blocks as stored; those of dates that the sample does not have are empty."""
+    """Return the blocks as stored; those of dates that the sample does not have are empty."""
     codec = codec_for(profile, modality)
     pixels = np.ascontiguousarray(given.pixels, dtype=np.dtype(modality.dtype).newbyteorder("<"))
     blocks = [codec.encode(band) for date in pixels for band in date]
@@ -273,7 +273,7 @@ class _Clock:
         return _Stage(self.seconds, name)
 
     def around_each(self, samples: Iterator[RawSample | Finding]) -> Iterator[RawSample | Finding]:
-        """Samples, with the time it takes to get each counted as ``read``."""
+        """Yield samples, with the time it takes to get each counted as ``read``."""
         while True:
             with self.stage("read"):
                 sample = next(samples, None)

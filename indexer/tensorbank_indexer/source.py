@@ -164,7 +164,7 @@ class Source(Protocol):
     """The attributes that every copy of the dataset has: ``licence``, ``references``, ``attribution``."""
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
-        """Archives in a stable order, and stray or unreadable files."""
+        """Return the archives in a stable order, and stray or unreadable files."""
         ...
 
     def scan(self, archive: Archive) -> Scan:

@@ -29,14 +29,15 @@ class SourceHistory:
         self._etags: dict[str, set[str]] | None = None
 
     def parts(self) -> list[str]:
-        """Committed parts of the table; none if there is no such table."""
+        """Return the committed parts of the table; none if there is no such table."""
         try:
             return list(self.bank.table(self.table).parts())
         except NotFoundError:
             return []
 
     def changes(self, scans: Sequence[Scan], present: Sequence[SampleRef]) -> list[Finding]:
-        """Findings about archives of which samples were in the table before: files that are other ones now, or new.
+        """Return findings about archives of which samples were in the table before:
+        files that are other ones now, or new.
 
         ETags are compared, or where the store has none times and sizes; the files are not read.
         """
@@ -54,7 +55,7 @@ class SourceHistory:
 
     @property
     def etags(self) -> dict[str, set[str]]:
-        """ETags by path."""
+        """The ETags by path."""
         if self._etags is None:
             self._etags = defaultdict(set)
             store = self.bank.catalog.store

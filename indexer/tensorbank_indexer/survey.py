@@ -28,7 +28,7 @@ MAX_REASONS = 3
 
 
 def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
-    """Modalities of the first samples of every (split, subset) that have them.
+    """Return the modalities of the first samples of every (split, subset) that have them.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
 
 
 def _reasons(findings: Sequence[Finding]) -> str:
-    """Why, in the words of the commonest findings, one member for each."""
+    """Say why, in the words of the commonest findings, with one member for each."""
     first = {(f.modality, f.kind, f.reason): f for f in reversed(findings) if f.kind not in HARMLESS}
     counts = Counter((f.modality, f.kind, f.reason) for f in findings)
     told = [

@@ -19,7 +19,7 @@ MAX_CLASSES = 256
 def suspicions(
     statistics: PixelMeasure | CategoryMeasure, modality: Modality, ref: SampleRef
 ) -> list[Finding]:
-    """Values that are kept bit for bit but that somebody should know of."""
+    """Return findings on values that are kept bit for bit but that somebody should know of."""
 
     def suspicion(kind: str, reason: str, action: str) -> Finding:
         return Finding(kind, ref.archive, reason, action, member=ref.stem, modality=modality.name)

@@ -31,7 +31,8 @@ END_S = 10.0
 def execute(
     tasks: Sequence[ShardTask], source: Source, store: Store, n_workers: int
 ) -> Generator[ShardResult, None, None]:
-    """Results as they come; close the generator to end the workers. One worker is this process itself.
+    """Yield the results as they come; close the generator to end the workers.
+    One worker is this process itself.
 
     Raises
     ------

@@ -257,7 +257,7 @@ def _variables(placed: Placed, scene: Scene, modality: str, bands: npt.NDArray[n
 
 
 def _write_metadata(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One row a sample, GeoParquet as geopandas writes it."""
+    """Write one row per sample, GeoParquet as geopandas writes it."""
     geo = {
         "primary_column": "geometry",
         "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},

@@ -28,7 +28,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main(arguments: list[str]) -> int:
-    """Supervise until the command or the parent ends; returns the command's exit status."""
+    """Supervise until the command or the parent ends; return the command's exit status."""
     parent, folder, *command = arguments
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _leave)

@@ -127,7 +127,7 @@ def contact_sheet(
 
 
 def _first_dates(name: str, values: Pixels, n_samples: int) -> Pixels:
-    """[n, band, y, x] of what may have a time axis."""
+    """Return the first date, [n, band, y, x], of pixels that may have a time axis."""
     array = np.asarray(values)
     if array.ndim == 5:
         array = array[:, 0]
@@ -153,7 +153,7 @@ def _draw_cell(axes: Axes, name: str, pixels: Pixels | None) -> None:
 
 
 def _coloured(name: str, pixels: Pixels) -> Image:
-    """[y, x, 3] uint8 of [band, y, x]."""
+    """Turn [band, y, x] into [y, x, 3] uint8."""
     if name in ("S2L2A", "S2L1C") and len(pixels) > max(RGB_BANDS):
         return _stretch(pixels[RGB_BANDS], pixels[B11])
     if name in ("S1RTC", "S1GRD") and len(pixels) == 2:
@@ -173,7 +173,7 @@ def _coloured(name: str, pixels: Pixels) -> Image:
 
 
 def _stretch(rgb: Pixels, infrared: Pixels) -> Image:
-    """2-98 % of all three bands together, so that hues stay; clouds may saturate."""
+    """Stretch 2-98 % of all three bands together, so that hues stay; clouds may saturate."""
     values = rgb.astype(np.float32)
     cloudy = (values.max(0) > CLOUD_DN) & (infrared > CLOUD_B11_DN)
     clear = values[:, ~cloudy & (values.max(0) > 0)]
@@ -185,14 +185,14 @@ def _stretch(rgb: Pixels, infrared: Pixels) -> Image:
 
 
 def _radar(decibel: Pixels) -> Image:
-    """VV, VH and their difference in red, green and blue; NaN is black."""
+    """Return VV, VH and their difference in red, green and blue; NaN is black."""
     vv, vh = decibel
     scaled = [(vv + 20) / 18, (vh + 27) / 18, (vv - vh + 1) / 15]
     return _bytes(np.nan_to_num(np.stack(scaled, -1)))
 
 
 def _hillshade(metres: Pixels) -> Image:
-    """Relief lit from the north-west over a tint of height; exaggerated where the land is flat."""
+    """Shade the relief from the north-west over a tint of height; exaggerated where the land is flat."""
     from matplotlib import colormaps
 
     span = float(np.percentile(metres, 98) - np.percentile(metres, 2))
@@ -217,7 +217,7 @@ def _mapped(values: Pixels, colours: str, low: float, high: float) -> Image:
 
 
 def _bytes(shares: Pixels) -> Image:
-    """0-1 to 0-255."""
+    """Scale 0-1 to 0-255."""
     image: Image = np.rint(255 * np.clip(shares, 0, 1)).astype(np.uint8)
     return image
 

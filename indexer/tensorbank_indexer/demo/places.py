@@ -38,16 +38,16 @@ class Footprint:
 
     @property
     def bounds(self) -> list[float]:
-        """Left, bottom, right, top in metres."""
+        """The bounds: left, bottom, right, top in metres."""
         return [self.left, self.top - SIDE_M, self.left + SIDE_M, self.top]
 
     def center(self) -> tuple[float, float]:
-        """Longitude and latitude in degrees."""
+        """Return the longitude and latitude in degrees."""
         lon, lat = _to_wgs84(self.epsg).transform(self.left + SIDE_M / 2, self.top - SIDE_M / 2)
         return float(lon), float(lat)
 
     def wkb(self) -> bytes:
-        """Polygon in EPSG:4326."""
+        """Return the polygon in EPSG:4326."""
         west, south, east, north = self.bounds
         lon, lat = _to_wgs84(self.epsg).transform([east, east, west, west], [south, north, north, south])
         return bytes(shapely.to_wkb(shapely.Polygon(list(zip(lon, lat, strict=True)))))
@@ -68,7 +68,7 @@ class Placed:
 
 
 def majortom(n_samples: int, seed: int) -> Iterator[Placed]:
-    """Samples of Major-TOM cells, some 5 to 16 adjoining tiles a cell, spread over the climates."""
+    """Yield the samples of Major-TOM cells, some 5 to 16 adjoining tiles a cell, spread over the climates."""
     rng = np.random.default_rng((seed, 2))
     climates = _shuffled(CLIMATES, rng)
     seen: set[str] = set()
@@ -95,7 +95,7 @@ def majortom(n_samples: int, seed: int) -> Iterator[Placed]:
 
 
 def ssl4eos12(n_samples: int, seed: int) -> Iterator[Placed]:
-    """Samples of SSL4EO-S12 locations, four seasons each, on the 10 m grid of Sentinel-2."""
+    """Yield the samples of SSL4EO-S12 locations, four seasons each, on the 10 m grid of Sentinel-2."""
     rng = np.random.default_rng((seed, 4))
     climates = _shuffled(CLIMATES, rng)
     numbers = rng.choice(246_144, size=-(-n_samples // 4), replace=False)
@@ -131,7 +131,7 @@ def majortom_footprint(sample_id: str) -> Footprint:
 
 @cache
 def crs_attributes(epsg: int) -> dict[str, object]:
-    """CF grid mapping and WKT, the attributes of ``spatial_ref``."""
+    """Return the CF grid mapping and WKT, the attributes of ``spatial_ref``."""
     crs = CRS.from_epsg(epsg)
     wkt = crs.to_wkt("WKT1_GDAL")
     return {**crs.to_cf(), "crs_wkt": wkt, "spatial_ref": wkt}
@@ -195,7 +195,8 @@ def _sky(climate: Climate, rng: np.random.Generator) -> Sky:
 def _times(
     lon: float, day: int, rng: np.random.Generator, *, year: int | None = None
 ) -> tuple[np.datetime64, np.datetime64]:
-    """Sentinel-2 at 10:30 local solar time, Sentinel-1 at 6 or 18 within 4 days, both to the second."""
+    """Return the times of Sentinel-2, at 10:30 local solar time, and Sentinel-1, at 6 or 18 within 4 days,
+    both to the second."""
     year = int(rng.integers(2018, 2024)) if year is None else year
     noon = np.datetime64(f"{year}-01-01", "s") + np.timedelta64(day, "D")
     s2_hour = (10.5 - lon / 15 + rng.uniform(-0.3, 0.3)) % 24
@@ -211,7 +212,7 @@ def _products(
     footprint: Footprint, lat: float, lon: float, s2_time: np.datetime64, s1_time: np.datetime64,
     rng: np.random.Generator, s1_suffix: str,
 ) -> dict[str, str]:  # fmt: skip
-    """Ids of the shape that Copernicus uses."""
+    """Return the product ids, of the shape that Copernicus uses."""
     zone = f"T{footprint.epsg % 100:02d}{'CDEFGHJKLMNPQRSTUVWX'[min(max(int((lat + 80) // 8), 0), 19)]}"
     zone += "".join(rng.choice(list("ABCDEFGHJKLMNPQRSTUV"), 2))
     platform, orbit = f"S2{rng.choice(['A', 'B'])}", int(rng.integers(1, 144))

@@ -182,7 +182,7 @@ class _Ground:
         return _cut(field, self.view)
 
     def _raise_land(self) -> None:
-        """Height in metres, slope as rise over run, what lies below the sea."""
+        """Compute the height in metres, the slope as rise over run, and what lies below the sea."""
         climate = self.climate
         self.height = self._window(self.world.elevation) - np.float32(max(climate.sea, -1.5))
         self.at_sea = self.height < (0 if climate.sea > -9 else -np.inf)
@@ -192,7 +192,7 @@ class _Ground:
         self.slope = np.abs(self.south_slope) + np.abs(self.east_slope)
 
     def _land_cover(self) -> Bytes:
-        """ESRI classes without snow and clouds; later rules overwrite earlier ones."""
+        """Return the ESRI classes without snow and clouds; later rules overwrite earlier ones."""
         climate, world, moist, slope = self.climate, self.world, self.moist, self.slope
         rich = self._window(world.farms) + np.float32(climate.farmland)
         farms = rich - np.float32(5) * slope
@@ -224,7 +224,7 @@ class _Ground:
         return cover
 
     def _town(self) -> Flags:
-        """Towns lie low, near rivers, and end at the border of a parcel."""
+        """Return the pixels of towns, which lie low, near rivers, and end at the border of a parcel."""
         rank = (
             self._window(self.world.towns)
             + np.float32(0.55 * self.climate.towns)
@@ -244,7 +244,8 @@ class _Ground:
         return snow
 
     def _light(self) -> Floats:
-        """Brightness by sun, slope and texture. The sun stands half east, half towards the equator, as at 10:30."""
+        """Return the brightness by sun, slope and texture.
+        The sun stands half east, half towards the equator, as at 10:30."""
         equator = np.float32(-1 if self.view.lat >= 0 else 1)
         low_sun = np.float32(0.9 - 0.3 * self.warm)
         sunny = np.clip(1 + low_sun * (self.south_slope * equator - self.east_slope), 0.4, 1.6)
@@ -306,7 +307,7 @@ SKY_OF_COVER[[WATER, SNOW]] = SKY_WATER, SKY_SNOW
 def _radar(
     world: World, rng: np.random.Generator, ground: _Ground, shares: Floats
 ) -> npt.NDArray[np.float16]:
-    """VV and VH in dB: material, slope towards the sensor, speckle, and rarely a few NaN."""
+    """Render VV and VH in dB: material, slope towards the sensor, speckle, and rarely a few NaN."""
     decibel = np.einsum("bm,myx->byx", SPECTRA[12:, :HAZE], shares[:HAZE])
     decibel += np.clip(ground.east_slope * np.float32(9), -6, 7)
     for band in decibel:
@@ -319,7 +320,7 @@ def _radar(
 
 
 def _sky(world: World, view: View) -> tuple[Floats | None, Flags, Flags]:
-    """Opacity of clouds, where they are thick, and their shadow north-west of them."""
+    """Return the opacity of clouds, the pixels where they are thick, and their shadow north-west of them."""
     none = np.zeros((TILE, TILE), bool)
     if view.sky.cover <= 0:
         return None, none, none
@@ -338,7 +339,8 @@ def _sky(world: World, view: View) -> tuple[Floats | None, Flags, Flags]:
 def _optical(
     world: World, rng: np.random.Generator, shares: Floats, cloud: Floats | None
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]:
-    """S2L2A (12, y, x) and S2L1C (13, y, x); coarse bands are computed at their own resolution and repeated."""
+    """Render S2L2A (12, y, x) and S2L1C (13, y, x);
+    coarse bands are computed at their own resolution and repeated."""
     l2a = np.empty((12, TILE, TILE), np.int16)
     l1c = np.empty((13, TILE, TILE), np.int16)
     for bands, step in ((BANDS_10M, 1), (BANDS_20M, 2), (BANDS_60M, 6)):
@@ -362,7 +364,8 @@ def _optical(
 
 
 def _coarser(shares: Floats, step: int) -> Floats:
-    """Pixels 2 times as large are the mean of a diagonal, 3 times as large the middle one: quick, and near enough."""
+    """Return coarser pixels: 2 times as large, the mean of a diagonal;
+    3 times as large, the middle one: quick, and near enough."""
     if step == 2:
         coarse = shares[:, ::2, ::2] + shares[:, 1::2, 1::2]
         coarse *= np.float32(0.5)
@@ -383,7 +386,7 @@ def _ndvi(l2a: npt.NDArray[np.int16]) -> npt.NDArray[np.float16]:
 
 
 def _stretched(l2a: npt.NDArray[np.int16]) -> Bytes:
-    """Red, green, blue between the image's own 1 and 99 % quantiles, uint8."""
+    """Return red, green and blue between the image's own 1 and 99 % quantiles, uint8."""
     result = np.empty((3, TILE, TILE), np.uint8)
     sample = l2a[1:4, 2::5, 2::5].reshape(3, -1)
     low, high = np.percentile(sample, (1, 99), axis=1)

@@ -190,12 +190,12 @@ class S3Server:
 
     @property
     def access_key(self) -> str:
-        """Random, of this start."""
+        """The access key, random for this start."""
         return self._access_key
 
     @property
     def secret_key(self) -> str:
-        """Random, of this start."""
+        """The secret key, random for this start."""
         return self._secret_key
 
     @property
@@ -215,7 +215,7 @@ class S3Server:
 
     @property
     def fsspec_options(self) -> dict[str, Any]:
-        """Keyword arguments of ``fsspec.filesystem("s3", ...)`` for this server."""
+        """The keyword arguments of ``fsspec.filesystem("s3", ...)`` for this server."""
         client = {"endpoint_url": self.endpoint, "region_name": REGION}
         return {"key": self._access_key, "secret": self._secret_key, "client_kwargs": client}
 
@@ -303,7 +303,7 @@ def _weed_binary() -> Path:
 
 
 def _free_ports(n_ports: int, *, first: int | None) -> list[int]:
-    """Ports nobody listens on, all different; ``first`` is taken as given."""
+    """Return ports nobody listens on, all different; ``first`` is taken as given."""
     ports = [] if first is None else [first]
     candidates = random.SystemRandom()
     while len(ports) < n_ports:

@@ -60,7 +60,8 @@ class World:
 
 
 def _fractal(rng: np.random.Generator, slope: float, lowest: float) -> Floats:
-    """Noise whose amplitude falls as frequency ** -slope, from ``lowest`` waves a side on; mean 0, std 1."""
+    """Return noise whose amplitude falls as frequency ** -slope, from ``lowest`` waves a side on;
+    mean 0, std 1."""
     fy, fx = np.fft.fftfreq(SIZE, 1 / SIZE)[:, None], np.fft.rfftfreq(SIZE, 1 / SIZE)[None]
     frequency = np.hypot(fy, fx).astype(np.float32)
     amplitude = np.maximum(frequency, lowest) ** np.float32(-slope)
@@ -78,14 +79,15 @@ def _standard(field: Floats) -> Floats:
 
 
 def _distance_to_zero(field: Floats) -> Floats:
-    """Roughly the distance in pixels to where a smooth field changes sign: a line as wide everywhere."""
+    """Return roughly the distance in pixels to where a smooth field changes sign:
+    a line as wide everywhere."""
     dy, dx = np.gradient(field)
     distance: Floats = np.abs(field) / (np.hypot(dy, dx) + np.float32(1e-4))
     return distance
 
 
 def _districts(rng: np.random.Generator, spacing: int = 96) -> tuple[Floats, Flags, Flags, Floats, Floats]:
-    """Districts (a jittered Voronoi), each with parcels and streets along its own direction.
+    """Return the districts (a jittered Voronoi), each with parcels and streets along its own direction.
 
     Returns, per pixel: number of the parcel in [0, 1), hedge on its border?, road or street?, brightness of the
     town block in [0, 1), and number of the pivot circle in (0, 1), 0 outside.
@@ -127,7 +129,7 @@ def _districts(rng: np.random.Generator, spacing: int = 96) -> tuple[Floats, Fla
 
 
 def _hash(a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike) -> Floats:
-    """Integers to a number in [0, 1) that looks random."""
+    """Hash integers to numbers in [0, 1) that look random."""
     parts = (np.asarray(part).astype(np.int32).view(np.uint32) for part in (a, b, c))
     first, second, third = (part * np.uint32(prime) for part, prime in zip(parts, HASH_PRIMES, strict=True))
     mixed = first ^ second ^ third

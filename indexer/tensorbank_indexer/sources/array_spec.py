@@ -63,7 +63,7 @@ class Sharding:
 
     @property
     def stored_bytes(self) -> int:
-        """Most bytes of a shard."""
+        """The most bytes of a shard."""
         return self.stored_index_bytes + self.inner.sizes.n_chunks * self.inner.sizes.stored_bytes
 
 
@@ -107,7 +107,7 @@ class ArraySpec:
         return self.dtype.kind == "O"
 
     def clipped(self, index: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of what of a chunk lies in the array."""
+        """Return the shape of the part of a chunk that lies in the array."""
         if self.chunks == self.shape:
             return self.chunks
         return tuple(
@@ -116,8 +116,8 @@ class ArraySpec:
         )
 
     def chunk_key(self, index: tuple[int, ...]) -> str:
-        """Key of a chunk below its array: ``0.0`` and ``0`` for 0-d in version 2, ``c/0/0`` and ``c`` in
-        version 3."""
+        """Return the key of a chunk below its array:
+        ``0.0`` and ``0`` for 0-d in version 2, ``c/0/0`` and ``c`` in version 3."""
         numbers = self.separator.join(map(str, index))
         if self.key_prefix:
             return f"{self.key_prefix}{self.separator}{numbers}" if index else self.key_prefix
@@ -131,7 +131,7 @@ def sizes_of(
     decoders: tuple[Decoder, ...],
     sharding: Sharding | None = None,
 ) -> Sizes:
-    """Sizes of an array with these properties."""
+    """Return the sizes of an array with these properties."""
     item_bytes = TEXT_BYTES if dtype.kind == "O" else dtype.itemsize
     chunk_bytes = math.prod(chunks) * item_bytes
     # Texts have any length: only the number of them is known.

@@ -104,8 +104,8 @@ class Assembly:
         return ids.most_common(1)[0][0] if ids else self.ref.sample_id
 
     def _check_places(self) -> None:
-        """Members that differ in id and in place show another sample and are left out; one of both is only
-        reported."""
+        """Leave out members that differ in id and in place, since they show another sample;
+        one of both is only reported."""
         agreed = self.agreed_id()
         place = self._place()
         holders = [

@@ -24,7 +24,7 @@ IS_COPY = 0x2
 
 
 def decode_range(buffer: bytes | memoryview, start: int, end: int) -> npt.NDArray[np.uint8]:
-    """Decoded bytes ``[start, end)`` of a Blosc buffer, as (end - start,) uint8.
+    """Return the decoded bytes ``[start, end)`` of a Blosc buffer, as (end - start,) uint8.
 
     Raises
     ------

@@ -40,8 +40,8 @@ def decode_chunk(spec: ArraySpec, data: bytes | memoryview, index: tuple[int, ..
 
 
 def decode_row(spec: ArraySpec, data: memoryview, index: tuple[int, ...], row: int) -> Array | None:
-    """Position ``row`` on the first axis of a chunk, from its Blosc blocks alone; None if the chunk has to be
-    decoded as a whole.
+    """Decode position ``row`` on the first axis of a chunk, from its Blosc blocks alone;
+    None if the chunk has to be decoded as a whole.
 
     Raises
     ------
@@ -137,7 +137,8 @@ def _is_blosc(spec: ArraySpec) -> bool:
 
 
 def _chunk_shape(spec: ArraySpec, n_bytes: int, clipped: tuple[int, ...]) -> tuple[int, ...]:
-    """Zarr stores chunks at the edge in full; some writers store only what lies in the array."""
+    """Return the shape of a stored chunk: Zarr stores chunks at the edge in full;
+    some writers store only what lies in the array."""
     for shape in (spec.chunks, clipped):
         if math.prod(shape) * spec.dtype.itemsize == n_bytes:
             return shape
@@ -161,7 +162,7 @@ def check_grid(name: str, spec: ArraySpec) -> None:
 
 
 def grid(spec: ArraySpec, first: int | None = None) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
-    """Index and window of every chunk, or of those with this index on the first axis."""
+    """Yield the index and window of every chunk, or of those with this index on the first axis."""
     counts = [range(-(-size // chunk)) for size, chunk in zip(spec.shape, spec.chunks, strict=True)]
     if first is not None:
         counts[0] = range(first, first + 1)

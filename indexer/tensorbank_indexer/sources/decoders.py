@@ -137,7 +137,8 @@ def decode_texts(data: Buffer, n_texts: int) -> list[str]:
 
 
 def _grown(n_bytes: int) -> int:
-    """Most bytes that a compressor makes of bytes it cannot compress; the worst of them adds a sixth."""
+    """Return the most bytes that a compressor makes of bytes it cannot compress;
+    the worst of them adds a sixth."""
     return n_bytes + n_bytes // 4 + 4096
 
 
@@ -214,7 +215,7 @@ def _promised(n_bytes: int, max_bytes: int) -> None:
 
 
 def _same(config: Mapping[str, Any]) -> Decoder:
-    """Filters that keep the size of their data."""
+    """Return the decoder of a filter that keeps the size of its data."""
     codec = numcodecs.get_codec(dict(config))
     if config["id"] == "shuffle" and not 0 < _integer(config, "elementsize", 4) <= 256:
         raise FormatError(f"The zarr codec shuffle has elements of {config['elementsize']} bytes.")
@@ -222,7 +223,8 @@ def _same(config: Mapping[str, Any]) -> Decoder:
 
 
 def _converted(config: Mapping[str, Any]) -> Decoder:
-    """Filters that store each number in another type: delta, fixedscaleoffset, quantize, astype."""
+    """Return the decoder of a filter that stores each number in another type:
+    delta, fixedscaleoffset, quantize, astype."""
     names = ("decode_dtype", "encode_dtype") if config["id"] == "astype" else ("dtype", "astype")
     raw = number_type(config.get(names[0]))
     stored = raw if config.get(names[1]) is None else number_type(config[names[1]])

@@ -32,7 +32,7 @@ class Descriptors:
         self._open: OrderedDict[str, _Descriptor] = OrderedDict()
 
     def read(self, path: str, start: int, end: int) -> bytes:
-        """Bytes ``[start, end)`` of a file, fewer if it ends before.
+        """Return the bytes ``[start, end)`` of a file, fewer if it ends before.
 
         Raises
         ------

@@ -112,7 +112,7 @@ def _first(folders: Folders) -> str:
 
 
 def _tars_by_chance_of_dates(tars: Folders) -> list[str]:
-    """Tars, those of DEM last: it has one date in either format."""
+    """Return the tars, those of DEM last: it has one date in either format."""
     paths = [
         (modality == "DEM", path)
         for modalities in tars.files.values()
@@ -122,8 +122,8 @@ def _tars_by_chance_of_dates(tars: Folders) -> list[str]:
 
 
 def _of_first_member(files: SourceFiles, paths: Iterable[str]) -> str:
-    """TerraMesh and SSL4EO-S12 name their tars alike: the name or else the number of dates of a member tells
-    them apart."""
+    """Tell TerraMesh from SSL4EO-S12, which name their tars alike:
+    by the name or else the number of dates of a member."""
     looked: list[str] = []
     for path in paths:
         size_bytes = files.stat([path])[0].size_bytes
@@ -151,7 +151,7 @@ def _of_first_member(files: SourceFiles, paths: Iterable[str]) -> str:
 def _first_member(
     files: SourceFiles, path: str, head_bytes: int, size_bytes: int
 ) -> tuple[str, MemberAddress] | None:
-    """First member of a tar: its name and address."""
+    """Return the first member of a tar: its name and address."""
     head = files.read(path, 0, head_bytes)
     zeros = b"\0" * 1024
 

@@ -93,12 +93,12 @@ class SourceFiles:
 
     @property
     def name(self) -> str:
-        """Last segment of the root."""
+        """The last segment of the root."""
         root = self.root.rstrip("/")
         return PurePosixPath(root if "://" in root else Path(root).absolute()).name
 
     def walk(self) -> list[str]:
-        """Paths of all files, sorted.
+        """Return the paths of all files, sorted.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class SourceFiles:
         return sorted(self._walk_store(fs))
 
     def stat(self, paths: Iterable[str]) -> list[FileStat]:
-        """Sizes and tags, in the order of ``paths``; those that the listing told cost nothing."""
+        """Return the sizes and tags, in the order of ``paths``; those that the listing told cost nothing."""
         wanted = list(paths)
         unknown = [path for path in wanted if path not in self._stats]
         if len(unknown) > 1 and not self.is_local:
@@ -128,7 +128,7 @@ class SourceFiles:
         return [found[path] if path in found else self._stats[path] for path in wanted]
 
     def read(self, path: str, start: int, end: int) -> bytes:
-        """Bytes ``[start, end)`` of a file.
+        """Return the bytes ``[start, end)`` of a file.
 
         Raises
         ------

@@ -59,7 +59,8 @@ class Folders:
     def archives(
         self, files: SourceFiles, subset_of: Mapping[str, str]
     ) -> tuple[list[Archive], list[Finding]]:
-        """Archives by split, subset and file name, with sizes and tags; and stray or missing files.
+        """Return the archives by split, subset and file name, with sizes and tags;
+        and stray or missing files.
 
         ``subset_of`` maps file names to subsets.
         """
@@ -144,7 +145,7 @@ def _readable(pattern: re.Pattern[str]) -> str:
 
 
 def _is_known(path: str) -> bool:
-    """Documents and tables that belong to a published dataset."""
+    """Tell whether a path is a document or table that belongs to a published dataset."""
     *folders, name = path.split("/")
     if folders:
         return folders[0] in KNOWN_FOLDERS and not name.startswith(".")

@@ -10,7 +10,7 @@ __all__ = ["walk_pages"]
 
 
 def walk_pages(base: str, links: Callable[[str], Iterable[str]]) -> list[str]:
-    """Paths of the files under a URL, relative to it and decoded.
+    """Return the paths of the files under a URL, relative to it and decoded.
 
     A link that ends with a slash, or without an extension, is taken for a folder: some servers mark them,
     some do not. Links with a query (sorting), to anchors, upwards and to elsewhere are passed over.

@@ -65,7 +65,7 @@ class LocationFile:
 
     @cached_property
     def sample_ids(self) -> tuple[str, ...]:
-        """Ids in the order of the file."""
+        """The ids in the order of the file."""
         return tuple(text_of(name) for name in self._array("sample").reshape(-1))
 
     def position(self, row: int, problems: list[Problem]) -> Position:
@@ -81,7 +81,8 @@ class LocationFile:
     def member(
         self, row: int, *, modality: str, want_cloud_mask: bool, codes: bool, allowance: Allowance
     ) -> Member:
-        """Pixels, place and times of one location. Damage of an array is a problem of the member."""
+        """Return the pixels, place and times of one location.
+        Damage of an array is a problem of the member."""
         self.group.allowance = allowance
         member = Member(Position(), has_cloud_mask="cloud_mask" in self.group)
         member.position = self.position(row, member.problems)

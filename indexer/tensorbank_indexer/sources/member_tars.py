@@ -58,7 +58,7 @@ class MemberTars:
     _tables: dict[str, MetadataTable] = field(default_factory=dict, repr=False)
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
-        """Archives by split, subset and name; and stray or missing files."""
+        """Return the archives by split, subset and name; and stray or missing files."""
         folders = sort_files(self.files.walk(), self.files.name, TAR_NAME)
         subsets = {name: name.partition("_shard_")[0] for _, name in folders.files}
         return folders.archives(self.files, subsets)
@@ -190,7 +190,8 @@ class MemberTars:
             return list(pool.map(function, items))
 
     def look(self, stem: str, members: Mapping[str, MemberAddress]) -> MemberRow:
-        """Id, place and first date of a sample, from the small arrays of its first readable member."""
+        """Return the id, place and first date of a sample,
+        from the small arrays of its first readable member."""
         ranks = {modality: rank for rank, modality in enumerate(TIMED)}
         best = MemberRow(stem, math.nan, math.nan, 0, {})
         for modality in sorted(members, key=lambda m: (ranks.get(m, len(ranks)), m)):
@@ -227,7 +228,7 @@ def _row(stem: str, position: Position) -> MemberRow:
 def _members(
     archive: Archive, file: SourceFile, index: TarIndex, findings: list[Finding]
 ) -> dict[str, MemberAddress]:
-    """Addresses by stem; what is wrong with the tar goes to ``findings``."""
+    """Return the addresses by stem; what is wrong with the tar goes to ``findings``."""
 
     def find(kind: str, reason: str, action: str, member: str = "") -> None:
         reason = readable(f"{file.path}: {reason}")

@@ -169,7 +169,7 @@ def turn_north(member: Member) -> None:
 
 
 def as_numbers(pixels: Array, name: str) -> Array:
-    """Pixels that can be stored.
+    """Return the pixels as numbers that can be stored.
 
     Raises
     ------

@@ -68,8 +68,8 @@ class MetadataTable:
         self.__dict__.update(state)
 
     def rows(self, archive_name: str, stems: Iterable[str]) -> tuple[dict[str, MemberRow], Problems]:
-        """Rows of the members of an archive by stem, and what is wrong with some; first those of its name, then, if
-        archives were regrouped, those of its stems.
+        """Return the rows of the members of an archive by stem, and what is wrong with some; first those of
+        its name, then, if archives were regrouped, those of its stems.
 
         Raises
         ------
@@ -114,7 +114,8 @@ class MetadataTable:
         n_members: int,
         problems: Problems,
     ) -> dict[str, MemberRow]:
-        """Rows that meet a condition. A column that cannot be read costs what it says, not the others."""
+        """Return the rows that meet a condition.
+        A column that cannot be read costs what it says, not the others."""
         most = max(MIN_ROWS, 4 * n_members)
 
         def read(names: list[str]) -> pa.Table:
@@ -323,7 +324,8 @@ def _id(value: object) -> str | None:
 
 
 def _time_ns(value: object) -> int | None:
-    """Nanoseconds since 1970 UTC of a number of them, a date or a text in ISO 8601; None of anything else."""
+    """Return the nanoseconds since 1970 UTC of such a number, a date or a text in ISO 8601;
+    None of anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) > 8:

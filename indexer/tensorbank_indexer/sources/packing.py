@@ -37,7 +37,8 @@ def unpack(
     *,
     codes: bool = False,
 ) -> Array:
-    """Numbers as they are meant: ``_Unsigned``, missing values as NaN, ``scale_factor`` and ``add_offset``.
+    """Return the numbers as they are meant: by ``_Unsigned``, missing values as NaN,
+    ``scale_factor`` and ``add_offset``.
 
     Integers of up to 16 bits become float32, wider ones float64, if they are packed or have a missing value; floats
     keep their type unless they are packed. A ``fill_value`` of zarr counts as missing if it is not 0, which most writers
@@ -103,7 +104,8 @@ def _means_nothing(fill_value: Any) -> bool:
 def missing_values(
     dtype: np.dtype[Any], attrs: Mapping[str, Any], fill_value: Any, problems: list[Problem], name: str
 ) -> list[Any]:
-    """Values that stand for no value, in the array's type; NaN is one anyway and not among them."""
+    """Return the values that stand for a missing value, in the array's type;
+    NaN is one anyway and not among them."""
     found: list[Any] = []
     for attribute in MISSING:
         given = attrs.get(attribute)
@@ -128,7 +130,7 @@ def missing_values(
 def _signed(
     values: Array, attrs: Mapping[str, Any], missing: list[Any], problems: list[Problem], name: str
 ) -> tuple[Array, list[Any]]:
-    """Integers whose sign is another than their type says, as ``_Unsigned`` declares."""
+    """Return the values, and the missing values, with the sign that ``_Unsigned`` declares."""
     given = attrs.get("_Unsigned")
     if given is None:
         return values, missing

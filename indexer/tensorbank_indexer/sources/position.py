@@ -72,7 +72,7 @@ class Position:
 
 
 def read_position(group: ZarrGroup, problems: list[Problem]) -> Position:
-    """Small arrays of a group; what cannot be read becomes a problem and stays None."""
+    """Read the small arrays of a group; what cannot be read becomes a problem and stays None."""
     names = {name: name for name in ("sample", "crs", "center_lon", "center_lat", "time", "file_id")}
     by_lower = {name.lower(): name for name in sorted(group.arrays, reverse=True)}
     names |= {axis: next((by_lower[n] for n in SYNONYMS[axis] if n in by_lower), axis) for axis in ("x", "y")}
@@ -87,7 +87,7 @@ def read_position(group: ZarrGroup, problems: list[Problem]) -> Position:
 
 
 def described_position(arrays: Mapping[str, Array | None], problems: list[Problem], attrs: Any) -> Position:
-    """Position from small arrays by their names in a member; ``attrs`` tells the attributes of one."""
+    """Read a position from small arrays by their names in a member; ``attrs`` tells the attributes of one."""
     position = Position()
     get = arrays.get
     if (sample := get("sample")) is not None and sample.size:
@@ -156,8 +156,8 @@ def _declared_epsg(attrs: Mapping[str, Any]) -> int | None:
 
 
 def text_of(value: Any) -> str:
-    """Text of a name or id; ids that were stored as numbers get back the zeros of SSL4EO-S12's seven
-    digits."""
+    """Return the text of a name or id; ids that were stored as numbers get back
+    the zeros of SSL4EO-S12's seven digits."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -166,7 +166,7 @@ def text_of(value: Any) -> str:
 
 
 def epsg_of(value: Any) -> int | None:
-    """EPSG code of a number, or of text: ``EPSG:32633``, a URN or URL of OGC, WKT or PROJJSON."""
+    """Return the EPSG code of a number, or of text: ``EPSG:32633``, a URN or URL of OGC, WKT or PROJJSON."""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         value = int(value)
     if isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_)):
@@ -210,7 +210,8 @@ def _number_of(values: Array | None, name: str, most: float, problems: list[Prob
 def _coordinate_of(
     values: Array | None, name: str, problems: list[Problem]
 ) -> npt.NDArray[np.float64] | None:
-    """Coordinates of pixel centres along one axis; None and a problem if they are not those of a regular grid."""
+    """Return the coordinates of pixel centres along one axis;
+    None and a problem if they are not those of a regular grid."""
     if values is None:
         return None
     reason = grid_problem(name, values)

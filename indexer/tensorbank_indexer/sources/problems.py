@@ -56,7 +56,8 @@ class Boundary:
 
 
 def reason_of(error: Exception, kind: str = "corrupt-member") -> tuple[str, str]:
-    """Kind and reason of a finding about this error; errors that are not ours are named by their class."""
+    """Return the kind and reason of a finding about this error;
+    errors that are not ours are named by their class."""
     if isinstance(error, TensorBankError):
         return (error.kind if error.kind in SPECIFIC_KINDS else kind), readable(str(error))
     return kind, readable(f"It cannot be read: {type(error).__name__}: {error}.")

@@ -152,7 +152,7 @@ class Ssl4eoZarrSource:
 def _rows(
     archive: Archive, file: SourceFile, opened: LocationFile, findings: list[Finding]
 ) -> dict[str, int]:
-    """Row of each location; what is wrong with the file goes to ``findings``."""
+    """Return the row of each location; what is wrong with the file goes to ``findings``."""
 
     def find(kind: str, reason: str, action: str, member: str = "") -> None:
         findings.append(
@@ -199,7 +199,8 @@ def _rows(
 
 
 def _place(opened: Mapping[str, LocationFile], rows: Mapping[str, int]) -> tuple[float, float, int]:
-    """Longitude, latitude and first date of a location, from the first modality that tells them."""
+    """Return the longitude, latitude and first date of a location,
+    from the first modality that tells them."""
     ranks = {modality: rank for rank, modality in enumerate(TIMED)}
     for modality in sorted(rows, key=lambda m: (ranks.get(m, len(ranks)), m)):
         # What is wrong is told when the location is read.

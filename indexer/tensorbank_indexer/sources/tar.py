@@ -77,8 +77,8 @@ class _Window:
         self.data = b""
 
     def get(self, start: int, length: int, step_bytes: int) -> bytes:
-        """Bytes ``[start, start + length)``, fewer at the end of the file; ``step_bytes`` is the distance of
-        recent headers."""
+        """Return the bytes ``[start, start + length)``, fewer at the end of the file;
+        ``step_bytes`` is the distance of recent headers."""
         if not (self.start <= start and start + length <= self.end):
             ahead = self.least_bytes
             # A request costs about as much time as 256 KiB: worth it if two headers lie within the read.
@@ -254,7 +254,7 @@ def _parse(block: bytes) -> _Header:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or base 256 if the first bit is set (GNU, for sizes of 8 GiB and more)."""
+    """Parse octal digits, or base 256 if the first bit is set (GNU, for sizes of 8 GiB and more)."""
     if field[0] & 0x80:
         value = int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
         if field[0] == 0xFF:
@@ -277,7 +277,7 @@ def _text(field: bytes) -> str:
 
 
 def _records(content: bytes) -> dict[str, str]:
-    r"""``"<length> <key>=<value>\n"``, length in bytes and of the whole record."""
+    r"""Parse records ``"<length> <key>=<value>\n"``, length in bytes and of the whole record."""
     records: dict[str, str] = {}
     position = 0
     while position < len(content) and content[position] != 0:

@@ -61,7 +61,7 @@ Times = npt.NDArray[np.int64]
 
 
 def decode_times(values: npt.NDArray[Any], attrs: Mapping[str, Any]) -> Times:
-    """Times in ns since 1970 UTC, same shape; ``NO_TIME`` where there is none or it does not fit.
+    """Return the times in ns since 1970 UTC, same shape; ``NO_TIME`` where there is none or it does not fit.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def _given_units(attrs: Mapping[str, Any]) -> str:
 
 @lru_cache(maxsize=4096)
 def _units(units: str) -> tuple[int, int] | None:
-    """Nanoseconds in a unit, and its origin in ns since 1970 UTC."""
+    """Return the nanoseconds of a unit, and its origin in ns since 1970 UTC."""
     found = UNITS.fullmatch(units)
     factor = NS_PER_UNIT.get(found[1].lower()) if found else None
     if found is None or factor is None:
@@ -153,7 +153,8 @@ def is_plausible(times_ns: Times) -> npt.NDArray[np.bool_]:
 
 
 def id_times(product_ids: Sequence[str]) -> Times:
-    """First time stamp in each Sentinel product id, in ns since 1970 UTC, ``NO_TIME`` where there is none."""
+    """Return the first time stamp in each Sentinel product id, in ns since 1970 UTC,
+    ``NO_TIME`` where there is none."""
     out = np.full(len(product_ids), NO_TIME, np.int64)
     for i, product_id in enumerate(product_ids):
         found = STAMP.search(product_id)

@@ -28,7 +28,8 @@ Specs = Mapping[str, "ArraySpec | FormatError"]
 
 
 def parse_consolidated(document: bytes) -> Specs | None:
-    """Arrays of a ``.zmetadata`` or a group's ``zarr.json``; None if the latter has no consolidated metadata.
+    """Parse the arrays of a ``.zmetadata`` or a group's ``zarr.json``;
+    None if the latter has no consolidated metadata.
 
     Cached by content: it is the same in all members of a modality and UTM zone.
 
@@ -65,12 +66,12 @@ _parse_kept = lru_cache(maxsize=1024)(_parse_all)
 
 
 def parse_v2(array: bytes, attrs: bytes) -> ArraySpec | FormatError:
-    """Spec of ``.zarray`` and ``.zattrs``, or why they cannot be used."""
+    """Parse the spec of ``.zarray`` and ``.zattrs``; a FormatError tells why they cannot be used."""
     return _spec_or_error(lambda: _parse_v2(_json(array), _json(attrs)))
 
 
 def parse_v3(array: bytes) -> ArraySpec | FormatError:
-    """Spec of an array's ``zarr.json``, or why it cannot be used."""
+    """Parse the spec of an array's ``zarr.json``; a FormatError tells why it cannot be used."""
     return _spec_or_error(lambda: _parse_v3(_json(array)))
 
 
@@ -181,7 +182,7 @@ def _sizes(shape: Any, chunks: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _names(names: Any, n_axes: int) -> tuple[str, ...]:
-    """Names of dimensions, all or none."""
+    """Return the names of dimensions, all or none."""
     if names is None:
         return ()
     if not isinstance(names, list) or not all(name is None or isinstance(name, str) for name in names):
@@ -198,7 +199,8 @@ def _separator(separator: Any) -> str:
 
 
 def _without_texts(codecs: Sequence[Any], dtype: np.dtype[Any], is_texts: Any) -> list[Any]:
-    """Codecs less the first, if that is the one that turns texts into bytes, as it must for an object type."""
+    """Return the codecs without the first, if that is the one that turns texts into bytes,
+    as it must for an object type."""
     if len(codecs) > MAX_CODECS:
         raise FormatError(
             f"An array has {len(codecs)} codecs; at most {MAX_CODECS} make sense.", kind="over-limit"
@@ -238,7 +240,7 @@ def _codecs_v3(
 def _sharding(
     config: Mapping[str, Any], dtype: np.dtype[Any], shape: tuple[int, ...], fill_value: Any
 ) -> Sharding:
-    """Sharding of chunks whose axes lie in this order."""
+    """Return the sharding of chunks whose axes lie in this order."""
     shape, chunks = _sizes(list(shape), config["chunk_shape"])
     if dtype.kind == "O" or any(size % chunk for size, chunk in zip(shape, chunks, strict=True)):
         raise FormatError(f"Shards of {shape} in chunks of {chunks} {dtype} are not read.")

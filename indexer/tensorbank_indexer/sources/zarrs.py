@@ -46,7 +46,7 @@ class ZarrGroup:
         return name in self.arrays
 
     def spec(self, name: str) -> ArraySpec:
-        """Spec of an array.
+        """Return the spec of an array.
 
         Raises
         ------
@@ -147,8 +147,8 @@ class ZarrGroup:
             raise IntegrityError(f"{name}/{spec.chunk_key(index)}: {error}") from error
 
     def row_chunks(self, name: str, row: int) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Chunks that hold index ``row`` of the first axis: their index, and their place on the other
-        axes."""
+        """Return the chunks that hold index ``row`` of the first axis:
+        their index, and their place on the other axes."""
         spec = self.spec(name)
         self._check_chunks(name, spec)
         return [(index, window[1:]) for index, window in grid(spec, first=row // spec.chunks[0])]

@@ -80,7 +80,7 @@ class ZipArchive:
 
     @property
     def names(self) -> KeysView[str]:
-        """Names of all entries, each once."""
+        """The names of all entries, each once."""
         return self._records.keys()
 
     def entry(self, name: str) -> ZipEntry:
@@ -105,7 +105,7 @@ class ZipArchive:
         return name in self._records
 
     def read(self, name: str, *, max_bytes: int | None = None, verify: bool = True) -> memoryview:
-        """Content of an entry, inflated if need be; with ``verify`` its CRC-32 is checked.
+        """Return the content of an entry, inflated if need be; with ``verify`` its CRC-32 is checked.
 
         Raises
         ------
@@ -214,7 +214,8 @@ class ZipArchive:
 
 
 def _find_end(tail: memoryview) -> int:
-    """Position of the end record, or -1: usually right at the end, before it only if there is a comment."""
+    """Return the position of the end record, or -1:
+    usually right at the end, before it only if there is a comment."""
     at = len(tail) - END.size
     if at >= 0 and bytes(tail[at : at + 4]) == b"PK\x05\x06" and bytes(tail[-2:]) == b"\0\0":
         return at
