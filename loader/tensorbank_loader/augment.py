@@ -142,7 +142,7 @@ def _moves_pixels(step: Any) -> bool:
 
 
 def _folded(stored: torch.Tensor) -> torch.Tensor:
-    """(n, time * band, y, x) float32."""
+    """Fold time and band: return (n, time * band, y, x) float32."""
     return stored.flatten(1, -3).to(torch.float32)
 
 

@@ -113,18 +113,18 @@ class BatchForm:
         return self
 
     def dates(self, positions: npt.NDArray[np.int64], *, epoch: int) -> npt.NDArray[np.int64] | None:
-        """Dates that are read of the samples at some positions, (n, k) int64; None: all."""
+        """Return the dates that are read of the samples at some positions, (n, k) int64; None: all."""
         return None if self.choice is None else self.choice.dates(positions, epoch=epoch)
 
     def allocate(self, n_samples: int, memory: BatchMemory) -> dict[str, torch.Tensor]:
-        """Uninitialised tensors (n, time, band, y, x), by handle name."""
+        """Allocate uninitialised tensors (n, time, band, y, x), by handle name."""
         return {
             h.name: memory.tensor(h.name, (n_samples, self._n_times(h), *h.shape[1:]), self.dtypes[h.name])
             for h in self.plan.handles
         }
 
     def _n_times(self, handle: Handle) -> int:
-        """Dates of a sample in the batch."""
+        """Return the number of dates of a sample in the batch."""
         return self.choice.n_chosen if self.choice is not None and handle.by_date else handle.n_times
 
     def batch(
@@ -155,7 +155,8 @@ class BatchForm:
 
 
 def samples_of(batch: Batch, start: int = 0) -> list[Sample]:
-    """Single samples of a batch from place ``start`` on; their tensors are views that share the batch's memory."""
+    """Return single samples of a batch from place ``start`` on;
+    their tensors are views that share the batch's memory."""
     return [
         Sample(
             (name, {k: v[i] for k, v in value.items()} if isinstance(value, dict) else value[i])
@@ -166,12 +167,12 @@ def samples_of(batch: Batch, start: int = 0) -> list[Sample]:
 
 
 def n_samples_of(batch: Batch) -> int:
-    """Samples in a batch."""
+    """Return the number of samples in a batch."""
     return len(next(iter(batch.values())))
 
 
 def _mask(mask: npt.NDArray[np.bool_]) -> torch.Tensor:
-    """(n,) where one date is delivered, as the tensor has no axis of dates then either."""
+    """Return the mask, (n,) where one date is delivered, as the tensor has no axis of dates then either."""
     return torch.from_numpy(mask[:, 0] if mask.ndim == 2 and mask.shape[1] == 1 else mask)
 
 
@@ -222,7 +223,7 @@ def _values(
 
 
 def _numbers(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """Times as int64 microseconds since 1970 UTC, numbers as they are."""
+    """Return the times as int64 microseconds since 1970 UTC, numbers as they are."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False).cast(pa.int64())
     return as_numpy(column)

@@ -191,7 +191,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         return self._cursor.epochs
 
     def __len__(self) -> int:
-        """Batches of this rank, or its samples where single samples are handed out.
+        """Return the number of batches of this rank, or of its samples where single samples are handed out.
 
         Raises
         ------
@@ -210,7 +210,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         return self.epochs.n_samples_of(self.world)
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch.
+        """Yield one epoch.
 
         Raises
         ------
@@ -349,7 +349,8 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         return self._cursor.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a state stands, on any number of ranks and, outside of workers, any number of workers.
+        """Continue where a state stands, on any number of ranks and, outside of workers,
+        any number of workers.
 
         Its global batches are kept, and a mix's weights.
 

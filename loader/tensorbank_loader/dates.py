@@ -71,11 +71,12 @@ class DateChoice:
 
     @property
     def n_chosen(self) -> int:
-        """Dates of a sample as delivered."""
+        """The number of dates of a sample as delivered."""
         return self.times if isinstance(self.times, int) else len(self.times)
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64:
-        """Dates of the samples at some positions, (m, n_chosen) int64 in ``[0, n_dates)``: ascending if drawn, else as listed.
+        """Return the dates of the samples at some positions, (m, n_chosen) int64 in ``[0, n_dates)``:
+        ascending if drawn, else as listed.
 
         Drawn are dates that the sample has, as long as it has enough.
         """
@@ -94,7 +95,7 @@ def draw_dates(
     epoch: int,
     there: npt.NDArray[np.integer[Any]] | None = None,
 ) -> Int64:
-    """``k`` of ``n`` dates for each position, all choices equally likely.
+    """Draw ``k`` of ``n`` dates for each position, all choices equally likely.
 
     Parameters
     ----------
@@ -121,7 +122,8 @@ def draw_dates(
 
 
 def _dates_there(plan: Plan) -> npt.NDArray[np.int16] | None:
-    """Dates that all modalities with several have of each sample, (n,); of those that a sample lacks altogether, none count."""
+    """Return the number of dates that all modalities with several have of each sample, (n,);
+    a modality that a sample lacks altogether does not count."""
     short = [(h, n) for h in plan.handles if (n := plan.addresses[h.name].n_times) is not None]
     if not short:
         return None

@@ -61,7 +61,7 @@ class Accelerator(Protocol):
         """The consumer's stream."""
 
     def using(self, stream: Any) -> AbstractContextManager[object]:
-        """Copies made inside are that stream's work."""
+        """Make copies inside the context work of a stream."""
 
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor on the device that will hold these values; returns before it does, so ``tensor`` must stay as it is."""

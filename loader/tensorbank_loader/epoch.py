@@ -114,11 +114,12 @@ class Epochs:
 
     @property
     def n_batches(self) -> int:
-        """Global batches an epoch."""
+        """The number of global batches in an epoch."""
         return n_batches(self.order.n_places, self.global_batch_size, drop_last=self.drop_last)
 
     def n_steps(self, world: World) -> int:
-        """Batches of a rank an epoch, the same for every rank. Some may be empty, or padding only."""
+        """Return the number of batches of a rank in an epoch, the same for every rank.
+        Some may be empty, or padding only."""
         n = self.n_batches
         if n and self.even == "drop":
             start, end = batch_bounds(n - 1, self.order.n_places, self.global_batch_size)
@@ -133,14 +134,15 @@ class Epochs:
         return State(step.epoch + 1)
 
     def n_samples_of(self, world: World) -> int:
-        """Samples of a rank an epoch, padding included."""
+        """Return the number of samples of a rank in an epoch, padding included."""
         n = self.n_steps(world)
         if not n:
             return 0
         return (n - 1) * self.step(0, 0, world).n_samples + self.step(0, n - 1, world).n_samples
 
     def bounds(self, batch: int, world: World) -> tuple[int, int]:
-        """Places ``[start, end)`` of the epoch's order that are a rank's of a global batch, without padding."""
+        """Return the places ``[start, end)`` of the epoch's order that are a rank's of a global batch,
+        without padding."""
         start, end = batch_bounds(batch, self.order.n_places, self.global_batch_size)
         if self.even == "exact":
             return rank_bounds(start, end, world.rank, world.n_ranks)
@@ -157,11 +159,11 @@ class Epochs:
         return Step(epoch, batch, n, n - (end - first))
 
     def _rank_size(self, n: int, world: World) -> int:
-        """Samples of each rank where all have equally many."""
+        """Return the number of samples of each rank where all have equally many."""
         return n // world.n_ranks if self.even == "drop" else -(-n // world.n_ranks)
 
     def share(self, epoch: int, batch: int, world: World) -> Int64:
-        """Positions in the plan that a rank reads of a global batch; padding, if any, last."""
+        """Return the positions in the plan that a rank reads of a global batch; padding, if any, last."""
         first, end = self.bounds(batch, world)
         places = np.arange(first, end, dtype=np.int64)
         n_padding = self.step(epoch, batch, world).n_padding
@@ -255,7 +257,7 @@ class Epochs:
     def from_dict(
         self, given: Mapping[str, Any], world: World | None, *, single: bool = False
     ) -> tuple[Epochs, State]:
-        """Inverse of :meth:`to_dict`.
+        """Return the epochs and the state that :meth:`to_dict` wrote.
 
         The state's global batch size is taken over, and a mix's weights: a run keeps its batches on whatever ranks it goes on.
 

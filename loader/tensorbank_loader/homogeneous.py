@@ -111,7 +111,8 @@ def _source_of(positions: Int64, starts: Int64) -> int:
 
 
 def _together(stats: Sequence[Any]) -> Any:
-    """One value of several of a dataclass of numbers: counts and times add up, of percentiles the worst tells."""
+    """Merge the values of several dataclasses of numbers:
+    counts and times add up, of percentiles the worst tells."""
     found: dict[str, Any] = {}
     for f in fields(stats[0]):
         values = [getattr(s, f.name) for s in stats]

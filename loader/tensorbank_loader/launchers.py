@@ -78,7 +78,8 @@ def rank_among(environ: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _srun(environ: Mapping[str, str]) -> tuple[Launcher, ...]:
-    """SLURM's variables where this is a task of a step: the shell of a job has some of them, and is no rank of anything."""
+    """Return SLURM's variables where this is a task of a step:
+    the shell of a job has some of them, and is no rank of anything."""
     step, rank = _number(environ, "SLURM_STEP_ID"), _number(environ, SLURM.rank)
     if rank is None or (step is not None and step >= FIRST_SPECIAL_STEP):
         return ()
@@ -90,7 +91,8 @@ def _srun(environ: Mapping[str, str]) -> tuple[Launcher, ...]:
 
 
 def _rank_of_first_node(environ: Mapping[str, str]) -> int | None:
-    """Lightning's own launcher tells its processes the local rank and the node, which is the rank on the first node."""
+    """Return the rank on the first node: Lightning's own launcher tells its
+    processes only the local rank and the node."""
     if _number(environ, "NODE_RANK") == 0:
         return _number(environ, "LOCAL_RANK")
     return None

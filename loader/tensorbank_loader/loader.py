@@ -164,11 +164,12 @@ class DataLoader:
         return self._cursor.epochs
 
     def __len__(self) -> int:
-        """Batches of this rank an epoch."""
+        """Return the number of batches of this rank in an epoch."""
         return self.epochs.n_steps(self.world)
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch, which begins with the first batch that is asked for. One that still runs is given up."""
+        """Yield one epoch, which begins with the first batch that is asked for.
+        One that still runs is given up."""
         self._give_up()
         self._running = running = self._epoch()
         return running
@@ -215,7 +216,8 @@ class DataLoader:
         cursor.state = State(state.epoch + 1)
 
     def _open(self, epochs: Epochs, world: World, state: State) -> Generator[tuple[Step, Batch], None, None]:
-        """Batches from a state on, without end: those of an epoch are under way when the one before ends."""
+        """Yield the batches from a state on, without end:
+        those of an epoch are under way when the one before ends."""
         self._pid = os.getpid()
         accelerator = accelerator_of(self.device)
         pinned = accelerator is not None and accelerator.pins
@@ -281,7 +283,7 @@ class DataLoader:
         return self._reader.skipped
 
     def stats(self) -> LoaderStats:
-        """Counts and times so far."""
+        """Return the counts and times so far."""
         window = self._window
         return self._meter.stats(
             self._reader.stats,

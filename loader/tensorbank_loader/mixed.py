@@ -64,7 +64,8 @@ class Mixed:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Weights are not in it: they may change in the course of a run, and are taken over from its states."""
+        """The values that a saved state must agree on. Weights are not among them: they may change in the
+        course of a run, and are taken over from its states."""
         kinds = [dict(o.identity) for o in self.orders]
         return {"shuffle": kinds[0]["shuffle"], "n_sources": len(kinds)}
 
@@ -83,7 +84,7 @@ class Mixed:
 
     @property
     def _n_used(self) -> int:
-        """Places of an epoch that are handed out."""
+        """The number of places of an epoch that are handed out."""
         size = self.global_batch_size
         return min(n_batches(self.n_places, size, drop_last=self.drop_last) * size, self.n_places)
 
@@ -139,7 +140,7 @@ class Mixed:
         )
 
     def drawn_before(self, epoch: int) -> tuple[int, ...]:
-        """Samples of each source before an epoch."""
+        """Return the number of samples of each source before an epoch."""
         used = (epoch - self.since) * self._n_used
         unit = self.global_batch_size if self.homogeneous else 1
         counts = self.proportions.counts(used // unit)
@@ -154,7 +155,7 @@ class Mixed:
         return {"units": list(self.proportions.units), "since": self.since, "drawn": list(self._drawn)}
 
     def from_dict(self, given: Any) -> Mixed:
-        """Inverse of :meth:`to_dict`.
+        """Return the order as :meth:`to_dict` wrote it.
 
         Raises
         ------

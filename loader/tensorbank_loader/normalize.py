@@ -110,7 +110,7 @@ class Normalize(torch.nn.Module):
 
 
 def _alike(handles: Sequence[Handle]) -> None:
-    """Handles of one name in the plans of a mix must be of the same bands."""
+    """Refuse handles of one name in the plans of a mix that are not of the same bands."""
     first, *others = handles
     if any((h.modality.bands, h.bands) != (first.modality.bands, first.bands) for h in others):
         raise InvalidInputError(
@@ -119,7 +119,7 @@ def _alike(handles: Sequence[Handle]) -> None:
 
 
 def _of_profile(handles: Mapping[str, Handle], profile: str) -> dict[str, Normalization]:
-    """Constants of the selected bands of every continuous handle."""
+    """Return the constants of the selected bands of every continuous handle."""
     found = {}
     for name, handle in handles.items():
         if handle.modality.categorical:
@@ -140,7 +140,7 @@ def _of_profile(handles: Mapping[str, Handle], profile: str) -> dict[str, Normal
 def _numbers(
     handle: Handle, given: Normalization | Statistics
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of a handle's bands; statistics are matched by name."""
+    """Return the mean and standard deviation of a handle's bands; statistics are matched by name."""
     names = [handle.modality.band_names[b] for b in handle.bands]
     if isinstance(given, Statistics):
         if given.shares is not None:

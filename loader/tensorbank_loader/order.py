@@ -21,7 +21,7 @@ UInt64 = npt.NDArray[np.uint64]
 
 
 def permute(indices: Int64, n: int, *, seed: int, epoch: int) -> Int64:
-    """Positions at some places of an epoch's order.
+    """Return the positions at some places of an epoch's order.
 
     Parameters
     ----------
@@ -47,7 +47,8 @@ def permute(indices: Int64, n: int, *, seed: int, epoch: int) -> Int64:
 
 
 def uniform(places: Int64, *, seed: int, epoch: int) -> npt.NDArray[np.float64]:
-    """Numbers in [0, 1) at some places of an epoch, (m,) float64: independent, and a function of seed, epoch and place.
+    """Return numbers in [0, 1) at some places of an epoch, (m,) float64:
+    independent, and a function of seed, epoch and place.
 
     A counter-based generator: two rounds of SplitMix64's finaliser over place and keys; the upper 53 bits.
     """
@@ -59,7 +60,7 @@ def uniform(places: Int64, *, seed: int, epoch: int) -> npt.NDArray[np.float64]:
 
 
 def _feistel(values: UInt64, half_bits: int, keys: UInt64) -> UInt64:
-    """One pass of the network over ``2 * half_bits`` bits."""
+    """Run one pass of the network over ``2 * half_bits`` bits."""
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> shift, values & mask
     for key in keys:
@@ -68,19 +69,20 @@ def _feistel(values: UInt64, half_bits: int, keys: UInt64) -> UInt64:
 
 
 def _mix(x: UInt64) -> UInt64:
-    """Finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    """Apply the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def n_batches(n: int, global_batch_size: int, *, drop_last: bool) -> int:
-    """Global batches of an epoch over ``n`` samples."""
+    """Return the number of global batches of an epoch over ``n`` samples."""
     return n // global_batch_size if drop_last else -(-n // global_batch_size)
 
 
 def batch_bounds(batch: int, n: int, global_batch_size: int) -> tuple[int, int]:
-    """Places ``[start, end)`` of an epoch's order that a global batch holds; the last may be shorter."""
+    """Return the places ``[start, end)`` of an epoch's order that a global batch holds;
+    the last may be shorter."""
     start = batch * global_batch_size
     return start, min(start + global_batch_size, n)
 
@@ -97,7 +99,8 @@ def rank_bounds(start: int, end: int, rank: int, n_ranks: int) -> tuple[int, int
 
 
 def first_batch_of(worker: int, n_workers: int, position: int, origin: int) -> int:
-    """First batch at or after ``position`` that is a worker's: those with ``(batch - origin) % n_workers == worker``.
+    """Return the first batch at or after ``position`` that is a worker's:
+    those with ``(batch - origin) % n_workers == worker``.
 
     ``origin`` is the batch that all workers began at. A loader that takes batches from its workers in turn, the first one
     first, so hands them out in order, wherever it began.

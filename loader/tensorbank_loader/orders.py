@@ -38,7 +38,7 @@ class Order(Protocol):
 
     @property
     def n_places(self) -> int:
-        """Length of an epoch."""
+        """The number of places in an epoch."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -46,13 +46,13 @@ class Order(Protocol):
 
     @property
     def n_together(self) -> int:
-        """Global batches that are best read together, counted from the first of an epoch."""
+        """The number of global batches that are best read together, counted from the first of an epoch."""
 
     def of_batches(self, global_batch_size: int) -> Order:
         """Return the same order for global batches of another size."""
 
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
-        """Positions in the plan, (m,) int64, of places, (m,) int64 in ``[0, n_places)``."""
+        """Return the positions in the plan, (m,) int64, of places, (m,) int64 in ``[0, n_places)``."""
 
 
 class _AnyBatches:
@@ -158,7 +158,8 @@ class WeightedOnce(_AnyBatches):
 
 
 def _scaled(weights: Float64) -> Float64:
-    """Weights times a power of two, which changes none of their ratios, so that no sum overflows or vanishes."""
+    """Scale the weights by a power of two, which changes none of their ratios,
+    so that no sum overflows or vanishes."""
     _, exponent = np.frexp(weights.max(initial=0.0))
     scaled: Float64 = np.ldexp(weights, -exponent)
     return scaled

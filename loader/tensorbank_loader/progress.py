@@ -42,7 +42,8 @@ def rates(before: LoaderStats, now: LoaderStats, seconds: float) -> str:
 
 
 def with_progress(loader: DataLoader) -> Iterator[Any]:
-    """One epoch of a loader, shown on standard error: a bar on a terminal, a line now and then elsewhere.
+    """Yield one epoch of a loader, shown on standard error:
+    a bar on a terminal, a line now and then elsewhere.
 
     What stands at the end is of the whole epoch, from where it began.
     """

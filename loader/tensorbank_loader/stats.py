@@ -51,12 +51,12 @@ class LoaderStats(FetchStats):
 
     @property
     def gap_p50_s(self) -> float:
-        """Median gap between two steps, to 5 %."""
+        """The median gap between two steps, to 5 %."""
         return self.gaps.quantile_s(0.5)
 
     @property
     def gap_p99_s(self) -> float:
-        """99th percentile of the gaps between two steps, to 5 %."""
+        """The 99th percentile of the gaps between two steps, to 5 %."""
         return self.gaps.quantile_s(0.99)
 
 

@@ -106,12 +106,12 @@ class Window:
 
     @property
     def n_ahead(self) -> int:
-        """Batches under way, or there and not yet asked for."""
+        """The number of batches under way, or there and not yet asked for."""
         return len(self._coming)
 
     @property
     def inflight_bytes(self) -> int:
-        """Memory of those batches, tensors and stored bytes."""
+        """The bytes of memory of those batches, tensors and stored bytes."""
         return self._inflight_bytes
 
     def close(self) -> None:
@@ -160,7 +160,8 @@ class Window:
 def _allocate(
     form: BatchForm, n: int, memory: BatchMemory, tensors: dict[str, torch.Tensor]
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """Memory of a batch: not before its bytes come, so that few batches' memory is in turn, warm, while the window is long."""
+    """Allocate the memory of a batch: not before its bytes come, so that few batches' memory is in turn,
+    warm, while the window is long."""
     tensors.update(form.allocate(n, memory))
     return {name: t.numpy() for name, t in tensors.items()}
 

@@ -72,7 +72,7 @@ class Windowed:
 
     @property
     def run(self) -> int:
-        """Neighbours that are read together: rows of a group."""
+        """The number of neighbours that are read together: the rows of a group."""
         if self.max_group is None:
             return self.longest_run
         return min(max(self.max_group // self.global_batch_size, 1), self.longest_run)
@@ -111,7 +111,8 @@ class Windowed:
 
 
 def run_of(plan: Plan) -> int:
-    """Neighbours that make a run, by the stored bytes of a sample; windows of one sample share its bytes."""
+    """Return the number of neighbours that make a run, by the stored bytes of a sample;
+    windows of one sample share its bytes."""
     return int(np.clip(-(-RUN_BYTES * max(len(plan), 1) // max(_distinct_bytes(plan), 1)), 1, MAX_RUN))
 
 
@@ -127,7 +128,7 @@ def _tensor_bytes(plan: Plan) -> int:
 
 
 def _distinct_bytes(plan: Plan) -> int:
-    """Stored bytes of a plan, those that its windows share once."""
+    """Return the number of stored bytes of a plan; those that its windows share count once."""
     if not any(handle.window for handle in plan.handles):
         return plan.read_bytes
     total = 0
@@ -141,7 +142,8 @@ def _distinct_bytes(plan: Plan) -> int:
 
 
 def address_order(plan: Plan) -> npt.NDArray[np.integer[Any]] | None:
-    """Positions by shard and place of the largest handle, (n,) integers; None where the plan has that order."""
+    """Return the positions by shard and place of the largest handle, (n,) integers;
+    None where the plan has that order."""
     if not plan.handles or not len(plan):
         return None
     a = max(plan.addresses.values(), key=lambda a: int(a.lengths.sum()))

@@ -153,7 +153,7 @@ class WorkerEpochs:
         return None
 
     def _join(self, iteration: Iteration, first: State) -> int:
-        """Be one of the workers of an iteration, and return where it is remembered. The lock is held."""
+        """Join the workers of an iteration, and return the row that remembers it. The lock is held."""
         # A program that seeds torch anew has the same seed twice: then the earlier set is complete.
         row = self._row(iteration, complete=False)
         if row is not None:
