@@ -17,7 +17,7 @@ _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
 
 
 def parse_range(header: str, n_bytes: int) -> tuple[int, int]:
-    """``[start, end)`` of an object of ``n_bytes``.
+    """Parse the range ``[start, end)`` of an object of ``n_bytes``.
 
     Raises
     ------
@@ -57,5 +57,5 @@ def whole_or_range(request: Request, body: bytes, headers: Mapping[str, str], me
 
 
 def content_range(start: int, end: int, n_bytes: int) -> str:
-    """Header of an answer."""
+    """Return the ``Content-Range`` header of an answer."""
     return f"bytes {start}-{end - 1}/{n_bytes}"

@@ -39,7 +39,7 @@ class Composite:
     smooth: bool = True
 
     def source(self, schema: TableSchema, present: Sequence[str]) -> tuple[Modality, tuple[int, ...]] | None:
-        """Modality and band numbers of the first source that is there."""
+        """Return the modality and band numbers of the first source that is there."""
         for name, bands in self.sources:
             if name not in present or name not in schema:
                 continue
@@ -79,14 +79,14 @@ def _range(values: Floats) -> tuple[float, float]:
 
 
 def _bands(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
-    """Three bands as red, green, blue."""
+    """Return three bands as red, green, blue."""
     if stored.dtype == np.uint8 and painting.rescale is None:
         return np.ascontiguousarray(np.moveaxis(stored, 0, -1)).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(_stretch(stored.astype(np.float32), painting.rescale), 0, -1))
 
 
 def _radar(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
-    """Co- and cross-polarised backscatter and their ratio, each over its usual range in dB."""
+    """Return the co- and cross-polarised backscatter and their ratio, each over its usual range in dB."""
     vv, vh = stored.astype(np.float32)
     ranges = [painting.rescale] * 3 if painting.rescale else [(-22.0, 0.0), (-28.0, -6.0), (2.0, 16.0)]
     painted = [_stretch(v, r) for v, r in zip((vv, vh, vv - vh), ranges, strict=True)]
@@ -94,7 +94,7 @@ def _radar(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
 
 
 def _hillshade(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
-    """Lambertian shade of a sun in the north-west, 45 degrees high."""
+    """Shade by a sun in the north-west, 45 degrees high (Lambertian)."""
     heights = stored[0].astype(np.float32)
     dy, dx = np.gradient(heights, painting.pixel_m)
     normal = np.sqrt(dx * dx + dy * dy + 1.0)
@@ -143,7 +143,7 @@ _OTHER_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), 
 
 
 def legend(modality: Modality) -> dict[str, tuple[int, int, int]]:
-    """Colour of each class."""
+    """Return the colour of each class."""
     return {
         name: _CLASS_COLOURS.get(name, _OTHER_COLOURS[code % len(_OTHER_COLOURS)])
         for code, name in modality.classes
@@ -207,7 +207,7 @@ def picture(
 
 
 def encode(image: Image.Image, form: str) -> bytes:
-    """PNG or WebP."""
+    """Encode as PNG or WebP."""
     sink = io.BytesIO()
     if form == "png":
         image.save(sink, "PNG", compress_level=1)

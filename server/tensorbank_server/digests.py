@@ -9,5 +9,5 @@ __all__ = ["digest"]
 
 
 def digest(*parts: object) -> str:
-    """32 hexadecimal digits that tell values apart."""
+    """Return 32 hexadecimal digits that tell values apart."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -37,12 +37,13 @@ class FolderKeys:
 
 
 def folders_of(keys: Iterable[str]) -> list[str]:
-    """Folders of the parts that shards lie in, sorted: ``<table>/tensors/<part>``."""
+    """Return the folders of the parts that shards lie in, sorted: ``<table>/tensors/<part>``."""
     return sorted({"/".join(key.split("/", 3)[:3]) for key in keys})
 
 
 def read_policy(bank_url: str, folders: Sequence[str]) -> str:
-    """Session policy that lets objects below some folders of a bank be read, and nothing else be done.
+    """Return the session policy that lets objects below some folders of a bank be read,
+    and nothing else be done.
 
     A policy has 2,048 characters. Of parts that do not fit, the folder that they all lie in is named.
     """

@@ -34,7 +34,7 @@ MAX_BLOCK_PIXELS = 512
 
 
 def as_npy(tensor: Tensor) -> bytes:
-    """NumPy's own format."""
+    """Encode in NumPy's own format."""
     sink = io.BytesIO()
     np.lib.format.write_array_header_1_0(sink, np.lib.format.header_data_from_array_1_0(tensor))
     return b"".join((sink.getvalue(), tensor.data.cast("B")))

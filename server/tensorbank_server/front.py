@@ -163,7 +163,7 @@ class Front:
                     await self.app(scope, replaying(body, receive), until_it_begins)
 
     def _telling(self, scope: Scope, send: Send, told: _Told) -> Send:
-        """``send`` that adds headers, counts, and gives up on a client that takes nothing."""
+        """Return a ``send`` that adds headers, counts, and gives up on a client that takes nothing."""
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -304,7 +304,7 @@ def _pieces(message: Message) -> Iterator[Message]:
 
 
 def _without_body(send: Send) -> Send:
-    """``send`` that keeps bodies to itself."""
+    """Return a ``send`` that keeps bodies to itself."""
 
     async def head(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -340,7 +340,7 @@ class _time_limit:  # noqa: N801 - reads as the function that it stands for
 
 
 def security_headers(settings: Settings) -> dict[str, str]:
-    """Headers of every answer."""
+    """Return the headers of every answer."""
     policy = {
         "default-src": ["'none'"],
         "script-src": ["'self'"],

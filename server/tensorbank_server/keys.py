@@ -214,7 +214,8 @@ class KeyFile:
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _read(self, *, skip_bad: bool = False) -> dict[str, Key]:
-        """Keys by id; one that is not of the documented form is an error, or left out and logged."""
+        """Return the keys by id; one that is not of the documented form is an error,
+        or left out and logged."""
         keys: list[Key] = []
         try:
             for number, raw in enumerate(json.loads(self.path.read_text())["keys"]):

@@ -27,7 +27,7 @@ _SCOPES = 3
 
 
 def abi_version() -> int:
-    """Version that the kernel has; 0 if it has none."""
+    """Return the version of Landlock that the kernel has; 0 if it has none."""
     return max(0, _syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG))
 
 

@@ -25,7 +25,7 @@ _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", 
 
 
 def redacted(text: str) -> str:
-    """Text without keys, tokens and signatures."""
+    """Return the text without keys, tokens and signatures."""
     return _SECRETS.sub(lambda m: next(g for g in m.groups() if g is not None) + "***", text)
 
 

@@ -52,7 +52,7 @@ class RowFiles:
         self._making = threading.Lock()
 
     def row(self, source: Path, group: int, number: int, modalities: Sequence[str]) -> pa.RecordBatch:
-        """One row of a row group of a samples file, as a batch of one."""
+        """Return one row of a row group of a samples file, as a batch of one."""
         batches = self._batches(source, group, modalities)
         return batches.get_batch(number // BATCH_ROWS).slice(number % BATCH_ROWS, 1)
 
@@ -159,7 +159,8 @@ class SampleTable:
         return len(self.ids)
 
     def find(self, sample_id: str, split: str | None = None) -> list[dict[str, Any]]:
-        """Rows of an id, as dictionaries; of some split if one is given. A modality is its address or None.
+        """Return the rows of an id, as dictionaries; of some split if one is given.
+        A modality is its address or None.
 
         Raises
         ------
@@ -177,7 +178,8 @@ class SampleTable:
         return found
 
     def _first(self, sample_id: str) -> int:
-        """Position of the first id that is not smaller, in the order of UTF-8, which Arrow sorts by."""
+        """Return the position of the first id that is not smaller, in the order of UTF-8,
+        which Arrow sorts by."""
         wanted = sample_id.encode()
         low, high = 0, len(self.ids)
         while low < high:

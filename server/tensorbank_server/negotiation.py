@@ -21,7 +21,8 @@ def chosen(accept: str, offered: Sequence[str]) -> str:
 
 
 def _weight(accept: str, media_type: str) -> float:
-    """Weight of the most specific range that a type falls under; what is not named is not wanted."""
+    """Return the weight of the most specific range that a type falls under;
+    what is not named is not wanted."""
     if not accept.strip():
         return 1.0
     best: tuple[int, float] = (-1, 0.0)

@@ -58,7 +58,7 @@ class PlanRequest:
 
     @property
     def id(self) -> str:
-        """32 hexadecimal digits."""
+        """The id of a plan: 32 hexadecimal digits."""
         apart = ("by date",) if self.by_date else ()
         return digest(PLANNER_VERSION, self.bank, self.table_id, self.version, self.sql, *apart)
 
@@ -187,13 +187,14 @@ class PlanStore:
         return found[0]
 
     def keys(self, stored: StoredPlan, plan: Plan) -> frozenset[str]:
-        """Shards of an open plan, gathered when it was opened."""
+        """Return the shards of an open plan, gathered when it was opened."""
         with self._lock:
             found = self._open.get(stored.id)
         return found[1] if found else frozenset(k for h in plan.handles for k in plan.addresses[h.name].keys)
 
     async def cancel(self, stored: StoredPlan, principal: str, *, for_all: bool = False) -> None:
-        """One who asked for a plan needs it no more; when nobody does, or ``for_all``, it is ended or removed.
+        """Note that one who asked for a plan needs it no more;
+        when nobody does, or ``for_all``, it is ended or removed.
 
         Raises
         ------

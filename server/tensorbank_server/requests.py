@@ -143,5 +143,5 @@ def filter_bounds(service: Service) -> FilterBounds:
 
 
 def freshness(request: Request, service: Service, pinned: Pinned, representation: str) -> Freshness:
-    """Identity of the answer to a request."""
+    """Return the identity of the answer to a request."""
     return Freshness.of(request, pinned, representation, open_access=service.settings.access == "open")

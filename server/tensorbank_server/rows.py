@@ -79,7 +79,7 @@ def cell(value: Any) -> tuple[Any, bool]:
 
 
 def features(schema: pa.Schema) -> FeatureList:
-    """Names and types of columns."""
+    """Return the features of the columns: their names and types."""
     return [{"name": f.name, "type": str(f.type)} for f in schema]
 
 

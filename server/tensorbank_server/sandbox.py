@@ -49,7 +49,7 @@ class Question:
 
 
 async def ask(question: Question) -> tuple[dict[str, Any], bytes]:
-    """Head and Arrow stream of the answer.
+    """Return the head and Arrow stream of the answer.
 
     The head has ``landlock`` and either ``truncated`` or ``error``, whose value is a sentence for the caller or None.
 
@@ -156,7 +156,7 @@ def _answer(question: Question, landlock: int) -> tuple[dict[str, Any], bytes]:
 
 
 def _show(con: Any, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    """Views of the tables, and then no way to anything else."""
+    """Create views of the tables, and then close every way to anything else."""
     for name, levels in tables.items():
         quoted = '"' + name.replace('"', '""') + '"'
         con.execute(f"CREATE SCHEMA {quoted}")
@@ -173,12 +173,12 @@ def _show(con: Any, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
 
 
 def _sentence(text: str) -> str:
-    """First line of a report, without paths."""
+    """Return the first line of a report, without paths."""
     return re.sub(r"(/[^\s'\"]+)+", "...", text.splitlines()[0])[:300]
 
 
 def main() -> None:
-    """Body of the process."""
+    """Run the process."""
     import encodings.idna  # noqa: F401 - what is imported later must be readable then
     import site
 

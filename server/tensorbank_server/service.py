@@ -139,7 +139,7 @@ class ServedBank:
         self._lock = threading.Lock()
 
     def tables(self) -> list[str]:
-        """Names of the tables."""
+        """Return the names of the tables."""
         now_s = time.monotonic()
         if self._names is None or now_s - self._names[0] > self._latest_s:
             self._names = (now_s, self.bank.tables())
@@ -185,7 +185,7 @@ class ServedBank:
         return known[1]
 
     def samples(self, pinned: Pinned) -> SampleTable:
-        """Samples by id of a table at a version."""
+        """Return the samples by id of a table at a version."""
         key = (pinned.table, pinned.version)
         with self._lock:
             found = self._tables.pop(key, None)
@@ -199,7 +199,7 @@ class ServedBank:
         return found
 
     def array_document(self, array: str) -> dict[str, Any]:
-        """``zarr.json`` of a stored array, by its key."""
+        """Return ``zarr.json`` of a stored array, by its key."""
         found = self._documents.get(array)
         return found or self._documents.put(array, json.loads(self.store.get(f"{array}/zarr.json")))
 
@@ -211,7 +211,8 @@ class ServedBank:
         return ["url", "dir", "proxy"] if self.settings.sts_role is not None else ["url", "proxy"]
 
     def folder_keys(self, folders: Sequence[str], session: str, lifetime_s: float) -> FolderKeys:
-        """Keys that read what lies below some folders; see :func:`tensorbank_server.folder_keys.assume`."""
+        """Return keys that read what lies below some folders; see
+        :func:`tensorbank_server.folder_keys.assume`."""
         if self.settings.sts_role is None:
             raise AssertionError("access `dir` was not checked")
         endpoint = self.settings.sts_endpoint or self.settings.endpoint
@@ -229,11 +230,11 @@ class ServedBank:
         }
 
     def sign(self, keys: Sequence[str], lifetime_s: float) -> list[str]:
-        """URLs of objects, good for a while."""
+        """Return URLs of objects, good for a while."""
         return self._signer.sign(keys, lifetime_s)
 
     def size(self, key: str) -> int:
-        """Bytes of a shard; shards never change."""
+        """Return the size in bytes of a shard; shards never change."""
         found = self._sizes.get(key)
         return self._sizes.put(key, self.store.size(key)) if found is None else found
 

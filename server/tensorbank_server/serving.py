@@ -72,7 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def configure_logs(level: str) -> None:
-    """JSON lines on standard error, of this process."""
+    """Log JSON lines of this process to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

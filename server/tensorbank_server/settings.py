@@ -270,7 +270,8 @@ class Settings(BaseSettings):
 
 
 def load_settings(file: Path | None = None, **given: Any) -> Settings:
-    """Settings of this process: what is given here, else ``TENSORBANK_*``, else the TOML file, else the defaults.
+    """Load the settings of this process: what is given here, else ``TENSORBANK_*``, else the TOML file,
+    else the defaults.
 
     Raises
     ------
@@ -300,7 +301,7 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
 
 
 def read_secret(file: Path) -> str:
-    """Content of a file of a secret, without the line break at its end."""
+    """Read the secret in a file, without the line break at its end."""
     try:
         return file.read_text().strip()
     except OSError as error:

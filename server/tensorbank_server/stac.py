@@ -37,7 +37,7 @@ SEPARATOR = "."
 
 
 def collection_id(bank: str, table: str) -> str:
-    """Id of the collection of a table."""
+    """Return the id of the collection of a table."""
     return f"{bank}{SEPARATOR}{table}"
 
 

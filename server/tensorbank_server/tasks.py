@@ -30,7 +30,7 @@ WIRE_VERSION = 1
 
 
 def described(plan: Plan) -> list[dict[str, Any]]:
-    """Handles of a plan: what the bytes mean."""
+    """Describe the handles of a plan: what the bytes mean."""
     return [
         {
             "name": h.name,
@@ -46,7 +46,7 @@ def described(plan: Plan) -> list[dict[str, Any]]:
 
 
 def shard_keys(plan: Plan, start: int = 0, end: int | None = None) -> list[str]:
-    """Shards that some samples lie in, sorted."""
+    """Return the shards that some samples lie in, sorted."""
     end = len(plan) if end is None else end
     found: set[str] = set()
     for h in plan.handles:

@@ -62,13 +62,13 @@ class Cut:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(time, band, y, x)."""
+        """The shape (time, band, y, x)."""
         y0, y1, x0, x1 = self.window
         return (self.modality.n_times, len(self.bands), y1 - y0, x1 - x0)
 
     @property
     def n_bytes(self) -> int:
-        """Decoded size of the blocks that it is cut from."""
+        """The decoded size of the blocks that it is cut from."""
         return self.modality.n_times * len(self.bands) * self.modality.block_bytes
 
     @property
@@ -84,12 +84,13 @@ def byte_ranges(ref: Mapping[str, Any], runs: Sequence[tuple[int, int]]) -> list
 
 
 def count_times(ref: Mapping[str, Any], modality: Modality) -> int:
-    """Dates that a sample has."""
+    """Return the number of dates that a sample has."""
     return sum(n_bytes > 0 for n_bytes in ref["block_bytes"][:: len(modality.bands)])
 
 
 def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArray[np.generic]:
-    """(time, band, y, x) in the stored dtype, C-contiguous; fill values at dates that the sample does not have.
+    """Read a tensor (time, band, y, x) in the stored dtype, C-contiguous;
+    fill values at dates that the sample does not have.
 
     Raises
     ------
@@ -125,7 +126,7 @@ def _decode(data: memoryview, handle: Handle, run: tuple[int, int], out: npt.NDA
 
 
 def read_block(fetcher: Fetcher, ref: Mapping[str, Any], modality: Modality, block: int) -> bytes:
-    """One block as it is stored, verified.
+    """Read one block as it is stored, verified.
 
     Raises
     ------

@@ -33,7 +33,7 @@ class ChunkKey:
 
 
 def inner_codecs(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Codecs of a block, from the ``zarr.json`` of the array that it is stored in."""
+    """Return the codecs of a block, from the ``zarr.json`` of the array that it is stored in."""
     found: list[dict[str, Any]] = stored["codecs"][0]["configuration"]["codecs"]
     return found
 
@@ -41,7 +41,7 @@ def inner_codecs(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
 def array_document(
     handle: Handle, modalities: Sequence[Modality], codecs: Sequence[Mapping[str, Any]], n_samples: int | None
 ) -> dict[str, Any]:
-    """``zarr.json`` of one handle; without the sample axis where ``n_samples`` is None."""
+    """Return ``zarr.json`` of one handle; without the sample axis where ``n_samples`` is None."""
     m = handle.modality
     shape, chunk = list(handle.shape), [1, 1, *handle.shape[2:]]
     dimensions = list(dimension_names(m, modalities))

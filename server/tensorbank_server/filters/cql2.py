@@ -244,7 +244,7 @@ class _Compiler:
         return "(" + not_before + " AND " + not_after + f" AND {q.sql} IS NOT NULL)"
 
     def _pixels(self, op: str, args: list[Json], at: str) -> Compiled:
-        """``pixels_any({band}, '> 0.8')``; the band may be ``nd`` of two."""
+        """Compile ``pixels_any({band}, '> 0.8')``; the band may be ``nd`` of two."""
         _takes(op, args, 2, at)
         self.n_pixels += 1
         if self.n_pixels > MAX_PIXEL_PREDICATES:

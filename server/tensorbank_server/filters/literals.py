@@ -99,7 +99,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def instant(node: Json, at: str) -> tuple[datetime, datetime]:
-    """First and last moment of a timestamp, or of a date."""
+    """Return the first and last moment of a timestamp, or of a date."""
     if isinstance(node, str):
         node = {"date" if _DATE.fullmatch(node) else "timestamp": node}
     key = next(iter(node)) if isinstance(node, dict) and len(node) == 1 else ""
@@ -118,7 +118,7 @@ def instant(node: Json, at: str) -> tuple[datetime, datetime]:
 
 
 def interval(node: Json, at: str) -> tuple[datetime | None, datetime | None]:
-    """First and last moment of an instant or interval; None where it is open."""
+    """Return the first and last moment of an instant or interval; None where it is open."""
     if not (isinstance(node, dict) and set(node) == {"interval"}):
         return instant(node, at)
     ends = node["interval"]

@@ -146,5 +146,5 @@ def _text(value: str) -> str:
 
 
 def names_of_kind(found: Mapping[str, Queryable], kinds: Sequence[Kind]) -> list[str]:
-    """Names whose kind is one of some, for hints."""
+    """Return the names whose kind is one of some, for hints."""
     return [q.name for q in found.values() if q.kind in kinds]

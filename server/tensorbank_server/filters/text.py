@@ -57,7 +57,7 @@ class _Token:
 
     @property
     def word(self) -> str:
-        """Lower-case name, or sign; nothing of a literal or of a quoted name."""
+        """The lower-case name, or sign; empty for a literal or a quoted name."""
         return self.text.lower() if self.kind in ("name", "sign") else ""
 
 
@@ -238,7 +238,7 @@ class _Parser:
         raise _wrong(token.start, f"no function {token.text[:60]!r}")
 
     def _geometry(self, token: _Token) -> Json:
-        """WKT from a token to its closing parenthesis."""
+        """Parse the WKT from a token to its closing parenthesis."""
         last = self.ends.get(self.at)
         if last is None:
             raise _wrong(token.start, "a geometry without its end")

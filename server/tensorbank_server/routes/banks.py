@@ -40,14 +40,14 @@ Filter = Annotated[str | None, Query(max_length=8_192, description="CQL2 text.")
 
 @router.get("", operation_id="listBanks")
 async def list_banks(service: Served, asker: Asker) -> dict[str, Any]:
-    """Banks that this caller may see."""
+    """List the banks that this caller may see."""
     seen = [b for name, b in service.banks.items() if asker.banks is None or name in asker.banks]
     return {"banks": [_bank_json(b) for b in seen]}
 
 
 @router.get("/{bank}", operation_id="getBank")
 async def get_bank(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
-    """One bank with its tables."""
+    """Return one bank with its tables."""
     found = service.bank(bank, asker)
     tables = await found.run(found.tables)
     return {**_bank_json(found), "tables": [{"name": t} for t in tables]}
@@ -67,7 +67,7 @@ def _bank_json(bank: ServedBank) -> dict[str, Any]:
 
 @router.get("/{bank}/tables", operation_id="listTables")
 async def list_tables(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
-    """Tables of a bank."""
+    """List the tables of a bank."""
     found = service.bank(bank, asker)
     return {"tables": [{"name": t} for t in await found.run(found.tables)]}
 
@@ -85,7 +85,7 @@ async def get_table(request: Request, service: Served, source: Source) -> Respon
 
 @router.get(TABLE + "/snapshots", operation_id="listSnapshots")
 async def list_snapshots(service: Served, asker: Asker, bank: BankName, table: TableName) -> dict[str, Any]:
-    """Versions of a table, newest first."""
+    """List the versions of a table, newest first."""
     pinned = await service.pin(bank, table, None, asker)
     history = await pinned.bank.run(lambda: pinned.bank.bank.table(table).history())
     return {"snapshots": [_snapshot_json(e) for e in history]}
@@ -95,7 +95,7 @@ async def list_snapshots(service: Served, asker: Asker, bank: BankName, table: T
 async def get_snapshot(
     service: Served, asker: Asker, bank: BankName, table: TableName, version: int
 ) -> dict[str, Any]:
-    """One version of a table."""
+    """Return one version of a table."""
     pinned = await service.pin(bank, table, None, asker)
     for entry in await pinned.bank.run(lambda: pinned.bank.bank.table(table).history()):
         if entry.version == version:
@@ -114,7 +114,7 @@ def _snapshot_json(entry: SnapshotInfo) -> dict[str, Any]:
 
 @router.get(TABLE + "/schema", operation_id="getSchema")
 async def get_schema(request: Request, service: Served, source: Source) -> Response:
-    """Modalities: bands, shapes, dtypes, classes, attributes."""
+    """Return the modalities: bands, shapes, dtypes, classes, attributes."""
     fresh = freshness(request, service, source, "schema")
     if fresh.is_known:
         return fresh.not_modified()
@@ -144,7 +144,7 @@ async def get_size(
     source: Source,
     filter: Filter = None,  # noqa: A002
 ) -> Response:
-    """Samples, shards and bytes; with a filter, how many samples it selects."""
+    """Count samples, shards and bytes; with a filter, the samples that it selects."""
     where = await _where(service, source, filter)
     if where is None:
         return await _described(request, service, asker, source, "size")
@@ -168,7 +168,8 @@ async def get_statistics(
         str | None, Query(max_length=1_024, description="Of which; all if not given.")
     ] = None,
 ) -> Response:
-    """Statistics of modalities over all samples or those of a filter, from the index: no pixel is read."""
+    """Return the statistics of modalities over all samples or those of a filter, from the index:
+    no pixel is read."""
     names = tuple(dict.fromkeys(modalities.split(","))) if modalities else source.schema.names
     names = tuple(source.schema[name.strip()].name for name in names)
     where = await _where(service, source, filter)

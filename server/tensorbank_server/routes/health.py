@@ -54,7 +54,7 @@ async def readyz(service: Served) -> JSONResponse:
 
 @router.get("/metrics", operation_id="getMetrics", response_class=Response)
 async def metrics(service: Served, asker: Asker) -> Response:
-    """Counters in the text format of Prometheus; needs the scope ``admin``."""
+    """Return the counters in the text format of Prometheus; needs the scope ``admin``."""
     if service.settings.metrics_port is not None or not asker.may("admin"):
         raise Problem(404, "not-found", "there is nothing at this address")
     return Response(service.metrics.text(), media_type="text/plain; version=0.0.4", headers=NO_STORE)
@@ -62,7 +62,7 @@ async def metrics(service: Served, asker: Asker) -> Response:
 
 @router.get("/v1/config", operation_id="getConfig")
 async def config(request: Request, service: Served, asker: Asker) -> dict[str, Any]:
-    """Limits, endpoints and what this caller may do."""
+    """Return the limits, endpoints and what this caller may do."""
     endpoints = sorted(
         f"{method.upper()} {path}"
         for path, item in request.app.openapi()["paths"].items()

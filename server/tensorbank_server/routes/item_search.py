@@ -123,7 +123,7 @@ Parameters = Annotated[SearchBody, Depends(_parameters)]
 async def list_items(
     request: Request, service: Served, asker: Asker, collection: CollectionId, asked: Parameters
 ) -> Response:
-    """Samples of one table."""
+    """Return the samples of one table."""
     await pin_collection(service, asker, collection)
     if asked.collections not in (None, [collection]):
         raise Problem(
@@ -137,7 +137,7 @@ async def list_items(
 async def get_item(
     request: Request, service: Served, asker: Asker, collection: CollectionId, sample_id: SampleId
 ) -> Response:
-    """One sample."""
+    """Return one sample."""
     pinned = await pin_collection(service, asker, collection)
     row = await find(pinned, sample_id, None)
     return JSONResponse(_item(request, service, pinned, row), headers=NO_CACHE, media_type=GEOJSON)
@@ -145,13 +145,13 @@ async def get_item(
 
 @router.get("/search", operation_id="searchItems")
 async def search_items(request: Request, service: Served, asker: Asker, asked: Parameters) -> Response:
-    """Samples of several tables, by parameters."""
+    """Search the samples of several tables, by parameters."""
     return await _search(request, service, asker, asked)
 
 
 @router.post("/search", operation_id="searchItemsByBody")
 async def search_items_by_body(request: Request, service: Served, asker: Asker, body: SearchBody) -> Response:
-    """Samples of several tables, by a JSON document."""
+    """Search the samples of several tables, by a JSON document."""
     return await _search(request, service, asker, body)
 
 

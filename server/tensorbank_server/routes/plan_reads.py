@@ -192,7 +192,8 @@ def _chunk(
 def _ref(
     bank: ServedBank, stored: StoredPlan, plan: Plan, handle: Handle, position: int
 ) -> dict[str, Any] | None:
-    """Address of a sample of a plan with the lengths of its blocks, which the plan itself does not hold."""
+    """Return the address of a sample of a plan with the lengths of its blocks,
+    which the plan itself does not hold."""
     a = plan.addresses[handle.name]
     if a.key[position] < 0:
         return None

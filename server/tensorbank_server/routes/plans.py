@@ -164,7 +164,8 @@ async def get_tasks(
     next_page: Annotated[str | None, Query(alias="next", max_length=2_048)] = None,
     limit: Annotated[int | None, Query(ge=1, description="Tasks a page.")] = None,
 ) -> Response:
-    """Samples and byte ranges, a page at a time, as NDJSON or (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
+    """Return samples and byte ranges, a page at a time, as NDJSON or
+    (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
     stored, found, bank = await open_plan(service, plan, asker)
     as_arrow = chosen(request.headers.get("accept", ""), (tasks.NDJSON, tasks.ARROW)) == tasks.ARROW
     question = ("tasks", plan, asker.id)
@@ -205,7 +206,8 @@ async def get_tasks(
 async def create_credentials(
     request: Request, service: Served, asker: Asker, plan: PlanId, body: CredentialsBody
 ) -> Response:
-    """Fresh addresses of a plan's shards, or keys of their folders, and of nothing else. The plan stays what it is."""
+    """Return fresh addresses of a plan's shards, or keys of their folders, and of nothing else.
+    The plan stays what it is."""
     stored, found, bank = await open_plan(service, plan, asker)
     check_access(bank, body.access, asker)
     own = await service.offload(keys_of, found)
@@ -300,7 +302,7 @@ def urls_of(
 
 
 def keys_of(plan: Plan) -> list[str]:
-    """Shards of a plan, sorted."""
+    """Return the shards of a plan, sorted."""
     return sorted({key for h in plan.handles for key in plan.addresses[h.name].keys})
 
 

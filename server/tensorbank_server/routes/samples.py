@@ -96,7 +96,7 @@ async def get_tensor(
     window: Window = None,
     split: Split = None,
 ) -> Response:
-    """One modality of a sample, (time, band, y, x)."""
+    """Return one modality of a sample, (time, band, y, x)."""
     fresh = freshness(request, service, source, form)
     if fresh.is_known:
         return fresh.not_modified()

@@ -38,7 +38,7 @@ class SqlBody(BaseModel):
 
 @router.post("/banks/{bank}/sql", operation_id="runSql")
 async def run_sql(request: Request, service: Served, asker: Asker, bank: BankName, body: SqlBody) -> Response:
-    """Rows of a statement, as JSON or (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
+    """Return the rows of a statement, as JSON or (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
     found = service.bank(bank, asker, "sql")
     if not service.settings.full_sql:
         raise Problem(403, "sql-off", "this service takes filters only; see queryables")
@@ -86,7 +86,8 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
 
 
 def _tables(bank: ServedBank, body: SqlBody) -> tuple[dict[str, dict[str, list[str]]], dict[str, int]]:
-    """Index files of the tables whose name the statement has, at their versions, and those versions."""
+    """Return the index files of the tables whose name the statement has, at their versions,
+    and those versions."""
     words = body.sql.lower()
     tables: dict[str, dict[str, list[str]]] = {}
     versions: dict[str, int] = {}

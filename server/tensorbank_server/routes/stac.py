@@ -77,7 +77,7 @@ async def list_collections(request: Request, service: Served, asker: Asker) -> R
 async def get_collection(
     request: Request, service: Served, asker: Asker, collection: CollectionId
 ) -> Response:
-    """One table."""
+    """Return one table."""
     pinned = await pin_collection(service, asker, collection)
     return JSONResponse(await _collection(request, service, asker, collection, pinned), headers=NO_CACHE)
 

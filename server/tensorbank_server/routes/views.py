@@ -110,7 +110,7 @@ def _pixel_m(row: dict[str, Any], modality: Modality) -> float:
 async def get_sample_statistics(
     request: Request, service: Served, asker: Asker, source: Source, sample_id: SampleId, split: Split = None
 ) -> Response:
-    """Statistics of every band of a sample, and shares of its classes, from the index."""
+    """Return the statistics of every band of a sample, and shares of its classes, from the index."""
     fresh = freshness(request, service, source, "statistics")
     if fresh.is_known:
         return fresh.not_modified()
@@ -134,7 +134,7 @@ _FIELDS = ("count", "valid", "min", "max", "mean", "std", "p02", "p25", "p50", "
 
 
 def _statistics_of(m: Modality) -> list[str]:
-    """SELECT items, one a band, or the shares of classes."""
+    """Return the SELECT items, one per band, or the shares of classes."""
     if m.categorical:
         return [f"{_quoted(m.name)}.share AS {_quoted(m.name + chr(31) + 'share')}"]
     if len(m.bands) > 1:
@@ -154,7 +154,7 @@ async def get_point(
     modalities: Modalities = None,
     split: Split = None,
 ) -> Response:
-    """Values of a sample's bands in the pixel at a place, (time, band)."""
+    """Return the values of a sample's bands in the pixel at a place, (time, band)."""
     fresh = freshness(request, service, source, "point")
     if fresh.is_known:
         return fresh.not_modified()
@@ -245,7 +245,7 @@ async def get_modality_zarr(
     path: Annotated[str, Path(max_length=256)],
     split: Split = None,
 ) -> Response:
-    """One modality of a sample as a Zarr v3 array."""
+    """Return one modality of a sample as a Zarr v3 array."""
     return await get_sample_zarr(request, service, source, sample_id, f"{modality}/{path}", split)
 
 
