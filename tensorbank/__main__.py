@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of the ``tensorbank`` script."""
+    """Run the ``tensorbank`` script."""
     from tensorbank.cli import main as run
 
     sys.exit(run())

@@ -205,7 +205,7 @@ def _of_folder(path: Path) -> str:
 
 
 def _of_file_url(text: str, place: str) -> str:
-    """``file:///a%20b``: the folder it names, quoted in one way."""
+    """Return the folder that a ``file:///a%20b`` names, quoted in one way."""
     if "#" in place or "?" in place:
         raise _bad_url(
             text, "'#' and '?' end the path of a URL; give the folder itself, or write %23 and %3F"
@@ -223,7 +223,8 @@ def _of_file_url(text: str, place: str) -> str:
 
 
 def _checked_prefix(text: str, place: str) -> str:
-    """Bucket and prefix, if the prefix means the same to every client: they are compared as they are, not decoded."""
+    """Return the bucket and prefix, if the prefix means the same to every client:
+    they are compared as they are, not decoded."""
     if "%" in place:
         raise _bad_url(
             text,
@@ -248,7 +249,7 @@ def _checked_prefix(text: str, place: str) -> str:
 
 
 def _checked_web_place(text: str, place: str) -> str:
-    """Host and path of a web server, quoted where that changes nothing."""
+    """Return the host and path of a web server, quoted where that changes nothing."""
     parts = _split(f"http://{place}")
     if parts is None or not parts.hostname:
         raise _bad_url(text, "its host or port is none")
@@ -270,7 +271,7 @@ def _checked_web_place(text: str, place: str) -> str:
 
 
 def _split(url: str) -> Any:
-    """Parts of a URL; None if it has none that make sense, such as a port of letters."""
+    """Return the parts of a URL; None if it has none that make sense, such as a port of letters."""
     try:
         parts = urlsplit(url)
         _ = parts.port, parts.hostname

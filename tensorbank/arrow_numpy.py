@@ -21,7 +21,7 @@ MICROSECOND = timedelta(microseconds=1)
 
 
 def as_numpy(column: pa.Array | pa.ChunkedArray, null: float = np.nan) -> npt.NDArray[Any]:
-    """(n,) numbers or bools, maybe read-only. Nulls become ``null``, which the type must have."""
+    """Convert to (n,) numbers or bools, maybe read-only. Nulls become ``null``, which the type must have."""
     if isinstance(column, pa.ChunkedArray):
         if column.num_chunks != 1:
             return np.concatenate([as_numpy(c, null) for c in (pa.nulls(0, column.type), *column.chunks)])
@@ -51,7 +51,8 @@ def _bits(buffer: pa.Buffer, start: int, end: int) -> npt.NDArray[np.bool_]:
 
 
 def as_arrow(values: npt.NDArray[Any], null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-    """(n,) numbers or bools of numpy's type; shares their memory, but of bools. ``null``, (n,) bool, says which are null."""
+    """Convert (n,) numbers or bools of numpy's type; shares their memory, but of bools.
+    ``null``, (n,) bool, says which are null."""
     values = np.ascontiguousarray(values)
     kind = pa.from_numpy_dtype(values.dtype)
     data = _packed(values) if values.dtype == np.bool_ else pa.py_buffer(values)
@@ -60,7 +61,7 @@ def as_arrow(values: npt.NDArray[Any], null: npt.NDArray[np.bool_] | None = None
 
 
 def from_python(values: Sequence[Any]) -> pa.Array:
-    """(n,) values, None for null, with the type that pyarrow infers, but that instants are of UTC."""
+    """Convert (n,) values, None for null, with the type that pyarrow infers, but that instants are of UTC."""
     kinds = {type(v) for v in values if v is not None}
     null = np.array([v is None for v in values], np.bool_)
     if kinds == {str}:
@@ -76,7 +77,7 @@ def from_python(values: Sequence[Any]) -> pa.Array:
 
 
 def strings(values: Sequence[str], null: npt.NDArray[np.bool_] | None = None) -> pa.StringArray:
-    """(n,) strings; ``null``, (n,) bool, says which are null."""
+    """Convert (n,) strings; ``null``, (n,) bool, says which are null."""
     encoded = [v.encode() for v in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
     data = pa.py_buffer(b"".join(encoded))

@@ -63,7 +63,7 @@ class Table:
 
     @property
     def schema(self) -> TableSchema:
-        """Modalities; NotFoundError with the nearest names if there is no such table."""
+        """Return the modalities; NotFoundError with the nearest names if there is no such table."""
         return self.bank.catalog.schema(self.name, self.version)
 
     def at(self, version: int) -> Table:
@@ -71,7 +71,7 @@ class Table:
         return Table(self.bank, self.name, whole_number("version", version, at_least=0))
 
     def history(self) -> list[SnapshotInfo]:
-        """Versions, newest first."""
+        """Return the versions, newest first."""
         return self.bank.catalog.history(self.name)
 
     def snapshot(self) -> Snapshot:
@@ -108,7 +108,7 @@ class Table:
         )
 
     def describe(self) -> dict[str, Statistics]:
-        """Summary of every modality, from the roll-ups of the shards: no pixel and no sample row is read."""
+        """Summarize every modality, from the roll-ups of the shards: no pixel and no sample row is read."""
         versions = {} if self.version is None else {self.name: self.version}
         return Planner(self.bank.catalog, versions).describe(self.name)
 
@@ -154,12 +154,12 @@ class Table:
         return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].key[0] >= 0}
 
     def provenance(self) -> list[Provenance]:
-        """Source, revision and licence of every part, by the name of the part."""
+        """Return the source, revision and licence of every part, by the name of the part."""
         store = self.bank.catalog.store
         return [provenance_of(store, self.name, part) for part in self.parts()]
 
     def parts(self) -> dict[str, str]:
-        """URLs of the parts' Zarr groups, by part."""
+        """Return the URLs of the parts' Zarr groups, by part."""
         bank = self.bank.at({self.name: self.version}) if self.version is not None else self.bank
         names = bank.sql(f'SELECT DISTINCT part FROM "{self.name}" ORDER BY part').arrow()["part"].to_pylist()
         return {part: f"{self.bank.url}/{part_key(self.name, part)}" for part in names}
@@ -196,7 +196,7 @@ class Bank:
         return other
 
     def tables(self) -> list[str]:
-        """Names of the tables, sorted.
+        """Return the names of the tables, sorted.
 
         Raises
         ------
@@ -206,7 +206,7 @@ class Bank:
         return self.catalog.tables()
 
     def table(self, name: str) -> Table:
-        """One table, at the version this bank is pinned to."""
+        """Return one table, at the version this bank is pinned to."""
         return Table(self, name, self.versions.get(name))
 
     def read(
@@ -250,7 +250,7 @@ class Bank:
         return Query(bound(sql, parameters), self._planner())
 
     def query(self, table: str) -> Selection:
-        """Samples of one table, to be narrowed step by step."""
+        """Return the samples of one table, to be narrowed step by step."""
         return Selection(check_table_name(table), self._planner())
 
     def register(self, name: str, data: pa.Table | str | os.PathLike[str] | Any) -> None:

@@ -167,7 +167,7 @@ def stream(
 
 
 def _positions(n_samples: int, n: int, *, shuffle: bool) -> npt.NDArray[np.int64]:
-    """Positions of a plan to stream, each as often as ``n`` needs."""
+    """Return positions of a plan to stream, each as often as ``n`` needs."""
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -190,7 +190,8 @@ def _batches(n: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
 
 
 def _samples_in(plan: Plan, batch_size: int, seconds: float) -> int:
-    """Samples that are streamed in a time, in whole batches; also warms imports, caches and connections up."""
+    """Return the number of samples that are streamed in a time, in whole batches;
+    also warms imports, caches and connections up."""
     n, started = 0, None
     with plan.dataloader(batch_size=batch_size, shuffle=False) as loader:
         while True:
@@ -202,7 +203,7 @@ def _samples_in(plan: Plan, batch_size: int, seconds: float) -> int:
 
 
 def _stream(plan: Plan, batch_size: int) -> tuple[float, float, Any]:
-    """Seconds of all batches and of the first, and the loader's statistics."""
+    """Return the seconds of all batches and of the first, and the loader's statistics."""
     started = time.perf_counter()
     first_s = 0.0
     with plan.dataloader(batch_size=batch_size, shuffle=False) as loader:

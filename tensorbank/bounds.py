@@ -31,7 +31,7 @@ _MAX_FLOAT32 = 3e38
 
 
 def of_files(statistics: pa.Table) -> Bounds:
-    """Bounds from the structs ``min`` and ``max`` of a Delta table's add-actions, a row a file."""
+    """Return the bounds from the structs ``min`` and ``max`` of a Delta table's add-actions, a row a file."""
 
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
         low, high = (_field(statistics, side, leaf) for side in ("min", "max"))
@@ -41,7 +41,8 @@ def of_files(statistics: pa.Table) -> Bounds:
 
 
 def of_row_groups(minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Sequence[Any]]) -> Bounds:
-    """Bounds from the statistics in Parquet footers, one entry a row group, None where a footer does not say."""
+    """Return the bounds from the statistics in Parquet footers, one entry a row group,
+    None where a footer does not say."""
 
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
         if leaf not in minima:
@@ -52,7 +53,8 @@ def of_row_groups(minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Se
 
 
 def shard_columns(leaf: Leaf, schema: TableSchema, level: Level) -> tuple[str, str] | None:
-    """SQL of a lower and an upper bound of a level's column, from a row of the shards table; None where there is none.
+    """Return SQL of a lower and an upper bound of a level's column, from a row of the shards table;
+    None where there is none.
 
     Extremes and quantiles of samples and tiles lie between the extremes of their shard. Its bounds of means and of shares are
     those of samples; a tile's mean may lie beyond them, a tile's share anywhere.
@@ -85,7 +87,8 @@ def shard_columns(leaf: Leaf, schema: TableSchema, level: Level) -> tuple[str, s
 
 
 def of_shards(rows: pa.Table, leaves: Sequence[Leaf | None]) -> Bounds:
-    """Bounds from rows with the columns ``l<i>`` and ``h<i>`` of :func:`shard_columns` for leaf ``i``, if it is one."""
+    """Return the bounds from rows with the columns ``l<i>`` and ``h<i>`` of
+    :func:`shard_columns` for leaf ``i``, if it is one."""
 
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
         if leaf not in leaves:

@@ -108,7 +108,7 @@ class BlockCache:
         return CacheStats(**self._counts)
 
     def read(self, name: str, wanted: Interval, spans: Iterable[Interval], fetch: Fetch) -> memoryview:
-        """Bytes of an object, of which only some spans matter.
+        """Read bytes of an object, of which only some spans matter.
 
         Parameters
         ----------

@@ -87,7 +87,7 @@ class SnapshotInfo:
 
     @property
     def when(self) -> datetime:
-        """UTC, to the second."""
+        """The time in UTC, to the second."""
         return datetime.fromtimestamp(self.timestamp_ms // 1000, UTC)
 
 
@@ -145,7 +145,8 @@ class Catalog:
         return self._with_logs(self.store.folders())
 
     def among(self, names: Collection[str]) -> list[str]:
-        """Tables that some names may mean, whatever their case. The store is asked only for names not met before."""
+        """Return the tables that some names may mean, whatever their case.
+        The store is asked only for names not met before."""
         meant = {n.lower() for n in names}
         with self._lock:
             known = {table for table in self._tables if table.lower() in meant}
@@ -245,7 +246,8 @@ class Catalog:
         return False
 
     def _check_free(self, table: str) -> None:
-        """InvalidInputError if SQL, which does not tell the case of names, would take the table for something else."""
+        """Raise InvalidInputError if SQL, which does not tell the case of names,
+        would take the table for something else."""
         if table.lower() in SQL_SCHEMAS:
             raise InvalidInputError(f"{table!r} cannot name a table, since SQL has its own {table.lower()}")
         with suppress(NotFoundError):
@@ -256,11 +258,11 @@ class Catalog:
                     )
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
-        """Modalities of a table."""
+        """Return the modalities of a table."""
         return self._schemas[self._read(table, "samples", version)]
 
     def files(self, table: str, level: Level, version: int | None = None) -> LevelFiles:
-        """Files of a level: of the samples table at a version, of the others at their newest."""
+        """Return the files of a level: of the samples table at a version, of the others at their newest."""
         return self._levels[self._read(table, level, version if level == "samples" else None)]
 
     def _read(self, table: str, level: Level, version: int | None) -> LogCopy:
@@ -341,7 +343,7 @@ class Catalog:
             return sorted(self._tables)
 
     def history(self, table: str) -> list[SnapshotInfo]:
-        """Versions of a table, newest first."""
+        """Return the versions of a table, newest first."""
         log = self._log(table, "samples", None, whole=True)
         with self._translated(self._where(table, "samples")):
             entries = DeltaTable(log.folder, version=log.version).history()
@@ -357,7 +359,7 @@ class Catalog:
         ]
 
     def committed_keys(self, table: str) -> pa.Table:
-        """Columns split, subset, sample_id and stem of every sample of the newest snapshot.
+        """Return the columns split, subset, sample_id and stem of every sample of the newest snapshot.
 
         Raises
         ------
@@ -516,7 +518,8 @@ class Catalog:
 
     @contextmanager
     def _translated(self, where: str) -> Iterator[None]:
-        """Errors of delta-rs as ours, by their class; what its client of the store says, as our client's."""
+        """Raise errors of delta-rs as ours, by their class;
+        what its client of the store says, as our client's."""
         try:
             yield
         except TensorBankError:
@@ -598,7 +601,7 @@ def _level_files(prefix: str, level: Level, delta: DeltaTable, where: str) -> Le
 
 
 def _parts(actions: pa.Table, side: str) -> list[str | None]:
-    """Smallest or largest part of each file, None where the log does not say."""
+    """Return the smallest or largest part of each file, None where the log does not say."""
     bounds = actions.column(side).combine_chunks() if side in actions.column_names else None
     if bounds is None or bounds.type.get_field_index("part") < 0:
         return [None] * actions.num_rows

@@ -94,7 +94,7 @@ def bank_at(url: str, endpoint: str | None, region: str | None, profile: str | N
 
 
 def say(text: str) -> None:
-    """One line on standard output, as it is."""
+    """Print one line on standard output, as it is."""
     sys.stdout.write(text + "\n")
 
 
@@ -370,7 +370,7 @@ def _add_commands_of_rooms() -> None:
 
 
 def _refusing(error: ModuleNotFoundError) -> Callable[[], None]:
-    """Stands for the command of a room whose libraries are not installed."""
+    """Return a stand-in for the command of a room whose libraries are not installed."""
 
     def refuse() -> None:
         """Not installed here."""

@@ -49,7 +49,7 @@ class BlockCodec:
     blocksize_bytes: int
 
     def configuration(self) -> Mapping[str, object]:
-        """Configuration of Zarr's ``blosc`` codec."""
+        """Return the configuration of Zarr's ``blosc`` codec."""
         return {
             "cname": self.cname,
             "clevel": self.clevel,
@@ -59,7 +59,7 @@ class BlockCodec:
         }
 
     def encode(self, block: npt.NDArray[np.generic]) -> bytes:
-        """One block, C-contiguous and little-endian, as stored bytes with checksum."""
+        """Encode one block, C-contiguous and little-endian, as stored bytes with checksum."""
         data: bytes = _encoder(self).encode(block)
         return data + _CRC.pack(crc32c(data))
 
@@ -70,7 +70,7 @@ def _encoder(codec: BlockCodec) -> blosc.Blosc:
 
 
 def codec_for(profile: str, modality: Modality) -> BlockCodec:
-    """Codec of a modality under a named profile.
+    """Return the codec of a modality under a named profile.
 
     Bitshuffle gains on int16 only, since float16 mantissas and 8-bit classes have no slowly varying high bits.
     """
@@ -89,7 +89,7 @@ def codec_for(profile: str, modality: Modality) -> BlockCodec:
 
 
 def crc32c(data: bytes | memoryview) -> int:
-    """CRC-32C (Castagnoli) of contiguous bytes.
+    """Return the CRC-32C (Castagnoli) of contiguous bytes.
 
     Keeps the GIL: at 20 GB/s a block takes less than getting the GIL back among busy threads.
     """

@@ -66,7 +66,7 @@ Bounds = Callable[[tuple[str, ...]], tuple[pa.Array, pa.Array] | None]
 
 
 def leaves(condition: Condition) -> set[tuple[str, ...]]:
-    """Columns that a condition asks about."""
+    """Return the columns that a condition asks about."""
     if isinstance(condition, Compare):
         return {condition.leaf}
     return set().union(*(leaves(part) for part in condition.parts))
@@ -84,7 +84,8 @@ def may_match(condition: Condition, bounds: Bounds, n: int) -> Mask:
 
 
 def _sound(low: pa.Array, high: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """Bounds that bound: null where they are NaN, the wrong way round, or infinite on the inner side, as of no value at all."""
+    """Return bounds that bound: null where they are NaN, the wrong way round, or infinite on the inner side,
+    as of no value at all."""
     if not pa.types.is_floating(low.type):
         return low, high
     least, most = as_numpy(low), as_numpy(high)
@@ -106,7 +107,7 @@ def _mask(condition: Condition, bounds: Bounds, n: int) -> Mask:
 
 
 def _listed(condition: AnyOf) -> tuple[tuple[str, ...], list[Constant]] | None:
-    """Column and constants of a long list, None of anything else."""
+    """Return the column and constants of a long list, None of anything else."""
     if len(condition.parts) <= MAX_RANGES:
         return None
     values = [part.value for part in condition.parts if isinstance(part, Compare) and part.op == "="]
@@ -115,7 +116,8 @@ def _listed(condition: AnyOf) -> tuple[tuple[str, ...], list[Constant]] | None:
 
 
 def _one_of(values: Sequence[Constant], low: pa.Array, high: pa.Array) -> Mask:
-    """Blocks whose bounds meet one of some ranges that the constants lie in: to look at each constant would take too long."""
+    """Return the blocks whose bounds meet one of some ranges that the constants lie in:
+    to look at each constant would take too long."""
     enclosed = _sorted(values, low.type)
     if enclosed is None:
         return np.ones(len(low), np.bool_)
@@ -131,7 +133,7 @@ def _one_of(values: Sequence[Constant], low: pa.Array, high: pa.Array) -> Mask:
 
 
 def _sorted(values: Sequence[Constant], kind: pa.DataType) -> list[Constant] | None:
-    """Constants in the order of a column's type, None where one is of another kind."""
+    """Sort the constants as a column's type does, None where one is of another kind."""
     if pa.types.is_timestamp(kind):
         times = [t for v in values if (t := _times(v)) is not None]
         order = sorted(range(len(times)), key=times.__getitem__)
@@ -204,7 +206,8 @@ def _neighbours(value: float, kind: pa.DataType) -> tuple[float, float]:
 
 
 def _times(value: Constant) -> tuple[datetime, datetime] | None:
-    """Earliest and latest instant that the log may have for a constant; without a zone it is of UTC, as everywhere."""
+    """Return the earliest and latest instant that the log may have for a constant;
+    without a zone it is of UTC, as everywhere."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())

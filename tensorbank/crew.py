@@ -82,7 +82,7 @@ class Crew:
 
     @property
     def n_threads(self) -> int:
-        """Threads that live."""
+        """The number of threads that live."""
         return len(self._threads)
 
     def dismiss(self) -> None:
@@ -153,7 +153,7 @@ class Crew:
             return None
 
     def _staff(self) -> None:
-        """One more thread, where there is work for it; it looks for the next itself."""
+        """Start one more thread, where there is work for it; it looks for the next itself."""
         if self._jobs and not self._n_idle and not self.closing.is_set() and self._n_workers < self._size():
             self._n_workers += 1
             try:
@@ -165,7 +165,8 @@ class Crew:
 
 @cache
 def _crews() -> weakref.WeakSet[Crew]:
-    """Crews that live. Daemon threads must not come back from a request while the interpreter goes down, so they end before."""
+    """Return the crews that live. Daemon threads must not come back from a request while
+    the interpreter goes down, so they end before."""
     crews: weakref.WeakSet[Crew] = weakref.WeakSet()
 
     def end() -> None:

@@ -61,7 +61,7 @@ class Database:
             self._views.append(name)
 
     def register(self, name: str, rows: object) -> None:
-        """Arrow rows under a name, until the end of the statement."""
+        """Register Arrow rows under a name, until the end of the statement."""
         self.con.register(name, rows)
         self._registered.append(name)
 

@@ -69,7 +69,8 @@ def as_dataset(plan: Plan, max_bytes: int) -> xarray.Dataset:
 
 
 def _dimensions(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Names of the axes of each handle; an axis is shared where it has the same length in the stored arrays and here."""
+    """Return the names of the axes of each handle;
+    an axis is shared where it has the same length in the stored arrays and here."""
     modalities = [h.modality for h in plan.handles]
     found: dict[str, tuple[str, ...]] = {}
     lengths: dict[str, int] = {}

@@ -40,22 +40,22 @@ _OTHER_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*\.(?:parquet|json)")
 
 
 def commit_name(version: int) -> str:
-    """File of a commit."""
+    """Return the name of the file of a commit."""
     return f"{version:020}.json"
 
 
 def checkpoint_name(version: int) -> str:
-    """File of a checkpoint that is one file."""
+    """Return the name of the file of a checkpoint that is one file."""
     return f"{version:020}.checkpoint.parquet"
 
 
 def commits_in(names: Collection[str]) -> list[int]:
-    """Versions whose commits are among the files of a log, in no order."""
+    """Return the versions whose commits are among the files of a log, in no order."""
     return [int(m[1]) for m in map(_COMMIT.fullmatch, names) if m]
 
 
 def needed(names: Collection[str], version: int, where: str) -> list[str]:
-    """Files of a log that say what a version holds.
+    """Return the files of a log that say what a version holds.
 
     Raises
     ------
@@ -129,7 +129,8 @@ def find_damage(files: Mapping[str, Path]) -> TensorBankError | None:
 def require_readable(
     reader_version: int, features: Collection[str] | None, configuration: Mapping[str, str | None], where: str
 ) -> None:
-    """FormatError if a table's files cannot be read as they are: columns under other names, rows that count no more."""
+    """Raise FormatError if a table's files cannot be read as they are:
+    columns under other names, rows that count no more."""
     unknown = sorted(set(features or ()) - FEATURES)
     if (configuration.get("delta.columnMapping.mode") or "none").lower() != "none":
         unknown.append("columnMapping")

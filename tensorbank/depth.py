@@ -49,7 +49,7 @@ class Depth:
 
     @property
     def n(self) -> int:
-        """Reads to keep under way."""
+        """The number of reads to keep under way."""
         return self._n
 
     def add(self, seconds: float, now_s: float) -> None:
@@ -86,5 +86,5 @@ class Depth:
 
 
 def depth(reads_per_s: float, latency_s: float) -> int:
-    """Reads to keep under way for a rate and a latency that are the best of late."""
+    """Return the number of reads to keep under way for a rate and a latency that are the best of late."""
     return min(max(math.ceil(GAIN * reads_per_s * latency_s), MIN_DEPTH), MAX_DEPTH)

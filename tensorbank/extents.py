@@ -137,7 +137,7 @@ class ExtentIndex:
             path.unlink(missing_ok=True)
 
     def find(self, name: str, start: int, end: int) -> list[Extent]:
-        """Extents that overlap bytes ``[start, end)`` of an object, by start. Writes nothing."""
+        """Return the extents that overlap bytes ``[start, end)`` of an object, by start. Writes nothing."""
         with self._reading:
             number = self._objects.get(name) or _number_of(self._reader, name)
             if number is None:
@@ -157,7 +157,7 @@ class ExtentIndex:
             self._noted_s.update(dict.fromkeys(stale, now_s))
 
     def reserve(self, n_bytes: int) -> Reservation | None:
-        """Room for some bytes; None if there is none, since all that is stored was used lately."""
+        """Reserve room for some bytes; None if there is none, since all that is stored was used lately."""
         if n_bytes > self.max_bytes:
             return None
         with self._transaction() as write:

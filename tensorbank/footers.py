@@ -27,7 +27,7 @@ _known: dict[tuple[str, frozenset[Leaf]], Extremes] = {}
 
 
 def count_row_groups(con: Any, paths: Collection[str], condition: Condition) -> tuple[int, int]:
-    """Row groups of some immutable files, and how many of them may hold a row that satisfies a condition.
+    """Count the row groups of some immutable files, and those that may hold a row that satisfies a condition.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def _mask(
 
 
 def _extremes(con: Any, paths: Sequence[str], asked: frozenset[Leaf]) -> dict[str, Extremes]:
-    """Row groups of each file, and their extremes by column; None where a footer does not say."""
+    """Return the row groups of each file, and their extremes by column; None where a footer does not say."""
     names = [", ".join(leaf) for leaf in asked]
     rows = con.execute(
         "SELECT file_name, row_group_id, lower(path_in_schema), type, stats_min_value, stats_max_value "

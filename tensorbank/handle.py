@@ -43,23 +43,24 @@ class Handle:
 
     @property
     def n_times(self) -> int:
-        """Dates of one sample as delivered."""
+        """The number of dates of one sample as delivered."""
         return self.modality.n_times if self.window is None else 1
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(time, band, y, x) of one sample as delivered."""
+        """The shape (time, band, y, x) of one sample as delivered."""
         m = self.modality
         return (self.n_times, len(self.bands), *(self.window or (m.height, m.width)))
 
     @property
     def n_bytes(self) -> int:
-        """Decoded size of one sample as delivered."""
+        """The decoded size of one sample as delivered."""
         return math.prod(self.shape) * np.dtype(self.modality.dtype).itemsize
 
     @property
     def runs(self) -> tuple[tuple[int, int], ...]:
-        """Maximal runs of consecutive blocks to read, half-open, in stored order (date by date, band by band).
+        """The maximal runs of consecutive blocks to read, half-open, in stored order (date by date,
+        band by band).
 
         Of a window, blocks count from the first of its date.
         """
@@ -75,12 +76,13 @@ class Handle:
         return tuple(runs)
 
     def n_present(self, run: tuple[int, int], n_times: int) -> int:
-        """Blocks of a run that a sample with so many dates has: the first ones, maybe none."""
+        """Return the number of blocks of a run that a sample with so many dates has:
+        the first ones, maybe none."""
         start, end = run
         return min(max(n_times * len(self.modality.bands) - start, 0), end - start)
 
     def slot(self, block: int) -> tuple[int, int]:
-        """(time, band) index in the delivered tensor of a stored block that is one of the runs."""
+        """Return the (time, band) index in the delivered tensor of a stored block that is one of the runs."""
         time, band = divmod(block, len(self.modality.bands))
         return time, self.bands.index(band)
 
@@ -104,7 +106,7 @@ class HandleAddresses:
 
 
 def addresses_of(table: pa.Table, handle: Handle) -> HandleAddresses:
-    """Addresses of a handle in a plan's table."""
+    """Return the addresses of a handle in a plan's table."""
     n_runs = len(handle.runs)
     column = table[f"{handle.name}.key"]
     # combine_chunks() copies even a single chunk, which workers have in shared memory

@@ -81,12 +81,12 @@ class HandleColumn:
 
     @property
     def keys(self) -> pa.DictionaryArray:
-        """(n,) shard keys, null where the sample lacks the modality."""
+        """The shard keys, (n,), null where the sample lacks the modality."""
         return self.rows["key"].chunk(0)
 
     @cached_property
     def arrays(self) -> tuple[str, ...]:
-        """One shard key of each array that the rows lead to."""
+        """The shard keys, one of each array that the rows lead to."""
         return tuple({key.rpartition("/c/")[0]: key for key in self.keys.dictionary.to_pylist()}.values())
 
     def has(self, field: str) -> bool:
@@ -94,14 +94,14 @@ class HandleColumn:
         return field in self.rows.column_names
 
     def numbers(self, field: str, dtype: type[np.integer[Any]] = np.int64) -> npt.NDArray[Any]:
-        """(n,) integers, 0 where the sample lacks the modality."""
+        """Return a field as (n,) integers, 0 where the sample lacks the modality."""
         return as_numpy(self.rows[field], 0).astype(dtype, copy=False)
 
 
 def resolve(
     column: HandleColumn, schemas: Mapping[str, TableSchema], *, by_date: bool = False
 ) -> tuple[str, Handle]:
-    """Table and handle of a column.
+    """Return the table and handle of a column.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def resolve(
 
 
 def _window(column: HandleColumn) -> tuple[int, int] | None:
-    """Height and width of the tiles in a column, None where it holds whole samples."""
+    """Return the height and width of the tiles in a column, None where it holds whole samples."""
     if not column.has("y0"):
         return None
     extremes = [pc.min_max(column.rows[n]).as_py() for n in ("height", "width")]
@@ -170,14 +170,15 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
 
 
 def _written(column: HandleColumn) -> tuple[str, set[str]]:
-    """Modality and lower-case band names as the query has them, for where no row tells."""
+    """Return the modality and lower-case band names as the query has them, for where no row tells."""
     call = _BANDS_CALL.match(column.name)
     choices = _choices(column)
     return (call["quoted"] or call["plain"] if call else column.name), {n.lower() for c in choices for n in c}
 
 
 def _choices(column: HandleColumn) -> set[tuple[str, ...]]:
-    """Lists of band names in ``bands()``: of the rows, or of the column's name where there is no row."""
+    """Return the lists of band names in ``bands()``:
+    of the rows, or of the column's name where there is no row."""
     if not column.has("bands"):
         return set()
     written = pc.unique(column.rows["bands"]).drop_null().to_pylist()
@@ -250,7 +251,7 @@ def _fixed(values: npt.NDArray[Any], n_runs: int, kind: pa.DataType) -> pa.Array
 def _runs(
     column: HandleColumn, handle: Handle, blocks: tuple[Present, Sizes] | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Starts and lengths of the runs, (n, runs) int64; zeros where the modality is missing."""
+    """Return the starts and lengths of the runs, (n, runs) int64; zeros where the modality is missing."""
     offset, length = column.numbers("offset"), column.numbers("length")
     m = handle.modality
     n_blocks = m.n_blocks
@@ -282,7 +283,8 @@ def _block_bytes(column: HandleColumn, n_blocks: int) -> tuple[Present, Sizes]:
 
 
 def _n_times(handle: Handle, present: Present, sizes: Sizes) -> npt.NDArray[np.int16] | None:
-    """Dates that each sample has, (n,), None where all have all. Blocks of a date that is not there take no bytes."""
+    """Return the number of dates that each sample has, (n,), None where all have all.
+    Blocks of a date that is not there take no bytes."""
     m = handle.modality
     if handle.window is not None or m.n_times == 1:
         return None
@@ -295,7 +297,8 @@ def _n_times(handle: Handle, present: Present, sizes: Sizes) -> npt.NDArray[np.i
 
 
 def check_names(handles: Sequence[Handle], columns: Sequence[str]) -> None:
-    """InvalidInputError where two handles would share one key of the batch, or a plain column takes one of the plan."""
+    """Raise InvalidInputError where two handles would share one key of the batch,
+    or a plain column takes one of the plan."""
     for handle in handles:
         for taken in (f"{handle.name}.{field}" for field in ADDRESS_FIELDS):
             if taken in columns:

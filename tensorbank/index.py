@@ -153,7 +153,7 @@ SHARD_COLUMNS = [
 def _statistics(
     modality: Modality, band: Sequence[pa.Field], *, share: pa.DataType, shares: Sequence[str] = ("share",)
 ) -> list[pa.Field]:
-    """Statistics fields of a modality column at one level."""
+    """Return the statistics fields of a modality column at one level."""
     if modality.categorical:
         classes = pa.struct([pa.field(name, share) for _, name in modality.classes])
         return [*(f for f in band if f.name in ("count", "valid")), *(pa.field(n, classes) for n in shares)]
@@ -167,7 +167,7 @@ def _column(modality: Modality, fields: list[pa.Field]) -> pa.Field:
 
 
 def samples_schema(schema: TableSchema) -> pa.Schema:
-    """Columns of the samples table."""
+    """Return the columns of the samples table."""
     head = [
         pa.field("ref", REF_TYPE),
         pa.field("source", SOURCE_TYPE),
@@ -179,14 +179,14 @@ def samples_schema(schema: TableSchema) -> pa.Schema:
 
 
 def tiles_schema(schema: TableSchema) -> pa.Schema:
-    """Columns of the tiles table."""
+    """Return the columns of the tiles table."""
     head = pa.field("ref", TILE_REF_TYPE)
     columns = [_column(m, [head, *_statistics(m, TILE_BAND, share=pa.float32())]) for m in schema]
     return pa.schema([*TILE_COLUMNS, *columns])
 
 
 def shards_schema(schema: TableSchema) -> pa.Schema:
-    """Columns of the shards table."""
+    """Return the columns of the shards table."""
     head = [pa.field("key", pa.string()), pa.field("n_samples", pa.int32()), pa.field("length", pa.int64())]
     shares = ("share", "min_share", "max_share")
     columns = [
@@ -196,7 +196,7 @@ def shards_schema(schema: TableSchema) -> pa.Schema:
 
 
 def modality_columns(schema: pa.Schema) -> dict[str, Modality]:
-    """Modalities described by the fields of an index table."""
+    """Return the modalities described by the fields of an index table."""
     found = {}
     for field in schema:
         text = (field.metadata or {}).get(METADATA_KEY)
@@ -206,7 +206,7 @@ def modality_columns(schema: pa.Schema) -> dict[str, Modality]:
 
 
 def table_schema(schema: pa.Schema) -> TableSchema:
-    """Inverse of :func:`samples_schema`; FormatError where no column is a modality."""
+    """Return the schema that :func:`samples_schema` describes; FormatError where no column is a modality."""
     found = modality_columns(schema)
     if not found:
         raise FormatError("the samples table has no modality column; it was not written by TensorBank")

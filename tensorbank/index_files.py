@@ -55,7 +55,7 @@ class LevelFiles:
 
     @cached_property
     def parts(self) -> frozenset[str] | None:
-        """Parts whose rows the files hold, None where the log does not tell."""
+        """The parts whose rows the files hold, None where the log does not tell."""
         parts = {f.part for f in self.files}
         return None if None in parts else frozenset(p for p in parts if p is not None)
 

@@ -34,7 +34,7 @@ class Latencies:
         return min(_quantile(recent, q), TAIL * _quantile(recent, 0.5)) if len(recent) >= FEW else None
 
     def all_s(self) -> tuple[float, float]:
-        """Median and 99th percentile of all reads remembered; zeros where there are none."""
+        """Return the median and 99th percentile of all reads remembered; zeros where there are none."""
         recent = [s for group in self._recent.values() for s in group]
         return (_quantile(recent, 0.5), _quantile(recent, 0.99)) if recent else (0.0, 0.0)
 

@@ -89,12 +89,12 @@ def check_identifier(name: str, what: str) -> str:
 
 
 def index_key(table: str, level: Level) -> str:
-    """Folder of a Delta table."""
+    """Return the key of the folder of a Delta table."""
     return f"{table}/index/{level}"
 
 
 def part_key(table: str, part: str) -> str:
-    """Folder of a part, a Zarr group."""
+    """Return the key of the folder of a part, a Zarr group."""
     return f"{table}/tensors/{part}"
 
 
@@ -104,12 +104,12 @@ def report_key(table: str, part: str) -> str:
 
 
 def array_key(table: str, part: str, modality: str) -> str:
-    """Folder of a modality of a part, a Zarr array."""
+    """Return the key of the folder of a modality of a part, a Zarr array."""
     return f"{part_key(table, part)}/{modality}"
 
 
 def shard_key(table: str, part: str, modality: str, shard: int) -> str:
-    """Object of one shard."""
+    """Return the key of the object of one shard."""
     return f"{array_key(table, part, modality)}/c/{shard}/0/0/0/0"
 
 
@@ -127,28 +127,28 @@ def is_below(path: object) -> bool:
 
 
 def table_of_key(key: str) -> str:
-    """Table of a shard key."""
+    """Return the table of a shard key."""
     return key.split("/", 1)[0]
 
 
 def place_of_key(key: str) -> tuple[str, int]:
-    """Folder of the array that a shard belongs to, and the shard's number in it."""
+    """Return the folder of the array that a shard belongs to, and the shard's number in it."""
     array, _, rest = key.rpartition("/c/")
     return array, int(rest.partition("/")[0])
 
 
 def part_of_key(key: str) -> str:
-    """Part of a shard key."""
+    """Return the part of a shard key."""
     return key.split("/")[2]
 
 
 def modality_of_key(key: str) -> str:
-    """Modality of a shard key."""
+    """Return the modality of a shard key."""
     return key.split("/")[3]
 
 
 def dimension_names(modality: Modality, modalities: Sequence[Modality]) -> tuple[str, ...]:
-    """Names of the five axes such that every array of a part fits one xarray dataset.
+    """Return names of the five axes such that every array of a part fits one xarray dataset.
 
     An axis has its plain name where its length equals the first modality's, else the modality's name as a prefix.
     Bands are always prefixed, since equal counts do not make equal bands.
@@ -180,7 +180,7 @@ def group_document(
 
 
 def array_attributes(modality: Modality) -> dict[str, object]:
-    """CF-like attributes of one array; archives mark missing pixels of floats only."""
+    """Return the CF-like attributes of one array; archives mark missing pixels of floats only."""
     missing = "NaN" if np.dtype(modality.dtype).kind == "f" else "none"
     bands = {b.name: b.long_name for b in modality.bands if b.long_name}
     return {
@@ -200,7 +200,7 @@ def array_document(
     blosc: Mapping[str, object],
     attributes: Mapping[str, object],
 ) -> dict[str, object]:
-    """``zarr.json`` of one modality of a part.
+    """Return ``zarr.json`` of one modality of a part.
 
     Inner chunk = one sample x one date x one band x full y, x; inner chain ``bytes, blosc, crc32c``; index at the end.
 

@@ -112,7 +112,7 @@ class IndexMirror:
             )
 
     def paths(self, files: Sequence[IndexFile]) -> list[Path]:
-        """Local paths of some index files, fetched where needed, in the given order.
+        """Return the local paths of some index files, fetched where needed, in the given order.
 
         Raises
         ------
@@ -132,7 +132,8 @@ class IndexMirror:
             return list(pool.map(self._copy, files, [folder / f.key for f in files]))
 
     def readable(self, files: Sequence[IndexFile]) -> list[Path]:
-        """Local paths as :meth:`paths` gives them, of files that DuckDB may open: their footers agree with the log.
+        """Return the local paths as :meth:`paths` gives them, of files that DuckDB may open:
+        their footers agree with the log.
 
         Raises
         ------
@@ -188,7 +189,7 @@ class IndexMirror:
         return True
 
     def _listed(self, key: str, version: int | None, *, whole: bool) -> dict[str, ObjectInfo]:
-        """Files of a log by name: those that begin with a version."""
+        """Return the files of a log by name: those that begin with a version."""
         if is_static(self.store):
             return log_files(self.store, key, version, whole=whole)
         found = hedged(partial(self.store.objects, f"{key}/{LOG}"))
@@ -196,7 +197,7 @@ class IndexMirror:
         return {name: info for name, info in names.items() if _OF_VERSION.match(name) and "/" not in name}
 
     def _open_folder(self) -> Path:
-        """Folder of the bank's copies."""
+        """Create the folder of the bank's copies, and return it."""
         if odd := sorted((UNREADABLE | GLOB) & set(str(self.folder))):
             raise InvalidInputError(
                 f"index files cannot be kept in {self.folder}: {' '.join(odd)} in the name of a folder is not understood by "

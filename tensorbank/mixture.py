@@ -59,12 +59,13 @@ class Mix:
     length: Length = "last"
 
     def __len__(self) -> int:
-        """Samples of all sources together. An epoch may have more or fewer, see :attr:`n_draws`."""
+        """Return the number of samples of all sources together.
+        An epoch may have more or fewer, see :attr:`n_draws`."""
         return sum(map(len, self.plans))
 
     @property
     def n_draws(self) -> int:
-        """Samples an epoch, of all ranks together.
+        """The number of samples in an epoch, of all ranks together.
 
         A homogeneous mix is cut in whole global batches, so that its epochs are longer by a part of one; the loader's ``len``
         tells.
@@ -203,7 +204,7 @@ def mix(
 
 
 def _pairs(sources: Any) -> list[tuple[Source, Any]]:
-    """Sources and their weights, None where they come without."""
+    """Return the sources and their weights, None where they come without."""
     if isinstance(sources, str) or not isinstance(sources, Mapping | Iterable):
         raise InvalidInputError(
             f"a mix takes queries or plans and their weights, got {sources!r}; give a mapping, or a list of pairs"
@@ -226,7 +227,7 @@ def _length(length: Any) -> int:
 
 
 def _temperatures(temperature: Any, n: int) -> npt.NDArray[np.float64]:
-    """One a source."""
+    """Return one temperature per source."""
     listed = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature] * n
     if isinstance(temperature, str) or len(listed) != n:
         raise InvalidInputError(f"temperature is {temperature!r}; give one positive number, or one a source")
@@ -246,7 +247,7 @@ def _check_types(name: str, tables: Sequence[pa.Table]) -> None:
 
 
 def _with_dates(tables: Sequence[pa.Table], plan: Plan) -> list[pa.Table]:
-    """Tables of alike plans, with the numbers of dates in all of them where one has them."""
+    """Return the tables of alike plans, with the numbers of dates in all of them where one has them."""
     found = list(tables)
     for handle in plan.handles:
         name = f"{handle.name}.n_times"
@@ -284,7 +285,7 @@ def _form(h: Handle) -> tuple[Any, ...]:
 
 
 def _common_bank(plans: Sequence[Plan]) -> tuple[str, list[str]]:
-    """URL of the nearest folder that holds all banks, and where in it each lies."""
+    """Return the URL of the nearest folder that holds all banks, and where in it each lies."""
     urls = [p.source.bank.rstrip("/") for p in plans]
     places = [(urlsplit(u).scheme, urlsplit(u).netloc) for u in urls]
     if len(set(places)) > 1 or any(p.storage != plans[0].storage for p in plans):

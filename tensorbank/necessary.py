@@ -93,7 +93,7 @@ def _in_box(lon: Sequence[str], lat: Sequence[str], box: Sequence[float], resolv
 
 
 def _path(node: Any) -> list[str] | None:
-    """Names of a column or of a field in one."""
+    """Return the names of a column or of a field in one."""
     if not isinstance(node, dict):
         return None
     if node.get("class") == "COLUMN_REF":

@@ -37,7 +37,7 @@ class Outage:
 
     @property
     def lasts_s(self) -> float:
-        """Seconds since it began, 0 while there is none."""
+        """The seconds since the outage began, 0 while there is none."""
         since_s = self._since_s
         return 0.0 if since_s is None else time.perf_counter() - since_s
 

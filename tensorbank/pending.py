@@ -56,7 +56,8 @@ class Pending:
         self._changed = threading.Condition()
 
     def numbers(self) -> Iterator[int]:
-        """Reads to start, each once, in order, until they are cancelled. Whoever gets a number owes its :meth:`end`."""
+        """Yield the reads to start, each once, in order, until they are cancelled.
+        Whoever gets a number owes its :meth:`end`."""
         while True:
             with self._changed:
                 if self._cancelled or not self._n_waiting:

@@ -49,7 +49,7 @@ class PinnedTable:
 
     @property
     def mentioned(self) -> tuple[Level, ...]:
-        """Levels that the statement reads row by row."""
+        """The levels that the statement reads row by row."""
         return tuple(level for level in self.conditions if level != "shards")
 
     def by_files(self, conditions: Mapping[Level, Condition]) -> PinnedTable:
@@ -123,13 +123,13 @@ def pin_mentioned(
 def _levels_of(
     nodes: Collection[Any], tables: Mapping[str, Any], levels: Collection[Level]
 ) -> set[tuple[str, Level]]:
-    """Table and level of all that is needed, if these are the tables."""
+    """Return the tables and levels that are needed, if these are the tables."""
     found = {mention for node in nodes if (mention := mention_of(node, tables)) is not None}
     return found | {(name, level) for name, _ in found for level in ("samples", *levels)}
 
 
 def _guess(catalog: Catalog, name: str, level: Level, version: int | None) -> LevelFiles | None:
-    """Files of what may be a table; None if something is wrong: asking again says what."""
+    """Return the files of what may be a table; None if something is wrong: asking again says what."""
     try:
         return catalog.files(name, level, version)
     except TensorBankError:

@@ -29,7 +29,7 @@ def with_columns(sql: str) -> str | None:
 
 
 def _pivots(words: Sequence[str]) -> list[int]:
-    """Places of the ON of each PIVOT."""
+    """Return the places of the ON of each PIVOT."""
     found = []
     for place, word in enumerate(words):
         if word in ("pivot", "pivot_wider"):
@@ -41,7 +41,7 @@ def _pivots(words: Sequence[str]) -> list[int]:
 
 
 def _unnamed(words: Sequence[str], on: int) -> list[tuple[int, int]]:
-    """Places of the first and last word of each expression after an ON that no list follows."""
+    """Return the places of the first and last word of each expression after an ON that no list follows."""
     spans, first, is_named = [], on + 1, False
     for place, depth in enumerate([*_depths(words, on + 1), -1], on + 1):
         word = words[place] if place < len(words) else ""

@@ -74,7 +74,7 @@ class Bounds:
 def bounds(
     predicate: PixelPredicate, handle: str, paths: Sequence[str], modality: Modality, level: Level
 ) -> Bounds:
-    """Bounds for one row of the index.
+    """Return the bounds for one row of the index.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def bounds(
 
 
 def decision(predicate: PixelPredicate, found: Bounds, otherwise: str) -> str:
-    """SQL of the predicate's answer, a boolean, or the share itself where it is compared with nothing.
+    """Return SQL of the predicate's answer, a boolean, or the share itself where it is compared with nothing.
 
     ``otherwise`` is evaluated where the bounds decide nothing.
     """
@@ -124,7 +124,8 @@ def decision(predicate: PixelPredicate, found: Bounds, otherwise: str) -> str:
 def necessary(
     predicate: PixelPredicate, handle: str, paths: Sequence[str], modality: Modality, level: Level
 ) -> str | None:
-    """SQL of a plain comparison that holds wherever the predicate is true, for skipping blocks by it; None if none does."""
+    """Return SQL of a plain comparison that holds wherever the predicate is true, for skipping blocks by it;
+    None if none does."""
     some = predicate.quantifier == "any" or (
         predicate.quantifier == "share" and _asks_for_some(predicate.share_comparison, predicate.share)
     )
@@ -174,7 +175,7 @@ def _of_band(predicate: PixelPredicate, band: BandFields) -> Bounds:
 
 
 def _up_to(band: BandFields, c: float, op: str) -> tuple[str, str]:
-    """Bounds of the number of valid pixels that are ``<`` or ``<=`` a constant."""
+    """Bound the number of valid pixels that are ``<`` or ``<=`` a constant."""
     x = _double(c)
     inside = [(f"{value} {op} {x}", least) for value, least, _ in reversed(band.knots)]
     beyond = [(f"NOT ({value} {op} {x})", most) for value, _, most in band.knots]

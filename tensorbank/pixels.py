@@ -72,7 +72,7 @@ class PixelPredicate:
 
     @classmethod
     def from_json(cls, text: str) -> PixelPredicate:
-        """Inverse of :meth:`to_json`."""
+        """Return the predicate that :meth:`to_json` wrote."""
         raw = json.loads(text)
         return cls(**{**raw, "bands": tuple(raw["bands"])})
 
@@ -109,7 +109,7 @@ class Verdicts:
 
 
 def parse_comparison(text: str) -> tuple[str, float]:
-    """Operator and constant of ``'> 0.8'``.
+    """Parse the operator and constant of ``'> 0.8'``.
 
     Raises
     ------

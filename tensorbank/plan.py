@@ -144,13 +144,13 @@ class Plan:
 
     @property
     def metadata_columns(self) -> tuple[str, ...]:
-        """Columns of the query that are not tensors."""
+        """The columns of the query that are not tensors."""
         mine = {f"{h.name}.{part}" for h in self.handles for part in ADDRESS_FIELDS}
         return tuple(name for name in self.table.column_names if name not in mine)
 
     @cached_property
     def weights(self) -> npt.NDArray[np.float64] | None:
-        """Sampling weights, (n,) float64: the query's column ``weight``, or None if it has none.
+        """The sampling weights, (n,) float64: the query's column ``weight``, or None if it has none.
 
         Raises
         ------
@@ -184,12 +184,12 @@ class Plan:
 
     @cached_property
     def _shared(self) -> SharedTable:
-        """One for all workers."""
+        """The table for all workers."""
         return SharedTable(self.table)
 
     @cached_property
     def addresses(self) -> dict[str, HandleAddresses]:
-        """Addresses by handle name.
+        """The addresses by handle name.
 
         Raises
         ------
@@ -203,21 +203,21 @@ class Plan:
 
     @property
     def n_blocks(self) -> int:
-        """Blocks to deliver."""
+        """The number of blocks to deliver."""
         return sum(self._n_dates(h) * len(h.bands) for h in self.handles)
 
     @property
     def read_bytes(self) -> int:
-        """Stored bytes of those blocks."""
+        """The number of stored bytes of those blocks."""
         return sum(int(a.lengths[a.key >= 0].sum()) for a in self.addresses.values())
 
     @property
     def tensor_bytes(self) -> int:
-        """Decoded bytes of those blocks."""
+        """The number of decoded bytes of those blocks."""
         return sum(self._n_dates(h) * h.n_bytes // h.n_times for h in self.handles)
 
     def _n_dates(self, handle: Handle) -> int:
-        """Dates of all samples together."""
+        """Return the number of dates of all samples together."""
         a = self.addresses[handle.name]
         if a.n_times is not None:
             return int(a.n_times.sum(dtype=np.int64))
@@ -261,7 +261,8 @@ class Plan:
 
     @property
     def n_reads(self) -> int:
-        """Requests of one shuffled epoch: runs of one tensor that lie near each other share one, samples do not."""
+        """The number of requests of one shuffled epoch:
+        runs of one tensor that lie near each other share one, samples do not."""
         reads = 0
         for handle in self.handles:
             a = self.addresses[handle.name]
@@ -280,7 +281,8 @@ class Plan:
         n_inflight: int = 64,
         price: Price | None = None,
     ) -> Forecast:
-        """Seconds and cost of streaming the plan once; :mod:`tensorbank.forecast` has the model."""
+        """Forecast the seconds and cost of streaming the plan once;
+        :mod:`tensorbank.forecast` has the model."""
         return forecast(
             read_bytes=self.read_bytes,
             tensor_bytes=self.tensor_bytes,
@@ -392,7 +394,7 @@ class Plan:
         return cls(described["fingerprint"], source, handles, table, options)
 
     def metadata(self, positions: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
-        """Values of the metadata columns at some positions."""
+        """Return the values of the metadata columns at some positions."""
         rows = self.table.select(list(self.metadata_columns)).take(as_arrow(positions))
         return {name: rows[name].to_pylist() for name in rows.column_names}
 

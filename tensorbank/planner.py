@@ -67,7 +67,7 @@ class Planner:
         return (self.catalog.store.url, frozenset(self.versions.items()), frozenset(self.registered))
 
     def arrow(self, sql: str) -> pa.Table:
-        """Rows of a query; a handle column holds its address.
+        """Return the rows of a query; a handle column holds its address.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class Planner:
         return Plan(fingerprint, source, handles, table, self.catalog.store.options)
 
     def statistics(self, sql: str, name: str) -> Statistics:
-        """Summary of one handle of a query, from the index alone.
+        """Summarize one handle of a query, from the index alone.
 
         Raises
         ------
@@ -126,7 +126,7 @@ class Planner:
             return of_samples(*session.statistics_rows(sql, name))
 
     def describe(self, table: str) -> dict[str, Statistics]:
-        """Summary of every modality of a table, from the roll-ups of its shards."""
+        """Summarize every modality of a table, from the roll-ups of its shards."""
         with self._session() as session:
             return {m.name: of_shards(m, rows) for m, rows in session.shard_rows(table)}
 
@@ -141,7 +141,7 @@ class Planner:
 
 
 def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
-    """Levels and the cost of a scan, for :class:`PlanSource`."""
+    """Return the levels and the cost of a scan, for :class:`PlanSource`."""
     n_shards: dict[str, int] = {}
     scan_blocks = scan_bytes = 0
     for pinned in session.views.tables:

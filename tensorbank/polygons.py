@@ -18,7 +18,8 @@ __all__ = ["as_geojson", "intersects"]
 
 
 def as_geojson(area: Any) -> str:
-    """Text of an area: GeoJSON text or mapping (geometry, feature or collection of them), or anything with ``__geo_interface__``.
+    """Return the area as text: from GeoJSON text or mapping (geometry, feature or collection of them),
+    or anything with ``__geo_interface__``.
 
     Raises
     ------

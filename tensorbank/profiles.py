@@ -92,7 +92,7 @@ PROFILE_NAMES: tuple[str, ...] = tuple(sorted(_PROFILES))
 
 
 def normalization(profile: str, modality: str) -> Normalization:
-    """Constants of one modality under a published profile.
+    """Return the constants of one modality under a published profile.
 
     Raises
     ------

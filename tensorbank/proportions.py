@@ -41,7 +41,7 @@ class Proportions:
 
     @classmethod
     def of(cls, weights: Sequence[float], seed: int) -> Proportions:
-        """Shares by weights.
+        """Make the shares from weights.
 
         Raises
         ------
@@ -75,7 +75,7 @@ class Proportions:
         return low
 
     def _descend(self, places: Int64, at: Int64, low: int, high: int, source: Int64, before: Int64) -> None:
-        """Places as the sources ``[low, high)`` count them; ``at`` says where results go."""
+        """Descend with places as the sources ``[low, high)`` count them; ``at`` says where results go."""
         if high - low == 1:
             source[at], before[at] = low, places
             return
@@ -95,7 +95,7 @@ class Proportions:
         return self._counts(first, low, middle) + self._counts(place - first, middle, high)
 
     def _split(self, low: int, middle: int, high: int) -> tuple[int, int, int]:
-        """Units of the first half, of both, and where between two places the pattern begins."""
+        """Return the units of the first half, of both, and where between two places the pattern begins."""
         units, total = sum(self.units[low:middle]), sum(self.units[low:high])
         phase = int(np.random.SeedSequence([self.seed, low, high]).generate_state(1)[0]) % total
         return units, total, phase

@@ -136,7 +136,7 @@ class _From:
         return cls(select, leaves, None if natural else frozenset(using), same)
 
     def asked(self) -> Iterator[tuple[_Leaf, Condition]]:
-        """Each item, with what its rows must satisfy to matter."""
+        """Yield each item, with what its rows must satisfy to matter."""
         root = self.select.get("from_table") or {}
         where = necessary(self.select.get("where_clause"), self._names(_visible(root)))
         above = () if self.select.get("sample") else (where,)
@@ -211,7 +211,7 @@ def _joins(node: Any) -> Iterator[Any]:
 
 
 def _visible(node: Any, first: int = 0) -> list[int]:
-    """Numbers of the items below a node, counted from ``first``, whose columns its rows have."""
+    """Return the numbers of the items below a node, counted from ``first``, whose columns its rows have."""
     if node.get("type") != "JOIN":
         return [first for _ in _leaf_nodes(node)]
     left = _visible(node["left"], first)

@@ -81,7 +81,7 @@ class Query(Answers):
         return self.sql.rstrip().rstrip(";")
 
     def statistics(self, name: str) -> Statistics:
-        """Summary of one selected modality over the selection, from the index alone: no pixel is read.
+        """Summarize one selected modality over the selection, from the index alone: no pixel is read.
 
         Raises
         ------

@@ -102,7 +102,8 @@ class SampleReader:
         return self._n_skipped
 
     def read(self, positions: npt.ArrayLike) -> dict[str, npt.NDArray[np.generic]]:
-        """Tensors ``(n, time, band, y, x)`` by handle name, in the stored dtype; fill values where one is missing."""
+        """Read tensors ``(n, time, band, y, x)`` by handle name, in the stored dtype;
+        fill values where one is missing."""
         at = np.asarray(positions, np.int64)
         out: dict[str, npt.NDArray[np.generic]] = {
             h.name: np.empty((len(at), *h.shape), h.modality.dtype) for h in self.plan.handles
@@ -272,7 +273,7 @@ class SampleReader:
     def _prepared(
         self, out: Buffers, masks: Mapping[str, npt.NDArray[np.bool_]], shapes: Mapping[str, tuple[int, ...]]
     ) -> Buffers:
-        """Buffers that fit, with the fill value where there is nothing to read."""
+        """Return buffers that fit, with the fill value where there is nothing to read."""
         for handle in self.plan.handles:
             buffer, present = out[handle.name], masks[handle.name]
             _check_buffer(buffer, handle, shapes[handle.name])
@@ -299,13 +300,14 @@ class SampleReader:
 
 
 def _shared(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-    """Pieces of the same bytes together: windows of one sample, or a sample that comes several times."""
+    """Yield the pieces of the same bytes together:
+    windows of one sample, or a sample that comes several times."""
     for _, alike in itertools.groupby(pieces, key=lambda p: (p.handle, p.run, p.start)):
         yield list(alike)
 
 
 def _places(handle: Handle) -> tuple[Places, ...]:
-    """(time, band) of every block, run by run; times count from the run's first date."""
+    """Return the (time, band) places of every block, run by run; times count from the run's first date."""
     if len(set(handle.bands)) != len(handle.bands):
         raise InvalidInputError(f"{handle.name} has a band twice: {list(handle.bands)}")
     runs = [[handle.slot(block) for block in range(*run)] for run in handle.runs]

@@ -102,7 +102,7 @@ class Reads(Sequence[Read]):
 
 
 def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64 | None = None) -> Reads:
-    """Reads that bring the samples at some positions of a plan.
+    """Return the reads that bring the samples at some positions of a plan.
 
     Samples that lie side by side share reads, within the limits of ``options``. A position may occur twice and handles
     may share blocks; what is shared is read once.
@@ -169,7 +169,8 @@ def _pieces_of(
 
 
 def _wanted_runs(handle: Handle, dates: Int64 | None) -> tuple[Int64, Int64]:
-    """Runs to read of each sample, (m or 1, r), and where their first dates stand among the delivered ones, (1, r)."""
+    """Return the runs to read of each sample, (m or 1, r),
+    and where their first dates stand among the delivered ones, (1, r)."""
     if dates is None or not handle.by_date:
         first = [start // len(handle.modality.bands) for start, _ in handle.runs]
         return np.arange(len(first))[None], np.array(first, np.int64)[None]

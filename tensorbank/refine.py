@@ -58,12 +58,12 @@ class PixelJudge:
 
     @property
     def verdicts(self) -> Verdicts:
-        """Counts so far."""
+        """The counts so far."""
         with self._lock:
             return self._verdicts
 
     def judge(self, refs: Sequence[Ref | None], text: str, ask_tiles: TileAnswers) -> list[float | None]:
-        """Values of one predicate for some rows, None where it stays open.
+        """Return the values of one predicate for some rows, None where it stays open.
 
         Parameters
         ----------
@@ -101,7 +101,7 @@ class PixelJudge:
     def _by_tiles(
         self, predicate: PixelPredicate, refs: Mapping[tuple[object, ...], Ref], ask_tiles: TileAnswers
     ) -> dict[tuple[object, ...], float | None]:
-        """Answers for samples whose tiles' statistics say more than their own."""
+        """Return the answers for samples whose tiles' statistics say more than their own."""
         by_key: dict[str, list[tuple[object, ...]]] = defaultdict(list)
         for name, ref in refs.items():
             if ref["y0"] is None:
@@ -118,7 +118,7 @@ class PixelJudge:
     def _by_pixels(
         self, predicate: PixelPredicate, refs: Mapping[tuple[object, ...], Ref]
     ) -> dict[tuple[object, ...], float | None]:
-        """Answers from reading, by what fits one batch: a modality and a size of window."""
+        """Return the answers from reading, by what fits one batch: a modality and a size of window."""
         groups: dict[tuple[str, str, tuple[int, int] | None], list[tuple[object, ...]]] = defaultdict(list)
         for name, ref in refs.items():
             window = None if ref["y0"] is None else (ref["y1"] - ref["y0"], ref["x1"] - ref["x0"])

@@ -19,7 +19,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def ask_refusal(url: str, authorities: Path | None) -> str | None:
-    """Status and first bytes of the answer to a GET that is refused; None if it is not, or nothing answers.
+    """Return the status and first bytes of the answer to a GET that is refused;
+    None if it is not, or nothing answers.
 
     For the sake of the body only, which the store's client does not hand out of a redirect, and HEAD does not have.
     """

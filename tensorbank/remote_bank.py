@@ -125,11 +125,12 @@ class RemoteBank(Bank):
         return RemoteTable(self, check_table_name(name), self.versions.get(name))
 
     def sql(self, sql: str, /, **parameters: Any) -> Query:
-        """SQL, for keys whose scope allows it: its rows. What is to be streamed is selected with :meth:`query`."""
+        """Return a query in SQL, for keys whose scope allows it: its rows.
+        What is to be streamed is selected with :meth:`query`."""
         return Query(bound(sql, parameters), self._sql_engine)
 
     def query(self, table: str) -> Selection:
-        """Samples of one table, to be narrowed step by step; conditions are CQL2 text."""
+        """Return the samples of one table, to be narrowed step by step; conditions are CQL2 text."""
         name = check_table_name(table)
         return RemoteSelection(name, self._sql_engine, planner=self.planner, version=self.versions.get(name))
 
@@ -184,7 +185,8 @@ def find_service(url: str, key: str | None) -> tuple[ServiceClient, str] | None:
 
 
 def _banks(service: ServiceClient) -> list[str] | None:
-    """Names of the banks that the key opens; None where no service answers, but something else does."""
+    """Return the names of the banks that the key opens;
+    None where no service answers, but something else does."""
     try:
         return [str(b["name"]) for b in service.get("/v1/banks")["banks"]]
     except StorageError as error:

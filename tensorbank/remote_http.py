@@ -120,7 +120,7 @@ class HttpPool:
             _close(self._idle)
 
     def _connections(self, origin: Origin) -> Iterator[tuple[http.client.HTTPConnection, bool]]:
-        """One that is there, then a new one; each with whether it is new."""
+        """Yield a connection that is there, then a new one; each with whether it is new."""
         if (
             self._pid != os.getpid()
         ):  # the other process goes on using its own, and a thread of it may have held the lock
@@ -152,7 +152,8 @@ class HttpPool:
         connection.close()
 
     def _drop(self, origin: Origin) -> None:
-        """One was closed by the server: so are others, most likely."""
+        """Drop the idle connections to an origin:
+        one was closed by the server, and most likely so are others."""
         with self._lock:
             idle = self._idle.pop(origin, [])
         for connection in idle:

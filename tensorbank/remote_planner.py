@@ -81,7 +81,7 @@ class RemotePlanner:
         return "/".join([f"{BANKS}{quote(self.bank)}/tables/{quote(table)}", *map(quote, below)])
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
-        """Modalities of a table."""
+        """Return the modalities of a table."""
         found = self.service.get(self.path(table, "schema"), snapshot=version)
         return TableSchema(tuple(Modality.from_json(json.dumps(m)) for m in found["modalities"]))
 
@@ -130,7 +130,7 @@ class RemotePlanner:
         return Plan(words["fingerprint"], source, handles, table, storage)
 
     def statistics(self, wish: Wish, name: str) -> Statistics:
-        """Summary of one modality over the samples of a wish."""
+        """Summarize one modality over the samples of a wish."""
         found = self.service.get(
             self.path(wish.table, "statistics"), filter=wish.filter, modalities=name, snapshot=wish.version
         )
@@ -171,7 +171,7 @@ class RemotePlanner:
 
 
 def page_of(body: memoryview, service: str) -> tuple[dict[str, Any], pa.Table, dict[str, Any]]:
-    """One page of tasks.
+    """Parse one page of tasks.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def _handle(words: Mapping[str, Any]) -> Handle:
 def _sorted(
     columns: Sequence[str], names: Sequence[str]
 ) -> tuple[list[str], dict[str, list[str]], list[str]]:
-    """Modalities, bands of some of them, and other columns, of a list of what is to be selected."""
+    """Sort a list of what is to be selected into modalities, bands of some of them, and other columns."""
     known = {name.lower(): name for name in names}
     modalities: list[str] = []
     bands: dict[str, list[str]] = {}
@@ -240,7 +240,7 @@ def _sorted(
 
 
 def as_statistics(found: Mapping[str, Any]) -> Statistics:
-    """Statistics out of their JSON."""
+    """Parse statistics out of their JSON."""
     bands = []
     for band in found["bands"]:
         quantiles = band.get("quantiles")

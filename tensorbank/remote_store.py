@@ -102,7 +102,7 @@ class ServedStore(Store):
         self._urls = SignedUrls(self._plan)
 
     def get_range(self, key: str, start: int, end: int) -> memoryview:
-        """Bytes ``[start, end)`` of a shard, read-only.
+        """Read the bytes ``[start, end)`` of a shard, read-only.
 
         For callers that try again, as :meth:`tensorbank.store.Store.get_range` is.
         """
@@ -171,7 +171,7 @@ class ServedStore(Store):
 
 
 def _words(answer: Answer) -> tuple[str, str]:
-    """Code and message of a store's refusal; a status alone says little."""
+    """Return the code and message of a store's refusal; a status alone says little."""
     found = {name: re.search(rf"<{name}>([^<]*)</{name}>", answer.text) for name in ("Code", "Message")}
     code, message = (m[1].strip() if (m := found[name]) else "" for name in ("Code", "Message"))
     return code, message

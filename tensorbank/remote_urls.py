@@ -122,7 +122,7 @@ class SignedUrls:
         question.over.set()
 
     def _ahead_of_time(self, key: str, old: SignedUrl) -> SignedUrl:
-        """Renew, if nobody does, and it did not fail just now; the old one is still good."""
+        """Renew an address, if nobody does, and it did not fail just now; the old one is still good."""
         if time.monotonic() < self._not_before_s:
             return old
         mine, is_asked_here = self._join()
@@ -193,7 +193,7 @@ def _copy(error: Exception) -> Exception:
 
 
 def _cut(keys: Sequence[str]) -> list[list[str]]:
-    """Lists that a service takes as one body."""
+    """Cut the keys into lists that a service takes as one body."""
     lists: list[list[str]] = []
     n_bytes = 0
     for key in keys:

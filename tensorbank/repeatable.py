@@ -70,7 +70,7 @@ def _check_call(node: Any, is_function: Callable[[str], bool]) -> None:
 
 
 def _called(node: Any) -> str:
-    """Lower-case name of the function that a node calls; empty of a node that calls none."""
+    """Return the lower-case name of the function that a node calls; empty if it calls none."""
     if node.get("class") in ("FUNCTION", "WINDOW"):
         return str(node.get("function_name")).lower()
     names = node.get("column_names") if node.get("class") == "COLUMN_REF" else None

@@ -352,7 +352,7 @@ class Requests:
             self._fetch_s += now_s - item.at_s
 
     def _try(self, item: _Asked, crew: Crew) -> tuple[memoryview | None, Exception | None, float]:
-        """Bytes or the last error, and how long the last try took."""
+        """Return the bytes or the last error, and how long the last try took."""
         retries, waited_s = 0, item.age_s  # a second request for a late read has no patience of its own
         while True:
             started = time.perf_counter()

@@ -40,7 +40,7 @@ Parse = Callable[[str], Any]
 
 
 def functions_of(tree: Any) -> set[str]:
-    """Lower-case names of the functions to be replaced that a syntax tree calls."""
+    """Return the lower-case names of the functions to be replaced that a syntax tree calls."""
     if isinstance(tree, list):
         return set().union(*map(functions_of, tree))
     if not isinstance(tree, dict):
@@ -98,7 +98,7 @@ class _Rewriting:
         return {**self.parse(text), "alias": tree.get("alias", "")}
 
     def _pixels(self, tree: Any, scopes: Sequence[Scope]) -> str | None:
-        """SQL of a pixel predicate, None of anything else."""
+        """Return SQL of a pixel predicate, None of anything else."""
         call, comparison, share = _compared_share(tree) or (tree, None, 0.0)
         quantifier = _quantifier(call)
         if quantifier is None:
@@ -127,7 +127,8 @@ class _Rewriting:
         return f"({first} AND {known})" if first else known
 
     def _dominant_class(self, tree: Any, scopes: Sequence[Scope]) -> str | None:
-        """SQL of ``dominant_class(LULC)``: the name of the class with the largest share, the first of equals."""
+        """Return SQL of ``dominant_class(LULC)``:
+        the name of the class with the largest share, the first of equals."""
         if tree.get("class") != "FUNCTION" or str(tree.get("function_name")).lower() != CLASS_FUNCTION:
             return None
         arguments = [a.get("expression", a) for a in tree["arguments"]]
@@ -196,7 +197,7 @@ def _quantifier(node: Any) -> str | None:
 
 
 def _compared_share(node: Any) -> tuple[Any, str, float] | None:
-    """``pixels_share(...) >= 0.2``, either way round: the call, its comparison and the constant."""
+    """Find ``pixels_share(...) >= 0.2``, either way round: the call, its comparison and the constant."""
     comparison = _COMPARISONS.get(str(node.get("type")))
     if node.get("class") != "COMPARISON" or comparison is None:
         return None
@@ -224,7 +225,8 @@ def _text(node: Any) -> str | None:
 
 
 def _arguments_of(call: Any) -> tuple[Any, str, bool]:
-    """Band, comparison, and whether ``refine := 'index'`` asks to leave open what only pixels can tell."""
+    """Return the band, the comparison, and whether ``refine := 'index'`` asks to
+    leave open what only pixels can tell."""
     name = str(call["function_name"]).lower()
     plain = [a.get("expression", a) for a in call["arguments"] if not a.get("name")]
     named = {str(a["name"]).lower(): a.get("expression", a) for a in call["arguments"] if a.get("name")}
@@ -253,7 +255,8 @@ def _operands(node: Any) -> list[Any]:
 
 
 def _polygon(tree: Any, scopes: Sequence[Scope]) -> str | None:
-    """SQL of ``intersects_polygon`` of a table's footprints, behind comparisons of their boxes with the polygon's."""
+    """Return SQL of ``intersects_polygon`` of a table's footprints,
+    behind comparisons of their boxes with the polygon's."""
     if tree.get("class") != "FUNCTION" or str(tree.get("function_name")).lower() != POLYGON_FUNCTION:
         return None
     arguments = [a.get("expression", a) for a in tree["arguments"]]

@@ -20,7 +20,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
-    """Rows in the order of the first handle's bytes, rows without it last.
+    """Sort the rows in the order of the first handle's bytes, rows without it last.
 
     Ties are broken by the other handles and then by the plain columns: DuckDB's order of them depends on its threads. So it is
     where there is no handle.
@@ -64,7 +64,8 @@ def _ascending(keys: Sequence[Int64]) -> bool:
 
 
 def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
-    """Columns to sort by, the first one first: rank of the shard's key, first byte, corner of the window."""
+    """Return the columns to sort by, the first one first:
+    rank of the shard's key, first byte, corner of the window."""
     keys = _dictionary(table, handle)
     names = keys.dictionary.to_pylist()
     rank = np.empty(len(names) + 1, np.int64)

@@ -89,22 +89,22 @@ class Modality:
 
     @property
     def sample_shape(self) -> tuple[int, int, int, int]:
-        """(time, band, y, x)."""
+        """The shape (time, band, y, x) of a sample."""
         return (self.n_times, len(self.bands), self.height, self.width)
 
     @property
     def n_blocks(self) -> int:
-        """Blocks a sample: one a date and band."""
+        """The number of blocks of a sample: one per date and band."""
         return self.n_times * len(self.bands)
 
     @property
     def block_bytes(self) -> int:
-        """Decoded size of one block."""
+        """The decoded size of one block."""
         return self.height * self.width * np.dtype(self.dtype).itemsize
 
     @property
     def sample_bytes(self) -> int:
-        """Decoded size of one sample."""
+        """The decoded size of one sample."""
         return self.n_blocks * self.block_bytes
 
     @property
@@ -113,7 +113,7 @@ class Modality:
         return math.nan if np.dtype(self.dtype).kind == "f" else 0
 
     def band_index(self, name: str) -> int:
-        """Position of a band; NotFoundError with the nearest names."""
+        """Return the position of a band; NotFoundError with the nearest names if there is none."""
         folded = [n.lower() for n in self.band_names]
         if name.lower() not in folded:
             raise NotFoundError(
@@ -127,7 +127,7 @@ class Modality:
 
     @classmethod
     def from_json(cls, text: str) -> Modality:
-        """Inverse of :meth:`to_json`; FormatError for anything else."""
+        """Return the modality that :meth:`to_json` wrote; FormatError for anything else."""
         try:
             raw = json.loads(text)
             bands = tuple(Band(**b) for b in raw.pop("bands"))
@@ -164,5 +164,5 @@ class TableSchema:
 
     @property
     def sample_bytes(self) -> int:
-        """Decoded size of a sample that has every modality."""
+        """The decoded size of a sample that has every modality."""
         return sum(m.sample_bytes for m in self.modalities)

@@ -89,7 +89,8 @@ class Scope:
         return len(leaf) == 1 and item is not None and item.mention is not None
 
     def _owners(self, path: tuple[str, ...]) -> Iterator[tuple[Item, int]]:
-        """Items that may own a path, those that it names first, and the length of the name in it."""
+        """Yield the items that may own a path, those that it names first,
+        and the length of the name in it."""
         for item in self.items:
             for name in item.names:
                 if len(path) > len(name) and path[: len(name)] == name:
@@ -99,7 +100,7 @@ class Scope:
 
 
 def mention_of(node: Node, tables: Mapping[str, Any]) -> tuple[str, Level] | None:
-    """Table and level of a BASE_TABLE node, None if it is none of the bank's.
+    """Return the table and level of a BASE_TABLE node, None if it is none of the bank's.
 
     Parameters
     ----------
@@ -127,7 +128,7 @@ def mentions(node: Node) -> Iterator[Node]:
 
 
 def common_names(node: Node) -> set[str]:
-    """Names of all common table expressions of a syntax tree, as they are spelled there."""
+    """Return the names of all common table expressions of a syntax tree, as they are spelled there."""
     if isinstance(node, dict):
         own = {str(entry["key"]) for entry in (node.get("cte_map") or {}).get("map") or []}
         return own.union(*map(common_names, node.values()))
@@ -137,7 +138,8 @@ def common_names(node: Node) -> set[str]:
 def common_tables(
     node: Node, tables: Mapping[str, TableSchema], outer: Mapping[str, Handles]
 ) -> dict[str, Handles]:
-    """Handles of the common table expressions that are visible in a query node, by lower-case name."""
+    """Return the handles of the common table expressions that are visible in a query node,
+    by lower-case name."""
     known = dict(outer)
     for entry in (node.get("cte_map") or {}).get("map") or []:
         value = entry["value"]
@@ -147,7 +149,7 @@ def common_tables(
 
 
 def scope_of(select: Node, tables: Mapping[str, TableSchema], common: Mapping[str, Handles]) -> Scope:
-    """Scope of a SELECT node; ``common`` holds the common table expressions that it sees."""
+    """Return the scope of a SELECT node; ``common`` holds the common table expressions that it sees."""
     return Scope(tuple(_items(select.get("from_table") or {}, tables, common)))
 
 

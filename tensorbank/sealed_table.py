@@ -119,7 +119,7 @@ def _opened(path: Path, what: str, data: pa.Buffer) -> pa.Table:
 
 
 def _checksum(data: memoryview) -> int:
-    """CRC-32C in pieces, each of which releases the GIL."""
+    """Return the CRC-32C, computed in pieces, each of which releases the GIL."""
     found = 0
     for start in range(0, len(data), PIECE_BYTES):
         found = crc.crc32c(data[start : start + PIECE_BYTES], found)

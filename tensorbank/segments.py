@@ -100,7 +100,7 @@ def _read_run(segment: int, name: str, run: list[Extent], target: Target) -> lis
 
 
 def _runs(extents: Sequence[Extent]) -> list[list[Extent]]:
-    """Extents that follow each other in their segment, some at a time."""
+    """Return the extents that follow each other in their segment, some at a time."""
     runs: list[list[Extent]] = []
     for e in extents:
         follows = runs and runs[-1][-1].position + runs[-1][-1].n_bytes == e.position

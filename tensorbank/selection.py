@@ -44,7 +44,8 @@ class Selection(Answers):
     n_max: int | None = None
 
     def select(self, *columns: str) -> Selection:
-        """Columns, SQL expressions or handles with bands such as ``S2L2A[B04,B08]``; everything if never called."""
+        """Select columns, SQL expressions or handles with bands such as ``S2L2A[B04,B08]``;
+        everything if never called."""
         return replace(self, columns=(*self.columns, *map(_column, columns)))
 
     def where(self, condition: str) -> Selection:
@@ -52,12 +53,13 @@ class Selection(Answers):
         return replace(self, conditions=(*self.conditions, condition))
 
     def bbox(self, west: float, south: float, east: float, north: float) -> Selection:
-        """Samples whose centre lies in a box, degrees; ``west > east`` crosses the antimeridian."""
+        """Keep the samples whose centre lies in a box, degrees; ``west > east`` crosses the antimeridian."""
         box = ", ".join(f"{float(v)!r}" for v in (west, south, east, north))
         return self.where(f"within_bbox(lon, lat, {box})")
 
     def intersecting(self, area: Any) -> Selection:
-        """Samples whose exact footprint shares a point with a geometry: GeoJSON text or mapping, or ``__geo_interface__``.
+        """Keep the samples whose exact footprint shares a point with a geometry:
+        GeoJSON text or mapping, or ``__geo_interface__``.
 
         Raises
         ------
@@ -68,7 +70,7 @@ class Selection(Answers):
         return self.where(f"intersects_polygon(footprint, '{text}')")
 
     def between(self, start: str | date | datetime, end: str | date | datetime) -> Selection:
-        """Samples whose first optical date lies in ``[start, end)``; without a zone, UTC."""
+        """Keep the samples whose first optical date lies in ``[start, end)``; without a zone, UTC."""
         return self.where(f"S2_time >= {_timestamp(start)} AND S2_time < {_timestamp(end)}")
 
     def order_by(self, *expressions: str) -> Selection:
@@ -130,7 +132,7 @@ class Selection(Answers):
 
 
 def _column(text: str) -> str:
-    """``S2L2A[B04,B08]`` as SQL; anything else as it is."""
+    """Return ``S2L2A[B04,B08]`` as SQL; anything else as it is."""
     found = _HANDLE.fullmatch(text)
     if found is None:
         return text

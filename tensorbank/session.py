@@ -150,7 +150,8 @@ class Session:
         return self._described(table) if self._describes(sql) else table
 
     def statistics_rows(self, sql: str, name: str) -> tuple[Modality, pa.Table]:
-        """Statistics fields of one handle column of a statement, a row for each of its rows that has the modality.
+        """Return the statistics fields of one handle column of a statement,
+        a row for each of its rows that has the modality.
 
         Raises
         ------
@@ -177,7 +178,7 @@ class Session:
             return table.schema[named[0][1]], rows.to_arrow_table()
 
     def shard_rows(self, table: str) -> Iterator[tuple[Modality, pa.Table]]:
-        """Roll-ups of every modality of a table, a row for each shard that has it."""
+        """Yield the roll-ups of every modality of a table, a row for each shard that has it."""
         with Translated(self.catalog.told_tables, self.views.paths):
             pinned = pin(self.catalog, table, ["samples", "shards"], self.versions.get(table))
             self.views.show(pinned.by_files({}))
@@ -221,7 +222,8 @@ class Session:
         return any(m.get("type") == "ORDER_MODIFIER" for m in node.get("modifiers", []))
 
     def shard_totals(self, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
-        """Shards of a table whose shards are attached; samples and stored bytes of some of its modalities."""
+        """Count the shards of a table whose shards are attached;
+        samples and stored bytes of some of its modalities."""
         pinned = next(t for t in self.views.tables if t.name == table)
         what = ("shard totals", *modalities)
         return self.catalog.fact(*pinned.snapshot, what, lambda: self._shard_totals(table, modalities))
@@ -235,7 +237,8 @@ class Session:
     def tile_answers(
         self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]
     ) -> dict[int, float]:
-        """Answers of a pixel predicate for samples of one shard, by their offset, where their tiles decide it.
+        """Return the answers of a pixel predicate for samples of one shard, by their offset,
+        where their tiles decide it.
 
         Called while a statement runs, from DuckDB's threads; so it has a connection of its own.
         """
@@ -285,7 +288,7 @@ class Session:
         return without_semicolon(sql)
 
     def _described(self, table: pa.Table) -> pa.Table:
-        """Names and types of columns, with the types of handles as those of their tensors."""
+        """Return the names and types of columns, with the types of handles as those of their tensors."""
         if "column_type" not in table.column_names:
             return table
         modalities = {m.name: m for t in self.views.tables for m in t.schema}

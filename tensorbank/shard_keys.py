@@ -58,7 +58,7 @@ class ShardKeys:
         return cls(hashes, distinct)
 
     def encode(self, hashes: UInt64, name: str) -> pa.DictionaryArray:
-        """Keys of rows, with a dictionary in the order of the rows; null where there is none.
+        """Return the keys of rows, with a dictionary in the order of the rows; null where there is none.
 
         Parameters
         ----------

@@ -34,7 +34,7 @@ def disjoint(spans: Iterable[Interval]) -> list[Interval]:
 
 
 def touching(spans: Sequence[Interval]) -> list[list[Interval]]:
-    """Runs of spans of which each begins where the one before ends."""
+    """Return the runs of spans of which each begins where the one before ends."""
     runs: list[list[Interval]] = []
     for span in spans:
         if runs and runs[-1][-1][1] == span[0]:

@@ -98,7 +98,7 @@ def _unreadable(paths: Sequence[str], report: str) -> str | None:
 
 
 def _sentence(text: str) -> str:
-    """One line of DuckDB's report: what was wrong, and its candidates."""
+    """Return one sentence from DuckDB's report: what was wrong, and its candidates."""
     text = _without_handle_types(text)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     hints = [line for line in lines[1:] if line.startswith(("Candidate", "Did you mean"))]

@@ -51,7 +51,7 @@ class SqlFunctions:
         self._add(FUNCTION, evaluate, [_REF_SQL, "VARCHAR"], "DOUBLE")
 
     def add_polygons(self) -> None:
-        """``intersects_polygon``."""
+        """Add the function ``intersects_polygon``."""
 
         def evaluate(footprints: pa.Array, texts: pa.Array) -> pa.Array:
             if not len(texts):

@@ -29,7 +29,7 @@ def is_static(store: Store) -> bool:
 
 
 def table_names(store: Store) -> list[str]:
-    """Names of the tables, sorted.
+    """Return the names of the tables, sorted.
 
     Raises
     ------
@@ -61,7 +61,8 @@ def has_log(store: Store, key: str) -> bool:
 
 
 def log_files(store: Store, key: str, version: int | None, *, whole: bool) -> dict[str, ObjectInfo]:
-    """Files of a log by name: the last checkpoint and what came after it; from the first commit on where that is not enough."""
+    """Return the files of a log by name: the last checkpoint and what came after it;
+    from the first commit on where that is not enough."""
     store.require_store()
     last = _last_checkpoint(store, key)
     if last is None or (version is not None and version < last):
@@ -73,7 +74,7 @@ def log_files(store: Store, key: str, version: int | None, *, whole: bool) -> di
 
 
 def _last_checkpoint(store: Store, key: str) -> int | None:
-    """Version of the last checkpoint of one file."""
+    """Return the version of the last checkpoint that is one file."""
     where = f"{key}/{LOG}/{LAST_CHECKPOINT}"
     try:
         found = json.loads(store.get(where))

@@ -83,7 +83,7 @@ class Statistics:
     shares: Mapping[str, float] | None = None
 
     def __getitem__(self, band: str) -> BandSummary:
-        """One band by name; NotFoundError with the nearest names."""
+        """Return one band by name; NotFoundError with the nearest names if there is none."""
         for summary in self.bands:
             if summary.name.lower() == band.lower():
                 return summary
@@ -94,12 +94,12 @@ class Statistics:
 
     @property
     def mean(self) -> tuple[float | None, ...]:
-        """Means in the order of the bands, for normalisation."""
+        """The means in the order of the bands, for normalisation."""
         return tuple(b.mean for b in self.bands)
 
     @property
     def std(self) -> tuple[float | None, ...]:
-        """Standard deviations in the order of the bands, for normalisation."""
+        """The standard deviations in the order of the bands, for normalisation."""
         return tuple(b.std for b in self.bands)
 
     def __repr__(self) -> str:
@@ -132,7 +132,7 @@ def _number(value: float | None) -> str:
 
 
 def bracket_quantiles(knots: Float64, valid: Int64) -> dict[str, Quantile]:
-    """Quantiles of a union of samples from each one's quantiles. Pure.
+    """Bracket the quantiles of a union of samples by each one's quantiles. Pure.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def bracket_quantiles(knots: Float64, valid: Int64) -> dict[str, Quantile]:
 
 
 def _weighted(values: Float64, weights: Float64, ranks: Float64) -> Float64:
-    """Values at some ranks (from 1) of the sorted values, each repeated by its weight."""
+    """Return the values at some ranks (from 1) of the sorted values, each repeated by its weight."""
     order = np.argsort(values, kind="stable")
     upto = np.cumsum(weights[order])
     at = np.minimum(np.searchsorted(upto, ranks, side="left"), len(values) - 1)
@@ -171,7 +171,8 @@ def _weighted(values: Float64, weights: Float64, ranks: Float64) -> Float64:
 
 
 def merge_moments(valid: Int64, mean: Float64, std: Float64) -> tuple[float, float]:
-    """Mean and population standard deviation of the union of samples with at least one valid pixel. Pure.
+    """Return the mean and population standard deviation of the union of samples
+    with at least one valid pixel. Pure.
 
     The deviations are summed about the common mean, so that nothing cancels (Chan, Golub, LeVeque 1979).
     """
@@ -187,7 +188,8 @@ def merge_moments(valid: Int64, mean: Float64, std: Float64) -> tuple[float, flo
 
 
 def histogram_quantiles(counts: Int64, low: float, high: float) -> dict[str, Quantile]:
-    """Quantiles of pixels from their histogram over :func:`tensorbank.stats.bin_edges` and their bounds. Pure.
+    """Return the quantiles of pixels from their histogram over
+    :func:`tensorbank.stats.bin_edges` and their bounds. Pure.
 
     The bracket is the bin, cut by the bounds: 3.1 % of the value at most.
     """
@@ -202,12 +204,12 @@ def histogram_quantiles(counts: Int64, low: float, high: float) -> dict[str, Qua
 
 
 def of_samples(modality: Modality, rows: pa.Table) -> Statistics:
-    """Summary of a selection from the modality's statistics fields, one row a sample. Pure."""
+    """Summarize a selection by the modality's statistics fields, one row per sample. Pure."""
     return _summary(modality, rows, rows.num_rows, _of_sample_rows)
 
 
 def of_shards(modality: Modality, rows: pa.Table) -> Statistics:
-    """Summary of whole shards from their roll-ups, one row a shard, with ``n_samples``. Pure."""
+    """Summarize whole shards by their roll-ups, one row per shard, with ``n_samples``. Pure."""
     return _summary(modality, rows, int(_column(rows, "n_samples").sum()), _of_shard_rows)
 
 
@@ -271,7 +273,8 @@ def _of_shard_rows(name: str, rows: pa.Table) -> BandSummary:
 
 
 def _moments(valid: Int64, mean: Float64, std: Float64) -> tuple[float | None, float | None]:
-    """Mean and standard deviation of a union; None where that of one of its members is not known."""
+    """Return the mean and standard deviation of a union;
+    None where that of one of its members is not known."""
     with np.errstate(over="ignore", invalid="ignore"):
         common, spread = merge_moments(valid, mean, std)
     return _known(common), _known(spread)

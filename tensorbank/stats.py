@@ -74,11 +74,11 @@ class BandStats:
 
     @property
     def std(self) -> float:
-        """Population standard deviation; NaN where there is no valid pixel."""
+        """The population standard deviation; NaN where there is no valid pixel."""
         return math.sqrt(self.m2 / self.valid) if self.valid else math.nan
 
     def merge(self, other: BandStats) -> BandStats:
-        """Statistics of both sets of pixels together. Pure."""
+        """Return the statistics of both sets of pixels together. Pure."""
         valid = self.valid + other.valid
         share = other.valid / valid if valid else 0.0
         delta = other.mean - self.mean

@@ -101,18 +101,19 @@ class Store:
 
     @property
     def local_path(self) -> Path | None:
-        """Folder of a ``file://`` store, None for any other."""
+        """The folder of a ``file://`` store, None for any other."""
         return Path(unquote(self.url.removeprefix("file://"))) if self.url.startswith("file:") else None
 
     def settings(self) -> tuple[StorageOptions, Credentials | None]:
-        """Options, with what the surroundings add, and what gives the keys; None where no request is signed by us."""
+        """Return options, with what the surroundings add, and what gives the keys;
+        None where no request is signed by us."""
         options = with_surroundings(self.url, self.options)
         if self._keys is None and self.url.startswith("s3:"):
             self._keys = find_keys(options)
         return options, self._keys
 
     def get_range(self, key: str, start: int, end: int) -> memoryview:
-        """Bytes ``[start, end)`` of an object, read-only, without a copy.
+        """Read the bytes ``[start, end)`` of an object, read-only, without a copy.
 
         For callers that try again: after the client's three retries, which take some 20 ms, the error is raised.
 
@@ -174,7 +175,8 @@ class Store:
         return _as_info(self._ask(key, lambda client: obstore.head(client, key)))
 
     def sign(self, keys: Sequence[str], lifetime_s: float) -> list[str]:
-        """URLs by which whoever has them may GET these objects, or ranges of them, for a while. The store is not asked.
+        """Sign URLs by which whoever has them may GET these objects, or ranges of them, for a while.
+        The store is not asked.
 
         Raises
         ------
@@ -194,7 +196,7 @@ class Store:
         return [_as_info(o) for o in found]
 
     def folders(self, prefix: str = "") -> list[str]:
-        """Names directly below ``prefix`` that have objects below them, sorted.
+        """List the names directly below ``prefix`` that have objects below them, sorted.
 
         Raises
         ------

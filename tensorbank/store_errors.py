@@ -153,7 +153,7 @@ def _in_words(cause: str) -> str:
 
 
 def _answer(told: str) -> tuple[int | None, str, str]:
-    """Status, code and message of what a store answered; none of them where nothing came."""
+    """Return the status, code and message of a store's answer; none of them where nothing came."""
     status = re.search(r"status code[:\s\u21b3]*(\d{3})", _ANSI.sub("", told))
     code = re.search(r"<Code>\s*([^<]*?)\s*</Code>", told) or re.search(r'"?[cC]ode"?: "?([A-Z]\w+)', told)
     message = re.search(r"<Message>\s*([^<]*?)\s*</Message>", told)

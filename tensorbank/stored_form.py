@@ -113,7 +113,7 @@ def _look_at_shard(store: Store, modality: Modality, key: str, refs: Refs) -> tu
 
 
 def _expected(ref: Mapping[str, Any], modality: Modality) -> npt.NDArray[np.uint64]:
-    """Offset and length of each block of a sample, (n_blocks, 2)."""
+    """Return the offset and length of each block of a sample, (n_blocks, 2)."""
     lengths = np.array(ref["block_bytes"], np.int64)
     if len(lengths) != modality.n_blocks:
         return np.zeros((modality.n_blocks, 2), np.uint64)

@@ -24,7 +24,7 @@ class _Hash(Protocol):
 
 
 def table_digest(table: pa.Table) -> bytes:
-    """Digest of names, types and values, row by row in their order.
+    """Return the digest of names, types and values, row by row in their order.
 
     Chunks, offsets, dictionaries and what lies below a null have no part in it.
     """

@@ -114,12 +114,12 @@ class TableViews:
         return f"(SELECT *, {absent} FROM {scan})"
 
     def _types(self, scan: str) -> dict[str, str]:
-        """Types of the columns of a scan, as DuckDB writes them."""
+        """Return the types of the columns of a scan, as DuckDB writes them."""
         relation = self._db.con.sql(f"SELECT * FROM {scan}")
         return {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
 
     def candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
-        """(table, modality) pairs whose column has this type."""
+        """Return the (table, modality) pairs whose column has this type."""
         pairs = [
             (table.name, m.name)
             for table in self.tables
@@ -130,7 +130,7 @@ class TableViews:
 
 
 def read_parquet(paths: Sequence[str]) -> str:
-    """SQL that reads some Parquet files as one."""
+    """Return SQL that reads some Parquet files as one."""
     listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
     return f"read_parquet([{listed}], union_by_name = true)"
 

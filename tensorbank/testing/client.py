@@ -77,7 +77,8 @@ class FaultServer:
         self._ask("faults", faults.to_json().encode())
 
     def stats(self) -> dict[str, Any]:
-        """``counts``: requests, body_bytes and each kind of fault; ``keys``, ``access_keys``: requests by them."""
+        """Return the counts: ``counts``: requests, body_bytes and each kind of fault;
+        ``keys``, ``access_keys``: requests by them."""
         found: dict[str, Any] = self._ask("stats", None)
         return found
 

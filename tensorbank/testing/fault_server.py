@@ -89,7 +89,7 @@ class Faults:
         return replace(cls(), **given)
 
     def to_json(self) -> str:
-        """Inverse of :meth:`from_json`."""
+        """Return JSON that :meth:`from_json` reads."""
         return json.dumps(asdict(self))
 
 
@@ -120,7 +120,7 @@ class Server:
         self._met.clear()
 
     def stats(self) -> dict[str, Any]:
-        """Counts since the faults were set."""
+        """Return the counts since the faults were set."""
         return {
             "counts": dict(self.counts),
             "keys": dict(self.keys),
@@ -128,7 +128,7 @@ class Server:
         }
 
     def body(self, key: str) -> memoryview | None:
-        """Bytes of an object, None if there is none."""
+        """Return the bytes of an object, None if there is none."""
         if key not in self._maps:
             path = self.folder / key
             if not path.is_file():
