@@ -46,7 +46,7 @@ STEP_S = 0.1
 long enough that every loader could keep up with it."""
 FAULT_WORKLOAD = "Q0"
 GRID_WORKLOADS = ("Q0", "Q5")
-"""Large and small items: what suits one may not suit the other."""
+"""The workloads of the grid, with large and small items: what suits one may not suit the other."""
 
 
 @dataclass(frozen=True)

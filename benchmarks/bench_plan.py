@@ -70,7 +70,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Medians of interleaved repeats, seconds, and what the planner kept of each level."""
+    """The medians of interleaved repeats, seconds, and what the planner kept of each level."""
 
     case: str
     level: str

@@ -31,7 +31,7 @@ ACCEPTED = ROOT / "benchmarks" / "results" / "quick.json"
 N_SAMPLES = 64
 N_REPEATS = 3
 QUESTIONS = (("Q0", 0), ("Q0", 10), ("Q2", 10), ("Q3", 0), ("Q5", 0))
-"""Workload, and ms that the server adds."""
+"""The questions: workload, and ms that the server adds."""
 AT_LEAST_S = 2.5
 """The least seconds of a run; its epochs after the first count."""
 PAIR = ("ceiling", "tensorbank")

@@ -51,7 +51,7 @@ HERE = Path(__file__).parent
 DATA, RESULTS = HERE / "data", HERE / "results"
 RATE_HZ = 200
 N_CLIENTS = 4
-"""Connections that ask for tensors at once."""
+"""The number of connections that ask for tensors at once."""
 N_PLANNED = 100_000
 START_S = 60.0
 
@@ -121,7 +121,7 @@ def serving(bank: str, **environment: str) -> Iterator[tuple[str, int]]:
 
 
 class Client:
-    """Asks one service for samples of the table ``world``."""
+    """A client that asks one service for samples of the table ``world``."""
 
     def __init__(self, url: str, ids: Sequence[str]) -> None:
         self.url = url

@@ -47,7 +47,7 @@ class DeviceReport:
 
 
 class Decoded:
-    """Batches that are all there: a few, again and again."""
+    """A source of batches that are all there: a few, again and again."""
 
     ready = True
 

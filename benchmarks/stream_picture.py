@@ -12,7 +12,7 @@ __all__ = ["attained", "draw"]
 MET, MISSED = "#2a6f97", "#e07a1f"
 BEHIND_TEXT = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 MOST = 2.0
-"""Bars end here; what is better by more is written beside them."""
+"""The ratio at which bars end; what is better by more is written beside them."""
 
 
 def attained(figure: Figure) -> float:

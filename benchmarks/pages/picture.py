@@ -12,7 +12,7 @@ from peers import PEERS
 __all__ = ["draw"]
 
 LEAST = 0.0005
-"""Share at which the axes begin."""
+"""The share at which the axes begin."""
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:

@@ -16,7 +16,8 @@ from peers import PEERS
 __all__ = ["behind", "best_options", "headline", "speed_tables"]
 
 STEADY_BATCHES = 30
-"""Fewer of them in one epoch say nothing of a steady state: most were read ahead when the first came."""
+"""The number of batches below which an epoch says nothing of a steady state:
+most were read ahead when the first came."""
 
 
 def speed_tables(speed: Mapping[Key, Mapping[str, Any]], remarks: Mapping[str, str]) -> list[str]:

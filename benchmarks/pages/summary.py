@@ -21,7 +21,7 @@ WORKLOADS = {
 }
 
 Key = tuple[str, str, str, int]
-"""Peer, track, workload, latency in ms."""
+"""The key of a run: peer, track, workload, latency in ms."""
 
 
 def medians(runs: Iterable[Mapping[str, Any]]) -> dict[Key, dict[str, Any]]:

@@ -45,7 +45,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 class Loader:
-    """Reads, and counts a sample as delivered when its last byte is there."""
+    """A loader that only reads, and counts a sample as delivered when its last byte is there."""
 
     def __init__(self, request: Request) -> None:
         self.request = request

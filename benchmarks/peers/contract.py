@@ -39,10 +39,10 @@ __all__ = [
 ]
 
 Batch = tuple[Sequence[str], Mapping[str, Any]]
-"""Ids of the delivered items, and a tensor or array [item, band, y, x] a modality in the stored dtype."""
+"""The ids of the delivered items, and a tensor or array [item, band, y, x] a modality in the stored dtype."""
 
 Window = tuple[int, int, int, int, int]
-"""Position of a sample, and the half-open pixel window y0, y1, x0, x1."""
+"""The position of a sample, and the half-open pixel window y0, y1, x0, x1."""
 
 Place = tuple[int, int, int | None, int, int | None]
 """A window, or a whole sample where the ends are None."""

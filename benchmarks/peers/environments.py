@@ -11,7 +11,7 @@ __all__ = ["REQUIREMENTS", "InstallError", "python_of"]
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 OWN = ("tensorbank", "ceiling")
-"""Peers that run in this environment."""
+"""The peers that run in this environment."""
 
 
 class InstallError(Exception):

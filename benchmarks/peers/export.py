@@ -20,7 +20,7 @@ MODALITIES = ("S2L2A", "S2L1C", "S2RGB", "S1RTC", "DEM", "NDVI", "LULC")
 SEED = 42
 ZSTD_LEVEL = 3
 N_TILES = 4
-"""Cells along each axis of a sample in Q5, as the index has them."""
+"""The number of cells along each axis of a sample in Q5, as the index has them."""
 
 
 def export(bank_url: str, folder: Path, n_samples: int) -> None:

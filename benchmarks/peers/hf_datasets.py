@@ -28,7 +28,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 class Loader:
-    """``IterableDataset`` in a ``DataLoader``."""
+    """A loader by an ``IterableDataset`` in a ``DataLoader``."""
 
     def __init__(self, request: Request) -> None:
         work = request.workload

@@ -22,7 +22,7 @@ Reader = Callable[[Sequence[Place], Mapping[str, Sequence[int] | None]], Mapping
 
 
 class Indexed(torch.utils.data.Dataset[Any]):
-    """Batches of a workload."""
+    """A dataset of the batches of a workload."""
 
     def __init__(self, request: Request, opened: Callable[[Request], Reader]) -> None:
         self._request, self._opened = request, opened
@@ -48,7 +48,7 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 class IndexedLoader:
-    """torch's ``DataLoader``."""
+    """A loader by torch's ``DataLoader``."""
 
     def __init__(self, request: Request, opened: Callable[[Request], Reader]) -> None:
         n_workers = 2 if request.n_workers is None else request.n_workers

@@ -59,7 +59,8 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 class Loader:
-    """``StreamingDataset`` in a ``DataLoader``: one of each an epoch, which is an argument of theirs."""
+    """A loader by ``StreamingDataset`` in a ``DataLoader``:
+    one of each an epoch, which is an argument of theirs."""
 
     def __init__(self, request: Request) -> None:
         self.request = request

@@ -48,7 +48,7 @@ def _sample(folder: str, index: int) -> dict[str, Any]:
 
 
 class Loader:
-    """``StreamingDataLoader`` over everything, or a ``DataLoader`` over chosen indices."""
+    """A loader by ``StreamingDataLoader`` over everything, or a ``DataLoader`` over chosen indices."""
 
     def __init__(self, request: Request) -> None:
         self.request = request

@@ -81,7 +81,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 class Loader:
-    """``StreamingDataset`` in a ``StreamingDataLoader``."""
+    """A loader by ``StreamingDataset`` in a ``StreamingDataLoader``."""
 
     def __init__(self, request: Request) -> None:
         clean_stale_shared_memory()

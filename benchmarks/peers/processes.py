@@ -27,7 +27,7 @@ class Reading:
 
 
 class Sampler:
-    """Reads /proc while the block runs. Shared pages are counted once (PSS).
+    """A sampler that reads /proc while the block runs. Shared pages are counted once (PSS).
 
     CPU is that of the descendants: a process knows its own to the microsecond, where readings from outside are too coarse for
     a run of some tenths of a second.

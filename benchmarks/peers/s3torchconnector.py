@@ -60,7 +60,7 @@ class Loader:
 
 
 class Named(torch.utils.data.Dataset[Any]):
-    """Objects with the ids of their items."""
+    """The objects with the ids of their items."""
 
     def __init__(self, dataset: Any, names: list[str], chosen: list[Any], work: Workload) -> None:
         self._dataset, self._names, self._places, self._work = dataset, names, chosen, work

@@ -62,7 +62,7 @@ class Log:
 
 
 class Server:
-    """State that all connections share."""
+    """The state that all connections share."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()

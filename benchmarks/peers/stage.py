@@ -32,7 +32,7 @@ __all__ = ["ROOT", "ObjectServer", "PeerError", "Stage", "environment", "score"]
 ROOT = Path(__file__).resolve().parents[1]
 PREPARE_S = 3600.0
 N_GROUPS = 6
-"""Runs of neighbours that a shuffled batch should be spread over."""
+"""The number of runs of neighbours that a shuffled batch should be spread over."""
 
 
 class PeerError(Exception):
@@ -84,7 +84,7 @@ class ObjectServer:
 
 @dataclass(frozen=True)
 class Stage:
-    """Folders and processors of a benchmark.
+    """The folders and processors of a benchmark.
 
     Parameters
     ----------

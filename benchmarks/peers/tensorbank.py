@@ -82,7 +82,8 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 
 class Loader:
-    """``bank.sql(...).dataloader(...)``; the index is mirrored and the plan made within the measured time."""
+    """A loader by ``bank.sql(...).dataloader(...)``;
+    the index is mirrored and the plan made within the measured time."""
 
     def __init__(self, request: Request) -> None:
         self.request = request

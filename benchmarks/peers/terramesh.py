@@ -56,7 +56,7 @@ def _zipped(pixels: Any, packing: Any) -> bytes:
 
 
 class Loader:
-    """Lockstep over tars in a ``WebLoader``."""
+    """A loader that walks in lockstep over tars in a ``WebLoader``."""
 
     def __init__(self, request: Request) -> None:
         work = request.workload

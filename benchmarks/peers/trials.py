@@ -14,7 +14,8 @@ from tensorbank.testing.fault_server import Faults
 __all__ = ["FAULTS", "fault_named", "order_of", "resumed"]
 
 FAULTS = ("none", "503 10%", "503 60%", "cut 10%", "cut 34%", "flipped", "slow 5%", "slow 20%")
-"""Shares are of bodies. Readers of single objects draw more of them than readers of chunks, so there are two shares of most."""
+"""The faults to try; shares are of bodies. Readers of single objects draw more of them than
+readers of chunks, so there are two shares of most."""
 SLOW_S = 15.0
 SEED = 7
 

@@ -50,7 +50,7 @@ def _npy(pixels: Any) -> bytes:
 
 
 class Loader:
-    """``WebDataset(...).select(...).shuffle(...).map(...).batched(...)`` in a ``WebLoader``."""
+    """A loader by ``WebDataset(...).select(...).shuffle(...).map(...).batched(...)`` in a ``WebLoader``."""
 
     def __init__(self, request: Request) -> None:
         tars = sorted(p.name for p in Path(request.folder).glob("*.tar"))

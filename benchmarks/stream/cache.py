@@ -25,7 +25,7 @@ EPOCH_BYTES = 3e8
 N_PROCESSES = 2
 PATIENCE_S = 300.0
 NEVER_TWICE = FetchOptions(max_gap_bytes=0, max_hedge_share=0.0, stall_s=60.0)
-"""Neither holes nor second requests for late reads: what they cost is theirs, not the cache's."""
+"""The options without holes and second requests for late reads: what they cost is theirs, not the cache's."""
 
 
 def measure(setup: Setup) -> Iterator[Figure]:

@@ -23,7 +23,7 @@ __all__ = ["measure"]
 RANKS = (1, 2, 3, 5, 7, 8, 16)
 WORKERS = (0, 1, 2, 3)
 READ = ((1, 0), (3, 0), (8, 0), (1, 2), (2, 2))
-"""Ranks and workers whose loaders really read."""
+"""The numbers of ranks and workers whose loaders really read."""
 SHUFFLES: tuple[Shuffle, ...] = ("full", "window", None)
 N, GLOBAL_BATCH_SIZE = 10_007, 96
 N_READ = 2_003

@@ -33,7 +33,7 @@ N_FLIPS = 10_000
 FLIPPED = 0.5
 N_AT_ONCE = 64
 ONE_BY_ONE = FetchOptions(max_gap_bytes=0, max_read_bytes=1, max_hedge_share=0.0, stall_s=60.0)
-"""One request a sample, and none but those that are asked for."""
+"""The options for one request per sample, and none but those that are asked for."""
 
 
 def measure(setup: Setup) -> Iterator[Figure]:

@@ -32,7 +32,7 @@ __all__ = ["measure"]
 MIB = 1 << 20
 BUDGET_BYTES = 256 * MIB
 BATCH_SIZE = 8
-"""Batches of 50 MB, tensors and stored bytes: the budget holds some."""
+"""The samples in a batch, 50 MB of tensors and stored bytes: the budget holds some."""
 EPOCH_BYTES = 1.5e9
 STEP_S = 0.02
 """A consumer slow enough that the window fills."""
@@ -40,9 +40,10 @@ STEP_S = 0.02
 N_SMALL = 1_000_000
 N_SMALL_BATCHES = 1000
 SMALL_BUDGET_BYTES = 8 * MIB
-"""Full long before growth counts: with more, the window itself would grow all the way."""
+"""The budget in bytes that is full long before growth counts:
+with more, the window itself would grow all the way."""
 N_EPOCHS = 2
-"""Growth counts in the last: in the first, pools and caches fill."""
+"""The number of epochs; growth counts in the last: in the first, pools and caches fill."""
 N_LONG, N_SHORT = 1_000_000, 10_000
 N_BATCHES, WORKER_BATCH = 5, 64
 

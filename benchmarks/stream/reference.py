@@ -20,13 +20,13 @@ from tensorbank.store import Store
 __all__ = ["Reference"]
 
 N_BUFFERS = 3
-"""Batches of buffers, used in turn: what a loader that reads ahead writes to."""
+"""The number of batches' buffers, used in turn: what a loader that reads ahead writes to."""
 
 Buffers = dict[str, npt.NDArray[np.generic]]
 
 
 class Reference:
-    """Reads of some batches. All that does not depend on bytes is done here, outside of the clock.
+    """The reads of some batches. All that does not depend on bytes is done here, outside of the clock.
 
     Parameters
     ----------

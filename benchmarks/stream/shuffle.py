@@ -26,11 +26,12 @@ from tensorbank_loader.world import World
 __all__ = ["distinct_groups", "measure", "uniform_groups"]
 
 GROUP = 100
-"""Neighbours in storage that count as one group."""
+"""The number of neighbours in storage that count as one group."""
 N_SMALL, SIDE = 16_384, 128
-"""Samples of 32 KB: small enough that neighbours are worth reading together."""
+"""The number of small samples, and their side:
+32 KB, small enough that neighbours are worth reading together."""
 N_ORDERED = 100_000
-"""Places of the order whose mixing is measured without reading."""
+"""The number of places of the order whose mixing is measured without reading."""
 LATENCY_MS, RATE_MB_S = 20, 200
 
 

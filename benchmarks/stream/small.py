@@ -21,12 +21,13 @@ __all__ = ["SmallBank", "write_small"]
 
 SAMPLES_PER_SHARD = 512
 N_DISTINCT = 64
-"""Tensors that differ; the samples take them in turn, so that making them costs nothing."""
+"""The number of tensors that differ; the samples take them in turn, so that making them costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class SmallBank:
-    """``plan`` selects all samples in stored order; ``pixels`` (m, y, x) are theirs, sample ``i`` having number ``i % m``."""
+    """A small bank: ``plan`` selects all samples in stored order;
+    ``pixels`` (m, y, x) are theirs, sample ``i`` having number ``i % m``."""
 
     folder: Path
     plan: Plan

@@ -18,10 +18,10 @@ from tensorbank.testing import Faults
 __all__ = ["NETWORKS", "measure"]
 
 NETWORKS = ((1, 400), (5, 200), (20, 200), (50, 100), (100, 50))
-"""Latency in ms and bandwidth in MB/s: the same room to another continent."""
+"""The latencies in ms and bandwidths in MB/s, from the same room to another continent."""
 EPOCH_S = 1.5
 COLUMNS = "bands(S2L2A, ['B02', 'B08', 'B11']), bands(S2L1C, ['B02', 'B03', 'B04']), S1RTC, DEM"
-"""Runs and holes: a plan whose reads the options can change."""
+"""The columns of a plan of runs and holes, whose reads the options can change."""
 N_THREADS = (16, 64, 128)
 MAX_READ_BYTES = (2 << 20, 16 << 20)
 MAX_GAP_BYTES = (64 << 10, 1 << 20)
