@@ -17,9 +17,9 @@ from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Sc
 __all__ = ["NAMELESS", "cause_of", "is_text", "read_each", "scan"]
 
 NAMELESS = "nameless-sample"
-"""Kind of the finding that stands for a sample without a usable id."""
+"""The kind of the finding that stands for a sample without a usable id."""
 MAX_CAUSE = 200
-"""Characters of a foreign error's text in a finding."""
+"""The most characters of a foreign error's text in a finding."""
 
 
 def read_each(source: Source, refs: Sequence[SampleRef]) -> Iterator[RawSample | Finding]:

@@ -19,12 +19,13 @@ from tensorbank.index import HILBERT_ORDER
 __all__ = ["Place", "contains", "hilbert_index", "normal_place", "place_of", "season_of"]
 
 ROUND_TRIP = 1e-6
-"""Relative, and metres or degrees: what a projection and its inverse may differ by where the projection holds."""
+"""The most that a projection and its inverse may differ by where the projection holds:
+relative, and metres or degrees."""
 N_EDGE_POINTS = 8
-"""Points along each edge of a footprint: a straight edge on the map is a curve in degrees."""
+"""The number of points along each edge of a footprint: a straight edge on the map is a curve in degrees."""
 CURVED_LATITUDE = 80.0
 CURVED_DEGREES = 0.1
-"""Latitude from where on, and height, where four corners alone are too coarse for a footprint."""
+"""The latitude, and the height, from which four corners alone are too coarse for a footprint."""
 NEAR_DEGREES = 0.02
 """A centre may lie so far outside of a footprint, some 2 km: archives round it, or take it from a neighbouring tile."""
 
@@ -47,7 +48,7 @@ _OPPOSITE = {"winter": "summer", "summer": "winter", "spring": "autumn", "autumn
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Extent of one sample.
+    """The extent of one sample.
 
     ``bounds`` is (x_min, y_min, x_max, y_max) in metres of the EPSG code, pixel edges; ``bbox`` (west, south, east, north) in
     degrees, west > east across the antimeridian; ``footprint`` WKB in EPSG:4326, split there.

@@ -33,7 +33,7 @@ __all__ = ["IngestOptions", "ingest"]
 N_SCAN_THREADS = 4
 LOST_RACE = "lost-race"
 N_RACES = 5
-"""Tries to commit what other writers have not committed meanwhile."""
+"""The number of tries to commit what other writers have not committed meanwhile."""
 
 
 def _quiet(_what: str, _done: int, _total: int) -> None:
@@ -82,7 +82,7 @@ def ingest(
 
 
 class _Ingest:
-    """State of one run."""
+    """The state of one run."""
 
     def __init__(
         self,

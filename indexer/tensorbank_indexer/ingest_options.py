@@ -12,7 +12,7 @@ __all__ = ["IngestOptions"]
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """Options of an ingest.
+    """The options of an ingest.
 
     Parameters
     ----------

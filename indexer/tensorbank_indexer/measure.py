@@ -24,16 +24,18 @@ Int64 = npt.NDArray[np.int64]
 
 MAX_EXACT_BYTES = 2
 MAX_EXACT_AREA = 1 << 15
-"""Pixels of a tile up to which ``area * squares`` of 16-bit integers stays below 2**63 (and the sums below 2**53)."""
+"""The most pixels of a tile with which ``area * squares`` of 16-bit integers stays
+below 2**63 (and the sums below 2**53)."""
 MAX_SQUARED = 1e150
-"""Magnitude up to which sums of squares in float64 cannot overflow; larger values are scaled by a power of two."""
+"""The magnitude up to which sums of squares in float64 cannot overflow;
+larger values are scaled by a power of two."""
 _EDGES = bin_edges()
 _PROBABILITIES = np.array([p for _, p in QUANTILES])
 
 
 @dataclass(slots=True)
 class PixelMeasure:
-    """Statistics of a continuous modality of one sample.
+    """The statistics of a continuous modality of one sample.
 
     ``valid, low, high, mean, m2`` are (band,), ``quantiles`` (band, q), ``histogram`` (band, N_BINS) over all dates;
     ``low, high, mean, quantiles`` are NaN where no pixel is valid. ``tile_*`` are (time, band, n, n). ``infinite`` is (band,),
@@ -58,7 +60,7 @@ class PixelMeasure:
 
 @dataclass(slots=True)
 class CategoryMeasure:
-    """Statistics of a categorical modality: pixels per class, (class,) and per tile (time, n, n, class).
+    """The statistics of a categorical modality: pixels per class, (class,) and per tile (time, n, n, class).
 
     ``unknown_codes`` are the distinct values of pixels that are of no class, ascending.
     """

@@ -74,7 +74,7 @@ KNOWN: Mapping[str, Knowledge] = {
     "LULC": Knowledge("ESRI annual land cover", classes=_LAND_COVER),
     "cloud_mask": Knowledge("SEnSEI-v2 cloud mask", classes=_CLOUD_MASK),
 }
-"""Plausible ranges are generous: they flag broken files, not strong scatterers."""
+"""The known modalities. Plausible ranges are generous: they flag broken files, not strong scatterers."""
 
 
 def describe(name: str, dtype: str, bands: Sequence[str], shape: Sequence[int]) -> Modality:

@@ -14,7 +14,7 @@ __all__ = ["check_names"]
 
 _COLUMNS = {f.name.lower() for f in (*SAMPLE_COLUMNS, *TILE_COLUMNS, *SHARD_COLUMNS)}
 _OF_BATCHES = {"mask"}
-"""Keys that a batch of the loader has beside its modalities and columns."""
+"""The keys that a batch of the loader has beside its modalities and columns."""
 _FIELDS = {f.name.lower() for f in (*SAMPLE_BAND, *TILE_BAND, *SHARD_BAND)} | {
     f.lower() for f in RESERVED_FIELDS
 }

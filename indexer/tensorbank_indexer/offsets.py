@@ -22,11 +22,11 @@ __all__ = ["RadiometricOffset", "baseline_of", "radiometric_offset"]
 
 OFFSET = 1000.0
 FIRST_WITH_OFFSET = 400
-"""Processing baseline 04.00, as product ids write it."""
+"""The processing baseline 04.00, as product ids write it."""
 BRIGHT = 3000.0
-"""Median of the blue band from where on a scene is cloud, snow or salt, with or without the offset."""
+"""The median of the blue band from which on a scene is cloud, snow or salt, with or without the offset."""
 FEW = 1e-3
-"""Share of dark or zero pixels that may be damaged ones."""
+"""The share of dark or zero pixels that may be damaged ones."""
 MEDIAN = 2
 _BASELINE = re.compile(r"_N(\d{4})_")
 _EDGES = bin_edges()
@@ -38,7 +38,8 @@ all where there is none."""
 
 @dataclass(frozen=True, slots=True)
 class RadiometricOffset:
-    """``value`` is None where the pixels do not tell; ``contradiction`` says where the product id tells otherwise."""
+    """The offset of one sample: ``value`` is None where the pixels do not tell;
+    ``contradiction`` says where the product id tells otherwise."""
 
     value: float | None
     method: str

@@ -34,11 +34,13 @@ from tensorbank_indexer.workers import execute
 __all__ = ["PartWriter", "Progress"]
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many are done and how many there are, as far as known."""
+"""A callback that is called with what is being done, how many are done and how many there are,
+as far as known."""
 
 
 class PartWriter:
-    """Writes parts of one table. What it writes counts only once it is committed, which is not its work."""
+    """A writer of parts of one table. What it writes counts only once it is committed,
+    which is not its work."""
 
     def __init__(
         self, source: Source, store: Store, table: str, options: IngestOptions, progress: Progress

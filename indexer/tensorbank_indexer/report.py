@@ -25,7 +25,7 @@ HARMLESS = frozenset(
         "offset-baseline",
     }
 )
-"""Kinds of findings that cost no data and change none: ``strict`` lets them pass."""
+"""The kinds of findings that cost no data and change none: ``strict`` lets them pass."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from tensorbank_indexer.source import Finding, RawSample, SampleRef
 __all__ = ["plain_columns"]
 
 IDENTITY = ("sample_id", "part", "split", "subset", "stem")
-"""Columns without which a sample cannot be told from another."""
+"""The columns without which a sample cannot be told from another."""
 MAY_BE_EMPTY = ("split", "subset")
 _OPTICAL = ("S2L2A", "S2L1C", "S2RGB")
 _RADAR = ("S1RTC", "S1GRD")
@@ -66,7 +66,7 @@ def plain_columns(
 
 
 class _Doubts:
-    """Findings of one sample."""
+    """The findings of one sample."""
 
     def __init__(self, ref: SampleRef) -> None:
         self.ref = ref

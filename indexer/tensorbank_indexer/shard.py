@@ -22,7 +22,7 @@ MISSING = np.uint64(2**64 - 1)
 
 
 class ShardAssembler:
-    """Collects the blocks of one modality of one shard in memory.
+    """A buffer that collects the blocks of one modality of one shard in memory.
 
     Parameters
     ----------

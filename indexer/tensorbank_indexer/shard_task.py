@@ -264,7 +264,7 @@ def _store(task: ShardTask, assemblers: dict[str, ShardAssembler], store: Store)
 
 
 class _Clock:
-    """Adds up the seconds of stages."""
+    """A clock that adds up the seconds of stages."""
 
     def __init__(self) -> None:
         self.seconds = StageSeconds()

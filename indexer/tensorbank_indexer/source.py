@@ -45,7 +45,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Files that hold the modalities of the same samples."""
+    """The files that hold the modalities of the same samples."""
 
     name: str
     split: str
@@ -157,8 +157,8 @@ class Source(Protocol):
     format: str
     root: str
     placement: str
-    """``"anywhere"`` if single samples can be read cheaply in any order, ``"archive"`` if those of one archive must be read
-    together."""
+    """The placement: ``"anywhere"`` if single samples can be read cheaply in any order, ``"archive"`` if
+    those of one archive must be read together."""
 
     attributes: Mapping[str, str]
     """The attributes that every copy of the dataset has: ``licence``, ``references``, ``attribution``."""

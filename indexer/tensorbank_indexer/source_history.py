@@ -17,11 +17,11 @@ CHANGES = {
     "changed-source": "what the table has of it stays as it was",
     "new-source-file": "not added to samples that the table has already",
 }
-"""Kinds of findings about files that changed after their samples were ingested, and what was done."""
+"""The kinds of findings about files that changed after their samples were ingested, and what was done."""
 
 
 class SourceHistory:
-    """ETags of the files that the parts of a table were made of, read when they are first asked for."""
+    """The ETags of the files that the parts of a table were made of, read when they are first asked for."""
 
     def __init__(self, bank: Bank, table: str) -> None:
         self.bank = bank

@@ -21,7 +21,7 @@ from tensorbank_indexer.source import Finding, SampleRef, Source
 __all__ = ["ORDER", "extend", "require_fit", "survey"]
 
 ORDER: tuple[str, ...] = ("S2L2A", "S2L1C", "S2RGB", "S1RTC", "S1GRD", "DEM", "NDVI", "LULC", "cloud_mask")
-"""Order of the known modalities in a schema; others follow by name."""
+"""The order of the known modalities in a schema; others follow by name."""
 
 SAMPLES_PER_KIND = 5
 MAX_REASONS = 3

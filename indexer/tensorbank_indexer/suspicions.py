@@ -13,7 +13,7 @@ from tensorbank_indexer.source import Finding, SampleRef
 __all__ = ["suspicions"]
 
 MAX_CLASSES = 256
-"""Distinct codes without a name beyond which an array holds no classes, but something else."""
+"""The number of distinct codes without a name beyond which an array holds no classes, but something else."""
 
 
 def suspicions(

@@ -61,16 +61,17 @@ class DemoTruth:
     root: Path
     """The dataset's root: holds ``train/`` and ``train_metadata.parquet``."""
     samples: tuple[str, ...]
-    """Sample ids in the order of the archives."""
+    """The sample ids in the order of the archives."""
     n_tars: int
     n_bytes: int
     """The number of bytes of all tars together."""
     pixel_bytes: int
     """The number of bytes of all tensors, decoded."""
     crc32: Mapping[tuple[str, str], int] = field(repr=False)
-    """CRC-32 of ``bands`` by (sample id, modality): (band, y, x), C order, little endian, in the stored dtype."""
+    """The CRC-32 of ``bands`` by (sample id, modality):
+    (band, y, x), C order, little endian, in the stored dtype."""
     cloud_cover: Mapping[str, float] = field(repr=False)
-    """Share of thin and thick cloud, by sample id."""
+    """The share of thin and thick cloud, by sample id."""
 
 
 def write_archives(
@@ -149,7 +150,8 @@ def _make(world: World, placed: Placed) -> _Made:
 
 
 class _Writer:
-    """Appends samples to one tar a modality, and remembers their rows of the metadata table."""
+    """A writer that appends samples to one tar per modality,
+    and remembers their rows of the metadata table."""
 
     def __init__(self, folder: Path, samples_per_tar: int) -> None:
         self.folder = folder

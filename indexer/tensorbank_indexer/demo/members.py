@@ -19,7 +19,8 @@ __all__ = ["Variable", "zarr_zip"]
 
 BLOSC = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
 SMALL_BYTES = 16_384
-"""Arrays below are coordinates, the same in all modalities of a sample: their encoding is remembered."""
+"""The size in bytes below which arrays are coordinates, the same in all modalities of a sample:
+their encoding is remembered."""
 DOS_DATE = (2026 - 1980) << 9 | 1 << 5 | 1
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 DIRECTORY_ENTRY = struct.Struct("<4s6H3L5H2L")

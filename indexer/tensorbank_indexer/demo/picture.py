@@ -49,7 +49,8 @@ TITLES = {
 }
 RGB_BANDS, B11 = [3, 2, 1], -2  # B04, B03, B02; the same places in both levels
 CLOUD_DN, CLOUD_B11_DN = 3_800, 2_000
-"""Brighter pixels are clouds (snow is dark in B11) and take no part in the stretch, or ground would be black."""
+"""The reflectances above which pixels are clouds (snow is dark in B11) and take no part in the stretch,
+or ground would be black."""
 
 Pixels = npt.NDArray[Any]
 Image = npt.NDArray[np.uint8]

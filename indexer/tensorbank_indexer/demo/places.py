@@ -63,7 +63,7 @@ class Placed:
     s2_time: np.datetime64
     s1_time: np.datetime64
     products: dict[str, str]
-    """Source product id by modality; ``S1`` for either kind of Sentinel-1."""
+    """The source product id by modality; ``S1`` for either kind of Sentinel-1."""
     view: View
 
 

@@ -26,9 +26,9 @@ Kind = TypeVar("Kind", bound=np.generic)
 PIXEL_M = 10.0
 
 NO_DATA, WATER, TREES, FLOODED, CROPS, BUILT, BARE, SNOW, CLOUD, RANGE = range(10)
-"""ESRI land cover."""
+"""The classes of ESRI land cover."""
 SKY_LAND, SKY_WATER, SKY_SNOW, SKY_THIN, SKY_THICK, SKY_SHADOW, SKY_NO_DATA = range(7)
-"""Classes of the cloud mask."""
+"""The classes of the cloud mask."""
 
 # Reflectance x 10,000 of B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12, then VV and VH in dB.
 MATERIALS = {
@@ -77,12 +77,13 @@ class Block:
     y: int
     x: int
     turn: int
-    """One of the 8 rotations and mirrorings."""
+    """The number of one of the 8 rotations and mirrorings."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sky:
-    """Clouds over a block: the share aimed at (0: none at all), and from which field and where they are taken."""
+    """The clouds over a block: the share aimed at (0:
+    none at all), and the field and place that they are taken from."""
 
     cover: float
     field: int
@@ -104,12 +105,12 @@ class View:
     day: int
     """The day of the year, 0-364."""
     key: tuple[int, ...]
-    """Seeds the noise of the sensors."""
+    """The key that seeds the noise of the sensors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Pixels (band, y, x) by modality, S1 under the name ``S1``; ``cloud_mask`` (y, x) uint8."""
+    """The pixels (band, y, x) by modality, S1 under the name ``S1``; ``cloud_mask`` (y, x) uint8."""
 
     arrays: dict[str, npt.NDArray[np.generic]]
     cloud_mask: Bytes
@@ -155,7 +156,7 @@ def render(world: World, view: View) -> Scene:
 
 
 class _Ground:
-    """Land cover, greenness, light and height of one tile, clouds aside."""
+    """The land cover, greenness, light and height of one tile, clouds aside."""
 
     def __init__(self, world: World, view: View) -> None:
         self.climate = view.climate
@@ -167,7 +168,7 @@ class _Ground:
         self.river = self._window(world.river_px)
         self.moist = self._window(world.moisture) + np.float32(view.climate.moisture)
         self.warm = math.cos(2 * math.pi * (view.day - 200) / 365) * (1 if view.lat >= 0 else -1)
-        """1 in midsummer, -1 in midwinter."""
+        """The season's warmth: 1 in midsummer, -1 in midwinter."""
         self._raise_land()
         self.annual_c = (
             self.climate.warmth_c - np.float32(0.0062) * self.metres + np.float32(0.5) * self.grain

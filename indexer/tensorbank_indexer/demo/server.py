@@ -34,7 +34,8 @@ __all__ = ["S3Server"]
 HOST = "127.0.0.1"
 REGION = "us-east-1"
 PORT_RANGE = (12_000, 32_000)
-"""Half-open, below Linux's ephemeral ports (32768-60999), so that outgoing connections do not take ours."""
+"""The half-open range of ports, below Linux's ephemeral ports (32768-60999),
+so that outgoing connections do not take ours."""
 PORT_FLAGS = (
     "s3.port",
     "s3.port.grpc",
@@ -70,7 +71,8 @@ class S3Server:
 
     region = REGION
     role = ROLE
-    """May read everything, and be assumed by whoever has keys, if the server was started ``with_role``."""
+    """The role that may read everything, and be assumed by whoever has keys,
+    if the server was started ``with_role``."""
 
     def __init__(
         self,

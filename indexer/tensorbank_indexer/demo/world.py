@@ -17,7 +17,7 @@ Flags = npt.NDArray[np.bool_]
 
 TILE = 264
 CELL = 4 * TILE
-"""Pixels of a side of one Major-TOM cell: its tiles adjoin."""
+"""The number of pixels of a side of one Major-TOM cell: its tiles adjoin."""
 SIZE = 1536
 HASH_PRIMES = (73_856_093, 19_349_663, 83_492_791)
 

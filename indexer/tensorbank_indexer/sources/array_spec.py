@@ -18,11 +18,11 @@ numcodecs.blosc.use_threads = False
 """One thread a call: parallelism is the caller's, over samples."""
 
 TEXT_BYTES = 16
-"""Memory that a text of variable length is counted with."""
+"""The bytes that a text of variable length is counted with."""
 MAX_TEXT_BYTES = 16 << 20
-"""Decoded bytes of a chunk of texts."""
+"""The most decoded bytes of a chunk of texts."""
 INDEX_ENTRY_BYTES = 16
-"""Offset and length of a chunk in the index of a shard."""
+"""The bytes of an entry in the index of a shard: offset and length of a chunk."""
 
 
 class Sizes(NamedTuple):
@@ -69,7 +69,7 @@ class Sharding:
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """Shape, chunks and codecs of an array.
+    """The shape, chunks and codecs of an array.
 
     ``decoders`` are applied in this order to a stored chunk; ``axes`` is the order in which its axes lie in the
     decoded bytes, slowest first: (0, 1, 2) is order C. ``fill_value`` is None where the metadata have none, which

@@ -30,7 +30,7 @@ def is_radar(modality: str) -> bool:
 
 
 class Assembly:
-    """Collects the members of one sample and checks them against each other."""
+    """A set of the members of one sample, which checks them against each other."""
 
     def __init__(self, ref: SampleRef) -> None:
         self.ref = ref

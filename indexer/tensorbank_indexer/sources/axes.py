@@ -22,7 +22,7 @@ SYNONYMS = {
     "y": ("y", "northing", "lat", "latitude"),
     "x": ("x", "easting", "lon", "longitude"),
 }
-"""Names of axes and of their coordinates, in lower case."""
+"""The names of axes and of their coordinates, in lower case."""
 AXIS_OF = {name: axis for axis, names in SYNONYMS.items() for name in names} | {
     "row": "y",  # of numbers of pixels, which are no coordinates
     "col": "x",

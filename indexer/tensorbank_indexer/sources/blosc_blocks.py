@@ -20,7 +20,7 @@ __all__ = ["decode_range"]
 
 HEADER = struct.Struct("<4B3I")
 IS_COPY = 0x2
-"""Flag of a buffer whose data follow the header uncompressed."""
+"""The flag of a buffer whose data follow the header uncompressed."""
 
 
 def decode_range(buffer: bytes | memoryview, start: int, end: int) -> npt.NDArray[np.uint8]:

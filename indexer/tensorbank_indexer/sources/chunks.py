@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 MAX_CHUNKS = 100_000
 """The most chunks that an array may have: each missing one costs a look into the directory."""
 MISSING = 2**64 - 1
-"""Offset and length of a chunk that a shard does not have."""
+"""The offset and length of a chunk that a shard does not have."""
 
 
 def decode_chunk(spec: ArraySpec, data: bytes | memoryview, index: tuple[int, ...]) -> Array:

@@ -28,7 +28,7 @@ from tensorbank_indexer.sources.dtypes import number_type
 __all__ = ["DECODERS", "DECODE_ERRORS", "Decoder", "decode_texts", "decode_within", "open_decoder"]
 
 Buffer = Any
-"""Bytes, a memoryview or an array, as codecs take and give them."""
+"""The bytes, a memoryview or an array, as codecs take and give them."""
 
 DECODE_ERRORS = (
     RuntimeError,
@@ -43,7 +43,7 @@ DECODE_ERRORS = (
 )
 """The errors that codecs raise on bytes that they did not write; ``pa.ArrowInvalid`` is a ValueError."""
 LZMA_MEMORY_BYTES = 128 << 20
-"""Most memory for the dictionary of an LZMA stream: preset 9 needs 65 MiB."""
+"""The most memory in bytes for the dictionary of an LZMA stream: preset 9 needs 65 MiB."""
 BLOSC_HEADER_BYTES = 16
 
 

@@ -33,7 +33,7 @@ EXPECTED = (
 TERRAMESH_MEMBER = re.compile(r"(majortom|ssl4eos12)_[a-z]+_\d+\.zarr\.zip")
 WDS_MEMBER = re.compile(r"[a-z0-9]+_[a-z]+_seasonal_data_\d+\.zarr\.zip")
 FIRST_HEADERS_BYTES = 64 << 10
-"""Stretch of a tar in which its first member's header lies."""
+"""The bytes of a tar in which its first member's header lies."""
 
 
 def open_source(

@@ -31,7 +31,7 @@ __all__ = ["FileStat", "SourceFiles"]
 
 N_STAT_THREADS = 16
 RETRY_DELAYS_S = (0.5, 2.0, 8.0)
-"""Waits between attempts after an answer such as 429 or 503 (hubs limit rates)."""
+"""The seconds to wait between attempts after an answer such as 429 or 503 (hubs limit rates)."""
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 QUOTED = "%/:?#[]@!$&'()*+,;="
 """The signs of a URL that stay as they are;
@@ -41,8 +41,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """Size of a file in bytes, and a tag that changes when it is rewritten: the store's ETag or
-    ``mtime-<ns>-<size>``."""
+    """The size of a file in bytes, and a tag that changes when it is rewritten:
+    the store's ETag or ``mtime-<ns>-<size>``."""
 
     path: str
     size_bytes: int

@@ -41,12 +41,12 @@ COMPRESSED_AS_A_WHOLE = (
 KNOWN_FOLDERS = frozenset({"assets", "splits"})
 COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|lzma|zst|zstd|lz4|lz|Z)$")
 MAX_NAMED_STRAYS = 5
-"""Stray files of one folder that get a finding each; more than that share one."""
+"""The most stray files of one folder that get a finding each; more than that share one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Paths of a dataset, sorted by what they are.
+    """The paths of a dataset, sorted by what they are.
 
     ``files`` maps (split, file name) to {modality: path}.
     """
@@ -54,7 +54,7 @@ class Folders:
     files: Mapping[tuple[str, str], Mapping[str, str]]
     strays: tuple[str, ...]
     compressed: tuple[str, ...] = ()
-    """Archives that are compressed as a whole, so that no member of them can be read by its range."""
+    """The archives that are compressed as a whole, so that no member of them can be read by its range."""
 
     def archives(
         self, files: SourceFiles, subset_of: Mapping[str, str]

@@ -12,7 +12,7 @@ __all__ = ["Allowance", "ReadLimits"]
 
 @dataclass(frozen=True, slots=True)
 class ReadLimits:
-    """Bounds for what an archive may ask a reader to do.
+    """The bounds for what an archive may ask a reader to do.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ STORED_NAMES = {
     "time": "time_",
     "file_id": "file_id",
 }
-"""Arrays of a file, by what they are called in a member of one location."""
+"""The arrays of a file, by what they are called in a member of one location."""
 
 
 class LocationFile:

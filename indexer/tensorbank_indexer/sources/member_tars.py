@@ -33,20 +33,20 @@ __all__ = ["MemberTars", "TAR_NAME"]
 TAR_NAME = re.compile(r"(?P<subset>[a-z0-9]+)_shard_\d+\.tar")
 REMOTE_READAHEAD_BYTES = 4096
 APPLE_DOUBLE = "._"
-"""Start of the names of companions that tar on a Mac puts beside files with extended attributes."""
+"""The start of the names of companions that tar on a Mac puts beside files with extended attributes."""
 CATEGORICAL = frozenset(name for name, known in KNOWN.items() if known.classes)
 N_THREADS = 16
-"""Requests at a time to a remote store."""
+"""The number of requests at a time to a remote store."""
 N_SAMPLES_AHEAD = 4
-"""Samples of a remote store whose bytes are fetched while one is decoded: 4 x 2 MB for TerraMesh, 4 x 20 MB
-for SSL4EO-S12."""
+"""The number of samples of a remote store whose bytes are fetched while one is decoded:
+4 x 2 MB for TerraMesh, 4 x 20 MB for SSL4EO-S12."""
 TIMED = ("S2L2A", "S2L1C", "S2RGB", "NDVI", "S1RTC", "S1GRD", "LULC", "DEM")
-"""Modalities by how well they tell date and place of a sample."""
+"""The modalities by how well they tell date and place of a sample."""
 
 
 @dataclass
 class MemberTars:
-    """Lists, scans and reads tars of one root. The adapters say what an id means.
+    """A reader that lists, scans and reads tars of one root. The adapters say what an id means.
 
     A stem that occurs twice in an archive is reported and its first member taken. Archives are scanned
     independently of each other: the same stem in two archives of a split is for the caller to find, as

@@ -24,18 +24,20 @@ from tensorbank_indexer.sources.times import EARLIEST_NS, LATEST_NS, NS_PER_UNIT
 __all__ = ["MemberRow", "MetadataTable"]
 
 MAX_KEPT_BYTES = 256 << 20
-"""Tables up to this size are read once and kept; larger ones are read by range for each archive."""
+"""The size in bytes up to which tables are read once and kept;
+larger ones are read by range for each archive."""
 MAX_DECODED_BYTES = 1 << 30
-"""Decoded size of the columns in use: 9 million members have 0.6 GB."""
+"""The most decoded bytes of the columns in use: 9 million members have 0.6 GB."""
 MIN_ROWS = 20_480
-"""Rows that are looked at for one archive at least: twice the members of the largest published ones."""
+"""The number of rows that are looked at for one archive at least:
+twice the members of the largest published ones."""
 MEMBER_SUFFIX = ".zarr.zip"
 DATED = ("S2_time", "cloud_cover")
 LIMITS = {"center_lon": 360.0, "center_lat": 90.0}
-"""Degrees beyond which a number is no place."""
+"""The degrees beyond which a number is no place."""
 
 Problems = list[tuple[str, str]]
-"""Members (empty for the table) and what is wrong with their rows."""
+"""A list of members (empty for the table), each with what is wrong with its rows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ __all__ = ["missing_values", "unpack"]
 
 Array = npt.NDArray[Any]
 NOT_APPLIED = ("valid_range", "valid_min", "valid_max")
-"""Attributes that change what a number means and that are not honoured."""
+"""The attributes that change what a number means and that are not honoured."""
 MISSING = ("_FillValue", "missing_value", "nodata", "nodatavals")
-"""Attributes that name missing values: those of CF, and those that GDAL and its users write."""
+"""The attributes that name missing values: those of CF, and those that GDAL and its users write."""
 HONOURED = frozenset({*MISSING, "_Unsigned", "scale_factor", "add_offset", *NOT_APPLIED})
 MAX_MISSING = 16
 

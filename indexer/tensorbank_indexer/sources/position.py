@@ -40,14 +40,14 @@ EPSG = re.compile(
 WKT = re.compile(r"\s*(?:[A-Z]{3,}CRS|PROJCS|GEOGCS)\s*\[")
 MAX_WKT_CHARS = 32 << 10
 EPSG_CODES = range(1024, 1_000_000)
-"""Codes that EPSG gives out and leaves to users."""
+"""The codes that EPSG gives out and leaves to users."""
 MAX_ID_CHARS = 200
 NO_PLACE = "read without a footprint"
 GRID_MAPPING = "spatial_ref"
 WKT_ATTRIBUTES = ("crs_wkt", "spatial_ref")
-"""Attributes of a grid mapping that hold a reference system as text: CF's, and GDAL's."""
+"""The attributes of a grid mapping that hold a reference system as text: CF's, and GDAL's."""
 DEGREES = frozenset({"lon", "longitude", "lat", "latitude"})
-"""Names of coordinates that are degrees of EPSG:4326, whatever system the pixels once had."""
+"""The names of coordinates that are degrees of EPSG:4326, whatever system the pixels once had."""
 TIMES = ("time", "time_")
 SCALING = frozenset({"scale_factor", "add_offset"})
 

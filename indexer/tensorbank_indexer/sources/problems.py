@@ -17,7 +17,7 @@ __all__ = ["Boundary", "Problem", "is_identifier", "readable", "reason_of"]
 MAX_REASON_CHARS = 400
 MAX_IDENTIFIER_CHARS = 200
 SPECIFIC_KINDS = frozenset({"codec", "encrypted-entry", "over-limit", "truncated-archive", "zip-method"})
-"""Kinds of errors that say more than that a member is damaged."""
+"""The kinds of errors that say more than that a member is damaged."""
 
 
 class Problem(NamedTuple):

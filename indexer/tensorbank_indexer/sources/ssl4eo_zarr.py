@@ -28,7 +28,7 @@ __all__ = ["FILE_NAME", "Ssl4eoZarrSource"]
 FILE_NAME = re.compile(r"[a-z0-9]+_[a-z]+_seasonal_data_\d+\.zarr\.zip")
 SUBSET = "ssl4eos12"
 TIMED = ("S2L2A", "S2L1C", "S2RGB", "S1GRD")
-"""Modalities by how well they tell the first date of a location."""
+"""The modalities by how well they tell the first date of a location."""
 
 
 class Ssl4eoZarrSource:

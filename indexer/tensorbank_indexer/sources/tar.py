@@ -18,20 +18,21 @@ __all__ = ["TarIndex", "TarMember", "index_tar"]
 
 BLOCK_BYTES = 512
 MAX_EXTENSION_BYTES = 1 << 20
-"""Long names and PAX records larger than this are taken for damage."""
+"""The bytes beyond which a long name or PAX record is taken for damage."""
 MAX_READAHEAD_BYTES = 1 << 20
 RESYNC_BYTES = 1 << 20
 REGULAR = frozenset(b"0\x007")
 FOLDER = ord("5")
 NO_FILES = {"1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device", "6": "a pipe"}
 PADDING_BYTES = 64 << 10
-"""Stretch behind the end-of-archive mark in which more may begin."""
+"""The bytes behind the end-of-archive mark in which more may begin."""
 RECORD_BYTES = 10 << 10
-"""Tars are filled up to whole records."""
+"""The bytes of a record; tars are filled up to whole records."""
 KEPT_RECORDS = frozenset({"path", "size", "GNU.sparse.name"})
-"""PAX records that say where a member is; of the others it only matters whether there is one of sparse members."""
+"""The PAX records that say where a member is;
+of the others it only matters whether there is one of sparse members."""
 MAX_REASONS = 100
-"""Damaged stretches that are told one by one."""
+"""The most damaged stretches that are told one by one."""
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 
 ReadRange = Callable[[int, int], bytes]
@@ -47,7 +48,7 @@ class TarMember(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TarIndex:
-    """Complete members in order, and how the archive ended.
+    """The complete members in order, and how the archive ended.
 
     ``truncated`` says, in words, what the end of the file cuts off, or is empty. ``damaged`` has a sentence
     for each stretch that could not be understood, ``refused`` for each member that is not supported.

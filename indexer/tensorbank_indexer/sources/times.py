@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 NO_TIME = np.iinfo(np.int64).min
-"""Stands for a time that is absent or cannot be represented, as in numpy's NaT."""
+"""The number that stands for a time that is absent or cannot be represented, as in numpy's NaT."""
 NS_PER_UNIT = {
     name: factor
     for names, factor in (
@@ -39,7 +39,7 @@ NS_PER_UNIT = {
     )
     for name in names.split()
 }
-"""Units of CF with one length; months and years have none."""
+"""The units of CF with one length; months and years have none."""
 NUMPY_UNITS = {"ns": "ns", "us": "us", "ms": "ms", "s": "s", "m": "min", "h": "h", "D": "d"}
 UNITS = re.compile(
     r"\s*([A-Za-z]+)\s+since\s+(\d{1,4})-(\d{1,2})-(\d{1,2})"

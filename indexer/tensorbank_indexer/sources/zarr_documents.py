@@ -20,11 +20,11 @@ MAX_AXES = 8
 MAX_CODECS = 16
 MAX_SIZE = 1 << 48
 MAX_CACHED_BYTES = 128 << 10
-"""Documents up to this size are kept parsed; published ones have some 20 KB."""
+"""The size in bytes up to which documents are kept parsed; published ones have some 20 KB."""
 CHECKSUMS = frozenset({"crc32c"})
 
 Specs = Mapping[str, "ArraySpec | FormatError"]
-"""Arrays by name; one whose metadata cannot be used is the error that says why."""
+"""The arrays by name; one whose metadata cannot be used is the error that says why."""
 
 
 def parse_consolidated(document: bytes) -> Specs | None:

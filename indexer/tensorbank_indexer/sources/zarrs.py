@@ -18,10 +18,10 @@ __all__ = ["ZarrGroup"]
 
 Array = npt.NDArray[Any]
 MAX_CACHED_BYTES = 8192
-"""Chunks up to this size (coordinates, names, ids) recur in the modalities of a sample: they are decoded
-once."""
+"""The size in bytes up to which chunks (coordinates, names, ids) are decoded once:
+they recur in the modalities of a sample."""
 MAX_DOCUMENT_BYTES = 64 << 10
-"""Documents up to this size are kept parsed."""
+"""The size in bytes up to which documents are kept parsed."""
 
 
 class ZarrGroup:

@@ -29,11 +29,13 @@ STORED, DEFLATED = 0, 8
 ENCRYPTED, UTF8 = 0x1, 0x800
 MAX_COMMENT_BYTES = 0xFFFF
 FIRST_TAIL_BYTES = 64 << 10
-"""First read of an archive behind range reads: holds the directory of some thousand entries."""
+"""The bytes of the first read of an archive behind range reads:
+holds the directory of some thousand entries."""
 MAX_DIRECTORY_BYTES = 64 << 20
-"""Central directory of some 600,000 entries; a member has 40."""
+"""The most bytes of a central directory: some 600,000 entries; a member has 40."""
 EXTRA_SLACK_BYTES = 64
-"""Read beyond an entry's name for the extra field of its local header, whose length is not known yet."""
+"""The bytes read beyond an entry's name for the extra field of its local header,
+whose length is not known yet."""
 
 Bytes = bytes | memoryview
 ReadRange = Callable[[int, int], Bytes]
