@@ -18,7 +18,7 @@ __all__ = ["Augment"]
 
 
 class Augment(torch.nn.Module):
-    """Augments the tensors of a batch with kornia's augmentations, one after the other.
+    """A transform that augments the tensors of a batch with kornia's augmentations, one after the other.
 
     What moves pixels (flips, crops, rotations) draws its parameters once a sample, for all modalities, dates and masks: they
     stay co-registered. What changes values (noise, blur, brightness) is drawn for each modality by itself, and never for
@@ -114,7 +114,7 @@ class Augment(torch.nn.Module):
 
 
 class _Apart(torch.nn.Module):
-    """Changes of values, drawn for each of the first ``n`` inputs by itself; the others pass."""
+    """A change of values, drawn for each of the first ``n`` inputs by itself; the others pass."""
 
     def __init__(self, augmentations: list[torch.nn.Module], n: int) -> None:
         super().__init__()

@@ -23,7 +23,8 @@ from tensorbank_loader.memory import BatchMemory
 __all__ = ["Batch", "BatchForm", "n_samples_of", "samples_of"]
 
 Batch = dict[str, Any]
-"""Tensors by handle name, metadata by column name, and ``mask`` where a handle is missing from some sample."""
+"""A batch: tensors by handle name, metadata by column name,
+and ``mask`` where a handle is missing from some sample."""
 
 MASK = "mask"
 TIME_INDEX = "time_index"

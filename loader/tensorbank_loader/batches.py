@@ -20,7 +20,7 @@ PADDING = "padding"
 
 
 class Batches:
-    """Iterator of ``(step, batch)`` over a window whose reads are of one step or several.
+    """An iterator of ``(step, batch)`` over a window whose reads are of one step or several.
 
     Batches of one read are views into one memory; no pixel is copied.
 

@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["calling_loader", "calling_sharder"]
 
 SHARDERS = ("IterableDatasetShard", "DataLoaderDispatcher")
-"""Classes of accelerate that share out what a dataset yields."""
+"""The classes of accelerate that share out what a dataset yields."""
 
 
 def calling_sharder() -> str | None:

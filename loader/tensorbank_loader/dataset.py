@@ -31,11 +31,12 @@ from tensorbank_loader.world import World
 __all__ = ["StreamingDataset"]
 
 SAMPLES_PER_READ = 32
-"""Samples of a rank that are read together where single samples are handed out."""
+"""The number of samples of a rank that are read together where single samples are handed out."""
 
 
 N_AHEAD = 2
-"""Batches that torch's DataLoader asks each worker for before any is consumed, if not told otherwise."""
+"""The number of batches that torch's DataLoader asks each worker for before any is consumed,
+if not told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class Sent:
 
 
 class StreamingDataset(torch.utils.data.IterableDataset[Any]):
-    """Streams the samples of a plan or a mix; of a plan, each exactly once an epoch, in an order that hardware cannot change.
+    """A dataset that streams the samples of a plan or a mix;
+    of a plan, each exactly once an epoch, in an order that hardware cannot change.
 
     With ``global_batch_size`` it yields this rank's share of each global batch, for ``DataLoader(dataset, batch_size=None)``;
     without, single samples, for a DataLoader that collates.

@@ -22,9 +22,11 @@ from tensorbank_loader.epoch import Step
 __all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "device_of", "on_device"]
 
 N_COPIES_AHEAD = 2
-"""Batches on the device: the one that is handed over and the one that is copied while the consumer works on it."""
+"""The number of batches on the device: the one that is handed over and the one that
+is copied while the consumer works on it."""
 N_STEPS_AHEAD = 2
-"""Steps that the host may have asked for and the device not yet done: the device never runs dry, nor full of batches."""
+"""The number of steps that the host may have asked for and the device not yet done:
+the device never runs dry, nor full of batches."""
 
 
 class EventLike(Protocol):
@@ -38,7 +40,7 @@ class EventLike(Protocol):
 
 
 class StreamLike(Protocol):
-    """Work that runs in order, as ``torch.cuda.Stream``."""
+    """A queue of work that runs in order, as ``torch.cuda.Stream``."""
 
     def record_event(self) -> EventLike:
         """The end of the work so far."""
@@ -71,7 +73,7 @@ class Accelerator(Protocol):
 
 
 class Cuda:
-    """NVIDIA's streams, and AMD's, which torch gives the same names."""
+    """The streams of NVIDIA, and of AMD, which torch gives the same names."""
 
     pins = True
 

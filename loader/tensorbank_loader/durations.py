@@ -12,7 +12,7 @@ BINS_PER_OCTAVE = 8
 FIRST_OCTAVE, LAST_OCTAVE = -20, 10
 """The range of the histogram, in powers of two of a second: from a microsecond to a quarter of an hour."""
 N_BINS = (LAST_OCTAVE - FIRST_OCTAVE) * BINS_PER_OCTAVE + 2
-"""One more on either side takes what is shorter or longer."""
+"""The number of bins; one more on either side takes what is shorter or longer."""
 
 
 def bin_of(seconds: float) -> int:

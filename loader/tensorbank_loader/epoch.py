@@ -66,7 +66,8 @@ class Step:
 
 
 Share = tuple[tuple[Step, ...], Int64]
-"""Steps that are read together, and the positions in the plan of all their samples, (n,) int64, one step after the other."""
+"""The steps that are read together, and the positions in the plan of all their samples, (n,) int64,
+one step after the other."""
 
 
 @dataclass(frozen=True, slots=True)

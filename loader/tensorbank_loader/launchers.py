@@ -35,7 +35,7 @@ LAUNCHERS = (
 )
 SLURM = Launcher("srun", "SLURM_PROCID", "SLURM_NTASKS")
 STEP_SIZE = "SLURM_STEP_NUM_TASKS"
-"""Tasks of the step, where ``SLURM_NTASKS`` may be of the job."""
+"""The variable that holds the tasks of the step, where ``SLURM_NTASKS`` may be of the job."""
 FIRST_SPECIAL_STEP = 0xFFFFFFF0
 """The first step number that belongs to a shell: of a batch script, of an interactive job."""
 HINT = "give the loader world=World(rank, n_ranks), or initialise torch.distributed before its first epoch"

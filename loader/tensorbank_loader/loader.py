@@ -30,7 +30,8 @@ __all__ = ["DataLoader"]
 
 
 class DataLoader:
-    """Streams a plan or a mix in batches, as :class:`tensorbank_loader.batch.BatchForm` describes them.
+    """A loader that streams a plan or a mix in batches,
+    as :class:`tensorbank_loader.batch.BatchForm` describes them.
 
     Each ``iter()`` runs an epoch, and the next one is shuffled anew; one that was left begins anew, unless
     :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.cursor.Cursor` has the rules, ``loader/README.md`` the

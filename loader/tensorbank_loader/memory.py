@@ -25,7 +25,8 @@ class _Lease(np.ndarray[tuple[int], np.dtype[np.uint8]]):
 
 
 class BatchMemory:
-    """Hands out memory, and takes it back when the last tensor in it is gone, whoever held it and however it was viewed.
+    """A pool that hands out memory, and takes it back when the last tensor in it is gone,
+    whoever held it and however it was viewed.
 
     So a consumer that keeps a batch keeps its memory, and one that lets it go has it filled again. What is kept for reuse was
     in use at one time: reuse never adds to the peak. Give-backs come from any thread.

@@ -25,7 +25,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """Sources in proportion, each in an order of its own.
+    """An order of several sources in proportion, each in an order of its own.
 
     A source that is through begins again, shuffled anew, whatever the epoch of the mix: sources are neither cut off nor
     repeated early. Positions count through the plans of all sources, one after the other.

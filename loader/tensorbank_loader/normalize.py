@@ -17,7 +17,8 @@ __all__ = ["Normalize"]
 
 
 class Normalize(torch.nn.Module):
-    """``(pixels - mean) / std`` band by band, of the continuous tensors of a batch; everything else is left alone.
+    """A transform of the continuous tensors of a batch, ``(pixels - mean) / std`` band by band;
+    everything else is left alone.
 
     Computed in float32 on whatever device the batch lies. Means and standard deviations are buffers named ``mean_<handle>`` and
     ``std_<handle>``, (band, 1, 1) float32, in the bands' order of the batch.

@@ -15,7 +15,8 @@ import numpy.typing as npt
 __all__ = ["batch_bounds", "first_batch_of", "n_batches", "permute", "rank_bounds", "uniform"]
 
 N_ROUNDS = 10
-"""6 are measurably not uniform over orders of a few positions (chi-square of places, 20,000 epochs of n = 5), 8 are."""
+"""The number of rounds of the network: 6 are measurably not uniform over orders of a few positions
+(chi-square of places, 20,000 epochs of n = 5), 8 are."""
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
 

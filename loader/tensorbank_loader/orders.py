@@ -25,12 +25,12 @@ __all__ = ["AsPlanned", "Order", "Permuted", "Shuffle", "WeightedDraws", "Weight
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 Shuffle = Literal["full", "window"] | bool | None
-"""``"full"``: a uniform permutation. ``"window"``: as well mixed, read in larger pieces. True: the one that suits the plan.
-None or False: none."""
+"""The kind of shuffling. ``"full"``: a uniform permutation. ``"window"``: as well mixed, read in larger
+pieces. True: the one that suits the plan. None or False: none."""
 
 
 MAX_DRAWS = 1 << 40
-"""Longest epoch of draws: places times shares of sources fit 63 bits."""
+"""The most places of an epoch of draws: places times shares of sources fit 63 bits."""
 
 
 class Order(Protocol):
@@ -95,7 +95,8 @@ class Permuted(_AnyBatches):
 
 @dataclass(frozen=True, eq=False)
 class WeightedDraws(_AnyBatches):
-    """Independent draws with replacement: sample ``i`` comes with probability ``weights[i] / sum(weights)``.
+    """An order of independent draws with replacement:
+    sample ``i`` comes with probability ``weights[i] / sum(weights)``.
 
     Parameters
     ----------
@@ -131,7 +132,8 @@ class WeightedDraws(_AnyBatches):
 
 @dataclass(frozen=True, eq=False)
 class WeightedOnce(_AnyBatches):
-    """Draws without replacement: heavier samples tend to come, and to come earlier; samples of weight 0 never do.
+    """An order of draws without replacement: heavier samples tend to come, and to come earlier;
+    samples of weight 0 never do.
 
     Each sample has the key ``-log(u) / weight`` with ``u`` uniform in (0, 1]; the smallest keys are drawn, in their order
     (Efraimidis and Spirakis, "Weighted random sampling with a reservoir", 2006). The keys are sorted once an epoch.

@@ -17,7 +17,7 @@ from tensorbank_loader.stats import LoaderStats
 __all__ = ["rates", "with_progress"]
 
 Show = Callable[[int, str], object]
-"""Takes the number of batches so far, and the rates."""
+"""A function that takes the number of batches so far, and the rates."""
 
 SECONDS_BETWEEN_RATES = 1.0
 SECONDS_BETWEEN_LINES = 10.0

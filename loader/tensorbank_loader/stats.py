@@ -12,7 +12,7 @@ __all__ = ["LoaderStats", "Meter"]
 
 @dataclass(frozen=True, slots=True)
 class LoaderStats(FetchStats):
-    """Counts and times since the loader was made, beside those of its fetcher.
+    """The counts and times since the loader was made, beside those of its fetcher.
 
     The fetcher's run ahead of the batches. ``wait_s`` near 0 means that the loader keeps up, ``step_s`` near 0 that the consumer
     does.
@@ -61,7 +61,8 @@ class LoaderStats(FetchStats):
 
 
 class Meter:
-    """Keeps the loader's part of its statistics. Written by the consumer's thread, read by any."""
+    """A meter that keeps the loader's part of its statistics.
+    Written by the consumer's thread, read by any."""
 
     def __init__(self) -> None:
         self._batches = self._samples = self._tensor_bytes = 0

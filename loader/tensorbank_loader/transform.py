@@ -13,7 +13,7 @@ from tensorbank_loader.batch import Batch
 __all__ = ["Transform", "checked", "ready"]
 
 Transform = Callable[[Batch], Any]
-"""Any callable, an ``nn.Module`` among them: from a batch to what the consumer gets."""
+"""A callable, such as an ``nn.Module``, from a batch to what the consumer gets."""
 
 
 def checked(transform: Transform | None) -> Transform | None:

@@ -24,7 +24,8 @@ __all__ = ["MIN_BATCHES_AHEAD", "Window", "forked"]
 MIN_BATCHES_AHEAD = 2
 """The batch that is waited for and the next one, whatever their size."""
 RAMP = 4
-"""Batches that are asked for before one is handed out: the first does not wait until the whole window is asked for."""
+"""The number of batches that are asked for before one is handed out:
+the first does not wait until the whole window is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class _Coming:
 
 
 class Window:
-    """Iterator of ``(steps, batch)`` in the given order, with as many on their way as the byte budget allows.
+    """An iterator of ``(steps, batch)`` in the given order,
+    with as many on their way as the byte budget allows.
 
     New reads start only when a batch is asked for: a slow consumer holds back the network. Of an epoch that the consumer has
     not begun only the first batches are read, and not before all of this epoch has come. An error is raised at the batch that

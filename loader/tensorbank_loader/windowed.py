@@ -34,15 +34,18 @@ __all__ = ["MAX_GROUP_BYTES", "MAX_RUN", "RUN_BYTES", "Windowed", "address_order
 Int64 = npt.NDArray[np.int64]
 
 RUN_BYTES = 1 << 20
-"""Stored bytes of a run: requests of this size carry as much as larger ones, and the first batch waits for a group of them."""
+"""The stored bytes of a run: requests of this size carry as much as larger ones,
+and the first batch waits for a group of them."""
 MAX_RUN = 64
 MAX_GROUP_BYTES = 1 << 30
-"""Tensors of a group, of all ranks together: which rank holds how much of them must not decide the order."""
+"""The bytes of tensors of a group, of all ranks together:
+which rank holds how much of them must not decide the order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Windowed:
-    """Runs of neighbours as columns, batches as rows; see the module's documentation.
+    """An order by windows: a table with runs of neighbours as columns and batches as rows,
+    as the module describes it.
 
     Parameters
     ----------

@@ -21,13 +21,13 @@ from tensorbank_loader.epoch import State
 __all__ = ["Iteration", "WorkerEpochs"]
 
 N_ITERATIONS = 8
-"""Iterations that are remembered: several may run at once, as in ``zip(loader, loader)``."""
+"""The number of iterations that are remembered: several may run at once, as in ``zip(loader, loader)``."""
 SEED, TURN, N_BEGUN, N_AT_END, N_ENDED, CONSUMED, EPOCH, POSITION, SKIP = range(9)
 N_FIELDS = 9
 NEXT_EPOCH, NEXT_POSITION, NEXT_SKIP, NEWEST = range(4)
 N_HEADER = 4
 MAX_START_S = 300.0
-"""Longest that a worker waits for the others of its set to be started."""
+"""Seconds that a worker waits at most for the others of its set to be started."""
 PAUSE_S = 0.01
 
 

@@ -19,7 +19,7 @@ __all__ = ["World"]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Rank and worker, and how many there are of each. It decides shares, never the order.
+    """The rank and worker, and how many there are of each. It decides shares, never the order.
 
     Parameters
     ----------
