@@ -27,7 +27,8 @@ RETRY_AFTER_S = 5
 
 
 class Threads:
-    """Daemon threads that do what one event loop gives them, in order; begun when there is work for them.
+    """A set of daemon threads that do what one event loop gives them, in order;
+    begun when there is work for them.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class Threads:
         self._n_threads = self._n_idle = 0
         self._is_closed = False
         self.n_held = 0
-        """Calls that run or wait, those whose caller has given up among them."""
+        """The number of calls that run or wait, those whose caller has given up among them."""
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks. A caller that is cancelled leaves it to itself; it keeps its thread until it comes back."""

@@ -22,7 +22,7 @@ YEAR_S = 31_536_000
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """Identity of an answer, and whether the caller has it already."""
+    """The identity of an answer, and whether the caller has it already."""
 
     etag: str
     cache_control: str

@@ -23,7 +23,7 @@ from tensorbank.schema import Modality
 __all__ = ["CHUNK", "Coordinate", "of_band_names", "of_plan"]
 
 CHUNK = "c/0"
-"""Key of the only chunk."""
+"""The key of the only chunk."""
 NO_TIME = np.iinfo(np.int64).min
 """The number that stands for a missing time of a sample; NumPy's NaT."""
 

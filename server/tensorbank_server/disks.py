@@ -22,7 +22,7 @@ _KINDS = {
     errno.ENFILE: "out-of-files",
 }
 PROBE_BYTES = 64 << 10
-"""Written to find out: a file system that is full may still take an empty file."""
+"""The bytes written to find out: a file system that is full may still take an empty file."""
 
 
 def writing_problem(folder: Path) -> str | None:

@@ -10,7 +10,7 @@ __all__ = ["EncodedFiles"]
 
 
 class EncodedFiles:
-    """Least recently used first to go. May be used from many threads.
+    """A cache of encoded files, the least recently used first to go. May be used from many threads.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True)
 class FolderKeys:
-    """Keys that end. ``expires_s`` is of the wall clock."""
+    """A set of keys that end. ``expires_s`` is of the wall clock."""
 
     access_key: str
     secret_key: str = field(repr=False)

@@ -21,7 +21,7 @@ __all__ = ["MEDIA_TYPES", "Georeference", "as_geotiff", "as_npy", "as_npz", "as_
 
 Tensor = npt.NDArray[np.generic]
 Georeference = tuple[int, tuple[float, float, float, float]]
-"""EPSG code and (x_min, y_min, x_max, y_max) of the tensor, in its units."""
+"""The place of a tensor: EPSG code and (x_min, y_min, x_max, y_max) in its units."""
 
 MEDIA_TYPES = {
     "npy": "application/x-npy",
@@ -30,7 +30,7 @@ MEDIA_TYPES = {
     "tif": "image/tiff; application=geotiff; profile=cloud-optimized",
 }
 MAX_BLOCK_PIXELS = 512
-"""Side of a GeoTIFF's blocks, at most: GDAL's own default."""
+"""The side of a GeoTIFF's blocks, at most: GDAL's own default."""
 
 
 def as_npy(tensor: Tensor) -> bytes:

@@ -44,9 +44,11 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 MAX_HOST_CHARACTERS = 300
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""Answered to everybody, at any load, whatever name they call the host by: probes know an address only."""
+"""The paths that are answered to everybody, at any load, whatever name they call the host by:
+probes know an address only."""
 PAGE_PATHS = ("/", "/docs", "/openapi.json", "/static/")
-"""Answered to everybody without a key: they are the same for all, and say nothing of a bank."""
+"""The paths that are answered to everybody without a key:
+they are the same for all, and say nothing of a bank."""
 
 
 @dataclass
@@ -318,7 +320,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class _time_limit:  # noqa: N801 - reads as the function that it stands for
-    """``asyncio.timeout`` whose end is a problem."""
+    """An ``asyncio.timeout`` whose end is a problem."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s

@@ -33,7 +33,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of a statement, as an Arrow IPC stream."""
+    """A job that returns the rows of a statement, as an Arrow IPC stream."""
 
     bank: str
     versions: Mapping[str, int]
@@ -129,7 +129,7 @@ def _sha256_of_ids(plan: Plan) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Describe:
-    """Size and statistics of a table at a version, from its roll-ups, as JSON."""
+    """A job that returns the size and statistics of a table at a version, from its roll-ups, as JSON."""
 
     bank: str
     table: str
@@ -145,7 +145,7 @@ class Describe:
 
 @dataclass(frozen=True, slots=True)
 class Summarize:
-    """Statistics of modalities over a selection, from the index, as JSON."""
+    """A job that returns the statistics of modalities over a selection, from the index, as JSON."""
 
     bank: str
     versions: Mapping[str, int]

@@ -29,8 +29,8 @@ from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, nea
 __all__ = ["SCOPES", "Key", "KeyFile", "Principal"]
 
 SCOPES: tuple[str, ...] = ("read", "plan", "proxy", "sql", "admin")
-"""``read``: banks, samples, searches. ``plan``: plans and URLs. ``proxy``: ranges through the service. ``sql``: full SQL.
-``admin``: metrics."""
+"""The scopes of a key. ``read``: banks, samples, searches. ``plan``: plans and URLs. ``proxy``: ranges
+through the service. ``sql``: full SQL. ``admin``: metrics."""
 
 LOOK_AGAIN_S = 1.0
 MAX_KEY_CHARACTERS = 128
@@ -112,7 +112,7 @@ def _are_texts(value: object) -> TypeGuard[list[str]]:
 
 
 class KeyFile:
-    """Keys in a file.
+    """The keys in a file.
 
     Parameters
     ----------

@@ -19,11 +19,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _ALL_OF_FILES = (1 << 13) - 1
-"""Rights of ABI 1: execute, write, read, list, remove, make."""
+"""The rights of ABI 1: execute, write, read, list, remove, make."""
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPES = 3
-"""Abstract sockets and signals, of ABI 6."""
+"""The flags of abstract sockets and signals, of ABI 6."""
 
 
 def abi_version() -> int:

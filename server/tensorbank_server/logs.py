@@ -30,7 +30,8 @@ def redacted(text: str) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a record: time, level, logger, event, and what was given as ``extra``."""
+    """A formatter that writes one JSON object a record:
+    time, level, logger, event, and what was given as ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {

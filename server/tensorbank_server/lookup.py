@@ -28,11 +28,11 @@ from tensorbank_server.rows import finite, readable
 __all__ = ["RowFiles", "SampleTable"]
 
 BATCH_ROWS = 512
-"""Rows that are cut out at once: small, for one of them is wanted."""
+"""The number of rows that are cut out at once: small, for one of them is wanted."""
 
 
 class RowFiles:
-    """Files of row groups, least recently used first to go. Shared by all tables of a service.
+    """A cache of files of row groups, least recently used first to go. Shared by all tables of a service.
 
     Parameters
     ----------

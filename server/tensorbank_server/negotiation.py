@@ -9,7 +9,7 @@ from collections.abc import Sequence
 __all__ = ["chosen", "has_current", "may_resume"]
 
 MAX_MEMBERS = 64
-"""Members of a list in a header that are looked at."""
+"""The most members of a list in a header that are looked at."""
 _WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 

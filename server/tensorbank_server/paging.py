@@ -19,7 +19,7 @@ _MAC_BYTES = 16
 
 
 class Pages:
-    """Makes and reads tokens.
+    """A maker and reader of tokens.
 
     Parameters
     ----------

@@ -34,11 +34,11 @@ from tensorbank_server.workers import WorkerPool
 __all__ = ["PlanRequest", "PlanStore", "StoredPlan", "plan_sql"]
 
 MAX_OPEN = 64
-"""Plans kept mapped."""
+"""The most plans kept mapped."""
 UNFINISHED_S = 3_600.0
 """Seconds after which a file that is being written is taken for left behind."""
 MAX_RUNNING = 64
-"""Plans being made or waited for."""
+"""The most plans being made or waited for."""
 State = Literal["submitted", "completed", "failed", "cancelled"]
 _LOG = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class StoredPlan:
 
 
 class PlanStore:
-    """Plans of one service. For one event loop, but :meth:`plan`, which threads may call.
+    """The plans of one service. For one event loop, but :meth:`plan`, which threads may call.
 
     Parameters
     ----------

@@ -42,7 +42,7 @@ __all__ = [
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_BASE = "https://tensorbank.dev/problems/"
-"""Names kinds of problems; it need not resolve."""
+"""The beginning of the URIs that name kinds of problems; they need not resolve."""
 
 MAX_ERRORS = 10
 MAX_DETAIL = 500

@@ -16,7 +16,8 @@ from tensorbank_server.problems import Problem
 __all__ = ["PLACE", "Allowance", "Concurrency", "Place", "Rates"]
 
 MAX_CALLERS = 10_000
-"""Remembered; the one that was quiet longest is forgotten first, whose bucket is full by then."""
+"""The most callers remembered; the one that was quiet longest is forgotten first,
+whose bucket is full by then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """Values by key. May be used from many threads.
+    """A cache of values by key. May be used from many threads.
 
     Parameters
     ----------

@@ -20,7 +20,7 @@ MAX_CELL_CHARACTERS = 1_000
 FeatureList = list[dict[str, str]]
 
 INNER_COLUMNS = frozenset({"part", "stem", "hilbert"})
-"""Columns that say where TensorBank put things: of no use to a caller."""
+"""The columns that say where TensorBank put things: of no use to a caller."""
 
 
 def plain(value: Any) -> Any:

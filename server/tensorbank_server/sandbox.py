@@ -25,7 +25,7 @@ START_S = 5.0
 """Seconds for the start of a process, beside the time of the statement."""
 MAX_FILES = 256
 _SHOWN = ("ParserException", "BinderException", "CatalogException", "SyntaxException")
-"""Errors about the words of a statement; others may hold data, and are not shown."""
+"""The errors about the words of a statement; others may hold data, and are not shown."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,13 +54,13 @@ __all__ = ["Pinned", "ServedBank", "Service"]
 MAX_TABLES = 64
 """The most tables whose sample ids are kept open."""
 MAX_PINS = 1_000
-"""Tables at a version, remembered."""
+"""The most tables at a version that are remembered."""
 MAX_SIZES = 100_000
 """The most sizes of shards that are remembered."""
 MAX_DOCUMENTS = 64
-"""Documents of arrays, remembered."""
+"""The most documents of arrays that are remembered."""
 MAX_EXTENTS = 1_000
-"""Tables whose extent is remembered."""
+"""The most tables whose extent is remembered."""
 PROBE_S = 10.0
 """Seconds between two looks at a bank that is well."""
 PROBE_AGAIN_S = 1.0

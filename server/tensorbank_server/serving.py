@@ -79,7 +79,8 @@ def configure_logs(level: str) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Stops being ready at once, goes on serving while balancers find out, then accepts no more and finishes what runs."""
+    """A server that stops being ready at once, goes on serving while balancers find out,
+    then accepts no more and finishes what runs."""
 
     def __init__(self, config: uvicorn.Config, service: Service, settings: Settings) -> None:
         super().__init__(config)

@@ -31,7 +31,8 @@ _LOG = logging.getLogger(__name__)
 
 
 class Authenticator:
-    """Finds the principal of a request by its ``Authorization`` header; never by its address or query.
+    """A checker that finds the principal of a request by its ``Authorization`` header;
+    never by its address or query.
 
     Who fails too often is told to wait, by address; good keys from the same address are not held up.
     """
@@ -114,7 +115,7 @@ def _are_texts(value: object) -> TypeGuard[list[str]]:
 
 
 class Issuer:
-    """Tokens of an OpenID Connect issuer: signature, issuer, audience and times are checked.
+    """A checker of tokens of an OpenID Connect issuer: signature, issuer, audience and times are checked.
 
     Its signing keys are fetched from the configured address only; what a token says about where they are is ignored.
     """

@@ -11,7 +11,7 @@ __all__ = ["Watch"]
 
 _LOG = logging.getLogger(__name__)
 MAX_HUNG = 2
-"""Looks that have not come back; there is none beside them until one does."""
+"""The most looks that have not come back; there is none beside them until one does."""
 
 
 class Watch:

@@ -31,7 +31,9 @@ class BankAddress:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Parameters
+    """The options of a worker process.
+
+    Parameters
     ----------
     banks
         By name.

@@ -30,7 +30,8 @@ _TOKENS = re.compile(
     )""",
     re.VERBOSE,
 )
-"""Possessive throughout: a text of digits that is no number is given up after one pass, not after one a digit."""
+"""The pattern of tokens, possessive throughout:
+a text of digits that is no number is given up after one pass, not after one a digit."""
 _SPACE = re.compile(r"\s*+")
 MAX_NUMBER_CHARACTERS = 64
 """The length of a number: no float needs more, and conversion takes time that grows with its square."""
@@ -109,7 +110,7 @@ def _ends_of_parentheses(tokens: list[_Token]) -> dict[int, int]:
 
 
 class _Parser:
-    """Recursive descent; each level of nesting counts."""
+    """A parser by recursive descent; each level of nesting counts."""
 
     def __init__(self, text: str, tokens: list[_Token], max_depth: int) -> None:
         self.text = text

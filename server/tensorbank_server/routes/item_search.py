@@ -50,7 +50,7 @@ router = APIRouter(prefix="/stac", tags=["stac"])
 GEOJSON = "application/geo+json"
 DEFAULT_ITEMS = 10
 CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
-"""Longitude and latitude in degrees: the only coordinates of filters."""
+"""The name of the coordinates of filters, which are only longitude and latitude in degrees."""
 MAX_GEOMETRY_CHARACTERS = 65_536
 
 Limit = Annotated[
@@ -63,7 +63,7 @@ Coordinates = Annotated[str | None, Query(alias="filter-crs", max_length=256, de
 
 
 class SearchBody(BaseModel):
-    """Item Search with filters; what is not supported is refused, never ignored."""
+    """The body of an Item Search with filters; what is not supported is refused, never ignored."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 

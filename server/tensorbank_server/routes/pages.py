@@ -28,7 +28,7 @@ _STATIC = {
     "swagger-ui.css": ("fastapi_offline", "static/swagger-ui.css", "text/css"),
     "swagger-ui-bundle.js": ("fastapi_offline", "static/swagger-ui-bundle.js", "text/javascript"),
 }
-"""Package, path in it and media type of each file below ``/static``; no other file can be asked for."""
+"""The package, path in it and media type of each file below ``/static``; no other file can be asked for."""
 
 
 @cache

@@ -108,7 +108,8 @@ async def get_stac_queryables(request: Request, service: Served, asker: Asker) -
 
 @dataclass
 class Visible:
-    """Tables that a caller may see, by the id of their collection, and banks that could not be read just now."""
+    """The tables that a caller may see, by the id of their collection,
+    and banks that could not be read just now."""
 
     tables: dict[str, Pinned] = field(default_factory=dict)
     unavailable: set[str] = field(default_factory=set)
