@@ -35,8 +35,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Access = Literal["url", "dir", "proxy"]
 
 Credentials = Callable[[], Mapping[str, Any]]
-"""Gives the keys of the moment: ``access_key_id``, ``secret_access_key``, ``token`` or None, and ``expires_at``, a datetime with
-time zone or None. obstore's providers, such as ``obstore.auth.boto3.Boto3CredentialProvider``, are such callables."""
+"""A callable that gives the keys of the moment: ``access_key_id``, ``secret_access_key``, ``token`` or None,
+and ``expires_at``, a datetime with time zone or None. obstore's providers, such as
+``obstore.auth.boto3.Boto3CredentialProvider``, are such callables."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DATASET_BYTES", "Answers"]
 
 MAX_DATASET_BYTES = 4 << 30
-"""Tensors that :meth:`Answers.to_xarray` puts into memory, unless told otherwise."""
+"""The most bytes of tensors that :meth:`Answers.to_xarray` puts into memory, unless told otherwise."""
 
 
 class Answers(ABC):

@@ -167,7 +167,7 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class GivenKeys:
-    """Keys that do not change, with no token beside them but their own."""
+    """A set of keys that do not change, with no token beside them but their own."""
 
     access_key: str
     secret_key: str
@@ -186,7 +186,8 @@ class GivenKeys:
 
 
 class ChainKeys:
-    """Keys that botocore finds, asked again from the beginning where they are refused or about to expire."""
+    """A source of keys that botocore finds,
+    asked again from the beginning where they are refused or about to expire."""
 
     def __init__(self, profile: str | None = None) -> None:
         self.profile = profile

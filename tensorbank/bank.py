@@ -166,7 +166,7 @@ class Table:
 
 
 class Bank:
-    """Tables below one URL.
+    """The bank: tables below one URL.
 
     Parameters
     ----------

@@ -45,7 +45,8 @@ class Skipped:
 
 
 class LateBuffers:
-    """Buffers that are made when the first bytes for them have come, and not for all of a long queue ahead."""
+    """A set of buffers that are made when the first bytes for them have come,
+    and not for all of a long queue ahead."""
 
     def __init__(self, make: Callable[[], Buffers]) -> None:
         self._make: Callable[[], Buffers] | None = make

@@ -21,11 +21,12 @@ __all__ = ["of_files", "of_row_groups", "of_shards", "shard_columns"]
 Leaf = tuple[str, ...]
 
 _WITHIN = ("min", "max", *(name for name, _ in QUANTILES))
-"""Statistics of a sample that lie between the extremes of its shard."""
+"""The statistics of a sample that lie between the extremes of its shard."""
 _SLACK = 1e-6
-"""Relative; quantiles in float32 may be rounded beyond the extremes that they come from."""
+"""The relative slack of bounds; quantiles in float32 may be rounded beyond
+the extremes that they come from."""
 _TINY = 1e-37
-"""Absolute; numbers below it lose more than the share of them that :data:`_SLACK` is."""
+"""The absolute slack of bounds; numbers below it lose more than the share of them that :data:`_SLACK` is."""
 _MAX_FLOAT32 = 3e38
 """The value beyond which a quantile in float32 is infinite, so that no extreme bounds it."""
 

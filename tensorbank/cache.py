@@ -40,8 +40,8 @@ from tensorbank.spans import Interval, disjoint, touching
 __all__ = ["BlockCache", "CacheStats"]
 
 Fetch = Callable[[Sequence[Interval]], Iterable[tuple[int, memoryview]]]
-"""Brings some intervals, disjoint and by start: pieces of the object by start, with the byte that each begins at, which cover
-them together."""
+"""A callable that brings some intervals, disjoint and by start: pieces of the object by start, with the byte
+that each begins at, which cover them together."""
 
 WAIT_S = 10.0
 """Seconds to wait for bytes that another reader fetches before they are fetched here, too.
@@ -55,7 +55,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """Counts since the cache was made, of this process.
+    """The counts since the cache was made, of this process.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class CacheStats:
 
 
 class BlockCache:
-    """Extents of objects on a local disk. May be called from many threads and processes at once.
+    """A cache of extents of objects on a local disk. May be called from many threads and processes at once.
 
     Parameters
     ----------

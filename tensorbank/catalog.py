@@ -111,7 +111,8 @@ class Published:
 
 
 class Catalog:
-    """Tables of one bank. Every call looks whether the store has something newer; what is known of a version is kept.
+    """The tables of one bank. Every call looks whether the store has something newer;
+    what is known of a version is kept.
 
     Readers have delta-rs read a copy of the log, which takes two requests in a row rather than four, and our client's patience
     with a store that is busy. Writers, who need the store's own word, leave it to delta-rs.

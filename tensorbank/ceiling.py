@@ -20,12 +20,12 @@ from tensorbank.remote_store import open_store
 __all__ = ["RawRead", "fetch_raw", "ranges_of"]
 
 N_THREADS = 64
-"""Requests in flight: enough for 30 ms and 500 MB/s in reads of 256 KiB."""
+"""The number of requests in flight: enough for 30 ms and 500 MB/s in reads of 256 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawRead:
-    """Ranges that were fetched and dropped."""
+    """The result of fetching ranges and dropping them."""
 
     n_requests: int
     n_bytes: int

@@ -45,7 +45,7 @@ __all__ = [
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 SIGNALLED = 128
-"""Added to the number of the signal that ended a command, as shells do."""
+"""The number that is added to that of the signal that ended a command, as shells do."""
 ANY_WORDS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 app = typer.Typer(

@@ -31,8 +31,9 @@ _CRC = struct.Struct("<I")
 _SHUFFLES = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE, "noshuffle": blosc.NOSHUFFLE}
 
 PROFILES: tuple[str, ...] = ("balanced", "hot", "raw")
-"""``balanced``: small and quick to write. ``hot``: quickest to decode, for nodes with >= 10 GB/s of network. ``raw``: not
-compressed, for pixels that do not shrink and networks that nobody waits for; checksums stay."""
+"""The codec profiles. ``balanced``: small and quick to write. ``hot``: quickest to decode, for nodes with >=
+10 GB/s of network. ``raw``: not compressed, for incompressible pixels, or a network faster than one core
+decodes; checksums stay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ IN_LOG = pa.timestamp("us", "UTC")
 MAX_RANGES = 64
 """The maximum number of ranges that a list of constants is compared as."""
 LOG_PRECISION = timedelta(milliseconds=1)
-"""Delta's log cuts times to milliseconds."""
+"""The precision of times in Delta's log, which cuts them to milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class AllOf:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """One part must hold; without parts, nothing can match."""
+    """A condition that holds if one part holds; without parts, nothing can match."""
 
     parts: tuple[Condition, ...]
 
@@ -62,7 +62,7 @@ class AnyOf:
 Condition = Compare | AllOf | AnyOf
 ANYTHING = AllOf()
 Bounds = Callable[[tuple[str, ...]], tuple[pa.Array, pa.Array] | None]
-"""Smallest and largest value of a leaf in each block, (n,) each; null or None where unknown."""
+"""The smallest and largest value of a leaf in each block, (n,) each; null or None where unknown."""
 
 
 def leaves(condition: Condition) -> set[tuple[str, ...]]:

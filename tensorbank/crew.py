@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Crew:
-    """Threads of one owner. May be called from many threads at once.
+    """A crew of threads of one owner. May be called from many threads at once.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Crew:
         self._n_idle = self._n_workers = 0
         self._until = 0.0
         self.closing = threading.Event()
-        """Set when the crew ends: jobs that pause should go on."""
+        """The event that is set when the crew ends: jobs that pause should go on."""
         _crews().add(self)
 
     def submit(self, jobs: Iterator[Job], n: int) -> None:

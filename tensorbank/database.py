@@ -18,7 +18,7 @@ from tensorbank.sql_functions import MACROS
 __all__ = ["Database"]
 
 MAX_IDLE = 2
-"""Kept instances; each has the memory of the footers that it remembers."""
+"""The most idle instances kept; each has the memory of the footers that it remembers."""
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": "false",
     "autoload_known_extensions": "false",
@@ -101,7 +101,7 @@ class Database:
 
 
 class _Idle:
-    """Instances that wait for a statement, of this process."""
+    """A set of the instances that wait for a statement, of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

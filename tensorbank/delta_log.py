@@ -29,11 +29,11 @@ __all__ = [
 ]
 
 LOG = "_delta_log"
-"""Folder of a Delta table's log."""
+"""The name of the folder of a Delta table's log."""
 LAST_CHECKPOINT = "_last_checkpoint"
 """A hint, which is replaced with each checkpoint."""
 FEATURES = frozenset({"timestampNtz", "vacuumProtocolCheck"})
-"""Reader features that change nothing for who reads the Parquet files as they are."""
+"""The reader features that change nothing for who reads the Parquet files as they are."""
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.parquet")
 _OTHER_CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\..*\.(?:parquet|json)")

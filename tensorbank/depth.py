@@ -19,16 +19,17 @@ GAIN = 2.0
 MIN_DEPTH = 8
 FIRST_DEPTH = 16
 MAX_DEPTH = 128
-"""Threads, each waiting for a read: enough for 30 ms and 500 MB/s in reads of 128 KiB."""
+"""The most threads, each waiting for a read: enough for 30 ms and 500 MB/s in reads of 128 KiB."""
 ROUND_S = 0.05
-"""Long enough to hold several reads, short enough to find the depth within the first batches."""
+"""Seconds of a round: long enough to hold several reads,
+short enough to find the depth within the first batches."""
 N_ROUNDS = 20
-"""Rounds whose best rate counts: a second at least."""
+"""The number of rounds whose best rate counts: a second at least."""
 PROBE_EVERY_S = 10.0
 
 
 class Depth:
-    """Follows the reads of one run. For one thread at a time.
+    """A controller that follows the reads of one run. For one thread at a time.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ __all__ = [
 
 
 class TensorBankError(Exception):
-    """Base of all errors that TensorBank raises on purpose.
+    """The base of all errors that TensorBank raises on purpose.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class StorageError(TensorBankError, OSError):
 
 
 class IntegrityError(TensorBankError):
-    """Stored bytes are not what was written: wrong length or checksum."""
+    """The error that stored bytes are not what was written: wrong length or checksum."""
 
     default_kind = "integrity"
 

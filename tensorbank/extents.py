@@ -79,7 +79,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Room in a segment, and how much was evicted for it."""
+    """The room in a segment, and how much was evicted for it."""
 
     segment: int
     file: str
@@ -94,7 +94,7 @@ class _BadRowError(sqlite3.DatabaseError):
 
 
 class ExtentIndex:
-    """Extents of one folder. May be called from many threads and processes at once, not across a fork.
+    """The extents of one folder. May be called from many threads and processes at once, not across a fork.
 
     Every method may raise ``sqlite3.Error`` and ``OSError``.
 

@@ -30,12 +30,12 @@ from tensorbank.store import Store
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 
 N_SERVING = 16
-"""Threads that look into the cache: reads of a local disk, and waits for what is missing."""
+"""The number of threads that look into the cache: reads of a local disk, and waits for what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """Options of reading.
+    """The options of reading.
 
     Parameters
     ----------
@@ -103,7 +103,8 @@ class FetchOptions:
 
 
 class Fetcher:
-    """Reads ranges of a store's objects, in threads of its own. May be called from many threads at once.
+    """A reader of ranges of a store's objects, in threads of its own.
+    May be called from many threads at once.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ __all__ = ["FetchStats"]
 
 @dataclass(frozen=True, slots=True)
 class FetchStats:
-    """Counts since the fetcher was made.
+    """The counts since the fetcher was made.
 
     Parameters
     ----------

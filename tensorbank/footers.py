@@ -19,7 +19,7 @@ from tensorbank.conditions import Condition, leaves, may_match
 __all__ = ["count_row_groups"]
 
 MAX_KNOWN = 4096
-"""Files and sets of columns whose extremes are remembered: index files never change."""
+"""The most files and sets of columns whose extremes are remembered: index files never change."""
 Leaf = tuple[str, ...]
 Extremes = tuple[int, Mapping[Leaf, Sequence[Any]], Mapping[Leaf, Sequence[Any]]]
 

@@ -16,7 +16,7 @@ from tensorbank.errors import InvalidInputError
 __all__ = ["DECODE_MB_PER_S", "Forecast", "Price", "forecast"]
 
 DECODE_MB_PER_S = 850.0
-"""Decoded MB/s of one core for profile ``balanced``."""
+"""The decoded MB/s of one core for profile ``balanced``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,8 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Bytes, requests, seconds by cause, and cost of one epoch. ``seconds`` is the longest of the three causes."""
+    """The forecast of one epoch: bytes, requests, seconds by cause, and cost.
+    ``seconds`` is the longest of the three causes."""
 
     read_bytes: int
     n_requests: int

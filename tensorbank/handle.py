@@ -89,7 +89,7 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class HandleAddresses:
-    """Addresses of one handle for all samples of a plan, as numpy views.
+    """The addresses of one handle for all samples of a plan, as numpy views.
 
     ``keys`` lists the distinct shard keys; ``key`` is (n,) int32 into it, -1 where the sample lacks the modality;
     ``starts`` and ``lengths`` are (n, runs) int64 and uint32, bytes; ``corners`` is (n, 2) int16, y0 and x0 of the windows, None

@@ -33,7 +33,7 @@ __all__ = [
 
 METADATA_KEY = b"tensorbank.modality"
 SEASONS: tuple[str, ...] = ("winter", "spring", "summer", "autumn", "mixed")
-"""Meteorological seasons of the sample's hemisphere; ``mixed`` where its dates lie in several."""
+"""The meteorological seasons of the sample's hemisphere; ``mixed`` where its dates lie in several."""
 
 HILBERT_ORDER = 16
 """The order of the Hilbert curve in the column ``hilbert``: its cells number ``4 ** HILBERT_ORDER``."""

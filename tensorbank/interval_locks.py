@@ -22,7 +22,8 @@ _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, 
 
 
 class IntervalLocks:
-    """Locks of one holder, who gives all of them back at once: by :meth:`release`, or at the end of the context.
+    """A set of locks of one holder, who gives all of them back at once:
+    by :meth:`release`, or at the end of the context.
 
     Parameters
     ----------

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 __all__ = ["Latencies", "by_rate_s"]
 
 KEPT = 128
-"""Reads remembered of each size: enough for a 95th percentile, few enough to follow a network that changes."""
+"""The number of reads remembered of each size:
+enough for a 95th percentile, few enough to follow a network that changes."""
 FEW = 8
 TAIL = 8.0
-"""Times the median: no read beyond it counts as usual. Among few reads the high quantile is the longest, and one that hung would
-make hanging usual."""
+"""The multiple of the median beyond which no read counts as usual. Among few reads the high quantile is the
+longest, and one that hung would make hanging usual."""
 
 
 class Latencies:
-    """Durations of reads by size, in octaves of bytes: a small read says little of a large one. For one thread at a time."""
+    """A record of the durations of reads by size, in octaves of bytes:
+    a small read says little of a large one. For one thread at a time."""
 
     def __init__(self) -> None:
         self._recent: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))

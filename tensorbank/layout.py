@@ -65,7 +65,7 @@ returning right select semi show similar some summarize symmetric table tablesam
 union unique unpack unpivot using variadic verbose when where window with
 """
 RESERVED_WORDS = frozenset(_SQL_WORDS.split())
-"""Words of DuckDB's grammar that name no table and no column without quotes around them."""
+"""The words of DuckDB's grammar that name no table and no column without quotes around them."""
 
 
 def check_table_name(name: str) -> str:

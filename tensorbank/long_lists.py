@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["shorten"]
 
 MIN_LISTED = 100
-"""Constants from which on a list is shortened."""
+"""The number of constants from which on a list is shortened."""
 _KINDS = {"STRING": "VARCHAR", "INTEGER": "BIGINT"}
 
 

@@ -61,7 +61,7 @@ class LogCopy:
 
 
 class IndexMirror:
-    """Local copies of index files, and of the logs that name them.
+    """A mirror of index files, and of the logs that name them, on the local disk.
 
     Files of Delta tables never change and are named by UUID, so a copy is valid for ever. Its checksum is kept beside it, and
     compared by each process that begins to use it, and whenever the file was written to: a copy that a disk or a person changed

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["MIXED_FROM", "Mix", "mix"]
 
 MIXED_FROM = "mixed_from"
-"""Column of a mix's batches: which of its sources a sample is of, counted from 0."""
+"""The column of a mix's batches: which of its sources a sample is of, counted from 0."""
 
 Length = int | Literal["first", "last"]
 
@@ -137,7 +137,7 @@ class Mix:
 Source = Answers | Plan
 MAX_WEIGHT = 1e200
 MAX_LENGTH = 1 << 40
-"""Longest epoch: places times shares of sources fit 63 bits."""
+"""The most places of an epoch: places times shares of sources fit 63 bits."""
 
 
 def mix(

@@ -18,7 +18,8 @@ import pyarrow.parquet
 __all__ = ["FINITE", "of_file", "with_nan"]
 
 FINITE = "tensorbank.finite"
-"""Application id of the transaction that the first commit of a table bears, if none of its rows ever holds NaN."""
+"""The application id of the transaction that the first commit of a table bears,
+if none of its rows ever holds NaN."""
 N_FILES = 8192
 
 

@@ -112,7 +112,7 @@ def create(url: str | os.PathLike[str], **options: Any) -> Bank:
 
 
 OPTIONS = tuple(name for name in inspect.signature(open).parameters if name not in ("url", "unknown"))
-"""Names of what :func:`open` and :func:`create` take beside the URL."""
+"""The names of what :func:`open` and :func:`create` take beside the URL."""
 
 
 def _no_option(function: str, name: str) -> InvalidInputError:

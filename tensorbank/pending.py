@@ -33,7 +33,8 @@ def forked() -> StorageError:
 
 
 class Pending:
-    """Keeps account of ``n`` reads, numbered from 0. May be called from many threads of the process that made it.
+    """An account of ``n`` reads, numbered from 0.
+    May be called from many threads of the process that made it.
 
     Parameters
     ----------

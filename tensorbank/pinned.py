@@ -22,7 +22,9 @@ N_THREADS = 16
 
 @dataclass(frozen=True)
 class PinnedTable:
-    """Parameters
+    """One table of a statement, pinned to a snapshot, with the files that the statement needs of it.
+
+    Parameters
     ----------
     levels
         Every file of the levels that the statement needs.

@@ -23,9 +23,10 @@ __all__ = ["BandFields", "Bounds", "bounds", "decision", "necessary"]
 ROUNDING = 1e-15
 """A normalised difference lies in [-1, 1]; so much outward covers the rounding of a pixel's and of the bound's."""
 EXACT_ITEMSIZE_BYTES = 2
-"""Dtypes up to this size lose nothing in float32, which quantiles and the extremes of tiles are stored in."""
+"""The item size in bytes up to which dtypes lose nothing in float32,
+which quantiles and the extremes of tiles are stored in."""
 SHARE_SLACK = 1e-6
-"""Relative; shares of tiles are stored in float32."""
+"""The relative slack of shares, since shares of tiles are stored in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class BandFields:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """SQL of how many pixels match at least and at most, and of how many there are."""
+    """The bounds in SQL: how many pixels match at least and at most, and how many there are."""
 
     low: str
     high: str

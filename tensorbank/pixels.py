@@ -90,7 +90,7 @@ class PixelPredicate:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Counts of the ways in which the answers that statistics of samples left open were found.
+    """The counts of the ways in which the answers that statistics of samples left open were found.
 
     Parameters
     ----------

@@ -54,7 +54,8 @@ __all__ = [
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
 FORMAT_VERSION = 3
-"""3: sealed by a checksum. Files of older versions are refused, since nothing tells whether they are sound."""
+"""The version of the format of plans. 3: sealed by a checksum.
+Files of older versions are refused, since nothing tells whether they are sound."""
 _METADATA_KEY = b"tensorbank.plan"
 
 
@@ -97,7 +98,7 @@ class PlanSource:
 
 @dataclass(frozen=True)
 class Plan:
-    """Samples to read and where they lie, pinned to snapshots. Frozen and picklable.
+    """The plan: samples to read and where they lie, pinned to snapshots. Frozen and picklable.
 
     Parameters
     ----------

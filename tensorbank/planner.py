@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["PLANNER_VERSION", "Planner"]
 
 PLANNER_VERSION = 2
-"""Part of every fingerprint; raised when the same query on the same snapshot may give another plan."""
+"""The version of the planner, part of every fingerprint;
+raised when the same query on the same snapshot may give another plan."""
 
 
 class Planner:
-    """Answers SQL over the tables of one bank. A :class:`tensorbank.query.QueryEngine`.
+    """The engine that answers SQL over the tables of one bank. A :class:`tensorbank.query.QueryEngine`.
 
     Parameters
     ----------

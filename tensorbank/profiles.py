@@ -17,7 +17,7 @@ __all__ = ["PROFILE_NAMES", "Normalization", "normalization"]
 
 @dataclass(frozen=True, slots=True)
 class Normalization:
-    """Mean and standard deviation a band, in stored units and stored order."""
+    """The mean and standard deviation of each band, in stored units and stored order."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -21,12 +21,12 @@ __all__ = ["Proportions"]
 Int64 = npt.NDArray[np.int64]
 
 UNITS = 1 << 22
-"""Shares are counted in units, about so many in all: products with 2 ** 40 places fit 63 bits."""
+"""The number of units, about, that shares are counted in: products with 2 ** 40 places fit 63 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proportions:
-    """Shares of sources in whole units.
+    """The shares of sources in whole units.
 
     Parameters
     ----------

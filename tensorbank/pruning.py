@@ -47,7 +47,7 @@ __all__ = ["wanted"]
 
 Mention = tuple[str, Level]
 _PAIRED = ("REGULAR", "CROSS", "NATURAL")
-"""Kinds of join that pair rows one by one, by a condition on the two."""
+"""The kinds of join that pair rows one by one, by a condition on the two."""
 _WHERE_REACHES = {
     "INNER": (True, True),
     "LEFT": (True, True),
@@ -119,7 +119,7 @@ class _From:
     select: Any
     leaves: tuple[_Leaf, ...]
     shared: frozenset[str] | None
-    """Columns that a join makes one, lower-case; None where they may be any."""
+    """The columns that a join makes one, lower-case; None where they may be any."""
     same: bool
     """True if columns that a join makes one have the same values on both sides."""
 

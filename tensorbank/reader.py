@@ -40,16 +40,18 @@ Lost = list[tuple[int, Skipped]]
 
 
 SKIPPED = {"short-read", "no-object"}
-"""Kinds of errors that are an object's own. A store that is out of reach or refuses is not skipped object by object."""
+"""The kinds of errors that are an object's own.
+A store that is out of reach or refuses is not skipped object by object."""
 N_BAD_TRIES = 10
-"""Reads of blocks whose checksum is wrong, the first included: a network that flips bits is as passing a fault as one that loses
-connections, and 1 read in 100 that is bad must not end an epoch."""
+"""The most reads of blocks whose checksum is wrong, the first included: a network that flips bits is as
+passing a fault as one that loses connections, and 1 read in 100 that is bad must not end an epoch."""
 MAX_SKIPPED = 10_000
-"""Skipped samples that are remembered one by one."""
+"""The most skipped samples that are remembered one by one."""
 
 
 class SampleReader:
-    """Reads samples of one plan. Picklable: threads and connections stay behind and are made anew on use.
+    """A reader of samples of one plan. Picklable:
+    threads and connections stay behind and are made anew on use.
 
     For one consumer at a time; the threads are its own. Buffers are the caller's.
 

@@ -20,7 +20,8 @@ __all__ = ["Piece", "Read", "Reads", "plan_reads"]
 Int64 = npt.NDArray[np.int64]
 
 OBJECT_BYTES = np.int64(1 << 45)
-"""Objects are laid side by side on one axis, this far apart: more than a store allows an object, so no read spans two."""
+"""The distance in bytes of objects laid side by side on one axis:
+more than a store allows an object, so no read spans two."""
 
 
 class Piece(NamedTuple):
@@ -48,7 +49,7 @@ class Read:
 
 
 class Reads(Sequence[Read]):
-    """Reads as arrays; each is made when it is asked for, since a window holds thousands.
+    """A sequence of reads as arrays; each is made when it is asked for, since a window holds thousands.
 
     Parameters
     ----------

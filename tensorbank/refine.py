@@ -26,7 +26,8 @@ __all__ = ["PixelJudge", "TileAnswers"]
 
 SAMPLES_AT_ONCE = 64
 TILES_FROM = 8
-"""Open samples of one shard from which on a look at their tiles costs less than reading them: one scan of a row group or two."""
+"""The number of open samples of one shard from which on a look at their tiles costs less than reading them:
+one scan of a row group or two."""
 
 Ref = Mapping[str, Any]
 
@@ -40,7 +41,8 @@ class TileAnswers(Protocol):
 
 
 class PixelJudge:
-    """Evaluates pixel predicates. May be called from DuckDB's threads; each row is decided once per predicate.
+    """A judge of pixel predicates. May be called from DuckDB's threads;
+    each row is decided once per predicate.
 
     Parameters
     ----------

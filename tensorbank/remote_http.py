@@ -26,11 +26,11 @@ __all__ = ["Answer", "HttpPool"]
 
 CONNECT_TIMEOUT_S = 5.0
 STALL_TIMEOUT_S = 20.0
-"""Bounds a silence, not a large body."""
+"""Seconds that a connection may be silent; bounds a silence, not a large body."""
 RANGE_TIMEOUT_S = 300.0
-"""Bounds a range whose bytes trickle."""
+"""Seconds that a range may take; bounds one whose bytes trickle."""
 MAX_IDLE = 128
-"""Connections kept for each origin."""
+"""The most idle connections kept for each origin."""
 MAX_REFUSAL_BYTES = 64 << 10
 """The most bytes kept of the body of a refusal; a longer body is cut, and the connection dropped."""
 
@@ -51,7 +51,7 @@ class Answer:
 
 
 class HttpPool:
-    """Connections by origin. May be used from many threads; after a fork it begins anew.
+    """A pool of connections by origin. May be used from many threads; after a fork it begins anew.
 
     Redirects are not followed, and answers are what they are: statuses are the caller's to judge.
     """

@@ -29,13 +29,15 @@ PLAN_KEY, END_KEY = b"tensorbank.plan", b"tensorbank.end"
 WIRE_VERSION = 1
 ID = "sample_id"
 MAX_SIGNED = 10_000
-"""Shards of a plan up to which a URL each is the better way: none needs more than one page of them. A petabyte has millions."""
+"""The most shards of a plan for which a URL each is the better way: none needs more than one page of them.
+A petabyte has millions."""
 _BANDS = re.compile(r"bands\(([A-Za-z_]\w*), \[(.*)\]\)")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """Samples of one table by a filter in CQL2 text, and what of them; as :class:`tensorbank.selection.Selection` writes it.
+    """A wish for samples of one table by a filter in CQL2 text, and what of them; as
+    :class:`tensorbank.selection.Selection` writes it.
 
     ``columns`` are names of queryables, modalities, or ``bands(M, ['B1', 'B2'])``; everything if empty. ``by_date`` asks for an
     address of each date of a sample.
@@ -50,7 +52,7 @@ class Wish:
 
 
 class RemotePlanner:
-    """Answers wishes at one bank of a service.
+    """The engine that answers wishes at one bank of a service.
 
     Parameters
     ----------

@@ -27,7 +27,8 @@ __all__ = ["RemoteSelection"]
 
 @dataclass(frozen=True, slots=True)
 class RemoteSelection(Selection):
-    """Samples of one table of a service. Conditions are CQL2 text, which reads as the simple part of SQL does.
+    """A selection of samples of one table of a service.
+    Conditions are CQL2 text, which reads as the simple part of SQL does.
 
     ``bank.query("t").where("cloud_cover < 0.1").select("S2L2A[B04,B08]", "DEM")`` selects what it selects of a bank that is
     opened directly. ``sample_id`` is always the first column.

@@ -26,7 +26,7 @@ USER_AGENT = "tensorbank"
 
 
 class ServiceClient:
-    """Asks one service. May be used from many threads; it pickles without its connections.
+    """A client that asks one service. May be used from many threads; it pickles without its connections.
 
     Every question may be asked twice: the service answers the same ones alike.
 

@@ -24,7 +24,8 @@ __all__ = ["RemoteSql"]
 
 @dataclass(frozen=True, slots=True)
 class RemoteSql:
-    """Answers SQL with rows. A :class:`tensorbank.query.QueryEngine` that plans nothing: a service plans filters only."""
+    """An engine that answers SQL with rows. A :class:`tensorbank.query.QueryEngine` that plans nothing:
+    a service plans filters only."""
 
     planner: RemotePlanner
     versions: Mapping[str, int] = field(hash=False)

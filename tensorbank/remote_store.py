@@ -49,7 +49,8 @@ def open_store(url: str, options: StorageOptions, patience_s: float = PATIENCE_S
 
 
 class FolderKeys:
-    """Gives keys of the folders of a plan: what :class:`tensorbank.address.StorageOptions` calls for ``credentials``."""
+    """A callable that gives keys of the folders of a plan:
+    what :class:`tensorbank.address.StorageOptions` calls for ``credentials``."""
 
     def __init__(self, options: ServedStorage, patience_s: float = PATIENCE_S) -> None:
         self.options = options
@@ -87,7 +88,8 @@ class FolderKeys:
 
 
 class ServedStore(Store):
-    """Shards of a plan, by ranges and nothing else: what a loader needs. May be used from many threads.
+    """A store of the shards of a plan, by ranges and nothing else: what a loader needs.
+    May be used from many threads.
 
     Parameters
     ----------

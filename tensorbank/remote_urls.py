@@ -23,9 +23,9 @@ from tensorbank.remote_storage import ServedPlan
 __all__ = ["SignedUrl", "SignedUrls"]
 
 RENEW_AFTER = (0.5, 0.8)
-"""Share of their life after which URLs are renewed; drawn, so that ranks do not ask together."""
+"""The share of their life after which URLs are renewed; drawn, so that ranks do not ask together."""
 MAX_URLS = 100_000
-"""Remembered."""
+"""The most URLs that are remembered."""
 MAX_KEYS, MAX_KEYS_BYTES = 1_000, 32 << 10
 """The most shards, and the most bytes of their names, in one question; a service takes 64 KiB."""
 RETRY_RENEWAL_S = 1.0
@@ -56,7 +56,8 @@ class _Question:
 
 
 class SignedUrls:
-    """Addresses of a plan's shards. May be used from many threads: what they miss at one time is asked for at once."""
+    """A book of the addresses of a plan's shards.
+    May be used from many threads: what they miss at one time is asked for at once."""
 
     def __init__(self, plan: ServedPlan) -> None:
         self._plan = plan

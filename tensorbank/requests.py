@@ -41,21 +41,23 @@ PATIENCE_S = 300.0
 """The default of the seconds a read waits for a store that is out of reach or busy:
 longer than a restart takes."""
 AWAY = frozenset({"unreachable", "throttled"})
-"""Kinds of errors of the store as a whole, which pass."""
+"""The kinds of errors of the store as a whole, which pass."""
 N_SHORT_TRIES = 4
-"""Tries of a read that brings too few bytes: that is the object's fault far more often than the network's."""
+"""The most tries of a read that brings too few bytes:
+that is the object's fault far more often than the network's."""
 
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
 MIN_PATIENCE_S = 0.05
 STALL_FACTOR = 3.0
-"""Times that percentile, and at least ``stall_s``, since it was asked for last: a read that is late beyond doubt."""
+"""The multiple of the hedging percentile after which, and at least ``stall_s`` after it was asked for last,
+a read is late beyond doubt."""
 FIRST_STALL_S = 1.0
-"""While too few reads are known to tell what is late."""
+"""Seconds after which a read counts as stalled while too few reads are known to tell what is late."""
 RECENT = 32
-"""Answers that tell how fast they come."""
+"""The number of recent answers that tell how fast they come."""
 MAX_ASKED = 4
-"""Requests for one range under way at once."""
+"""The most requests for one range under way at once."""
 MAX_THREADS = 1024
 """The most threads: with so many, most of which wait for answers that nobody waits for any more,
 nothing is asked twice."""
@@ -66,7 +68,7 @@ FIRST_PAUSE_S = 0.05
 """Seconds before the second try; doubled each time.
 The store's client has asked three times more at once by then."""
 MAX_PAUSE_WHEN_AWAY_S = 5.0
-"""While a store is out of reach; the first answer ends all such pauses."""
+"""Seconds of the longest pause while a store is out of reach; the first answer ends all such pauses."""
 FIRST_PAUSE_WHEN_BUSY_S = 0.25
 """Seconds before the second try with a store that is busy and does not say for how long."""
 MAX_TRY_S = 30.0
@@ -128,7 +130,7 @@ class _Asked:
 
 
 class Requests:
-    """Reads ranges of a store's objects in threads of its own. May be called from many threads at once.
+    """A reader of ranges of a store's objects in threads of its own. May be called from many threads at once.
 
     Parameters
     ----------

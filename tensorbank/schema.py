@@ -19,7 +19,7 @@ from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, nea
 __all__ = ["RESERVED_FIELDS", "Band", "Modality", "TableSchema"]
 
 RESERVED_FIELDS = frozenset({"ref", "source", "product_ids", "radiometric_offset", "share", "count", "valid"})
-"""Field names of a modality column that a band of a multi-band modality must not take."""
+"""The field names of a modality column that a band of a multi-band modality must not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Modality:
-    """Co-registered bands that share dtype, shape and block grid: one Zarr array a part.
+    """The co-registered bands that share dtype, shape and block grid: one Zarr array per part.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ __all__ = [
 
 Node = Any
 Handles = Mapping[str, "Origin"]
-"""Handle columns by lower-case name."""
+"""The handle columns by lower-case name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _HANDLE = re.compile(r"\s*([A-Za-z_]\w*)\s*\[([^\]]*)\]\s*")
 
 @dataclass(frozen=True, slots=True)
 class Selection(Answers):
-    """Samples of one table, step by step. Nothing is read before it is asked for.
+    """A selection of samples of one table, step by step. Nothing is read before it is asked for.
 
     ``bank.query("t").where("cloud_cover < 0.1").select("S2L2A[B04,B08]", "DEM")`` is the same query, with the same
     fingerprint, as ``SELECT bands(S2L2A, ['B04', 'B08']), DEM FROM t WHERE (cloud_cover < 0.1)``.

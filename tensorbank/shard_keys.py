@@ -19,7 +19,7 @@ from tensorbank.errors import FormatError, InvalidInputError
 __all__ = ["NO_SHARD", "ShardKeys"]
 
 NO_SHARD = 0
-"""Stands for the hash where there is no key."""
+"""The number that stands for the hash where there is no key."""
 
 UInt64 = npt.NDArray[np.uint64]
 

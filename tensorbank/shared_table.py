@@ -18,7 +18,7 @@ import pyarrow.ipc
 __all__ = ["SharedTable", "can_share"]
 
 MIN_BYTES = 1 << 20
-"""Smaller tables are sent as they are."""
+"""The bytes below which tables are not shared, but sent as they are."""
 
 
 def can_share(table: pa.Table) -> bool:

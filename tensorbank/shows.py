@@ -10,7 +10,7 @@ from tensorbank.errors import InvalidInputError
 __all__ = ["TABLES", "as_relations"]
 
 TABLES = "tensorbank_tables"
-"""Name of the relation that lists the bank's tables, in its column ``name``."""
+"""The name of the relation that lists the bank's tables, in its column ``name``."""
 
 
 def as_relations(tree: Any, relation_of: Callable[[str], Any]) -> Any:

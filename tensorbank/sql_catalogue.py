@@ -92,7 +92,7 @@ variant_extract_string variant_keys variant_normalize variant_to_parquet_variant
 variant_typeof vertex_extract week weekday weekofyear xor year yearweek
 """
 )
-"""Functions of one row whose value follows from their arguments."""
+"""The functions of one row whose value follows from their arguments."""
 
 EXACT_AGGREGATES = _names(
     """
@@ -100,7 +100,7 @@ approx_count_distinct bit_and bit_or bit_xor bitstring_agg bool_and bool_or coun
 histogram histogram_exact mad max median min quantile quantile_cont quantile_disc regr_count
 """
 )
-"""Aggregates whose value does not depend on the order of the rows."""
+"""The aggregates whose value does not depend on the order of the rows."""
 
 SUMS = _names(
     """
@@ -109,7 +109,7 @@ mean product regr_avgx regr_avgy regr_intercept regr_r2 regr_slope regr_sxx regr
 stddev_pop stddev_samp sum sum_no_overflow sumkahan var_pop var_samp variance wavg weighted_avg
 """
 )
-"""Aggregates whose last digits depend on the order in which numbers are added."""
+"""The aggregates whose last digits depend on the order in which numbers are added."""
 
 ORDERED_AGGREGATES = _names(
     """
@@ -118,7 +118,7 @@ arg_min_nulls_last argmax argmin array_agg first group_concat json_group_array j
 list listagg lttb max_by min_by mode reservoir_quantile string_agg
 """
 )
-"""Aggregates that choose by the order of the rows, or keep it."""
+"""The aggregates that choose by the order of the rows, or keep it."""
 
 WINDOWS = _names(
     """
@@ -144,7 +144,7 @@ current_catalog current_date current_role current_schema current_time current_ti
 localtimestamp session_user user
 """
 )
-"""Functions that SQL calls without parentheses, as if they were columns."""
+"""The functions that SQL calls without parentheses, as if they were columns."""
 
 
 def is_operator(name: str) -> bool:

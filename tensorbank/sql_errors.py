@@ -23,11 +23,11 @@ _MISTAKES = (
 
 
 _OF_PAGES = ("bit width", "ut of buffer", "TProtocol", "know what type", "ecompress", "orrupt")
-"""Words of reports about the inside of a Parquet file, which do not name it."""
+"""The words of reports about the inside of a Parquet file, which do not name it."""
 
 
 class Translated:
-    """DuckDB's errors as sentences of ours, with the nearest valid names.
+    """The DuckDB's errors as sentences of ours, with the nearest valid names.
 
     Parameters
     ----------

@@ -34,7 +34,8 @@ JudgePixels = Callable[[Sequence[Mapping[str, Any] | None], str], list[float | N
 
 
 class SqlFunctions:
-    """Functions of one connection. An error of their own is kept, for :meth:`raise_failure` to raise in DuckDB's stead."""
+    """A set of the functions of one connection. An error of their own is kept,
+    for :meth:`raise_failure` to raise in DuckDB's stead."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con

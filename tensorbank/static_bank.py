@@ -20,7 +20,8 @@ __all__ = ["TABLES", "has_log", "is_static", "log_files", "table_names"]
 
 TABLES = "tables.json"
 N_AT_ONCE = 16
-"""Names that are tried before an answer is known; a log without a checkpoint has a hundred commits at most."""
+"""The number of names that are tried before an answer is known;
+a log without a checkpoint has a hundred commits at most."""
 
 
 def is_static(store: Store) -> bool:

@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 MAX_SUMMED = 1e250
-"""Means beyond it are weighted before they are added, which rounds more but does not overflow."""
+"""The magnitude beyond which means are weighted before they are added,
+which rounds more but does not overflow."""
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 

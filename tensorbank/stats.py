@@ -24,7 +24,8 @@ QUANTILES: tuple[tuple[str, float], ...] = (
     ("p75", 0.75),
     ("p98", 0.98),
 )
-"""Names and probabilities of the quantiles of a sample; lower order statistics, so each is a stored value."""
+"""The names and probabilities of the quantiles of a sample;
+lower order statistics, so each is a stored value."""
 
 N_BINS = 2048
 _BIN_SHIFT = 5
@@ -46,7 +47,7 @@ def bin_edges() -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BandStats:
-    """Statistics of one band over any set of pixels; a commutative monoid under :meth:`merge`.
+    """The statistics of one band over any set of pixels; a commutative monoid under :meth:`merge`.
 
     Parameters
     ----------

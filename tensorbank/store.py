@@ -46,13 +46,14 @@ BACKOFF_BASE = 4
 """The factor of the client's backoff: each pause is drawn between the first
 pause and four times the last one."""
 RETRY_TIMEOUT_S = 60
-"""Half of it is the client's for one question, and after half of it no further question is asked."""
+"""Seconds of two limits: half of them is the client's for one question,
+and after half of them no further question is asked."""
 N_TRIES = 4
 FIRST_PAUSE_S = 0.25
 """Seconds of the first pause of requests other than ranged reads."""
 SIGNED_FOR_S = 60
 UNTOLD = ("denied", "refused", "wrong-region")
-"""Kinds of errors that S3 explains, unless it was asked by HEAD."""
+"""The kinds of errors that S3 explains, unless it was asked by HEAD."""
 PROBE = ".tensorbank-probe-"
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class ObjectInfo:
 
 
 class Store:
-    """Objects below one URL. May be used from many threads at once.
+    """A store of objects below one URL. May be used from many threads at once.
 
     Parameters
     ----------

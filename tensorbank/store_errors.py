@@ -59,7 +59,7 @@ OF_SYSTEM: Mapping[int, tuple[str, str]] = {
     errno.ESTALE: ("unreachable", "the network's disk has lost the file; it may have been replaced"),
     errno.EHOSTDOWN: ("unreachable", "the network's disk does not answer"),
 }
-"""Kind and sentence of what a system refuses."""
+"""The kind and sentence of what a system refuses."""
 
 
 def is_panic(error: BaseException) -> bool:

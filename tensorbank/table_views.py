@@ -27,7 +27,8 @@ rather than level by level as conditions are known."""
 
 
 class TableViews:
-    """Views for one statement. ``tables`` are those shown, ``files`` and ``types`` what their levels read and its columns."""
+    """The views for one statement. ``tables`` are those shown,
+    ``files`` and ``types`` what their levels read and its columns."""
 
     def __init__(self, db: Database, catalog: Catalog) -> None:
         self._db = db

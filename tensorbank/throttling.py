@@ -13,7 +13,7 @@ __all__ = ["MAX_PAUSE_S", "RetryPolicy", "ask_retry_after_s", "backoff_s", "pars
 
 TIMEOUT_S = 5
 MAX_PAUSE_S = 30.0
-"""However long the server asks to be left alone."""
+"""Seconds of the longest pause, however long the server asks to be left alone."""
 _DRAWS = random.SystemRandom()  # forks differ, and the global generator is left to its users
 
 

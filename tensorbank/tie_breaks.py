@@ -35,7 +35,7 @@ _EXACT = OWN | SCALARS | TABLE_FUNCTIONS | EXACT_AGGREGATES
 _AGGREGATES = EXACT_AGGREGATES | SUMS | ORDERED_AGGREGATES
 _RANKS = frozenset({"rank", "dense_rank", "rank_dense", "percent_rank", "cume_dist"})
 _PLACES = frozenset({"row_number", "ntile", "lag", "lead"})
-"""Windows that number rows, whatever their frame."""
+"""The windows that number rows, whatever their frame."""
 _VALUES = frozenset({"first_value", "last_value", "nth_value", "first", "last"})
 _EXPRESSIONS = frozenset(
     {
@@ -63,7 +63,7 @@ _JOINS = frozenset({"REGULAR", "CROSS", "NATURAL", "DEPENDENT"})
 _JOIN_TYPES = frozenset({"INNER", "LEFT", "RIGHT", "OUTER", "FULL", "SEMI", "ANTI"})
 
 Names = tuple[tuple[str, ...], ...]
-"""Columns that together tell the rows of something apart, each as its path."""
+"""The columns that together tell the rows of something apart, each as its path."""
 
 
 @dataclass(frozen=True, slots=True)

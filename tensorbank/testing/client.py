@@ -19,7 +19,8 @@ _SERVE = "from tensorbank.testing.fault_server import main; main()"
 
 
 class FaultServer:
-    """Serves a bank's folder as an S3 bucket, with faults that can be changed while it runs. A context manager.
+    """A server of a bank's folder as an S3 bucket, with faults that can be changed while it runs.
+    A context manager.
 
     Parameters
     ----------

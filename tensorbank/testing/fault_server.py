@@ -97,7 +97,7 @@ KINDS = ("unavailable", "throttled", "reset", "cut", "flipped", "stalled", "slow
 
 
 class Server:
-    """State that all connections share."""
+    """The state that all connections share."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
