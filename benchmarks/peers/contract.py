@@ -86,7 +86,8 @@ class Request:
     export, folder, cache
         Local folders: of the exported samples (for names, never for pixels), of what ``prepare`` wrote, and an empty one.
     endpoint, bucket, prefix
-        Where the server has what ``prepare`` wrote: ``<endpoint>/<bucket>/<prefix>/...``, path style, any credentials.
+        Place where the server has what ``prepare`` wrote: ``<endpoint>/<bucket>/<prefix>/...``, path style,
+        any credentials.
     n_workers
         Processes of a ``DataLoader``; None for what suits the peer: two, or none where it has threads of its own.
     at_least_s
@@ -94,7 +95,7 @@ class Request:
     verify
         Fingerprint every delivered byte rather than a few, outside of timed runs.
     step_s
-        What the consumer does with a batch: it sleeps.
+        Seconds that the consumer sleeps with each batch.
     stop_after
         Batches after which to stop and hand out the state; 0 for never.
     """

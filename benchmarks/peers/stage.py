@@ -93,11 +93,12 @@ class Stage:
     stored
         Folder that is served; each peer's data of each track lies in one below.
     cache
-        Of environments, and of what peers cache while they run.
+        Folder of environments, and of what peers cache while they run.
     client_cores, server_cores
         Disjoint where the machine has two.
     limit_s
-        After which a peer's process is killed: it hangs. Writing a format may take as long as it takes.
+        Seconds after which a peer's process is killed: it hangs. Writing a format may take as long as it
+        takes.
     """
 
     export: Path

@@ -27,9 +27,9 @@ class Figure:
     target
         The promised value of ``judged``; None if nothing is promised.
     bound
-        Whether the target is the least or the most.
+        ``">="`` if the target is the least value, ``"<="`` if it is the most.
     judged
-        Which number the target is about.
+        Number that the target is about.
     detail
         Further numbers, for those who ask why.
     """

@@ -55,9 +55,9 @@ class Streamed:
         The last epoch, from the end of the one before if there is one: what was read ahead at its beginning is there again at
         its end.
     first_s, total_s
-        From the plan in hand to the first batch, and to the last one.
+        Seconds from the plan in hand to the first batch, and to the last one.
     intervals_s
-        By epoch, from one batch to the next; the first from the last of the epoch before.
+        Seconds by epoch, from one batch to the next; the first from the last of the epoch before.
     """
 
     last: Run
@@ -95,9 +95,9 @@ def stream(
     Parameters
     ----------
     n_bytes
-        Of the last epoch's reads; computed if None.
+        Bytes of the last epoch's reads; computed if None.
     step_s
-        What the consumer sleeps with each batch.
+        Seconds that the consumer sleeps with each batch.
     """
     options = options or FetchOptions()
     if n_bytes is None:
