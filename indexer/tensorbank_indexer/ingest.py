@@ -59,7 +59,7 @@ def ingest(
     Parameters
     ----------
     source
-        As :func:`tensorbank_indexer.open_source` returns it.
+        The source, as :func:`tensorbank_indexer.open_source` returns it.
     report
         Filled while the run goes on, for those who want it even if it fails: ``IngestReport.of(source, table)``.
 

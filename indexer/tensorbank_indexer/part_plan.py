@@ -66,11 +66,11 @@ def plan_part(
     Parameters
     ----------
     refs
-        At least one.
+        References of the samples, at least one.
     placement
-        As in :class:`tensorbank_indexer.source.Source`.
+        Placement of samples, as in :class:`tensorbank_indexer.source.Source`.
     strict
-        Whether the part is removed if something is found: it must not share its name with one that stays.
+        True if the part is removed if something is found: it must not share its name with one that stays.
     """
     lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
     hilbert = hilbert_index(lon, lat)

@@ -90,7 +90,7 @@ def write_archives(
     folder
         Root to create ``train/`` in; it must not hold one yet.
     n_samples
-        Of both subsets together, at least 1.
+        Number of samples of both subsets together, at least 1.
     samples_per_tar
         Members of each tar; the last of a subset may hold fewer.
     seed

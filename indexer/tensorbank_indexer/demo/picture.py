@@ -76,9 +76,9 @@ def contact_sheet(
     modalities
         One a column, from left to right.
     path
-        Of the PNG; folders are created.
+        Path of the PNG; folders are created.
     masks
-        Which samples have a modality, (n,) by name; all have those that are not named.
+        Flags of the samples that have a modality, (n,) by name; all have those that are not named.
 
     Returns
     -------

@@ -108,11 +108,12 @@ class S3Server:
         Parameters
         ----------
         folder
-            Where objects are kept, and found again by a later start. None: a temporary folder, removed by ``stop``.
+            Folder where objects are kept, and found again by a later start. None: a temporary one, removed by
+            ``stop``.
         bucket
             Created if it does not exist; 3 to 63 lower-case letters, digits and hyphens.
         port
-            Of the S3 endpoint; None picks a free one. All other ports are picked anyway.
+            Port of the S3 endpoint; None picks a free one. All other ports are picked anyway.
         with_role
             Run an STS, too, at the same endpoint.
         deadline_s

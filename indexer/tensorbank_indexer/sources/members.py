@@ -58,11 +58,11 @@ def read_member(
     Parameters
     ----------
     modality
-        Its name, which a single band without a name gets.
+        Name of the modality, which a single band without a name gets.
     want_cloud_mask
-        Whether to decode the cloud mask, if the member has one.
+        True to decode the cloud mask, if the member has one.
     codes
-        Whether the pixels are codes of classes, which are not unpacked.
+        True if the pixels are codes of classes, which are not unpacked.
 
     Raises
     ------
