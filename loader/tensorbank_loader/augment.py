@@ -31,7 +31,7 @@ class Augment(torch.nn.Module):
     Parameters
     ----------
     augmentations
-        Of ``kornia.augmentation``, for single images: one, or several in their order.
+        Augmentations of ``kornia.augmentation``, for single images: one, or several in their order.
     modalities
         Tensors (n, band, y, x) or (n, time, band, y, x) of the batch, all of one height and width.
     masks

@@ -29,7 +29,7 @@ class Batches:
     window
         Yields ``(steps, batch)``.
     padded
-        Whether batches say which of their samples are padding.
+        True if batches say which of their samples are padding.
     """
 
     def __init__(self, window: Window, *, padded: bool) -> None:

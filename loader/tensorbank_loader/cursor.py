@@ -42,9 +42,9 @@ class Cursor:
     world
         Rank and number of ranks; found out when the first epoch begins if None.
     on_iter
-        What becomes of an epoch that was left.
+        Treatment of an epoch that was left.
     single
-        Whether samples are handed out one by one, so that a state may stand inside of a batch.
+        True if samples are handed out one by one, so that a state may stand inside of a batch.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Cursor:
         Parameters
         ----------
         tell
-            Whether to warn of ranks whose last batch is empty.
+            True to warn of ranks whose last batch is empty.
 
         Raises
         ------

@@ -67,33 +67,34 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     Parameters
     ----------
     plan
-        What to stream: a plan, or a mix of several.
+        A plan to stream, or a mix of several.
     global_batch_size
         Samples of all ranks together, or None for single samples.
     seed
-        Of the order. None: a mix's own, else 0.
+        Seed of the order. None: a mix's own, else 0.
     shuffle
-        As in :class:`tensorbank_loader.DataLoader`. Workers have every k-th batch each, so that ``"window"``
-        reads smaller pieces with them, and tiles' blocks several times.
+        Kind of order, as in :class:`tensorbank_loader.DataLoader`. Workers have every k-th batch each, so
+        that ``"window"`` reads smaller pieces with them, and tiles' blocks several times.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
         and how many samples it holds (the plan's number if None).
     drop_last
         Leave the last batch out if it is shorter.
     even
-        What becomes of a global batch that ranks cannot share equally, as in :class:`tensorbank_loader.DataLoader`.
+        Treatment of a global batch that ranks cannot share equally, as in
+        :class:`tensorbank_loader.DataLoader`.
     times
         Of samples with several dates, how many to read, drawn anew each epoch, or a list of which, counted from 0; None: all. The
         dates are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
         each date alone, as ``query.plan(by_date=True)`` makes it.
     on_iter
-        What ``iter()`` does with an epoch that was left, outside of workers: ``"restart"`` begins it anew, ``"continue"`` goes
-        on with it.
+        Treatment by ``iter()`` of an epoch that was left, outside of workers: ``"restart"`` begins it anew,
+        ``"continue"`` goes on with it.
     world
         Rank and number of ranks; found out when the first epoch begins if None, see :meth:`World.detect`. Workers are found out
         in the worker.
     options
-        How to read.
+        Options of reading.
     transform
         Applied to each batch or sample, on the CPU and without gradients.
 

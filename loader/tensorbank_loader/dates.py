@@ -104,7 +104,7 @@ def draw_dates(
     n, k
         ``1 <= k <= n``.
     seed, epoch
-        Not negative; together the key.
+        Two numbers, not negative; together the key.
     there
         (m,): only the first so many of a sample's are drawn, and the next ones where they are fewer than ``k``.
 

@@ -38,7 +38,7 @@ class Durations:
     counts
         (N_BINS,) how many fell into each bin.
     sum_s
-        Their sum.
+        Sum of the durations in seconds.
     """
 
     counts: tuple[int, ...] = (0,) * N_BINS

@@ -77,21 +77,22 @@ class Epochs:
     Parameters
     ----------
     fingerprint, n_samples
-        Of the plan.
+        Fingerprint and number of samples of the plan.
     global_batch_size
         Samples of all ranks together.
     seed
-        Of the order.
+        Seed of the order.
     order
-        What stands at each place of an epoch.
+        Order: what stands at each place of an epoch.
     drop_last
         Leave a shorter last batch out.
     even
-        Of a global batch that the ranks cannot share equally: ``"exact"`` gives the first ranks one sample more than the others,
-        ``"pad"`` gives the others a repeated one, and ``"drop"`` leaves the remainder out. Ranks make equal numbers of steps with
-        each.
+        Treatment of a global batch that the ranks cannot share equally: ``"exact"`` gives the first ranks one
+        sample more than the others, ``"pad"`` gives the others a repeated one, and ``"drop"`` leaves the
+        remainder out. Ranks make equal numbers of steps with each.
     times
-        Which dates of samples are read: so many, or these, or all. Seed and epoch decide which, as they do the order.
+        Dates of samples that are read: so many, or these, or all. Seed and epoch decide which, as they do the
+        order.
 
     Raises
     ------
@@ -265,9 +266,10 @@ class Epochs:
         Parameters
         ----------
         world
-            Who goes on; None where that is not known yet, and :meth:`check_world` is called when it is.
+            World that goes on; None where that is not known yet, and :meth:`check_world` is called when it
+            is.
         single
-            Whether the state may stand inside of a batch.
+            True if the state may stand inside of a batch.
 
         Raises
         ------

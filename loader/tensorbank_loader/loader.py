@@ -43,14 +43,14 @@ class DataLoader:
     Parameters
     ----------
     plan
-        What to stream: a plan, or a mix of several.
+        A plan to stream, or a mix of several.
     batch_size
         Samples a rank: shorthand for a global batch of so many times the number of ranks.
     global_batch_size
         Samples of all ranks together, in place of ``batch_size``. It decides the order and is kept in the state, so that a run
         that goes on with another number of ranks keeps its batches. Ranks' shares differ by one sample at most.
     seed
-        Of the order; the same on every rank. None: a mix's own, else 0.
+        Seed of the order; the same on every rank. None: a mix's own, else 0.
     shuffle
         ``"full"``: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
         neighbours at once, for small samples and for tiles, whose blocks it decodes once a run; it takes memory, see
@@ -62,23 +62,25 @@ class DataLoader:
     drop_last
         Leave the last batch out if it is shorter.
     even
-        What becomes of a global batch that ranks cannot share equally. ``"exact"``: every sample comes once, and some ranks get
-        one more than others; where the last batch has fewer samples than there are ranks, some get a batch of none, whose mean
-        is NaN, and a warning says so. ``"pad"``: ranks get equally many,
-        some of them repeated, which ``batch["padding"]`` marks. ``"drop"``: the remainder is left out. With each, ranks make
-        equal numbers of steps.
+        Treatment of a global batch that ranks cannot share equally. ``"exact"``: every sample comes once, and
+        some ranks get one more than others; where the last batch has fewer samples than there are ranks, some
+        get a batch of none, whose mean is NaN, and a warning says so. ``"pad"``: ranks get equally many, some
+        of them repeated, which ``batch["padding"]`` marks. ``"drop"``: the remainder is left out. With each,
+        ranks make equal numbers of steps.
     times
         Of samples with several dates, how many to read, drawn anew each epoch, or a list of which, counted from 0; None: all. The
         dates are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
         each date alone, as ``query.plan(by_date=True)`` makes it; ``query.dataloader(times=...)`` does so itself.
     device
-        Where tensors end up, the CPU if None. For a GPU, buffers are page-locked and copied on a stream of their own.
+        Device where tensors end up, the CPU if None. For a GPU, buffers are page-locked and copied on a
+        stream of their own.
     on_iter
-        What ``iter()`` does with an epoch that was left: ``"restart"`` begins it anew, ``"continue"`` goes on with it.
+        Treatment by ``iter()`` of an epoch that was left: ``"restart"`` begins it anew, ``"continue"`` goes
+        on with it.
     world
         Rank and number of ranks; found out when the first epoch begins if None, see :meth:`World.detect`.
     options
-        How to read.
+        Options of reading.
     transform
         Applied to each batch, on the device and without gradients. A module is moved there.
 

@@ -48,7 +48,8 @@ class BatchMemory:
         Parameters
         ----------
         use
-            What it is for: memory is used again for the same only, where sizes are the same but for the last batch's.
+            Use of the memory: it is used again for the same only, where sizes are the same but for the last
+            batch's.
         """
         n_bytes = dtype.itemsize * int(np.prod(shape))
         free = self._free.setdefault(use, deque())

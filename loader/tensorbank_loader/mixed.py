@@ -33,7 +33,7 @@ class Mixed:
     Parameters
     ----------
     orders
-        Of each source.
+        Order of each source.
     lengths
         Samples of each source's plan.
     proportions
@@ -41,9 +41,9 @@ class Mixed:
     length
         Samples an epoch; ``"first"`` or ``"last"``: until the first or the last source has been through once.
     homogeneous
-        Whether a global batch is of one source.
+        True if a global batch is of one source.
     global_batch_size, drop_last
-        How an epoch is cut.
+        Size of a global batch, and True if an incomplete last one is left out.
     since
         Epoch.
     drawn

@@ -33,10 +33,10 @@ class Normalize(torch.nn.Module):
         by handle name what to normalise with, for those tensors only: the answer of ``query.statistics(...)``, or a
         :class:`tensorbank.Normalization` with the bands in the order of the batch.
     dtype
-        What normalised tensors become, such as ``torch.bfloat16``.
+        Type of normalised tensors, such as ``torch.bfloat16``.
     fill
-        What pixels without a value become: NaN, ``nodata``, and those of samples that lack the modality. 0 is the mean.
-        If None they are taken as they are: NaN stays NaN, and fill values are normalised as any number.
+        Value of pixels without one: NaN, ``nodata``, and those of samples that lack the modality. 0 is the
+        mean. If None they are taken as they are: NaN stays NaN, and fill values are normalised as any number.
     nodata
         The stored value that marks pixels without one, by handle name; such pixels become ``fill``.
 

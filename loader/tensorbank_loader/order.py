@@ -31,7 +31,7 @@ def permute(indices: Int64, n: int, *, seed: int, epoch: int) -> Int64:
     n
         Length of the permuted range.
     seed, epoch
-        Not negative; together the key.
+        Two numbers, not negative; together the key.
 
     Returns
     -------

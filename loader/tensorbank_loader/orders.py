@@ -182,7 +182,7 @@ def order_of(
     shuffle
         A fresh order each epoch, and which kind. A plan with weights is drawn from, which is one.
     replacement
-        Whether a plan with weights may give one sample several times an epoch; yes if None.
+        True if a plan with weights may give one sample several times an epoch; yes if None.
     n_draws
         Length of an epoch of a plan with weights: the plan's if None, or without replacement the number of positive weights.
     global_batch_size

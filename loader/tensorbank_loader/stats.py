@@ -22,9 +22,9 @@ class LoaderStats(FetchStats):
     batches, samples, tensor_bytes
         Handed to the consumer; decoded bytes, fill values included.
     wait_s
-        What the consumer spent waiting for batches.
+        Seconds that the consumer spent waiting for batches.
     step_s
-        What the loader spent waiting for the consumer, between one batch and the demand for the next.
+        Seconds that the loader spent waiting for the consumer, between one batch and the demand for the next.
     transform_s
         Spent in the transform; on a GPU, only in starting its work.
     decode_s

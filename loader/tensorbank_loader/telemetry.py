@@ -37,15 +37,15 @@ class Metric:
     Parameters
     ----------
     field
-        Its path in :class:`LoaderStats`.
+        Path of the number in :class:`LoaderStats`.
     noun
-        Its name in metrics, without unit.
+        Name of the number in metrics, without unit.
     kind
         ``counter`` only grows, ``gauge`` is of this moment.
     unit
         ``seconds``, ``bytes``, or nothing for a count.
     help
-        What it is.
+        Description of the number.
     """
 
     field: str

@@ -51,11 +51,11 @@ class Window:
     reader
         Reads for this window only.
     form
-        How batches look.
+        Form of the batches.
     shares
         Steps and positions, (n,) int64, of each read.
     pinned
-        Whether buffers are page-locked, for copies to a GPU.
+        True if buffers are page-locked, for copies to a GPU.
     """
 
     def __init__(

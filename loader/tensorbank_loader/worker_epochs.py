@@ -38,11 +38,11 @@ class Iteration:
     Parameters
     ----------
     seed
-        That torch draws for each set of workers.
+        Seed that torch draws for each set of workers.
     turn
-        How often these workers have been asked to iterate, counted from 1.
+        Number of times that these workers have been asked to iterate, counted from 1.
     n_workers
-        Of the set.
+        Number of workers of the set.
     """
 
     seed: int
@@ -89,7 +89,7 @@ class WorkerEpochs:
         own
             The state, of one epoch for all workers of a set.
         at_end
-            Whether the worker has nothing more of that epoch.
+            True if the worker has nothing more of that epoch.
 
         Returns
         -------
@@ -128,7 +128,7 @@ class WorkerEpochs:
         Parameters
         ----------
         was_consumed
-            Whether the worker was asked for more than torch asks for ahead.
+            True if the worker was asked for more than torch asks for ahead.
         """
         with self._lock:
             row = self._row(iteration, complete=True)

@@ -24,9 +24,9 @@ class World:
     Parameters
     ----------
     rank, n_ranks
-        Of this process, among those that share the samples.
+        Rank of this process, and number of ranks, among those that share the samples.
     worker, n_workers
-        Of this process, among the workers of its rank.
+        Number of this process, and number of processes, among the workers of its rank.
     subgroup
         Whether it is meant that this is not the world of ``torch.distributed``: the data-parallel part of a mesh of devices,
         or ``World(subgroup=True)`` where every process is to read everything.
