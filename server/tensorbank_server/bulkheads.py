@@ -113,13 +113,13 @@ class Bulkhead:
     Parameters
     ----------
     name
-        Of the bank.
+        Name of the bank.
     n_threads, max_waiting
         Calls at once, and how many may wait behind them; whoever comes then is told to come again.
     max_per_caller
-        Of both together, for one caller.
+        Most calls of both kinds together, for one caller.
     limit_s
-        Of one call, its wait included.
+        Seconds that one call may take, its wait included.
     watch
         Says whether the bank can be read; while it cannot, nobody waits for it: the watch alone tries until it can again.
     """

@@ -29,7 +29,7 @@ class Composite:
     paint
         (bands, y, x) in the stored dtype to (y, x, 3) uint8.
     smooth
-        Whether pixels may be mixed when the picture is resized; classes may not.
+        True if pixels may be mixed when the picture is resized; classes may not.
     """
 
     name: str

@@ -29,7 +29,8 @@ class Connection(H11Protocol):
     Parameters
     ----------
     header_s
-        From the first byte of a request to the end of its headers; a client that needs longer is dropped.
+        Seconds from the first byte of a request to the end of its headers; a client that needs longer is
+        dropped.
     """
 
     def __init__(self, *args: Any, header_s: float, **kwargs: Any) -> None:

@@ -82,9 +82,9 @@ def assume(
     role
         ARN.
     endpoint
-        Of STS, None for AWS's own.
+        Endpoint of STS, None for AWS's own.
     session
-        What the store's log calls whoever uses the keys.
+        Name by which the store's log calls whoever uses the keys.
 
     Raises
     ------

@@ -53,7 +53,7 @@ class AuditLog:
     Parameters
     ----------
     path
-        Created with mode 0600.
+        Path of the file, created with mode 0600.
     """
 
     def __init__(self, path: Path | None) -> None:

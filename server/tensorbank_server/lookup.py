@@ -39,7 +39,7 @@ class RowFiles:
     folder
         Belongs to this process alone.
     max_bytes
-        Of all files together.
+        Most bytes of all files together.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -109,7 +109,7 @@ class SampleTable:
     Parameters
     ----------
     paths
-        Its samples files, on this machine.
+        Samples files of the table, on this machine.
     starts
         (n_files + 1,) number of the first row of each file.
     ids

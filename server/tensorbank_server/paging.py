@@ -26,7 +26,7 @@ class Pages:
     secret
         Shared by the replicas of a service.
     max_bytes
-        Of a token.
+        Most bytes of a token.
     clock
         Seconds since 1970.
     """

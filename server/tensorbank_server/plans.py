@@ -86,9 +86,9 @@ class PlanStore:
     Parameters
     ----------
     folder
-        Where finished plans lie; may be shared by replicas.
+        Folder where finished plans lie; may be shared by replicas.
     lifetime_s, max_bytes
-        Of plans that nobody uses, and of all together; the longest unused go first.
+        Lifetime of plans that nobody uses, and most bytes of all together; the longest unused go first.
     """
 
     def __init__(

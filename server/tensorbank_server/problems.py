@@ -56,13 +56,13 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     Parameters
     ----------
     status
-        Of HTTP.
+        Status of HTTP.
     code
         Stable and kebab-case, for programs.
     detail
         One sentence for people; may be shown to the caller as it is.
     errors
-        What was wrong where, as JSON Pointers into the request.
+        Errors by their places, as JSON Pointers into the request.
     """
 
     status: int

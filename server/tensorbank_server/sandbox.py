@@ -35,9 +35,9 @@ class Question:
     Parameters
     ----------
     tables
-        By name, the index files of each level.
+        Index files of each level, by table.
     max_rows
-        What is beyond is cut off.
+        Most rows of an answer; what is beyond is cut off.
     """
 
     sql: str

@@ -36,13 +36,13 @@ class WorkerOptions:
     Parameters
     ----------
     banks
-        By name.
+        Addresses of the banks, by name.
     cache
         Folder of copies of index files, shared by all workers.
     memory_bytes
         Address space of a worker.
     max_jobs
-        After which a worker is replaced.
+        Number of jobs after which a worker is replaced.
     """
 
     banks: Mapping[str, BankAddress]

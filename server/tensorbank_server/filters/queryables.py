@@ -23,7 +23,7 @@ class Queryable:
     Parameters
     ----------
     name
-        As callers write it.
+        Name as callers write it.
     sql
         The expression that it stands for.
     kind
