@@ -120,7 +120,7 @@ class Table:
         Parameters
         ----------
         split
-            Which sample is meant where several splits have one of this id.
+            Split that is meant where several splits have a sample of this id.
         modalities
             Names, or names with bands such as ``S2L2A[B04,B08]``; all if not given.
 
@@ -171,7 +171,7 @@ class Bank:
     Parameters
     ----------
     catalog
-        Where tables and their index files are.
+        Catalog of the tables and their index files.
     versions
         Tables pinned to a version.
     """

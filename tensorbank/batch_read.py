@@ -26,9 +26,9 @@ class Skipped:
     Parameters
     ----------
     sample
-        What the plan calls it.
+        Name of the sample in the plan.
     position
-        In the plan.
+        Position in the plan.
     handle
         Name of the modality in the batch.
     range
@@ -73,10 +73,11 @@ class BatchRead:
     Parameters
     ----------
     pending
-        Its reads.
+        Reads of the batch.
     masks
-        Which samples have a handle, (n,) bool, by handle name; where some sample of the plan has fewer dates than others,
-        which of the dates that are read, (n, time). Those of skipped samples change until the batch has been waited for.
+        Flags of the samples that have a handle, (n,) bool, by handle name; where some sample of the plan has
+        fewer dates than others, which of the dates that are read, (n, time). Those of skipped samples change
+        until the batch has been waited for.
     n_bytes
         Memory that the batch takes until then, buffers and stored bytes.
     recover

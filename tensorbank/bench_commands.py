@@ -53,13 +53,13 @@ class StreamReport:
     share_of_raw
         Median of each round's time of the raw reads to the loader's.
     n_requests, amplification
-        Of one round; bytes read to bytes wanted.
+        Requests of one round; bytes read to bytes wanted.
     retries, hedges
         Requests made again, of one round.
     first_batch_ms
-        From the plan in hand to the first batch.
+        Milliseconds from the plan in hand to the first batch.
     gap_p50_ms, gap_p99_ms
-        Between one batch and the next.
+        Milliseconds between one batch and the next.
     """
 
     n_samples: int

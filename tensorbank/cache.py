@@ -91,7 +91,7 @@ class BlockCache:
     folder
         On a disk of this node. Made when it is first used.
     max_bytes
-        Of stored bytes; the index comes on top, about 100 bytes an extent.
+        Most stored bytes; the index comes on top, about 100 bytes an extent.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:

@@ -122,7 +122,7 @@ class Catalog:
     store
         The bank.
     mirror
-        Where readers have their copies of logs.
+        Mirror where readers have their copies of logs.
     """
 
     def __init__(self, store: Store, mirror: IndexMirror) -> None:

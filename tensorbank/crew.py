@@ -34,7 +34,7 @@ class Crew:
     Parameters
     ----------
     size
-        How many jobs may run at once; asked whenever that matters.
+        Callable that returns the number of jobs that may run at once; asked whenever that matters.
     """
 
     def __init__(self, size: Callable[[], int]) -> None:

@@ -103,7 +103,7 @@ class ExtentIndex:
     folder
         Holds the database and the segments.
     max_bytes
-        Of all segments together.
+        Most bytes of all segments together.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -204,7 +204,7 @@ class ExtentIndex:
         Parameters
         ----------
         extents
-            At least one; disjoint, by start.
+            Extents, at least one; disjoint, by start.
         """
         with self._transaction() as write:
             if not write.execute("SELECT 1 FROM segments WHERE number = ?", (extents[0].segment,)).fetchone():

@@ -56,8 +56,8 @@ class FetchOptions:
         Seconds after which a read is asked for again at the earliest, whatever the share: five times what is usual,
         but not less.
     patience_s
-        How long a read waits for a store, or a service, that is out of reach or busy; then its error is raised. Waiting is
-        logged, and counted as ``away_s``.
+        Seconds that a read waits for a store, or a service, that is out of reach or busy; then its error is
+        raised. Waiting is logged, and counted as ``away_s``.
     on_error
         Treatment of a sample whose bytes are damaged or gone for good: ``"raise"``, or ``"skip"``: the batch keeps its
         size, the fill value stands in for the modality, the batch's mask says so, and it is logged and counted. A store that
@@ -109,9 +109,9 @@ class Fetcher:
     Parameters
     ----------
     store
-        Where the objects are.
+        Store where the objects are.
     options
-        How to read.
+        Options of reading.
     """
 
     def __init__(self, store: Store, options: FetchOptions | None = None) -> None:

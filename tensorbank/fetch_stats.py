@@ -18,7 +18,7 @@ class FetchStats:
     requests
         Ranges that arrived.
     bytes_read
-        Their size, holes and refetches included.
+        Size of the reads, holes and refetches included.
     bytes_asked
         Bytes of blocks that somebody wanted; ``bytes_read / bytes_asked`` is the amplification.
     refetches
@@ -32,13 +32,13 @@ class FetchStats:
     fetch_s
         Time spent in requests and pauses, summed over threads.
     latency_p50_s, latency_p99_s
-        Of the reads of the recent past.
+        Seconds of the reads of the recent past.
     depth
         Reads that are kept under way at present.
     away_s
-        How long no read has been answered by a store that is out of reach or busy; 0 while it answers.
+        Seconds that no read has been answered by a store that is out of reach or busy; 0 while it answers.
     cache
-        What the cache on the local disk did; all 0 without one. What it gave is in no other count.
+        Counts of the cache on the local disk; all 0 without one. What it gave is in no other count.
     """
 
     requests: int = 0

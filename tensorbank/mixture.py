@@ -42,11 +42,11 @@ class Mix:
     plans
         The sources.
     weights
-        Of each source; only their ratios count.
+        Weight of each source; only their ratios count.
     seed
-        Of the order.
+        Seed of the order.
     homogeneous
-        Whether each global batch is of one source; batches are then in proportion.
+        True if each global batch is of one source; batches are then in proportion.
     length
         Samples an epoch; ``"first"`` or ``"last"``: until the first or the last source has been through once. :attr:`n_draws` is
         how many that is.
@@ -159,7 +159,7 @@ def mix(
         Queries or plans and their weights, as a mapping or as pairs; those that come without weights have 1, times what
         ``temperature`` says.
     seed
-        Of the order.
+        Seed of the order.
     temperature
         Flattens the shares of large sources: each weight is multiplied by ``n ** (1 / temperature)``, n being the samples of the
         source. 1 is proportional to size, infinity equal. One number, or one a source. None: weights are shares as they

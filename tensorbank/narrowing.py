@@ -26,7 +26,7 @@ def address(column: str, fields: Collection[str], *, is_tile: bool, blocks: bool
     fields
         Those of the column.
     blocks
-        Whether the sizes of blocks are needed: not where all of them are wanted, of one date.
+        True if the sizes of blocks are needed: not where all of them are wanted, of one date.
     """
     ref = f"{column}.ref"
     wanted = {"key": f"if({ref}.key IS NULL, {NO_SHARD}::UBIGINT, hash({ref}.key))"}

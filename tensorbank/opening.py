@@ -51,12 +51,12 @@ def open(  # noqa: A001 - tb.open is the product's front door
     cache
         Folder for local copies of index files; ``~/.cache/tensorbank`` if not given.
     profile
-        Of AWS's configuration files; needs botocore, which comes with ``tensorbank[aws]``.
+        Name of a profile of AWS's configuration files; needs botocore, which comes with ``tensorbank[aws]``.
     key
-        Of the service. A service with several banks is opened at ``https://host/v1/banks/NAME``.
+        Key of the service. A service with several banks is opened at ``https://host/v1/banks/NAME``.
     access
-        How a bank of a service is read: ``"url"`` from the object store by signed URLs, ``"dir"`` from there by keys of a
-        plan's folders, ``"proxy"`` through the service; the best for the plan if None.
+        Way to read a bank of a service: ``"url"`` from the object store by signed URLs, ``"dir"`` from there
+        by keys of a plan's folders, ``"proxy"`` through the service; the best for the plan if None.
 
     Raises
     ------

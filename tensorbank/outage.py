@@ -22,9 +22,9 @@ class Outage:
     Parameters
     ----------
     url
-        Of the store, for the log.
+        URL of the store, for the log.
     patience_s
-        How long each read waits, for the log.
+        Seconds that each read waits, for the log.
     """
 
     def __init__(self, url: str, patience_s: float) -> None:

@@ -29,7 +29,7 @@ class PinnedTable:
     levels
         Every file of the levels that the statement needs.
     conditions
-        What rows of a level must satisfy at least.
+        Conditions that rows of a level must satisfy at least.
     kept
         The files left by pruning; all of them before that.
     shards_considered, shards_kept
@@ -97,7 +97,7 @@ def pin_mentioned(
     levels
         Pinned beside those that are mentioned.
     versions
-        Of tables at another version than the newest.
+        Versions of tables that are not at their newest.
     others
         Names that mean something else.
     """

@@ -52,7 +52,7 @@ class PixelPredicate:
     bands
         One band name, or the two of a normalised difference; empty for the only band of a modality.
     comparison, constant
-        What a pixel must satisfy.
+        Comparison and constant that a pixel must satisfy.
     share_comparison, share
         For ``share`` that is compared with a constant: what the share must satisfy. None where the share itself is asked for.
     from_index_only

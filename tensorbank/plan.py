@@ -106,13 +106,13 @@ class Plan:
         Hash of snapshots, canonical query, registered tables, planner version and the samples with their addresses in their
         order, 32 hexadecimal digits.
     source
-        What it was made from, and what was pruned.
+        Facts that the plan was made from, and what was pruned.
     handles
         Selected modalities in the order of the SELECT list.
     table
         One row a sample; see the module's documentation.
     storage
-        How to reach the bank; never written to disk.
+        Options by which the bank is reached; never written to disk.
     """
 
     fingerprint: str

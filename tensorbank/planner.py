@@ -37,7 +37,7 @@ class Planner:
     Parameters
     ----------
     catalog
-        Where tables and their index files are.
+        Catalog of the tables and their index files.
     versions
         Tables pinned to a version; others are taken at their newest.
     registered

@@ -31,7 +31,7 @@ class Proportions:
     Parameters
     ----------
     units
-        Of each source, positive.
+        Units of each source, positive.
     seed
         Decides where the pattern begins.
     """

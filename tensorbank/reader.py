@@ -58,9 +58,9 @@ class SampleReader:
     Parameters
     ----------
     plan
-        What to read.
+        Plan to read.
     options
-        How to read.
+        Options of reading.
 
     Raises
     ------

@@ -54,7 +54,7 @@ class Reads(Sequence[Read]):
     Parameters
     ----------
     keys
-        Of objects.
+        Keys of objects.
     objects, starts, ends, n_asked_bytes
         (n,) int64: number of the object, bytes ``[start, end)``, and what the pieces cover of them.
     edges, pieces

@@ -47,7 +47,7 @@ class PixelJudge:
     Parameters
     ----------
     bank, storage
-        Where the pixels are.
+        Bank where the pixels are, and the options to reach it.
     """
 
     def __init__(self, bank: str, storage: StorageOptions) -> None:

@@ -57,9 +57,9 @@ class RemotePlanner:
     Parameters
     ----------
     service, bank
-        Where, and which.
+        Service to ask, and name of the bank there.
     access
-        How bytes are to be read; the best that the bank and the key allow if None.
+        Way to read bytes; the best that the bank and the key allow if None.
     """
 
     def __init__(self, service: ServiceClient, bank: str, access: Access | None = None) -> None:

@@ -33,11 +33,11 @@ class ServiceClient:
     Parameters
     ----------
     url
-        Of the service, without a path of its own.
+        URL of the service, without a path of its own.
     key
         None where access is open.
     policy
-        How long a service that is busy or out of reach is asked.
+        Policy by which a service that is busy or out of reach is asked again.
     """
 
     def __init__(self, url: str, key: str | None = None, policy: RetryPolicy = POLICY) -> None:

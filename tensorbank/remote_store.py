@@ -35,7 +35,7 @@ def open_store(url: str, options: StorageOptions, patience_s: float = PATIENCE_S
     Parameters
     ----------
     patience_s
-        How long a service that is out of reach or busy is asked for keys of a plan's folders.
+        Seconds that a service that is out of reach or busy is asked for keys of a plan's folders.
     """
     if not isinstance(options, ServedStorage):
         return Store(url, options)
@@ -94,7 +94,7 @@ class ServedStore(Store):
     Parameters
     ----------
     url
-        Of the bank at the service; names objects in messages and caches. It holds no signature.
+        URL of the bank at the service; names objects in messages and caches. It holds no signature.
     """
 
     def __init__(self, url: str, options: ServedStorage) -> None:

@@ -95,11 +95,11 @@ class Wanted:
     Parameters
     ----------
     deliver
-        Called once with the bytes, read-only, in the thread that read them.
+        Function that is called once with the bytes, read-only, in the thread that read them.
     n_asked_bytes
-        How many of them hold wanted blocks, for the statistics.
+        Bytes that hold wanted blocks, for the statistics.
     spans
-        Which bytes ``[start, end)`` of the object these are; all if empty.
+        Spans ``[start, end)`` of the object that these bytes are; all if empty.
     again
         This repeats a read that brought a bad block, for the statistics.
     """
@@ -135,15 +135,16 @@ class Requests:
     Parameters
     ----------
     store
-        Where the objects are. One of local files is read as it is: a disk that is late is not hurried by asking twice.
+        Store where the objects are. One of local files is read as it is: a disk that is late is not hurried
+        by asking twice.
     n_threads
         Requests under way at once; None: as many as their latency and rate ask for.
     max_hedge_share
         Second requests for late reads, as a share of all requests.
     stall_s
-        After which a read is asked for again at the earliest, whatever the share.
+        Seconds after which a read is asked for again at the earliest, whatever the share.
     patience_s
-        How long a read waits for a store that is out of reach or busy.
+        Seconds that a read waits for a store that is out of reach or busy.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class Requests:
         Parameters
         ----------
         n
-            How many.
+            Number of reads.
         wanted
             What is wanted, by number in ``[0, n)``; asked when its turn has come.
 

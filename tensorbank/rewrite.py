@@ -64,7 +64,7 @@ def rewrite(tree: Any, tables: Mapping[str, TableSchema], parse: Parse) -> Any:
     Parameters
     ----------
     tables
-        Of the bank, that the statement names.
+        Tables of the bank that the statement names.
     parse
         Turns the text of an expression into its node.
 

@@ -28,7 +28,7 @@ def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
     Parameters
     ----------
     table
-        As :class:`tensorbank.plan.Plan` has it.
+        Table as :class:`tensorbank.plan.Plan` has it.
     """
     if not table.num_rows:
         return table

@@ -42,7 +42,7 @@ class Modality:
     dtype
         Numpy name of the stored dtype, such as ``int16``; always little-endian on disk.
     bands
-        In stored order.
+        Bands in stored order.
     n_times, height, width
         Shape of one sample is ``(n_times, len(bands), height, width)``.
     classes

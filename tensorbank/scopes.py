@@ -105,7 +105,7 @@ def mention_of(node: Node, tables: Mapping[str, Any]) -> tuple[str, Level] | Non
     Parameters
     ----------
     tables
-        By name as the bank spells it.
+        Tables by name as the bank spells it.
     """
     schema, name = str(node.get("schema_name") or "").lower(), str(node["table_name"]).lower()
     spelled = {t.lower(): t for t in tables}

@@ -65,7 +65,7 @@ class ShardKeys:
         hashes
             (n,) uint64.
         name
-            Of the column, for the error.
+            Name of the column, for the error.
 
         Raises
         ------

@@ -58,7 +58,7 @@ class BandStats:
     min, max
         Bounds of the valid pixels; +inf, -inf where there are none.
     mean
-        Of the valid pixels; 0 where there are none.
+        Mean of the valid pixels; 0 where there are none.
     m2
         Sum of squared differences from the mean; infinite where it is beyond the range of float64.
     histogram

@@ -77,9 +77,9 @@ class Store:
     Parameters
     ----------
     url
-        As :func:`tensorbank.address.normalize_url` returns it.
+        URL as :func:`tensorbank.address.normalize_url` returns it.
     options
-        How to reach it.
+        Options by which the store is reached.
     """
 
     def __init__(self, url: str, options: StorageOptions | None = None) -> None:

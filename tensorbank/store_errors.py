@@ -75,7 +75,7 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
     where
         URL of the object or folder that was asked for.
     bucket
-        Its bucket, or host.
+        Bucket, or host, of the object.
     endpoint
         Endpoint of the server, named where nothing that it answers can be understood.
     """

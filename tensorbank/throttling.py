@@ -42,9 +42,9 @@ class RetryPolicy:
         Parameters
         ----------
         waited_s
-            What tries and pauses took so far.
+            Seconds that tries and pauses took so far.
         retry_after_s
-            What the server asks for.
+            Seconds that the server asks for.
         """
         left_s = self.deadline_s - waited_s
         if left_s <= 0 or (self.n_tries is not None and attempt + 1 >= self.n_tries):

@@ -89,9 +89,9 @@ def settle(
     Parameters
     ----------
     tree
-        Its syntax tree.
+        Syntax tree of the statement.
     tables
-        Those of the bank that it mentions.
+        Tables of the bank that it mentions.
     registered
         Columns of the user's own tables, by name.
     name_of

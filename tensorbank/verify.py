@@ -53,7 +53,7 @@ def verify(bank: Bank, table: str, *, progress: Callable[[int, int], None] | Non
     Parameters
     ----------
     progress
-        Called with the number of samples done and the number of all.
+        Function that is called with the number of samples done and the number of all.
 
     Raises
     ------

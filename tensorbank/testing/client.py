@@ -25,9 +25,9 @@ class FaultServer:
     Parameters
     ----------
     folder
-        Of the bank; its name is the bucket's.
+        Folder of the bank; its name is the bucket's.
     faults
-        What goes wrong.
+        Faults to inject.
 
     Examples
     --------

@@ -33,7 +33,7 @@ class Faults:
     Parameters
     ----------
     latency_ms, jitter_ms
-        Before the first byte of every answer: the least, and the mean of an exponential excess.
+        Milliseconds before the first byte of every answer: the least, and the mean of an exponential excess.
     bandwidth_bytes_s
         Bytes per second of the whole server, 0 for no limit.
     unavailable, throttled
@@ -55,7 +55,8 @@ class Faults:
     only
         Regular expression of the keys that this is about; the limits hold for all.
     once
-        Whether an object that something went wrong with is served well from then on, so that asking again helps.
+        True if an object that something went wrong with is served well from then on, so that asking again
+        helps.
     seed
         Seed of the draws.
     """
