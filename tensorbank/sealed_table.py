@@ -33,8 +33,11 @@ def save_table(path: Path, table: pa.Table) -> None:
     Raises
     ------
     StorageError
-        The file cannot be written.
+        The file cannot be written, or would replace what is no file, such as a device.
     """
+    path = path.resolve()  # a link stays, and leads to the new file
+    if path.exists() and not path.is_file():
+        raise StorageError(f"{path} cannot be written: it is there already, and no file")
     new = path.with_name(f".{path.name[:100]}-{uuid.uuid4().hex}")
     try:
         try:

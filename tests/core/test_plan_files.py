@@ -78,6 +78,20 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
             Plan.load(tmp_path / name)
 
 
+def test_what_is_no_file_is_not_replaced(made, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="no file"):
+        made.plan.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_leads_to_the_new_plan(made, tmp_path):
+    (tmp_path / "newest").symlink_to(tmp_path / "first")
+    made.plan.save(tmp_path / "newest")
+    assert (tmp_path / "newest").is_symlink()
+    assert Plan.load(tmp_path / "first") == made.plan
+
+
 DESCRIBED = [
     ("fingerprint", None),
     ("source", {"bank": 1}),
