@@ -178,7 +178,7 @@ class Requests:
         self._pending: weakref.WeakSet[Pending] = weakref.WeakSet()
         self._lost: list[
             _Asked
-        ] = []  # of requests whose answers nobody waits for: their threads are replaced
+        ] = []  # one for each request whose answer nobody waits for: threads replace them
         self._crew: Crew | None = None
         self._pid = 0
 
@@ -437,8 +437,6 @@ class Requests:
         """Return the seconds that a read takes that is not late; None while too few are known.
 
         By reads of its size, and, where answers wait for a busy processor, by the rate of answers.
-
-        By those of its size, and, where answers wait for a busy processor, by how fast they come.
         """
         usual_s = self._latencies.usual_s(n_bytes, HEDGE_QUANTILE)
         if usual_s is None or len(self._answers_at_s) < 2:
