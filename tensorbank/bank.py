@@ -261,7 +261,8 @@ class Bank:
         Raises
         ------
         InvalidInputError
-            The name is no SQL name, or that of a table of the bank; the file cannot be read as what its name says.
+            The name is no SQL name, or that of a table of the bank; the file cannot be read as what its name says; the data are
+            no table that Arrow has types for, or two columns have one name but for capitals, which SQL's names do not have.
         NotFoundError
             There is no such file.
         """
@@ -269,6 +270,13 @@ class Bank:
         if name.lower() in (t.lower() for t in self.catalog.told_tables()):
             raise InvalidInputError(f"the bank has a table {name!r} already; register under another name")
         rows = _as_arrow(data)
+        columns = [column.lower() for column in rows.column_names]
+        if twice := [
+            c for c, lower in zip(rows.column_names, columns, strict=True) if columns.count(lower) > 1
+        ]:
+            raise InvalidInputError(
+                f"{name!r} has the columns {' and '.join(map(repr, twice))}, which are one name in SQL; rename some"
+            )
         for other in [n for n in self.registered if n.lower() == name.lower()]:
             del self.registered[other]
         self.registered[name] = rows
@@ -290,7 +298,11 @@ def _as_arrow(data: Any) -> pa.Table:
     if isinstance(data, str | os.PathLike):
         return _from_file(Path(data))
     if hasattr(data, "__arrow_c_stream__"):
-        return pa.table(data)
+        try:
+            return pa.table(data)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            reason = str(error.args[0] if error.args else error)[:200]
+            raise InvalidInputError(f"this {type(data).__name__} is no table of Arrow: {reason}") from error
     raise InvalidInputError(
         f"a {type(data).__name__} cannot be registered; give an Arrow table, a data frame, or a Parquet or CSV file"
     )

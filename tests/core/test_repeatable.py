@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pytest
@@ -335,6 +336,23 @@ def test_a_file_is_registered_as_it_is_now(bank, name):
     else:
         assert kind_of(lambda: at.register("pick", name)) == "unreadable-file"
         assert at.sql(sql).plan().fingerprint == plan.fingerprint
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pd.DataFrame({"a": [object()]}),
+        pd.DataFrame([[1, 2]], columns=["a", "a"]),
+        pd.DataFrame({"a": [1, "text"]}),
+        pa.table({"a": [1], "A": [2]}),
+        pa.table([[1], [2]], names=["b", "b"]),
+        {"a": [1]},
+    ],
+    ids=str,
+)
+def test_data_that_are_no_table_are_not_registered(bank, data):
+    with pytest.raises(InvalidInputError):
+        bank.register("mine", data)
 
 
 def test_a_registered_table_is_known_by_its_schema_too(bank):
