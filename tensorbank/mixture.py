@@ -197,9 +197,12 @@ def mix(
     if temperature is not None:
         if shares.max() > MAX_WEIGHT:  # so that the product does not overflow
             shares /= shares.max()
-        shares = shares * np.array([len(p) for p in plans], np.float64) ** (
-            1 / _temperatures(temperature, len(plans))
-        )
+        with np.errstate(over="ignore"):
+            shares = shares * np.array([len(p) for p in plans], np.float64) ** (
+                1 / _temperatures(temperature, len(plans))
+            )
+        if not np.isfinite(shares).all():
+            raise InvalidInputError(f"temperature is {temperature!r}, too near to 0 for sources of this size")
     return Mix(plans, tuple(shares.tolist()), seed, homogeneous, length)
 
 

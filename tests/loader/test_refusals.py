@@ -238,6 +238,7 @@ def test_weights_of_a_running_mix(made, weights, said):
         ("pair", {"length": True}, "length"),
         ("pair", {"temperature": "hot"}, "temperature"),
         ("pair", {"temperature": [1, 0]}, "temperature"),
+        ("pair", {"temperature": 1e-300}, "temperature is 1e-300"),
         ("pair", {"temperature": float("nan")}, "temperature"),
         ("pair", {"homogeneous": "yes"}, "homogeneous"),
     ],
