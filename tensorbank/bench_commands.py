@@ -180,7 +180,8 @@ def _positions(n_samples: int, n: int, *, shuffle: bool) -> npt.NDArray[np.int64
 def _part(plan: Plan, positions: npt.NDArray[np.int64]) -> Plan:
     """A plan of some samples in their order, without sampling weights."""
     rows = plan.table.take(positions)
-    return replace(plan, table=rows.drop_columns(["weight"]) if plan.weights is not None else rows)
+    weights = plan.weight_column
+    return replace(plan, table=rows if weights is None else rows.drop_columns([weights]))
 
 
 def _batches(n: int, batch_size: int) -> list[npt.NDArray[np.int64]]:

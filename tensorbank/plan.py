@@ -149,6 +149,12 @@ class Plan:
         mine = {f"{h.name}.{part}" for h in self.handles for part in ADDRESS_FIELDS}
         return tuple(name for name in self.table.column_names if name not in mine)
 
+    @property
+    def weight_column(self) -> str | None:
+        """Name of the column of sampling weights, with the capitals that the query has given it; None if there is none."""
+        named = [name for name in self.metadata_columns if name.lower() == "weight"]
+        return "weight" if "weight" in named else next(iter(named), None)
+
     @cached_property
     def weights(self) -> npt.NDArray[np.float64] | None:
         """The sampling weights, (n,) float64: the query's column ``weight``, or None if it has none.
@@ -158,13 +164,14 @@ class Plan:
         InvalidInputError
             A weight is no number, missing, negative or not finite, or all are 0; the kind is ``weights``.
         """
-        if "weight" not in self.metadata_columns:
+        name = self.weight_column
+        if name is None:
             return None
-        column = self.table["weight"]
+        column = self.table[name]
         kind = column.type
         if not any(is_one(kind) for is_one in _NUMBERS):
             raise InvalidInputError(
-                f"column 'weight' is the sampling weight and must be a number, it is {kind}; cast it, or rename it with AS",
+                f"column {name!r} is the sampling weight and must be a number, it is {kind}; cast it, or rename it with AS",
                 kind="weights",
             )
         weights: npt.NDArray[np.float64] = as_numpy(column.cast(pa.float64(), safe=False))
@@ -172,13 +179,13 @@ class Plan:
         if not sound.all():
             at = int(np.argmin(sound))
             raise InvalidInputError(
-                f"column 'weight' is the sampling weight and must be a finite number of at least 0, "
+                f"column {name!r} is the sampling weight and must be a finite number of at least 0, "
                 f"it is {column[at].as_py()} at sample {at}",
                 kind="weights",
             )
         if len(weights) and not weights.any():
             raise InvalidInputError(
-                "column 'weight' is the sampling weight and is 0 for all samples, so that none can be drawn",
+                f"column {name!r} is the sampling weight and is 0 for all samples, so that none can be drawn",
                 kind="weights",
             )
         return weights

@@ -162,3 +162,13 @@ def test_a_boolean_or_decimal_weight_is_a_number(tmp_path):
     with DataLoader(plan, batch_size=4, replacement=False) as loader:
         names = {name for b in loader for name in b["sample_id"]}
     assert names == set(made.plan.table["sample_id"].to_pylist()[:3])
+
+
+@pytest.mark.parametrize("name", ["WEIGHT", "Weight"])
+def test_the_weight_has_no_capitals_as_no_name_in_sql_has(tmp_path, name):
+    made = make(tmp_path, 23)
+    plan = weighted(made.plan, [float(i < 3) for i in range(23)])
+    plan = replace(plan, table=plan.table.rename_columns([*plan.table.column_names[:-1], name]))
+    with DataLoader(plan, batch_size=4, replacement=False) as loader:
+        names = {name for b in loader for name in b["sample_id"]}
+    assert names == set(made.plan.table["sample_id"].to_pylist()[:3])
