@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -134,7 +135,7 @@ class DataLoader:
         skipping = self._reader.options.on_error == "skip"
         self._form = form_of(self.plan, self._cursor.unsized, skipping=skipping)
         self._handles = sorted({h.name for p in plans_of(self.plan) for h in p.handles})
-        self._running: Generator[Any, None, None] | None = None
+        self._running: _Running | None = None
         self._stream: Generator[tuple[Step, Batch], None, None] | None = None
         self._window: Window | None = None
         self._meter = Meter()
@@ -172,9 +173,11 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Yield one epoch, which begins with the first batch that is asked for.
-        One that still runs is given up."""
+
+        One that still runs is given up: its iterator raises an InvalidInputError of kind ``given-up`` if it is asked for more.
+        """
         self._give_up()
-        self._running = running = self._epoch()
+        self._running = running = _Running(self._epoch())
         return running
 
     def __enter__(self) -> DataLoader:
@@ -230,9 +233,9 @@ class DataLoader:
         return on_device(batches, self.device, accelerator)
 
     def _give_up(self) -> None:
-        """End the epoch that runs; what was read ahead stays."""
+        """Leave the epoch that runs for another; what was read ahead stays."""
         if self._running is not None:
-            self._running.close()
+            self._running.give_up()
             self._running = None
 
     def _end(self) -> None:
@@ -266,7 +269,8 @@ class DataLoader:
         InvalidInputError
             The state is damaged, or of another plan, seed or order.
         """
-        self.close()
+        self._give_up()
+        self._end()
         self._cursor.load_state_dict(state)
 
     def set_weights(self, weights: Sequence[float]) -> None:
@@ -277,7 +281,8 @@ class DataLoader:
         InvalidInputError
             An epoch has begun, the weights make no sense, or nothing is mixed.
         """
-        self.close()
+        self._give_up()
+        self._end()
         self._cursor.set_weights(weights)
 
     @property
@@ -297,6 +302,36 @@ class DataLoader:
         )
 
     def close(self) -> None:
-        """Give up the running epoch, if any, drop what was read ahead and stop the threads; the state stays."""
-        self._give_up()
+        """End the running epoch, if any, drop what was read ahead and stop the threads; the state stays."""
+        if self._running is not None:
+            self._running.close()
         self._end()
+
+
+class _Running(Iterator[Any]):
+    """The batches of an epoch.
+
+    One that was given up for another says so where more is asked of it: to end would look as if all batches had been had.
+    """
+
+    def __init__(self, batches: Generator[Any, None, None]) -> None:
+        self._batches = batches
+        self._is_given_up = False
+
+    def __next__(self) -> Any:
+        if self._is_given_up:
+            raise InvalidInputError(
+                "this epoch was given up, as iter(), set_epoch(), load_state_dict() or set_weights() of its loader came in "
+                "between; take the batches of the newest iter(), and make a loader for each of two loops at once",
+                kind="given-up",
+            )
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Leave the epoch: there are no more batches."""
+        self._batches.close()
+
+    def give_up(self) -> None:
+        """Leave the epoch for another."""
+        self._is_given_up = inspect.getgeneratorstate(self._batches) != inspect.GEN_CLOSED
+        self._batches.close()

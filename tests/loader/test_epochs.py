@@ -210,6 +210,29 @@ def test_of_two_iterators_the_newer_one_says_where_a_dataset_stands(made):
     assert one.state_dict()["position"] == 2
 
 
+@pytest.mark.parametrize(
+    "left_by",
+    [iter, lambda loader: loader.set_epoch(1), lambda loader: loader.load_state_dict(loader.state_dict())],
+    ids=["iter", "set_epoch", "load_state_dict"],
+)
+def test_an_epoch_that_was_left_for_another_does_not_seem_to_end(made, left_by):
+    with native(made) as loader:
+        older = iter(loader)
+        next(older)
+        left_by(loader)
+        with pytest.raises(InvalidInputError) as caught:
+            next(older)
+        assert caught.value.kind == "given-up"
+
+
+def test_an_epoch_that_was_had_stays_over_when_the_next_begins(made):
+    with native(made) as loader:
+        older = iter(loader)
+        assert len(list(older)) == 8
+        next(iter(loader))
+        assert next(older, None) is None
+
+
 def test_a_choice_of_what_iter_does_is_checked(maker):
     with pytest.raises(InvalidInputError, match="'restart' or 'continue'"):
         maker(on_iter="resume")
