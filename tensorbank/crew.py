@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 class Crew:
-    """A crew of threads of one owner. May be called from many threads at once.
+    """A pool of threads of one owner. May be called from many threads at once.
 
     Parameters
     ----------

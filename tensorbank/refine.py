@@ -41,7 +41,7 @@ class TileAnswers(Protocol):
 
 
 class PixelJudge:
-    """A judge of pixel predicates. May be called from DuckDB's threads;
+    """An evaluator of pixel predicates. May be called from DuckDB's threads;
     each row is decided once per predicate.
 
     Parameters

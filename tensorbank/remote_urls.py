@@ -56,7 +56,7 @@ class _Question:
 
 
 class SignedUrls:
-    """A book of the addresses of a plan's shards.
+    """A cache of the addresses of a plan's shards.
     May be used from many threads: what they miss at one time is asked for at once."""
 
     def __init__(self, plan: ServedPlan) -> None:
