@@ -10,7 +10,8 @@ from pathlib import Path
 ACCESS_KEY = "tensorbank"
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 READABLE = 0o644
-"""Files of compose keep owner and mode, and the services' user is another; the folder is closed instead."""
+"""The mode of readable files: those of compose keep owner and mode, and the services' user is another;
+the folder is closed instead."""
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
 
 
 def _kept(path: Path, text: str) -> str:
-    """Content of a file, which is made if it is not there."""
+    """Return the content of a file, which is made if it is not there."""
     if not path.exists():
         path.write_text(text)
         path.chmod(READABLE)

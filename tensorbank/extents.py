@@ -63,7 +63,7 @@ ORDER BY start
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Bytes ``[start, end)`` of an object that lie in a segment from ``position`` on."""
+    """The bytes ``[start, end)`` of an object that lie in a segment from ``position`` on."""
 
     start: int
     end: int

@@ -16,7 +16,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """Bytes ``[start, end)`` of one object."""
+    """The bytes ``[start, end)`` of one object."""
 
     key: str
     start: int

@@ -88,7 +88,8 @@ def shared_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def make_archives(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ArchiveMaker:
-    """``make_archives("terramesh", "--samples", "20", ...)`` -> (root of the dataset, folder of the truth).
+    """Return ``make_archives("terramesh", "--samples", "20", ...)`` -> (root of the dataset,
+    folder of the truth).
 
     Runs ``shared/sources/make_sources.py``; the same arguments give the same folders, so treat them as read-only.
     """

@@ -13,7 +13,7 @@ from tensorbank_indexer.source import RawSample, SampleRef, Source
 
 N_DATES = 4
 SHORT: Mapping[int, Mapping[str, int]] = {0: {"S1GRD": 3}, 3: {"S2L2A": 2, "S1GRD": 1, "cloud_mask": 2}}
-"""Dates of modalities, by the place of a sample in its archive."""
+"""The dates of modalities, by the place of a sample in its archive."""
 
 
 class ShortStacks:

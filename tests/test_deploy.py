@@ -182,7 +182,7 @@ def free_port() -> int:
 
 @contextmanager
 def fronted(service: str, folder: Path, **changes: str) -> Iterator[str]:
-    """nginx with the front's configuration before a service; ``changes`` are values of directives."""
+    """Run nginx with the front's configuration before a service; ``changes`` are values of directives."""
     if NGINX is None:
         pytest.skip("nginx is not installed")
     port = free_port()

@@ -50,7 +50,7 @@ N_BATCHES, WORKER_BATCH = 5, 64
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Bytes of resident memory: before, at most, and of the batch that the consumer holds."""
+    """The bytes of resident memory: before, at most, and of the batch that the consumer holds."""
 
     before_bytes: int
     peak_bytes: int

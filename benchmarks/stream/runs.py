@@ -29,7 +29,7 @@ WORLD = World()
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Bytes that came over the network, in which time, by how much work of this process."""
+    """The bytes that came over the network, in which time, by how much work of this process."""
 
     wall_s: float
     cpu_s: float

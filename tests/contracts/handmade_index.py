@@ -45,7 +45,8 @@ def part_of(
     seed: int = 0,
     missing: float = 0.2,
 ) -> Commit:
-    """One part of ``n`` samples, each modality missing in about a fifth; at least one band of all-NaN pixels in five."""
+    """Return one part of ``n`` samples, each modality missing in about a fifth;
+    at least one band of all-NaN pixels in five."""
     rng = random.Random(f"{table}/{part}/{seed}")
     samples, shards, tiles = [], [], []
     ends: dict[str, int] = {}

@@ -18,7 +18,7 @@ import tensorbank as tb
 
 
 def main() -> None:
-    """Body of the process."""
+    """Run the process."""
     bank_url, statements, *limits = sys.argv[1:]
     if limits:
         limited = dict(zip(("threads", "memory_limit"), limits, strict=False))

@@ -92,7 +92,7 @@ def answering() -> Iterator[Answering]:
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files: of an authority of our own, and of a server on loopback that it vouches for."""
+    """The PEM files of an authority of our own, and of a server on loopback that it vouches for."""
 
     authority: Path
     server: Path
@@ -144,7 +144,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture
 def answering_as_another_host(certificates: Certificates) -> Iterator[Answering]:
-    """Reached by a name that its certificate does not have."""
+    """A server reached by a name that its certificate does not have."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server, certificates.key)
     found, server = serve(context)

@@ -73,7 +73,7 @@ def files(no_aws, answering, tmp_path):
 
 
 def sent(server, bank_or_store) -> tuple[str, str, str | None]:
-    """Key, region and token of what a client and delta-rs' client send; they are the same."""
+    """Return key, region and token of what a client and delta-rs' client send; they are the same."""
     server.answer(404)
     store = bank_or_store if isinstance(bank_or_store, Store) else bank_or_store.catalog.store
     assert not store.exists("x")

@@ -29,7 +29,7 @@ MB = 1 << 20
 
 
 class Origin:
-    """Answers for an object store, and remembers what it was asked."""
+    """A stand-in for an object store that remembers what it was asked."""
 
     def __init__(self, data: bytes = OBJECT) -> None:
         self.data = data

@@ -17,8 +17,8 @@ def run(
     depth: Depth | None = None,
     begin_s: float = 0.0,
 ) -> tuple[Depth, float]:
-    """Reads over a link: each waits for the latency and then for its turn on the wire. Returns depth and share of the wire used
-    over the second half."""
+    """Run reads over a link: each waits for the latency and then for its turn on the wire. Returns depth and
+    share of the wire used over the second half."""
     depth = depth or Depth()
     now = wire_free = half = begin_s
     coming: list[tuple[float, float]] = []

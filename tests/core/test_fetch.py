@@ -31,7 +31,7 @@ from tensorbank.store import Store
 
 @dataclass
 class ScriptedStore(Store):
-    """Raises what it is told to, one error a call, then answers."""
+    """A store that raises what it is told to, one error a call, then answers."""
 
     errors: Iterator[Exception] = field(default_factory=lambda: iter(()))
     calls: int = 0
@@ -59,7 +59,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fetching() -> Iterator[Callable[[Store], Fetcher]]:
-    """Makes fetchers, and ends their threads."""
+    """A maker of fetchers, which ends their threads."""
     with ExitStack() as made:
         yield lambda store: made.enter_context(closing(Fetcher(store)))
 

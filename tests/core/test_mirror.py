@@ -65,7 +65,7 @@ def remote(tmp_path):
 
 
 def copies(folder: Path) -> list[Path]:
-    """Files below a folder but for the checksums of copies."""
+    """Return the files below a folder but for the checksums of copies."""
     return [p for p in folder.rglob("*") if p.is_file() and "checksums" not in p.parts]
 
 

@@ -55,12 +55,12 @@ def number(row: dict, *path: str) -> float | None:
 
 
 def over(value: float | None, limit: float) -> bool:
-    """SQL's ``>``: never true of NULL."""
+    """Compare as SQL's ``>`` does: never true of NULL."""
     return value is not None and value > limit
 
 
 def expected_runs(ref: dict, blocks: list[int]) -> list[tuple[int, int]]:
-    """(start, length) of the maximal runs of some blocks, computed block by block."""
+    """Return (start, length) of the maximal runs of some blocks, computed block by block."""
     edges = [ref["offset"]]
     for n in ref["block_bytes"]:
         edges.append(edges[-1] + n)

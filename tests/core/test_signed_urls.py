@@ -23,7 +23,7 @@ N = 40
 
 
 class Service:
-    """Stands for a plan at a service: answers when it is let, with addresses or an error."""
+    """A stand-in for a plan at a service: answers when it is let, with addresses or an error."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.options = ServedStorage(plan="p")

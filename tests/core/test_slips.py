@@ -26,7 +26,7 @@ def bank(tmp_path_factory):
 
 
 def answers(bank, sql: str) -> list[tuple[str, str]]:
-    """Kind and sentence of the refusal by each way of asking."""
+    """Return the kind and sentence of the refusal by each way of asking."""
     found = []
     for ask in (bank.sql(sql).plan, bank.sql(sql).arrow):
         with pytest.raises(TensorBankError) as caught:

@@ -35,7 +35,7 @@ sys.path.pop(0)
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder as nginx and GitHub Pages do: GET and HEAD, ranges, nothing else, no listing."""
+    """A server of a folder like nginx and GitHub Pages: GET and HEAD, ranges, nothing else, no listing."""
 
     protocol_version = "HTTP/1.1"
     timeout = 30

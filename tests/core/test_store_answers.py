@@ -181,7 +181,8 @@ def test_silence_is_told_as_such(monkeypatch):
 
 
 class PanicException(BaseException):
-    """Stands for what a client raises when it breaks down, which has this name and is no ``Exception``."""
+    """A stand-in for what a client raises when it breaks down,
+    which has this name and is no ``Exception``."""
 
 
 def test_a_breakdown_of_the_client_is_an_error(monkeypatch, tmp_path):

@@ -49,13 +49,13 @@ NEW_COLUMNS = ("min_lon", "max_lon", "min_lat", "max_lat")
 
 
 def old_shards_schema(schema: TableSchema) -> pa.Schema:
-    """Columns of shards before they had extremes of centres."""
+    """Return the columns of shards before they had extremes of centres."""
     return pa.schema([f for f in shards_schema(schema) if f.name not in NEW_COLUMNS])
 
 
 @contextmanager
 def written(*, old: bool) -> Iterator[None]:
-    """Small row groups; and if ``old``, as banks were written that may hold NaN."""
+    """Write small row groups; and if ``old``, as banks were written that may hold NaN."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("tensorbank.catalog.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
         if old:

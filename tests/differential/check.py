@@ -75,7 +75,7 @@ def _plain(value: Any) -> Any:
 
 
 def _of_plan(plan: Plan) -> Counter[str]:
-    """Rows of a plan: its columns, and the addresses of its tensors."""
+    """Return the rows of a plan: its columns, and the addresses of its tensors."""
     names = [h.name for h in plan.handles]
     plain = [c for c in plan.table.column_names if not any(c.startswith(f"{n}.") for n in names)]
     rows = plan.table.select(plain).to_pylist() if plain else [{} for _ in range(len(plan))]

@@ -42,7 +42,7 @@ class Rel:
 
 @dataclass
 class Conditions:
-    """Makes conditions; ``shape`` collects what they are made of."""
+    """A maker of conditions; ``shape`` collects what they are made of."""
 
     bed: Bed
     rng: np.random.Generator

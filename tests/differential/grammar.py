@@ -37,7 +37,7 @@ class Statement:
 
 @dataclass
 class _Maker(Conditions):
-    """Makes one statement; ``common`` are its common tables, and ``known`` their names."""
+    """A maker of one statement; ``common`` are its common tables, and ``known`` their names."""
 
     common: list[str] = field(default_factory=list)
     known: list[Rel] = field(default_factory=list)

@@ -47,7 +47,7 @@ def planted(module: ModuleType, right: str, wrong: str) -> Iterator[None]:
 
 
 def _functions(names: dict[str, Any], module: str) -> Iterator[tuple[str, FunctionType]]:
-    """Functions and methods of a module, by qualified name."""
+    """Yield the functions and methods of a module, by qualified name."""
     for value in list(names.values()):
         found = inspect.unwrap(value) if callable(value) and not isinstance(value, type) else value
         if isinstance(found, FunctionType) and found.__module__ == module:

@@ -74,7 +74,7 @@ MATCHES = {
 
 @dataclass
 class Part:
-    """Pixels and rows of one part."""
+    """The pixels and rows of one part."""
 
     samples: list[dict[str, Any]] = field(default_factory=list)
     tiles: list[dict[str, Any]] = field(default_factory=list)
@@ -87,7 +87,8 @@ Facts = dict[tuple[int, str], bool | None]
 def places(
     rng: np.random.Generator, parts: int, n: int, prefix: str, table: str
 ) -> Iterator[list[dict[str, Any]]]:
-    """Plain columns of each part's samples: sorted by season and longitude, so that blocks differ in what they hold."""
+    """Yield the plain columns of each part's samples:
+    sorted by season and longitude, so that blocks differ in what they hold."""
     total = parts * n
     season = np.sort(rng.integers(0, 4, total))
     lon = rng.uniform(-179.9, 179.9, total)
@@ -152,7 +153,8 @@ def _footprint(west: float, south: float, east: float, north: float) -> Any:
 
 
 def _pixels(modality: Modality, level: float, rng: np.random.Generator, *, old: bool) -> np.ndarray | None:
-    """Pixels (band, y, x) of one sample, None where it lacks the modality; an old bank counts infinities among them."""
+    """Return the pixels (band, y, x) of one sample, None where it lacks the modality;
+    an old bank counts infinities among them."""
     if rng.random() < 0.12:
         return None
     shape = (len(modality.bands), SIZE, SIZE)
@@ -250,7 +252,7 @@ def spoil(made: Part, rng: np.random.Generator) -> None:
 
 
 def _note(facts: Facts, row: str, pixels: dict[str, np.ndarray], ys: slice, xs: slice) -> None:
-    """Answers of all predicates for a window of a sample."""
+    """Note the answers of all predicates for a window of a sample."""
     for k, (name, quantifier, op, constant, share_op, share) in enumerate(PREDICATES):
         modality, _, band = name.partition(".")
         given = pixels.get(modality)

@@ -55,7 +55,7 @@ def read_epoch(made, options, seed=None):
 
 
 def wanted_bytes(plan) -> int:
-    """Bytes that the plan's handles want, each counted once."""
+    """Return the bytes that the plan's handles want, each counted once."""
     wanted: dict[str, set[int]] = {}
     for addresses in plan.addresses.values():
         for key, starts, lengths in zip(addresses.key, addresses.starts, addresses.lengths, strict=True):

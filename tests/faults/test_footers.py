@@ -102,7 +102,7 @@ def test_a_footer_that_ends_a_process_in_pyarrow_ends_none_here(index_file, tmp_
 
 
 def deadly(path: Path, sound: bytes, footer: int) -> list[int]:
-    """Bits that turn the physical types of some columns' metadata into others."""
+    """Return the numbers of the bits that turn the physical types of some columns' metadata into others."""
     start = len(sound) - 8 - footer
     assert pq.read_metadata(path).num_columns > 100
     # In Thrift's compact protocol a column's metadata begins with its type: the header 0x15 of a field, then a zigzag number.

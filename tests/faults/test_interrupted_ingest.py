@@ -22,7 +22,7 @@ LIMIT_S = 60.0
 
 
 def marked(mark: str) -> list[int]:
-    """Processes that have a mark in their environment, whoever is their parent now."""
+    """Return the processes that have a mark in their environment, whoever is their parent now."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -44,7 +44,7 @@ def until(condition: object, what: str) -> None:
 
 @contextmanager
 def ingesting(source: Path, bank: Path, n_workers: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """``tensorbank ingest`` in a session of its own, past its first shard."""
+    """Run ``tensorbank ingest`` in a session of its own, past its first shard."""
     mark = uuid.uuid4().hex
     process = subprocess.Popen(
         [

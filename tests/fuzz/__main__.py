@@ -27,7 +27,7 @@ GRACE_S = 180.0
 
 
 def targets() -> list[str]:
-    """Names of the modules with a fuzzer."""
+    """Return the names of the modules with a fuzzer."""
     names = [m.name for m in pkgutil.iter_modules(fuzz.__path__) if m.name not in NOT_TARGETS]
     return sorted(n for n in names if hasattr(importlib.import_module(f"fuzz.{n}"), "fuzz"))
 

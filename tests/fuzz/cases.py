@@ -17,7 +17,7 @@ WRITE_EVERY_S = 2.0
 
 @dataclass
 class Cases:
-    """Numbers from ``seed`` on, until ``seconds`` have passed or ``n_cases`` were given.
+    """An iterator of numbers from ``seed`` on, until ``seconds`` have passed or ``n_cases`` were given.
 
     The state is written to ``out`` before each finding, every few seconds and at the end, the number of the present case before
     each case: a process that dies loses nothing.

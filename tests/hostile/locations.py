@@ -23,7 +23,8 @@ def pixels_of(modality: str) -> np.ndarray:
 
 
 def entries_of(modality: str, pixels: np.ndarray | None = None, **changed: Any) -> dict[str, bytes]:
-    """Entries of one file; ``changed`` replaces arrays by ``(data, dims, attributes)`` or takes them away (None)."""
+    """Return the entries of one file; ``changed`` replaces arrays by
+    ``(data, dims, attributes)`` or takes them away (None)."""
     pixels = pixels_of(modality) if pixels is None else pixels
     x = 500_005.0 + 10 * np.arange(SIDE) + 1000 * np.arange(N)[:, None]
     y = 4_999_995.0 - 10 * np.arange(SIDE) - np.zeros((N, 1))

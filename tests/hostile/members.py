@@ -35,7 +35,7 @@ def array_entries(
     fill_value: Any = None,
     **metadata: Any,
 ) -> dict[str, bytes]:
-    """Entries of one zarr v2 array. ``metadata`` overrides keys of its ``.zarray``."""
+    """Return the entries of one zarr v2 array. ``metadata`` overrides keys of its ``.zarray``."""
     data = np.asarray(data)
     chunks = tuple(chunks or (max(1, size) for size in data.shape))
     document = {
@@ -79,7 +79,7 @@ def member_entries(
     drop: Iterable[str] = (),
     **options: Any,
 ) -> dict[str, bytes]:
-    """Entries of one modality of one sample; ``options`` are of the array of pixels."""
+    """Return the entries of one modality of one sample; ``options`` are of the array of pixels."""
     pixels = np.asarray(pixels)
     sizes = dict(zip(dims, pixels.shape, strict=True))
     width, height = sizes.get("x", SIDE), sizes.get("y", SIDE)
@@ -123,12 +123,12 @@ def zipped(
 
 
 def member(pixels: Any, **options: Any) -> bytes:
-    """One modality of one sample as a ``.zarr.zip``."""
+    """Return one modality of one sample as a ``.zarr.zip``."""
     return zipped(member_entries(pixels, **options))
 
 
 def pixels_of(number: int, side: int = SIDE) -> np.ndarray:
-    """Distinct int16 pixels of one date and band."""
+    """Return distinct int16 pixels of one date and band."""
     return np.random.default_rng(number).integers(1, 3000, (1, 1, side, side)).astype(np.int16)
 
 
@@ -144,7 +144,8 @@ def tar_of(members: Iterable[tuple[str, bytes]], tar_format: int = tarfile.USTAR
 
 
 def write_tars(root: Path, modalities: Mapping[str, Mapping[str, bytes]], split: str = "train") -> Path:
-    """``{root}/{split}/{modality}/majortom_shard_000001.tar`` of ``{modality: {stem: member}}``."""
+    """Write ``{root}/{split}/{modality}/majortom_shard_000001.tar`` of ``{modality: {stem: member}}``;
+    return the root."""
     for modality, members in modalities.items():
         folder = root / split / modality
         folder.mkdir(parents=True, exist_ok=True)
@@ -162,5 +163,5 @@ def sample_of(number: int) -> str:
 
 
 def sound_members(numbers: Iterable[int]) -> dict[str, bytes]:
-    """Members of DEM by stem, each with pixels and id of its own."""
+    """Return the members of DEM by stem, each with pixels and id of its own."""
     return {stem_of(i): member(pixels_of(i), sample=sample_of(i)) for i in numbers}

@@ -34,7 +34,7 @@ from hostile.members import (
 )
 
 HOSTILE = 500
-"""Number of the member that is mutated."""
+"""The number of the member that is mutated."""
 WORDS = (
     *("", "a", "x" * 10_000, "\ud800", "a\nb", "../../a", "NaN", "Infinity", "C", "F", ".", "/", "\x00", "0"),
     *("<i2", "|O", "<f4", "<U7", "|V9", "<M8[ns]", ">i8", "|b1", "<c16", "float32", "string", "complex64"),
@@ -71,7 +71,7 @@ NUMBERS = (
 
 
 def weird(rng: Random, depth: int = 0) -> Any:
-    """Any value of JSON, more often one that means something here."""
+    """Return any value of JSON, more often one that means something here."""
     kind = rng.randrange(9 if depth < 3 else 6)
     if kind < 2:
         return rng.choice(NUMBERS)
@@ -125,7 +125,7 @@ def _with_one_change(rng: Random, value: Any) -> Any:
 
 
 def mutated_bytes(rng: Random, data: bytes) -> bytes:
-    """Bytes that are flipped, set, cut, repeated or inserted."""
+    """Return the bytes flipped, set, cut, repeated or inserted."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 8))):
         at = rng.randrange(len(changed) + 1)
@@ -150,7 +150,7 @@ def mutated_bytes(rng: Random, data: bytes) -> bytes:
 
 @cache
 def base_entries(version: int, codec: str) -> dict[str, bytes]:
-    """Entries of a sound member, as a starting point."""
+    """Return the entries of a sound member, as a starting point."""
     options: dict[str, Any] = {"compressor": Zlib()} if codec == "zlib" else {}
     if codec == "chunked":
         options = {"chunks": (1, 1, 5, 16), "compressor": Zlib(), "order": "F"}
@@ -201,7 +201,8 @@ def _as_version_3(entries: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def _with_json(rng: Random, entries: dict[str, bytes]) -> bytes:
-    """One document changed; in version 2 beside the consolidated metadata, in them, or in both."""
+    """Return the member with one document changed;
+    in version 2 beside the consolidated metadata, in them, or in both."""
     changed = dict(entries)
     names = [key for key in sorted(entries) if key.rpartition("/")[2] in (".zarray", ".zattrs", "zarr.json")]
     weighty = [key for key in names if key.startswith("bands/")]
@@ -235,7 +236,7 @@ def _with_chunk(rng: Random, entries: dict[str, bytes]) -> bytes:
 
 
 def _with_names(rng: Random, entries: dict[str, bytes]) -> bytes:
-    """Entries that are gone, renamed, repeated, or deflated."""
+    """Return the member with entries gone, renamed, repeated, or deflated."""
     buffer = io.BytesIO()
     whole = zipped(entries, consolidated="zarr.json" not in entries)
     with zipfile.ZipFile(io.BytesIO(whole)) as source, zipfile.ZipFile(buffer, "w") as target:

@@ -54,5 +54,5 @@ def make_archives(folder: Path, command: str, *options: str, split: str = "train
 
 
 def checksums(pixels: Any) -> list[int]:
-    """CRC-32 of each date of (time, band, y, x)."""
+    """Return the CRC-32 of each date of (time, band, y, x)."""
     return [zlib.crc32(date.tobytes()) for date in pixels]

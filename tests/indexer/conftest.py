@@ -28,7 +28,8 @@ def member_writer(shared_folder: Path) -> ModuleType:
 
 
 def made_pixels(number: int, modality: str, n_dates: int = 1) -> np.ndarray:
-    """Plausible pixels of one sample, (time, band, y, x): S1RTC in decibels, DEM in metres, LULC in classes 1 to 9."""
+    """Return plausible pixels of one sample, (time, band, y, x):
+    S1RTC in decibels, DEM in metres, LULC in classes 1 to 9."""
     random = np.random.default_rng(number)
     if modality in ("S1RTC", "S1GRD"):
         return random.normal(-12, 3, (n_dates, 2, SIDE, SIDE)).astype(np.float16)
@@ -40,13 +41,14 @@ def made_pixels(number: int, modality: str, n_dates: int = 1) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def pixels_of() -> Callable[..., np.ndarray]:
-    """``pixels_of(number, modality)``: what ``write_members`` writes for a sample."""
+    """Return ``pixels_of(number, modality)``: what ``write_members`` writes for a sample."""
     return made_pixels
 
 
 @pytest.fixture
 def write_members(member_writer: ModuleType, tmp_path: Path) -> WriteMembers:
-    """``write_members(n, modalities, odd={number: {...}}, name=...)`` -> root of an archive of ``n`` samples.
+    """Return ``write_members(n, modalities, odd={number: {...}}, name=...)``
+    -> root of an archive of ``n`` samples.
 
     ``odd`` has, by the number of a sample, what its members are written with instead: ``pixels`` by modality, and whatever
     ``member_writer.member`` takes. Sample ``i`` lies at longitude ``15 + i / 10``, latitude 45, and its grid there.

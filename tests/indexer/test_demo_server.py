@@ -24,7 +24,7 @@ time.sleep(300)
 
 
 def group_members(group: int) -> list[int]:
-    """Processes of a process group that are not zombies."""
+    """Return the processes of a process group that are not zombies."""
     members = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -18,7 +18,7 @@ OLD, NEW = "S2A_MSIL1C_20200408T101021_N0209_R022_T33UUP", "S2A_MSIL1C_20200408T
 
 
 def scene(level: str, *, clouds: bool = False, offset: int = 0) -> np.ndarray:
-    """Land with shadows, or cloud throughout: (1, band, 64, 64)."""
+    """Return pixels of land with shadows, or of cloud throughout: (1, band, 64, 64)."""
     random = np.random.default_rng(5)
     low, high = (3500, 9000) if clouds else (60, 2500)
     pixels = random.integers(low, high, (1, len(BANDS[level]), 64, 64)).astype(np.int16)

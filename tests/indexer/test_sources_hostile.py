@@ -151,7 +151,7 @@ UNREADABLE: dict[str, Hostile] = {
         member_entries(pixels_of(i)) | {"bands/0.0.0.0": zlib.compress(b"1" * 99)}
     ),
 }
-"""Members of which no pixel can be used."""
+"""The members of which no pixel can be used."""
 
 
 def with_array(name: str, data: Any, **metadata: Any) -> Hostile:
@@ -236,7 +236,7 @@ USABLE: dict[str, Hostile] = {
         pixels_of(i), sample=sample_of(i), attrs={"missing_value": ["x", {}, None, 1e99]}
     ),
 }
-"""Members whose pixels are sound; what is wrong with the rest is told."""
+"""The members whose pixels are sound; what is wrong with the rest is told."""
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def test_codecs_that_are_not_listed_are_refused(name: object) -> None:
 
 
 class Payload:
-    """Leaves a file behind when it is unpickled."""
+    """A payload that leaves a file behind when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -37,7 +37,7 @@ HANDLES = (
     Handle("QA", modality("QA", "uint16", 2), (1,)),
 )
 MISSING = {"S1": {1, 5, 6, 13}, "LULC": {0, 13}}
-"""Samples, by place in storage, that lack a modality."""
+"""The samples, by place in storage, that lack a modality."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def make(
 def _write(
     store: Store, m: Modality, n: int, rng: np.random.Generator, profile: str
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Pixels (n, time, band, y, x) and, per sample, the edges of its blocks in its shard."""
+    """Write the pixels; return them (n, time, band, y, x) and, per sample,
+    the edges of its blocks in its shard."""
     pixels = rng.integers(0, 200, (n, *m.sample_shape)).astype(m.dtype)
     if pixels.dtype.kind == "f":
         pixels[rng.random(pixels.shape) < 0.1] = np.nan
@@ -117,7 +118,7 @@ def moved(made: Handmade, url: str, storage: StorageOptions) -> Plan:
 
 
 def check(tensors: Mapping[str, np.ndarray], truth: Truth, positions: np.ndarray) -> None:
-    """Tensors (n, time, band, y, x) are the truth at some positions, NaN for NaN."""
+    """Check that tensors (n, time, band, y, x) are the truth at some positions, NaN for NaN."""
     assert set(tensors) == set(truth)
     for name, expected in truth.items():
         assert tensors[name].dtype == expected.dtype

@@ -62,7 +62,7 @@ def by_group(plan: Plan, rank: str) -> dict[str, Any]:
 
 
 def by_lightning(plan: Plan, out: str) -> dict[str, Any]:
-    """Lightning's own launcher, which starts this program again for rank 1 when it fits."""
+    """Start this program again for rank 1 when it fits, by Lightning's own launcher."""
     import lightning
 
     loader = DataLoader(plan, batch_size=BATCH_SIZE, seed=1)
@@ -101,7 +101,7 @@ def by_lightning(plan: Plan, out: str) -> dict[str, Any]:
 
 
 def by_accelerate(plan: Plan, _: str) -> dict[str, Any]:
-    """Prepared, which shares samples out a second time; prepared as it is meant; and left out."""
+    """Read as accelerate prepares a loader: shared out a second time; as it is meant; and left out."""
     from accelerate import Accelerator, DataLoaderConfiguration
 
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=False))

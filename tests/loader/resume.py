@@ -22,7 +22,8 @@ def assert_resumable(
     *,
     others: Sequence[Callable[[], list[Resumable]]] = (),
 ) -> int:
-    """States after every step of an epoch restore its rest, and the whole next epoch, with which the last one's goes on.
+    """Check that states after every step of an epoch restore its rest, and the whole next epoch,
+    with which the last one's goes on.
 
     Parameters
     ----------

@@ -37,7 +37,8 @@ class LateEvent:
 
 
 class LateStream:
-    """Work runs only when somebody waits for it: what is changed or freed too early is then seen."""
+    """A stream whose work runs only when somebody waits for it:
+    what is changed or freed too early is then seen."""
 
     def __init__(self, log: list[object]) -> None:
         self.log, self.work, self.n_done = log, [], 0

@@ -64,7 +64,7 @@ def maker(request: pytest.FixtureRequest, made: Handmade) -> Iterator[Callable[.
 
 @pytest.fixture
 def truth(maker: Callable[..., object]) -> list[list[Batch]]:
-    """Epochs 0 to 3, each asked for by its number."""
+    """Return the epochs 0 to 3, each asked for by its number."""
     one = maker()
     found = []
     for epoch in range(4):

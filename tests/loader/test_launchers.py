@@ -47,7 +47,7 @@ def clean() -> dict[str, str]:
 
 
 def run(*commands: tuple[list[object], dict[str, str]]) -> None:
-    """Processes side by side; what one says is shown where it fails."""
+    """Run processes side by side; what one says is shown where it fails."""
     started = [
         subprocess.Popen(
             [sys.executable, *map(str, command)],
@@ -73,7 +73,7 @@ def found_in(out: Path) -> list[dict]:
 
 
 def together(ranks: list[list[list[str]]]) -> list[list[str]]:
-    """Batches of ranks as global batches."""
+    """Return the batches of ranks as global batches."""
     return [list(chain(*shares)) for shares in zip(*ranks, strict=True)]
 
 

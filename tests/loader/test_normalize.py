@@ -35,7 +35,7 @@ CONSTANTS = {
 
 
 def expected(pixels: np.ndarray, constants: Normalization) -> np.ndarray:
-    """(..., band, y, x) in float64."""
+    """Return the normalised pixels (..., band, y, x) in float64."""
     mean, std = (np.array(v)[:, None, None] for v in (constants.mean, constants.std))
     return (pixels.astype(np.float64) - mean) / std
 

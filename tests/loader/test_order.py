@@ -96,7 +96,8 @@ def steps_of(shares: Iterable[Share]) -> Iterator[tuple[int, list[int]]]:
 
 
 def global_batches(run: Epochs, state: State, n_ranks: int, n_workers: int) -> dict[int, list[int]]:
-    """Global batches as a world of ranks and workers reads them together; each rank's in ascending order."""
+    """Return the global batches as a world of ranks and workers reads them together;
+    each rank's in ascending order."""
     found: dict[int, list[int]] = {}
     for rank in range(n_ranks):
         per_worker = [

@@ -40,13 +40,13 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(plan: Path) -> list[list[str]]:
-    """Global batches of two epochs, by one process."""
+    """Return the global batches of two epochs, by one process."""
     with DataLoader(Plan.load(plan), global_batch_size=6, seed=9, world=World()) as loader:
         return [list(b["sample_id"]) for _ in range(2) for b in loader]
 
 
 def log_of(path: Path) -> list[dict]:
-    """Whole lines: the last may have been cut off."""
+    """Return the whole lines: the last may have been cut off."""
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -116,7 +116,7 @@ def test_processes_of_torchrun_go_on_where_one_process_was(plan, alone, tmp_path
 
 
 def open_files() -> set[str]:
-    """Shared memory and other files that this process keeps open, sockets and pipes aside."""
+    """Return the shared memory and other files that this process keeps open, sockets and pipes aside."""
     found = set()
     for fd in Path("/proc/self/fd").iterdir():
         try:

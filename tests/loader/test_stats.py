@@ -114,7 +114,7 @@ def test_counts_of_an_epoch(made):
 
 
 class Clock:
-    """``time`` for the loader's module: it stands still unless somebody lets time pass."""
+    """A ``time`` for the loader's module: it stands still unless somebody lets time pass."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -34,7 +34,7 @@ def literal(value: float | None, kind: str) -> str:
 
 
 def sample_row(bands: dict[str, np.ndarray]) -> str:
-    """SQL of a handle as a row of samples has it, statistics by numpy."""
+    """Return SQL of a handle as a row of samples has it, statistics by numpy."""
     fields = []
     for name, band in bands.items():
         wide = band.astype(np.float64)
@@ -50,7 +50,7 @@ def sample_row(bands: dict[str, np.ndarray]) -> str:
 
 
 def tile_row(bands: dict[str, np.ndarray]) -> str:
-    """SQL of a handle as a row of tiles has it: extremes in float32, never inside of the true ones."""
+    """Return SQL of a handle as a row of tiles has it: extremes in float32, never inside of the true ones."""
     fields = []
     for name, band in bands.items():
         wide = band.astype(np.float64)

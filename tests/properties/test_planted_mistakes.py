@@ -61,7 +61,7 @@ def kept(op: str, value: object, low: object, high: object, kind: pa.DataType) -
 
 
 def check_constants() -> None:
-    """Constants are compared as SQL may have rounded them, and no wider."""
+    """Check that constants are compared as SQL may have rounded them, and no wider."""
     third = float(np.float32(0.1))  # greater than 0.1
     assert kept("=", 0.1, third, third, pa.float32())
     assert kept("<=", 0.1, third, third, pa.float32())
@@ -76,7 +76,7 @@ def check_constants() -> None:
 
 
 def check_times() -> None:
-    """Times of the log are cut to milliseconds."""
+    """Check that times of the log are cut to milliseconds."""
     moment = 1_600_000_000_123_000
     cut = pa.array([moment], pa.timestamp("us", "UTC"))
     asked = Compare(("x",), ">=", "2020-09-13T12:26:40.123456+00:00")
@@ -95,7 +95,7 @@ def check_unknown() -> None:
 
 
 def check_merging() -> None:
-    """Statistics of two sets of pixels are those of all of them."""
+    """Check that statistics of two sets of pixels are those of all of them."""
     rng = np.random.default_rng(3)
     parts = [rng.normal(size, 3, size) for size in (4, 60, 7)]
     merged = merge_all(
@@ -143,7 +143,7 @@ def check_rollups() -> None:
 
 
 def check_rounds() -> None:
-    """Reads that end within one moment say nothing of the rate."""
+    """Check that reads that end within one moment say nothing of the rate."""
     depth = Depth()
     for i in range(4 * FIRST_DEPTH):
         depth.add(0.001, i * 1e-5)

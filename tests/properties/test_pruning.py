@@ -117,7 +117,7 @@ def gappy(tmp_path_factory) -> Bed:
 
 @st.composite
 def predicates(draw: st.DrawFn, bed: Bed, prefix: str = "", depth: int = 2) -> str:
-    """Random predicates, some of a kind that pruning must not misunderstand."""
+    """Draw random predicates, some of a kind that pruning must not misunderstand."""
     kind = draw(st.sampled_from(["number"] * 3 + ["text", "time", "odd"] + ["tree"] * (3 if depth else 0)))
     if kind == "tree":
         parts = [draw(predicates(bed, prefix, depth - 1)) for _ in range(draw(st.integers(1, 3)))]

@@ -20,7 +20,7 @@ sys.path.pop(0)
 N_STATEMENTS = 300
 N_AT_ONCE = 75
 FIRST = date.today().toordinal() * 10_000
-"""Other statements every day; a failure names the number of its own."""
+"""The number of the first statement, another every day; a failure names the number of its own."""
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_classes_are_counted_per_tile_and_unknown_codes_nowhere(values, n_tiles)
 
 
 def stats_of(values: np.ndarray) -> BandStats:
-    """Brute force, independent of the indexer."""
+    """Compute statistics by brute force, independent of the indexer."""
     valid = values[np.isfinite(values)]
     if not valid.size:
         return BandStats(count=values.size)

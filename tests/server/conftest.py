@@ -52,5 +52,5 @@ def table_url() -> str:
 
 @pytest.fixture(scope="session")
 def serving_of() -> Callable[..., AbstractContextManager[Served]]:
-    """``serving_of(bank, ...)``: a service of one's own over a bank that is called ``eo``."""
+    """Return ``serving_of(bank, ...)``: a service of one's own over a bank that is called ``eo``."""
     return lambda bank, *arguments, **options: serving(bank, "--name", "eo", *arguments, **options)

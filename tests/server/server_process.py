@@ -35,7 +35,7 @@ PATIENT = {
     "TENSORBANK_LIMITS__BANK_S": "25",
     "TENSORBANK_BANK_PROBE_S": "20",
 }
-"""Limits that a busy machine keeps to, where a test is of something else."""
+"""The limits that a busy machine keeps to, where a test is of something else."""
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Served:
 def serving(
     *arguments: str, key: str | None = None, ready: bool = True, port: int = 0, **environment: str
 ) -> Iterator[Served]:
-    """``tensorbank serve`` as a process of its own, until the block ends."""
+    """Run ``tensorbank serve`` as a process of its own, until the block ends."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TENSORBANK_", "AWS_"))}
     with log.open("w") as sink:

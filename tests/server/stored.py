@@ -31,7 +31,7 @@ class StoredBank:
 
 @pytest.fixture(scope="module")
 def stored(archive, s3_server, request) -> StoredBank:
-    """20 samples in three shards of each modality."""
+    """A bank of 20 samples in three shards of each modality."""
     url = f"{s3_server.url}/{request.module.__name__.replace('.', '-')}"
     keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
     direct = tb.create(url, endpoint=s3_server.endpoint, region=s3_server.region, **keys)

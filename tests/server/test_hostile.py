@@ -25,7 +25,8 @@ PARSE_S = 0.25
 
 
 def texts(n: int) -> dict[str, str]:
-    """Texts of a length that tempt scanners: every kind of token, begun and never ended, or repeated."""
+    """Return texts of a length that tempt scanners:
+    every kind of token, begun and never ended, or repeated."""
     one = {
         "digits": "0",
         "spaces": " ",
@@ -155,7 +156,8 @@ def test_a_box_of_absurd_numbers_is_refused(bound):
 
 
 class Probe:
-    """Asks for the health of a service all the time, and keeps how long the worst answer took."""
+    """A probe that asks for the health of a service all the time,
+    and keeps how long the worst answer took."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -195,7 +197,8 @@ PATH_TEXTS = {name: texts(500)[name] for name in (*FEW, "percent")}
 
 
 def requests_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Method, path and options: one hostile text at a time, in each parameter and each field of each endpoint."""
+    """Yield the method, path and options: one hostile text at a time,
+    in each parameter and each field of each endpoint."""
     for path, item in document["paths"].items():
         for method, operation in item.items():
             parameters = operation.get("parameters", [])

@@ -10,7 +10,7 @@ from test_front import check_problem
 
 
 class Addresses(HTMLParser):
-    """Collects what a page links to and loads."""
+    """A parser that collects what a page links to and loads."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

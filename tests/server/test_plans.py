@@ -63,7 +63,7 @@ def expected(bank):
 
 
 def pixels_of(tensors, shard_bytes, modality, name):
-    """Decoded blocks of one task, (band, y, x), by a client that knows the format only."""
+    """Return the decoded blocks of one task, (band, y, x), by a client that knows the format only."""
     blocks = []
     for start, end in tensors[name]["ranges"]:
         data = memoryview(shard_bytes(tensors[name]["shard"], start, end))

@@ -37,7 +37,7 @@ SOON_S = 1.5
 
 @dataclass
 class Store:
-    """moto as a process of its own, which can be made to hang."""
+    """A store: moto as a process of its own, which can be made to hang."""
 
     process: subprocess.Popen[bytes]
     endpoint: str

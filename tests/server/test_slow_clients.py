@@ -30,7 +30,7 @@ def connected(url: str, request: bytes, receive_bytes: int | None = None) -> soc
 
 @contextmanager
 def deaf_readers(served: Served, path: str, n: int) -> Iterator[list[socket.socket]]:
-    """Clients that ask for a large answer and do not read it."""
+    """Open clients that ask for a large answer and do not read it."""
     request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with ExitStack() as stack:
         yield [stack.enter_context(connected(served.url, request, 4_096)) for _ in range(n)]
@@ -51,7 +51,7 @@ def wait_until(condition, what: str, limit_s: float = 30.0) -> None:
 
 @pytest.fixture(scope="module")
 def large(bank, table_url) -> str:
-    """Address of an answer of some megabytes, more than sockets hold."""
+    """Return the address of an answer of some megabytes, more than sockets hold."""
     (sample_id, *_) = (
         bank.sql("SELECT sample_id FROM terramesh WHERE S2L2A IS NOT NULL").arrow()["sample_id"].to_pylist()
     )

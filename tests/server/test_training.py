@@ -24,7 +24,7 @@ from tensorbank_server.keys import KeyFile
 
 RANK = Path(__file__).with_name("client_rank.py")
 LATE = FetchOptions(max_inflight_bytes=1, n_threads=2)
-"""Reads two batches ahead and no more, so that much of an epoch is read long after it began."""
+"""The options to read two batches ahead and no more, so that much of an epoch is read long after it began."""
 COLUMNS = ("sample_id", "S2L2A[B08,B02]", "LULC")
 
 

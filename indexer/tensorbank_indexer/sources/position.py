@@ -181,7 +181,8 @@ def epsg_of(value: Any) -> int | None:
 
 @lru_cache(maxsize=256)
 def _known_epsg(text: str) -> int | None:
-    """EPSG code of a system written out. Nothing else is handed to PROJ: its own strings may name files."""
+    """Return the EPSG code of a system written out.
+    Nothing else is handed to PROJ: its own strings may name files."""
     if not (WKT.match(text) or text.lstrip().startswith("{")):
         return None
     try:
@@ -232,7 +233,8 @@ def small_array(group: ZarrGroup, name: str, problems: list[Problem]) -> Array |
 
 
 def unpacked(values: Array, spec: ArraySpec, name: str, problems: list[Problem]) -> Array:
-    """Coordinates, or times, as their attributes mean them; what is not understood becomes a problem."""
+    """Return coordinates, or times, as their attributes mean them;
+    what is not understood becomes a problem."""
     if values.dtype.kind not in "fiu" or name in ("sample", "crs", "band", "file_id"):
         return values
     if name in TIMES:
