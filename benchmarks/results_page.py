@@ -1,4 +1,4 @@
-"""Writes what was measured against other systems into the pages, so that no figure there is typed by hand.
+"""Write what was measured against other systems into the pages, so that no figure there is typed by hand.
 
     python benchmarks/results_page.py [--check]
 

@@ -62,7 +62,7 @@ class LateBuffers:
             return self._made
 
     def release(self) -> None:
-        """Let go of them: a request that hangs, and whose answer nobody waits for, must not keep a batch's memory."""
+        """Drop the buffers: a request that hangs, whose answer nobody waits for, must not keep a batch's memory."""
         with self._lock:
             self._made = self._make = None
 

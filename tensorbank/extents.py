@@ -132,7 +132,7 @@ class ExtentIndex:
             self._connect()
 
     def wipe(self) -> None:
-        """Remove everything. Whoever still has it open reads what he has open, and stores no more."""
+        """Remove everything. Readers with open segments finish; writes fail from now on."""
         for path in (*self.folder.glob("index.sqlite*"), *self.folder.glob("*.segment")):
             path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""The front door: banks by URL, whoever holds their keys."""
+"""Open or create a bank by its URL, in a store or behind a service."""
 
 from __future__ import annotations
 

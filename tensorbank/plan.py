@@ -429,12 +429,12 @@ class Plan:
 
 
 def loader_package() -> ModuleType:
-    """The door upward: the package that streams, if torch is installed.
+    """Return the package `tensorbank_loader`, which is optional: it streams, if torch is installed.
 
     Raises
     ------
     InvalidInputError
-        It is not.
+        A package that it needs is not installed.
     """
     try:
         import tensorbank_loader

@@ -1,4 +1,4 @@
-"""Plans at a service, as those see them who read their bytes: which, by whose key, and how to ask for one again."""
+"""The identity of a plan at a service for readers of its bytes, and how to ask for the plan again."""
 
 from __future__ import annotations
 

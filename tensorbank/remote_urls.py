@@ -99,7 +99,7 @@ class SignedUrls:
             self._missing.add(key)  # that question began without it
 
     def forget(self, address: SignedUrl) -> None:
-        """Forget an address that was refused, and those that came with it: they will be, too."""
+        """Forget all URLs signed in the same answer as one that was refused: they will be refused, too."""
         with self._lock:
             self._known = {k: a for k, a in self._known.items() if a.number != address.number}
 

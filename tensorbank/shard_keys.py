@@ -46,7 +46,7 @@ class ShardKeys:
         Raises
         ------
         FormatError
-            Two keys have one hash: about as likely as a hit by lightning during each of ten queries in a row.
+            Two keys have one hash: expected once in 2^65 / n^2 queries of n shards.
         """
         given = list(pairs)
         hashes = np.concatenate([np.zeros(0, np.uint64), *(h for h, _ in given)])

@@ -1,4 +1,4 @@
-"""Runs peers: prepares their data, serves it, measures a process, and says what it delivered."""
+"""Run peers: prepare their data, serve it, measure a process, and say what it delivered."""
 
 from __future__ import annotations
 

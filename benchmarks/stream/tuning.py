@@ -1,4 +1,5 @@
-"""Are the defaults good enough? The best of a small grid of options beside them, over networks of five kinds."""
+"""Measure whether the defaults are good enough:
+the best of a small grid of options beside them, over networks of five kinds."""
 
 from __future__ import annotations
 

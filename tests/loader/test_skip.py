@@ -1,4 +1,5 @@
-"""With ``on_error="skip"``: what is damaged is left out, masked, counted and logged; everything else is there."""
+"""Damaged samples are left out, masked, counted and logged with ``on_error="skip"``;
+everything else is there."""
 
 from __future__ import annotations
 
