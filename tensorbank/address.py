@@ -139,18 +139,28 @@ def check_endpoint(endpoint: str, name: str) -> str:
 
     Clients of S3 take what has no scheme for granted and break on it later.
     """
+    if not isinstance(endpoint, str):
+        raise InvalidInputError(f"{name} is {endpoint!r} instead of the text of a URL", kind="bad-endpoint")
+    shown = re.sub(r"[^/]*@", "...@", endpoint)
     parts = _split(endpoint)
+    if parts is None and endpoint.lower().startswith(("http://", "https://")):
+        raise InvalidInputError(f"{name}={shown!r} has no host and port that make sense", kind="bad-endpoint")
     if parts is None or parts.scheme.lower() not in ("http", "https") or "://" not in endpoint:
-        bare = endpoint.rpartition("://")[2].strip("/") or "HOST:PORT"
+        bare = shown.rpartition("://")[2].rpartition("@")[2].strip("/") or "HOST:PORT"
         raise InvalidInputError(
-            f"{name}={endpoint!r} is not the URL of a server; give http://{bare} or https://{bare}",
+            f"{name}={shown!r} is not the URL of a server; give http://{bare} or https://{bare}",
             kind="bad-endpoint",
         )
     if not parts.hostname or parts.query or parts.fragment or parts.username or re.search(r"\s", endpoint):
-        shown = endpoint if not parts.username else f"{parts.scheme}://...@{parts.hostname}"
         raise InvalidInputError(
             f"{name}={shown!r} is not the plain URL of a server; give scheme, host and port, "
             "such as http://127.0.0.1:8333, and keys by access_key and secret_key",
+            kind="bad-endpoint",
+        )
+    if not parts.hostname.isascii() or "%" in parts.netloc:
+        raise InvalidInputError(
+            f"{name}={shown!r} has a host that clients of S3 do not understand; give it in ASCII (punycode), "
+            "and an IPv6 address without a zone",
             kind="bad-endpoint",
         )
     return endpoint
@@ -164,7 +174,13 @@ def normalize_url(url: str | os.PathLike[str]) -> str:
     InvalidInputError
         The scheme is none of :data:`SCHEMES`, or the URL could mean more than one place.
     """
+    if not isinstance(url, (str, os.PathLike)):
+        raise InvalidInputError(
+            f"a bank is a folder or a URL, given as text or path; {url!r} is neither", kind="bad-url"
+        )
     text = os.fspath(url)
+    if not text or text.isspace():
+        raise _bad_url(text, "it is empty; '.' is the folder of this process")
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
     if scheme is None or not isinstance(url, str) or (len(scheme[1]) == 1 and os.name == "nt"):
         return _of_folder(Path(text))
@@ -202,7 +218,10 @@ def _of_folder(path: Path) -> str:
         raise _bad_url(os.fspath(path), "a control character is in it")
     if re.search(r"[\ud800-\udfff]", os.fspath(path)):
         raise _bad_url(ascii(os.fspath(path)), "its name is not UTF-8")
-    return path.expanduser().resolve().as_uri()
+    try:
+        return path.expanduser().resolve().as_uri()
+    except RuntimeError as error:  # of expanduser: no such user; of resolve: links that go round
+        raise _bad_url(os.fspath(path), str(error).rstrip(".").lower()) from error
 
 
 def _of_file_url(text: str, place: str) -> str:
@@ -261,7 +280,7 @@ def _checked_web_place(text: str, place: str) -> str:
         )
     if parts.username:
         raise _bad_url(
-            f"{parts.scheme}://...@{parts.hostname}", "names and passwords do not belong into a URL"
+            f"{text.partition(':')[0]}://...@{parts.hostname}", "names and passwords do not belong into a URL"
         )
     if "\\" in place or _CONTROL.search(place):
         raise _bad_url(text, "a backslash or a control character is in it")

@@ -70,6 +70,9 @@ REFUSED = {
     "https://host:port/a": "host or port",
     "https://host/a\\b": "backslash",
     "nul\0": "control",
+    "": "empty",
+    "  ": "empty",
+    "~nobody-of-this-name/bank": "home directory",
 }
 
 
@@ -101,6 +104,13 @@ def test_what_could_mean_two_places_is_refused(url):
 def test_a_place_has_one_spelling(url, normal):
     assert normalize_url(url) == normal
     assert normalize_url(normal) == normal
+
+
+@pytest.mark.parametrize("url", [None, 5, b"/data", ["s3://b"]])
+def test_what_is_no_text_is_no_url(url):
+    with pytest.raises(InvalidInputError) as caught:
+        normalize_url(url)
+    assert caught.value.kind == "bad-url"
 
 
 def test_a_path_is_no_url_whatever_its_name(tmp_path, monkeypatch):
@@ -198,7 +208,12 @@ def test_a_cache_folder_of_such_a_name_is_refused(tmp_path):
         ("", "http://HOST:PORT"),
         ("s3://minio:9000", "http://minio:9000"),
         ("http://", "scheme, host and port"),
-        ("http://minio:port", "give http://minio:port"),
+        ("http://minio:port", "host and port"),
+        ("http://minio:99999", "host and port"),
+        ("http://ann:hush@minio:99999", "host and port"),
+        ("ann:hush@minio:9000", "http://minio:9000"),
+        ("http://mïnio:9000", "punycode"),
+        ("http://[fe80::1%25eth0]:9000", "without a zone"),
         ("http://ann:hush@minio:9000", "keys by access_key"),
         ("http://minio:9000?x=1", "plain URL"),
         ("http://mi nio", "plain URL"),
