@@ -13,17 +13,21 @@ from tensorbank_server.problems import Problem
 
 __all__ = ["content_range", "parse_range", "whole_or_range"]
 
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE = re.compile(r"bytes=(\d{0,64})-(\d{0,64})", re.IGNORECASE)
+_IGNORED = re.compile(r"(?!bytes=)[^=]*=.*|bytes=[\d\s-]+(,[\d\s-]*)+", re.IGNORECASE)
+"""Another unit, which a server must ignore (14.2), and more than one range, which it may answer by the whole (15.3.7)."""
 
 
-def parse_range(header: str, n_bytes: int) -> tuple[int, int]:
-    """Parse the range ``[start, end)`` of an object of ``n_bytes``.
+def parse_range(header: str | None, n_bytes: int) -> tuple[int, int] | None:
+    """Parse the range ``[start, end)`` of an object of ``n_bytes``; None if the whole of it is to be sent.
 
     Raises
     ------
     Problem
-        416: it is none of one range, or none of the object.
+        416: it is no range, or none of the object.
     """
+    if header is None or _IGNORED.fullmatch(header.strip()):
+        return None
     wrong = Problem(
         416, "range", "one range of the object is needed", headers={"Content-Range": f"bytes */{n_bytes}"}
     )
@@ -48,10 +52,11 @@ def whole_or_range(request: Request, body: bytes, headers: Mapping[str, str], me
         As :func:`parse_range`.
     """
     told = {**headers, "Accept-Ranges": "bytes"}
-    asked = request.headers.get("range")
-    if asked is None or not may_resume(request.headers.get("if-range"), headers.get("ETag", "")):
+    resumes = may_resume(request.headers.get("if-range"), headers.get("ETag", ""))
+    asked = parse_range(request.headers.get("range"), len(body)) if resumes else None
+    if asked is None:
         return Response(body, media_type=media_type, headers=told)
-    start, end = parse_range(asked, len(body))
+    start, end = asked
     told["Content-Range"] = content_range(start, end, len(body))
     return Response(body[start:end], 206, media_type=media_type, headers=told)
 

@@ -71,6 +71,13 @@ def test_rows_are_capped_and_versions_pinned(with_sql):
     )
 
 
+def test_columns_of_one_name_are_not_lost_in_json(with_sql):
+    sql = "SELECT 1 AS a, 2 AS a, 3 AS b"
+    check_problem(ask(with_sql, sql), 400, "sql")
+    arrow = ask(with_sql, sql, headers={"Accept": "application/vnd.apache.arrow.stream"})
+    assert [column.to_pylist() for column in pa.ipc.open_stream(arrow.content).read_all()] == [[1], [2], [3]]
+
+
 def test_only_those_with_the_scope(with_sql, service):
     answer = httpx.post(
         with_sql.url + URL,

@@ -62,8 +62,9 @@ async def get_shard(
         raise Problem(404, "unknown-shard", "this plan has no such shard")
     n_bytes = await bank.run(bank.size, key)
     etag = f'"{digest(stored.request.table_id, key, n_bytes)}"'
-    asked = request.headers.get("range") if may_resume(request.headers.get("if-range"), etag) else None
-    start, end = parse_range(asked, n_bytes) if asked else (0, n_bytes)
+    resumes = may_resume(request.headers.get("if-range"), etag)
+    asked = parse_range(request.headers.get("range"), n_bytes) if resumes else None
+    start, end = asked or (0, n_bytes)
     if end - start > service.limits.proxy_range_bytes:
         raise Problem(
             413, "too-large", f"at most {service.limits.proxy_range_bytes:,} bytes at once; ask for a range"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -76,6 +77,11 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
             stream, media_type=ARROW, headers={**headers, "X-Truncated": str(head["truncated"]).lower()}
         )
     table = pa.ipc.open_stream(stream).read_all()
+    twice = [name for name, n in Counter(table.schema.names).items() if n > 1]
+    if twice:
+        raise Problem(
+            400, "sql", f"several columns are called {twice[0]!r}; give each a name of its own by AS"
+        )
     content: dict[str, Any] = {
         "snapshots": versions,
         "features": row_json.features(table.schema),
