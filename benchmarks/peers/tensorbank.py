@@ -63,7 +63,6 @@ class ExportSource:
                     bands=tuple(export.bands(name)),
                     times_ns=None,
                     product_ids=(),
-                    fill_value=None,
                     address=MemberAddress(f"{name}.npy", ref.position * p[0].nbytes, p[0].nbytes, ""),
                 )
                 for name, p in stored.items()

@@ -125,6 +125,7 @@ class PlanStore:
             503: too many plans are being made.
         """
         found = await self._find(request.id)
+        found = self._known.get(request.id, found)  # another may have begun it while this one looked
         is_new = found is None or found.state in ("failed", "cancelled")
         if found is None or is_new:
             if len(self._running) >= MAX_RUNNING:

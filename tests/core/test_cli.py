@@ -283,7 +283,7 @@ def test_output_into_a_pipe_that_is_closed(made):
         (("show", "BANK", "teramesh"), "Did you mean 'terramesh'?"),
         (("history", "BANK", "teramesh"), "Did you mean 'terramesh'?"),
         (("query", "BANK", "SELECT * FROM teramesh"), "Did you mean 'terramesh'?"),
-        (("query", "BANK", "SELECT cloud_kover FROM terramesh"), '"cloud_cover"'),
+        (("query", "BANK", "SELECT cloud_kover FROM terramesh"), "'cloud_cover'"),
         (("query", "BANK", "SELECT bands(S2L2A, ['B8']) FROM terramesh", "--explain"), "'B08'"),
         (("query", "BANK", "SELEC 1"), "syntax error"),
         (("query", "BANK", "DROP TABLE terramesh"), "one SELECT statement"),

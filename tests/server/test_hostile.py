@@ -71,9 +71,13 @@ FILTERS = {
 
 
 def processor_s(call: Any) -> float:
-    began_s = time.thread_time()
-    call()
-    return time.thread_time() - began_s
+    """Return the processor time of a call, the best of three: a collection of garbage may fall into one."""
+    taken_s = []
+    for _ in range(3):
+        began_s = time.thread_time()
+        call()
+        taken_s.append(time.thread_time() - began_s)
+    return min(taken_s)
 
 
 @pytest.mark.parametrize("name", FILTERS)

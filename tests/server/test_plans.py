@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -103,6 +104,19 @@ def test_the_same_question_has_the_same_id(service, plan):
         {"snapshot": 0},
     ):
         assert make(service, **other)["id"] != plan["id"]
+
+
+def test_who_asks_at_once_gets_one_plan_that_is_made(service):
+    def ask(question: dict) -> tuple[str, int]:
+        made = make(service, **question)
+        return made["id"], service.get(f"/v1/plans/{made['id']}/tasks").status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(8):  # questions that nobody has asked before
+            question = {"filter": f"lon > {-500 - n}"}
+            answers = list(pool.map(ask, [question] * 8))
+            assert len({identity for identity, _ in answers}) == 1
+            assert [status for _, status in answers] == [200] * 8
 
 
 def test_ndjson_has_every_task_and_an_end(service, plan, expected):
