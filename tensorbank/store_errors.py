@@ -55,6 +55,7 @@ OF_SYSTEM: Mapping[int, tuple[str, str]] = {
     errno.EIO: ("disk", "the disk reports an error of reading or writing"),
     errno.ELOOP: ("disk", "its links lead in a circle"),
     errno.ENOTDIR: ("no-folder", "a file stands where a folder has to be"),
+    errno.EEXIST: ("no-folder", "a file stands where a folder has to be"),
     errno.EISDIR: ("no-object", "a folder stands where a file has to be"),
     errno.ESTALE: ("unreachable", "the network's disk has lost the file; it may have been replaced"),
     errno.EHOSTDOWN: ("unreachable", "the network's disk does not answer"),

@@ -389,3 +389,12 @@ def test_a_key_that_is_none_is_refused_at_once(key, where, tmp_path, request):
             call()
         assert caught.value.kind == "bad-key"
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("below", ["", "bank"])
+def test_a_file_where_the_folder_of_a_bank_has_to_be_is_said_so(tmp_path, below):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(NotFoundError, match="a file stands") as caught:
+        tensorbank.create(tmp_path / "file" / below)
+    assert caught.value.kind == "no-folder"
+    assert (tmp_path / "file").read_text() == "x"
