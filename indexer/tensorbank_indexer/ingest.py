@@ -134,6 +134,7 @@ class _Ingest:
         """Write and commit what a batch of archives has that is new."""
         refs = [ref for scanned in scans for ref in scanned.samples]
         before = look = self._look(refs)
+        changes = self.files.changes(scans, before.present)  # before the files of today are those of a part, too
         for _ in range(N_RACES):
             try:
                 if look.fresh:
@@ -148,7 +149,7 @@ class _Ingest:
         self.report.n_present += len(look.present)
         self.report.n_elsewhere += len(look.present) - len(before.present)
         self.report.findings += look.findings
-        self.report.findings += self.files.changes(scans, before.present)
+        self.report.findings += changes
 
     def _add_part(self, refs: list[SampleRef], scans: Sequence[Scan]) -> None:
         """Write one part and commit it; it is in the bank as a whole or, if it was refused, not at all."""

@@ -154,6 +154,18 @@ def test_a_tar_that_was_replaced_is_named(write_members, tmp_path, capsys):
     assert "changed-source: train/DEM/majortom_shard_000001.tar" in said
 
 
+def test_a_tar_that_was_replaced_by_a_longer_one_is_named_too(write_members, tmp_path):
+    bank = tb.create(tmp_path / "bank")
+    root = write_members(4)
+    load(root, bank)
+    other = write_members(5, odd={0: {"pixels": {"DEM": np.zeros((1, 1, 32, 32), np.int16)}}}, name="other")
+    shutil.copytree(other, root, dirs_exist_ok=True)
+    report = load(root, bank)
+    assert (report.n_present, report.n_added) == (4, 1)
+    assert {found.kind for found in report.findings} == {"changed-source"}
+    assert all("4 samples" in found.reason for found in report.findings)
+
+
 def test_a_modality_that_came_later_is_named(write_members, tmp_path):
     bank = tb.create(tmp_path / "bank")
     root = write_members(4)
