@@ -33,6 +33,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.address import ServedStorage, StorageOptions
+from tensorbank.arguments import instance
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import FormatError, InvalidInputError, TensorBankError, nearest
 from tensorbank.explanation import as_html, as_text
@@ -449,6 +450,8 @@ def _check_trust(
     path: str | Path, storage: StorageOptions, service: str | None, given: dict[str, Any]
 ) -> None:
     """Refuse to hand a key to a service that only a file names."""
+    if service is not None:
+        instance("service", service, str, "give the URL of the service, or leave it out")
     names = {f.name for f in fields(storage)}
     if unknown := set(given) - names:
         if unknown == {"key"}:

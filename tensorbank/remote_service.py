@@ -22,6 +22,8 @@ POLICY = RetryPolicy(first_pause_s=0.25, max_pause_s=MAX_PAUSE_S, deadline_s=30.
 ONCE = RetryPolicy(first_pause_s=0.25, max_pause_s=MAX_PAUSE_S, deadline_s=0.0)
 """The retry policy of questions within a read, which is repeated as a whole:
 retries within retries would multiply."""
+NOT_READY = "not-ready"
+"""The code of an answer about a plan that is being made, as after the service was started again: it will be there soon."""
 USER_AGENT = "tensorbank"
 
 
@@ -123,7 +125,7 @@ def failure(service: str, answer: Answer) -> TensorBankError:
     text = f"{service}: {detail}"
     if answer.status in (401, 403):
         return StorageError(f"{service} refused access: {detail}", kind="denied")
-    if answer.status in (429, 503):
+    if answer.status in (429, 503) or code == NOT_READY:
         busy = StorageError(text, kind="throttled")
         busy.retry_after_s = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
         return busy

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -112,3 +114,46 @@ def test_a_service_that_is_gone_is_an_error_within_the_stated_time(monkeypatch, 
             read_all(f"http://127.0.0.1:{port}/b", options)
         assert caught.value.kind == "unreachable"
         assert time.monotonic() - started < 8
+
+
+class Restarted(BaseHTTPRequestHandler):
+    """A service that has been started again: it plans once more before it gives bytes."""
+
+    n_asked = 0
+
+    def do_GET(self) -> None:
+        Restarted.n_asked += 1
+        if Restarted.n_asked < 3:
+            body = json.dumps({"code": "not-ready", "detail": "the plan is being made"}).encode()
+            self.send_response(409)
+            self.send_header("Retry-After", "0")
+        else:
+            body = bytes(9)
+            self.send_response(206)
+            self.send_header("Content-Range", "bytes 0-8/9")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_service_that_makes_the_plan_anew_is_waited_for():
+    with HTTPServer(("127.0.0.1", 0), Restarted) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            service = f"http://127.0.0.1:{server.server_port}"
+            options = ServedStorage(service=service, bank="b", plan="p", access="proxy")
+            store = open_store(f"{service}/b", options, 30.0)
+            with closing(Fetcher(store, FetchOptions(patience_s=30.0, n_threads=1))) as fetcher:
+                came: list[bytes] = []
+                pending = fetcher.submit(
+                    1, lambda _: Wanted(ByteRange("k", 0, 9), lambda data: came.append(bytes(data)))
+                )
+                assert not pending.wait(for_all=True)
+        finally:
+            server.shutdown()
+            serving.join()
+    assert came == [bytes(9)]
