@@ -131,7 +131,7 @@ def failure(service: str, answer: Answer) -> TensorBankError:
         return busy
     if answer.status in (404, 410):
         return NotFoundError(text, kind=code)
-    if answer.status == 504:
+    if answer.status == 504 and code != "http":  # a gateway's own 504 says that the service is away
         return StorageError(text, kind="time-limit")
     if answer.status >= 500:
         return StorageError(text, kind="unreachable")

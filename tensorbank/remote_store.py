@@ -156,6 +156,8 @@ class ServedStore(Store):
             error = failure(self._service.url, answer)
             if answer.status == 416:
                 raise StorageError(f"{self.url}/{key} ends before the range asked for", kind="short-read")
+            if isinstance(error, StorageError) and error.kind == "time-limit":  # the store behind it hangs
+                raise StorageError(str(error), kind="unreachable")
             if is_last or not is_lost(error):
                 raise error
             self._plan.restore()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
@@ -10,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -116,22 +115,23 @@ def test_a_service_that_is_gone_is_an_error_within_the_stated_time(monkeypatch, 
         assert time.monotonic() - started < 8
 
 
-class Restarted(BaseHTTPRequestHandler):
-    """A service that has been started again: it plans once more before it gives bytes."""
+class Recovering(BaseHTTPRequestHandler):
+    """A service that has just been started again, behind a gateway: it plans once more before it gives bytes."""
 
-    n_asked = 0
+    answers: ClassVar[list[tuple[int, bytes]]] = [
+        (504, b"<html>Gateway Time-out</html>"),
+        (502, b"<html>Bad Gateway</html>"),
+        (409, b'{"code": "not-ready", "detail": "the plan is being made"}'),
+        (504, b'{"code": "time-limit", "detail": "not answered within 30 s"}'),
+        (206, bytes(9)),
+    ]
 
     def do_GET(self) -> None:
-        Restarted.n_asked += 1
-        if Restarted.n_asked < 3:
-            body = json.dumps({"code": "not-ready", "detail": "the plan is being made"}).encode()
-            self.send_response(409)
-            self.send_header("Retry-After", "0")
-        else:
-            body = bytes(9)
-            self.send_response(206)
-            self.send_header("Content-Range", "bytes 0-8/9")
+        status, body = self.answers.pop(0)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        if status == 206:
+            self.send_header("Content-Range", "bytes 0-8/9")
         self.end_headers()
         self.wfile.write(body)
 
@@ -139,8 +139,8 @@ class Restarted(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_service_that_makes_the_plan_anew_is_waited_for():
-    with HTTPServer(("127.0.0.1", 0), Restarted) as server:
+def test_a_service_that_recovers_is_waited_for():
+    with HTTPServer(("127.0.0.1", 0), Recovering) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
@@ -157,3 +157,4 @@ def test_a_service_that_makes_the_plan_anew_is_waited_for():
             server.shutdown()
             serving.join()
     assert came == [bytes(9)]
+    assert not Recovering.answers
