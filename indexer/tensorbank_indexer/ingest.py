@@ -134,9 +134,8 @@ class _Ingest:
         """Write and commit what a batch of archives has that is new."""
         refs = [ref for scanned in scans for ref in scanned.samples]
         before = look = self._look(refs)
-        changes = self.files.changes(
-            scans, before.present
-        )  # before the files of today are those of a part, too
+        # Now, since the files of today are among those of the table once a part of them is committed.
+        changes = self.files.changes(scans, before.present)
         for _ in range(N_RACES):
             try:
                 if look.fresh:

@@ -336,6 +336,17 @@ def test_numbers_mean_what_xarray_takes_them_for(name: str) -> None:
     assert kinds(found) or dtype == "|i1"
 
 
+def test_a_fill_value_of_version_3_is_a_number_like_others(tmp_path: Path) -> None:
+    pixels = np.where(pixels_of(1) < 1500, -1, pixels_of(1)).astype(np.int16)
+    group = zarr.open_group(tmp_path, mode="w", zarr_format=3)
+    group.create_array("bands", data=pixels, fill_value=-1, dimension_names=("time", "band", "y", "x"))
+    files = {str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    found = read(zipped(files, consolidated=False))
+    truth = xarray.open_zarr(tmp_path, consolidated=False)["bands"].values
+    assert found.pixels.dtype == truth.dtype == np.int16
+    np.testing.assert_array_equal(found.pixels, truth)
+
+
 def test_a_missing_value_is_rounded_as_the_pixels_are() -> None:
     pixels = np.array([[[[-9999, 1]]]], np.float16)
     found = read(member(pixels, attrs={"missing_value": -9999.0}))

@@ -73,8 +73,9 @@ class ArraySpec:
 
     ``decoders`` are applied in this order to a stored chunk; ``axes`` is the order in which its axes lie in the
     decoded bytes, slowest first: (0, 1, 2) is order C. ``fill_value`` is None where the metadata have none, which
-    reads as zeros. With ``sharding`` what ``decoders`` leave of a chunk is a shard of smaller ones. Specs are equal if their
-    ``token``, the metadata without attributes, is.
+    reads as zeros. ``missing`` is the fill value where it says that pixels of this value are missing, as xarray takes
+    it in version 2; version 3 has an attribute for that. With ``sharding`` what ``decoders`` leave of a chunk is a
+    shard of smaller ones. Specs are equal if their ``token``, the metadata without attributes, is.
     """
 
     token: str
@@ -87,6 +88,7 @@ class ArraySpec:
     dims: tuple[str, ...] = field(compare=False)
     attrs: Mapping[str, Any] = field(compare=False)
     sizes: Sizes = field(compare=False)
+    missing: Any = field(default=None, compare=False)
     sharding: Sharding | None = field(default=None, compare=False)
     key_prefix: str = field(default="", compare=False)
     separator: str = field(default=".", compare=False)

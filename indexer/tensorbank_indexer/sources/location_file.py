@@ -90,7 +90,7 @@ class LocationFile:
             spec = self.group.spec("bands")
             names = self._array("band") if "band" in self.group else None
             pixels = four_axes(self._row("bands", row), spec.dims[1:], member.problems)
-            pixels = unpack(pixels, spec.attrs, spec.fill_value, member.problems, "bands", codes=codes)
+            pixels = unpack(pixels, spec.attrs, spec.missing, member.problems, "bands", codes=codes)
             put_pixels(member, pixels, names, modality)
         if want_cloud_mask and member.has_cloud_mask:
             with Boundary(self._to(member, "cloud mask left out"), "corrupt-chunk"):

@@ -95,7 +95,7 @@ def read_member(
         names = small_array(group, "band", member.problems)
         spec = group.spec("bands")
         pixels = four_axes(group.read("bands"), spec.dims, member.problems)
-        pixels = unpack(pixels, spec.attrs, spec.fill_value, member.problems, "bands", codes=codes)
+        pixels = unpack(pixels, spec.attrs, spec.missing, member.problems, "bands", codes=codes)
         put_pixels(member, pixels, names, modality)
     if want_cloud_mask and member.has_cloud_mask:
         with problem_of(member.problems, "cloud mask left out"):

@@ -41,7 +41,7 @@ def unpack(
     ``scale_factor`` and ``add_offset``.
 
     Integers of up to 16 bits become float32, wider ones float64, if they are packed or have a missing value; floats
-    keep their type unless they are packed. A ``fill_value`` of zarr counts as missing if it is not 0, which most writers
+    keep their type unless they are packed. A ``fill_value`` that is given counts as missing if it is not 0, which most writers
     put there without meaning it. ``codes`` of classes stay as they are: a missing one has no class anyway. What is done and
     what is not understood goes to ``problems``.
     """

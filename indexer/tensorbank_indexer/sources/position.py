@@ -242,7 +242,7 @@ def unpacked(values: Array, spec: ArraySpec, name: str, problems: list[Problem])
             return values  # their missing values are dealt with as times, without loss of nanoseconds
         values = values.astype(np.float64)
     found: list[Problem] = []
-    values = unpack(values, spec.attrs, spec.fill_value, found, name)
+    values = unpack(values, spec.attrs, spec.missing, found, name)
     problems += [problem for problem in found if problem.kind == "ignored-attribute"]
     return values
 

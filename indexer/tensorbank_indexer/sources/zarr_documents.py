@@ -100,12 +100,14 @@ def _parse_v2(array: Any, attrs: Any) -> ArraySpec:
         raise FormatError(f"The order {str(order)[:60]!r} of an array is not known; C and F are.")
     axes = tuple(range(len(shape)))
     decoders = tuple(open_decoder(config) for config in reversed(codecs))
+    fill_value = parse_fill(array.get("fill_value"), dtype)
     return ArraySpec(
         token=_token(array),
         shape=shape,
         chunks=chunks,
         dtype=dtype,
-        fill_value=parse_fill(array.get("fill_value"), dtype),
+        fill_value=fill_value,
+        missing=fill_value,
         axes=axes if order == "C" else axes[::-1],
         decoders=decoders,
         dims=_names(attrs.get("_ARRAY_DIMENSIONS"), len(shape)),
