@@ -55,7 +55,7 @@ def check_known(
     registered
         Names of the user's own.
     every_table
-        Gives the bank's tables, for hints.
+        Gives the bank's tables and the user's own, for hints.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def check_known(
         is_mine = schema in ("", "main") and name.lower() in mine
         if node.get("catalog_name") or not (is_common or is_mine or mention_of(node, known)):
             path = [str(node.get(part) or "") for part in ("catalog_name", "schema_name")]
-            raise _unknown([p for p in path if p], name, [*every_table(), *registered])
+            raise _unknown([p for p in path if p], name, list(every_table()))
 
 
 def _check_function(name: str) -> None:

@@ -322,7 +322,7 @@ class Session:
                 self._db.register(name, table_of_user)
         found = pin_mentioned(self.catalog, tree, levels, self.versions, self.joined)
         schemas = {t.name: t.schema for t in found}
-        check_known(tree, schemas, self.joined, self.catalog.told_tables)
+        check_known(tree, schemas, self.joined, lambda: [*self.catalog.told_tables(), *self.registered])
         if repeatable:
             check_repeatable(tree, self._db.has_function)
         check_handles(tree, schemas)

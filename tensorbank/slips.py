@@ -12,6 +12,7 @@ from typing import Any
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import Found, Scope, in_scopes
+from tensorbank.sql_catalogue import SUMS
 from tensorbank.stats import QUANTILES
 
 __all__ = ["find_slip", "unknown_column"]
@@ -23,7 +24,7 @@ _UNKNOWN = re.compile(
 _FIELDS = frozenset(
     {"ref", "source", "product_ids", "radiometric_offset", "key", "n_samples", "length", "bands"}
 )
-_ARITHMETIC = frozenset(
+_ARITHMETIC = SUMS | frozenset(
     {"+", "-", "*", "/", "//", "%", "**", "^", "abs", "round", "least", "greatest", "ln", "sqrt"}
 )
 

@@ -22,6 +22,15 @@ _MISTAKES = (
 )
 
 
+_OWN_FUNCTION = re.compile(r"Macro (\w+)\(\) does not support|Function with name (\w+) does not exist")
+_USAGE = {
+    "bands": "bands(S2L2A, ['B04', 'B08'])",
+    "hilbert_cell": "hilbert_cell(hilbert, level)",
+    "nd": "pixels_any(nd(S2L2A.B08, S2L2A.B11), '> 0.2'), inside of a predicate of pixels",
+    "split_fraction": "split_fraction(cell_id, seed)",
+    "within_bbox": "within_bbox(lon, lat, west, south, east, north)",
+}
+"""Examples of the functions that TensorBank adds, of which DuckDB tells little."""
 _OF_PAGES = ("bit width", "ut of buffer", "TProtocol", "know what type", "ecompress", "orrupt")
 """The words of reports about the inside of a Parquet file, which do not name it."""
 
@@ -62,6 +71,9 @@ class Translated:
             slip = self.slip(str(error))
             if slip is not None:
                 raise slip from error
+        called = _OWN_FUNCTION.search(text)
+        if called and (usage := _USAGE.get((called[1] or called[2]).lower())):
+            raise InvalidInputError(f"{called[1] or called[2]}() is called as {usage}", kind="sql") from error
         missing = re.search(r"Table with name (\S+) does not exist", text)
         if missing:
             name = missing[1].strip('"')

@@ -23,7 +23,9 @@ CREATE MACRO split_fraction(value, seed) AS
 CREATE MACRO within_bbox(lon, lat, west, south, east, north) AS
     lat BETWEEN south AND north
     AND CASE WHEN west <= east THEN lon BETWEEN west AND east ELSE lon >= west OR lon <= east END;
-CREATE MACRO hilbert_cell(hilbert, level) AS hilbert >> (2 * ({HILBERT_ORDER} - level))::INTEGER;
+CREATE MACRO hilbert_cell(hilbert, level) AS
+    CASE WHEN level NOT BETWEEN 0 AND {HILBERT_ORDER} THEN error('hilbert_cell() takes a level of 0 to {HILBERT_ORDER}')
+    ELSE hilbert >> (2 * ({HILBERT_ORDER} - level))::INTEGER END;
 """
 _REF_SQL = (
     'STRUCT("key" VARCHAR, "offset" BIGINT, "length" BIGINT, block_bytes INTEGER[], '
