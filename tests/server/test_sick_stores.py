@@ -31,6 +31,11 @@ from tensorbank_server.problems import Problem
 from tensorbank_server.watches import Watch
 
 BANK_S, PROBE_S, FINISH_S = 2, 1, 3
+IMPATIENT = {
+    "TENSORBANK_N_WORKERS": "2",
+    "TENSORBANK_LIMITS__BANK_S": str(BANK_S),
+    "TENSORBANK_BANK_PROBE_S": str(PROBE_S),
+}
 SOON_S = 5.0
 """Far below what a request waits for a store that hangs, and far above what a busy machine takes for one that is well."""
 """The most seconds that an answer which waits for nothing may take on a busy machine."""
@@ -97,10 +102,7 @@ def settings(bank_folder: Path, store: Store, tmp_path_factory: pytest.TempPathF
     file = tmp_path_factory.mktemp("settings") / "server.toml"
     file.write_text(
         f"""
-bank_probe_s = {PROBE_S}
 finish_s = {FINISH_S}
-[limits]
-bank_s = {BANK_S}
 [banks.well]
 url = "{bank_folder}"
 [banks.ill]
@@ -116,7 +118,7 @@ region = "us-east-1"
 
 @pytest.fixture
 def served(settings: Path) -> Iterator[Served]:
-    with serving("--settings", str(settings), TENSORBANK_N_WORKERS="2") as running:
+    with serving("--settings", str(settings), **IMPATIENT) as running:
         yield running
 
 
@@ -180,7 +182,7 @@ def test_a_store_that_hangs_costs_its_own_callers(served, store, bank):
 
 
 def test_the_service_ends_in_time_beside_a_store_that_hangs(settings, store):
-    with serving("--settings", str(settings), TENSORBANK_N_WORKERS="2") as served:
+    with serving("--settings", str(settings), **IMPATIENT, TENSORBANK_LATEST_S="0") as served:
         assert served.get(f"{ILL}/schema").status_code == 200
         with store.hanging(), ThreadPoolExecutor(10) as pool:
             asked = [pool.submit(timed, served, f"{ILL}/schema") for _ in range(10)]
@@ -216,7 +218,10 @@ def test_what_is_cut_at_the_end_is_told_to_come_again(settings, store):
 
 
 def test_a_service_starts_beside_a_store_that_hangs(settings, store):
-    with store.hanging(), serving("--settings", str(settings), TENSORBANK_N_WORKERS="2") as served:
+    with (
+        store.hanging(),
+        serving("--settings", str(settings), **IMPATIENT, TENSORBANK_LATEST_S="0") as served,
+    ):
         assert n_broken(served) == 1
         assert served.get(f"{WELL}/size").status_code == 200
 
