@@ -190,4 +190,6 @@ def _read(response: http.client.HTTPResponse, n_bytes: int) -> tuple[Answer, boo
 
 def _unreachable(origin: Origin, error: Exception) -> StorageError:
     reason = "it does not answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-    return StorageError(f"{origin[0]}://{origin[1]} cannot be reached: {reason[:200]}", kind="unreachable")
+    return StorageError(
+        f"{origin[0]}://{origin[1]} cannot be reached: {ascii(reason)[1:-1][:200]}", kind="unreachable"
+    )

@@ -138,6 +138,13 @@ def innermost(text: str) -> str:
         return _in_words("received corrupt message of type InvalidContentType")
     if re.search(r"kind: Timeout|TimedOut|Elapsed", chain):
         return _in_words("operation timed out")
+    if "IncompleteBody" in chain or "UnexpectedEof" in chain:
+        return "the answer was cut off"
+    if "TooManyRedirects" in chain:
+        return "its redirects lead in a circle"
+    chain = re.sub(
+        r'\bstore: "[^"]*"', "", chain
+    )  # the client's name for the sort of store, which is no cause
     words = re.findall(r'"((?:[^"\\]|\\.)+)"', chain)
     return _line(words[-1] if words else told)
 
@@ -189,6 +196,11 @@ def _of_code(where: str, status: int, code: str, message: str, told: str) -> Sto
         return StorageError(
             f"{where} is archived ({said}); restore it to a storage class that is read at once",
             kind="archived",
+        )
+    if status in (301, 307) and where.startswith(("http://", "https://")):
+        return StorageError(
+            f"{where} redirects to where no redirect is followed ({said}); give the address that it leads to",
+            kind="redirect",
         )
     if code in REGION_CODES or status in (301, 307):
         right = re.search(r"<Region>([^<]+)</Region>", told) or re.search(r"expecting '([a-z0-9-]+)'", told)

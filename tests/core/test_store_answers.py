@@ -474,3 +474,27 @@ def test_a_read_only_disk_is_called_so(tmp_path):
     if "unshare" in done.stderr or "mount" in done.stderr:
         return
     assert done.stdout == "read-only\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("chain", "cause"),
+    [
+        ("source: hyper::Error(Body, Custom { kind: UnexpectedEof, error: IncompleteBody })", "was cut off"),
+        ("kind: Redirect, source: TooManyRedirects", "in a circle"),
+        ('source: Custom { kind: Other, error: "the cause" }', "the cause"),
+        ("source: HttpError { kind: Unknown }", "request or response body error"),
+    ],
+)
+def test_the_sort_of_a_store_is_not_the_cause_of_its_silence(chain, cause):
+    told = "Generic HTTP error: HTTP error: request or response body error\n\n"
+    text = f'{told}Debug source:\nGeneric {{ store: "HTTP", {chain} }}'
+    error = as_ours(Exception(text), "http://host/bank/x", "host")
+    assert error.kind == "unreachable"
+    assert cause in str(error)
+
+
+def test_a_web_server_that_redirects_has_no_region():
+    text = "Generic HTTP error: Server returned a redirect without LOCATION header"
+    error = as_ours(Exception(text), "http://host/bank/x", "host")
+    assert error.kind == "redirect"
+    assert "region" not in str(error)
