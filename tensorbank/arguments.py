@@ -52,7 +52,8 @@ def number(
     InvalidInputError
         It is none, not finite though it must be, or not within its bounds; the message names the argument.
     """
-    bounds = {"above": above, "of at least": at_least, "of at most": at_most}
+    most = "at most" if at_least is not None else "of at most"
+    bounds = {"above": above, "of at least": at_least, most: at_most}
     told = " and".join(f" {words} {bound:g}" for words, bound in bounds.items() if bound is not None)
     sound = isinstance(value, numbers.Real) and not isinstance(value, bool)
     try:

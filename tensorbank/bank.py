@@ -15,10 +15,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from tensorbank.answers import MAX_DATASET_BYTES
-from tensorbank.arguments import whole_number
+from tensorbank.arguments import instance, whole_number
 from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.datasets import read_tensors
-from tensorbank.errors import InvalidInputError, NotFoundError
+from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import LEVELS, check_table_name, part_key
 from tensorbank.parameters import bound
 from tensorbank.planner import Planner
@@ -88,7 +88,7 @@ class Table:
             f'coalesce(sum("{m.name}".n_samples), 0)::BIGINT AS n{i}, coalesce(sum("{m.name}".length), 0)::BIGINT AS b{i}'
             for i, m in enumerate(schema)
         )
-        bank = self.bank.at({self.name: version})
+        bank = self.bank._pinned({self.name: version})
         row = (
             bank.sql(
                 f'SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM "{self.name}".shards'
@@ -133,7 +133,7 @@ class Table:
         IntegrityError, StorageError
             Blocks are damaged, or the store does not answer.
         """
-        bank = self.bank if self.version is None else self.bank.at({self.name: self.version})
+        bank = self.bank if self.version is None else self.bank._pinned({self.name: self.version})
         chosen = list(modalities) if modalities is not None else list(self.schema.names)
         found = bank.query(self.name).where(f"sample_id = {_text(sample_id)}")
         if split is not None:
@@ -160,7 +160,7 @@ class Table:
 
     def parts(self) -> dict[str, str]:
         """Return the URLs of the parts' Zarr groups, by part."""
-        bank = self.bank.at({self.name: self.version}) if self.version is not None else self.bank
+        bank = self.bank._pinned({self.name: self.version}) if self.version is not None else self.bank
         names = bank.sql(f'SELECT DISTINCT part FROM "{self.name}" ORDER BY part').arrow()["part"].to_pylist()
         return {part: f"{self.bank.url}/{part_key(self.name, part)}" for part in names}
 
@@ -189,9 +189,23 @@ class Bank:
         return self.catalog.store.url
 
     def at(self, versions: Mapping[str, int]) -> Bank:
-        """Return the same bank with some tables pinned to a version; InvalidInputError if one is no whole number from 0 on."""
-        pinned = {name: whole_number(f"version of {name}", v, at_least=0) for name, v in versions.items()}
-        other = Bank(self.catalog, {**self.versions, **pinned})
+        """Return the same bank with some tables pinned to a version.
+
+        Raises
+        ------
+        InvalidInputError
+            A version is no whole number from 0 on, or the bank has no such table.
+        """
+        instance("versions", versions, Mapping, "give them by table, such as {'terramesh': 3}")
+        pinned = {
+            self._known(name): whole_number(f"version of {name}", v, at_least=0)
+            for name, v in versions.items()
+        }
+        return self._pinned(pinned)
+
+    def _pinned(self, versions: Mapping[str, int]) -> Bank:
+        """Return the same bank with versions of tables that it has, which are not looked up."""
+        other = Bank(self.catalog, {**self.versions, **versions})
         other.registered |= self.registered
         return other
 
@@ -280,6 +294,21 @@ class Bank:
         for other in [n for n in self.registered if n.lower() == name.lower()]:
             del self.registered[other]
         self.registered[name] = rows
+
+    def _known(self, name: str) -> str:
+        """Return a table's name as the bank has it; as it is where there are no tables, or no list of them is to be had."""
+        try:
+            tables = self.tables()
+        except NotFoundError:
+            tables = []
+        if not tables:
+            return name
+        found = [t for t in tables if t.lower() == str(name).lower()]
+        if not found:
+            raise InvalidInputError(
+                f"{self.url} has no table {name!r} to pin.{nearest(str(name), tables)}", kind="unknown-table"
+            )
+        return found[0]
 
     def _planner(self) -> Planner:
         return Planner(self.catalog, self.versions, self.registered)

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from tensorbank.arguments import instance
 from tensorbank.errors import InvalidInputError, nearest
 
 __all__ = ["bound"]
@@ -29,6 +30,9 @@ def bound(sql: str, values: Mapping[str, Any]) -> str:
     InvalidInputError
         A parameter has no value, a value has no parameter, or SQL has no literal for it.
     """
+    instance("the statement", sql, str, "give SQL as a text")
+    if sql.encode("utf-8", "replace").decode() != sql:
+        raise InvalidInputError(f"the statement {sql[:80]!r} is no valid Unicode", kind="sql")
     if not values and "$" not in sql:
         return sql
     text = sql.encode()

@@ -16,7 +16,7 @@ from tensorbank.plan import Plan
 from tensorbank.polygons import as_geojson
 from tensorbank.query import Query
 from tensorbank.remote_planner import RemotePlanner, Wish
-from tensorbank.selection import Selection
+from tensorbank.selection import Selection, sides_of
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RemoteSelection(Selection):
 
     def bbox(self, west: float, south: float, east: float, north: float) -> Selection:
         """See :meth:`Selection.bbox`."""
-        w, s, e, n = (repr(float(v)) for v in (west, south, east, north))
+        w, s, e, n = map(repr, sides_of(west, south, east, north))
         inside = f"lon BETWEEN {w} AND {e}" if west <= east else f"(lon >= {w} OR lon <= {e})"
         return self.where(f"lat BETWEEN {s} AND {n} AND {inside}")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorbank.answers import Answers
-from tensorbank.arguments import whole_number
+from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.polygons import as_geojson
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tensorbank_loader import DataLoader
 
-__all__ = ["Selection"]
+__all__ = ["Selection", "sides_of"]
 
 _HANDLE = re.compile(r"\s*([A-Za-z_]\w*)\s*\[([^\]]*)\]\s*")
 
@@ -50,11 +50,18 @@ class Selection(Answers):
 
     def where(self, condition: str) -> Selection:
         """A SQL condition; several must all hold."""
+        instance("condition", condition, str, "give an SQL expression such as 'cloud_cover < 0.1'")
         return replace(self, conditions=(*self.conditions, condition))
 
     def bbox(self, west: float, south: float, east: float, north: float) -> Selection:
-        """Keep the samples whose centre lies in a box, degrees; ``west > east`` crosses the antimeridian."""
-        box = ", ".join(f"{float(v)!r}" for v in (west, south, east, north))
+        """Keep the samples whose centre lies in a box, degrees; ``west > east`` crosses the antimeridian.
+
+        Raises
+        ------
+        InvalidInputError
+            A side is no longitude in [-180, 180] or latitude in [-90, 90], or south is above north.
+        """
+        box = ", ".join(f"{v!r}" for v in sides_of(west, south, east, north))
         return self.where(f"within_bbox(lon, lat, {box})")
 
     def intersecting(self, area: Any) -> Selection:
@@ -86,7 +93,7 @@ class Selection(Answers):
         """The statement that this stands for."""
         parts = [f"SELECT {', '.join(self.columns) or '*'} FROM {self.table}"]
         if self.conditions:
-            parts.append("WHERE " + " AND ".join(f"({c})" for c in self.conditions))
+            parts.append("WHERE " + " AND ".join(f"({c}{_end(c)})" for c in self.conditions))
         if self.order:
             parts.append("ORDER BY " + ", ".join(self.order))
         if self.n_max is not None:
@@ -131,9 +138,29 @@ class Selection(Answers):
         return plan.dataloader(batch_size=batch_size, global_batch_size=global_batch_size, **options)
 
 
+def _end(condition: str) -> str:
+    """Return what ends a comment at the end of a condition."""
+    return "\n" if "--" in condition else ""
+
+
+def sides_of(west: float, south: float, east: float, north: float) -> tuple[float, float, float, float]:
+    """Return the sides of a box in degrees.
+
+    Raises
+    ------
+    InvalidInputError
+        No centre can lie beyond one of them, or between south and north.
+    """
+    w, e = (number(name, v, at_least=-180, at_most=180) for name, v in (("west", west), ("east", east)))
+    s, n = (number(name, v, at_least=-90, at_most=90) for name, v in (("south", south), ("north", north)))
+    if s > n:
+        raise InvalidInputError(f"south is {south!r}, which is above north, {north!r}")
+    return w, s, e, n
+
+
 def _column(text: str) -> str:
     """Return ``S2L2A[B04,B08]`` as SQL; anything else as it is."""
-    found = _HANDLE.fullmatch(text)
+    found = _HANDLE.fullmatch(instance("a column", text, str, "give its name, or an SQL expression"))
     if found is None:
         return text
     names = [name.strip() for name in found[2].split(",")]

@@ -48,6 +48,12 @@ def unknown_column(report: str, columns: Iterable[str]) -> InvalidInputError | N
     if found is None:
         return None
     name, owner = found[1] or found[3], f" in {found[2]!r}" if found[2] else ""
+    if name.lower() in {c.lower() for c in columns}:
+        return InvalidInputError(
+            f"there is no column {name!r}{owner} here: it is the table's, and what lies between does not hand it on; "
+            "select it there",
+            kind="sql",
+        )
     known = {*columns, *re.findall(r'"([^"]+)"', report[found.end() :].split("LINE", maxsplit=1)[0])}
     return InvalidInputError(f"there is no column {name!r}{owner}.{nearest(name, known)}", kind="sql")
 

@@ -62,6 +62,8 @@ class Translated:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, RecursionError):
+            raise InvalidInputError("the statement is nested too deeply", kind="sql") from error
         if not isinstance(error, duckdb.Error):
             return
         text = _sentence(str(error))

@@ -81,6 +81,46 @@ def test_wrong_steps_are_named(bank):
         bank.query("t").select("S2L2A[B80]").plan()
 
 
+@pytest.mark.parametrize(
+    "box",
+    [(0, -90, 360, 90), ("a", 0, 1, 1), (math.nan, 0, 1, 1), (-math.inf, -90, 180, 90), (0, 50, 10, 40)],
+    ids=str,
+)
+def test_a_box_that_holds_no_centre_is_refused(bank, box):
+    with pytest.raises(tb.InvalidInputError, match=r"west|east|south"):
+        bank.query("t").bbox(*box)
+
+
+def test_a_condition_that_ends_in_a_comment_does_not_end_the_statement(bank):
+    found = bank.query("t").where("lon > 0 -- the east").where("lat > 0").arrow()
+    assert sorted(ids(found)) == sorted(
+        r["sample_id"]
+        for r in bank.sql("SELECT sample_id, lon, lat FROM t").arrow().to_pylist()
+        if r["lon"] > 0 and r["lat"] > 0
+    )
+
+
+@pytest.mark.parametrize(
+    "sql", [None, b"SELECT 1", "SELECT '\ud800'", "SELECT " + "NOT " * 900 + "true"], ids=str
+)
+def test_what_is_no_statement_is_refused(bank, sql):
+    with pytest.raises(tb.InvalidInputError):
+        bank.sql(sql).arrow()
+
+
+def test_a_pin_is_of_a_table_that_there_is(bank):
+    for versions in ({"tt": 1}, 3):
+        with pytest.raises(tb.InvalidInputError):
+            bank.at(versions)
+    assert bank.at({"T": 0}).versions == {"t": 0}
+
+
+def test_a_column_that_a_query_does_not_hand_on_is_not_its_own_hint(bank):
+    split = bank.query("t").select("DEM").split_by("cell_id", {"train": 0.5})
+    with pytest.raises(tb.InvalidInputError, match="does not hand it on"):
+        split["train"].plan()
+
+
 def test_own_tables_join_and_are_part_of_the_fingerprint(bank, tmp_path):
     some = ids(bank.sql("SELECT sample_id FROM t ORDER BY sample_id").arrow())[:6]
     captions = pa.table({"sample_id": some, "caption": [f"a picture of {s}" for s in some]})
