@@ -110,7 +110,7 @@ def test_every_value_comes_back(bank, value):
         *((pa.scalar(3), 3), (pa.array(["a", None]), ["a", None]), ([np.int64(3), np.int8(-4)], [3, -4])),
         ([pd.NaT, np.datetime64("2020-01-01", "ns")], [None, datetime(2020, 1, 1, tzinfo=UTC)]),
     ],
-    ids=repr,
+    ids=lambda v: type(v).__name__,
 )
 def test_values_of_numpy_pandas_and_arrow_are_those_of_python(bank, value, found):
     assert bank.sql("SELECT $c AS x", c=value).arrow()["x"][0].as_py() == found

@@ -348,7 +348,7 @@ def test_a_file_is_registered_as_it_is_now(bank, name):
         pa.table([[1], [2]], names=["b", "b"]),
         {"a": [1]},
     ],
-    ids=str,
+    ids=["objects", "one name twice", "two types", "capitals", "one name twice in Arrow", "a dict"],
 )
 def test_data_that_are_no_table_are_not_registered(bank, data):
     with pytest.raises(InvalidInputError):
