@@ -63,9 +63,6 @@ class Violation:
 
 VIOLATIONS = [
     Violation(
-        "upward", "tensorbank/errors.py", "import tensorbank.bank", ("tensorbank.errors -> tensorbank.bank",)
-    ),
-    Violation(
         "sideways",
         "loader/tensorbank_loader/__init__.py",
         "import tensorbank_server",
@@ -101,7 +98,6 @@ VIOLATIONS = [
         "import fastapi",
         ("web frameworks live in the server BROKEN", "tensorbank.bank"),
     ),
-    Violation("no-floor", "tensorbank/attic.py", "", ("floors of the core BROKEN", "attic")),
 ]
 
 
