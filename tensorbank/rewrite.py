@@ -18,12 +18,10 @@ from tensorbank.pixel_bounds import bounds, decision, necessary
 from tensorbank.pixels import PixelPredicate, parse_comparison
 from tensorbank.schema import TableSchema
 from tensorbank.scopes import Found, Scope, common_tables, scope_of
+from tensorbank.sql_catalogue import CLASS_FUNCTION, PIXELS_FUNCTION, POLYGON_FUNCTION
 
-__all__ = ["FUNCTION", "POLYGON_FUNCTION", "functions_of", "n_predicates", "rewrite"]
+__all__ = ["functions_of", "n_predicates", "rewrite"]
 
-FUNCTION = "tensorbank_pixels"
-POLYGON_FUNCTION = "intersects_polygon"
-CLASS_FUNCTION = "dominant_class"
 _QUANTIFIERS = {"pixels_any": "any", "pixels_all": "all", "pixels_share": "share"}
 _COMPARISONS = {
     "COMPARE_GREATERTHAN": ">",
@@ -120,7 +118,7 @@ class _Rewriting:
         fields = [f'"{n}" := {handle}.ref."{n}"' for n in ("key", "offset", "length", "block_bytes", *window)]
         fields += [f'"{n}" := NULL::SMALLINT' for n in _WINDOW if not window]
         text = predicate.to_json().replace("'", "''")
-        read = f"{FUNCTION}(struct_pack({', '.join(fields)}), '{text}')"
+        read = f"{PIXELS_FUNCTION}(struct_pack({', '.join(fields)}), '{text}')"
         answer = decision(predicate, bounds(*what), read if _is_value(predicate) else f"({read} = 1)")
         known = f"CASE WHEN {handle}.ref.key IS NULL THEN NULL ELSE {answer} END"
         first = necessary(*what)

@@ -34,12 +34,13 @@ from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
 from tensorbank.relations import check_inside, check_known
 from tensorbank.repeatable import check_repeatable
-from tensorbank.rewrite import POLYGON_FUNCTION, functions_of, n_predicates, rewrite
+from tensorbank.rewrite import functions_of, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mentions
 from tensorbank.shard_keys import ShardKeys
 from tensorbank.shows import TABLES, as_relations
 from tensorbank.slips import find_slip, unknown_column
+from tensorbank.sql_catalogue import POLYGON_FUNCTION
 from tensorbank.sql_errors import Translated, tensor_type
 from tensorbank.sql_functions import SqlFunctions
 from tensorbank.syntax import Syntax, without_semicolon

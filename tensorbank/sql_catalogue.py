@@ -32,6 +32,15 @@ bands split_fraction within_bbox hilbert_cell nd pixels_any pixels_all pixels_sh
 )
 """The functions that TensorBank adds."""
 
+CLASS_FUNCTION = "dominant_class"
+"""The function that names the most frequent class of a categorical modality."""
+
+POLYGON_FUNCTION = "intersects_polygon"
+"""The function that compares footprints with an area."""
+
+PIXELS_FUNCTION = "tensorbank_pixels"
+"""The function that DuckDB calls back for what only pixels can tell. No statement may name it."""
+
 SCALARS = _names(
     """
 abs acos acosh add age aggregate alias apply array_aggr array_aggregate array_append array_apply

@@ -12,7 +12,7 @@ from duckdb.func import ARROW, SPECIAL
 from tensorbank.errors import TensorBankError
 from tensorbank.index import HILBERT_ORDER
 from tensorbank.polygons import as_geojson, intersects
-from tensorbank.rewrite import FUNCTION, POLYGON_FUNCTION
+from tensorbank.sql_catalogue import PIXELS_FUNCTION, POLYGON_FUNCTION
 
 __all__ = ["MACROS", "SqlFunctions"]
 
@@ -51,7 +51,7 @@ class SqlFunctions:
             answers = judge(refs.to_pylist(), texts[0].as_py()) if len(texts) else []
             return pa.array(answers, pa.float64())
 
-        self._add(FUNCTION, evaluate, [_REF_SQL, "VARCHAR"], "DOUBLE")
+        self._add(PIXELS_FUNCTION, evaluate, [_REF_SQL, "VARCHAR"], "DOUBLE")
 
     def add_polygons(self) -> None:
         """Add the function ``intersects_polygon``."""
