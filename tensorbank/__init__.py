@@ -68,9 +68,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "address": ("StorageOptions",),
-    "bank": ("Bank", "Snapshot", "Table"),
-    "errors": (
+    "tensorbank.address": ("StorageOptions",),
+    "tensorbank.bank": ("Bank", "Snapshot", "Table"),
+    "tensorbank.errors": (
         "ConflictError",
         "FormatError",
         "IntegrityError",
@@ -79,16 +79,16 @@ _HOMES = {
         "StorageError",
         "TensorBankError",
     ),
-    "mixture": ("Mix", "mix"),
-    "opening": ("create", "open"),
-    "plan": ("Plan",),
-    "profiles": ("Normalization", "normalization"),
-    "query": ("Query",),
-    "selection": ("Selection",),
-    "ranges": ("ByteRange",),
-    "schema": ("Band", "Modality", "TableSchema"),
-    "statistics": ("Statistics",),
-    "stats": ("BandStats",),
+    "tensorbank.mixture": ("Mix", "mix"),
+    "tensorbank.opening": ("create", "open"),
+    "tensorbank.plan": ("Plan",),
+    "tensorbank.profiles": ("Normalization", "normalization"),
+    "tensorbank.query": ("Query",),
+    "tensorbank.selection": ("Selection",),
+    "tensorbank.ranges": ("ByteRange",),
+    "tensorbank.schema": ("Band", "Modality", "TableSchema"),
+    "tensorbank.statistics": ("Statistics",),
+    "tensorbank.stats": ("BandStats",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -97,7 +97,7 @@ def __getattr__(name: str) -> object:
     """Import a public name on first use, so that a program which needs one value does not pay for DuckDB."""
     if name not in _HOME:
         raise AttributeError(f"module 'tensorbank' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tensorbank.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:
