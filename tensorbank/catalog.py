@@ -49,8 +49,8 @@ from tensorbank.errors import (
     nearest,
 )
 from tensorbank.hedging import hedged
-from tensorbank.index import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.index_files import IndexFile, LevelFiles
+from tensorbank.index_schema import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level, check_table_name, index_key
 from tensorbank.mirror import IndexMirror, LogCopy
 from tensorbank.nan_columns import FINITE, with_nan

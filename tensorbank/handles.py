@@ -63,7 +63,7 @@ class HandleColumn:
     @classmethod
     def of_refs(cls, name: str, refs: pa.StructArray) -> HandleColumn:
         """Return the column of addresses as rows of the index have them:
-        :data:`tensorbank.index.TILE_REF_TYPE`."""
+        :data:`tensorbank.index_schema.TILE_REF_TYPE`."""
         columns = dict(zip([f.name for f in refs.type], refs.flatten(), strict=True))
         size = {
             "height": pc.subtract(columns["y1"], columns["y0"]),

@@ -15,7 +15,7 @@ from tensorbank.address import StorageOptions
 from tensorbank.errors import IntegrityError
 from tensorbank.handle import Handle
 from tensorbank.handles import HandleColumn, address_columns
-from tensorbank.index import TILE_REF_TYPE
+from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.pixels import PixelPredicate, Verdicts, n_matching
 from tensorbank.plan import Plan, PlanSource
@@ -70,7 +70,7 @@ class PixelJudge:
         Parameters
         ----------
         refs
-            Addresses, as :data:`tensorbank.index.TILE_REF_TYPE`; of whole samples without a window.
+            Addresses, as :data:`tensorbank.index_schema.TILE_REF_TYPE`; of whole samples without a window.
         text
             The predicate as JSON.
         """

@@ -10,7 +10,7 @@ import pyarrow as pa
 from duckdb.func import ARROW, SPECIAL
 
 from tensorbank.errors import TensorBankError
-from tensorbank.index import HILBERT_ORDER
+from tensorbank.index_schema import HILBERT_ORDER
 from tensorbank.polygons import as_geojson, intersects
 from tensorbank.sql_catalogue import PIXELS_FUNCTION, POLYGON_FUNCTION
 

@@ -12,8 +12,8 @@ from tensorbank.bounds import of_shards, shard_columns
 from tensorbank.catalog import Catalog
 from tensorbank.conditions import leaves, may_match
 from tensorbank.database import Database
-from tensorbank.index import samples_schema, shards_schema, tiles_schema
 from tensorbank.index_files import LevelFiles
+from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
 from tensorbank.nan_columns import of_file
 from tensorbank.pinned import PinnedTable

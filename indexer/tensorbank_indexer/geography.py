@@ -14,7 +14,7 @@ import shapely
 from shapely import affinity
 
 from tensorbank.errors import FormatError
-from tensorbank.index import HILBERT_ORDER
+from tensorbank.index_schema import HILBERT_ORDER
 
 __all__ = ["Place", "contains", "hilbert_index", "normal_place", "place_of", "season_of"]
 

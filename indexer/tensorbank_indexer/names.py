@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterable
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.index import SAMPLE_BAND, SAMPLE_COLUMNS, SHARD_BAND, SHARD_COLUMNS, TILE_BAND, TILE_COLUMNS
+from tensorbank.index_schema import (
+    SAMPLE_BAND,
+    SAMPLE_COLUMNS,
+    SHARD_BAND,
+    SHARD_COLUMNS,
+    TILE_BAND,
+    TILE_COLUMNS,
+)
 from tensorbank.layout import check_identifier
 from tensorbank.schema import RESERVED_FIELDS, TableSchema
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tensorbank.index import (
+from tensorbank.index_schema import (
     REF_TYPE,
     SOURCE_TYPE,
     TILE_REF_TYPE,

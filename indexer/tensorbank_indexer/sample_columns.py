@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank.errors import FormatError
-from tensorbank.index import SAMPLE_COLUMNS
+from tensorbank.index_schema import SAMPLE_COLUMNS
 from tensorbank_indexer.boundary import is_text
 from tensorbank_indexer.geography import contains, hilbert_index, normal_place, place_of, season_of
 from tensorbank_indexer.measure import CategoryMeasure

@@ -12,7 +12,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import IntegrityError
-from tensorbank.index import shards_schema
+from tensorbank.index_schema import shards_schema
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import SCHEMA, part_of

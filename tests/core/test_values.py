@@ -13,7 +13,7 @@ import pytest
 import tensorbank as tb
 from tensorbank import Band, InvalidInputError, Modality, NotFoundError, StorageOptions, TableSchema
 from tensorbank.address import normalize_url
-from tensorbank.index import modality_columns, samples_schema, table_schema
+from tensorbank.index_schema import modality_columns, samples_schema, table_schema
 from tensorbank.layout import dimension_names, modality_of_key, shard_key, table_of_key
 
 S2 = Modality("S2L2A", "int16", (Band("B04", "1"), Band("B08", "1")), 1, 264, 264, attributes={"units": "1"})

@@ -17,7 +17,7 @@ import tensorbank as tb
 from differential.rows import SCHEMA, Facts, make_part, places, spoil
 from tensorbank import TableSchema
 from tensorbank.catalog import Commit
-from tensorbank.index import samples_schema, shards_schema, tiles_schema
+from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.store import Store
 
 __all__ = ["Bed", "make_bed"]

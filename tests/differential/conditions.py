@@ -8,7 +8,7 @@ import numpy as np
 
 from differential.bed import Bed
 from differential.rows import POLYGONS, PREDICATES, SCHEMA
-from tensorbank.index import samples_schema, shards_schema, tiles_schema
+from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 
 __all__ = ["Conditions", "Rel"]
 

@@ -26,7 +26,7 @@ import tensorbank_indexer.rows
 from tensorbank import bounds, conditions, necessary, pinned, pixel_bounds, pixels, pruning, refine, rewrite
 from tensorbank.conditions import Compare, may_match
 from tensorbank.depth import FIRST_DEPTH, Depth
-from tensorbank.index import samples_schema
+from tensorbank.index_schema import samples_schema
 from tensorbank.stats import BandStats, merge_all
 from tensorbank_indexer.measure import measure
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tensorbank.index import SEASONS
+from tensorbank.index_schema import SEASONS
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.stats import QUANTILES
 
