@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 
 from tensorbank.arguments import choice, instance, number, whole_number
-from tensorbank.cache import BlockCache
+from tensorbank.cache.intervals import Interval
+from tensorbank.cache.range_cache import BlockCache
 from tensorbank.crew import Crew
 from tensorbank.depth import MAX_DEPTH
 from tensorbank.errors import StorageError, as_error
@@ -24,7 +25,6 @@ from tensorbank.fetch_stats import FetchStats
 from tensorbank.pending import Pending, forked
 from tensorbank.ranges import ByteRange, coalesce
 from tensorbank.requests import AWAY, PATIENCE_S, SILENCE_S, Requests, Wanted
-from tensorbank.spans import Interval
 from tensorbank.store import Store
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
@@ -64,7 +64,7 @@ class FetchOptions:
         cannot be reached is always an error.
     cache_dir
         Folder on a local disk that keeps bytes for later epochs, shared by all processes of the node; None for none.
-        See :mod:`tensorbank.cache`.
+        See :mod:`tensorbank.cache.range_cache`.
     cache_bytes
         Most bytes that the folder may hold, written by all processes together.
 

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorbank import StorageError, cache, extents
-from tensorbank.cache import BlockCache
-from tensorbank.extents import Extent, ExtentIndex, match
-from tensorbank.interval_locks import IntervalLocks
-from tensorbank.spans import disjoint, touching
+from tensorbank import StorageError
+from tensorbank.cache.intervals import disjoint, touching
+from tensorbank.cache.locks import IntervalLocks
+from tensorbank.cache.range_cache import BlockCache, range_cache, range_index
+from tensorbank.cache.range_index import Extent, ExtentIndex, match
 
 OBJECT = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8).tobytes()
 MB = 1 << 20
@@ -222,7 +222,7 @@ def test_an_index_that_is_none_is_made_anew(tmp_path, content):
 
 @pytest.mark.parametrize("limit", [100_000, 300_000])
 def test_the_limit_holds_at_every_moment_and_the_least_recently_used_goes(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(extents, "KEEP_S", 0.0)
+    monkeypatch.setattr(range_index, "KEEP_S", 0.0)
     here, origin = BlockCache(tmp_path, limit), Origin()
     size = 7000
     for i in range(140):
@@ -292,7 +292,7 @@ def test_threads_fetch_every_byte_once(tmp_path):
 
 
 def test_who_waits_too_long_fetches_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "WAIT_S", 0.2)
+    monkeypatch.setattr(range_cache, "WAIT_S", 0.2)
     here, other, origin = BlockCache(tmp_path, MB), BlockCache(tmp_path, MB), Origin()
     fetching, go_on = threading.Event(), threading.Event()
 
@@ -343,7 +343,7 @@ def test_processes_fetch_every_byte_once(tmp_path):
 
 def write_until_killed(folder, started):
     here, origin = BlockCache(folder, 40_000), Origin()
-    extents.KEEP_S = 0.0
+    range_index.KEEP_S = 0.0
     for i in range(1_000_000):
         a = i * 97 % 900_000
         here.read("k", (a, a + 5000), [(a, a + 2500), (a + 2500, a + 5000)], origin.fetch)
@@ -354,7 +354,7 @@ def write_until_killed(folder, started):
 @pytest.mark.parametrize("after_s", [0.0, 0.011, 0.023, 0.037, 0.05])
 def test_a_writer_that_is_killed_harms_nobody(tmp_path, after_s, monkeypatch):
     """Killed at any moment, evicting and storing; the next finds a sound cache within the limit, and no lock."""
-    monkeypatch.setattr(extents, "KEEP_S", 0.0)
+    monkeypatch.setattr(range_index, "KEEP_S", 0.0)
     context = multiprocessing.get_context("spawn")
     started = context.Event()
     process = context.Process(target=write_until_killed, args=(tmp_path, started))
@@ -370,7 +370,7 @@ def test_a_writer_that_is_killed_harms_nobody(tmp_path, after_s, monkeypatch):
         assert here.read("k", (a, a + 5000), [(a, a + 5000)], origin.fetch) == OBJECT[a : a + 5000]
         assert n_stored_bytes(tmp_path) <= 40_000
     assert here.stats.dropped == 0
-    assert time.monotonic() - began < cache.WAIT_S
+    assert time.monotonic() - began < range_cache.WAIT_S
 
 
 def fetch_for_ever(folder, fetching):
@@ -395,7 +395,7 @@ def test_a_fetcher_that_is_killed_gives_its_locks_back(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         started = time.monotonic()
         assert waiting.result(60) == OBJECT[:99]
-    assert time.monotonic() - started < cache.WAIT_S / 2
+    assert time.monotonic() - started < range_cache.WAIT_S / 2
     process.join(30)
 
 
@@ -426,7 +426,7 @@ def read_only(index, n_bytes):
 def test_a_disk_that_takes_nothing_costs_one_warning(tmp_path, monkeypatch, caplog, broken):
     folder = tmp_path / "folder"
     if broken == "full":
-        monkeypatch.setattr("tensorbank.segments.os.pwritev", no_room)
+        monkeypatch.setattr("tensorbank.cache.segments.os.pwritev", no_room)
     elif broken == "read-only":
         monkeypatch.setattr(ExtentIndex, "reserve", read_only)
     else:
@@ -442,7 +442,7 @@ def test_a_disk_that_takes_nothing_costs_one_warning(tmp_path, monkeypatch, capl
 def test_what_is_there_is_used_when_the_disk_is_full(tmp_path, monkeypatch, caplog):
     here, origin = BlockCache(tmp_path, MB), Origin()
     here.read("k", (0, 99), [(0, 99)], origin.fetch)
-    monkeypatch.setattr("tensorbank.segments.os.pwritev", no_room)
+    monkeypatch.setattr("tensorbank.cache.segments.os.pwritev", no_room)
     for _ in range(2):
         assert here.read("k", (200, 299), [(200, 299)], origin.fetch) == OBJECT[200:299]
         assert here.read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
@@ -506,7 +506,7 @@ def test_an_index_that_somebody_else_wrote_leads_nowhere(tmp_path, sql, value):
 
 
 def test_eviction_removes_nothing_outside_of_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(extents, "KEEP_S", 0.0)
+    monkeypatch.setattr(range_index, "KEEP_S", 0.0)
     victim, folder = tmp_path / "victim.txt", tmp_path / "cache"
     victim.write_text("mine")
     origin = Origin()

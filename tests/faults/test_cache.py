@@ -180,7 +180,7 @@ def test_a_full_disk_turns_the_cache_off_and_the_epoch_goes_on(served, options, 
             raise OSError(28, "No space left on device")
         return pwritev(file, buffers, position)
 
-    monkeypatch.setattr("tensorbank.segments.os.pwritev", full_after_some)
+    monkeypatch.setattr("tensorbank.cache.segments.os.pwritev", full_after_some)
     with caplog.at_level(logging.WARNING):
         stats = read_epoch(made, options)
     assert stats.bytes_read == wanted_bytes(made.plan)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from tensorbank.cache import CacheStats
+from tensorbank.cache.range_cache import CacheStats
 from tensorbank.fetch import FetchOptions
 from tensorbank.fetch_stats import FetchStats
 from tensorbank_loader import DataLoader, LoaderStats

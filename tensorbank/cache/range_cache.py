@@ -2,9 +2,9 @@
 
 What is kept are extents of objects as they were asked for, under the object's address. Objects of a bank never change once they
 are committed, so what is kept is valid for ever. Bytes lie in segments, large files that only grow, and are found by an SQLite
-index (:mod:`tensorbank.extents`): a hit is one look-up and one read, whatever the size, and costs no file of its own.
+index (:mod:`tensorbank.cache.range_index`): a hit is one look-up and one read, whatever the size, and costs no file of its own.
 
-There is no daemon. Whoever misses bytes locks them (:mod:`tensorbank.interval_locks`), fetches them and stores them; whoever
+There is no daemon. Whoever misses bytes locks them (:mod:`tensorbank.cache.locks`), fetches them and stores them; whoever
 misses the same bytes meanwhile waits for that, so they cross the network once. A process that dies gives its locks back, and
 leaves nothing but unused room. Every extent is verified when it is read: a checksum over its bytes and their address.
 
@@ -31,11 +31,11 @@ from typing import Any, TypeVar
 import crc32c as crc
 import numpy as np
 
-from tensorbank.extents import Extent, ExtentIndex, is_damage, make_file, match
-from tensorbank.interval_locks import IntervalLocks
-from tensorbank.private_folder import private_folder
-from tensorbank.segments import Target, checksum, read_extents, write_segment
-from tensorbank.spans import Interval, disjoint, touching
+from tensorbank.cache.intervals import Interval, disjoint, touching
+from tensorbank.cache.locks import IntervalLocks
+from tensorbank.cache.private_folder import private_folder
+from tensorbank.cache.range_index import Extent, ExtentIndex, is_damage, make_file, match
+from tensorbank.cache.segments import Target, checksum, read_extents, write_segment
 
 __all__ = ["BlockCache", "CacheStats"]
 

@@ -11,8 +11,8 @@ from itertools import groupby
 import crc32c as crc
 import numpy as np
 
-from tensorbank.extents import Extent
-from tensorbank.spans import Interval
+from tensorbank.cache.intervals import Interval
+from tensorbank.cache.range_index import Extent
 
 __all__ = ["Target", "checksum", "read_extents", "write_segment"]
 
