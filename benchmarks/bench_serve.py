@@ -44,7 +44,7 @@ from stream.serving import loopback
 
 import tensorbank as tb
 from tensorbank.remote_http import HttpPool
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 from tensorbank_indexer.demo.server import S3Server
 
 HERE = Path(__file__).parent

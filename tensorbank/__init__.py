@@ -14,7 +14,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tensorbank.address import StorageOptions
     from tensorbank.bank import Bank, Snapshot, Table
     from tensorbank.errors import (
         ConflictError,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from tensorbank.selection import Selection
     from tensorbank.statistics import Statistics
     from tensorbank.stats import BandStats
+    from tensorbank.storage.address import StorageOptions
 
 __version__ = "0.1.0"
 
@@ -68,7 +68,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "tensorbank.address": ("StorageOptions",),
+    "tensorbank.storage.address": ("StorageOptions",),
     "tensorbank.bank": ("Bank", "Snapshot", "Table"),
     "tensorbank.errors": (
         "ConflictError",

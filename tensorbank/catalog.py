@@ -34,9 +34,7 @@ from deltalake import (
 )
 from deltalake import exceptions as delta_errors
 
-from tensorbank.address import bucket_and_prefix, quoted_url
 from tensorbank.arrow_numpy import as_arrow, as_table
-from tensorbank.aws_settings import certificates, surroundings
 from tensorbank.delta_log import LOG, check_commit, data_path, find_damage, require_readable
 from tensorbank.errors import (
     ConflictError,
@@ -48,7 +46,6 @@ from tensorbank.errors import (
     TensorBankError,
     nearest,
 )
-from tensorbank.hedging import hedged
 from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.index_schema import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level, check_table_name, index_key
@@ -56,8 +53,11 @@ from tensorbank.mirror import IndexMirror, LogCopy
 from tensorbank.nan_columns import FINITE, with_nan
 from tensorbank.schema import TableSchema
 from tensorbank.static_bank import has_log, is_static, table_names
-from tensorbank.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
-from tensorbank.store_errors import as_ours, is_panic, of_system
+from tensorbank.storage.address import bucket_and_prefix, quoted_url
+from tensorbank.storage.aws_settings import certificates, surroundings
+from tensorbank.storage.hedging import hedged
+from tensorbank.storage.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
+from tensorbank.storage.store_errors import as_ours, is_panic, of_system
 
 __all__ = ["Catalog", "Commit", "Published", "SnapshotInfo"]
 

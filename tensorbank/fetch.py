@@ -25,7 +25,7 @@ from tensorbank.fetch_stats import FetchStats
 from tensorbank.pending import Pending, forked
 from tensorbank.ranges import ByteRange, coalesce
 from tensorbank.requests import AWAY, PATIENCE_S, SILENCE_S, Requests, Wanted
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 

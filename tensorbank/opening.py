@@ -7,15 +7,15 @@ import os
 from pathlib import Path
 from typing import Any, Never
 
-from tensorbank.address import Access, Credentials, StorageOptions, normalize_url
-from tensorbank.aws_settings import with_surroundings
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.mirror import IndexMirror, default_cache_folder
 from tensorbank.remote_bank import RemoteBank, find_service
 from tensorbank.remote_planner import RemotePlanner
-from tensorbank.store import Store
+from tensorbank.storage.address import Access, Credentials, StorageOptions, normalize_url
+from tensorbank.storage.aws_settings import with_surroundings
+from tensorbank.storage.store import Store
 
 __all__ = ["create", "open"]
 
@@ -36,10 +36,10 @@ def open(  # noqa: A001 - tb.open is the product's front door
     profile: str | None = None,
     **unknown: Never,
 ) -> Bank:
-    """Open a bank: a folder, ``file://``, ``s3://`` or any URL of :data:`tensorbank.address.SCHEMES`, or a service's.
+    """Open a bank: a folder, ``file://``, ``s3://`` or any URL of :data:`tensorbank.storage.address.SCHEMES`, or a service's.
 
     What is not given is taken from AWS's environment variables and files and from the machine's role, as
-    :mod:`tensorbank.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request tells whether a
+    :mod:`tensorbank.storage.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request tells whether a
     TensorBank service answers there, or files lie there, as :mod:`tensorbank.static_bank` describes.
 
     Parameters
@@ -47,7 +47,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
     endpoint
         URL of an S3-compatible server.
     credentials
-        Called for keys whenever new ones are needed; see :class:`tensorbank.address.StorageOptions`.
+        Called for keys whenever new ones are needed; see :class:`tensorbank.storage.address.StorageOptions`.
     cache
         Folder for local copies of index files; ``~/.cache/tensorbank`` if not given.
     profile

@@ -32,7 +32,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.address import ServedStorage, StorageOptions
 from tensorbank.arguments import instance
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import FormatError, InvalidInputError, TensorBankError, nearest
@@ -42,6 +41,7 @@ from tensorbank.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses
 from tensorbank.schema import Modality
 from tensorbank.sealed_table import load_table, save_table
 from tensorbank.shared_table import SharedTable, can_share
+from tensorbank.storage.address import ServedStorage, StorageOptions
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from tensorbank.address import StorageOptions
 from tensorbank.errors import IntegrityError
 from tensorbank.handle import Handle
 from tensorbank.handles import HandleColumn, address_columns
@@ -21,6 +20,7 @@ from tensorbank.pixels import PixelPredicate, Verdicts, n_matching
 from tensorbank.plan import Plan, PlanSource
 from tensorbank.reader import SampleReader
 from tensorbank.schema import Modality, TableSchema
+from tensorbank.storage.address import StorageOptions
 
 __all__ = ["PixelJudge", "TileAnswers"]
 

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.ipc
 
-from tensorbank.address import Access, ServedStorage
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.handle import Handle
 from tensorbank.plan import LevelReport, Plan, PlanSource
@@ -21,6 +20,7 @@ from tensorbank.remote_service import BANKS, ServiceClient
 from tensorbank.remote_storage import make_plan
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics import BandSummary, Quantile, Statistics
+from tensorbank.storage.address import Access, ServedStorage
 
 __all__ = ["ARROW", "RemotePlanner", "Wish", "as_statistics", "page_of"]
 

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from tensorbank.address import ServedStorage, StorageOptions
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.remote_http import Answer
 from tensorbank.remote_service import ONCE, ServiceClient, failure
 from tensorbank.remote_storage import ServedPlan, is_lost
 from tensorbank.remote_urls import SignedUrls
 from tensorbank.requests import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S
-from tensorbank.store import Store
-from tensorbank.throttling import MAX_PAUSE_S, RetryPolicy, parse_retry_after
+from tensorbank.storage.address import ServedStorage, StorageOptions
+from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy, parse_retry_after
+from tensorbank.storage.store import Store
 
 __all__ = ["FolderKeys", "ServedStore", "open_store"]
 
@@ -50,7 +50,7 @@ def open_store(url: str, options: StorageOptions, patience_s: float = PATIENCE_S
 
 class FolderKeys:
     """A callable that gives keys of the folders of a plan:
-    what :class:`tensorbank.address.StorageOptions` calls for ``credentials``."""
+    what :class:`tensorbank.storage.address.StorageOptions` calls for ``credentials``."""
 
     def __init__(self, options: ServedStorage, patience_s: float = PATIENCE_S) -> None:
         self.options = options
@@ -106,7 +106,7 @@ class ServedStore(Store):
     def get_range(self, key: str, start: int, end: int) -> memoryview:
         """Read the bytes ``[start, end)`` of a shard, read-only.
 
-        For callers that try again, as :meth:`tensorbank.store.Store.get_range` is.
+        For callers that try again, as :meth:`tensorbank.storage.store.Store.get_range` is.
         """
         if not 0 <= start < end:
             raise InvalidInputError(f"not a range to read: [{start}, {end}) of {key}", kind="bad-range")

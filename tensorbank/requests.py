@@ -32,8 +32,8 @@ from tensorbank.latencies import Latencies, by_rate_s
 from tensorbank.outage import Outage
 from tensorbank.pending import Pending, forked
 from tensorbank.ranges import ByteRange
-from tensorbank.store import Store
-from tensorbank.throttling import MAX_PAUSE_S, RetryPolicy
+from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy
+from tensorbank.storage.store import Store
 
 __all__ = ["PATIENCE_S", "Deliver", "Requests", "Wanted"]
 

@@ -29,7 +29,7 @@ from tensorbank.layout import (
     place_of_key,
 )
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 __all__ = ["Flaw", "find_flaws"]
 

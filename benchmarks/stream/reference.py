@@ -15,7 +15,7 @@ from tensorbank import Plan
 from tensorbank.codec import CRC_BYTES, decode_run
 from tensorbank.fetch import FetchOptions
 from tensorbank.reads import Read, plan_reads
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 __all__ = ["Reference"]
 

@@ -21,7 +21,7 @@ from tensorbank.layout import (
     report_key,
 )
 from tensorbank.schema import TableSchema
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 from tensorbank_indexer import checkpoint
 from tensorbank_indexer.checkpoint import remove_empty
 from tensorbank_indexer.ingest_options import IngestOptions

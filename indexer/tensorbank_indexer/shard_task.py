@@ -18,7 +18,7 @@ import pyarrow as pa
 from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 from tensorbank_indexer.boundary import cause_of, is_text, read_each
 from tensorbank_indexer.conform import conform, in_type
 from tensorbank_indexer.measure import CategoryMeasure, PixelMeasure, measure

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorbank.address import StorageOptions, bucket_and_prefix
 from tensorbank.errors import StorageError
+from tensorbank.storage.address import StorageOptions, bucket_and_prefix
 
 __all__ = ["FolderKeys", "assume", "folders_of", "read_policy"]
 

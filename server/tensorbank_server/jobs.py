@@ -17,7 +17,7 @@ import pyarrow as pa
 from tensorbank.bank import Bank
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.plan import Plan
-from tensorbank.store_errors import of_system
+from tensorbank.storage.store_errors import of_system
 
 __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 

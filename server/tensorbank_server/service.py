@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from tensorbank.address import normalize_url
-from tensorbank.aws_settings import with_surroundings
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
 from tensorbank.errors import NotFoundError, StorageError, TensorBankError
@@ -29,7 +27,9 @@ from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.layout import check_table_name
 from tensorbank.mirror import IndexMirror
 from tensorbank.schema import TableSchema
-from tensorbank.store import Store
+from tensorbank.storage.address import normalize_url
+from tensorbank.storage.aws_settings import with_surroundings
+from tensorbank.storage.store import Store
 from tensorbank_server.bulkheads import Bulkhead, Threads
 from tensorbank_server.disks import writing_problem
 from tensorbank_server.encoded import EncodedFiles

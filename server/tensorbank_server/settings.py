@@ -22,8 +22,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from tensorbank.address import StorageOptions
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
+from tensorbank.storage.address import StorageOptions
 
 __all__ = ["BankSettings", "Limits", "OidcSettings", "Settings", "load_settings"]
 

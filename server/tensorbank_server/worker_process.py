@@ -11,12 +11,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from tensorbank.address import StorageOptions
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
 from tensorbank.errors import TensorBankError
 from tensorbank.mirror import IndexMirror
-from tensorbank.store import Store
+from tensorbank.storage.address import StorageOptions
+from tensorbank.storage.store import Store
 
 __all__ = ["BankAddress", "WorkerOptions", "work"]
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 __all__ = ["StoreContract"]
 
@@ -25,7 +25,7 @@ N_THREADS = 8
 
 
 class StoreContract:
-    """The contract of every :class:`tensorbank.store.Store`. Subclasses define the fixture ``store``.
+    """The contract of every :class:`tensorbank.storage.store.Store`. Subclasses define the fixture ``store``.
 
     The fixture need not give an empty or a new store: every case works below a name of its own.
     """

@@ -13,7 +13,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError, StorageOptions
-from tensorbank.address import bucket_and_prefix, normalize_url, quoted_url
+from tensorbank.storage.address import bucket_and_prefix, normalize_url, quoted_url
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import make_table
@@ -268,7 +268,7 @@ def test_options_of_s3_are_refused_where_they_would_not_count(tmp_path):
 def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
     from tensorbank.fetch import Fetcher, FetchOptions
     from tensorbank.ranges import ByteRange
-    from tensorbank.store import Store
+    from tensorbank.storage.store import Store
 
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)

@@ -16,8 +16,8 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError, StorageError, StorageOptions
-from tensorbank.address import ServedStorage
-from tensorbank.aws_settings import (
+from tensorbank.storage.address import ServedStorage
+from tensorbank.storage.aws_settings import (
     ChainKeys,
     GivenKeys,
     certificates,
@@ -25,7 +25,7 @@ from tensorbank.aws_settings import (
     surroundings,
     with_surroundings,
 )
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 CREDENTIALS = """
 [default]

@@ -19,7 +19,7 @@ from tensorbank import ConflictError, InvalidInputError, NotFoundError
 from tensorbank.catalog import Catalog, Commit
 from tensorbank.layout import LEVELS
 from tensorbank.mirror import IndexMirror
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import SCHEMA, make_table, part_of

@@ -16,7 +16,7 @@ from tensorbank import FormatError, IntegrityError, NotFoundError, StorageError,
 from tensorbank.catalog import Catalog
 from tensorbank.delta_log import check_commit, data_path, needed, require_readable
 from tensorbank.mirror import IndexMirror
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import SCHEMA, make_table, part_of

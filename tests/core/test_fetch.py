@@ -26,7 +26,7 @@ from tensorbank import (
 )
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.requests import Wanted
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 
 @dataclass
@@ -233,7 +233,7 @@ warnings.simplefilter("ignore")
 from tensorbank import ByteRange, StorageError
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.requests import Wanted
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 class Slow(Store):
     def get_range(self, key, start, end):

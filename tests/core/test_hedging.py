@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tensorbank import StorageError, hedging
-from tensorbank.hedging import hedged
+from tensorbank import StorageError
+from tensorbank.storage import hedging
+from tensorbank.storage.hedging import hedged
 
 AT_ONCE_S = 0.0
 NEVER_S = 60.0

@@ -23,7 +23,7 @@ from tensorbank import IntegrityError, NotFoundError, StorageError, StorageOptio
 from tensorbank.catalog import Catalog
 from tensorbank.index_files import IndexFile
 from tensorbank.mirror import IndexMirror
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import make_table, part_of
@@ -407,7 +407,7 @@ import tempfile
 from tensorbank import StorageOptions
 from tensorbank.index_files import IndexFile
 from tensorbank.mirror import IndexMirror
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 url, endpoint, access, secret, cache, key, size, slow = sys.argv[1:]
 if slow == "slow":
     make = tempfile.NamedTemporaryFile

@@ -29,7 +29,7 @@ from tensorbank.fetch import FetchOptions
 from tensorbank.handle import Handle
 from tensorbank.reader import N_BAD_TRIES, SampleReader
 from tensorbank.reads import plan_reads
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
 from handmade import HANDLES, Handmade, check, make, modality, moved

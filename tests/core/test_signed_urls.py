@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import pytest
 
 from tensorbank import ByteRange, NotFoundError, StorageError, requests
-from tensorbank.address import ServedStorage
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.remote_store import open_store
 from tensorbank.remote_urls import SignedUrls
 from tensorbank.requests import Wanted
+from tensorbank.storage.address import ServedStorage
 
 N = 40
 

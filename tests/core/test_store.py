@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import tensorbank.catalog
-import tensorbank.store
+import tensorbank.storage.store
 from tensorbank import (
     ConflictError,
     InvalidInputError,
@@ -31,7 +31,7 @@ from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
 from tensorbank.mirror import IndexMirror
 from tensorbank.schema import Band, Modality
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 from tensorbank.testing import StoreContract
 from tensorbank_indexer import IngestOptions, ingest
 from tensorbank_indexer.source import Archive, SampleRef, Scan
@@ -237,8 +237,8 @@ def silent_endpoint():
 
 
 def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
-    monkeypatch.setattr(tensorbank.store, "STALL_TIMEOUT_S", 1)
-    monkeypatch.setattr(tensorbank.store, "RETRY_TIMEOUT_S", 2)
+    monkeypatch.setattr(tensorbank.storage.store, "STALL_TIMEOUT_S", 1)
+    monkeypatch.setattr(tensorbank.storage.store, "RETRY_TIMEOUT_S", 2)
     monkeypatch.setattr(tensorbank.catalog, "RETRY_TIMEOUT_S", 2)
     monkeypatch.setattr(tensorbank.catalog, "DELTA_REQUEST_TIMEOUT_S", 1)
     store = Store("s3://bucket", StorageOptions(silent_endpoint, "key", "secret"))
@@ -251,7 +251,7 @@ def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
 
 
 def test_the_limits_that_users_get_end_within_100_seconds():
-    s, c = tensorbank.store, tensorbank.catalog
+    s, c = tensorbank.storage.store, tensorbank.catalog
     assert s.RETRY_TIMEOUT_S + max(s.STALL_TIMEOUT_S, s.CONNECT_TIMEOUT_S) < 100
     assert s.RETRY_TIMEOUT_S + c.DELTA_REQUEST_TIMEOUT_S < 100
 
@@ -260,7 +260,7 @@ def test_missing_credentials_are_named():
     """In a process of its own: no credentials in the environment, none in the home folder, a metadata service that
     gives none."""
     code = (
-        "from tensorbank.store import Store\nfrom tensorbank import StorageOptions\n"
+        "from tensorbank.storage.store import Store\nfrom tensorbank import StorageOptions\n"
         "try:\n    Store('s3://bucket', StorageOptions('http://127.0.0.1:9')).get('x')\n"
         "except OSError as error:\n    print(type(error).__name__, error.kind, error)\n"
     )
@@ -281,7 +281,7 @@ def test_a_fork_after_use_is_refused_instead_of_hanging(tmp_path):
     code = f"""
 import os, sys
 from tensorbank import StorageError
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 store, fresh = Store({tmp_path.as_uri()!r}), Store({tmp_path.as_uri()!r})
 store.put("x", b"1")
 sys.stdout.flush()
@@ -306,7 +306,7 @@ print("parent", store.get("x"))
 def test_a_fork_before_use_is_fine(tmp_path):
     code = f"""
 import os
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 store = Store({tmp_path.as_uri()!r})
 pid = os.fork()
 if pid == 0:

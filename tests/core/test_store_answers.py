@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 import tensorbank as tb
-import tensorbank.store
+import tensorbank.storage.store
 from tensorbank import NotFoundError, StorageError, StorageOptions
 from tensorbank.catalog import Catalog
 from tensorbank.mirror import IndexMirror
-from tensorbank.store import Store
-from tensorbank.store_errors import as_ours, of_system
+from tensorbank.storage.store import Store
+from tensorbank.storage.store_errors import as_ours, of_system
 
 REGION = "<Region>eu-west-1</Region>"
 CASES = {
@@ -56,7 +56,7 @@ def catalog_of(store: Store, tmp_path: Path) -> Catalog:
 @pytest.mark.parametrize("code", CASES)
 def test_s3_says_itself_what_is_wrong(code, answering, tmp_path, monkeypatch):
     """Its code and message are in the sentence, whatever was asked for; what another try cannot mend is not tried again."""
-    monkeypatch.setattr(tensorbank.store, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(tensorbank.storage.store, "FIRST_PAUSE_S", 0.001)
     status, kind, hint, more = CASES[code]
     store = store_at(answering)
     catalog = catalog_of(store, tmp_path)
@@ -171,8 +171,8 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(answering_tls, mon
 
 
 def test_silence_is_told_as_such(monkeypatch):
-    monkeypatch.setattr(tensorbank.store, "STALL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(tensorbank.store, "MAX_RETRIES", 0)
+    monkeypatch.setattr(tensorbank.storage.store, "STALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(tensorbank.storage.store, "MAX_RETRIES", 0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(StorageError, match="no answer in time") as caught:
@@ -192,8 +192,8 @@ def test_a_breakdown_of_the_client_is_an_error(monkeypatch, tmp_path):
     def breaks(*_: object, **__: object):
         raise PanicException("request valid: InvalidUri")
 
-    monkeypatch.setattr(tensorbank.store.obstore, "get_range", breaks)
-    monkeypatch.setattr(tensorbank.store.obstore, "list", breaks)
+    monkeypatch.setattr(tensorbank.storage.store.obstore, "get_range", breaks)
+    monkeypatch.setattr(tensorbank.storage.store.obstore, "list", breaks)
     found = []
 
     def ask():

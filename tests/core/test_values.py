@@ -12,9 +12,9 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import Band, InvalidInputError, Modality, NotFoundError, StorageOptions, TableSchema
-from tensorbank.address import normalize_url
 from tensorbank.index_schema import modality_columns, samples_schema, table_schema
 from tensorbank.layout import dimension_names, modality_of_key, shard_key, table_of_key
+from tensorbank.storage.address import normalize_url
 
 S2 = Modality("S2L2A", "int16", (Band("B04", "1"), Band("B08", "1")), 1, 264, 264, attributes={"units": "1"})
 LULC = Modality("LULC", "uint8", (Band("LULC"),), 1, 264, 264, classes=((0, "no_data"), (1, "water")))

@@ -18,7 +18,7 @@ from differential.rows import SCHEMA, Facts, make_part, places, spoil
 from tensorbank import TableSchema
 from tensorbank.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 __all__ = ["Bed", "make_bed"]
 

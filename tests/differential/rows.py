@@ -13,7 +13,7 @@ from tensorbank import Band, Modality, TableSchema
 from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
 from tensorbank.stats import QUANTILES
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 __all__ = ["POLYGONS", "PREDICATES", "SCHEMA", "Facts", "Part", "make_part", "places", "spoil"]
 

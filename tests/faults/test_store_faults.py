@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorbank as tb
-import tensorbank.store
+import tensorbank.storage.store
 from tensorbank import StorageError
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.ranges import ByteRange
-from tensorbank.store import Store
+from tensorbank.storage.retries import MAX_PAUSE_S, backoff_s, parse_retry_after
+from tensorbank.storage.store import Store
 from tensorbank.testing import Faults, FaultServer
-from tensorbank.throttling import MAX_PAUSE_S, backoff_s, parse_retry_after
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
 from handmade import make
@@ -98,7 +98,7 @@ def test_a_busy_server_is_left_alone_for_as_long_as_it_asks(served, kind):
     started = time.monotonic()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(fetcher.fetch, ByteRange("object", 0, 1000))
-        n_tries = tensorbank.store.MAX_RETRIES + 2  # the client's, and the question how long
+        n_tries = tensorbank.storage.store.MAX_RETRIES + 2  # the client's, and the question how long
         while server.stats()["counts"].get(kind, 0) < n_tries:
             assert time.monotonic() - started < 20
         server.set(Faults())

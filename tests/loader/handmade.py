@@ -17,7 +17,7 @@ from tensorbank.codec import codec_for
 from tensorbank.handle import Handle
 from tensorbank.layout import shard_key
 from tensorbank.plan import PlanSource
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 
 Truth = dict[str, np.ndarray]
 

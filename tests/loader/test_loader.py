@@ -18,7 +18,7 @@ import torch
 
 from tensorbank import IntegrityError, InvalidInputError, StorageOptions
 from tensorbank.reader import BatchRead, SampleReader
-from tensorbank.store import Store
+from tensorbank.storage.store import Store
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset, World
 from tensorbank_loader.window import MIN_BATCHES_AHEAD
 

@@ -112,7 +112,7 @@ def test_a_store_that_refuses_is_not_skipped_sample_by_sample(own, monkeypatch):
     def refuse(self, key, start, end):
         raise StorageError("no", kind="denied")
 
-    monkeypatch.setattr("tensorbank.store.Store.get_range", refuse)
+    monkeypatch.setattr("tensorbank.storage.store.Store.get_range", refuse)
     with DataLoader(own.plan, batch_size=5, options=SKIP) as loader, pytest.raises(StorageError):
         next(iter(loader))
 

@@ -17,7 +17,6 @@ import pytest
 from stored import stored  # noqa: F401 - a fixture
 
 import tensorbank as tb
-from tensorbank.address import ServedStorage
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.fetch import FetchOptions
 from tensorbank.reader import SampleReader
@@ -25,6 +24,7 @@ from tensorbank.remote_bank import RemoteBank
 from tensorbank.remote_planner import ARROW, RemotePlanner, Wish, page_of
 from tensorbank.remote_service import ServiceClient
 from tensorbank.remote_store import open_store
+from tensorbank.storage.address import ServedStorage
 from tensorbank_server.keys import KeyFile
 
 ALL = "S2L2A.B08.mean > -1"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from server_process import serving
 
 import tensorbank as tb
-from tensorbank.address import StorageOptions
 from tensorbank.errors import StorageError
 from tensorbank.remote_store import open_store
-from tensorbank.store import Store
+from tensorbank.storage.address import StorageOptions
+from tensorbank.storage.store import Store
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.demo.server import S3Server
 from tensorbank_server.folder_keys import MAX_POLICY_CHARS, assume, folders_of, read_policy

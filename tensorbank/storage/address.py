@@ -52,7 +52,7 @@ class StorageOptions:
     anonymous
         Send unsigned requests.
     profile
-        Name of a profile in AWS's configuration files; :mod:`tensorbank.aws_settings` says which setting counts.
+        Name of a profile in AWS's configuration files; :mod:`tensorbank.storage.aws_settings` says which setting counts.
     credentials
         Called for keys instead of ``access_key`` and its companions: at first use, some minutes before they expire, and when the
         store refuses them. Called from any thread; it travels to worker processes, so it must pickle.

@@ -32,8 +32,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tensorbank.address import Credentials, StorageOptions, check_endpoint
 from tensorbank.errors import InvalidInputError, StorageError
+from tensorbank.storage.address import Credentials, StorageOptions, check_endpoint
 
 __all__ = ["ChainKeys", "GivenKeys", "certificates", "find_keys", "surroundings", "with_surroundings"]
 

@@ -28,12 +28,12 @@ import obstore
 from obstore import exceptions as obstore_errors
 from obstore.store import LocalStore, S3Store, from_url
 
-from tensorbank.address import Credentials, StorageOptions, bucket_and_prefix, quoted_url
-from tensorbank.aws_settings import ChainKeys, certificates, find_keys, with_surroundings
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.refusals import ask_refusal
-from tensorbank.store_errors import as_ours, is_panic, says_why
-from tensorbank.throttling import MAX_PAUSE_S, ask_retry_after_s, backoff_s
+from tensorbank.storage.address import Credentials, StorageOptions, bucket_and_prefix, quoted_url
+from tensorbank.storage.aws_settings import ChainKeys, certificates, find_keys, with_surroundings
+from tensorbank.storage.refusals import ask_refusal
+from tensorbank.storage.retries import MAX_PAUSE_S, ask_retry_after_s, backoff_s
+from tensorbank.storage.store_errors import as_ours, is_panic, says_why
 
 __all__ = ["ObjectInfo", "Store"]
 
@@ -77,7 +77,7 @@ class Store:
     Parameters
     ----------
     url
-        URL as :func:`tensorbank.address.normalize_url` returns it.
+        URL as :func:`tensorbank.storage.address.normalize_url` returns it.
     options
         Options by which the store is reached.
     """
