@@ -115,7 +115,7 @@ def measure_stream(plan: Plan, *, batch_size: int, seconds: float, shuffle: bool
         The plan selects no sample or no tensor, or torch is not installed.
     """
     from tensorbank.ceiling import fetch_raw, ranges_of
-    from tensorbank.fetch import FetchOptions
+    from tensorbank.fetch.fetcher import FetchOptions
 
     if not len(plan):
         raise InvalidInputError("the query selects no sample, so there is nothing to stream")

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from tensorbank.batch_read import BatchRead, Buffers, LateBuffers, Skipped
 from tensorbank.codec import decode_run
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
-from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
+from tensorbank.fetch.fetcher import Fetcher, FetchOptions, FetchStats
+from tensorbank.fetch.range_requests import Wanted
 from tensorbank.handle import Handle
 from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import Piece, Read, Reads, plan_reads
 from tensorbank.remote_store import open_store
-from tensorbank.requests import Wanted
 
 __all__ = ["BatchRead", "SampleReader"]
 

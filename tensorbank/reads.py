@@ -10,7 +10,7 @@ from typing import NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.handle import Handle
 from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange, coalesce

@@ -12,7 +12,7 @@ import tensorbank as tb
 import tensorbank.session  # the peers import what they need before their clock starts, too
 import tensorbank_loader  # noqa: F401
 from peers.contract import Batch, Export, Request
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_indexer import IngestOptions, ingest
 from tensorbank_indexer.source import (
     Archive,

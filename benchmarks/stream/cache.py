@@ -14,7 +14,7 @@ from stream.runs import SEED, WORLD, stream
 from stream.serving import fault_server
 from stream.setup import Setup
 from tensorbank import Plan
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.testing import Faults
 from tensorbank_loader import StreamingDataset
 

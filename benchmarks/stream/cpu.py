@@ -12,7 +12,7 @@ from stream.reference import Reference
 from stream.runs import Run, batches_of, interleaved, medians, read_bytes, stream
 from stream.serving import loopback
 from stream.setup import Setup
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 
 __all__ = ["measure"]
 

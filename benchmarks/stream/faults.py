@@ -16,7 +16,7 @@ from stream.serving import Origin, fault_server
 from stream.setup import Setup
 from stream.small import write_small
 from tensorbank import IntegrityError, Plan
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reader import SampleReader
 from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import StreamingDataset

@@ -24,7 +24,7 @@ from stream.serving import loopback
 from stream.setup import Setup
 from stream.small import write_small
 from tensorbank import Plan
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader import StreamingDataset
 
 __all__ = ["measure"]

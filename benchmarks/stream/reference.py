@@ -13,7 +13,7 @@ from numcodecs import blosc
 from stream.runs import Run, cpu_s
 from tensorbank import Plan
 from tensorbank.codec import CRC_BYTES, decode_run
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reads import Read, plan_reads
 from tensorbank.storage.store import Store
 

@@ -16,7 +16,7 @@ from stream.serving import fault_server, loopback
 from stream.setup import Setup
 from stream.small import SmallBank, write_small
 from tensorbank import Plan
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.testing import Faults
 from tensorbank_loader.epoch import State
 from tensorbank_loader.orders import Shuffle

@@ -17,7 +17,7 @@ from stream.runs import SEED, WORLD, batches_of, stream
 from stream.serving import Origin, fault_server, loopback
 from stream.setup import Setup
 from tensorbank import Plan
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.testing import Faults
 
 __all__ = ["measure"]

@@ -13,7 +13,7 @@ from stream.runs import interleaved, stream
 from stream.serving import fault_server
 from stream.setup import Setup
 from tensorbank import Plan
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.testing import Faults
 
 __all__ = ["NETWORKS", "measure"]

@@ -7,7 +7,7 @@
     dataset = StreamingDataset(plan, global_batch_size=512, seed=7, world=World(rank=3, n_ranks=8))
 """
 
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader.augment import Augment
 from tensorbank_loader.collate import collate
 from tensorbank_loader.dataset import StreamingDataset

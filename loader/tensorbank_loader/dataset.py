@@ -14,7 +14,7 @@ import torch.utils.data
 
 from tensorbank.arguments import instance
 from tensorbank.errors import InvalidInputError
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader.batch import Batch, samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.callers import calling_loader, calling_sharder

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from tensorbank.batch_read import BatchRead, Buffers, Skipped
-from tensorbank.fetch import FetchOptions, FetchStats
+from tensorbank.fetch.fetcher import FetchOptions, FetchStats
 from tensorbank.mixture import Mix
 from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import Batch, BatchForm

@@ -13,7 +13,7 @@ import torch
 
 from tensorbank.batch_read import Skipped
 from tensorbank.errors import InvalidInputError
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader.batch import Batch, n_samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.cursor import Cursor, OnIter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tensorbank.arguments import flag, instance, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.mixture import Mix
 from tensorbank.plan import Plan
 from tensorbank.proportions import Proportions

@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
 from tensorbank.errors import NotFoundError, StorageError, TensorBankError
-from tensorbank.fetch import Fetcher, FetchOptions
+from tensorbank.fetch.fetcher import Fetcher, FetchOptions
 from tensorbank.layout import check_table_name
 from tensorbank.mirror import IndexMirror
 from tensorbank.schema import TableSchema

@@ -266,7 +266,7 @@ def test_options_of_s3_are_refused_where_they_would_not_count(tmp_path):
 
 
 def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
-    from tensorbank.fetch import Fetcher, FetchOptions
+    from tensorbank.fetch.fetcher import Fetcher, FetchOptions
     from tensorbank.ranges import ByteRange
     from tensorbank.storage.store import Store
 

@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from tensorbank.crew import Crew, Job
+from tensorbank.fetch.threads import Crew, Job
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_jobs_are_not_kept():
 def test_a_thread_that_hangs_does_not_hold_up_the_interpreter():
     script = """
 import threading
-from tensorbank.crew import Crew
+from tensorbank.fetch.threads import Crew
 started = threading.Event()
 def hangs():
     started.set()

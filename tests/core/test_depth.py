@@ -6,7 +6,7 @@ import heapq
 
 import pytest
 
-from tensorbank.depth import FIRST_DEPTH, MAX_DEPTH, MIN_DEPTH, Depth
+from tensorbank.fetch.concurrency import FIRST_DEPTH, MAX_DEPTH, MIN_DEPTH, Depth
 
 
 def run(

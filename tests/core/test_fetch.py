@@ -15,17 +15,9 @@ from typing import Any
 
 import pytest
 
-from tensorbank import (
-    ByteRange,
-    InvalidInputError,
-    NotFoundError,
-    StorageError,
-    StorageOptions,
-    outage,
-    requests,
-)
-from tensorbank.fetch import Fetcher, FetchOptions
-from tensorbank.requests import Wanted
+from tensorbank import ByteRange, InvalidInputError, NotFoundError, StorageError, StorageOptions
+from tensorbank.fetch.fetcher import Fetcher, FetchOptions, outage, range_requests
+from tensorbank.fetch.range_requests import Wanted
 from tensorbank.storage.store import Store
 
 
@@ -53,8 +45,8 @@ WANTED = ByteRange("k", 10, 30)
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(requests, "FIRST_PAUSE_WHEN_BUSY_S", 0.001)
+    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(range_requests, "FIRST_PAUSE_WHEN_BUSY_S", 0.001)
 
 
 @pytest.fixture
@@ -119,8 +111,8 @@ def test_a_store_that_stays_away_is_waited_for_as_long_as_was_stated_and_no_long
 
 
 def test_the_first_answer_ends_the_pauses_of_all(fetching, monkeypatch):
-    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 60.0)
-    monkeypatch.setattr(requests, "MAX_PAUSE_WHEN_AWAY_S", 60.0)
+    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(range_requests, "MAX_PAUSE_WHEN_AWAY_S", 60.0)
     store = ScriptedStore(unreachable(3))
     fetcher = fetching(store)
     pending = fetcher.submit(3, lambda _: Wanted(WANTED, lambda _: None))
@@ -134,7 +126,7 @@ def test_the_first_answer_ends_the_pauses_of_all(fetching, monkeypatch):
 
 
 def test_a_request_that_hangs_in_its_client_ends_with_its_patience(monkeypatch):
-    monkeypatch.setattr(requests, "LAST_TRY_S", 0.2)
+    monkeypatch.setattr(range_requests, "LAST_TRY_S", 0.2)
     let_go = threading.Event()
 
     class Hangs(ScriptedStore):
@@ -195,11 +187,11 @@ def test_every_end_of_a_reading_thread_is_told_to_whoever_waits(
         at = ByteRange("k", 1000 * number, 1000 * number + 10)
         return Wanted(at, partial(fail, "deliver") if mine else lambda _: None, n_asked_bytes=number)
 
-    def count(self: requests.Requests, item: Any, *given: Any, **named: Any) -> None:
+    def count(self: range_requests.Requests, item: Any, *given: Any, **named: Any) -> None:
         if item.wanted.range.start == 1000:
             fail("count")
 
-    monkeypatch.setattr(requests.Requests, "_count", count)
+    monkeypatch.setattr(range_requests.Requests, "_count", count)
     options = FetchOptions(cache_dir=tmp_path if cached else None, n_threads=2)
     with closing(Fetcher(Fails(), options)) as fetcher:
         error = told(fetcher, wanted)
@@ -231,8 +223,8 @@ def test_a_child_that_was_forked_is_told_so_at_once(tmp_path):
 import os, sys, time, threading, warnings
 warnings.simplefilter("ignore")
 from tensorbank import ByteRange, StorageError
-from tensorbank.fetch import Fetcher, FetchOptions
-from tensorbank.requests import Wanted
+from tensorbank.fetch.fetcher import Fetcher, FetchOptions
+from tensorbank.fetch.range_requests import Wanted
 from tensorbank.storage.store import Store
 
 class Slow(Store):
@@ -271,7 +263,7 @@ for cache_dir in (None, {str(tmp_path)!r}):
 
 
 def test_the_end_of_a_fetcher_is_not_held_up_by_pauses(fetching, monkeypatch):
-    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 60.0)
     store = ScriptedStore(unreachable(9))
     fetcher = fetching(store)
     pending = fetcher.submit(1, lambda _: Wanted(WANTED, lambda _: None))

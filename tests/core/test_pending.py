@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-import tensorbank.pending as pending_module
+import tensorbank.fetch.read_group as pending_module
 from tensorbank import StorageError
-from tensorbank.pending import Pending
+from tensorbank.fetch.read_group import Pending
 
 
 def test_each_number_comes_once_and_the_end_is_told():

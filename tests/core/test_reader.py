@@ -16,16 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorbank import (
-    IntegrityError,
-    InvalidInputError,
-    NotFoundError,
-    StorageError,
-    StorageOptions,
-    requests,
-)
+from tensorbank import IntegrityError, InvalidInputError, NotFoundError, StorageError, StorageOptions
 from tensorbank.codec import PROFILES
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions, range_requests
 from tensorbank.handle import Handle
 from tensorbank.reader import N_BAD_TRIES, SampleReader
 from tensorbank.reads import plan_reads
@@ -212,7 +205,7 @@ def test_zeros_in_place_of_blocks_are_noticed(own):
 
 
 def test_a_truncated_object_and_a_lost_one_are_errors(own, monkeypatch):
-    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
     path = own.path_of("S2", 6)
     last = int(own.plan.addresses["S2"].starts[6, 0]) + 20
     path.write_bytes(path.read_bytes()[:last])

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tensorbank import ByteRange, NotFoundError, StorageError, requests
-from tensorbank.fetch import Fetcher, FetchOptions
+from tensorbank import ByteRange, NotFoundError, StorageError
+from tensorbank.fetch.fetcher import Fetcher, FetchOptions, range_requests
+from tensorbank.fetch.range_requests import Wanted
 from tensorbank.remote_store import open_store
 from tensorbank.remote_urls import SignedUrls
-from tensorbank.requests import Wanted
 from tensorbank.storage.address import ServedStorage
 
 N = 40
@@ -100,7 +100,7 @@ def read_all(url: str, options: ServedStorage) -> None:
 @pytest.mark.parametrize("access", ["url", "proxy", "dir"])
 @pytest.mark.parametrize("how", ["killed", "hangs"])
 def test_a_service_that_is_gone_is_an_error_within_the_stated_time(monkeypatch, access, how):
-    monkeypatch.setattr(requests, "LAST_TRY_S", 0.5)
+    monkeypatch.setattr(range_requests, "LAST_TRY_S", 0.5)
     monkeypatch.setattr("tensorbank.remote_http.STALL_TIMEOUT_S", 3.0)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

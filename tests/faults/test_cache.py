@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reader import SampleReader
 from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import World

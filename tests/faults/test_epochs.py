@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tensorbank import IntegrityError, StorageError, requests
-from tensorbank.fetch import FetchOptions, FetchStats
+from tensorbank import IntegrityError, StorageError
+from tensorbank.fetch.fetcher import FetchOptions, FetchStats, range_requests
 from tensorbank.reader import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
 
@@ -144,7 +144,7 @@ def test_what_is_flipped_again_names_object_and_sample(served):
 
 def test_a_store_that_is_away_for_a_while_ends_no_epoch(served, monkeypatch):
     """Longer than any number of tries with pauses of a millisecond would take."""
-    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
     server, _ = served
     back = threading.Timer(3.0, server.set, [Faults()])
     back.start()
@@ -161,7 +161,7 @@ def test_a_store_that_is_away_for_a_while_ends_no_epoch(served, monkeypatch):
     ids=["reset", "throttled", "stalled"],
 )
 def test_a_store_that_stays_away_is_an_error_within_the_stated_time(served, monkeypatch, faults):
-    monkeypatch.setattr(requests, "LAST_TRY_S", 0.5)
+    monkeypatch.setattr(range_requests, "LAST_TRY_S", 0.5)
     started = time.monotonic()
     with pytest.raises(StorageError, match="bank") as caught:
         epoch(served, faults, replace(APART, patience_s=1.5))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import tensorbank as tb
 import tensorbank.storage.store
 from tensorbank import StorageError
-from tensorbank.fetch import Fetcher, FetchOptions
+from tensorbank.fetch.fetcher import Fetcher, FetchOptions
 from tensorbank.ranges import ByteRange
 from tensorbank.storage.retries import MAX_PAUSE_S, backoff_s, parse_retry_after
 from tensorbank.storage.store import Store

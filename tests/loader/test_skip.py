@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tensorbank import InvalidInputError, StorageError, requests
+from tensorbank import InvalidInputError, StorageError
+from tensorbank.fetch.fetcher import range_requests
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,7 +25,7 @@ SKIP = FetchOptions(on_error="skip")
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Handmade:
-    monkeypatch.setattr(requests, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
     return make(tmp_path, N)
 
 

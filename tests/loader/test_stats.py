@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorbank.fetch_stats import FetchStats
+from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank_loader import DataLoader, FetchOptions, LoaderStats
 from tensorbank_loader.durations import N_BINS, Durations, bin_of, edge_s
 from tensorbank_loader.window import MIN_BATCHES_AHEAD, Window

@@ -18,8 +18,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tensorbank.cache.range_cache import CacheStats
-from tensorbank.fetch import FetchOptions
-from tensorbank.fetch_stats import FetchStats
+from tensorbank.fetch.fetch_stats import FetchStats
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader import DataLoader, LoaderStats
 from tensorbank_loader.durations import N_BINS, Durations, bin_of
 from tensorbank_loader.progress import rates, with_progress

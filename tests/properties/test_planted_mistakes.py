@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import tensorbank.conditions
-import tensorbank.depth
+import tensorbank.fetch.concurrency
 import tensorbank.necessary
 import tensorbank.pinned
 import tensorbank.pixel_bounds
@@ -25,7 +25,7 @@ import tensorbank.stats
 import tensorbank_indexer.rows
 from tensorbank import bounds, conditions, necessary, pinned, pixel_bounds, pixels, pruning, refine, rewrite
 from tensorbank.conditions import Compare, may_match
-from tensorbank.depth import FIRST_DEPTH, Depth
+from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
 from tensorbank.index_schema import samples_schema
 from tensorbank.stats import BandStats, merge_all
 from tensorbank_indexer.measure import measure
@@ -377,7 +377,7 @@ MISTAKES = {
     ),
     # what is measured of reads
     "a round as short as its reads": Mistake(
-        tensorbank.depth, '(elapsed_s >= ROUND_S or self._phase != "keep")', "True", check_rounds
+        tensorbank.fetch.concurrency, '(elapsed_s >= ROUND_S or self._phase != "keep")', "True", check_rounds
     ),
 }
 

@@ -11,7 +11,7 @@ import time
 import zlib
 
 import tensorbank as tb
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader import World
 
 

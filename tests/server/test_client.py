@@ -18,7 +18,7 @@ from stored import stored  # noqa: F401 - a fixture
 
 import tensorbank as tb
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reader import SampleReader
 from tensorbank.remote_bank import RemoteBank
 from tensorbank.remote_planner import ARROW, RemotePlanner, Wish, page_of

@@ -18,7 +18,7 @@ from stored import LIFETIME_S, stored  # noqa: F401 - a fixture
 
 import tensorbank as tb
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.fetch import FetchOptions
+from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader import StreamingDataset
 from tensorbank_server.keys import KeyFile
 

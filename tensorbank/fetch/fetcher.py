@@ -18,13 +18,13 @@ import numpy as np
 from tensorbank.arguments import choice, instance, number, whole_number
 from tensorbank.cache.intervals import Interval
 from tensorbank.cache.range_cache import BlockCache
-from tensorbank.crew import Crew
-from tensorbank.depth import MAX_DEPTH
 from tensorbank.errors import StorageError, as_error
-from tensorbank.fetch_stats import FetchStats
-from tensorbank.pending import Pending, forked
+from tensorbank.fetch.concurrency import MAX_DEPTH
+from tensorbank.fetch.fetch_stats import FetchStats
+from tensorbank.fetch.range_requests import AWAY, PATIENCE_S, SILENCE_S, Requests, Wanted
+from tensorbank.fetch.read_group import Pending, forked
+from tensorbank.fetch.threads import Crew
 from tensorbank.ranges import ByteRange, coalesce
-from tensorbank.requests import AWAY, PATIENCE_S, SILENCE_S, Requests, Wanted
 from tensorbank.storage.store import Store
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
@@ -137,7 +137,7 @@ class Fetcher:
         return stats if self._cache is None else replace(stats, cache=self._cache.stats)
 
     def submit(self, n: int, wanted: Callable[[int], Wanted]) -> Pending:
-        """Start reads, as :meth:`tensorbank.requests.Requests.submit` does; the cache keeps and looks for their spans."""
+        """Start reads, as :meth:`tensorbank.fetch.range_requests.Requests.submit` does; the cache keeps and looks for their spans."""
         if self._cache is None:
             return self._requests.submit(n, wanted)
         crew = self._open()

@@ -24,13 +24,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tensorbank.crew import Crew
-from tensorbank.depth import Depth
 from tensorbank.errors import StorageError, as_error
-from tensorbank.fetch_stats import FetchStats
-from tensorbank.latencies import Latencies, by_rate_s
-from tensorbank.outage import Outage
-from tensorbank.pending import Pending, forked
+from tensorbank.fetch.concurrency import Depth
+from tensorbank.fetch.fetch_stats import FetchStats
+from tensorbank.fetch.latencies import Latencies, by_rate_s
+from tensorbank.fetch.outage import Outage
+from tensorbank.fetch.read_group import Pending, forked
+from tensorbank.fetch.threads import Crew
 from tensorbank.ranges import ByteRange
 from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy
 from tensorbank.storage.store import Store
