@@ -43,7 +43,7 @@ from rich.table import Table
 from stream.serving import loopback
 
 import tensorbank as tb
-from tensorbank.remote_http import HttpPool
+from tensorbank.client.http import HttpPool
 from tensorbank.storage.store import Store
 from tensorbank_indexer.demo.server import S3Server
 

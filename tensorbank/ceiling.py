@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tensorbank.client.plan_bytes import open_store
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import plan_reads
-from tensorbank.remote_store import open_store
 
 __all__ = ["RawRead", "fetch_raw", "ranges_of"]
 

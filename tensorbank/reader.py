@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.batch_read import BatchRead, Buffers, LateBuffers, Skipped
+from tensorbank.client.plan_bytes import open_store
 from tensorbank.codec import decode_run
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions, FetchStats
@@ -27,7 +28,6 @@ from tensorbank.handle import Handle
 from tensorbank.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import Piece, Read, Reads, plan_reads
-from tensorbank.remote_store import open_store
 
 __all__ = ["BatchRead", "SampleReader"]
 

@@ -12,13 +12,13 @@ import pyarrow as pa
 from tensorbank.arguments import whole_number
 from tensorbank.bank import Bank, Snapshot, Table
 from tensorbank.catalog import SnapshotInfo
+from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
 from tensorbank.layout import check_table_name
 from tensorbank.parameters import bound
 from tensorbank.query import Query
 from tensorbank.remote_planner import RemotePlanner, as_statistics
 from tensorbank.remote_selection import RemoteSelection
-from tensorbank.remote_service import BANKS, ServiceClient
 from tensorbank.remote_sql import RemoteSql
 from tensorbank.schema import TableSchema
 from tensorbank.selection import Selection

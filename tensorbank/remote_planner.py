@@ -12,12 +12,12 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.ipc
 
+from tensorbank.client.served_plan import make_plan
+from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.handle import Handle
 from tensorbank.plan import LevelReport, Plan, PlanSource
 from tensorbank.planner import PLANNER_VERSION
-from tensorbank.remote_service import BANKS, ServiceClient
-from tensorbank.remote_storage import make_plan
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics import BandSummary, Quantile, Statistics
 from tensorbank.storage.address import Access, ServedStorage

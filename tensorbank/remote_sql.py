@@ -10,10 +10,10 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.ipc
 
+from tensorbank.client.service import BANKS
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.plan import Plan
 from tensorbank.remote_planner import ARROW, RemotePlanner
-from tensorbank.remote_service import BANKS
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:

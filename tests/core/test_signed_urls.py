@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 import pytest
 
 from tensorbank import ByteRange, NotFoundError, StorageError
+from tensorbank.client.plan_bytes import open_store
+from tensorbank.client.signed_urls import SignedUrls
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions, range_requests
 from tensorbank.fetch.range_requests import Wanted
-from tensorbank.remote_store import open_store
-from tensorbank.remote_urls import SignedUrls
 from tensorbank.storage.address import ServedStorage
 
 N = 40
@@ -101,7 +101,7 @@ def read_all(url: str, options: ServedStorage) -> None:
 @pytest.mark.parametrize("how", ["killed", "hangs"])
 def test_a_service_that_is_gone_is_an_error_within_the_stated_time(monkeypatch, access, how):
     monkeypatch.setattr(range_requests, "LAST_TRY_S", 0.5)
-    monkeypatch.setattr("tensorbank.remote_http.STALL_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("tensorbank.client.http.STALL_TIMEOUT_S", 3.0)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         if how == "hangs":

@@ -17,13 +17,13 @@ import pytest
 from stored import stored  # noqa: F401 - a fixture
 
 import tensorbank as tb
+from tensorbank.client.plan_bytes import open_store
+from tensorbank.client.service import ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reader import SampleReader
 from tensorbank.remote_bank import RemoteBank
 from tensorbank.remote_planner import ARROW, RemotePlanner, Wish, page_of
-from tensorbank.remote_service import ServiceClient
-from tensorbank.remote_store import open_store
 from tensorbank.storage.address import ServedStorage
 from tensorbank_server.keys import KeyFile
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from server_process import serving
 
 import tensorbank as tb
+from tensorbank.client.plan_bytes import open_store
 from tensorbank.errors import StorageError
-from tensorbank.remote_store import open_store
 from tensorbank.storage.address import StorageOptions
 from tensorbank.storage.store import Store
 from tensorbank_indexer import IngestOptions, ingest, open_source

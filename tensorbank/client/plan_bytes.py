@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from tensorbank.client.http import Answer
+from tensorbank.client.served_plan import ServedPlan, is_lost
+from tensorbank.client.service import ONCE, ServiceClient, failure
+from tensorbank.client.signed_urls import SignedUrls
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.fetch.range_requests import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S
-from tensorbank.remote_http import Answer
-from tensorbank.remote_service import ONCE, ServiceClient, failure
-from tensorbank.remote_storage import ServedPlan, is_lost
-from tensorbank.remote_urls import SignedUrls
 from tensorbank.storage.address import ServedStorage, StorageOptions
 from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy, parse_retry_after
 from tensorbank.storage.store import Store

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from tensorbank.client.http import Answer, HttpPool
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.remote_http import Answer, HttpPool
 from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy, parse_retry_after
 
 __all__ = ["BANKS", "ONCE", "POLICY", "ServiceClient", "failure"]

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tensorbank.client.served_plan import ServedPlan
 from tensorbank.errors import NotFoundError, StorageError, TensorBankError, as_error
-from tensorbank.remote_storage import ServedPlan
 
 __all__ = ["SignedUrl", "SignedUrls"]
 

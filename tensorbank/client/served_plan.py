@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.remote_service import BANKS, ServiceClient
 from tensorbank.storage.address import ServedStorage
 
 __all__ = ["ServedPlan", "is_lost", "make_plan"]
