@@ -34,7 +34,7 @@ from tensorbank import Modality
 from tensorbank.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import array_key
-from tensorbank.stats import QUANTILES, bin_edges
+from tensorbank.statistics.band_stats import QUANTILES, bin_edges
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
 

@@ -32,7 +32,7 @@ SCHEMA = TableSchema(
 TABLE = "world"
 NORMAL_QUANTILES = (-2.0537, -0.6745, 0.0, 0.6745, 2.0537)
 """The quantiles of the standard normal distribution,
-at the probabilities of :data:`tensorbank.stats.QUANTILES`."""
+at the probabilities of :data:`tensorbank.statistics.band_stats.QUANTILES`."""
 
 Floats = npt.NDArray[np.float64]
 

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from tensorbank.mixture import Mix, mix
     from tensorbank.opening import create, open  # noqa: A004 - tb.open is the front door
     from tensorbank.plan import Plan
-    from tensorbank.profiles import Normalization, normalization
     from tensorbank.query import Query
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema
     from tensorbank.selection import Selection
-    from tensorbank.statistics import Statistics
-    from tensorbank.stats import BandStats
+    from tensorbank.statistics.band_stats import BandStats
+    from tensorbank.statistics.normalization import Normalization, normalization
+    from tensorbank.statistics.summaries import Statistics
     from tensorbank.storage.address import StorageOptions
 
 __version__ = "0.1.0"
@@ -82,13 +82,13 @@ _HOMES = {
     "tensorbank.mixture": ("Mix", "mix"),
     "tensorbank.opening": ("create", "open"),
     "tensorbank.plan": ("Plan",),
-    "tensorbank.profiles": ("Normalization", "normalization"),
+    "tensorbank.statistics.normalization": ("Normalization", "normalization"),
     "tensorbank.query": ("Query",),
     "tensorbank.selection": ("Selection",),
     "tensorbank.ranges": ("ByteRange",),
     "tensorbank.schema": ("Band", "Modality", "TableSchema"),
-    "tensorbank.statistics": ("Statistics",),
-    "tensorbank.stats": ("BandStats",),
+    "tensorbank.statistics.summaries": ("Statistics",),
+    "tensorbank.statistics.band_stats": ("BandStats",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

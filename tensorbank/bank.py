@@ -26,7 +26,7 @@ from tensorbank.provenance import Provenance, provenance_of
 from tensorbank.query import Query
 from tensorbank.schema import TableSchema
 from tensorbank.selection import Selection
-from tensorbank.statistics import Statistics
+from tensorbank.statistics.summaries import Statistics
 
 __all__ = ["Bank", "Snapshot", "Table"]
 

@@ -14,7 +14,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy, from_python
 from tensorbank.conditions import Bounds
 from tensorbank.layout import Level
 from tensorbank.schema import TableSchema
-from tensorbank.stats import QUANTILES
+from tensorbank.statistics.band_stats import QUANTILES
 
 __all__ = ["of_files", "of_row_groups", "of_shards", "shard_columns"]
 

@@ -16,7 +16,7 @@ import numpy as np
 from tensorbank.layout import Level
 from tensorbank.pixels import OPERATORS, PixelPredicate
 from tensorbank.schema import Modality
-from tensorbank.stats import QUANTILES
+from tensorbank.statistics.band_stats import QUANTILES
 
 __all__ = ["BandFields", "Bounds", "bounds", "decision", "necessary"]
 

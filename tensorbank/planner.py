@@ -18,7 +18,7 @@ from tensorbank.plan import LevelReport, Plan, PlanSource
 from tensorbank.refine import PixelJudge
 from tensorbank.row_order import by_address
 from tensorbank.session import Session
-from tensorbank.statistics import Statistics, of_samples, of_shards
+from tensorbank.statistics.summaries import Statistics, of_samples, of_shards
 from tensorbank.table_digest import table_digest
 
 if TYPE_CHECKING:

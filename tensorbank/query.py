@@ -12,7 +12,7 @@ from tensorbank.answers import Answers
 from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
-from tensorbank.statistics import Statistics
+from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:
     import xarray

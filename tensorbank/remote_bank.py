@@ -22,7 +22,7 @@ from tensorbank.remote_selection import RemoteSelection
 from tensorbank.remote_sql import RemoteSql
 from tensorbank.schema import TableSchema
 from tensorbank.selection import Selection
-from tensorbank.statistics import Statistics
+from tensorbank.statistics.summaries import Statistics
 
 __all__ = ["RemoteBank", "RemoteTable", "find_service"]
 

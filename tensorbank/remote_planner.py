@@ -19,7 +19,7 @@ from tensorbank.handle import Handle
 from tensorbank.plan import LevelReport, Plan, PlanSource
 from tensorbank.planner import PLANNER_VERSION
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.statistics import BandSummary, Quantile, Statistics
+from tensorbank.statistics.summaries import BandSummary, Quantile, Statistics
 from tensorbank.storage.address import Access, ServedStorage
 
 __all__ = ["ARROW", "RemotePlanner", "Wish", "as_statistics", "page_of"]

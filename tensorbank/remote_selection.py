@@ -17,7 +17,7 @@ from tensorbank.polygons import as_geojson
 from tensorbank.query import Query
 from tensorbank.remote_planner import RemotePlanner, Wish
 from tensorbank.selection import Selection, sides_of
-from tensorbank.statistics import Statistics
+from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:
     import xarray

@@ -14,7 +14,7 @@ from tensorbank.client.service import BANKS
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.plan import Plan
 from tensorbank.remote_planner import ARROW, RemotePlanner
-from tensorbank.statistics import Statistics
+from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:
     import xarray

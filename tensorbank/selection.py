@@ -16,7 +16,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.plan import Plan
 from tensorbank.polygons import as_geojson
 from tensorbank.query import Query, QueryEngine
-from tensorbank.statistics import Statistics
+from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:
     import xarray

@@ -13,7 +13,7 @@ from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import Found, Scope, in_scopes
 from tensorbank.sql_catalogue import SUMS
-from tensorbank.stats import QUANTILES
+from tensorbank.statistics.band_stats import QUANTILES
 
 __all__ = ["find_slip", "unknown_column"]
 

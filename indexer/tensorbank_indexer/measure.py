@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
-from tensorbank.stats import QUANTILES, bin_edges
+from tensorbank.statistics.band_stats import QUANTILES, bin_edges
 
 __all__ = ["CategoryMeasure", "PixelMeasure", "measure", "measure_categories", "measure_pixels", "tile_edges"]
 
@@ -293,7 +293,7 @@ def _sorted_values(band: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def _histogram(ordered: npt.NDArray[np.generic]) -> Int64:
-    """Return the counts per bin of :func:`tensorbank.stats.bin_edges` from sorted values."""
+    """Return the counts per bin of :func:`tensorbank.statistics.band_stats.bin_edges` from sorted values."""
     first, last = np.searchsorted(_EDGES, [ordered[0], ordered[-1]], side="right")
     counts = np.zeros(len(_EDGES), np.int64)
     inner = _EDGES[first:last]

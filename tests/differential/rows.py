@@ -12,7 +12,7 @@ import shapely
 from tensorbank import Band, Modality, TableSchema
 from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
-from tensorbank.stats import QUANTILES
+from tensorbank.statistics.band_stats import QUANTILES
 from tensorbank.storage.store import Store
 
 __all__ = ["POLYGONS", "PREDICATES", "SCHEMA", "Facts", "Part", "make_part", "places", "spoil"]

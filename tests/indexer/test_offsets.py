@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tensorbank as tb
-from tensorbank.profiles import normalization
+from tensorbank.statistics.normalization import normalization
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.measure import measure_pixels
 from tensorbank_indexer.modalities import describe

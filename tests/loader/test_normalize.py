@@ -13,8 +13,8 @@ import torch
 import tensorbank as tb
 from tensorbank import Band, InvalidInputError, Modality, Normalization, NotFoundError, normalization
 from tensorbank.handle import Handle
-from tensorbank.profiles import PROFILE_NAMES
-from tensorbank.statistics import BandSummary, Statistics
+from tensorbank.statistics.normalization import PROFILE_NAMES
+from tensorbank.statistics.summaries import BandSummary, Statistics
 from tensorbank_loader import DataLoader, Normalize
 
 sys.path.insert(0, str(Path(__file__).parent))

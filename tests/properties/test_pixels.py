@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from tensorbank import Band, InvalidInputError, Modality
 from tensorbank.pixel_bounds import bounds, decision, necessary
 from tensorbank.pixels import PixelPredicate, n_matching, parse_comparison
-from tensorbank.stats import QUANTILES
+from tensorbank.statistics.band_stats import QUANTILES
 
 OPERATORS = {
     ">": operator.gt,

@@ -21,13 +21,13 @@ import tensorbank.pixels
 import tensorbank.pruning
 import tensorbank.refine
 import tensorbank.rewrite
-import tensorbank.stats
+import tensorbank.statistics.band_stats
 import tensorbank_indexer.rows
 from tensorbank import bounds, conditions, necessary, pinned, pixel_bounds, pixels, pruning, refine, rewrite
 from tensorbank.conditions import Compare, may_match
 from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
 from tensorbank.index_schema import samples_schema
-from tensorbank.stats import BandStats, merge_all
+from tensorbank.statistics.band_stats import BandStats, merge_all
 from tensorbank_indexer.measure import measure
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
 
@@ -351,16 +351,16 @@ MISTAKES = {
     ),
     # roll-ups
     "means without weights": Mistake(
-        tensorbank.stats, "self.mean + delta * share", "self.mean + delta / 2", check_merging
+        tensorbank.statistics.band_stats, "self.mean + delta * share", "self.mean + delta / 2", check_merging
     ),
     "no scatter between parts": Mistake(
-        tensorbank.stats, "+ delta * delta * self.valid * share", "", check_merging
+        tensorbank.statistics.band_stats, "+ delta * delta * self.valid * share", "", check_merging
     ),
     "the first maximum": Mistake(
-        tensorbank.stats, "max=max(self.max, other.max)", "max=self.max", check_merging
+        tensorbank.statistics.band_stats, "max=max(self.max, other.max)", "max=self.max", check_merging
     ),
     "an empty part takes the mean": Mistake(
-        tensorbank.stats,
+        tensorbank.statistics.band_stats,
         "mean=between if self.valid else other.mean",
         "mean=between if other.valid else other.mean",
         check_merging,

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tensorbank as tb
-from tensorbank.statistics import bracket_quantiles, histogram_quantiles, merge_moments
-from tensorbank.stats import QUANTILES, bin_edges
+from tensorbank.statistics.band_stats import QUANTILES, bin_edges
+from tensorbank.statistics.summaries import bracket_quantiles, histogram_quantiles, merge_moments
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
 samples = st.lists(

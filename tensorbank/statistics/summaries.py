@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from tensorbank.errors import NotFoundError, nearest
 from tensorbank.schema import Modality
-from tensorbank.stats import QUANTILES, bin_edges
+from tensorbank.statistics.band_stats import QUANTILES, bin_edges
 
 __all__ = [
     "BandSummary",
@@ -138,7 +138,7 @@ def bracket_quantiles(knots: Float64, valid: Int64) -> dict[str, Quantile]:
     Parameters
     ----------
     knots
-        (n, 2 + q) ascending along axis 1: smallest value, the quantiles of :data:`tensorbank.stats.QUANTILES`, largest value.
+        (n, 2 + q) ascending along axis 1: smallest value, the quantiles of :data:`tensorbank.statistics.band_stats.QUANTILES`, largest value.
     valid
         (n,) pixels that each sample's knots describe.
 
@@ -190,7 +190,7 @@ def merge_moments(valid: Int64, mean: Float64, std: Float64) -> tuple[float, flo
 
 def histogram_quantiles(counts: Int64, low: float, high: float) -> dict[str, Quantile]:
     """Return the quantiles of pixels from their histogram over
-    :func:`tensorbank.stats.bin_edges` and their bounds. Pure.
+    :func:`tensorbank.statistics.band_stats.bin_edges` and their bounds. Pure.
 
     The bracket is the bin, cut by the bounds: 3.1 % of the value at most.
     """
