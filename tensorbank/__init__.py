@@ -24,13 +24,13 @@ if TYPE_CHECKING:
         StorageError,
         TensorBankError,
     )
-    from tensorbank.mixture import Mix, mix
     from tensorbank.opening import create, open  # noqa: A004 - tb.open is the front door
-    from tensorbank.plan import Plan
-    from tensorbank.query import Query
+    from tensorbank.plans.mix import Mix, mix
+    from tensorbank.plans.plan import Plan
+    from tensorbank.plans.query import Query
+    from tensorbank.plans.selection import Selection
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema
-    from tensorbank.selection import Selection
     from tensorbank.statistics.band_stats import BandStats
     from tensorbank.statistics.normalization import Normalization, normalization
     from tensorbank.statistics.summaries import Statistics
@@ -79,12 +79,12 @@ _HOMES = {
         "StorageError",
         "TensorBankError",
     ),
-    "tensorbank.mixture": ("Mix", "mix"),
+    "tensorbank.plans.mix": ("Mix", "mix"),
     "tensorbank.opening": ("create", "open"),
-    "tensorbank.plan": ("Plan",),
+    "tensorbank.plans.plan": ("Plan",),
     "tensorbank.statistics.normalization": ("Normalization", "normalization"),
-    "tensorbank.query": ("Query",),
-    "tensorbank.selection": ("Selection",),
+    "tensorbank.plans.query": ("Query",),
+    "tensorbank.plans.selection": ("Selection",),
     "tensorbank.ranges": ("ByteRange",),
     "tensorbank.schema": ("Band", "Modality", "TableSchema"),
     "tensorbank.statistics.summaries": ("Statistics",),

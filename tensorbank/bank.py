@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from tensorbank.answers import MAX_DATASET_BYTES
 from tensorbank.arguments import instance, whole_number
 from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.datasets import read_tensors
@@ -22,10 +21,11 @@ from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import LEVELS, check_table_name, part_key
 from tensorbank.parameters import bound
 from tensorbank.planner import Planner
+from tensorbank.plans.answers import MAX_DATASET_BYTES
+from tensorbank.plans.query import Query
+from tensorbank.plans.selection import Selection
 from tensorbank.provenance import Provenance, provenance_of
-from tensorbank.query import Query
 from tensorbank.schema import TableSchema
-from tensorbank.selection import Selection
 from tensorbank.statistics.summaries import Statistics
 
 __all__ = ["Bank", "Snapshot", "Table"]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tensorbank.ceiling import RawRead
-    from tensorbank.plan import Plan
+    from tensorbank.plans.plan import Plan
     from tensorbank_loader import LoaderStats
 
 __all__ = ["StreamReport", "bench", "measure_stream"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tensorbank.client.plan_bytes import open_store
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import plan_reads
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.handle import Handle
 from tensorbank.layout import dimension_names
-from tensorbank.plan import Plan
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan
 from tensorbank.reader import SampleReader
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read_tensors(plan: Plan, max_bytes: int) -> dict[str, Any]:
 
 
 def as_dataset(plan: Plan, max_bytes: int) -> xarray.Dataset:
-    """Read a plan into an xarray dataset; see :meth:`tensorbank.answers.Answers.to_xarray`."""
+    """Read a plan into an xarray dataset; see :meth:`tensorbank.plans.answers.Answers.to_xarray`."""
     try:
         import xarray
     except ModuleNotFoundError:

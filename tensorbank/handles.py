@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import IntegrityError, InvalidInputError
-from tensorbank.handle import ADDRESS_FIELDS, Handle
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
+from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.shard_keys import ShardKeys
 
@@ -206,7 +206,7 @@ def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
 
 
 def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]:
-    """The columns of :class:`tensorbank.plan.Plan` for one handle.
+    """The columns of :class:`tensorbank.plans.plan.Plan` for one handle.
 
     Raises
     ------

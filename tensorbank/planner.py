@@ -12,9 +12,9 @@ import pyarrow as pa
 from tensorbank.catalog import Catalog
 from tensorbank.datasets import as_dataset
 from tensorbank.footers import count_row_groups
-from tensorbank.handle import Handle
 from tensorbank.handles import address_columns, check_names, resolve
-from tensorbank.plan import LevelReport, Plan, PlanSource
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import LevelReport, Plan, PlanSource
 from tensorbank.refine import PixelJudge
 from tensorbank.row_order import by_address
 from tensorbank.session import Session
@@ -32,7 +32,7 @@ raised when the same query on the same snapshot may give another plan."""
 
 
 class Planner:
-    """The engine that answers SQL over the tables of one bank. A :class:`tensorbank.query.QueryEngine`.
+    """The engine that answers SQL over the tables of one bank. A :class:`tensorbank.plans.query.QueryEngine`.
 
     Parameters
     ----------

@@ -24,8 +24,8 @@ from tensorbank.codec import decode_run
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions, FetchStats
 from tensorbank.fetch.range_requests import Wanted
-from tensorbank.handle import Handle
-from tensorbank.plan import Plan
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reads import Piece, Read, Reads, plan_reads
 

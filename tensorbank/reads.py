@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.handle import Handle
-from tensorbank.plan import Plan
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange, coalesce
 
 __all__ = ["Piece", "Read", "Reads", "plan_reads"]

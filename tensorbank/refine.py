@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank.errors import IntegrityError
-from tensorbank.handle import Handle
 from tensorbank.handles import HandleColumn, address_columns
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.pixels import PixelPredicate, Verdicts, n_matching
-from tensorbank.plan import Plan, PlanSource
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan, PlanSource
 from tensorbank.reader import SampleReader
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage.address import StorageOptions

@@ -16,12 +16,12 @@ from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
 from tensorbank.layout import check_table_name
 from tensorbank.parameters import bound
-from tensorbank.query import Query
+from tensorbank.plans.query import Query
+from tensorbank.plans.selection import Selection
 from tensorbank.remote_planner import RemotePlanner, as_statistics
 from tensorbank.remote_selection import RemoteSelection
 from tensorbank.remote_sql import RemoteSql
 from tensorbank.schema import TableSchema
-from tensorbank.selection import Selection
 from tensorbank.statistics.summaries import Statistics
 
 __all__ = ["RemoteBank", "RemoteTable", "find_service"]

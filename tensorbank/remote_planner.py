@@ -15,9 +15,9 @@ import pyarrow.ipc
 from tensorbank.client.served_plan import make_plan
 from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.handle import Handle
-from tensorbank.plan import LevelReport, Plan, PlanSource
 from tensorbank.planner import PLANNER_VERSION
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import LevelReport, Plan, PlanSource
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics.summaries import BandSummary, Quantile, Statistics
 from tensorbank.storage.address import Access, ServedStorage
@@ -37,7 +37,7 @@ _BANDS = re.compile(r"bands\(([A-Za-z_]\w*), \[(.*)\]\)")
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A request for samples of one table by a filter in CQL2 text, and what of them; as
-    :class:`tensorbank.selection.Selection` writes it.
+    :class:`tensorbank.plans.selection.Selection` writes it.
 
     ``columns`` are names of queryables, modalities, or ``bands(M, ['B1', 'B2'])``; everything if empty. ``by_date`` asks for an
     address of each date of a sample.

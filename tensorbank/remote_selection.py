@@ -12,11 +12,11 @@ import shapely
 
 from tensorbank.datasets import as_dataset
 from tensorbank.errors import InvalidInputError
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
+from tensorbank.plans.query import Query
+from tensorbank.plans.selection import Selection, sides_of
 from tensorbank.polygons import as_geojson
-from tensorbank.query import Query
 from tensorbank.remote_planner import RemotePlanner, Wish
-from tensorbank.selection import Selection, sides_of
 from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:

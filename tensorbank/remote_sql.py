@@ -12,7 +12,7 @@ import pyarrow.ipc
 
 from tensorbank.client.service import BANKS
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
 from tensorbank.remote_planner import ARROW, RemotePlanner
 from tensorbank.statistics.summaries import Statistics
 
@@ -24,7 +24,7 @@ __all__ = ["RemoteSql"]
 
 @dataclass(frozen=True, slots=True)
 class RemoteSql:
-    """An engine that answers SQL with rows. A :class:`tensorbank.query.QueryEngine` that plans nothing:
+    """An engine that answers SQL with rows. A :class:`tensorbank.plans.query.QueryEngine` that plans nothing:
     a service plans filters only."""
 
     planner: RemotePlanner

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.handle import ADDRESS_FIELDS, Handle
 from tensorbank.layout import place_of_key
+from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
 
 __all__ = ["by_address"]
 
@@ -28,7 +28,7 @@ def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
     Parameters
     ----------
     table
-        Table as :class:`tensorbank.plan.Plan` has it.
+        Table as :class:`tensorbank.plans.plan.Plan` has it.
     """
     if not table.num_rows:
         return table

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, NotFoundError, StorageError
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
 from tensorbank.reader import SampleReader
 from tensorbank.stored_form import find_flaws
 

@@ -14,8 +14,8 @@ import torch
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
-from tensorbank.handle import Handle
-from tensorbank.plan import Plan
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan
 from tensorbank_loader.collate import Sample
 from tensorbank_loader.dates import DateChoice
 from tensorbank_loader.memory import BatchMemory

@@ -16,7 +16,7 @@ import torch
 
 from tensorbank.batch_read import BatchRead, Buffers, Skipped
 from tensorbank.fetch.fetcher import FetchOptions, FetchStats
-from tensorbank.mixture import Mix
+from tensorbank.plans.mix import Mix
 from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
 from tensorbank_loader.dates import DateChoice

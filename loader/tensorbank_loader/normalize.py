@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
-from tensorbank.handle import Handle
+from tensorbank.plans.handle import Handle
 from tensorbank.statistics.normalization import Normalization, normalization
 from tensorbank.statistics.summaries import Statistics
 from tensorbank_loader.batch import MASK, Batch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tensorbank.arguments import flag, instance, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.mixture import Mix
-from tensorbank.plan import Plan
-from tensorbank.proportions import Proportions
+from tensorbank.plans.mix import Mix
+from tensorbank.plans.plan import Plan
+from tensorbank.plans.proportions import Proportions
 from tensorbank.reader import SampleReader
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.batches import PADDING

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numcodecs.vlen import VLenUTF8
 
-from tensorbank.handle import Handle
 from tensorbank.layout import dimension_names
-from tensorbank.plan import Plan
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan
 from tensorbank.schema import Modality
 
 __all__ = ["CHUNK", "Coordinate", "of_band_names", "of_plan"]

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tensorbank.bank import Bank
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
 from tensorbank.storage.store_errors import of_system
 
 __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]

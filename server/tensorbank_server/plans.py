@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tensorbank.errors import TensorBankError
-from tensorbank.plan import Plan
 from tensorbank.planner import PLANNER_VERSION
+from tensorbank.plans.plan import Plan
 from tensorbank_server.bulkheads import Threads
 from tensorbank_server.digests import digest
 from tensorbank_server.disks import disk_problem

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tensorbank.handle import Handle
-from tensorbank.plan import Plan
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan
 from tensorbank_server.rows import plain, readable
 
 __all__ = ["ARROW", "END_KEY", "NDJSON", "as_arrow", "as_ndjson", "described", "shard_keys"]
@@ -112,7 +112,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 def as_arrow(
     plan: Plan, start: int, end: int, described_plan: Mapping[str, Any], last: Mapping[str, Any]
 ) -> Iterator[bytes]:
-    """A page as an Arrow stream of :attr:`Plan.table`, and what its columns mean in the metadata ``tensorbank.plan``."""
+    """A page as an Arrow stream of :attr:`Plan.table`, and what its columns mean in the metadata ``tensorbank.plans.plan``."""
     sink = _Sink()
     metadata = {PLAN_KEY: json.dumps({"wire_version": WIRE_VERSION, **described_plan}).encode()}
     schema = plan.table.schema.with_metadata(metadata)

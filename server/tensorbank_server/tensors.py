@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tensorbank.codec import decode_block, decode_run
 from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError
 from tensorbank.fetch.fetcher import Fetcher
-from tensorbank.handle import Handle
+from tensorbank.plans.handle import Handle
 from tensorbank.ranges import ByteRange
 from tensorbank.schema import Modality
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tensorbank as tb
 from tensorbank import Band, Modality
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.handle import Handle
+from tensorbank.plans.handle import Handle
 from tensorbank.reads import plan_reads
 from tensorbank_indexer import IngestOptions, ingest, open_source
 

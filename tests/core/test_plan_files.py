@@ -18,9 +18,9 @@ import pyarrow as pa
 import pytest
 
 from tensorbank import FormatError, IntegrityError, InvalidInputError, Plan, StorageError, TensorBankError
-from tensorbank.plan import PlanSource
+from tensorbank.plans.plan import PlanSource
+from tensorbank.plans.sealed_table import load_table, save_table
 from tensorbank.reader import SampleReader
-from tensorbank.sealed_table import load_table, save_table
 from tensorbank.storage.address import ServedStorage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))

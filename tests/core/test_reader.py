@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tensorbank import IntegrityError, InvalidInputError, NotFoundError, StorageError, StorageOptions
 from tensorbank.codec import PROFILES
 from tensorbank.fetch.fetcher import FetchOptions, range_requests
-from tensorbank.handle import Handle
+from tensorbank.plans.handle import Handle
 from tensorbank.reader import N_BAD_TRIES, SampleReader
 from tensorbank.reads import plan_reads
 from tensorbank.storage.store import Store

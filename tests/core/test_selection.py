@@ -12,7 +12,7 @@ import pytest
 import shapely
 
 import tensorbank as tb
-from tensorbank.forecast import Price, forecast
+from tensorbank.plans.forecast import Price, forecast
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
 

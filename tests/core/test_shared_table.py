@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 from tensorbank import Plan
-from tensorbank.plan import PlanSource
-from tensorbank.shared_table import MIN_BYTES
+from tensorbank.plans.plan import PlanSource
+from tensorbank.plans.shared_table import MIN_BYTES
 
 N = 200_000
 

@@ -163,8 +163,8 @@ def test_rows_of_one_snapshot_only_meet_handles_of_it(table):
 def test_a_million_samples_fit_in_40_mb(tmp_path):
     n = 1_000_000
     from tensorbank import Band, Modality, Plan
-    from tensorbank.handle import Handle
-    from tensorbank.plan import PlanSource
+    from tensorbank.plans.handle import Handle
+    from tensorbank.plans.plan import PlanSource
 
     modalities = [Modality(m, "int16", (Band("a"), Band("b")), 1, 8, 8) for m in ("S2L2A", "S1RTC")]
     handles = tuple(Handle(m.name, m, (0, 1)) for m in modalities)

@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from tensorbank import Band, Modality, Plan, StorageOptions
 from tensorbank.codec import codec_for
-from tensorbank.handle import Handle
 from tensorbank.layout import shard_key
-from tensorbank.plan import PlanSource
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import PlanSource
 from tensorbank.storage.store import Store
 
 Truth = dict[str, np.ndarray]

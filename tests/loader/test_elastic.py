@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorbank import InvalidInputError
-from tensorbank.proportions import Proportions
+from tensorbank.plans.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.mixed import Mixed

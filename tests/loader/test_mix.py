@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import tensorbank as tb
 from tensorbank import InvalidInputError
-from tensorbank.proportions import Proportions
+from tensorbank.plans.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.mixed import Mixed

@@ -13,7 +13,7 @@ import numpy as np
 
 from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, InvalidInputError
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
 from tensorbank_indexer.demo.archive import DemoTruth, write_archives
 from tensorbank_indexer.demo.picture import contact_sheet
 from tensorbank_indexer.ingest import IngestOptions, ingest

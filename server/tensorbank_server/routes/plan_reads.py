@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tensorbank.errors import NotFoundError
-from tensorbank.handle import Handle
 from tensorbank.layout import group_document, place_of_key
-from tensorbank.plan import Plan
+from tensorbank.plans.handle import Handle
+from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank_server import virtual_zarr
 from tensorbank_server.byte_requests import content_range, parse_range

@@ -14,7 +14,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
 from tensorbank_server import tasks
 from tensorbank_server.digests import digest
 from tensorbank_server.folder_keys import folders_of

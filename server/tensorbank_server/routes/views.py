@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.handle import Handle
 from tensorbank.layout import group_document, place_of_key
+from tensorbank.plans.handle import Handle
 from tensorbank.schema import Modality
 from tensorbank_server import composites, formats, rows, virtual_zarr
 from tensorbank_server.coordinates import CHUNK, of_band_names

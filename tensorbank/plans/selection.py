@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tensorbank.answers import Answers
 from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.plan import Plan
+from tensorbank.plans.answers import Answers
+from tensorbank.plans.plan import Plan
+from tensorbank.plans.query import Query, QueryEngine
 from tensorbank.polygons import as_geojson
-from tensorbank.query import Query, QueryEngine
 from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:

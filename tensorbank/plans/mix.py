@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.answers import Answers
 from tensorbank.arguments import flag, number, whole_number
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
-from tensorbank.handle import ADDRESS_FIELDS, Handle
-from tensorbank.plan import Plan, loader_package
-from tensorbank.proportions import Proportions
+from tensorbank.plans.answers import Answers
+from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
+from tensorbank.plans.plan import Plan, loader_package
+from tensorbank.plans.proportions import Proportions
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader, StreamingDataset

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.plan import Plan
+from tensorbank.plans.plan import Plan
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from tensorbank.answers import Answers
 from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.plan import Plan
+from tensorbank.plans.answers import Answers
+from tensorbank.plans.plan import Plan
 from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:

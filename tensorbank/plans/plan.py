@@ -35,12 +35,12 @@ import pyarrow as pa
 from tensorbank.arguments import instance
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import FormatError, InvalidInputError, TensorBankError, nearest
-from tensorbank.explanation import as_html, as_text
-from tensorbank.forecast import Forecast, Price, forecast
-from tensorbank.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses_of, check_addresses
+from tensorbank.plans.explanation import as_html, as_text
+from tensorbank.plans.forecast import Forecast, Price, forecast
+from tensorbank.plans.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses_of, check_addresses
+from tensorbank.plans.sealed_table import load_table, save_table
+from tensorbank.plans.shared_table import SharedTable, can_share
 from tensorbank.schema import Modality
-from tensorbank.sealed_table import load_table, save_table
-from tensorbank.shared_table import SharedTable, can_share
 from tensorbank.storage.address import ServedStorage, StorageOptions
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class Plan:
         price: Price | None = None,
     ) -> Forecast:
         """Forecast the seconds and cost of streaming the plan once;
-        :mod:`tensorbank.forecast` has the model."""
+        :mod:`tensorbank.plans.forecast` has the model."""
         return forecast(
             read_bytes=self.read_bytes,
             tensor_bytes=self.tensor_bytes,
