@@ -24,7 +24,7 @@ import numpy as np
 from process_tree import PeakMemory
 
 import tensorbank as tb
-from tensorbank.codec import codec_for
+from tensorbank.reading.codec import codec_for
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.demo.archive import write_archives
 from tensorbank_indexer.modalities import describe

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from synthetic_world import SAMPLES_PER_SHARD, SCHEMA, SIZE, STORED_SAMPLES, TABLE
-from tensorbank.codec import codec_for
 from tensorbank.layout import array_document, array_key, group_document, part_key
+from tensorbank.reading.codec import codec_for
 
 
 @dataclass(frozen=True, slots=True)

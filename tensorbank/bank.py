@@ -16,7 +16,6 @@ import pyarrow.parquet
 
 from tensorbank.arguments import instance, whole_number
 from tensorbank.catalog import Catalog, SnapshotInfo
-from tensorbank.datasets import read_tensors
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import LEVELS, check_table_name, part_key
 from tensorbank.parameters import bound
@@ -25,6 +24,7 @@ from tensorbank.plans.answers import MAX_DATASET_BYTES
 from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection
 from tensorbank.provenance import Provenance, provenance_of
+from tensorbank.reading.xarray_dataset import read_tensors
 from tensorbank.schema import TableSchema
 from tensorbank.statistics.summaries import Statistics
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorbank.catalog import Catalog
-from tensorbank.datasets import as_dataset
 from tensorbank.footers import count_row_groups
 from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import LevelReport, Plan, PlanSource
+from tensorbank.reading.xarray_dataset import as_dataset
 from tensorbank.refine import PixelJudge
 from tensorbank.row_order import by_address
 from tensorbank.session import Session
@@ -132,7 +132,7 @@ class Planner:
             return {m.name: of_shards(m, rows) for m, rows in session.shard_rows(table)}
 
     def dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:
-        """Read a plan into an xarray dataset; see :func:`tensorbank.datasets.as_dataset`."""
+        """Read a plan into an xarray dataset; see :func:`tensorbank.reading.xarray_dataset.as_dataset`."""
         return as_dataset(plan, max_bytes)
 
     def _session(self) -> Session:

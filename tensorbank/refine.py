@@ -18,7 +18,7 @@ from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.pixels import PixelPredicate, Verdicts, n_matching
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan, PlanSource
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage.address import StorageOptions
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import shapely
 
-from tensorbank.datasets import as_dataset
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection, sides_of
 from tensorbank.polygons import as_geojson
+from tensorbank.reading.xarray_dataset import as_dataset
 from tensorbank.remote_planner import RemotePlanner, Wish
 from tensorbank.statistics.summaries import Statistics
 

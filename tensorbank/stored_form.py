@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.bank import Bank
-from tensorbank.codec import PROFILES, codec_for, crc32c
 from tensorbank.errors import NotFoundError, StorageError
 from tensorbank.layout import (
     array_attributes,
@@ -28,6 +27,7 @@ from tensorbank.layout import (
     part_key,
     place_of_key,
 )
+from tensorbank.reading.codec import PROFILES, codec_for, crc32c
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage.store import Store
 

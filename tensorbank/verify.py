@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, NotFoundError, StorageError
 from tensorbank.plans.plan import Plan
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.stored_form import find_flaws
 
 __all__ = ["Damage", "VerifyReport", "verify"]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tensorbank import Plan
-from tensorbank.codec import crc32c
-from tensorbank.reader import SampleReader
+from tensorbank.reading.codec import crc32c
+from tensorbank.reading.sample_reader import SampleReader
 
 __all__ = ["n_wrong", "truth_of"]
 

@@ -17,7 +17,7 @@ from stream.setup import Setup
 from stream.small import write_small
 from tensorbank import IntegrityError, Plan
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import StreamingDataset
 

@@ -12,9 +12,9 @@ from numcodecs import blosc
 
 from stream.runs import Run, cpu_s
 from tensorbank import Plan
-from tensorbank.codec import CRC_BYTES, decode_run
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.reads import Read, plan_reads
+from tensorbank.reading.codec import CRC_BYTES, decode_run
+from tensorbank.reading.read_plan import Read, plan_reads
 from tensorbank.storage.store import Store
 
 __all__ = ["Reference"]

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank import Plan
-from tensorbank.ceiling import fetch_raw, ranges_of
 from tensorbank.fetch.fetcher import FetchOptions
+from tensorbank.reading.raw import fetch_raw, ranges_of
 from tensorbank_loader import LoaderStats, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.orders import Shuffle

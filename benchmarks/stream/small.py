@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank import Band, Modality, Plan
-from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import PlanSource
+from tensorbank.reading.codec import codec_for
 from tensorbank.storage.store import Store
 from tensorbank_indexer.shard import ShardAssembler
 

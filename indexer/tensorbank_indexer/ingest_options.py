@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tensorbank.codec import PROFILES
 from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.reading.codec import PROFILES
 
 __all__ = ["IngestOptions"]
 
@@ -17,7 +17,7 @@ class IngestOptions:
     Parameters
     ----------
     profile
-        Codec profile, one of :data:`tensorbank.codec.PROFILES`.
+        Codec profile, one of :data:`tensorbank.reading.codec.PROFILES`.
     n_workers
         Processes that read, measure and encode; the machine's processors if None. 1 works in this process.
     samples_per_shard

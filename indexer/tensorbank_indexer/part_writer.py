@@ -10,7 +10,6 @@ from contextlib import closing, suppress
 from typing import Any
 
 import tensorbank
-from tensorbank.codec import codec_for
 from tensorbank.errors import NotFoundError, StorageError
 from tensorbank.layout import (
     array_attributes,
@@ -20,6 +19,7 @@ from tensorbank.layout import (
     part_key,
     report_key,
 )
+from tensorbank.reading.codec import codec_for
 from tensorbank.schema import TableSchema
 from tensorbank.storage.store import Store
 from tensorbank_indexer import checkpoint

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tensorbank.codec import crc32c
 from tensorbank.errors import InvalidInputError
+from tensorbank.reading.codec import crc32c
 
 __all__ = ["ShardAssembler"]
 

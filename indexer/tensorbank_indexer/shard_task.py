@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
+from tensorbank.reading.codec import codec_for
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage.store import Store
 from tensorbank_indexer.boundary import cause_of, is_text, read_each

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tensorbank.batch_read import BatchRead, Buffers, Skipped
 from tensorbank.fetch.fetcher import FetchOptions, FetchStats
 from tensorbank.plans.mix import Mix
-from tensorbank.reader import SampleReader
+from tensorbank.reading.batch_read import BatchRead, Buffers, Skipped
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
 from tensorbank_loader.dates import DateChoice
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from tensorbank.batch_read import Skipped
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch.fetcher import FetchOptions
+from tensorbank.reading.batch_read import Skipped
 from tensorbank_loader.batch import Batch, n_samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.cursor import Cursor, OnIter

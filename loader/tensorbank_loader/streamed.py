@@ -8,7 +8,7 @@ from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.plans.mix import Mix
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.proportions import Proportions
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.batches import PADDING
 from tensorbank_loader.dates import DateChoice, Times, as_numbers

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.reader import BatchRead, SampleReader
+from tensorbank.reading.sample_reader import BatchRead, SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
 from tensorbank_loader.epoch import Share, Step
 from tensorbank_loader.homogeneous import MixForm, MixReader

@@ -13,9 +13,9 @@ import pytest
 
 import tensorbank as tb
 from tensorbank.bench_commands import N_ROUNDS, StreamReport, measure_stream
-from tensorbank.ceiling import fetch_raw, ranges_of
 from tensorbank.cli import main
 from tensorbank.fetch.fetcher import FetchOptions
+from tensorbank.reading.raw import fetch_raw, ranges_of
 from tensorbank.testing import FaultServer
 from tensorbank.testing.fault_server import Faults
 

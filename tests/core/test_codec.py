@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numcodecs.blosc import Blosc
 
 from tensorbank import Band, IntegrityError, InvalidInputError, Modality
-from tensorbank.codec import PROFILES, codec_for, crc32c, decode_block, decode_run
+from tensorbank.reading.codec import PROFILES, codec_for, crc32c, decode_block, decode_run
 
 M = Modality("M", "int16", (Band("a"),), 1, 24, 20)
 PIXELS = np.arange(480, dtype=np.int16).reshape(24, 20)

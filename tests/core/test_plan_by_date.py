@@ -14,7 +14,7 @@ import tensorbank as tb
 from tensorbank import Band, Modality
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.plans.handle import Handle
-from tensorbank.reads import plan_reads
+from tensorbank.reading.read_plan import plan_reads
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
 SQL = "SELECT sample_id, S2L2A.ref.row AS row, S2L2A, bands(S1GRD, ['vh']) AS S1GRD, DEM FROM t"

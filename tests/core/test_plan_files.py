@@ -20,7 +20,7 @@ import pytest
 from tensorbank import FormatError, IntegrityError, InvalidInputError, Plan, StorageError, TensorBankError
 from tensorbank.plans.plan import PlanSource
 from tensorbank.plans.sealed_table import load_table, save_table
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.storage.address import ServedStorage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))

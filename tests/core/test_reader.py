@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorbank import IntegrityError, InvalidInputError, NotFoundError, StorageError, StorageOptions
-from tensorbank.codec import PROFILES
 from tensorbank.fetch.fetcher import FetchOptions, range_requests
 from tensorbank.plans.handle import Handle
-from tensorbank.reader import N_BAD_TRIES, SampleReader
-from tensorbank.reads import plan_reads
+from tensorbank.reading.codec import PROFILES
+from tensorbank.reading.read_plan import plan_reads
+from tensorbank.reading.sample_reader import N_BAD_TRIES, SampleReader
 from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))

@@ -10,8 +10,9 @@ import pytest
 import zarr
 
 import tensorbank as tb
-from tensorbank import InvalidInputError, reader
-from tensorbank.codec import decode_run
+from tensorbank import InvalidInputError
+from tensorbank.reading import sample_reader
+from tensorbank.reading.codec import decode_run
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import DataLoader
 
@@ -64,8 +65,10 @@ def test_a_block_is_decoded_once_for_all_its_tiles_in_a_batch(table, monkeypatch
         "WHERE row < 3 AND S2L2A IS NOT NULL ORDER BY sample_id, tile"
     ).plan()
     decoded = []
-    monkeypatch.setattr(reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded)))
-    with closing(reader.SampleReader(plan)) as opened:
+    monkeypatch.setattr(
+        sample_reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded))
+    )
+    with closing(sample_reader.SampleReader(plan)) as opened:
         tensors = opened.read(range(len(plan)))["S2L2A"]
     assert len(plan) == 3 * 16
     assert len(decoded) == 3 * 2
@@ -76,8 +79,10 @@ def test_a_block_is_decoded_once_for_all_its_tiles_in_a_batch(table, monkeypatch
 def test_a_sample_that_comes_twice_is_decoded_once(table, monkeypatch):
     bank, _ = table
     decoded = []
-    monkeypatch.setattr(reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded)))
-    with closing(reader.SampleReader(bank.sql("SELECT NDVI FROM t").plan())) as opened:
+    monkeypatch.setattr(
+        sample_reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded))
+    )
+    with closing(sample_reader.SampleReader(bank.sql("SELECT NDVI FROM t").plan())) as opened:
         found = opened.read([4, 1, 4, 4])["NDVI"]
         assert len(decoded) == 2
         np.testing.assert_array_equal(found[[0, 2]], opened.read([4, 4])["NDVI"])

@@ -13,7 +13,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank.cli import main
-from tensorbank.codec import crc32c
+from tensorbank.reading.codec import crc32c
 from tensorbank.stored_form import find_flaws
 from tensorbank.verify import verify
 from tensorbank_indexer import IngestOptions, ingest, open_source

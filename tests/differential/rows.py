@@ -10,8 +10,8 @@ import numpy as np
 import shapely
 
 from tensorbank import Band, Modality, TableSchema
-from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
+from tensorbank.reading.codec import codec_for
 from tensorbank.statistics.band_stats import QUANTILES
 from tensorbank.storage.store import Store
 

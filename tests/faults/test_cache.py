@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import World
 

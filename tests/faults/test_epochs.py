@@ -16,7 +16,7 @@ import pytest
 
 from tensorbank import IntegrityError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions, FetchStats, range_requests
-from tensorbank.reader import BatchRead, SampleReader
+from tensorbank.reading.sample_reader import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))

@@ -13,8 +13,8 @@ import xarray
 import zarr
 
 from tensorbank import Band, InvalidInputError, Modality
-from tensorbank.codec import PROFILES, codec_for, crc32c
 from tensorbank.layout import array_document, group_document
+from tensorbank.reading.codec import PROFILES, codec_for, crc32c
 from tensorbank_indexer.shard import ShardAssembler
 
 N_SAMPLES, PER_SHARD = 5, 4

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank import Band, Modality, Plan, StorageOptions
-from tensorbank.codec import codec_for
 from tensorbank.layout import shard_key
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import PlanSource
+from tensorbank.reading.codec import codec_for
 from tensorbank.storage.store import Store
 
 Truth = dict[str, np.ndarray]

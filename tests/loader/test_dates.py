@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 import tensorbank as tb
 from tensorbank import InvalidInputError
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import Augment, DataLoader, StreamingDataset, World
 from tensorbank_loader.batch import BatchForm

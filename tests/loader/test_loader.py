@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from tensorbank import IntegrityError, InvalidInputError, StorageOptions
-from tensorbank.reader import BatchRead, SampleReader
+from tensorbank.reading.sample_reader import BatchRead, SampleReader
 from tensorbank.storage.store import Store
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset, World
 from tensorbank_loader.window import MIN_BATCHES_AHEAD

@@ -12,7 +12,7 @@ import torch
 import zarr
 
 import tensorbank as tb
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.verify import verify
 from tensorbank_indexer import open_source
 

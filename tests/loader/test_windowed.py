@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import tensorbank as tb
 from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.reads import plan_reads
+from tensorbank.reading.read_plan import plan_reads
 from tensorbank_loader import DataLoader, World, windowed
 from tensorbank_loader.epoch import Epochs, State
 from tensorbank_loader.order import permute

@@ -13,7 +13,7 @@ import pytest
 import torch.utils.data
 
 from tensorbank import InvalidInputError
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_loader import StreamingDataset, World
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -21,7 +21,7 @@ from tensorbank.client.plan_bytes import open_store
 from tensorbank.client.service import ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.remote_bank import RemoteBank
 from tensorbank.remote_planner import ARROW, RemotePlanner, Wish, page_of
 from tensorbank.storage.address import ServedStorage

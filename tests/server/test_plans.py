@@ -17,7 +17,7 @@ from test_front import check_problem
 from test_samples import truth  # noqa: F401 - a fixture
 
 import tensorbank as tb
-from tensorbank.codec import decode_block
+from tensorbank.reading.codec import decode_block
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_server.keys import KeyFile
 from tensorbank_server.paging import Pages

@@ -15,7 +15,7 @@ from tensorbank.client.plan_bytes import open_store
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
-from tensorbank.reads import plan_reads
+from tensorbank.reading.read_plan import plan_reads
 
 __all__ = ["RawRead", "fetch_raw", "ranges_of"]
 

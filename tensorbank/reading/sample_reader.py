@@ -1,6 +1,6 @@
 """Read positions of a plan into the caller's buffers of pixels, without torch.
 
-:mod:`tensorbank.reads` plans which reads a batch takes. Executing them is one job a read, in a thread: get the bytes,
+:mod:`tensorbank.reading.read_plan` plans which reads a batch takes. Executing them is one job a read, in a thread: get the bytes,
 verify every block, decode it straight into its place.
 """
 
@@ -18,16 +18,16 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.batch_read import BatchRead, Buffers, LateBuffers, Skipped
 from tensorbank.client.plan_bytes import open_store
-from tensorbank.codec import decode_run
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions, FetchStats
 from tensorbank.fetch.range_requests import Wanted
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
-from tensorbank.reads import Piece, Read, Reads, plan_reads
+from tensorbank.reading.batch_read import BatchRead, Buffers, LateBuffers, Skipped
+from tensorbank.reading.codec import decode_run
+from tensorbank.reading.read_plan import Piece, Read, Reads, plan_reads
 
 __all__ = ["BatchRead", "SampleReader"]
 

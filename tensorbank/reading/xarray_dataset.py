@@ -10,7 +10,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.layout import dimension_names
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
-from tensorbank.reader import SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 
 if TYPE_CHECKING:
     import xarray

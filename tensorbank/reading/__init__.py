@@ -1,0 +1,1 @@
+"""Samples read: from the byte ranges of a plan to decoded blocks in the caller's buffers."""
