@@ -18,7 +18,6 @@ from tensorbank.arguments import instance, whole_number
 from tensorbank.catalog import Catalog, SnapshotInfo
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import LEVELS, check_table_name, part_key
-from tensorbank.parameters import bound
 from tensorbank.planner import Planner
 from tensorbank.plans.answers import MAX_DATASET_BYTES
 from tensorbank.plans.query import Query
@@ -26,6 +25,7 @@ from tensorbank.plans.selection import Selection
 from tensorbank.provenance import Provenance, provenance_of
 from tensorbank.reading.xarray_dataset import read_tensors
 from tensorbank.schema import TableSchema
+from tensorbank.sql.parameters import bound
 from tensorbank.statistics.summaries import Statistics
 
 __all__ = ["Bank", "Snapshot", "Table"]

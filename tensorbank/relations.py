@@ -10,7 +10,7 @@ from typing import Any
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.layout import LEVELS
 from tensorbank.scopes import mention_of
-from tensorbank.sql_catalogue import TABLE_FUNCTIONS
+from tensorbank.sql.known_functions import TABLE_FUNCTIONS
 
 __all__ = ["check_inside", "check_known"]
 

@@ -15,13 +15,13 @@ from tensorbank.catalog import SnapshotInfo
 from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
 from tensorbank.layout import check_table_name
-from tensorbank.parameters import bound
 from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection
 from tensorbank.remote_planner import RemotePlanner, as_statistics
 from tensorbank.remote_selection import RemoteSelection
 from tensorbank.remote_sql import RemoteSql
 from tensorbank.schema import TableSchema
+from tensorbank.sql.parameters import bound
 from tensorbank.statistics.summaries import Statistics
 
 __all__ = ["RemoteBank", "RemoteTable", "find_service"]

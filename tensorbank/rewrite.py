@@ -18,7 +18,7 @@ from tensorbank.pixel_bounds import bounds, decision, necessary
 from tensorbank.pixels import PixelPredicate, parse_comparison
 from tensorbank.schema import TableSchema
 from tensorbank.scopes import Found, Scope, common_tables, scope_of
-from tensorbank.sql_catalogue import CLASS_FUNCTION, PIXELS_FUNCTION, POLYGON_FUNCTION
+from tensorbank.sql.known_functions import CLASS_FUNCTION, PIXELS_FUNCTION, POLYGON_FUNCTION
 
 __all__ = ["functions_of", "n_predicates", "rewrite"]
 

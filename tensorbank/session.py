@@ -21,7 +21,6 @@ import pyarrow as pa
 from tensorbank.arrow_numpy import as_numpy, strings
 from tensorbank.catalog import Catalog
 from tensorbank.conditions import ANYTHING, AllOf
-from tensorbank.database import database
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.handle_uses import check_handles
 from tensorbank.handles import HandleColumn
@@ -38,12 +37,13 @@ from tensorbank.rewrite import functions_of, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import mentions
 from tensorbank.shard_keys import ShardKeys
-from tensorbank.shows import TABLES, as_relations
 from tensorbank.slips import find_slip, unknown_column
-from tensorbank.sql_catalogue import POLYGON_FUNCTION
-from tensorbank.sql_errors import Translated, tensor_type
-from tensorbank.sql_functions import SqlFunctions
-from tensorbank.syntax import Syntax, without_semicolon
+from tensorbank.sql.database import database
+from tensorbank.sql.diagnostics import Translated, tensor_type
+from tensorbank.sql.functions import SqlFunctions
+from tensorbank.sql.known_functions import POLYGON_FUNCTION
+from tensorbank.sql.shows import TABLES, as_relations
+from tensorbank.sql.syntax import Syntax, without_semicolon
 from tensorbank.table_views import TableViews, quoted, read_parquet
 from tensorbank.tie_breaks import settle
 

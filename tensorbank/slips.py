@@ -12,7 +12,7 @@ from typing import Any
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.scopes import Found, Scope, in_scopes
-from tensorbank.sql_catalogue import SUMS
+from tensorbank.sql.known_functions import SUMS
 from tensorbank.statistics.band_stats import QUANTILES
 
 __all__ = ["find_slip", "unknown_column"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from tensorbank.schema import TableSchema
 from tensorbank.scopes import mention_of
-from tensorbank.sql_catalogue import (
+from tensorbank.sql.known_functions import (
     EXACT_AGGREGATES,
     ORDERED_AGGREGATES,
     OWN,

@@ -14,7 +14,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError, Plan
-from tensorbank.parameters import bound
+from tensorbank.sql.parameters import bound
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from tied_index import make_tied_table

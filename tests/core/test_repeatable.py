@@ -13,7 +13,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError
-from tensorbank.sql_catalogue import (
+from tensorbank.sql.known_functions import (
     EXACT_AGGREGATES,
     KEYWORDS,
     ORDERED_AGGREGATES,

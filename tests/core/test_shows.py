@@ -10,7 +10,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError
-from tensorbank.pivots import with_columns
+from tensorbank.sql.pivots import with_columns
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from tied_index import make_tied_table

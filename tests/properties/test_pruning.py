@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tensorbank as tb
-from tensorbank.sql_functions import MACROS
+from tensorbank.sql.functions import MACROS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import make_table

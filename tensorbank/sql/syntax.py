@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.pivots import with_columns
+from tensorbank.sql.pivots import with_columns
 
 __all__ = ["Syntax", "without_semicolon"]
 

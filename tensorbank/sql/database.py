@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import duckdb
 
 from tensorbank.errors import TensorBankError
-from tensorbank.sql_functions import MACROS
+from tensorbank.sql.functions import MACROS
 
 __all__ = ["Database"]
 

@@ -12,7 +12,7 @@ from duckdb.func import ARROW, SPECIAL
 from tensorbank.errors import TensorBankError
 from tensorbank.index_schema import HILBERT_ORDER
 from tensorbank.polygons import as_geojson, intersects
-from tensorbank.sql_catalogue import PIXELS_FUNCTION, POLYGON_FUNCTION
+from tensorbank.sql.known_functions import PIXELS_FUNCTION, POLYGON_FUNCTION
 
 __all__ = ["MACROS", "SqlFunctions"]
 

@@ -1,0 +1,1 @@
+"""DuckDB's side of SQL: its syntax trees, instances, functions and errors."""
