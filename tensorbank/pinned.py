@@ -13,7 +13,7 @@ from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
 from tensorbank.schema import TableSchema
-from tensorbank.scopes import common_names, mention_of, mentions
+from tensorbank.statements.names import common_names, mention_of, mentions
 
 __all__ = ["PinnedTable", "pin", "pin_mentioned"]
 

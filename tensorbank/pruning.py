@@ -41,7 +41,7 @@ from tensorbank.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition
 from tensorbank.layout import Level
 from tensorbank.necessary import Resolve, necessary
 from tensorbank.schema import TableSchema
-from tensorbank.scopes import Item, common_tables, mention_of, mentions, scope_of
+from tensorbank.statements.names import Item, common_tables, mention_of, mentions, scope_of
 
 __all__ = ["wanted"]
 
@@ -195,7 +195,7 @@ def _of_item(condition: Condition, number: int) -> Condition:
 
 
 def _leaf_nodes(node: Any) -> Iterator[Any]:
-    """The items of a FROM clause, in the order of :func:`tensorbank.scopes.scope_of`."""
+    """The items of a FROM clause, in the order of :func:`tensorbank.statements.names.scope_of`."""
     if node.get("type") == "JOIN":
         yield from _leaf_nodes(node["left"])
         yield from _leaf_nodes(node["right"])

@@ -22,30 +22,30 @@ from tensorbank.arrow_numpy import as_numpy, strings
 from tensorbank.catalog import Catalog
 from tensorbank.conditions import ANYTHING, AllOf
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.handle_uses import check_handles
 from tensorbank.handles import HandleColumn
 from tensorbank.layout import Level, part_of_key
-from tensorbank.long_lists import shorten
 from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin, pin_mentioned
-from tensorbank.pixel_bounds import Bounds, bounds, decision
-from tensorbank.pixels import PixelPredicate, Verdicts
 from tensorbank.pruning import wanted
-from tensorbank.relations import check_inside, check_known
-from tensorbank.repeatable import check_repeatable
-from tensorbank.rewrite import functions_of, n_predicates, rewrite
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.scopes import mentions
 from tensorbank.shard_keys import ShardKeys
-from tensorbank.slips import find_slip, unknown_column
 from tensorbank.sql.database import database
 from tensorbank.sql.diagnostics import Translated, tensor_type
 from tensorbank.sql.functions import SqlFunctions
 from tensorbank.sql.known_functions import POLYGON_FUNCTION
 from tensorbank.sql.shows import TABLES, as_relations
 from tensorbank.sql.syntax import Syntax, without_semicolon
+from tensorbank.statements.handle_uses import check_handles
+from tensorbank.statements.long_lists import shorten
+from tensorbank.statements.names import mentions
+from tensorbank.statements.pixel_bounds import Bounds, bounds, decision
+from tensorbank.statements.pixel_predicates import PixelPredicate, Verdicts
+from tensorbank.statements.relations import check_inside, check_known
+from tensorbank.statements.repeatable import check_repeatable
+from tensorbank.statements.rewrite import functions_of, n_predicates, rewrite
+from tensorbank.statements.suggestions import find_slip, unknown_column
+from tensorbank.statements.tie_breaks import settle
 from tensorbank.table_views import TableViews, quoted, read_parquet
-from tensorbank.tie_breaks import settle
 
 __all__ = ["Judge", "Session"]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tensorbank import Band, InvalidInputError, Modality
-from tensorbank.pixel_bounds import bounds, decision, necessary
-from tensorbank.pixels import PixelPredicate, n_matching, parse_comparison
+from tensorbank.statements.pixel_bounds import bounds, decision, necessary
+from tensorbank.statements.pixel_predicates import PixelPredicate, n_matching, parse_comparison
 from tensorbank.statistics.band_stats import QUANTILES
 
 OPERATORS = {

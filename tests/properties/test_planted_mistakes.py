@@ -16,17 +16,18 @@ import tensorbank.conditions
 import tensorbank.fetch.concurrency
 import tensorbank.necessary
 import tensorbank.pinned
-import tensorbank.pixel_bounds
-import tensorbank.pixels
 import tensorbank.pruning
 import tensorbank.refine
-import tensorbank.rewrite
+import tensorbank.statements.pixel_bounds
+import tensorbank.statements.pixel_predicates
+import tensorbank.statements.rewrite
 import tensorbank.statistics.band_stats
 import tensorbank_indexer.rows
-from tensorbank import bounds, conditions, necessary, pinned, pixel_bounds, pixels, pruning, refine, rewrite
+from tensorbank import bounds, conditions, necessary, pinned, pruning, refine
 from tensorbank.conditions import Compare, may_match
 from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
 from tensorbank.index_schema import samples_schema
+from tensorbank.statements import pixel_bounds, pixel_predicates, rewrite
 from tensorbank.statistics.band_stats import BandStats, merge_all
 from tensorbank_indexer.measure import measure
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
@@ -338,7 +339,7 @@ MISTAKES = {
         pixel_bounds, 'if np.dtype(modality.dtype).kind != "f":', "if True:", ("old: any pixel",)
     ),
     "infinities match": Mistake(
-        pixels,
+        pixel_predicates,
         "np.count_nonzero(matches & np.isfinite(values))",
         "np.count_nonzero(matches)",
         ("old: any pixel",),

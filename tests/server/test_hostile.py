@@ -14,7 +14,7 @@ import pytest
 from test_filters import NAMES
 
 from tensorbank import InvalidInputError
-from tensorbank.pixels import parse_comparison
+from tensorbank.statements.pixel_predicates import parse_comparison
 from tensorbank_server.bodies import check_json
 from tensorbank_server.filters import FilterBounds, FilterError, compile_filter, parse_text
 from tensorbank_server.problems import Problem, as_problem

@@ -14,8 +14,8 @@ from decimal import Decimal
 import numpy as np
 
 from tensorbank.layout import Level
-from tensorbank.pixels import OPERATORS, PixelPredicate
 from tensorbank.schema import Modality
+from tensorbank.statements.pixel_predicates import OPERATORS, PixelPredicate
 from tensorbank.statistics.band_stats import QUANTILES
 
 __all__ = ["BandFields", "Bounds", "bounds", "decision", "necessary"]

@@ -14,11 +14,11 @@ from typing import Any
 import shapely
 
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.pixel_bounds import bounds, decision, necessary
-from tensorbank.pixels import PixelPredicate, parse_comparison
 from tensorbank.schema import TableSchema
-from tensorbank.scopes import Found, Scope, common_tables, scope_of
 from tensorbank.sql.known_functions import CLASS_FUNCTION, PIXELS_FUNCTION, POLYGON_FUNCTION
+from tensorbank.statements.names import Found, Scope, common_tables, scope_of
+from tensorbank.statements.pixel_bounds import bounds, decision, necessary
+from tensorbank.statements.pixel_predicates import PixelPredicate, parse_comparison
 
 __all__ = ["functions_of", "n_predicates", "rewrite"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.schema import TableSchema
-from tensorbank.scopes import Found, Scope, in_scopes
 from tensorbank.sql.known_functions import ORDERED_AGGREGATES
+from tensorbank.statements.names import Found, Scope, in_scopes
 
 __all__ = ["check_handles"]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorbank.schema import TableSchema
-from tensorbank.scopes import mention_of
 from tensorbank.sql.known_functions import (
     EXACT_AGGREGATES,
     ORDERED_AGGREGATES,
@@ -23,6 +22,7 @@ from tensorbank.sql.known_functions import (
     TABLE_FUNCTIONS,
     is_operator,
 )
+from tensorbank.statements.names import mention_of
 
 __all__ = ["Settled", "settle"]
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.layout import LEVELS
-from tensorbank.scopes import mention_of
 from tensorbank.sql.known_functions import TABLE_FUNCTIONS
+from tensorbank.statements.names import mention_of
 
 __all__ = ["check_inside", "check_known"]
 
