@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow
-from tensorbank.bounds import of_files
-from tensorbank.conditions import Condition, may_match
 from tensorbank.layout import Level
+from tensorbank.pruning.conditions import Condition, may_match
+from tensorbank.pruning.known_bounds import of_files
 
 __all__ = ["IndexFile", "LevelFiles"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tensorbank.catalog import Catalog
-from tensorbank.conditions import ANYTHING, Condition
 from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
+from tensorbank.pruning.conditions import ANYTHING, Condition
 from tensorbank.schema import TableSchema
 from tensorbank.statements.names import common_names, mention_of, mentions
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorbank.catalog import Catalog
-from tensorbank.footers import count_row_groups
 from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import LevelReport, Plan, PlanSource
+from tensorbank.pruning.row_groups import count_row_groups
 from tensorbank.reading.xarray_dataset import as_dataset
 from tensorbank.refine import PixelJudge
 from tensorbank.row_order import by_address

@@ -20,13 +20,13 @@ import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_numpy, strings
 from tensorbank.catalog import Catalog
-from tensorbank.conditions import ANYTHING, AllOf
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.handles import HandleColumn
 from tensorbank.layout import Level, part_of_key
 from tensorbank.narrowing import address, shown
 from tensorbank.pinned import PinnedTable, pin, pin_mentioned
-from tensorbank.pruning import wanted
+from tensorbank.pruning.conditions import ANYTHING, AllOf
+from tensorbank.pruning.table_conditions import wanted
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.shard_keys import ShardKeys
 from tensorbank.sql.database import database

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorbank.arrow_numpy import as_arrow
-from tensorbank.bounds import of_shards, shard_columns
 from tensorbank.catalog import Catalog
-from tensorbank.conditions import leaves, may_match
 from tensorbank.index_files import LevelFiles
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
 from tensorbank.nan_columns import of_file
 from tensorbank.pinned import PinnedTable
+from tensorbank.pruning.conditions import leaves, may_match
+from tensorbank.pruning.known_bounds import of_shards, shard_columns
 from tensorbank.sql.database import Database
 
 __all__ = ["TableViews", "quoted", "read_parquet"]

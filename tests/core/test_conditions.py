@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorbank import Band, Modality, TableSchema
-from tensorbank.bounds import shard_columns
-from tensorbank.conditions import Compare, may_match
+from tensorbank.pruning.conditions import Compare, may_match
+from tensorbank.pruning.known_bounds import shard_columns
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from differential.rows import SCHEMA

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import tensorbank as tb
-from tensorbank.conditions import AnyOf, Compare, may_match
+from tensorbank.pruning.conditions import AnyOf, Compare, may_match
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from tied_index import make_tied_table

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
-from tensorbank.footers import _extremes
+from tensorbank.pruning.row_groups import _extremes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import make_table

@@ -12,21 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import tensorbank.conditions
 import tensorbank.fetch.concurrency
-import tensorbank.necessary
 import tensorbank.pinned
-import tensorbank.pruning
+import tensorbank.pruning.conditions
+import tensorbank.pruning.necessary
+import tensorbank.pruning.table_conditions
 import tensorbank.refine
 import tensorbank.statements.pixel_bounds
 import tensorbank.statements.pixel_predicates
 import tensorbank.statements.rewrite
 import tensorbank.statistics.band_stats
 import tensorbank_indexer.rows
-from tensorbank import bounds, conditions, necessary, pinned, pruning, refine
-from tensorbank.conditions import Compare, may_match
+from tensorbank import pinned, refine
 from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
 from tensorbank.index_schema import samples_schema
+from tensorbank.pruning.conditions import Compare, may_match
+from tensorbank.pruning.table_conditions import conditions, known_bounds, necessary, table_conditions
 from tensorbank.statements import pixel_bounds, pixel_predicates, rewrite
 from tensorbank.statistics.band_stats import BandStats, merge_all
 from tensorbank_indexer.measure import measure
@@ -201,46 +202,52 @@ MISTAKES = {
     ),
     # what a join lets be asked
     "the right side of ASOF": Mistake(
-        pruning,
+        table_conditions,
         '(by == "ASOF", False)',
         '(by == "ASOF", by == "ASOF")',
         ("right of an asof join of a registered table", "right of an asof join"),
     ),
     "both sides of POSITIONAL": Mistake(
-        pruning, '"CROSS", "NATURAL")', '"CROSS", "NATURAL", "POSITIONAL")', ("positional",)
+        table_conditions, '"CROSS", "NATURAL")', '"CROSS", "NATURAL", "POSITIONAL")', ("positional",)
     ),
     "ON of the left side of LEFT": Mistake(
-        pruning, '"LEFT": (False, True)', '"LEFT": (True, True)', ("other side of an on",)
+        table_conditions, '"LEFT": (False, True)', '"LEFT": (True, True)', ("other side of an on",)
     ),
     "ON of the right side of RIGHT": Mistake(
-        pruning, '"RIGHT": (True, False)', '"RIGHT": (True, True)', ("on of a right join",)
+        table_conditions, '"RIGHT": (True, False)', '"RIGHT": (True, True)', ("on of a right join",)
     ),
     "ON of the left side of ANTI": Mistake(
-        pruning,
+        table_conditions,
         '"ANTI": (False, True)',
         '"ANTI": (True, True)',
         ("other side of an on of an anti join",),
     ),
     "WHERE of the right side of SEMI": Mistake(
-        pruning,
+        table_conditions,
         '"SEMI": (True, False)',
         '"SEMI": (True, True)',
         ("unqualified name of two tables before a semi join",),
     ),
     "a condition asked of every table": Mistake(
-        pruning, "condition.owner in (None, number)", "True", ("inner", "left")
+        table_conditions, "condition.owner in (None, number)", "True", ("inner", "left")
     ),
     "all mentions of a table at once": Mistake(
-        pruning, "else AnyOf(tuple(parts)) for mention", "else AllOf(tuple(parts)) for mention", ("set",)
+        table_conditions,
+        "else AnyOf(tuple(parts)) for mention",
+        "else AllOf(tuple(parts)) for mention",
+        ("set",),
     ),
     "names that a join makes one": Mistake(
-        pruning,
+        table_conditions,
         "if not self.same and (self.shared is None or lower[0] in self.shared):",
         "if False:",
         ("using of another type",),
     ),
     "mentions outside of any FROM clause": Mistake(
-        pruning, "if mention is not None and id(node) not in handled:", "if False:", ("table of a pivot",)
+        table_conditions,
+        "if mention is not None and id(node) not in handled:",
+        "if False:",
+        ("table of a pivot",),
     ),
     "conditions of samples asked of tiles": Mistake(
         pinned, "conditions.get(level, ANYTHING)", 'conditions.get("samples", ANYTHING)', ("two levels",)
@@ -281,25 +288,28 @@ MISTAKES = {
     ),
     # which bounds a column has
     "boxes bound centres": Mistake(
-        bounds,
+        known_bounds,
         '("lat",): ("min_lat", "max_lat")',
         '("lat",): ("bbox.south", "bbox.north")',
         ("centre of no footprint",),
     ),
     "means of samples bound those of tiles": Mistake(
-        bounds, 'if field == ("mean",) and level != "tiles":', 'if field == ("mean",):', ("mean of a tile",)
+        known_bounds,
+        'if field == ("mean",) and level != "tiles":',
+        'if field == ("mean",):',
+        ("mean of a tile",),
     ),
     "shares of samples bound those of tiles": Mistake(
-        bounds,
+        known_bounds,
         'if name is None or leaf[1] != "share" or level == "tiles":',
         'if name is None or leaf[1] != "share":',
         ("share of a tile",),
     ),
     "one season of a shard": Mistake(
-        bounds,
+        known_bounds,
         '("list_min(seasons)", "list_max(seasons)")',
         '("list_min(seasons)", "list_min(seasons)")',
-        lambda: _must(bounds._OF_COLUMNS[("season",)][1] == "list_max(seasons)"),
+        lambda: _must(known_bounds._OF_COLUMNS[("season",)][1] == "list_max(seasons)"),
     ),
     # what statistics say of pixels
     "any pixel by the wrong extreme": Mistake(

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.bounds import of_row_groups
-from tensorbank.conditions import Condition, leaves, may_match
+from tensorbank.pruning.conditions import Condition, leaves, may_match
+from tensorbank.pruning.known_bounds import of_row_groups
 
 __all__ = ["count_row_groups"]
 

@@ -1,4 +1,4 @@
-"""Bounds of the values in index files, shards and row groups, as :data:`tensorbank.conditions.Bounds`.
+"""Bounds of the values in index files, shards and row groups, as :data:`tensorbank.pruning.conditions.Bounds`.
 Pure."""
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy, from_python
-from tensorbank.conditions import Bounds
 from tensorbank.layout import Level
+from tensorbank.pruning.conditions import Bounds
 from tensorbank.schema import TableSchema
 from tensorbank.statistics.band_stats import QUANTILES
 

@@ -37,9 +37,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorbank.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition
 from tensorbank.layout import Level
-from tensorbank.necessary import Resolve, necessary
+from tensorbank.pruning.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition
+from tensorbank.pruning.necessary import Resolve, necessary
 from tensorbank.schema import TableSchema
 from tensorbank.statements.names import Item, common_tables, mention_of, mentions, scope_of
 

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from tensorbank.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition, Constant
+from tensorbank.pruning.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition, Constant
 
 __all__ = ["Resolve", "necessary"]
 
 Resolve = Callable[[Sequence[str]], tuple[int | None, tuple[str, ...]] | None]
 """A function from the names of a column to the ``owner`` and ``leaf`` of
-:class:`tensorbank.conditions.Compare`; None where unclear."""
+:class:`tensorbank.pruning.conditions.Compare`; None where unclear."""
 
 _OPERATORS = {
     "COMPARE_GREATERTHAN": ">",
