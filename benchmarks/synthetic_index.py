@@ -31,7 +31,7 @@ import shapely
 
 import tensorbank as tb
 from tensorbank import Modality
-from tensorbank.catalog import Commit
+from tensorbank.catalog.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import array_key
 from tensorbank.statistics.band_stats import QUANTILES, bin_edges

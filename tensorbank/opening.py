@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Never
 
 from tensorbank.bank import Bank
-from tensorbank.catalog import Catalog
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.mirror import IndexMirror, default_cache_folder
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.mirror import IndexMirror, default_cache_folder
 from tensorbank.remote_bank import RemoteBank, find_service
 from tensorbank.remote_planner import RemotePlanner
 from tensorbank.storage.address import Access, Credentials, StorageOptions, normalize_url
@@ -40,7 +40,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
 
     What is not given is taken from AWS's environment variables and files and from the machine's role, as
     :mod:`tensorbank.storage.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request tells whether a
-    TensorBank service answers there, or files lie there, as :mod:`tensorbank.static_bank` describes.
+    TensorBank service answers there, or files lie there, as :mod:`tensorbank.catalog.static_bank` describes.
 
     Parameters
     ----------

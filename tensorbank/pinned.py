@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tensorbank.catalog import Catalog
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.level_files import LevelFiles
 from tensorbank.errors import TensorBankError
-from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
 from tensorbank.pruning.conditions import ANYTHING, Condition
 from tensorbank.schema import TableSchema

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tensorbank.catalog import Catalog
+from tensorbank.catalog.catalog import Catalog
 from tensorbank.handles import address_columns, check_names, resolve
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import LevelReport, Plan, PlanSource

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tensorbank.arguments import whole_number
 from tensorbank.bank import Bank, Snapshot, Table
-from tensorbank.catalog import SnapshotInfo
+from tensorbank.catalog.catalog import SnapshotInfo
 from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
 from tensorbank.layout import check_table_name

@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_numpy, strings
-from tensorbank.catalog import Catalog
+from tensorbank.catalog.catalog import Catalog
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.handles import HandleColumn
 from tensorbank.layout import Level, part_of_key

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.bank import Bank
-from tensorbank.catalog import Commit
+from tensorbank.catalog.catalog import Commit
 from tensorbank.errors import ConflictError, FormatError, InvalidInputError, NotFoundError, TensorBankError
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from tensorbank.bank import Bank
-from tensorbank.catalog import Catalog
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.errors import NotFoundError, StorageError, TensorBankError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
 from tensorbank.layout import check_table_name
-from tensorbank.mirror import IndexMirror
 from tensorbank.schema import TableSchema
 from tensorbank.storage.address import normalize_url
 from tensorbank.storage.aws_settings import with_surroundings

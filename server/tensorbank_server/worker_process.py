@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tensorbank.bank import Bank
-from tensorbank.catalog import Catalog
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.errors import TensorBankError
-from tensorbank.mirror import IndexMirror
 from tensorbank.storage.address import StorageOptions
 from tensorbank.storage.store import Store
 

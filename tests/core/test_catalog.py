@@ -16,9 +16,9 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import ConflictError, InvalidInputError, NotFoundError
-from tensorbank.catalog import Catalog, Commit
+from tensorbank.catalog.catalog import Catalog, Commit
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.layout import LEVELS
-from tensorbank.mirror import IndexMirror
 from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))

@@ -13,9 +13,9 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import FormatError, IntegrityError, NotFoundError, StorageError, TensorBankError
-from tensorbank.catalog import Catalog
-from tensorbank.delta_log import check_commit, data_path, needed, require_readable
-from tensorbank.mirror import IndexMirror
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.delta_log import check_commit, data_path, needed, require_readable
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))

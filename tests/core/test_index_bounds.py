@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import tensorbank as tb
-from tensorbank.catalog import Commit
+from tensorbank.catalog.catalog import Commit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import SCHEMA, part_of

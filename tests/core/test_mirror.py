@@ -20,9 +20,9 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import IntegrityError, NotFoundError, StorageError, StorageOptions, TensorBankError
-from tensorbank.catalog import Catalog
-from tensorbank.index_files import IndexFile
-from tensorbank.mirror import IndexMirror
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.level_files import IndexFile
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.storage.store import Store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
@@ -405,8 +405,8 @@ import sys, time
 from pathlib import Path
 import tempfile
 from tensorbank import StorageOptions
-from tensorbank.index_files import IndexFile
-from tensorbank.mirror import IndexMirror
+from tensorbank.catalog.level_files import IndexFile
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.storage.store import Store
 url, endpoint, access, secret, cache, key, size, slow = sys.argv[1:]
 if slow == "slow":

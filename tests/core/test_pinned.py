@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tensorbank as tb
-from tensorbank.catalog import Catalog
+from tensorbank.catalog.catalog import Catalog
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import make_table

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-import tensorbank.catalog
+import tensorbank.catalog.catalog
 import tensorbank.storage.store
 from tensorbank import (
     ConflictError,
@@ -28,8 +28,8 @@ from tensorbank import (
     TableSchema,
 )
 from tensorbank.bank import Bank
-from tensorbank.catalog import Catalog
-from tensorbank.mirror import IndexMirror
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.schema import Band, Modality
 from tensorbank.storage.store import Store
 from tensorbank.testing import StoreContract
@@ -239,8 +239,8 @@ def silent_endpoint():
 def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
     monkeypatch.setattr(tensorbank.storage.store, "STALL_TIMEOUT_S", 1)
     monkeypatch.setattr(tensorbank.storage.store, "RETRY_TIMEOUT_S", 2)
-    monkeypatch.setattr(tensorbank.catalog, "RETRY_TIMEOUT_S", 2)
-    monkeypatch.setattr(tensorbank.catalog, "DELTA_REQUEST_TIMEOUT_S", 1)
+    monkeypatch.setattr(tensorbank.catalog.catalog, "RETRY_TIMEOUT_S", 2)
+    monkeypatch.setattr(tensorbank.catalog.catalog, "DELTA_REQUEST_TIMEOUT_S", 1)
     store = Store("s3://bucket", StorageOptions(silent_endpoint, "key", "secret"))
     for name in ("get", "catalog.schema"):
         started = time.monotonic()
@@ -251,7 +251,7 @@ def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
 
 
 def test_the_limits_that_users_get_end_within_100_seconds():
-    s, c = tensorbank.storage.store, tensorbank.catalog
+    s, c = tensorbank.storage.store, tensorbank.catalog.catalog
     assert s.RETRY_TIMEOUT_S + max(s.STALL_TIMEOUT_S, s.CONNECT_TIMEOUT_S) < 100
     assert s.RETRY_TIMEOUT_S + c.DELTA_REQUEST_TIMEOUT_S < 100
 

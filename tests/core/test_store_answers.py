@@ -17,8 +17,8 @@ import pytest
 import tensorbank as tb
 import tensorbank.storage.store
 from tensorbank import NotFoundError, StorageError, StorageOptions
-from tensorbank.catalog import Catalog
-from tensorbank.mirror import IndexMirror
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.storage.store import Store
 from tensorbank.storage.store_errors import as_ours, of_system
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import tensorbank as tb
 from differential.rows import SCHEMA, Facts, make_part, places, spoil
 from tensorbank import TableSchema
-from tensorbank.catalog import Commit
+from tensorbank.catalog.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.storage.store import Store
 
@@ -57,11 +57,11 @@ def old_shards_schema(schema: TableSchema) -> pa.Schema:
 def written(*, old: bool) -> Iterator[None]:
     """Write small row groups; and if ``old``, as banks were written that may hold NaN."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("tensorbank.catalog.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
+        stack.enter_context(mock.patch("tensorbank.catalog.catalog.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
         if old:
-            stack.enter_context(mock.patch("tensorbank.catalog.FINITE", "nothing.known"))
-            stack.enter_context(mock.patch("tensorbank.catalog.with_nan", return_value=()))
-            stack.enter_context(mock.patch("tensorbank.catalog.shards_schema", old_shards_schema))
+            stack.enter_context(mock.patch("tensorbank.catalog.catalog.FINITE", "nothing.known"))
+            stack.enter_context(mock.patch("tensorbank.catalog.catalog.with_nan", return_value=()))
+            stack.enter_context(mock.patch("tensorbank.catalog.catalog.shards_schema", old_shards_schema))
         yield
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank.catalog import SnapshotInfo
+from tensorbank.catalog.catalog import SnapshotInfo
 from tensorbank.errors import InvalidInputError
 from tensorbank_server import rows as row_json
 from tensorbank_server.filters import queryables_document

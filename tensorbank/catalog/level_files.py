@@ -35,7 +35,7 @@ class LevelFiles:
     """The files of one level at one version.
 
     ``statistics`` has a row a file, in the same order: the structs ``min`` and ``max`` of its add-action. ``finite`` says
-    that no file ever held NaN (:mod:`tensorbank.nan_columns`).
+    that no file ever held NaN (:mod:`tensorbank.catalog.nan_columns`).
     """
 
     level: Level

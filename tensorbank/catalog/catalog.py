@@ -1,6 +1,6 @@
 """Tables, snapshots and commits: the one module that knows Delta Lake, but for the files of its logs.
 
-Those are :mod:`tensorbank.delta_log`'s.
+Those are :mod:`tensorbank.catalog.delta_log`'s.
 
 A table is three Delta tables. A commit appends to ``tiles`` and ``shards`` first and to ``samples`` last; rows of the first
 two count only when their part is in the samples snapshot, so a reader sees all of a part or none of it. Every append
@@ -35,7 +35,11 @@ from deltalake import (
 from deltalake import exceptions as delta_errors
 
 from tensorbank.arrow_numpy import as_arrow, as_table
-from tensorbank.delta_log import LOG, check_commit, data_path, find_damage, require_readable
+from tensorbank.catalog.delta_log import LOG, check_commit, data_path, find_damage, require_readable
+from tensorbank.catalog.level_files import IndexFile, LevelFiles
+from tensorbank.catalog.mirror import IndexMirror, LogCopy
+from tensorbank.catalog.nan_columns import FINITE, with_nan
+from tensorbank.catalog.static_bank import has_log, is_static, table_names
 from tensorbank.errors import (
     ConflictError,
     FormatError,
@@ -46,13 +50,9 @@ from tensorbank.errors import (
     TensorBankError,
     nearest,
 )
-from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.index_schema import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level, check_table_name, index_key
-from tensorbank.mirror import IndexMirror, LogCopy
-from tensorbank.nan_columns import FINITE, with_nan
 from tensorbank.schema import TableSchema
-from tensorbank.static_bank import has_log, is_static, table_names
 from tensorbank.storage.address import bucket_and_prefix, quoted_url
 from tensorbank.storage.aws_settings import certificates, surroundings
 from tensorbank.storage.hedging import hedged

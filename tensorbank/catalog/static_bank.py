@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from tensorbank.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name
+from tensorbank.catalog.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name
 from tensorbank.errors import FormatError, NotFoundError
 from tensorbank.storage.store import ObjectInfo, Store
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import crc32c as crc
 
 from tensorbank.cache.private_folder import private_folder
-from tensorbank.delta_log import LOG, commit_name, commits_in, needed
+from tensorbank.catalog.delta_log import LOG, commit_name, commits_in, needed
+from tensorbank.catalog.level_files import IndexFile
+from tensorbank.catalog.parquet_check import check_index_file
+from tensorbank.catalog.static_bank import is_static, log_files
 from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.index_file_check import check_index_file
-from tensorbank.index_files import IndexFile
 from tensorbank.layout import is_below
-from tensorbank.static_bank import is_static, log_files
 from tensorbank.storage.hedging import PATIENCE_S, hedged
 from tensorbank.storage.store import ObjectInfo, Store
 from tensorbank.storage.store_errors import of_system
