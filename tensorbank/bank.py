@@ -19,7 +19,7 @@ from tensorbank.catalog.catalog import Catalog, SnapshotInfo
 from tensorbank.catalog.provenance import Provenance, provenance_of
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import LEVELS, check_table_name, part_key
-from tensorbank.planner import Planner
+from tensorbank.planning.planner import Planner
 from tensorbank.plans.answers import MAX_DATASET_BYTES
 from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection

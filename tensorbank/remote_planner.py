@@ -15,7 +15,7 @@ import pyarrow.ipc
 from tensorbank.client.served_plan import make_plan
 from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.planner import PLANNER_VERSION
+from tensorbank.planning.planner import PLANNER_VERSION
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import LevelReport, Plan, PlanSource
 from tensorbank.schema import Modality, TableSchema

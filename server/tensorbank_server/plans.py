@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tensorbank.errors import TensorBankError
-from tensorbank.planner import PLANNER_VERSION
+from tensorbank.planning.planner import PLANNER_VERSION
 from tensorbank.plans.plan import Plan
 from tensorbank_server.bulkheads import Threads
 from tensorbank_server.digests import digest

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 import tensorbank as tb
-import tensorbank.session
+import tensorbank.planning.session
 from tensorbank import Band, IntegrityError, InvalidInputError, NotFoundError, Plan, TableSchema
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
@@ -240,7 +240,7 @@ def with_threads(monkeypatch, n):
         return connection
 
     names = {**vars(duckdb), "connect": connect}
-    monkeypatch.setattr(tensorbank.session, "duckdb", SimpleNamespace(**names))
+    monkeypatch.setattr(tensorbank.planning.session, "duckdb", SimpleNamespace(**names))
 
 
 @pytest.mark.parametrize(

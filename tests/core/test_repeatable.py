@@ -13,6 +13,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError
+from tensorbank.planning.table_digest import table_digest
 from tensorbank.sql.known_functions import (
     EXACT_AGGREGATES,
     KEYWORDS,
@@ -22,7 +23,6 @@ from tensorbank.sql.known_functions import (
     TABLE_FUNCTIONS,
     WINDOWS,
 )
-from tensorbank.table_digest import table_digest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import make_table

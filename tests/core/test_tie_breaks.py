@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import tensorbank as tb
-from tensorbank.session import Session
+from tensorbank.planning.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from tied_index import make_tied_table

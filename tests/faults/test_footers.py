@@ -24,7 +24,7 @@ PLAN = """
 import os, random, sys
 from pathlib import Path
 import tensorbank as tb
-import tensorbank.opening, tensorbank.planner
+import tensorbank.opening, tensorbank.planning.planner
 folder, name, footer, n, seed = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
 sound = name.read_bytes()
 draws = random.Random(seed)

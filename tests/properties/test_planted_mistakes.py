@@ -13,19 +13,19 @@ import pyarrow as pa
 import pytest
 
 import tensorbank.fetch.concurrency
-import tensorbank.pinned
+import tensorbank.planning.pinned_table
+import tensorbank.planning.pixel_judge
 import tensorbank.pruning.conditions
 import tensorbank.pruning.necessary
 import tensorbank.pruning.table_conditions
-import tensorbank.refine
 import tensorbank.statements.pixel_bounds
 import tensorbank.statements.pixel_predicates
 import tensorbank.statements.rewrite
 import tensorbank.statistics.band_stats
 import tensorbank_indexer.rows
-from tensorbank import pinned, refine
 from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
 from tensorbank.index_schema import samples_schema
+from tensorbank.planning import pinned_table, pixel_judge
 from tensorbank.pruning.conditions import Compare, may_match
 from tensorbank.pruning.table_conditions import conditions, known_bounds, necessary, table_conditions
 from tensorbank.statements import pixel_bounds, pixel_predicates, rewrite
@@ -250,7 +250,10 @@ MISTAKES = {
         ("table of a pivot",),
     ),
     "conditions of samples asked of tiles": Mistake(
-        pinned, "conditions.get(level, ANYTHING)", 'conditions.get("samples", ANYTHING)', ("two levels",)
+        pinned_table,
+        "conditions.get(level, ANYTHING)",
+        'conditions.get("samples", ANYTHING)',
+        ("two levels",),
     ),
     # what constants and bounds mean
     "no margin of one float": Mistake(
@@ -355,7 +358,7 @@ MISTAKES = {
         ("old: any pixel",),
     ),
     "one answer for all samples of a shard": Mistake(
-        refine, '_IDENTITY = ("key", "offset", ', '_IDENTITY = ("key", ', ("pixels in between",)
+        pixel_judge, '_IDENTITY = ("key", "offset", ', '_IDENTITY = ("key", ', ("pixels in between",)
     ),
     "footprints across the date line": Mistake(
         rewrite, " OR ({box}.west >= 0 AND {box}.east <= 0)", "", ("polygons at the date line",)

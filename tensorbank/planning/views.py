@@ -13,7 +13,7 @@ from tensorbank.catalog.level_files import LevelFiles
 from tensorbank.catalog.nan_columns import of_file
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
-from tensorbank.pinned import PinnedTable
+from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.pruning.conditions import leaves, may_match
 from tensorbank.pruning.known_bounds import of_shards, shard_columns
 from tensorbank.sql.database import Database

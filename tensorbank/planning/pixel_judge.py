@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank.errors import IntegrityError
-from tensorbank.handles import HandleColumn, address_columns
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
+from tensorbank.planning.handle_columns import HandleColumn, address_columns
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan, PlanSource
 from tensorbank.reading.sample_reader import SampleReader
@@ -33,7 +33,7 @@ Ref = Mapping[str, Any]
 
 
 class TileAnswers(Protocol):
-    """A callable that asks the tiles; :meth:`tensorbank.session.Session.tile_answers` is one."""
+    """A callable that asks the tiles; :meth:`tensorbank.planning.session.Session.tile_answers` is one."""
 
     def __call__(
         self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorbank.catalog.catalog import Catalog
-from tensorbank.handles import address_columns, check_names, resolve
+from tensorbank.planning.handle_columns import address_columns, check_names, resolve
+from tensorbank.planning.pixel_judge import PixelJudge
+from tensorbank.planning.row_order import by_address
+from tensorbank.planning.session import Session
+from tensorbank.planning.table_digest import table_digest
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import LevelReport, Plan, PlanSource
 from tensorbank.pruning.row_groups import count_row_groups
 from tensorbank.reading.xarray_dataset import as_dataset
-from tensorbank.refine import PixelJudge
-from tensorbank.row_order import by_address
-from tensorbank.session import Session
 from tensorbank.statistics.summaries import Statistics, of_samples, of_shards
-from tensorbank.table_digest import table_digest
 
 if TYPE_CHECKING:
     import xarray

@@ -21,14 +21,15 @@ import pyarrow as pa
 from tensorbank.arrow_numpy import as_numpy, strings
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.handles import HandleColumn
 from tensorbank.layout import Level, part_of_key
-from tensorbank.narrowing import address, shown
-from tensorbank.pinned import PinnedTable, pin, pin_mentioned
+from tensorbank.planning.handle_columns import HandleColumn
+from tensorbank.planning.handle_fields import address, shown
+from tensorbank.planning.pinned_table import PinnedTable, pin, pin_mentioned
+from tensorbank.planning.shard_keys import ShardKeys
+from tensorbank.planning.views import TableViews, quoted, read_parquet
 from tensorbank.pruning.conditions import ANYTHING, AllOf
 from tensorbank.pruning.table_conditions import wanted
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.shard_keys import ShardKeys
 from tensorbank.sql.database import database
 from tensorbank.sql.diagnostics import Translated, tensor_type
 from tensorbank.sql.functions import SqlFunctions
@@ -45,7 +46,6 @@ from tensorbank.statements.repeatable import check_repeatable
 from tensorbank.statements.rewrite import functions_of, n_predicates, rewrite
 from tensorbank.statements.suggestions import find_slip, unknown_column
 from tensorbank.statements.tie_breaks import settle
-from tensorbank.table_views import TableViews, quoted, read_parquet
 
 __all__ = ["Judge", "Session"]
 
@@ -53,7 +53,7 @@ _NO_STATISTICS = {"ref", "source", "product_ids", "radiometric_offset"}
 
 
 class Judge(Protocol):
-    """An evaluator of pixel predicates; :class:`tensorbank.refine.PixelJudge` is one."""
+    """An evaluator of pixel predicates; :class:`tensorbank.planning.pixel_judge.PixelJudge` is one."""
 
     schemas: dict[str, TableSchema]
 

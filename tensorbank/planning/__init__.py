@@ -1,0 +1,1 @@
+"""Planning: a statement and a catalog in, a plan out."""
