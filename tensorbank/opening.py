@@ -11,8 +11,8 @@ from tensorbank.bank import Bank
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.catalog.mirror import IndexMirror, default_cache_folder
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.remote_bank import RemoteBank, find_service
-from tensorbank.remote_planner import RemotePlanner
+from tensorbank.served.remote_bank import RemoteBank, find_service
+from tensorbank.served.service_planner import RemotePlanner
 from tensorbank.storage.address import Access, Credentials, StorageOptions, normalize_url
 from tensorbank.storage.aws_settings import with_surroundings
 from tensorbank.storage.store import Store

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tensorbank import InvalidInputError
-from tensorbank.remote_bank import RemoteBank
+from tensorbank.served.remote_bank import RemoteBank
 
 
 @pytest.mark.parametrize("name", ["catalog", "mirror"])

@@ -22,8 +22,8 @@ from tensorbank.client.service import ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.sample_reader import SampleReader
-from tensorbank.remote_bank import RemoteBank
-from tensorbank.remote_planner import ARROW, RemotePlanner, Wish, page_of
+from tensorbank.served.remote_bank import RemoteBank
+from tensorbank.served.service_planner import ARROW, RemotePlanner, Wish, page_of
 from tensorbank.storage.address import ServedStorage
 from tensorbank_server.keys import KeyFile
 

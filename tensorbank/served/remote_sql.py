@@ -13,7 +13,7 @@ import pyarrow.ipc
 from tensorbank.client.service import BANKS
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.plans.plan import Plan
-from tensorbank.remote_planner import ARROW, RemotePlanner
+from tensorbank.served.service_planner import ARROW, RemotePlanner
 from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:

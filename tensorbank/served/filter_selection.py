@@ -16,7 +16,7 @@ from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection, sides_of
 from tensorbank.polygons import as_geojson
 from tensorbank.reading.xarray_dataset import as_dataset
-from tensorbank.remote_planner import RemotePlanner, Wish
+from tensorbank.served.service_planner import RemotePlanner, Wish
 from tensorbank.statistics.summaries import Statistics
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, ne
 from tensorbank.layout import check_table_name
 from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection
-from tensorbank.remote_planner import RemotePlanner, as_statistics
-from tensorbank.remote_selection import RemoteSelection
-from tensorbank.remote_sql import RemoteSql
 from tensorbank.schema import TableSchema
+from tensorbank.served.filter_selection import RemoteSelection
+from tensorbank.served.remote_sql import RemoteSql
+from tensorbank.served.service_planner import RemotePlanner, as_statistics
 from tensorbank.sql.parameters import bound
 from tensorbank.statistics.summaries import Statistics
 

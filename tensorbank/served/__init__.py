@@ -1,0 +1,1 @@
+"""A bank behind a service: its tables, selections and plans, asked for over HTTP."""
