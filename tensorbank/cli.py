@@ -242,7 +242,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read every stored block and check it against the checksum written at ingest, and what other readers go by."""
-    from tensorbank.verify import verify as run
+    from tensorbank.verification.blocks import verify as run
 
     opened = bank_at(bank, endpoint, region, aws_profile)
     damaged = 0

@@ -14,8 +14,8 @@ import pytest
 import tensorbank as tb
 from tensorbank.cli import main
 from tensorbank.reading.codec import crc32c
-from tensorbank.stored_form import find_flaws
-from tensorbank.verify import verify
+from tensorbank.verification.blocks import verify
+from tensorbank.verification.stored_form import find_flaws
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
 

@@ -13,7 +13,7 @@ import zarr
 
 import tensorbank as tb
 from tensorbank.reading.sample_reader import SampleReader
-from tensorbank.verify import verify
+from tensorbank.verification.blocks import verify
 from tensorbank_indexer import open_source
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

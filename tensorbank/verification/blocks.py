@@ -12,7 +12,7 @@ from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, NotFoundError, StorageError
 from tensorbank.plans.plan import Plan
 from tensorbank.reading.sample_reader import SampleReader
-from tensorbank.stored_form import find_flaws
+from tensorbank.verification.stored_form import find_flaws
 
 __all__ = ["Damage", "VerifyReport", "verify"]
 
