@@ -317,7 +317,7 @@ def test_the_command_line_works_where_only_the_service_is_installed():
         "import sys\n"
         "for name in ('fsspec', 's3fs', 'aiohttp', 'zarr', 'torch'):\n"
         "    sys.modules[name] = None\n"
-        "from tensorbank.cli import main\n"
+        "from tensorbank.cli.app import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank.cli.app import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 
 __all__ = ["ingest"]
 
@@ -55,7 +55,7 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
-    from tensorbank.progress import progress_bar
+    from tensorbank.cli.progress import progress_bar
     from tensorbank_indexer.ingest import IngestOptions
     from tensorbank_indexer.ingest import ingest as run
     from tensorbank_indexer.report import IngestReport

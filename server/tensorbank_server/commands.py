@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorbank.cli import Endpoint, Json, Region, say
+from tensorbank.cli.app import Endpoint, Json, Region, say
 from tensorbank.errors import InvalidInputError
 
 __all__ = ["keys", "serve"]

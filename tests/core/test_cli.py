@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorbank as tb
-from tensorbank.cli import _plain, _texts, main
+from tensorbank.cli.app import _plain, _texts, main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from handmade_index import SCHEMA, make_table

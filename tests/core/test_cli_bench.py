@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 import tensorbank as tb
-from tensorbank.bench_commands import N_ROUNDS, StreamReport, measure_stream
-from tensorbank.cli import main
+from tensorbank.cli.app import main
+from tensorbank.cli.bench import N_ROUNDS, StreamReport, measure_stream
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.raw import fetch_raw, ranges_of
 from tensorbank.testing import FaultServer

@@ -101,7 +101,7 @@ def test_a_misspelt_table_or_function(bank):
 
 
 def test_the_command_fails_for_a_wrong_band(bank, capsys):
-    from tensorbank.cli import main
+    from tensorbank.cli.app import main
 
     assert main(["query", bank.url, "SELECT bands(S2L2A, ['B8']) FROM terramesh"]) in (1, 2)
     assert "B08" in capsys.readouterr().err

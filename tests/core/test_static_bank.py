@@ -153,7 +153,7 @@ def test_its_tables_are_those_of_its_list(files, tmp_path, capsys):
         with pytest.raises((NotFoundError, InvalidInputError), match="Tera") as caught:
             call()
         assert caught.value.kind == "unknown-table"
-    from tensorbank.cli import main
+    from tensorbank.cli.app import main
 
     assert main(["tables", str(folder), "--json"]) == 0
     (folder / "tables.json").write_text(capsys.readouterr().out)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
-from tensorbank.cli import main
+from tensorbank.cli.app import main
 from tensorbank.reading.codec import crc32c
 from tensorbank.verification.blocks import verify
 from tensorbank.verification.stored_form import find_flaws

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import tensorbank as tb
-from tensorbank.cli import main
+from tensorbank.cli.app import main
 from tensorbank.layout import RESERVED_WORDS, check_table_name
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.report import IngestReport

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tensorbank.cli import Endpoint, Region, say
+from tensorbank.cli.app import Endpoint, Region, say
 
 if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
@@ -36,7 +36,7 @@ def demo(
     region: Region = None,
 ) -> None:
     """Run the whole job: archives, ingest, SQL, tensors in a PyTorch loop, every one checked."""
-    from tensorbank.progress import progress_bar
+    from tensorbank.cli.progress import progress_bar
     from tensorbank_indexer.demo.job import QUESTIONS, TABLE, check, draw, load_archives, stream
 
     with (

@@ -26,9 +26,9 @@ from rich.table import Table as Grid
 import tensorbank
 from tensorbank.bank import Bank, Table
 from tensorbank.catalog.provenance import Provenance
+from tensorbank.cli.progress import progress_bar
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
 from tensorbank.opening import open as open_bank
-from tensorbank.progress import progress_bar
 
 __all__ = [
     "AwsProfile",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank.cli.app import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 from tensorbank.errors import InvalidInputError
 
 if TYPE_CHECKING:
