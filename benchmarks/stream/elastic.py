@@ -16,7 +16,7 @@ from stream.small import write_small
 from tensorbank import Plan
 from tensorbank_loader import StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.orders import Shuffle
+from tensorbank_loader.order.plan_order import Shuffle
 
 __all__ = ["measure"]
 

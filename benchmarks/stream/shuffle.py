@@ -19,8 +19,8 @@ from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.testing import Faults
 from tensorbank_loader.epoch import State
-from tensorbank_loader.orders import Shuffle
-from tensorbank_loader.windowed import Windowed
+from tensorbank_loader.order.plan_order import Shuffle
+from tensorbank_loader.order.window_order import Windowed
 from tensorbank_loader.world import World
 
 __all__ = ["distinct_groups", "measure", "uniform_groups"]

@@ -17,8 +17,8 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
 from tensorbank_loader.collate import Sample
-from tensorbank_loader.dates import DateChoice
 from tensorbank_loader.memory import BatchMemory
+from tensorbank_loader.order.dates import DateChoice
 
 __all__ = ["Batch", "BatchForm", "n_samples_of", "samples_of"]
 

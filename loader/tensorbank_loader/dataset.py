@@ -19,9 +19,9 @@ from tensorbank_loader.batch import Batch, samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.callers import calling_loader, calling_sharder
 from tensorbank_loader.cursor import Cursor, OnIter
-from tensorbank_loader.dates import Times
 from tensorbank_loader.epoch import Epochs, Even, State, Step
-from tensorbank_loader.orders import Shuffle
+from tensorbank_loader.order.dates import Times
+from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
 from tensorbank_loader.transform import Transform, checked
 from tensorbank_loader.window import Window, forked

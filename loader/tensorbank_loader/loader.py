@@ -17,10 +17,10 @@ from tensorbank.reading.batch_read import Skipped
 from tensorbank_loader.batch import Batch, n_samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.cursor import Cursor, OnIter
-from tensorbank_loader.dates import Times
 from tensorbank_loader.device import accelerator_of, device_of, on_device
 from tensorbank_loader.epoch import Epochs, Even, State, Step
-from tensorbank_loader.orders import Shuffle
+from tensorbank_loader.order.dates import Times
+from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
 from tensorbank_loader.transform import Transform, checked, ready
@@ -55,7 +55,7 @@ class DataLoader:
     shuffle
         ``"full"``: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
         neighbours at once, for small samples and for tiles, whose blocks it decodes once a run; it takes memory, see
-        :mod:`tensorbank_loader.windowed`. True: ``"window"`` for tiles that share their blocks with others of the plan, else
+        :mod:`tensorbank_loader.order.window_order`. True: ``"window"`` for tiles that share their blocks with others of the plan, else
         ``"full"``. None or False: the plan's order.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),

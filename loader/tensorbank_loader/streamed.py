@@ -11,11 +11,11 @@ from tensorbank.plans.proportions import Proportions
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.batches import PADDING
-from tensorbank_loader.dates import DateChoice, Times, as_numbers
 from tensorbank_loader.epoch import Epochs, Even
 from tensorbank_loader.homogeneous import MixForm, MixReader
-from tensorbank_loader.mixed import Mixed
-from tensorbank_loader.orders import Shuffle, order_of
+from tensorbank_loader.order.dates import DateChoice, Times, as_numbers
+from tensorbank_loader.order.mix_order import Mixed
+from tensorbank_loader.order.plan_order import Shuffle, order_of
 
 __all__ = ["Streamed", "epochs_of", "form_of", "one_size", "plans_of", "reader_of"]
 

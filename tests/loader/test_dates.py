@@ -25,8 +25,8 @@ from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import Augment, DataLoader, StreamingDataset, World
 from tensorbank_loader.batch import BatchForm
-from tensorbank_loader.dates import DateChoice, draw_dates
 from tensorbank_loader.memory import BatchMemory
+from tensorbank_loader.order.dates import DateChoice, draw_dates
 
 N_DATES = 4
 SQL = (

@@ -18,10 +18,10 @@ from tensorbank import InvalidInputError
 from tensorbank.plans.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.mixed import Mixed
-from tensorbank_loader.order import batch_bounds
-from tensorbank_loader.orders import AsPlanned, Order, Permuted, WeightedDraws, WeightedOnce
-from tensorbank_loader.windowed import Windowed
+from tensorbank_loader.order.mix_order import Mixed
+from tensorbank_loader.order.permutation import batch_bounds
+from tensorbank_loader.order.plan_order import AsPlanned, Order, Permuted, WeightedDraws, WeightedOnce
+from tensorbank_loader.order.window_order import Windowed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, Handmade, make

@@ -22,8 +22,8 @@ from tensorbank import InvalidInputError
 from tensorbank.plans.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.mixed import Mixed
-from tensorbank_loader.orders import Permuted
+from tensorbank_loader.order.mix_order import Mixed
+from tensorbank_loader.order.plan_order import Permuted
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, Handmade, make

@@ -13,8 +13,8 @@ import pytest
 
 from tensorbank import InvalidInputError
 from tensorbank_loader import DataLoader, World
-from tensorbank_loader.order import uniform
-from tensorbank_loader.orders import WeightedDraws, WeightedOnce
+from tensorbank_loader.order.permutation import uniform
+from tensorbank_loader.order.plan_order import WeightedDraws, WeightedOnce
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import make

@@ -17,10 +17,10 @@ import tensorbank as tb
 from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.read_plan import plan_reads
-from tensorbank_loader import DataLoader, World, windowed
+from tensorbank_loader import DataLoader, World
 from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.order import permute
-from tensorbank_loader.windowed import MAX_RUN, RUN_BYTES, Windowed, address_order, run_of
+from tensorbank_loader.order.permutation import permute, window_order
+from tensorbank_loader.order.window_order import MAX_RUN, RUN_BYTES, Windowed, address_order, run_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, Handmade, make
@@ -88,8 +88,8 @@ def test_batches_come_from_as_many_shards_as_those_of_a_uniform_shuffle(per_shar
     n = 40_000
     shard = np.arange(n) // per_shard
     uniform = n_groups(permute(np.arange(n), n, seed=1, epoch=0), shard, size)
-    windowed = n_groups(everything(Windowed(n, run, size), seed=1), shard, size)
-    assert windowed / uniform >= 0.98
+    window_order = n_groups(everything(Windowed(n, run, size), seed=1), shard, size)
+    assert window_order / uniform >= 0.98
     sequential = n_groups(np.arange(n), shard, size)
     assert sequential / uniform < 0.5, "the score tells orders apart"
 
@@ -152,7 +152,7 @@ def several(plan: Plan, n: int) -> Plan:
 
 def test_windows_of_one_sample_count_its_bytes_once(made, monkeypatch):
     plan = of_tiles(made)
-    monkeypatch.setattr(windowed, "RUN_BYTES", 4 * plan.read_bytes // len(plan))
+    monkeypatch.setattr(window_order, "RUN_BYTES", 4 * plan.read_bytes // len(plan))
     thrice = several(plan, 3)
     assert run_of(plan) == 4
     assert run_of(thrice) == 12
@@ -177,7 +177,7 @@ def test_a_group_is_not_larger_than_its_memory_but_for_one_batch(made, monkeypat
     sample_bytes = sum(math.prod(h.shape) * np.dtype(h.modality.dtype).itemsize for h in HANDLES[:1])
     plan = several(of_tiles(made), 8)
     sample_bytes = sample_bytes // math.prod(HANDLES[0].shape[-2:]) * 16
-    monkeypatch.setattr(windowed, "MAX_GROUP_BYTES", 40 * sample_bytes)
+    monkeypatch.setattr(window_order, "MAX_GROUP_BYTES", 40 * sample_bytes)
     rows = {n: DataLoader(plan, global_batch_size=n).epochs.order.n_together for n in (4, 8, 20, 40, 41, 500)}
     assert rows == {4: 10, 8: 5, 20: 2, 40: 1, 41: 1, 500: 1}
 
@@ -185,7 +185,7 @@ def test_a_group_is_not_larger_than_its_memory_but_for_one_batch(made, monkeypat
 def test_a_run_goes_on_where_its_group_is_larger(made, monkeypatch):
     """The size of a group follows the global batch, which a state keeps."""
     plan = several(of_tiles(made), 8)
-    monkeypatch.setattr(windowed, "MAX_GROUP_BYTES", 1 << 13)
+    monkeypatch.setattr(window_order, "MAX_GROUP_BYTES", 1 << 13)
     with DataLoader(plan, global_batch_size=8, on_iter="continue") as loader:
         ids = [batch["sample_id"] for batch in loader]
         state = next(loader.state_dict() for i, _ in enumerate(loader) if i == 6)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.plan import Plan
-from tensorbank_loader.order import uniform
+from tensorbank_loader.order.permutation import uniform
 
 __all__ = ["DateChoice", "Times", "as_numbers", "draw_dates"]
 

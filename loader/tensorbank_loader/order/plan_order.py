@@ -17,8 +17,8 @@ import numpy.typing as npt
 from tensorbank.arguments import choice, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.plan import Plan
-from tensorbank_loader.order import permute, uniform
-from tensorbank_loader.windowed import Windowed, shares_blocks
+from tensorbank_loader.order.permutation import permute, uniform
+from tensorbank_loader.order.window_order import Windowed, shares_blocks
 
 __all__ = ["AsPlanned", "Order", "Permuted", "Shuffle", "WeightedDraws", "WeightedOnce", "order_of"]
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from tensorbank.arguments import numbers_of
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.proportions import Proportions
-from tensorbank_loader.order import n_batches
+from tensorbank_loader.order.permutation import n_batches
 
 if TYPE_CHECKING:
-    from tensorbank_loader.orders import Order
+    from tensorbank_loader.order.plan_order import Order
 
 __all__ = ["Mixed"]
 
