@@ -11,10 +11,10 @@ from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader.augment import Augment
 from tensorbank_loader.collate import collate
 from tensorbank_loader.dataset import StreamingDataset
+from tensorbank_loader.epochs.world import World
 from tensorbank_loader.loader import DataLoader
 from tensorbank_loader.normalize import Normalize
 from tensorbank_loader.stats import LoaderStats
-from tensorbank_loader.world import World
 
 __all__ = [
     "Augment",

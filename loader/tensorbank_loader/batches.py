@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tensorbank_loader.batch import Batch
-from tensorbank_loader.epoch import Step
+from tensorbank_loader.epochs.epoch import Step
 from tensorbank_loader.window import Window
 
 __all__ = ["PADDING", "Batches"]

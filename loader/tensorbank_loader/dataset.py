@@ -18,15 +18,15 @@ from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader.batch import Batch, samples_of
 from tensorbank_loader.batches import Batches
 from tensorbank_loader.callers import calling_loader, calling_sharder
-from tensorbank_loader.cursor import Cursor, OnIter
-from tensorbank_loader.epoch import Epochs, Even, State, Step
+from tensorbank_loader.epochs.cursor import Cursor, OnIter
+from tensorbank_loader.epochs.epoch import Epochs, Even, State, Step
+from tensorbank_loader.epochs.worker_epochs import Iteration, WorkerEpochs
+from tensorbank_loader.epochs.world import World
 from tensorbank_loader.order.dates import Times
 from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
 from tensorbank_loader.transform import Transform, checked
 from tensorbank_loader.window import Window, forked
-from tensorbank_loader.worker_epochs import Iteration, WorkerEpochs
-from tensorbank_loader.world import World
 
 __all__ = ["StreamingDataset"]
 
@@ -60,7 +60,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     Python 3.14, it refuses to. With ``global_batch_size`` torch's DataLoader hands batches out in one order, whatever the
     number of workers.
 
-    Each ``iter()`` runs an epoch, and the next one is shuffled anew. :class:`tensorbank_loader.cursor.Cursor` says which epoch it
+    Each ``iter()`` runs an epoch, and the next one is shuffled anew. :class:`tensorbank_loader.epochs.cursor.Cursor` says which epoch it
     is; ``loader/README.md`` has the whole table. In workers each ``iter()`` is the next epoch, however much of the last was had:
     a worker cannot know. All workers agree on it, fresh ones and persistent ones, and see :meth:`set_epoch`.
 

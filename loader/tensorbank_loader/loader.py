@@ -16,16 +16,16 @@ from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.batch_read import Skipped
 from tensorbank_loader.batch import Batch, n_samples_of
 from tensorbank_loader.batches import Batches
-from tensorbank_loader.cursor import Cursor, OnIter
 from tensorbank_loader.device import accelerator_of, device_of, on_device
-from tensorbank_loader.epoch import Epochs, Even, State, Step
+from tensorbank_loader.epochs.cursor import Cursor, OnIter
+from tensorbank_loader.epochs.epoch import Epochs, Even, State, Step
+from tensorbank_loader.epochs.world import World
 from tensorbank_loader.order.dates import Times
 from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
 from tensorbank_loader.transform import Transform, checked, ready
 from tensorbank_loader.window import Window, forked
-from tensorbank_loader.world import World
 
 __all__ = ["DataLoader"]
 
@@ -35,7 +35,7 @@ class DataLoader:
     as :class:`tensorbank_loader.batch.BatchForm` describes them.
 
     Each ``iter()`` runs an epoch, and the next one is shuffled anew; one that was left begins anew, unless
-    :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.cursor.Cursor` has the rules, ``loader/README.md`` the
+    :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.epochs.cursor.Cursor` has the rules, ``loader/README.md`` the
     whole table, with every launcher and trainer. Threads read ahead, at an epoch's end the first batches of the next; there are
     no worker processes. For one consumer thread. :meth:`close` ends the threads, as does ``with``.
 

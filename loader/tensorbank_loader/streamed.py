@@ -11,7 +11,7 @@ from tensorbank.plans.proportions import Proportions
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_loader.batch import BatchForm
 from tensorbank_loader.batches import PADDING
-from tensorbank_loader.epoch import Epochs, Even
+from tensorbank_loader.epochs.epoch import Epochs, Even
 from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.order.dates import DateChoice, Times, as_numbers
 from tensorbank_loader.order.mix_order import Mixed

@@ -15,7 +15,7 @@ import torch
 from tensorbank.errors import InvalidInputError
 from tensorbank.reading.sample_reader import BatchRead, SampleReader
 from tensorbank_loader.batch import Batch, BatchForm
-from tensorbank_loader.epoch import Share, Step
+from tensorbank_loader.epochs.epoch import Share, Step
 from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.memory import BatchMemory
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tensorbank import InvalidInputError
 from tensorbank.plans.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
-from tensorbank_loader.epoch import Epochs, State
+from tensorbank_loader.epochs.epoch import Epochs, State
 from tensorbank_loader.order.mix_order import Mixed
 from tensorbank_loader.order.permutation import batch_bounds
 from tensorbank_loader.order.plan_order import AsPlanned, Order, Permuted, WeightedDraws, WeightedOnce

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorbank import InvalidInputError
-from tensorbank_loader.epoch import Epochs, Share, State
+from tensorbank_loader.epochs.epoch import Epochs, Share, State
+from tensorbank_loader.epochs.world import World
 from tensorbank_loader.order.permutation import permute
 from tensorbank_loader.order.plan_order import AsPlanned, Permuted, WeightedDraws, WeightedOnce
 from tensorbank_loader.order.window_order import Windowed
-from tensorbank_loader.world import World
 
 sizes = st.integers(1, 300)
 keys = st.integers(0, 2**40)

@@ -18,7 +18,7 @@ from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.read_plan import plan_reads
 from tensorbank_loader import DataLoader, World
-from tensorbank_loader.epoch import Epochs, State
+from tensorbank_loader.epochs.epoch import Epochs, State
 from tensorbank_loader.order.permutation import permute, window_order
 from tensorbank_loader.order.window_order import MAX_RUN, RUN_BYTES, Windowed, address_order, run_of
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from tensorbank.arguments import choice, instance, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank_loader.epoch import Epochs, State
-from tensorbank_loader.world import World
+from tensorbank_loader.epochs.epoch import Epochs, State
+from tensorbank_loader.epochs.world import World
 
 __all__ = ["Cursor", "OnIter"]
 

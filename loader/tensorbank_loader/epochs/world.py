@@ -12,7 +12,7 @@ import torch.utils.data
 
 from tensorbank.arguments import whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank_loader.launchers import rank_among
+from tensorbank_loader.epochs.launchers import rank_among
 
 __all__ = ["World"]
 

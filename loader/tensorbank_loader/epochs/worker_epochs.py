@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from tensorbank.errors import TensorBankError
-from tensorbank_loader.epoch import State
+from tensorbank_loader.epochs.epoch import State
 
 __all__ = ["Iteration", "WorkerEpochs"]
 
