@@ -22,7 +22,7 @@ from typing import cast
 
 import torch
 
-from tensorbank_loader.batches import Batches
+from tensorbank_loader.batch.steps import Batches
 from tensorbank_loader.device import Accelerator, accelerator_of, on_device
 
 N_ROUNDS = 5

@@ -15,8 +15,9 @@ import torch.utils.data
 from tensorbank.arguments import instance
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank_loader.batch import Batch, samples_of
-from tensorbank_loader.batches import Batches
+from tensorbank_loader.batch.form import Batch, samples_of
+from tensorbank_loader.batch.read_window import Window, forked
+from tensorbank_loader.batch.steps import Batches
 from tensorbank_loader.callers import calling_loader, calling_sharder
 from tensorbank_loader.epochs.cursor import Cursor, OnIter
 from tensorbank_loader.epochs.epoch import Epochs, Even, State, Step
@@ -26,7 +27,6 @@ from tensorbank_loader.order.dates import Times
 from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
 from tensorbank_loader.transform import Transform, checked
-from tensorbank_loader.window import Window, forked
 
 __all__ = ["StreamingDataset"]
 

@@ -14,8 +14,9 @@ import torch
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.batch_read import Skipped
-from tensorbank_loader.batch import Batch, n_samples_of
-from tensorbank_loader.batches import Batches
+from tensorbank_loader.batch.form import Batch, n_samples_of
+from tensorbank_loader.batch.read_window import Window, forked
+from tensorbank_loader.batch.steps import Batches
 from tensorbank_loader.device import accelerator_of, device_of, on_device
 from tensorbank_loader.epochs.cursor import Cursor, OnIter
 from tensorbank_loader.epochs.epoch import Epochs, Even, State, Step
@@ -25,14 +26,13 @@ from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
 from tensorbank_loader.transform import Transform, checked, ready
-from tensorbank_loader.window import Window, forked
 
 __all__ = ["DataLoader"]
 
 
 class DataLoader:
     """A loader that streams a plan or a mix in batches,
-    as :class:`tensorbank_loader.batch.BatchForm` describes them.
+    as :class:`tensorbank_loader.batch.form.BatchForm` describes them.
 
     Each ``iter()`` runs an epoch, and the next one is shuffled anew; one that was left begins anew, unless
     :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.epochs.cursor.Cursor` has the rules, ``loader/README.md`` the

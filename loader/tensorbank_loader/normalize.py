@@ -10,7 +10,7 @@ from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.plans.handle import Handle
 from tensorbank.statistics.normalization import Normalization, normalization
 from tensorbank.statistics.summaries import Statistics
-from tensorbank_loader.batch import MASK, Batch
+from tensorbank_loader.batch.form import MASK, Batch
 from tensorbank_loader.streamed import Streamed, plans_of
 
 __all__ = ["Normalize"]

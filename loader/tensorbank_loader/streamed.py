@@ -9,10 +9,10 @@ from tensorbank.plans.mix import Mix
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.proportions import Proportions
 from tensorbank.reading.sample_reader import SampleReader
-from tensorbank_loader.batch import BatchForm
-from tensorbank_loader.batches import PADDING
+from tensorbank_loader.batch.form import BatchForm
+from tensorbank_loader.batch.mix_batches import MixForm, MixReader
+from tensorbank_loader.batch.steps import PADDING
 from tensorbank_loader.epochs.epoch import Epochs, Even
-from tensorbank_loader.homogeneous import MixForm, MixReader
 from tensorbank_loader.order.dates import DateChoice, Times, as_numbers
 from tensorbank_loader.order.mix_order import Mixed
 from tensorbank_loader.order.plan_order import Shuffle, order_of

@@ -14,7 +14,8 @@ import pytest
 import torch.utils.data
 
 from tensorbank import InvalidInputError
-from tensorbank_loader import DataLoader, StreamingDataset, World, collate
+from tensorbank_loader import DataLoader, StreamingDataset, World
+from tensorbank_loader.batch.form import collate
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, Handmade, make

@@ -24,8 +24,8 @@ from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import Augment, DataLoader, StreamingDataset, World
-from tensorbank_loader.batch import BatchForm
-from tensorbank_loader.memory import BatchMemory
+from tensorbank_loader.batch.form import BatchForm
+from tensorbank_loader.batch.memory import BatchMemory
 from tensorbank_loader.order.dates import DateChoice, draw_dates
 
 N_DATES = 4

@@ -20,7 +20,7 @@ from tensorbank import IntegrityError, InvalidInputError, StorageOptions
 from tensorbank.reading.sample_reader import BatchRead, SampleReader
 from tensorbank.storage.store import Store
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset, World
-from tensorbank_loader.window import MIN_BATCHES_AHEAD
+from tensorbank_loader.batch.read_window import MIN_BATCHES_AHEAD
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import HANDLES, Handmade, make, moved

@@ -14,10 +14,10 @@ import torch
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.reading.sample_reader import BatchRead, SampleReader
-from tensorbank_loader.batch import Batch, BatchForm
+from tensorbank_loader.batch.form import Batch, BatchForm
+from tensorbank_loader.batch.memory import BatchMemory
+from tensorbank_loader.batch.mix_batches import MixForm, MixReader
 from tensorbank_loader.epochs.epoch import Share, Step
-from tensorbank_loader.homogeneous import MixForm, MixReader
-from tensorbank_loader.memory import BatchMemory
 
 __all__ = ["MIN_BATCHES_AHEAD", "Window", "forked"]
 

@@ -18,7 +18,7 @@ from tensorbank.fetch.fetcher import FetchOptions, FetchStats
 from tensorbank.plans.mix import Mix
 from tensorbank.reading.batch_read import BatchRead, Buffers, Skipped
 from tensorbank.reading.sample_reader import SampleReader
-from tensorbank_loader.batch import Batch, BatchForm
+from tensorbank_loader.batch.form import Batch, BatchForm
 from tensorbank_loader.order.dates import DateChoice
 
 __all__ = ["MixForm", "MixReader"]

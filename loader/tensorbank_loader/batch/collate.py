@@ -1,4 +1,4 @@
-"""Single samples put together to batches, as :class:`tensorbank_loader.batch.BatchForm` describes them."""
+"""Single samples put together to batches, as :class:`tensorbank_loader.batch.form.BatchForm` describes them."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
-from tensorbank_loader.collate import Sample
-from tensorbank_loader.memory import BatchMemory
+from tensorbank_loader.batch.collate import Sample
+from tensorbank_loader.batch.memory import BatchMemory
 from tensorbank_loader.order.dates import DateChoice
 
 __all__ = ["Batch", "BatchForm", "n_samples_of", "samples_of"]

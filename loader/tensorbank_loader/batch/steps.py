@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from tensorbank_loader.batch import Batch
+from tensorbank_loader.batch.form import Batch
+from tensorbank_loader.batch.read_window import Window
 from tensorbank_loader.epochs.epoch import Step
-from tensorbank_loader.window import Window
 
 __all__ = ["PADDING", "Batches"]
 
