@@ -8,13 +8,13 @@
 """
 
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank_loader.augment import Augment
 from tensorbank_loader.batch.collate import collate
 from tensorbank_loader.dataset import StreamingDataset
 from tensorbank_loader.epochs.world import World
 from tensorbank_loader.loader import DataLoader
-from tensorbank_loader.normalize import Normalize
 from tensorbank_loader.stats import LoaderStats
+from tensorbank_loader.transforms.augment import Augment
+from tensorbank_loader.transforms.normalize import Normalize
 
 __all__ = [
     "Augment",

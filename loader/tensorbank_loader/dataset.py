@@ -26,7 +26,7 @@ from tensorbank_loader.epochs.world import World
 from tensorbank_loader.order.dates import Times
 from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
-from tensorbank_loader.transform import Transform, checked
+from tensorbank_loader.transforms.transform import Transform, checked
 
 __all__ = ["StreamingDataset"]
 

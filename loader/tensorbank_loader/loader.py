@@ -25,7 +25,7 @@ from tensorbank_loader.order.dates import Times
 from tensorbank_loader.order.plan_order import Shuffle
 from tensorbank_loader.stats import LoaderStats, Meter
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
-from tensorbank_loader.transform import Transform, checked, ready
+from tensorbank_loader.transforms.transform import Transform, checked, ready
 
 __all__ = ["DataLoader"]
 
