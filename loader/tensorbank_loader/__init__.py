@@ -12,7 +12,7 @@ from tensorbank_loader.batch.collate import collate
 from tensorbank_loader.dataset import StreamingDataset
 from tensorbank_loader.epochs.world import World
 from tensorbank_loader.loader import DataLoader
-from tensorbank_loader.stats import LoaderStats
+from tensorbank_loader.telemetry.loader_stats import LoaderStats
 from tensorbank_loader.transforms.augment import Augment
 from tensorbank_loader.transforms.normalize import Normalize
 

@@ -23,8 +23,8 @@ from tensorbank_loader.epochs.epoch import Epochs, Even, State, Step
 from tensorbank_loader.epochs.world import World
 from tensorbank_loader.order.dates import Times
 from tensorbank_loader.order.plan_order import Shuffle
-from tensorbank_loader.stats import LoaderStats, Meter
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
+from tensorbank_loader.telemetry.loader_stats import LoaderStats, Meter
 from tensorbank_loader.transforms.transform import Transform, checked, ready
 
 __all__ = ["DataLoader"]

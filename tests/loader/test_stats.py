@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank_loader import DataLoader, FetchOptions, LoaderStats
 from tensorbank_loader.batch.read_window import MIN_BATCHES_AHEAD, Window
-from tensorbank_loader.durations import N_BINS, Durations, bin_of, edge_s
+from tensorbank_loader.telemetry.durations import N_BINS, Durations, bin_of, edge_s
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import make

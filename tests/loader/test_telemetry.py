@@ -21,9 +21,9 @@ from tensorbank.cache.range_cache import CacheStats
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader import DataLoader, LoaderStats
-from tensorbank_loader.durations import N_BINS, Durations, bin_of
-from tensorbank_loader.progress import rates, with_progress
-from tensorbank_loader.telemetry import METRICS, export_opentelemetry, export_prometheus
+from tensorbank_loader.telemetry.durations import N_BINS, Durations, bin_of
+from tensorbank_loader.telemetry.exporters import METRICS, export_opentelemetry, export_prometheus
+from tensorbank_loader.telemetry.progress import rates, with_progress
 
 sys.path.insert(0, str(Path(__file__).parent))
 from handmade import make

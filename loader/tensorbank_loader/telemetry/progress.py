@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tensorbank_loader.loader import DataLoader
-from tensorbank_loader.stats import LoaderStats
+from tensorbank_loader.telemetry.loader_stats import LoaderStats
 
 __all__ = ["rates", "with_progress"]
 

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tensorbank.errors import InvalidInputError
-from tensorbank_loader.stats import LoaderStats
+from tensorbank_loader.telemetry.loader_stats import LoaderStats
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
