@@ -56,11 +56,11 @@ def ingest(
 ) -> None:
     """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
     from tensorbank.cli.progress import progress_bar
+    from tensorbank_indexer.containers.limits import ReadLimits
     from tensorbank_indexer.ingest import IngestOptions
     from tensorbank_indexer.ingest import ingest as run
     from tensorbank_indexer.report import IngestReport
     from tensorbank_indexer.sources import open_source
-    from tensorbank_indexer.sources.limits import ReadLimits
 
     options = IngestOptions(
         profile=profile,

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
+from tensorbank_indexer.containers.problems import readable
 from tensorbank_indexer.source import Finding, RawModality, SampleRef
-from tensorbank_indexer.sources.problems import readable
 
 __all__ = ["conform", "in_type"]
 

@@ -15,8 +15,8 @@ from hostile.locations import pixels_of as location_pixels
 from hostile.members import SIDE, pixels_of, sample_of, sound_members, stem_of
 from hostile.mutations import HOSTILE, mutated_locations, mutated_member, mutated_table, mutated_tar
 from tensorbank_indexer import IngestOptions, ingest, open_source
+from tensorbank_indexer.containers.limits import ReadLimits
 from tensorbank_indexer.source import Finding, RawSample
-from tensorbank_indexer.sources.limits import ReadLimits
 
 LIMITS = ReadLimits(max_sample_bytes=8 << 20, max_metadata_bytes=1 << 20, max_sample_s=10.0)
 MAX_S = 15.0

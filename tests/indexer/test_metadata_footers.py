@@ -16,7 +16,7 @@ group = pq.read_metadata(sys.argv[1] + "/train_metadata.parquet").row_group(0)
 """
 READS = """
 import sys
-from tensorbank_indexer.sources.files import SourceFiles
+from tensorbank_indexer.containers.files import SourceFiles
 from tensorbank_indexer.sources.metadata_table import MetadataTable
 try:
     MetadataTable(SourceFiles(sys.argv[1]), "train", False).rows("a.tar", ["s1", "s2"])

@@ -37,7 +37,7 @@ from hostile.members import (
 
 sys.path.pop(0)
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.sources.limits import ReadLimits
+from tensorbank_indexer.containers.limits import ReadLimits
 from tensorbank_indexer.sources.members import read_member
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=16)
@@ -365,7 +365,7 @@ def test_no_descriptors_left_is_said_so(tmp_path: Path, monkeypatch: pytest.Monk
     def none_left(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr("tensorbank_indexer.sources.descriptors.os.open", none_left)
+    monkeypatch.setattr("tensorbank_indexer.containers.descriptors.os.open", none_left)
     with pytest.raises(StorageError) as refused:
         source.scan(archives[0])
     assert refused.value.kind == "no-descriptors"
@@ -451,7 +451,7 @@ def test_columns_of_a_table_may_be_of_any_type_that_tells_the_same(tmp_path: Pat
 
 
 def test_dates_of_a_table_may_be_texts_and_repeated_rows_are_told(tmp_path: Path) -> None:
-    from tensorbank_indexer.sources.files import SourceFiles
+    from tensorbank_indexer.containers.files import SourceFiles
     from tensorbank_indexer.sources.metadata_table import MetadataTable
 
     table = columns(

@@ -23,11 +23,11 @@ import pytest
 from numcodecs import Blosc
 
 from tensorbank.errors import FormatError, IntegrityError, InvalidInputError
+from tensorbank_indexer.containers.limits import Allowance, ReadLimits
+from tensorbank_indexer.containers.tar import index_tar
+from tensorbank_indexer.containers.zip import ZipArchive
 from tensorbank_indexer.sources.decoders import DECODERS, decode_texts, decode_within, open_decoder
-from tensorbank_indexer.sources.limits import Allowance, ReadLimits
-from tensorbank_indexer.sources.tar import index_tar
 from tensorbank_indexer.sources.zarrs import ZarrGroup
-from tensorbank_indexer.sources.zip import ZipArchive
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from hostile.members import array_entries, zipped

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numcodecs import Zlib
 
+from tensorbank_indexer.containers.limits import ReadLimits
 from tensorbank_indexer.source import Finding, RawSample
 from tensorbank_indexer.sources import open_source
-from tensorbank_indexer.sources.limits import ReadLimits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from hostile.locations import DATES, IDS, SIDE, N, entries_of, pixels_of, write

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from tensorbank.errors import FormatError, IntegrityError, InvalidInputError, NotFoundError, StorageError
+from tensorbank_indexer.containers.files import SourceFiles
+from tensorbank_indexer.containers.tar import index_tar
 from tensorbank_indexer.source import SampleRef, Source
 from tensorbank_indexer.sources import FORMATS, open_source
-from tensorbank_indexer.sources.files import SourceFiles
-from tensorbank_indexer.sources.tar import index_tar
 
 sys.path.insert(0, str(Path(__file__).parent))
 from archives import MadeArchives, checksums, make_archives

@@ -9,15 +9,15 @@ from types import MappingProxyType
 from typing import Any
 
 from tensorbank.errors import FormatError, InvalidInputError, nearest
+from tensorbank_indexer.containers.files import SourceFiles
+from tensorbank_indexer.containers.limits import ReadLimits
+from tensorbank_indexer.containers.problems import Boundary
+from tensorbank_indexer.containers.tar import index_tar
 from tensorbank_indexer.source import MemberAddress, Source
-from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.folders import Folders, sort_files
-from tensorbank_indexer.sources.limits import ReadLimits
 from tensorbank_indexer.sources.member_tars import TAR_NAME, MemberTars
-from tensorbank_indexer.sources.problems import Boundary
 from tensorbank_indexer.sources.ssl4eo_wds import Ssl4eoWdsSource
 from tensorbank_indexer.sources.ssl4eo_zarr import FILE_NAME, Ssl4eoZarrSource
-from tensorbank_indexer.sources.tar import index_tar
 from tensorbank_indexer.sources.terramesh import TerraMeshSource
 
 __all__ = ["FORMATS", "detect_format", "open_source"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.containers.files import SourceFiles
 from tensorbank_indexer.source import Archive, Finding, SourceFile
-from tensorbank_indexer.sources.files import SourceFiles
 
 __all__ = ["Folders", "sort_files"]
 

@@ -14,19 +14,19 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.containers.files import SourceFiles
+from tensorbank_indexer.containers.limits import Allowance, ReadLimits
+from tensorbank_indexer.containers.problems import Boundary, is_identifier, readable
+from tensorbank_indexer.containers.tar import TarIndex, index_tar
+from tensorbank_indexer.containers.zip import ZipArchive
 from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, SampleRef, Scan, SourceFile
 from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
-from tensorbank_indexer.sources.files import SourceFiles
 from tensorbank_indexer.sources.folders import sort_files
-from tensorbank_indexer.sources.limits import Allowance, ReadLimits
 from tensorbank_indexer.sources.members import read_member
 from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
 from tensorbank_indexer.sources.position import Position, read_position
-from tensorbank_indexer.sources.problems import Boundary, is_identifier, readable
-from tensorbank_indexer.sources.tar import TarIndex, index_tar
 from tensorbank_indexer.sources.zarrs import ZarrGroup
-from tensorbank_indexer.sources.zip import ZipArchive
 
 __all__ = ["MemberTars", "TAR_NAME"]
 

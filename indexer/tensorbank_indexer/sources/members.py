@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.containers.limits import Allowance
+from tensorbank_indexer.containers.problems import Problem, is_identifier, readable
+from tensorbank_indexer.containers.zip import ZipArchive
 from tensorbank_indexer.sources.axes import four_axes
-from tensorbank_indexer.sources.limits import Allowance
 from tensorbank_indexer.sources.packing import unpack
 from tensorbank_indexer.sources.position import (
     MAX_ID_CHARS,
@@ -21,9 +23,7 @@ from tensorbank_indexer.sources.position import (
     small_array,
     text_of,
 )
-from tensorbank_indexer.sources.problems import Problem, is_identifier, readable
 from tensorbank_indexer.sources.zarrs import ZarrGroup
-from tensorbank_indexer.sources.zip import ZipArchive
 
 __all__ = ["Member", "as_numbers", "put_pixels", "read_member", "turn_north"]
 

@@ -17,8 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tensorbank.errors import FormatError, NotFoundError, StorageError
-from tensorbank_indexer.sources.files import SourceFiles
-from tensorbank_indexer.sources.problems import Boundary, is_identifier, readable
+from tensorbank_indexer.containers.files import SourceFiles
+from tensorbank_indexer.containers.problems import Boundary, is_identifier, readable
 from tensorbank_indexer.sources.times import EARLIEST_NS, LATEST_NS, NS_PER_UNIT
 
 __all__ = ["MemberRow", "MetadataTable"]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError, IntegrityError, NotFoundError
+from tensorbank_indexer.containers.limits import Allowance
+from tensorbank_indexer.containers.zip import ZipArchive
 from tensorbank_indexer.sources.array_spec import ArraySpec
 from tensorbank_indexer.sources.chunks import check_grid, decode_chunk, decode_small, filled, grid, native
-from tensorbank_indexer.sources.limits import Allowance
 from tensorbank_indexer.sources.zarr_documents import parse_consolidated, parse_v2, parse_v3
-from tensorbank_indexer.sources.zip import ZipArchive
 
 __all__ = ["ZarrGroup"]
 

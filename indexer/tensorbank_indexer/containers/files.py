@@ -24,8 +24,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, nearest
-from tensorbank_indexer.sources.descriptors import Descriptors
-from tensorbank_indexer.sources.index_pages import walk_pages
+from tensorbank_indexer.containers.descriptors import Descriptors
+from tensorbank_indexer.containers.index_pages import walk_pages
 
 __all__ = ["FileStat", "SourceFiles"]
 
