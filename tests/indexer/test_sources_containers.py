@@ -20,9 +20,9 @@ from numcodecs import Blosc
 from tensorbank.errors import FormatError, IntegrityError
 from tensorbank_indexer.containers.tar import index_tar
 from tensorbank_indexer.containers.zip import ZipArchive
-from tensorbank_indexer.sources.blosc_blocks import decode_range
 from tensorbank_indexer.sources.times import NO_TIME, decode_times, id_times, match_slots
-from tensorbank_indexer.sources.zarrs import ZarrGroup
+from tensorbank_indexer.zarr_groups.blosc_blocks import decode_range
+from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 NAMES = st.text(
     st.characters(codec="utf-8", exclude_characters="\0/", exclude_categories=("Cs", "Cc")),

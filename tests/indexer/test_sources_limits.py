@@ -26,8 +26,8 @@ from tensorbank.errors import FormatError, IntegrityError, InvalidInputError
 from tensorbank_indexer.containers.limits import Allowance, ReadLimits
 from tensorbank_indexer.containers.tar import index_tar
 from tensorbank_indexer.containers.zip import ZipArchive
-from tensorbank_indexer.sources.decoders import DECODERS, decode_texts, decode_within, open_decoder
-from tensorbank_indexer.sources.zarrs import ZarrGroup
+from tensorbank_indexer.zarr_groups.decoders import DECODERS, decode_texts, decode_within, open_decoder
+from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from hostile.members import array_entries, zipped

@@ -16,11 +16,11 @@ from tensorbank_indexer.containers.limits import Allowance, ReadLimits
 from tensorbank_indexer.containers.problems import Boundary, Problem
 from tensorbank_indexer.containers.zip import ZipArchive
 from tensorbank_indexer.sources.axes import four_axes
-from tensorbank_indexer.sources.chunks import decode_chunk, decode_row
 from tensorbank_indexer.sources.members import Member, as_numbers, put_pixels, turn_north
 from tensorbank_indexer.sources.packing import unpack
 from tensorbank_indexer.sources.position import Position, described_position, text_of, unpacked
-from tensorbank_indexer.sources.zarrs import ZarrGroup
+from tensorbank_indexer.zarr_groups.chunks import decode_chunk, decode_row
+from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 __all__ = ["LocationFile"]
 

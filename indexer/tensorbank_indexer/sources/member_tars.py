@@ -26,7 +26,7 @@ from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.members import read_member
 from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
 from tensorbank_indexer.sources.position import Position, read_position
-from tensorbank_indexer.sources.zarrs import ZarrGroup
+from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 __all__ = ["MemberTars", "TAR_NAME"]
 

@@ -23,7 +23,7 @@ from tensorbank_indexer.sources.position import (
     small_array,
     text_of,
 )
-from tensorbank_indexer.sources.zarrs import ZarrGroup
+from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 __all__ = ["Member", "as_numbers", "put_pixels", "read_member", "turn_north"]
 

@@ -14,11 +14,11 @@ import pyproj
 
 from tensorbank.errors import FormatError
 from tensorbank_indexer.containers.problems import Boundary, Problem, is_identifier, readable
-from tensorbank_indexer.sources.array_spec import ArraySpec
 from tensorbank_indexer.sources.axes import SYNONYMS, grid_problem, heading
 from tensorbank_indexer.sources.packing import unpack
 from tensorbank_indexer.sources.times import decode_times, times_problem
-from tensorbank_indexer.sources.zarrs import ZarrGroup
+from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
+from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 __all__ = [
     "MAX_ID_CHARS",

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.sources.array_spec import ArraySpec, Sharding, sizes_of
-from tensorbank_indexer.sources.decoders import Decoder, open_decoder
-from tensorbank_indexer.sources.dtypes import parse_fill, type_v2, type_v3
+from tensorbank_indexer.zarr_groups.array_spec import ArraySpec, Sharding, sizes_of
+from tensorbank_indexer.zarr_groups.decoders import Decoder, open_decoder
+from tensorbank_indexer.zarr_groups.dtypes import parse_fill, type_v2, type_v3
 
 __all__ = ["parse_consolidated", "parse_v2", "parse_v3"]
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from tensorbank.errors import FormatError, IntegrityError, NotFoundError
 from tensorbank_indexer.containers.limits import Allowance
 from tensorbank_indexer.containers.zip import ZipArchive
-from tensorbank_indexer.sources.array_spec import ArraySpec
-from tensorbank_indexer.sources.chunks import check_grid, decode_chunk, decode_small, filled, grid, native
-from tensorbank_indexer.sources.zarr_documents import parse_consolidated, parse_v2, parse_v3
+from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
+from tensorbank_indexer.zarr_groups.chunks import check_grid, decode_chunk, decode_small, filled, grid, native
+from tensorbank_indexer.zarr_groups.documents import parse_consolidated, parse_v2, parse_v3
 
 __all__ = ["ZarrGroup"]
 

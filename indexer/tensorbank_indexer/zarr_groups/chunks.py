@@ -14,9 +14,9 @@ import numpy.typing as npt
 from numcodecs import blosc
 
 from tensorbank.errors import FormatError, IntegrityError
-from tensorbank_indexer.sources.array_spec import MAX_TEXT_BYTES, ArraySpec, Sharding
-from tensorbank_indexer.sources.blosc_blocks import decode_range
-from tensorbank_indexer.sources.decoders import DECODE_ERRORS, decode_texts, decode_within
+from tensorbank_indexer.zarr_groups.array_spec import MAX_TEXT_BYTES, ArraySpec, Sharding
+from tensorbank_indexer.zarr_groups.blosc_blocks import decode_range
+from tensorbank_indexer.zarr_groups.decoders import DECODE_ERRORS, decode_texts, decode_within
 
 __all__ = ["check_grid", "decode_chunk", "decode_row", "decode_small", "filled", "grid", "native"]
 

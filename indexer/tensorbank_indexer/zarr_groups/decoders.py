@@ -23,7 +23,7 @@ from numcodecs import blosc, lz4
 from numcodecs.checksum32 import CRC32C
 
 from tensorbank.errors import FormatError, IntegrityError
-from tensorbank_indexer.sources.dtypes import number_type
+from tensorbank_indexer.zarr_groups.dtypes import number_type
 
 __all__ = ["DECODERS", "DECODE_ERRORS", "Decoder", "decode_texts", "decode_within", "open_decoder"]
 
