@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from numcodecs import Blosc
 
 from tensorbank.errors import FormatError, IntegrityError
+from tensorbank_indexer.cf.times import NO_TIME, decode_times, id_times, match_slots
 from tensorbank_indexer.containers.tar import index_tar
 from tensorbank_indexer.containers.zip import ZipArchive
-from tensorbank_indexer.sources.times import NO_TIME, decode_times, id_times, match_slots
 from tensorbank_indexer.zarr_groups.blosc_blocks import decode_range
 from tensorbank_indexer.zarr_groups.group import ZarrGroup
 

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError, IntegrityError
+from tensorbank_indexer.cf.axes import four_axes
+from tensorbank_indexer.cf.packing import unpack
+from tensorbank_indexer.cf.position import Position, described_position, text_of, unpacked
 from tensorbank_indexer.containers.files import SourceFiles
 from tensorbank_indexer.containers.limits import Allowance, ReadLimits
 from tensorbank_indexer.containers.problems import Boundary, Problem
 from tensorbank_indexer.containers.zip import ZipArchive
-from tensorbank_indexer.sources.axes import four_axes
 from tensorbank_indexer.sources.members import Member, as_numbers, put_pixels, turn_north
-from tensorbank_indexer.sources.packing import unpack
-from tensorbank_indexer.sources.position import Position, described_position, text_of, unpacked
 from tensorbank_indexer.zarr_groups.chunks import decode_chunk, decode_row
 from tensorbank_indexer.zarr_groups.group import ZarrGroup
 

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.cf.position import Position, read_position
 from tensorbank_indexer.containers.files import SourceFiles
 from tensorbank_indexer.containers.limits import Allowance, ReadLimits
 from tensorbank_indexer.containers.problems import Boundary, is_identifier, readable
@@ -25,7 +26,6 @@ from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.members import read_member
 from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
-from tensorbank_indexer.sources.position import Position, read_position
 from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 __all__ = ["MemberTars", "TAR_NAME"]

@@ -9,12 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.containers.limits import Allowance
-from tensorbank_indexer.containers.problems import Problem, is_identifier, readable
-from tensorbank_indexer.containers.zip import ZipArchive
-from tensorbank_indexer.sources.axes import four_axes
-from tensorbank_indexer.sources.packing import unpack
-from tensorbank_indexer.sources.position import (
+from tensorbank_indexer.cf.axes import four_axes
+from tensorbank_indexer.cf.packing import unpack
+from tensorbank_indexer.cf.position import (
     MAX_ID_CHARS,
     NO_PLACE,
     Position,
@@ -23,6 +20,9 @@ from tensorbank_indexer.sources.position import (
     small_array,
     text_of,
 )
+from tensorbank_indexer.containers.limits import Allowance
+from tensorbank_indexer.containers.problems import Problem, is_identifier, readable
+from tensorbank_indexer.containers.zip import ZipArchive
 from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
 __all__ = ["Member", "as_numbers", "put_pixels", "read_member", "turn_north"]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.cf.position import Position
 from tensorbank_indexer.containers.files import SourceFiles
 from tensorbank_indexer.containers.limits import Allowance, ReadLimits
 from tensorbank_indexer.containers.problems import Boundary, is_identifier, readable
@@ -20,7 +21,6 @@ from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.location_file import LocationFile
 from tensorbank_indexer.sources.member_tars import CATEGORICAL
-from tensorbank_indexer.sources.position import Position
 from tensorbank_indexer.sources.provenance import SSL4EO_S12
 
 __all__ = ["FILE_NAME", "Ssl4eoZarrSource"]

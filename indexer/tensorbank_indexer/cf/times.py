@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank_indexer.sources.packing import missing_values
+from tensorbank_indexer.cf.packing import missing_values
 
 __all__ = [
     "EARLIEST_NS",

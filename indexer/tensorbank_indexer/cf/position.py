@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyproj
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.cf.axes import SYNONYMS, grid_problem, heading
+from tensorbank_indexer.cf.packing import unpack
+from tensorbank_indexer.cf.times import decode_times, times_problem
 from tensorbank_indexer.containers.problems import Boundary, Problem, is_identifier, readable
-from tensorbank_indexer.sources.axes import SYNONYMS, grid_problem, heading
-from tensorbank_indexer.sources.packing import unpack
-from tensorbank_indexer.sources.times import decode_times, times_problem
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
 from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
