@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank import Band, Modality, TableSchema
-from tensorbank_indexer.geography import hilbert_index
+from tensorbank_indexer.measures.geography import hilbert_index
 
 SEASONS = ("autumn", "spring", "summer", "winter")
 MONTHS = {"winter": 1, "spring": 4, "summer": 7, "autumn": 10}

@@ -10,7 +10,7 @@ import pytest
 import shapely
 
 from tensorbank import FormatError
-from tensorbank_indexer.geography import contains, hilbert_index, normal_place, place_of, season_of
+from tensorbank_indexer.measures.geography import contains, hilbert_index, normal_place, place_of, season_of
 
 
 def test_neighbours_on_the_curve_are_neighbours_on_the_map():

@@ -8,9 +8,9 @@ import pytest
 import tensorbank as tb
 from tensorbank.statistics.normalization import normalization
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.measure import measure_pixels
+from tensorbank_indexer.measures.measure import measure_pixels
+from tensorbank_indexer.measures.offsets import baseline_of, radiometric_offset
 from tensorbank_indexer.modalities import describe
-from tensorbank_indexer.offsets import baseline_of, radiometric_offset
 
 L1C = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"]
 BANDS = {"S2L1C": L1C, "S2L2A": [b for b in L1C if b != "B10"]}

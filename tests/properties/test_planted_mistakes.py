@@ -30,7 +30,7 @@ from tensorbank.pruning.conditions import Compare, may_match
 from tensorbank.pruning.table_conditions import conditions, known_bounds, necessary, table_conditions
 from tensorbank.statements import pixel_bounds, pixel_predicates, rewrite
 from tensorbank.statistics.band_stats import BandStats, merge_all
-from tensorbank_indexer.measure import measure
+from tensorbank_indexer.measures.measure import measure
 from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
