@@ -15,7 +15,7 @@ from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import PlanSource
 from tensorbank.reading.codec import codec_for
 from tensorbank.storage.store import Store
-from tensorbank_indexer.shard import ShardAssembler
+from tensorbank_indexer.parts.shard_assembler import ShardAssembler
 
 __all__ = ["SmallBank", "write_small"]
 

@@ -59,7 +59,7 @@ def ingest(
     from tensorbank_indexer.containers.limits import ReadLimits
     from tensorbank_indexer.ingest import IngestOptions
     from tensorbank_indexer.ingest import ingest as run
-    from tensorbank_indexer.report import IngestReport
+    from tensorbank_indexer.parts.report import IngestReport
     from tensorbank_indexer.sources import open_source
 
     options = IngestOptions(

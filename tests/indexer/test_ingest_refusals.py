@@ -20,7 +20,7 @@ import tensorbank as tb
 from tensorbank.cli.app import main
 from tensorbank.layout import RESERVED_WORDS, check_table_name
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.report import IngestReport
+from tensorbank_indexer.parts.report import IngestReport
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=4)
 STRICT = IngestOptions(n_workers=1, samples_per_shard=4, strict=True)
@@ -291,7 +291,7 @@ def test_an_ingest_that_lost_its_samples_to_another_adds_the_rest(write_members,
 
 
 def test_checkpoints_of_a_run_that_died_after_its_commit_are_removed(write_members, tmp_path, monkeypatch):
-    from tensorbank_indexer import checkpoint
+    from tensorbank_indexer.parts import checkpoint
 
     root = write_members(8)
     bank = tb.create(tmp_path / "bank")

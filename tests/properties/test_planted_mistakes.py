@@ -22,7 +22,7 @@ import tensorbank.statements.pixel_bounds
 import tensorbank.statements.pixel_predicates
 import tensorbank.statements.rewrite
 import tensorbank.statistics.band_stats
-import tensorbank_indexer.rows
+import tensorbank_indexer.parts.index_rows
 from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
 from tensorbank.index_schema import samples_schema
 from tensorbank.planning import pinned_table, pixel_judge
@@ -31,7 +31,7 @@ from tensorbank.pruning.table_conditions import conditions, known_bounds, necess
 from tensorbank.statements import pixel_bounds, pixel_predicates, rewrite
 from tensorbank.statistics.band_stats import BandStats, merge_all
 from tensorbank_indexer.measures.measure import measure
-from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
+from tensorbank_indexer.parts.index_rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from differential.bed import Bed, make_bed
@@ -379,15 +379,20 @@ MISTAKES = {
         "mean=between if other.valid else other.mean",
         check_merging,
     ),
-    "NaN in extremes": Mistake(tensorbank_indexer.rows, "and math.isfinite(v)]", "]", check_rollups),
+    "NaN in extremes": Mistake(
+        tensorbank_indexer.parts.index_rows, "and math.isfinite(v)]", "]", check_rollups
+    ),
     "a box across the date line in a roll-up": Mistake(
-        tensorbank_indexer.rows,
+        tensorbank_indexer.parts.index_rows,
         'crossing = any(b["west"] > b["east"] for b in boxes)',
         "crossing = False",
         check_rollups,
     ),
     "the mean of the first sample": Mistake(
-        tensorbank_indexer.rows, '"max_mean": max(means, default=None)', '"max_mean": means[0]', check_rollups
+        tensorbank_indexer.parts.index_rows,
+        '"max_mean": max(means, default=None)',
+        '"max_mean": means[0]',
+        check_rollups,
     ),
     # what is measured of reads
     "a round as short as its reads": Mistake(

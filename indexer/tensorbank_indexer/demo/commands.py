@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
     from tensorbank_indexer.demo.archive import DemoTruth
     from tensorbank_indexer.demo.job import Answer
-    from tensorbank_indexer.report import IngestReport
+    from tensorbank_indexer.parts.report import IngestReport
 
 __all__ = ["demo"]
 

@@ -17,7 +17,7 @@ from tensorbank.plans.plan import Plan
 from tensorbank_indexer.demo.archive import DemoTruth, write_archives
 from tensorbank_indexer.demo.picture import contact_sheet
 from tensorbank_indexer.ingest import IngestOptions, ingest
-from tensorbank_indexer.report import IngestReport
+from tensorbank_indexer.parts.report import IngestReport
 from tensorbank_indexer.sources import open_source
 
 __all__ = ["QUESTIONS", "TABLE", "Answer", "Question", "check", "draw", "load_archives", "stream"]

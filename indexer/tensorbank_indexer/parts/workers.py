@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 
 from tensorbank.errors import TensorBankError
 from tensorbank.storage.store import Store
-from tensorbank_indexer.shard_task import ShardResult, ShardTask, run
+from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask, run
 from tensorbank_indexer.source import Source
 
 __all__ = ["execute"]

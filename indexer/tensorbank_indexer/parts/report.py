@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from tensorbank_indexer.shard_task import StageSeconds
+from tensorbank_indexer.parts.shard_task import StageSeconds
 from tensorbank_indexer.source import Finding, Source
 from tensorbank_indexer.source_history import CHANGES
 

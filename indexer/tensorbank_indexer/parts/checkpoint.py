@@ -13,7 +13,7 @@ import pyarrow.ipc
 from tensorbank.errors import NotFoundError
 from tensorbank.layout import part_key
 from tensorbank.storage.store import Store
-from tensorbank_indexer.shard_task import ShardResult, StageSeconds
+from tensorbank_indexer.parts.shard_task import ShardResult, StageSeconds
 from tensorbank_indexer.source import Finding
 
 __all__ = ["folder_of", "forget", "load", "parts_with", "remove", "remove_empty", "save"]

@@ -22,14 +22,14 @@ from tensorbank.layout import (
 from tensorbank.reading.codec import codec_for
 from tensorbank.schema import TableSchema
 from tensorbank.storage.store import Store
-from tensorbank_indexer import checkpoint
-from tensorbank_indexer.checkpoint import remove_empty
 from tensorbank_indexer.ingest_options import IngestOptions
-from tensorbank_indexer.part_plan import PartPlan
-from tensorbank_indexer.report import IngestReport
-from tensorbank_indexer.shard_task import ShardResult, ShardTask
+from tensorbank_indexer.parts import checkpoint
+from tensorbank_indexer.parts.checkpoint import remove_empty
+from tensorbank_indexer.parts.part_plan import PartPlan
+from tensorbank_indexer.parts.report import IngestReport
+from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask
+from tensorbank_indexer.parts.workers import execute
 from tensorbank_indexer.source import Scan, Source
-from tensorbank_indexer.workers import execute
 
 __all__ = ["PartWriter", "Progress"]
 

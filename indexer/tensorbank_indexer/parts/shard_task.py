@@ -20,13 +20,19 @@ from tensorbank.reading.codec import codec_for
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage.store import Store
 from tensorbank_indexer.boundary import cause_of, is_text, read_each
-from tensorbank_indexer.conform import conform, in_type
 from tensorbank_indexer.measures.measure import CategoryMeasure, PixelMeasure, measure
 from tensorbank_indexer.measures.offsets import radiometric_offset
 from tensorbank_indexer.measures.suspicions import suspicions
-from tensorbank_indexer.rows import MeasuredModality, MeasuredSample, sample_rows, shard_row, tile_rows
-from tensorbank_indexer.sample_columns import plain_columns
-from tensorbank_indexer.shard import ShardAssembler
+from tensorbank_indexer.parts.conform import conform, in_type
+from tensorbank_indexer.parts.index_rows import (
+    MeasuredModality,
+    MeasuredSample,
+    sample_rows,
+    shard_row,
+    tile_rows,
+)
+from tensorbank_indexer.parts.sample_columns import plain_columns
+from tensorbank_indexer.parts.shard_assembler import ShardAssembler
 from tensorbank_indexer.source import Finding, RawModality, RawSample, SampleRef, Source
 
 __all__ = ["ShardResult", "ShardTask", "StageSeconds", "run", "stored_numbers"]

@@ -1,0 +1,1 @@
+"""A part being written: which samples it takes, its shards and index rows, its workers and checkpoints."""
