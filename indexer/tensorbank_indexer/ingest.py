@@ -17,8 +17,8 @@ from tensorbank.errors import ConflictError, FormatError, InvalidInputError, Not
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
 from tensorbank_indexer.boundary import NAMELESS, scan
-from tensorbank_indexer.ingest_options import IngestOptions
 from tensorbank_indexer.names import check_names
+from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import checkpoint
 from tensorbank_indexer.parts.part_plan import PartPlan, plan_part, samples_per_shard_for
 from tensorbank_indexer.parts.part_writer import PartWriter, Progress

@@ -22,7 +22,7 @@ from tensorbank.layout import (
 from tensorbank.reading.codec import codec_for
 from tensorbank.schema import TableSchema
 from tensorbank.storage.store import Store
-from tensorbank_indexer.ingest_options import IngestOptions
+from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import checkpoint
 from tensorbank_indexer.parts.checkpoint import remove_empty
 from tensorbank_indexer.parts.part_plan import PartPlan
