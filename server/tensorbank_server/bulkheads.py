@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from tensorbank.errors import StorageError
-from tensorbank_server.problems import Problem
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.rates import PLACE, Concurrency
 from tensorbank_server.watches import Watch
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from tensorbank_server import formats, tasks
-from tensorbank_server.problems import MEDIA_TYPE
+from tensorbank_server.http.problems import MEDIA_TYPE
 
 __all__ = ["add_openapi", "document"]
 

@@ -20,9 +20,9 @@ from server_process import serving
 
 from tensorbank import FormatError, InvalidInputError
 from tensorbank_server import Settings, create_app
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.keys import KeyFile
 from tensorbank_server.logs import redacted
-from tensorbank_server.problems import Problem
 from tensorbank_server.rates import Concurrency, Rates
 
 

@@ -16,7 +16,7 @@ from test_front import check_problem, children
 from test_plans import make
 from test_slow_clients import wait_until
 
-from tensorbank_server.disks import disk_problem, writing_problem
+from tensorbank_server.http.disks import disk_problem, writing_problem
 from tensorbank_server.logs import AuditLog
 
 TABLE = "/v1/banks/eo/tables/terramesh"

@@ -17,7 +17,7 @@ from tensorbank import InvalidInputError
 from tensorbank.statements.pixel_predicates import parse_comparison
 from tensorbank_server.bodies import check_json
 from tensorbank_server.filters import FilterBounds, FilterError, compile_filter, parse_text
-from tensorbank_server.problems import Problem, as_problem
+from tensorbank_server.http.problems import Problem, as_problem
 
 N = FilterBounds().max_bytes
 PARSE_S = 0.25

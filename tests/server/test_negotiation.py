@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tensorbank_server.negotiation import chosen, has_current, may_resume
+from tensorbank_server.http.negotiation import chosen, has_current, may_resume
 
 LINES, ARROW = "application/x-ndjson", "application/vnd.apache.arrow.stream"
 

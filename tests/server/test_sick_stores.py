@@ -27,7 +27,7 @@ from test_slow_clients import n_active, wait_until
 
 from tensorbank.errors import StorageError
 from tensorbank_server.bulkheads import Bulkhead, Threads
-from tensorbank_server.problems import Problem
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.watches import Watch
 
 BANK_S, PROBE_S, FINISH_S = 2, 1, 3

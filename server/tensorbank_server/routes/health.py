@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import tensorbank
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.landlock import abi_version
-from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, Served
 
 __all__ = ["router"]

@@ -21,9 +21,9 @@ from tensorbank_server import stac
 from tensorbank_server.digests import digest
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.jobs import Rows
 from tensorbank_server.keys import Principal
-from tensorbank_server.problems import Problem
 from tensorbank_server.requests import (
     Asker,
     SampleId,

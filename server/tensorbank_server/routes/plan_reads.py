@@ -20,13 +20,13 @@ from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank_server import virtual_zarr
-from tensorbank_server.byte_requests import content_range, parse_range
 from tensorbank_server.caching import YEAR_S
 from tensorbank_server.coordinates import CHUNK, of_plan
 from tensorbank_server.digests import digest
-from tensorbank_server.negotiation import may_resume
+from tensorbank_server.http.byte_ranges import content_range, parse_range
+from tensorbank_server.http.negotiation import may_resume
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.plans import StoredPlan
-from tensorbank_server.problems import Problem
 from tensorbank_server.requests import Asker, Served, granted
 from tensorbank_server.routes.plans import (
     Access,

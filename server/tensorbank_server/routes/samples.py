@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank_server import formats, stac
-from tensorbank_server.byte_requests import whole_or_range
-from tensorbank_server.negotiation import chosen
-from tensorbank_server.problems import Problem
+from tensorbank_server.http.byte_ranges import whole_or_range
+from tensorbank_server.http.negotiation import chosen
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import SampleId, Served, Source, base_url, freshness, table_url
 from tensorbank_server.rows import sample_json
 from tensorbank_server.service import Pinned, Service

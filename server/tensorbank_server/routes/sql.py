@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from tensorbank.layout import LEVELS
 from tensorbank_server import rows as row_json
 from tensorbank_server.digests import digest
-from tensorbank_server.negotiation import chosen
-from tensorbank_server.problems import Problem
+from tensorbank_server.http.negotiation import chosen
+from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import Asker, BankName, Served, granted
 from tensorbank_server.sandbox import Question, ask
 from tensorbank_server.service import ServedBank

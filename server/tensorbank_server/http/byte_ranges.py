@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tensorbank_server.negotiation import may_resume
-from tensorbank_server.problems import Problem
+from tensorbank_server.http.negotiation import may_resume
+from tensorbank_server.http.problems import Problem
 
 __all__ = ["content_range", "parse_range", "whole_or_range"]
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tensorbank_server.problems import Problem
+from tensorbank_server.http.problems import Problem
 
 __all__ = ["Pages"]
 

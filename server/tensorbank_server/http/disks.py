@@ -6,7 +6,7 @@ import errno
 import tempfile
 from pathlib import Path
 
-from tensorbank_server.problems import Problem
+from tensorbank_server.http.problems import Problem
 
 __all__ = ["disk_problem", "writing_problem"]
 
