@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import tensorbank
 from tensorbank.errors import InvalidInputError
+from tensorbank_server.access.tokens import Authenticator
 from tensorbank_server.front import Front
 from tensorbank_server.http.problems import add_handlers
 from tensorbank_server.metrics import Metrics
@@ -29,7 +30,6 @@ from tensorbank_server.routes import (
 )
 from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings
-from tensorbank_server.tokens import Authenticator
 
 __all__ = ["create_app"]
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query
 from starlette.requests import Request
 
+from tensorbank_server.access.keys import Principal
 from tensorbank_server.caching import Freshness
 from tensorbank_server.filters import (
     Compiled,
@@ -18,7 +19,6 @@ from tensorbank_server.filters import (
     parse_text,
     queryables,
 )
-from tensorbank_server.keys import Principal
 from tensorbank_server.service import Pinned, Service
 from tensorbank_server.stac import collection_id
 

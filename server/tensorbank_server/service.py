@@ -30,19 +30,19 @@ from tensorbank.schema import TableSchema
 from tensorbank.storage.address import normalize_url
 from tensorbank.storage.aws_settings import with_surroundings
 from tensorbank.storage.store import Store
+from tensorbank_server.access.folder_keys import FolderKeys, assume, read_policy
+from tensorbank_server.access.keys import Principal
+from tensorbank_server.access.rates import Concurrency, Rates
 from tensorbank_server.bulkheads import Bulkhead, Threads
 from tensorbank_server.encoded import EncodedFiles
-from tensorbank_server.folder_keys import FolderKeys, assume, read_policy
 from tensorbank_server.http.disks import writing_problem
 from tensorbank_server.http.paging import Pages
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.jobs import Job
-from tensorbank_server.keys import Principal
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.lookup import RowFiles, SampleTable
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.plans import PlanStore
-from tensorbank_server.rates import Concurrency, Rates
 from tensorbank_server.recent import Recent
 from tensorbank_server.settings import BankSettings, Settings
 from tensorbank_server.watches import Watch
@@ -212,7 +212,7 @@ class ServedBank:
 
     def folder_keys(self, folders: Sequence[str], session: str, lifetime_s: float) -> FolderKeys:
         """Return keys that read what lies below some folders; see
-        :func:`tensorbank_server.folder_keys.assume`."""
+        :func:`tensorbank_server.access.folder_keys.assume`."""
         if self.settings.sts_role is None:
             raise AssertionError("access `dir` was not checked")
         endpoint = self.settings.sts_endpoint or self.settings.endpoint

@@ -25,7 +25,7 @@ from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.served.remote_bank import RemoteBank
 from tensorbank.served.service_planner import ARROW, RemotePlanner, Wish, page_of
 from tensorbank.storage.address import ServedStorage
-from tensorbank_server.keys import KeyFile
+from tensorbank_server.access.keys import KeyFile
 
 ALL = "S2L2A.B08.mean > -1"
 

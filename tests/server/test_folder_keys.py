@@ -17,7 +17,7 @@ from tensorbank.storage.address import StorageOptions
 from tensorbank.storage.store import Store
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.demo.server import S3Server
-from tensorbank_server.folder_keys import MAX_POLICY_CHARS, assume, folders_of, read_policy
+from tensorbank_server.access.folder_keys import MAX_POLICY_CHARS, assume, folders_of, read_policy
 
 
 @pytest.fixture(scope="module")

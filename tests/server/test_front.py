@@ -20,10 +20,10 @@ from server_process import serving
 
 from tensorbank import FormatError, InvalidInputError
 from tensorbank_server import Settings, create_app
+from tensorbank_server.access.keys import KeyFile
+from tensorbank_server.access.rates import Concurrency, Rates
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.keys import KeyFile
 from tensorbank_server.logs import redacted
-from tensorbank_server.rates import Concurrency, Rates
 
 
 def check_problem(answer: httpx.Response, status: int, code: str) -> dict:

@@ -19,9 +19,9 @@ from test_samples import truth  # noqa: F401 - a fixture
 import tensorbank as tb
 from tensorbank.reading.codec import decode_block
 from tensorbank_indexer import IngestOptions, ingest, open_source
+from tensorbank_server.access.keys import KeyFile
 from tensorbank_server.http.paging import Pages
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.keys import KeyFile
 
 QUERY = {
     "table": "terramesh",

@@ -12,7 +12,7 @@ import pytest
 from server_process import serving
 from test_front import check_problem
 
-from tensorbank_server.keys import KeyFile
+from tensorbank_server.access.keys import KeyFile
 from tensorbank_server.landlock import abi_version
 
 URL = "/v1/banks/eo/sql"

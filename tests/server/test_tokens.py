@@ -16,7 +16,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from server_process import serving
 from test_front import check_problem
 
-from tensorbank_server.tokens import principal_of
+from tensorbank_server.access.tokens import principal_of
 
 ISSUER, AUDIENCE = "https://issuer.example", "tensorbank"
 
@@ -201,7 +201,7 @@ def test_unknown_keys_do_not_make_the_service_ask_again_and_again(guarded, issue
 
 
 def test_who_guesses_keys_is_slowed_down(bank_folder, issuer, tmp_path):
-    from tensorbank_server.keys import KeyFile
+    from tensorbank_server.access.keys import KeyFile
 
     keys = KeyFile(tmp_path / "keys.json")
     _, good = keys.create("good")

@@ -20,7 +20,7 @@ import tensorbank as tb
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader import StreamingDataset
-from tensorbank_server.keys import KeyFile
+from tensorbank_server.access.keys import KeyFile
 
 RANK = Path(__file__).with_name("client_rank.py")
 LATE = FetchOptions(max_inflight_bytes=1, n_threads=2)

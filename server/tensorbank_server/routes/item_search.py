@@ -18,12 +18,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank_server import stac
+from tensorbank_server.access.keys import Principal
 from tensorbank_server.digests import digest
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.jobs import Rows
-from tensorbank_server.keys import Principal
 from tensorbank_server.requests import (
     Asker,
     SampleId,

@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse, Response
 from tensorbank.errors import FormatError, IntegrityError, StorageError
 from tensorbank_server import rows as row_json
 from tensorbank_server import stac
+from tensorbank_server.access.keys import Principal
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.jobs import Rows
-from tensorbank_server.keys import Principal
 from tensorbank_server.requests import Asker, Served, base_url, filter_names
 from tensorbank_server.service import Pinned, ServedBank, Service
 from tensorbank_server.workers import JobError

@@ -13,10 +13,10 @@ import anyio.to_thread
 from starlette.datastructures import Headers
 
 from tensorbank.errors import FormatError
+from tensorbank_server.access.keys import SCOPES, KeyFile, Principal
+from tensorbank_server.access.rates import Rates
 from tensorbank_server.digests import digest
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.keys import SCOPES, KeyFile, Principal
-from tensorbank_server.rates import Rates
 from tensorbank_server.settings import OidcSettings, Settings
 
 __all__ = ["Authenticator"]
