@@ -23,13 +23,13 @@ from typing import Any, Literal
 from tensorbank.errors import TensorBankError
 from tensorbank.planning.planner import PLANNER_VERSION
 from tensorbank.plans.plan import Plan
-from tensorbank_server.bulkheads import Threads
 from tensorbank_server.digests import digest
 from tensorbank_server.http.disks import disk_problem
 from tensorbank_server.http.problems import Problem, as_problem, internal
-from tensorbank_server.jobs import MakePlan, PlanMade
 from tensorbank_server.metrics import Metrics
-from tensorbank_server.workers import WorkerPool
+from tensorbank_server.workers.bulkheads import Threads
+from tensorbank_server.workers.jobs import MakePlan, PlanMade
+from tensorbank_server.workers.pool import WorkerPool
 
 __all__ = ["PlanRequest", "PlanStore", "StoredPlan", "plan_sql"]
 

@@ -33,21 +33,21 @@ from tensorbank.storage.store import Store
 from tensorbank_server.access.folder_keys import FolderKeys, assume, read_policy
 from tensorbank_server.access.keys import Principal
 from tensorbank_server.access.rates import Concurrency, Rates
-from tensorbank_server.bulkheads import Bulkhead, Threads
 from tensorbank_server.encoded import EncodedFiles
 from tensorbank_server.http.disks import writing_problem
 from tensorbank_server.http.paging import Pages
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.jobs import Job
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.lookup import RowFiles, SampleTable
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.plans import PlanStore
 from tensorbank_server.recent import Recent
 from tensorbank_server.settings import BankSettings, Settings
-from tensorbank_server.watches import Watch
-from tensorbank_server.worker_process import BankAddress, WorkerOptions
-from tensorbank_server.workers import WorkerPool
+from tensorbank_server.workers.bulkheads import Bulkhead, Threads
+from tensorbank_server.workers.jobs import Job
+from tensorbank_server.workers.pool import WorkerPool
+from tensorbank_server.workers.process import BankAddress, WorkerOptions
+from tensorbank_server.workers.watches import Watch
 
 __all__ = ["Pinned", "ServedBank", "Service"]
 

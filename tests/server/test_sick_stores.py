@@ -26,9 +26,9 @@ from test_front import check_problem
 from test_slow_clients import n_active, wait_until
 
 from tensorbank.errors import StorageError
-from tensorbank_server.bulkheads import Bulkhead, Threads
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.watches import Watch
+from tensorbank_server.workers.bulkheads import Bulkhead, Threads
+from tensorbank_server.workers.watches import Watch
 
 BANK_S, PROBE_S, FINISH_S = 2, 1, 3
 IMPATIENT = {

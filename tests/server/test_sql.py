@@ -13,7 +13,7 @@ from server_process import serving
 from test_front import check_problem
 
 from tensorbank_server.access.keys import KeyFile
-from tensorbank_server.landlock import abi_version
+from tensorbank_server.workers.landlock import abi_version
 
 URL = "/v1/banks/eo/sql"
 
@@ -158,7 +158,7 @@ def test_the_fence_is_the_kernels(tmp_path):
     (tmp_path / "other").write_text("no")
     code = f"""
         import socket, sys
-        from tensorbank_server.landlock import restrict, abi_version
+        from tensorbank_server.workers.landlock import restrict, abi_version
         listening = socket.create_server(("127.0.0.1", 0))
         assert restrict([{str(tmp_path / "granted")!r}]) == abi_version()
         assert open({str(tmp_path / "granted")!r}).read() == "yes"

@@ -16,7 +16,6 @@ from tensorbank_server import rows as row_json
 from tensorbank_server.access.keys import Principal
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.jobs import Describe, Rows, Summarize
 from tensorbank_server.requests import (
     Asker,
     BankName,
@@ -29,6 +28,7 @@ from tensorbank_server.requests import (
     freshness,
 )
 from tensorbank_server.service import Pinned, ServedBank, Service
+from tensorbank_server.workers.jobs import Describe, Rows, Summarize
 
 __all__ = ["parse_bbox", "router"]
 

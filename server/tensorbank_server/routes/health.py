@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 
 import tensorbank
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.landlock import abi_version
 from tensorbank_server.requests import Asker, Served
+from tensorbank_server.workers.landlock import abi_version
 
 __all__ = ["router"]
 

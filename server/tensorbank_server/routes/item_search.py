@@ -23,7 +23,6 @@ from tensorbank_server.digests import digest
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.jobs import Rows
 from tensorbank_server.requests import (
     Asker,
     SampleId,
@@ -43,6 +42,7 @@ from tensorbank_server.routes.stac import (
     visible_collections,
 )
 from tensorbank_server.service import Pinned, Service
+from tensorbank_server.workers.jobs import Rows
 
 __all__ = ["router"]
 

@@ -1,4 +1,4 @@
-"""Full SQL, for keys with that scope and services that allow it, in a process of its own: :mod:`tensorbank_server.sandbox`."""
+"""Full SQL, for keys with that scope and services that allow it, in a process of its own: :mod:`tensorbank_server.workers.sandbox`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tensorbank_server.digests import digest
 from tensorbank_server.http.negotiation import chosen
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import Asker, BankName, Served, granted
-from tensorbank_server.sandbox import Question, ask
 from tensorbank_server.service import ServedBank
 from tensorbank_server.tasks import ARROW
+from tensorbank_server.workers.sandbox import Question, ask
 
 __all__ = ["router"]
 

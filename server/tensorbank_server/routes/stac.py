@@ -23,10 +23,10 @@ from tensorbank_server import stac
 from tensorbank_server.access.keys import Principal
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.jobs import Rows
 from tensorbank_server.requests import Asker, Served, base_url, filter_names
 from tensorbank_server.service import Pinned, ServedBank, Service
-from tensorbank_server.workers import JobError
+from tensorbank_server.workers.jobs import Rows
+from tensorbank_server.workers.pool import JobError
 
 __all__ = ["NO_CACHE", "CollectionId", "pin_collection", "router", "stac_url", "visible_collections"]
 

@@ -18,9 +18,9 @@ import anyio.to_thread
 
 from tensorbank.errors import TensorBankError
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.jobs import Job
 from tensorbank_server.metrics import Metrics
-from tensorbank_server.worker_process import WorkerOptions, work
+from tensorbank_server.workers.jobs import Job
+from tensorbank_server.workers.process import WorkerOptions, work
 
 __all__ = ["JobError", "WorkerPool"]
 

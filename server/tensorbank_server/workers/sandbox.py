@@ -1,4 +1,4 @@
-"""Caller-written SQL in a process of its own that may do nothing else: ``python -m tensorbank_server.sandbox``, once a statement.
+"""Caller-written SQL in a process of its own that may do nothing else: ``python -m tensorbank_server.workers.sandbox``, once a statement.
 
 DuckDB is no sandbox, so the fence is the operating system's: limits of memory, time, files and file sizes, and Landlock where the
 kernel has it, all before DuckDB is started. Inside of the fence its settings keep it to the index files of the tables, too.
@@ -85,7 +85,7 @@ async def ask(question: Question) -> tuple[dict[str, Any], bytes]:
 
 def _give_up(question: Question, folders: Sequence[str]) -> int:
     """Set limits and raise the fence; returns Landlock's version."""
-    from tensorbank_server.landlock import restrict
+    from tensorbank_server.workers.landlock import restrict
 
     seconds = math.ceil(question.limit_s)
     for what, most in (

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 from tensorbank.errors import StorageError
 from tensorbank_server.access.rates import PLACE, Concurrency
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.watches import Watch
+from tensorbank_server.workers.watches import Watch
 
 __all__ = ["Bulkhead", "Threads"]
 

@@ -1,0 +1,1 @@
+"""Work beside the event loop: processes for queries, a sandbox for SQL of callers, threads and limits for each bank."""
