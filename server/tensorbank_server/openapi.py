@@ -12,7 +12,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from tensorbank_server import formats, tasks
+from tensorbank_server import tasks
+from tensorbank_server.documents import formats
 from tensorbank_server.http.problems import MEDIA_TYPE
 
 __all__ = ["add_openapi", "document"]

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from tensorbank_server.access.keys import Principal
 from tensorbank_server.caching import Freshness
+from tensorbank_server.documents.stac_documents import collection_id
 from tensorbank_server.filters import (
     Compiled,
     FilterBounds,
@@ -20,7 +21,6 @@ from tensorbank_server.filters import (
     queryables,
 )
 from tensorbank_server.service import Pinned, Service
-from tensorbank_server.stac import collection_id
 
 __all__ = [
     "Asker",

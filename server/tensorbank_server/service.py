@@ -33,12 +33,12 @@ from tensorbank.storage.store import Store
 from tensorbank_server.access.folder_keys import FolderKeys, assume, read_policy
 from tensorbank_server.access.keys import Principal
 from tensorbank_server.access.rates import Concurrency, Rates
-from tensorbank_server.encoded import EncodedFiles
+from tensorbank_server.documents.encoded import EncodedFiles
+from tensorbank_server.documents.lookup import RowFiles, SampleTable
 from tensorbank_server.http.disks import writing_problem
 from tensorbank_server.http.paging import Pages
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.logs import AuditLog
-from tensorbank_server.lookup import RowFiles, SampleTable
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.plans import PlanStore
 from tensorbank_server.recent import Recent

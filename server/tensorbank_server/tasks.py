@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
-from tensorbank_server.rows import plain, readable
+from tensorbank_server.documents.row_json import plain, readable
 
 __all__ = ["ARROW", "END_KEY", "NDJSON", "as_arrow", "as_ndjson", "described", "shard_keys"]
 

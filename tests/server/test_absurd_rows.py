@@ -15,9 +15,9 @@ import pytest
 import shapely
 
 from tensorbank import Band, Modality, NotFoundError, TableSchema
-from tensorbank_server import rows, stac
-from tensorbank_server.formats import georeference
-from tensorbank_server.lookup import RowFiles, SampleTable
+from tensorbank_server.documents import row_json, stac_documents
+from tensorbank_server.documents.formats import georeference
+from tensorbank_server.documents.lookup import RowFiles, SampleTable
 
 SCHEMA = TableSchema((Modality("DEM", "float32", (Band("elevation"),), 1, 4, 4),))
 BOX = pa.struct([(n, pa.float64()) for n in ("west", "south", "east", "north")])
@@ -82,8 +82,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> SampleTable:
 @pytest.mark.parametrize("name", ["good", *ABSURD])
 def test_a_row_is_json_whatever_it_holds(table, name):
     (row,) = table.find(name)
-    item = stac.item(row, SCHEMA, base="http://h/stac", collection="b.t", table_url="http://h/t?snapshot=1")
-    for document in (item, rows.sample_json(row, SCHEMA)):
+    item = stac_documents.item(
+        row, SCHEMA, base="http://h/stac", collection="b.t", table_url="http://h/t?snapshot=1"
+    )
+    for document in (item, row_json.sample_json(row, SCHEMA)):
         text = json.dumps(document, allow_nan=False)
         assert name in text
     assert item["properties"].get("eo:cloud_cover") == (None if "clouds" in name else 25.0)
@@ -115,7 +117,9 @@ def test_a_collection_is_json_whatever_its_extent(extent):
         "licence": "",
         "schema": SCHEMA,
     }
-    found = stac.collection("b.t", extent=[rows.plain(v) for v in extent], times=[None, None], **options)
+    found = stac_documents.collection(
+        "b.t", extent=[row_json.plain(v) for v in extent], times=[None, None], **options
+    )
     assert json.loads(json.dumps(found, allow_nan=False))["extent"]["spatial"]["bbox"] == [
         [-180, -90, 180, 90]
     ]
@@ -131,11 +135,11 @@ def test_any_value_of_arrow_is_json():
         "nested": pa.array([{"a": [INF]}, None]),
         "day": pa.array([2**31 - 1, 0], pa.date32()),
     }
-    found = rows.plain(rows.readable(pa.table(columns)))
+    found = row_json.plain(row_json.readable(pa.table(columns)))
     json.dumps(found, allow_nan=False)
     assert [row["far"] for row in found] == [None, "1970-01-01T00:00:00Z"]
     assert found[0]["decimal"] == 1.5
     assert found[0]["nested"] == {"a": [None]}
     assert found[1]["day"] == "1970-01-01"
-    assert rows.plain(Decimal("NaN")) is None
-    assert rows.plain(datetime(2020, 1, 1, tzinfo=UTC)) == "2020-01-01T00:00:00Z"
+    assert row_json.plain(Decimal("NaN")) is None
+    assert row_json.plain(datetime(2020, 1, 1, tzinfo=UTC)) == "2020-01-01T00:00:00Z"

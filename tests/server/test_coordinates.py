@@ -14,7 +14,7 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 
 from tensorbank.layout import group_document
-from tensorbank_server.coordinates import CHUNK, Coordinate, _values
+from tensorbank_server.documents.coordinates import CHUNK, Coordinate, _values
 
 MOMENTS = [
     datetime(2020, 4, 8, 14, 30, tzinfo=UTC),

@@ -16,7 +16,7 @@ from rio_cogeo.cogeo import cog_validate
 from test_front import check_problem
 
 import tensorbank as tb
-from tensorbank_server.formats import as_geotiff
+from tensorbank_server.documents.formats import as_geotiff
 
 pytestmark = pytest.mark.usefixtures("service")
 

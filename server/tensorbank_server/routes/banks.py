@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response
 
 from tensorbank.catalog.catalog import SnapshotInfo
 from tensorbank.errors import InvalidInputError
-from tensorbank_server import rows as row_json
 from tensorbank_server.access.keys import Principal
+from tensorbank_server.documents import row_json
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import (

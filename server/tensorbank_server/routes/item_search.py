@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank_server import stac
 from tensorbank_server.access.keys import Principal
 from tensorbank_server.digests import digest
+from tensorbank_server.documents import stac_documents
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.http.problems import Problem
@@ -261,11 +261,11 @@ def _rows_of(pinned: Pinned, ids: list[tuple[str, str | None]]) -> list[Mapping[
 
 
 def _item(request: Request, service: Service, pinned: Pinned, row: Mapping[str, Any]) -> dict[str, Any]:
-    return stac.item(
+    return stac_documents.item(
         row,
         pinned.schema,
         base=stac_url(request, service),
-        collection=stac.collection_id(pinned.bank.name, pinned.table),
+        collection=stac_documents.collection_id(pinned.bank.name, pinned.table),
         table_url=table_url(request, service, pinned),
     )
 

@@ -19,10 +19,11 @@ from tensorbank.layout import group_document, place_of_key
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
-from tensorbank_server import virtual_zarr
 from tensorbank_server.caching import YEAR_S
-from tensorbank_server.coordinates import CHUNK, of_plan
 from tensorbank_server.digests import digest
+from tensorbank_server.documents import virtual_zarr
+from tensorbank_server.documents.coordinates import CHUNK, of_plan
+from tensorbank_server.documents.sample_tensors import byte_ranges, read_block
 from tensorbank_server.http.byte_ranges import content_range, parse_range
 from tensorbank_server.http.negotiation import may_resume
 from tensorbank_server.http.problems import Problem
@@ -38,7 +39,6 @@ from tensorbank_server.routes.plans import (
     urls_of,
 )
 from tensorbank_server.service import ServedBank, Service
-from tensorbank_server.tensors import byte_ranges, read_block
 
 __all__ = ["router"]
 

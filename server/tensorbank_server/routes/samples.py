@@ -9,14 +9,14 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank_server import formats, stac
+from tensorbank_server.documents import formats, stac_documents
+from tensorbank_server.documents.row_json import sample_json
+from tensorbank_server.documents.sample_tensors import Cut, read_tensor
 from tensorbank_server.http.byte_ranges import whole_or_range
 from tensorbank_server.http.negotiation import chosen
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import SampleId, Served, Source, base_url, freshness, table_url
-from tensorbank_server.rows import sample_json
 from tensorbank_server.service import Pinned, Service
-from tensorbank_server.tensors import Cut, read_tensor
 
 __all__ = ["Split", "find", "router"]
 
@@ -47,11 +47,11 @@ async def get_sample(
         return fresh.not_modified()
     row = await find(source, sample_id, split)
     if as_item:
-        content = stac.item(
+        content = stac_documents.item(
             row,
             source.schema,
             base=f"{base_url(request, service)}/stac",
-            collection=stac.collection_id(source.bank.name, source.table),
+            collection=stac_documents.collection_id(source.bank.name, source.table),
             table_url=table_url(request, service, source),
         )
         return JSONResponse(content, headers=fresh.headers, media_type=GEOJSON)

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank.layout import LEVELS
-from tensorbank_server import rows as row_json
 from tensorbank_server.digests import digest
+from tensorbank_server.documents import row_json
 from tensorbank_server.http.negotiation import chosen
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import Asker, BankName, Served, granted

@@ -18,9 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank.errors import FormatError, IntegrityError, StorageError
-from tensorbank_server import rows as row_json
-from tensorbank_server import stac
 from tensorbank_server.access.keys import Principal
+from tensorbank_server.documents import row_json, stac_documents
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import Asker, Served, base_url, filter_names
@@ -47,14 +46,14 @@ async def get_landing(request: Request, service: Served, asker: Asker) -> Respon
     """The root catalog."""
     visible = await visible_collections(service, asker)
     children = [(i, p.bank.title(p.table)) for i, p in visible.tables.items()]
-    document = stac.landing(stac_url(request, service), base_url(request, service), children)
+    document = stac_documents.landing(stac_url(request, service), base_url(request, service), children)
     return JSONResponse(document | visible.note, headers=NO_CACHE)
 
 
 @router.get("/conformance", operation_id="getConformance")
 async def get_conformance() -> dict[str, list[str]]:
     """List the conformance classes that this API keeps."""
-    return {"conformsTo": list(stac.CONFORMANCE)}
+    return {"conformsTo": list(stac_documents.CONFORMANCE)}
 
 
 @router.get("/collections", operation_id="listCollections")
@@ -144,7 +143,7 @@ async def visible_collections(service: Service, asker: Principal) -> Visible:
             for table in await bank.run(bank.tables):
                 known = bank.known(table, None)
                 pinned = await bank.run(bank.pin, table, None) if known is None else known
-                found[stac.collection_id(bank.name, table)] = pinned
+                found[stac_documents.collection_id(bank.name, table)] = pinned
         return found
 
     banks = [bank for name, bank in service.banks.items() if asker.may("read", name)]
@@ -157,7 +156,7 @@ async def pin_collection(
     service: Service, asker: Principal, collection: str, version: int | None = None
 ) -> Pinned:
     """Pin the table behind the id of a collection; what is no such id is unknown, whatever it looks like."""
-    bank, _, table = collection.partition(stac.SEPARATOR)
+    bank, _, table = collection.partition(stac_documents.SEPARATOR)
     return await service.pin(bank, table, version, asker)
 
 
@@ -175,7 +174,7 @@ async def _collection(
         job = Rows(pinned.bank.name, pinned.versions, sql, service.limits.answer_bytes)
         (row,) = row_json.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())
         extent = extents.put(key, row)
-    return stac.collection(
+    return stac_documents.collection(
         identity,
         base=stac_url(request, service),
         title=pinned.bank.title(pinned.table),

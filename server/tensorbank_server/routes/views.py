@@ -16,14 +16,14 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.layout import group_document, place_of_key
 from tensorbank.plans.handle import Handle
 from tensorbank.schema import Modality
-from tensorbank_server import composites, formats, rows, virtual_zarr
-from tensorbank_server.coordinates import CHUNK, of_band_names
+from tensorbank_server.documents import composites, formats, row_json, virtual_zarr
+from tensorbank_server.documents.coordinates import CHUNK, of_band_names
+from tensorbank_server.documents.sample_tensors import Cut, count_times, read_block, read_tensor
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.requests import Asker, SampleId, Served, Source, freshness
 from tensorbank_server.routes.samples import Modalities, Split, find
 from tensorbank_server.service import Pinned, ServedBank
-from tensorbank_server.tensors import Cut, count_times, read_block, read_tensor
 from tensorbank_server.workers.jobs import Rows
 
 __all__ = ["router"]
@@ -121,11 +121,11 @@ async def get_sample_statistics(
     )
     sql = f'SELECT {", ".join(columns) or "1 AS one"} FROM "{source.table}" WHERE {where}'
     job = Rows(source.bank.name, source.versions, sql, service.limits.answer_bytes)
-    (found,) = rows.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())
+    (found,) = row_json.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())
     content: dict[str, dict[str, Any]] = {}
     for name, value in found.items():
         modality, _, band = name.partition("\x1f")
-        content.setdefault(modality, {})[band] = rows.plain(value)
+        content.setdefault(modality, {})[band] = row_json.plain(value)
     content.pop("one", None)
     return JSONResponse({"snapshot": source.version, "statistics": content}, headers=fresh.headers)
 
@@ -185,7 +185,7 @@ def _values_at(
         found[m.name] = {
             "bands": list(m.band_names),
             "pixel": [line, column],
-            "values": rows.plain(tensor.tolist()),
+            "values": row_json.plain(tensor.tolist()),
         }
     return found
 

@@ -8,8 +8,8 @@ from typing import Any
 import shapely
 
 from tensorbank.schema import Modality, TableSchema
-from tensorbank_server.formats import MEDIA_TYPES
-from tensorbank_server.rows import geometry, plain
+from tensorbank_server.documents.formats import MEDIA_TYPES
+from tensorbank_server.documents.row_json import geometry, plain
 
 __all__ = ["CONFORMANCE", "STAC_VERSION", "collection", "collection_id", "item", "landing"]
 

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from tensorbank.errors import NotFoundError
 from tensorbank.schema import TableSchema
-from tensorbank_server.rows import finite, readable
+from tensorbank_server.documents.row_json import finite, readable
 
 __all__ = ["RowFiles", "SampleTable"]
 
