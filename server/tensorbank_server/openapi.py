@@ -12,9 +12,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from tensorbank_server import tasks
 from tensorbank_server.documents import formats
 from tensorbank_server.http.problems import MEDIA_TYPE
+from tensorbank_server.planning import tasks
 
 __all__ = ["add_openapi", "document"]
 

@@ -40,7 +40,7 @@ from tensorbank_server.http.paging import Pages
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.metrics import Metrics
-from tensorbank_server.plans import PlanStore
+from tensorbank_server.planning.plan_store import PlanStore
 from tensorbank_server.recent import Recent
 from tensorbank_server.settings import BankSettings, Settings
 from tensorbank_server.workers.bulkheads import Bulkhead, Threads

@@ -27,7 +27,7 @@ from tensorbank_server.documents.sample_tensors import byte_ranges, read_block
 from tensorbank_server.http.byte_ranges import content_range, parse_range
 from tensorbank_server.http.negotiation import may_resume
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.plans import StoredPlan
+from tensorbank_server.planning.plan_store import StoredPlan
 from tensorbank_server.requests import Asker, Served, granted
 from tensorbank_server.routes.plans import (
     Access,

@@ -15,14 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tensorbank.plans.plan import Plan
-from tensorbank_server import tasks
 from tensorbank_server.access.folder_keys import folders_of
 from tensorbank_server.access.keys import Principal
 from tensorbank_server.digests import digest
 from tensorbank_server.documents.sample_tensors import Cut
 from tensorbank_server.http.negotiation import chosen
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.plans import PlanRequest, StoredPlan, plan_sql
+from tensorbank_server.planning import tasks
+from tensorbank_server.planning.plan_store import PlanRequest, StoredPlan, plan_sql
 from tensorbank_server.requests import Asker, BankName, Served, base_url, condition, filter_names, granted
 from tensorbank_server.service import Pinned, ServedBank, Service
 

@@ -16,9 +16,9 @@ from tensorbank_server.digests import digest
 from tensorbank_server.documents import row_json
 from tensorbank_server.http.negotiation import chosen
 from tensorbank_server.http.problems import Problem
+from tensorbank_server.planning.tasks import ARROW
 from tensorbank_server.requests import Asker, BankName, Served, granted
 from tensorbank_server.service import ServedBank
-from tensorbank_server.tasks import ARROW
 from tensorbank_server.workers.sandbox import Question, ask
 
 __all__ = ["router"]
