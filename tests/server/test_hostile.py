@@ -15,8 +15,8 @@ from test_filters import NAMES
 
 from tensorbank import InvalidInputError
 from tensorbank.statements.pixel_predicates import parse_comparison
-from tensorbank_server.bodies import check_json
 from tensorbank_server.filters import FilterBounds, FilterError, compile_filter, parse_text
+from tensorbank_server.front.bodies import check_json
 from tensorbank_server.http.problems import Problem, as_problem
 
 N = FilterBounds().max_bytes
