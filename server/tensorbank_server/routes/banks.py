@@ -16,7 +16,7 @@ from tensorbank_server.access.keys import Principal
 from tensorbank_server.documents import row_json
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.requests import (
+from tensorbank_server.routes.dependencies import (
     Asker,
     BankName,
     Served,

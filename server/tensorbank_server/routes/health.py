@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 import tensorbank
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.requests import Asker, Served
+from tensorbank_server.routes.dependencies import Asker, Served
 from tensorbank_server.workers.landlock import abi_version
 
 __all__ = ["router"]

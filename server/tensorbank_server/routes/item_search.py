@@ -23,7 +23,8 @@ from tensorbank_server.documents import stac_documents
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.requests import (
+from tensorbank_server.routes.banks import parse_bbox
+from tensorbank_server.routes.dependencies import (
     Asker,
     SampleId,
     Served,
@@ -32,7 +33,6 @@ from tensorbank_server.requests import (
     filter_tree,
     table_url,
 )
-from tensorbank_server.routes.banks import parse_bbox
 from tensorbank_server.routes.samples import find
 from tensorbank_server.routes.stac import (
     NO_CACHE,

@@ -19,7 +19,6 @@ from tensorbank.layout import group_document, place_of_key
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
 from tensorbank.ranges import ByteRange
-from tensorbank_server.caching import YEAR_S
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import virtual_zarr
 from tensorbank_server.documents.coordinates import CHUNK, of_plan
@@ -28,7 +27,8 @@ from tensorbank_server.http.byte_ranges import content_range, parse_range
 from tensorbank_server.http.negotiation import may_resume
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.planning.plan_store import StoredPlan
-from tensorbank_server.requests import Asker, Served, granted
+from tensorbank_server.routes.dependencies import Asker, Served, granted
+from tensorbank_server.routes.etags import YEAR_S
 from tensorbank_server.routes.plans import (
     Access,
     PlanId,

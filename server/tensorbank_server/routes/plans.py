@@ -23,7 +23,15 @@ from tensorbank_server.http.negotiation import chosen
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.planning import tasks
 from tensorbank_server.planning.plan_store import PlanRequest, StoredPlan, plan_sql
-from tensorbank_server.requests import Asker, BankName, Served, base_url, condition, filter_names, granted
+from tensorbank_server.routes.dependencies import (
+    Asker,
+    BankName,
+    Served,
+    base_url,
+    condition,
+    filter_names,
+    granted,
+)
 from tensorbank_server.service import Pinned, ServedBank, Service
 
 __all__ = [

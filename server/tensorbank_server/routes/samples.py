@@ -15,7 +15,7 @@ from tensorbank_server.documents.sample_tensors import Cut, read_tensor
 from tensorbank_server.http.byte_ranges import whole_or_range
 from tensorbank_server.http.negotiation import chosen
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.requests import SampleId, Served, Source, base_url, freshness, table_url
+from tensorbank_server.routes.dependencies import SampleId, Served, Source, base_url, freshness, table_url
 from tensorbank_server.service import Pinned, Service
 
 __all__ = ["Split", "find", "router"]

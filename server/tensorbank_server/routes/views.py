@@ -21,7 +21,7 @@ from tensorbank_server.documents.coordinates import CHUNK, of_band_names
 from tensorbank_server.documents.sample_tensors import Cut, count_times, read_block, read_tensor
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.requests import Asker, SampleId, Served, Source, freshness
+from tensorbank_server.routes.dependencies import Asker, SampleId, Served, Source, freshness
 from tensorbank_server.routes.samples import Modalities, Split, find
 from tensorbank_server.service import Pinned, ServedBank
 from tensorbank_server.workers.jobs import Rows

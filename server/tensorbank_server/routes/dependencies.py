@@ -9,7 +9,6 @@ from fastapi import Depends, Path, Query
 from starlette.requests import Request
 
 from tensorbank_server.access.keys import Principal
-from tensorbank_server.caching import Freshness
 from tensorbank_server.documents.stac_documents import collection_id
 from tensorbank_server.filters import (
     Compiled,
@@ -20,6 +19,7 @@ from tensorbank_server.filters import (
     parse_text,
     queryables,
 )
+from tensorbank_server.routes.etags import Freshness
 from tensorbank_server.service import Pinned, Service
 
 __all__ = [
