@@ -249,8 +249,8 @@ def make_export(args: argparse.Namespace, folder: Path) -> None:
         export(args.bank, folder, args.samples)
         return
     import tensorbank as tb
+    from tensorbank_demo.landscape.archive import write_archives
     from tensorbank_indexer import IngestOptions, ingest, open_source
-    from tensorbank_indexer.demo.archive import write_archives
 
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         source = args.source

@@ -25,8 +25,8 @@ from process_tree import PeakMemory
 
 import tensorbank as tb
 from tensorbank.reading.codec import codec_for
+from tensorbank_demo.landscape.archive import write_archives
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.demo.archive import write_archives
 from tensorbank_indexer.modalities import describe
 from tensorbank_indexer.source import SampleRef, Source
 

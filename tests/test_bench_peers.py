@@ -14,8 +14,8 @@ import pytest
 
 import tensorbank as tb
 from tensorbank.testing import Faults
+from tensorbank_demo.landscape.archive import write_archives
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.demo.archive import write_archives
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 CACHE = BENCHMARKS.parent / ".cache" / "peers"

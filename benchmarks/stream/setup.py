@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 import tensorbank as tb
+from tensorbank_demo.landscape.archive import write_archives
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.demo.archive import write_archives
 
 __all__ = ["Setup", "make_bank", "sized"]
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import tensorbank as tb
 from tensorbank.arrow_numpy import as_arrow, as_numpy, as_scalar, from_python, strings
+from tensorbank_demo.landscape.archive import write_archives
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.demo.archive import write_archives
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
 from handmade import make

@@ -13,8 +13,8 @@ import zarr
 from pyproj import Transformer
 
 from tensorbank.errors import InvalidInputError
-from tensorbank_indexer.demo.archive import BANDS, MODALITIES, DemoTruth, write_archives
-from tensorbank_indexer.demo.places import majortom_footprint
+from tensorbank_demo.landscape.archive import BANDS, MODALITIES, DemoTruth, write_archives
+from tensorbank_demo.landscape.places import majortom_footprint
 
 DTYPES = {"S2RGB": "uint8", "LULC": "uint8", "S1RTC": "float16", "S1GRD": "float16", "NDVI": "float16"}
 

@@ -14,7 +14,7 @@ from tensorbank.cli.app import Endpoint, Region, say
 
 if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
-    from tensorbank_indexer.demo.archive import DemoTruth
+    from tensorbank_demo.landscape.archive import DemoTruth
     from tensorbank_indexer.demo.job import Answer
     from tensorbank_indexer.parts.report import IngestReport
 

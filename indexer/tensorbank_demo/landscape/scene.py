@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank_indexer.demo.climates import Climate
-from tensorbank_indexer.demo.world import CELL, SIZE, TILE, World
+from tensorbank_demo.landscape.climates import Climate
+from tensorbank_demo.landscape.world import CELL, SIZE, TILE, World
 
 __all__ = ["Block", "Scene", "Sky", "View", "render"]
 

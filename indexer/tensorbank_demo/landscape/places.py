@@ -12,9 +12,9 @@ import numpy as np
 import shapely
 from pyproj import CRS, Transformer
 
-from tensorbank_indexer.demo.climates import CLIMATES, Climate
-from tensorbank_indexer.demo.scene import Block, Sky, View
-from tensorbank_indexer.demo.world import CELL, SIZE, TILE
+from tensorbank_demo.landscape.climates import CLIMATES, Climate
+from tensorbank_demo.landscape.scene import Block, Sky, View
+from tensorbank_demo.landscape.world import CELL, SIZE, TILE
 
 __all__ = ["Footprint", "Placed", "crs_attributes", "majortom", "majortom_footprint", "ssl4eos12"]
 

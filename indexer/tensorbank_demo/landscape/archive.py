@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tensorbank.errors import InvalidInputError
-from tensorbank_indexer.demo.members import Variable, zarr_zip
-from tensorbank_indexer.demo.places import Placed, crs_attributes, majortom, ssl4eos12
-from tensorbank_indexer.demo.scene import Scene, render
-from tensorbank_indexer.demo.world import TILE, World
+from tensorbank_demo.landscape.members import Variable, zarr_zip
+from tensorbank_demo.landscape.places import Placed, crs_attributes, majortom, ssl4eos12
+from tensorbank_demo.landscape.scene import Scene, render
+from tensorbank_demo.landscape.world import TILE, World
 
 __all__ = ["BANDS", "MODALITIES", "DemoTruth", "write_archives"]
 
