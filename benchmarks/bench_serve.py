@@ -45,7 +45,7 @@ from stream.serving import loopback
 import tensorbank as tb
 from tensorbank.client.http import HttpPool
 from tensorbank.storage.store import Store
-from tensorbank_indexer.demo.server import S3Server
+from tensorbank_demo.s3.server import S3Server
 
 HERE = Path(__file__).parent
 DATA, RESULTS = HERE / "data", HERE / "results"

@@ -12,11 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tensorbank.errors import StorageError
-from tensorbank_indexer.demo.server import S3Server
+from tensorbank_demo.s3.server import S3Server
 
 OWNER = """
 import sys, time
-from tensorbank_indexer.demo.server import S3Server
+from tensorbank_demo.s3.server import S3Server
 server = S3Server.start(deadline_s=120)
 print(server._process.pid, server._log.parent, flush=True)
 time.sleep(300)

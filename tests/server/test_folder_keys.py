@@ -15,8 +15,8 @@ from tensorbank.client.plan_bytes import open_store
 from tensorbank.errors import StorageError
 from tensorbank.storage.address import StorageOptions
 from tensorbank.storage.store import Store
+from tensorbank_demo.s3.server import S3Server
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.demo.server import S3Server
 from tensorbank_server.access.folder_keys import MAX_POLICY_CHARS, assume, folders_of, read_policy
 
 

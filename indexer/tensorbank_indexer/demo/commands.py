@@ -64,7 +64,7 @@ def demo(
 def _opened(url: str | None, endpoint: str | None, region: str | None) -> Iterator[Bank]:
     """The caller's bank, or one on an S3 server that lives as long as the block."""
     from tensorbank.opening import create
-    from tensorbank_indexer.demo.server import S3Server
+    from tensorbank_demo.s3.server import S3Server
 
     if url is not None:
         yield create(url, endpoint=endpoint, region=region)

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tensorbank.errors import NotFoundError, StorageError
-from tensorbank_indexer.demo.s3_accounts import ROLE, identities, roles
+from tensorbank_demo.s3.accounts import ROLE, identities, roles
 
 __all__ = ["S3Server"]
 

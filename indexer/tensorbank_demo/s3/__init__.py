@@ -1,0 +1,1 @@
+"""An S3 server of its own on loopback: SeaweedFS, gone with the program that started it."""
