@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from tensorbank.errors import InvalidInputError
-from tensorbank_indexer.demo.picture import CELL_INCH, DPI, contact_sheet
+from tensorbank_demo.picture import CELL_INCH, DPI, contact_sheet
 
 SHAPES = {"S2L2A": 12, "S2L1C": 13, "S1RTC": 2, "S1GRD": 2, "DEM": 1, "NDVI": 1, "LULC": 1, "S2RGB": 3}
 

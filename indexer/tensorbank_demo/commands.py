@@ -14,8 +14,8 @@ from tensorbank.cli.app import Endpoint, Region, say
 
 if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
+    from tensorbank_demo.job import Answer
     from tensorbank_demo.landscape.archive import DemoTruth
-    from tensorbank_indexer.demo.job import Answer
     from tensorbank_indexer.parts.report import IngestReport
 
 __all__ = ["demo"]
@@ -37,7 +37,7 @@ def demo(
 ) -> None:
     """Run the whole job: archives, ingest, SQL, tensors in a PyTorch loop, every one checked."""
     from tensorbank.cli.progress import progress_bar
-    from tensorbank_indexer.demo.job import QUESTIONS, TABLE, check, draw, load_archives, stream
+    from tensorbank_demo.job import QUESTIONS, TABLE, check, draw, load_archives, stream
 
     with (
         tempfile.TemporaryDirectory(prefix="tensorbank-demo-") as folder,
