@@ -39,8 +39,9 @@ def open(  # noqa: A001 - tb.open is the product's front door
     """Open a bank: a folder, ``file://``, ``s3://`` or any URL of :data:`tensorbank.storage.address.SCHEMES`, or a service's.
 
     What is not given is taken from AWS's environment variables and files and from the machine's role, as
-    :mod:`tensorbank.storage.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request tells whether a
-    TensorBank service answers there, or files lie there, as :mod:`tensorbank.catalog.static_bank` describes.
+    :mod:`tensorbank.storage.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request
+    tells whether a TensorBank service answers there, or files lie there, as :mod:`tensorbank.catalog.static_bank`
+    describes.
 
     Parameters
     ----------

@@ -60,9 +60,10 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     Python 3.14, it refuses to. With ``global_batch_size`` torch's DataLoader hands batches out in one order, whatever the
     number of workers.
 
-    Each ``iter()`` runs an epoch, and the next one is shuffled anew. :class:`tensorbank_loader.epochs.cursor.Cursor` says which epoch it
-    is; ``loader/README.md`` has the whole table. In workers each ``iter()`` is the next epoch, however much of the last was had:
-    a worker cannot know. All workers agree on it, fresh ones and persistent ones, and see :meth:`set_epoch`.
+    Each ``iter()`` runs an epoch, and the next one is shuffled anew. :class:`tensorbank_loader.epochs.cursor.Cursor`
+    says which epoch it is; ``loader/README.md`` has the whole table. In workers each ``iter()`` is the next epoch,
+    however much of the last was had: a worker cannot know. All workers agree on it, fresh ones and persistent ones,
+    and see :meth:`set_epoch`.
 
     Parameters
     ----------

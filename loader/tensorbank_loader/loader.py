@@ -35,9 +35,10 @@ class DataLoader:
     as :class:`tensorbank_loader.batch.form.BatchForm` describes them.
 
     Each ``iter()`` runs an epoch, and the next one is shuffled anew; one that was left begins anew, unless
-    :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.epochs.cursor.Cursor` has the rules, ``loader/README.md`` the
-    whole table, with every launcher and trainer. Threads read ahead, at an epoch's end the first batches of the next; there are
-    no worker processes. For one consumer thread. :meth:`close` ends the threads, as does ``with``.
+    :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.epochs.cursor.Cursor` has the rules,
+    ``loader/README.md`` the whole table, with every launcher and trainer. Threads read ahead, at an epoch's end the
+    first batches of the next; there are no worker processes. For one consumer thread. :meth:`close` ends the threads,
+    as does ``with``.
 
     A copy (``copy.deepcopy``, ``pickle``) goes on where the loader stands, with threads of its own.
 
@@ -55,8 +56,8 @@ class DataLoader:
     shuffle
         ``"full"``: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
         neighbours at once, for small samples and for tiles, whose blocks it decodes once a run; it takes memory, see
-        :mod:`tensorbank_loader.order.window_order`. True: ``"window"`` for tiles that share their blocks with others of the plan, else
-        ``"full"``. None or False: the plan's order.
+        :mod:`tensorbank_loader.order.window_order`. True: ``"window"`` for tiles that share their blocks with others
+        of the plan, else ``"full"``. None or False: the plan's order.
     replacement, n_draws
         Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
         and how many samples it holds (the plan's number if None).

@@ -1,12 +1,10 @@
 """The description of the service in OpenAPI 3.1: what FastAPI finds out, with problems, keys, and bodies that are no JSON.
 
-``python -m tensorbank_server.openapi`` prints what ``server/openapi.json`` holds.
+``python -m tensorbank_server`` prints what ``server/openapi.json`` holds.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Any
 
 from fastapi import FastAPI
@@ -148,16 +146,3 @@ def _complete(operation: dict[str, Any]) -> None:
     operation["security"] = [{"key": []}, {}]
     for status in _STATUSES:
         responses[status] = {"$ref": f"#/components/responses/{status}"}
-
-
-def main() -> None:
-    """Print the description of the service as it is installed."""
-    from tensorbank_server.app import create_app
-    from tensorbank_server.settings import Settings
-
-    described = create_app(Settings(access="open")).openapi()
-    sys.stdout.write(json.dumps(described, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-if __name__ == "__main__":
-    main()

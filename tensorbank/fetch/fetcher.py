@@ -137,7 +137,7 @@ class Fetcher:
         return stats if self._cache is None else replace(stats, cache=self._cache.stats)
 
     def submit(self, n: int, wanted: Callable[[int], Wanted]) -> Pending:
-        """Start reads, as :meth:`tensorbank.fetch.range_requests.Requests.submit` does; the cache keeps and looks for their spans."""
+        """Start reads as :meth:`Requests.submit` does. The cache is asked first, and keeps what is read."""
         if self._cache is None:
             return self._requests.submit(n, wanted)
         crew = self._open()

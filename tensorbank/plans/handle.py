@@ -1,4 +1,4 @@
-"""Handles: what a plan reads of a modality, and where in its table that lies. See :mod:`tensorbank.plans.plan` for the columns."""
+"""Handles: what a plan reads of a modality, and where in its table that lies, in columns as :mod:`tensorbank.plans.plan` says."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A predicate compares the pixels of one band, or the normalised difference ``(a -
 a constant, in float64. NaN matches nothing, and neither does a normalised difference whose denominator is 0. Of a sample with
 ``count`` pixels, ``n`` of which match: *any* is ``n > 0``, *all* is ``n == count``, *share* is ``n / count``.
 
-Statistics bound ``n`` from both sides without a pixel being read (:mod:`tensorbank.statements.pixel_bounds`). Where the bounds meet, or fall
-on one side of what is asked, the predicate is decided; only the others have to be read.
+Statistics bound ``n`` from both sides without a pixel being read (:mod:`tensorbank.statements.pixel_bounds`). Where
+the bounds meet, or fall on one side of what is asked, the predicate is decided; only the others have to be read.
 """
 
 from __future__ import annotations

@@ -138,7 +138,8 @@ def bracket_quantiles(knots: Float64, valid: Int64) -> dict[str, Quantile]:
     Parameters
     ----------
     knots
-        (n, 2 + q) ascending along axis 1: smallest value, the quantiles of :data:`tensorbank.statistics.band_stats.QUANTILES`, largest value.
+        (n, 2 + q) ascending along axis 1: smallest value, the quantiles of
+        :data:`tensorbank.statistics.band_stats.QUANTILES`, largest value.
     valid
         (n,) pixels that each sample's knots describe.
 

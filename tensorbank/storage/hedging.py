@@ -1,8 +1,8 @@
 """A second try beside one that is late, for requests that may be repeated.
 
 One slow answer in some hundred is usual for object stores, and the few requests that a plan starts with are in a row: each of
-them can hold up all. Reads of tensors are hedged by what was measured (:mod:`tensorbank.fetch.latencies`); before the first of them
-nothing has been measured, so the patience here is fixed.
+them can hold up all. Reads of tensors are hedged by what was measured (:mod:`tensorbank.fetch.latencies`); before the
+first of them nothing has been measured, so the patience here is fixed.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Files and the containers in them: trees of files, tar and zip by byte ranges, limits for what they claim, problems of a member."""
+"""Files and the containers in them: trees of files, tar and zip by byte ranges, limits on what they claim, and their problems."""

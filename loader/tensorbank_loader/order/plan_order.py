@@ -1,7 +1,7 @@
 """Orders of an epoch: which position of a plan stands at each place. Values with arithmetic; the same in every process.
 
-An epoch has ``n_places`` places, cut into global batches by :mod:`tensorbank_loader.epochs.epoch`. An order maps places to positions of
-the plan, keyed by seed and epoch, and knows neither ranks nor workers.
+An epoch has ``n_places`` places, cut into global batches by :mod:`tensorbank_loader.epochs.epoch`. An order maps
+places to positions of the plan, keyed by seed and epoch, and knows neither ranks nor workers.
 """
 
 from __future__ import annotations

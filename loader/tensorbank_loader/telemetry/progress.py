@@ -6,13 +6,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tensorbank_loader.loader import DataLoader
 from tensorbank_loader.telemetry.loader_stats import LoaderStats
+
+if TYPE_CHECKING:
+    from tensorbank_loader.loader import DataLoader
 
 __all__ = ["rates", "with_progress"]
 

@@ -29,9 +29,9 @@ class Normalize(torch.nn.Module):
         Whose batches these are, a plan or a mix: it says which tensors are categorical, and which bands of a modality were
         selected.
     constants
-        The name of a published profile, of :data:`tensorbank.statistics.normalization.PROFILE_NAMES`: every continuous tensor must be in it. Or
-        by handle name what to normalise with, for those tensors only: the answer of ``query.statistics(...)``, or a
-        :class:`tensorbank.Normalization` with the bands in the order of the batch.
+        The name of a published profile, of :data:`tensorbank.statistics.normalization.PROFILE_NAMES`: every continuous
+        tensor must be in it. Or by handle name what to normalise with, for those tensors only: the answer of
+        ``query.statistics(...)``, or a :class:`tensorbank.Normalization` with the bands in the order of the batch.
     dtype
         Type of normalised tensors, such as ``torch.bfloat16``.
     fill

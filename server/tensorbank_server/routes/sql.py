@@ -1,4 +1,4 @@
-"""Full SQL, for keys with that scope and services that allow it, in a process of its own: :mod:`tensorbank_server.workers.sandbox`."""
+"""Full SQL, for keys with that scope and services that allow it, in a process of :mod:`tensorbank_server.workers.sandbox`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caller-written SQL in a process of its own that may do nothing else: ``python -m tensorbank_server.workers.sandbox``, once a statement.
+"""SQL of callers, each statement in a process that may do nothing else: ``python -m tensorbank_server.workers.sandbox``.
 
 DuckDB is no sandbox, so the fence is the operating system's: limits of memory, time, files and file sizes, and Landlock where the
 kernel has it, all before DuckDB is started. Inside of the fence its settings keep it to the index files of the tables, too.
