@@ -25,14 +25,14 @@ if TYPE_CHECKING:
         TensorBankError,
     )
     from tensorbank.opening import create, open  # noqa: A004 - tb.open is the front door
-    from tensorbank.plans.mix import Mix, mix
+    from tensorbank.plans.mixture import Mix, mix
     from tensorbank.plans.plan import Plan
     from tensorbank.plans.query import Query
     from tensorbank.plans.selection import Selection
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema
     from tensorbank.statistics.band_stats import BandStats
-    from tensorbank.statistics.normalization import Normalization, normalization
+    from tensorbank.statistics.published import Normalization, normalization
     from tensorbank.statistics.summaries import Statistics
     from tensorbank.storage.address import StorageOptions
 
@@ -79,10 +79,10 @@ _HOMES = {
         "StorageError",
         "TensorBankError",
     ),
-    "tensorbank.plans.mix": ("Mix", "mix"),
+    "tensorbank.plans.mixture": ("Mix", "mix"),
     "tensorbank.opening": ("create", "open"),
     "tensorbank.plans.plan": ("Plan",),
-    "tensorbank.statistics.normalization": ("Normalization", "normalization"),
+    "tensorbank.statistics.published": ("Normalization", "normalization"),
     "tensorbank.plans.query": ("Query",),
     "tensorbank.plans.selection": ("Selection",),
     "tensorbank.ranges": ("ByteRange",),

@@ -8,7 +8,7 @@
 """
 
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank_loader.batch.collate import collate
+from tensorbank_loader.batch.collation import collate
 from tensorbank_loader.dataset import StreamingDataset
 from tensorbank_loader.epochs.world import World
 from tensorbank_loader.loader import DataLoader

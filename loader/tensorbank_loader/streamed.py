@@ -5,7 +5,7 @@ from __future__ import annotations
 from tensorbank.arguments import flag, instance, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.plans.mix import Mix
+from tensorbank.plans.mixture import Mix
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.proportions import Proportions
 from tensorbank.reading.sample_reader import SampleReader

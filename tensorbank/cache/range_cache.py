@@ -31,9 +31,9 @@ from typing import Any, TypeVar
 import crc32c as crc
 import numpy as np
 
+from tensorbank.cache.folders import private_folder
 from tensorbank.cache.intervals import Interval, disjoint, touching
 from tensorbank.cache.locks import IntervalLocks
-from tensorbank.cache.private_folder import private_folder
 from tensorbank.cache.range_index import Extent, ExtentIndex, is_damage, make_file, match
 from tensorbank.cache.segments import Target, checksum, read_extents, write_segment
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tensorbank.cache.folders import FILE_MODE
 from tensorbank.cache.intervals import Interval
-from tensorbank.cache.private_folder import FILE_MODE
 
 __all__ = ["Extent", "ExtentIndex", "Reservation", "is_damage", "make_file", "match"]
 

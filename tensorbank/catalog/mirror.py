@@ -14,7 +14,7 @@ from pathlib import Path
 
 import crc32c as crc
 
-from tensorbank.cache.private_folder import private_folder
+from tensorbank.cache.folders import private_folder
 from tensorbank.catalog.delta_log import LOG, commit_name, commits_in, needed
 from tensorbank.catalog.level_files import IndexFile
 from tensorbank.catalog.parquet_check import check_index_file

@@ -30,20 +30,20 @@ from tensorbank.planning.views import TableViews, quoted, read_parquet
 from tensorbank.pruning.conditions import ANYTHING, AllOf
 from tensorbank.pruning.table_conditions import wanted
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.sql.database import database
 from tensorbank.sql.diagnostics import Translated, tensor_type
 from tensorbank.sql.functions import SqlFunctions
+from tensorbank.sql.instances import database
 from tensorbank.sql.known_functions import POLYGON_FUNCTION
 from tensorbank.sql.shows import TABLES, as_relations
 from tensorbank.sql.syntax import Syntax, without_semicolon
 from tensorbank.statements.handle_uses import check_handles
 from tensorbank.statements.long_lists import shorten
 from tensorbank.statements.names import mentions
+from tensorbank.statements.own_predicates import functions_of, n_predicates, rewrite
 from tensorbank.statements.pixel_bounds import Bounds, bounds, decision
 from tensorbank.statements.pixel_predicates import PixelPredicate, Verdicts
 from tensorbank.statements.relations import check_inside, check_known
 from tensorbank.statements.repeatable import check_repeatable
-from tensorbank.statements.rewrite import functions_of, n_predicates, rewrite
 from tensorbank.statements.suggestions import find_slip, unknown_column
 from tensorbank.statements.tie_breaks import settle
 

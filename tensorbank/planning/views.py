@@ -16,7 +16,7 @@ from tensorbank.layout import Level
 from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.pruning.conditions import leaves, may_match
 from tensorbank.pruning.known_bounds import of_shards, shard_columns
-from tensorbank.sql.database import Database
+from tensorbank.sql.instances import Database
 
 __all__ = ["TableViews", "quoted", "read_parquet"]
 

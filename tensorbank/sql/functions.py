@@ -45,7 +45,7 @@ class SqlFunctions:
         self._failure: TensorBankError | None = None
 
     def add_pixels(self, judge: JudgePixels) -> None:
-        """Add the function that :mod:`tensorbank.statements.rewrite` calls for rows that statistics leave open."""
+        """Add the function that :mod:`tensorbank.statements.own_predicates` calls for rows that statistics leave open."""
 
         def evaluate(refs: pa.Array, texts: pa.Array) -> pa.Array:
             answers = judge(refs.to_pylist(), texts[0].as_py()) if len(texts) else []

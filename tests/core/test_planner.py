@@ -637,7 +637,7 @@ def test_a_damaged_index_file_is_named(tmp_path, level):
 
 def test_nan_never_reaches_the_index():
     """A band whose pixels are all NaN has NULL statistics; NaN would make answers depend on the layout."""
-    from tensorbank_indexer.measures.measure import measure
+    from tensorbank_indexer.measures.pixels import measure
     from tensorbank_indexer.parts.index_rows import MeasuredModality, MeasuredSample, sample_rows
 
     pixels = np.full((1, 2, 8, 8), np.nan, np.float32)

@@ -13,7 +13,7 @@ import torch
 import tensorbank as tb
 from tensorbank import Band, InvalidInputError, Modality, Normalization, NotFoundError, normalization
 from tensorbank.plans.handle import Handle
-from tensorbank.statistics.normalization import PROFILE_NAMES
+from tensorbank.statistics.published import PROFILE_NAMES
 from tensorbank.statistics.summaries import BandSummary, Statistics
 from tensorbank_loader import DataLoader, Normalize
 

@@ -18,9 +18,9 @@ import tensorbank.planning.pixel_judge
 import tensorbank.pruning.conditions
 import tensorbank.pruning.necessary
 import tensorbank.pruning.table_conditions
+import tensorbank.statements.own_predicates
 import tensorbank.statements.pixel_bounds
 import tensorbank.statements.pixel_predicates
-import tensorbank.statements.rewrite
 import tensorbank.statistics.band_stats
 import tensorbank_indexer.parts.index_rows
 from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
@@ -28,9 +28,9 @@ from tensorbank.index_schema import samples_schema
 from tensorbank.planning import pinned_table, pixel_judge
 from tensorbank.pruning.conditions import Compare, may_match
 from tensorbank.pruning.table_conditions import conditions, known_bounds, necessary, table_conditions
-from tensorbank.statements import pixel_bounds, pixel_predicates, rewrite
+from tensorbank.statements import own_predicates, pixel_bounds, pixel_predicates
 from tensorbank.statistics.band_stats import BandStats, merge_all
-from tensorbank_indexer.measures.measure import measure
+from tensorbank_indexer.measures.pixels import measure
 from tensorbank_indexer.parts.index_rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -361,7 +361,7 @@ MISTAKES = {
         pixel_judge, '_IDENTITY = ("key", "offset", ', '_IDENTITY = ("key", ', ("pixels in between",)
     ),
     "footprints across the date line": Mistake(
-        rewrite, " OR ({box}.west >= 0 AND {box}.east <= 0)", "", ("polygons at the date line",)
+        own_predicates, " OR ({box}.west >= 0 AND {box}.east <= 0)", "", ("polygons at the date line",)
     ),
     # roll-ups
     "means without weights": Mistake(

@@ -16,7 +16,7 @@ import numpy as np
 
 from tensorbank.schema import Modality
 from tensorbank.statistics.band_stats import bin_edges
-from tensorbank_indexer.measures.measure import PixelMeasure
+from tensorbank_indexer.measures.pixels import PixelMeasure
 
 __all__ = ["RadiometricOffset", "baseline_of", "radiometric_offset"]
 

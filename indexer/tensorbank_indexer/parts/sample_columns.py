@@ -17,7 +17,7 @@ from tensorbank.errors import FormatError
 from tensorbank.index_schema import SAMPLE_COLUMNS
 from tensorbank_indexer.boundary import is_text
 from tensorbank_indexer.measures.geography import contains, hilbert_index, normal_place, place_of, season_of
-from tensorbank_indexer.measures.measure import CategoryMeasure
+from tensorbank_indexer.measures.pixels import CategoryMeasure
 from tensorbank_indexer.parts.index_rows import MeasuredModality
 from tensorbank_indexer.source import Finding, RawSample, SampleRef
 

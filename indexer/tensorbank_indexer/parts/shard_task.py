@@ -20,9 +20,9 @@ from tensorbank.reading.codec import codec_for
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage.store import Store
 from tensorbank_indexer.boundary import cause_of, is_text, read_each
-from tensorbank_indexer.measures.measure import CategoryMeasure, PixelMeasure, measure
 from tensorbank_indexer.measures.offsets import radiometric_offset
-from tensorbank_indexer.measures.suspicions import suspicions
+from tensorbank_indexer.measures.pixels import CategoryMeasure, PixelMeasure, measure
+from tensorbank_indexer.measures.suspicious_values import suspicions
 from tensorbank_indexer.parts.conform import conform, in_type
 from tensorbank_indexer.parts.index_rows import (
     MeasuredModality,

@@ -16,7 +16,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan
-from tensorbank_loader.batch.collate import Sample
+from tensorbank_loader.batch.collation import Sample
 from tensorbank_loader.batch.memory import BatchMemory
 from tensorbank_loader.order.dates import DateChoice
 

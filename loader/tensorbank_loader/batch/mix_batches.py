@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from tensorbank.fetch.fetcher import FetchOptions, FetchStats
-from tensorbank.plans.mix import Mix
+from tensorbank.plans.mixture import Mix
 from tensorbank.reading.batch_read import BatchRead, Buffers, Skipped
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_loader.batch.form import Batch, BatchForm

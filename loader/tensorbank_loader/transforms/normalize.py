@@ -8,7 +8,7 @@ import torch
 
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.plans.handle import Handle
-from tensorbank.statistics.normalization import Normalization, normalization
+from tensorbank.statistics.published import Normalization, normalization
 from tensorbank.statistics.summaries import Statistics
 from tensorbank_loader.batch.form import MASK, Batch
 from tensorbank_loader.streamed import Streamed, plans_of
@@ -29,7 +29,7 @@ class Normalize(torch.nn.Module):
         Whose batches these are, a plan or a mix: it says which tensors are categorical, and which bands of a modality were
         selected.
     constants
-        The name of a published profile, of :data:`tensorbank.statistics.normalization.PROFILE_NAMES`: every continuous
+        The name of a published profile, of :data:`tensorbank.statistics.published.PROFILE_NAMES`: every continuous
         tensor must be in it. Or by handle name what to normalise with, for those tensors only: the answer of
         ``query.statistics(...)``, or a :class:`tensorbank.Normalization` with the bands in the order of the batch.
     dtype

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
-from tensorbank_indexer.measures.measure import CategoryMeasure, PixelMeasure
+from tensorbank_indexer.measures.pixels import CategoryMeasure, PixelMeasure
 from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Finding, SampleRef
 
