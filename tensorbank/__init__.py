@@ -25,16 +25,11 @@ if TYPE_CHECKING:
         TensorBankError,
     )
     from tensorbank.opening import create, open  # noqa: A004 - tb.open is the front door
-    from tensorbank.plans.mixture import Mix, mix
-    from tensorbank.plans.plan import Plan
-    from tensorbank.plans.query import Query
-    from tensorbank.plans.selection import Selection
+    from tensorbank.plans import Mix, Plan, Query, Selection, mix
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema
-    from tensorbank.statistics.band_stats import BandStats
-    from tensorbank.statistics.published import Normalization, normalization
-    from tensorbank.statistics.summaries import Statistics
-    from tensorbank.storage.address import StorageOptions
+    from tensorbank.statistics import BandStats, Normalization, Statistics, normalization
+    from tensorbank.storage import StorageOptions
 
 __version__ = "0.1.0"
 

@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the ``tensorbank`` script."""
-    from tensorbank.cli.app import main as run
+    from tensorbank.cli import main as run
 
     sys.exit(run())
 

@@ -15,18 +15,15 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from tensorbank.arguments import instance, whole_number
-from tensorbank.catalog.catalog import Catalog, SnapshotInfo
-from tensorbank.catalog.provenance import Provenance, provenance_of
+from tensorbank.catalog import Catalog, Provenance, SnapshotInfo, provenance_of
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import LEVELS, check_table_name, part_key
-from tensorbank.planning.planner import Planner
-from tensorbank.plans.answers import MAX_DATASET_BYTES
-from tensorbank.plans.query import Query
-from tensorbank.plans.selection import Selection
-from tensorbank.reading.xarray_dataset import read_tensors
+from tensorbank.planning import Planner
+from tensorbank.plans import MAX_DATASET_BYTES, Query, Selection
+from tensorbank.reading import read_tensors
 from tensorbank.schema import TableSchema
-from tensorbank.sql.parameters import bound
-from tensorbank.statistics.summaries import Statistics
+from tensorbank.sql import bound
+from tensorbank.statistics import Statistics
 
 __all__ = ["Bank", "Snapshot", "Table"]
 

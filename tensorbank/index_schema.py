@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from tensorbank.errors import FormatError
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.statistics.band_stats import QUANTILES
+from tensorbank.statistics import QUANTILES
 
 __all__ = [
     "HILBERT_ORDER",

@@ -8,14 +8,10 @@ from pathlib import Path
 from typing import Any, Never
 
 from tensorbank.bank import Bank
-from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.mirror import IndexMirror, default_cache_folder
+from tensorbank.catalog import Catalog, IndexMirror, default_cache_folder
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.served.remote_bank import RemoteBank, find_service
-from tensorbank.served.service_planner import RemotePlanner
-from tensorbank.storage.address import Access, Credentials, StorageOptions, normalize_url
-from tensorbank.storage.aws_settings import with_surroundings
-from tensorbank.storage.store import Store
+from tensorbank.served import RemoteBank, RemotePlanner, find_service
+from tensorbank.storage import Access, Credentials, StorageOptions, Store, normalize_url, with_surroundings
 
 __all__ = ["create", "open"]
 

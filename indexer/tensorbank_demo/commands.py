@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tensorbank.cli.app import Endpoint, Region, say
+from tensorbank.cli import Endpoint, Region, say
 
 if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
     from tensorbank_demo.job import Answer
-    from tensorbank_demo.landscape.archive import DemoTruth
-    from tensorbank_indexer.parts.report import IngestReport
+    from tensorbank_demo.landscape import DemoTruth
+    from tensorbank_indexer.parts import IngestReport
 
 __all__ = ["demo"]
 
@@ -36,7 +36,7 @@ def demo(
     region: Region = None,
 ) -> None:
     """Run the whole job: archives, ingest, SQL, tensors in a PyTorch loop, every one checked."""
-    from tensorbank.cli.progress import progress_bar
+    from tensorbank.cli import progress_bar
     from tensorbank_demo.job import QUESTIONS, TABLE, check, draw, load_archives, stream
 
     with (
@@ -64,7 +64,7 @@ def demo(
 def _opened(url: str | None, endpoint: str | None, region: str | None) -> Iterator[Bank]:
     """The caller's bank, or one on an S3 server that lives as long as the block."""
     from tensorbank.opening import create
-    from tensorbank_demo.s3.server import S3Server
+    from tensorbank_demo.s3 import S3Server
 
     if url is not None:
         yield create(url, endpoint=endpoint, region=region)

@@ -13,11 +13,11 @@ import numpy as np
 
 from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, InvalidInputError
-from tensorbank.plans.plan import Plan
-from tensorbank_demo.landscape.archive import DemoTruth, write_archives
+from tensorbank.plans import Plan
+from tensorbank_demo.landscape import DemoTruth, write_archives
 from tensorbank_demo.picture import contact_sheet
 from tensorbank_indexer.ingest import IngestOptions, ingest
-from tensorbank_indexer.parts.report import IngestReport
+from tensorbank_indexer.parts import IngestReport
 from tensorbank_indexer.sources import open_source
 
 __all__ = ["QUESTIONS", "TABLE", "Answer", "Question", "check", "draw", "load_archives", "stream"]

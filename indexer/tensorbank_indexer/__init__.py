@@ -7,7 +7,7 @@ report = ingest(open_source("hf://datasets/..."), tb.create("s3://eo-bank"), "te
 """
 
 from tensorbank_indexer.ingest import IngestOptions, ingest
-from tensorbank_indexer.parts.report import IngestReport
+from tensorbank_indexer.parts import IngestReport
 from tensorbank_indexer.source import Source
 from tensorbank_indexer.sources import open_source
 

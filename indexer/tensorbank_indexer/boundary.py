@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from tensorbank.errors import FormatError, StorageError
-from tensorbank_indexer.measures.geography import normal_place
+from tensorbank_indexer.measures import normal_place
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan, Source
 
 __all__ = ["NAMELESS", "cause_of", "is_text", "read_each", "scan"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tensorbank.cli.app import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 
 __all__ = ["ingest"]
 
@@ -55,11 +55,11 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
-    from tensorbank.cli.progress import progress_bar
-    from tensorbank_indexer.containers.limits import ReadLimits
+    from tensorbank.cli import progress_bar
+    from tensorbank_indexer.containers import ReadLimits
     from tensorbank_indexer.ingest import IngestOptions
     from tensorbank_indexer.ingest import ingest as run
-    from tensorbank_indexer.parts.report import IngestReport
+    from tensorbank_indexer.parts import IngestReport
     from tensorbank_indexer.sources import open_source
 
     options = IngestOptions(

@@ -12,18 +12,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.bank import Bank
-from tensorbank.catalog.catalog import Commit
+from tensorbank.catalog import Commit
 from tensorbank.errors import ConflictError, FormatError, InvalidInputError, NotFoundError, TensorBankError
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
 from tensorbank_indexer.boundary import NAMELESS, scan
 from tensorbank_indexer.names import check_names
 from tensorbank_indexer.options import IngestOptions
-from tensorbank_indexer.parts import checkpoint
-from tensorbank_indexer.parts.part_plan import PartPlan, plan_part, samples_per_shard_for
-from tensorbank_indexer.parts.part_writer import PartWriter, Progress
-from tensorbank_indexer.parts.report import IngestReport
-from tensorbank_indexer.parts.shard_task import ShardResult
+from tensorbank_indexer.parts import (
+    IngestReport,
+    PartPlan,
+    PartWriter,
+    Progress,
+    ShardResult,
+    checkpoint,
+    plan_part,
+    samples_per_shard_for,
+)
 from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, Source
 from tensorbank_indexer.source_history import SourceHistory
 from tensorbank_indexer.survey import extend, require_fit, survey

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.reading.codec import PROFILES
+from tensorbank.reading import PROFILES
 
 __all__ = ["IngestOptions"]
 

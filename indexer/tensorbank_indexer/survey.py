@@ -14,8 +14,7 @@ from tensorbank.errors import FormatError, InvalidInputError
 from tensorbank.schema import Modality, TableSchema
 from tensorbank_indexer.boundary import read_each
 from tensorbank_indexer.modalities import describe
-from tensorbank_indexer.parts.report import HARMLESS
-from tensorbank_indexer.parts.shard_task import stored_numbers
+from tensorbank_indexer.parts import HARMLESS, stored_numbers
 from tensorbank_indexer.source import Finding, SampleRef, Source
 
 __all__ = ["ORDER", "extend", "require_fit", "survey"]

@@ -7,14 +7,13 @@
     dataset = StreamingDataset(plan, global_batch_size=512, seed=7, world=World(rank=3, n_ranks=8))
 """
 
-from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank_loader.batch.collation import collate
+from tensorbank.fetch import FetchOptions
+from tensorbank_loader.batch import collate
 from tensorbank_loader.dataset import StreamingDataset
-from tensorbank_loader.epochs.world import World
+from tensorbank_loader.epochs import World
 from tensorbank_loader.loader import DataLoader
-from tensorbank_loader.telemetry.loader_stats import LoaderStats
-from tensorbank_loader.transforms.augment import Augment
-from tensorbank_loader.transforms.normalize import Normalize
+from tensorbank_loader.telemetry import LoaderStats
+from tensorbank_loader.transforms import Augment, Normalize
 
 __all__ = [
     "Augment",

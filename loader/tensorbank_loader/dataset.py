@@ -14,19 +14,13 @@ import torch.utils.data
 
 from tensorbank.arguments import instance
 from tensorbank.errors import InvalidInputError
-from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank_loader.batch.form import Batch, samples_of
-from tensorbank_loader.batch.read_window import Window, forked
-from tensorbank_loader.batch.steps import Batches
+from tensorbank.fetch import FetchOptions
+from tensorbank_loader.batch import Batch, Batches, Window, forked, samples_of
 from tensorbank_loader.callers import calling_loader, calling_sharder
-from tensorbank_loader.epochs.cursor import Cursor, OnIter
-from tensorbank_loader.epochs.epoch import Epochs, Even, State, Step
-from tensorbank_loader.epochs.worker_epochs import Iteration, WorkerEpochs
-from tensorbank_loader.epochs.world import World
-from tensorbank_loader.order.dates import Times
-from tensorbank_loader.order.plan_order import Shuffle
+from tensorbank_loader.epochs import Cursor, Epochs, Even, Iteration, OnIter, State, Step, WorkerEpochs, World
+from tensorbank_loader.order import Shuffle, Times
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
-from tensorbank_loader.transforms.transform import Transform, checked
+from tensorbank_loader.transforms import Transform, checked
 
 __all__ = ["StreamingDataset"]
 

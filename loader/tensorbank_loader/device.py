@@ -15,9 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from tensorbank.errors import InvalidInputError
-from tensorbank_loader.batch.form import Batch
-from tensorbank_loader.batch.steps import Batches
-from tensorbank_loader.epochs.epoch import Step
+from tensorbank_loader.batch import Batch, Batches
+from tensorbank_loader.epochs import Step
 
 __all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "device_of", "on_device"]
 

@@ -12,20 +12,15 @@ from typing import Any
 import torch
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.reading.batch_read import Skipped
-from tensorbank_loader.batch.form import Batch, n_samples_of
-from tensorbank_loader.batch.read_window import Window, forked
-from tensorbank_loader.batch.steps import Batches
+from tensorbank.fetch import FetchOptions
+from tensorbank.reading import Skipped
+from tensorbank_loader.batch import Batch, Batches, Window, forked, n_samples_of
 from tensorbank_loader.device import accelerator_of, device_of, on_device
-from tensorbank_loader.epochs.cursor import Cursor, OnIter
-from tensorbank_loader.epochs.epoch import Epochs, Even, State, Step
-from tensorbank_loader.epochs.world import World
-from tensorbank_loader.order.dates import Times
-from tensorbank_loader.order.plan_order import Shuffle
+from tensorbank_loader.epochs import Cursor, Epochs, Even, OnIter, State, Step, World
+from tensorbank_loader.order import Shuffle, Times
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
-from tensorbank_loader.telemetry.loader_stats import LoaderStats, Meter
-from tensorbank_loader.transforms.transform import Transform, checked, ready
+from tensorbank_loader.telemetry import LoaderStats, Meter
+from tensorbank_loader.transforms import Transform, checked, ready
 
 __all__ = ["DataLoader"]
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from tensorbank.arguments import flag, instance, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.plans.mixture import Mix
-from tensorbank.plans.plan import Plan
-from tensorbank.plans.proportions import Proportions
-from tensorbank.reading.sample_reader import SampleReader
-from tensorbank_loader.batch.form import BatchForm
-from tensorbank_loader.batch.mix_batches import MixForm, MixReader
-from tensorbank_loader.batch.steps import PADDING
-from tensorbank_loader.epochs.epoch import Epochs, Even
-from tensorbank_loader.order.dates import DateChoice, Times, as_numbers
-from tensorbank_loader.order.mix_order import Mixed
-from tensorbank_loader.order.plan_order import Shuffle, order_of
+from tensorbank.fetch import FetchOptions
+from tensorbank.plans import Mix, Plan, Proportions
+from tensorbank.reading import SampleReader
+from tensorbank_loader.batch import PADDING, BatchForm, MixForm, MixReader
+from tensorbank_loader.epochs import Epochs, Even
+from tensorbank_loader.order import DateChoice, Mixed, Shuffle, Times, as_numbers, order_of
 
 __all__ = ["Streamed", "epochs_of", "form_of", "one_size", "plans_of", "reader_of"]
 

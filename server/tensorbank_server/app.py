@@ -11,9 +11,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 import tensorbank
 from tensorbank.errors import InvalidInputError
-from tensorbank_server.access.tokens import Authenticator
-from tensorbank_server.front.middleware import Front
-from tensorbank_server.http.problems import add_handlers
+from tensorbank_server.access import Authenticator
+from tensorbank_server.front import Front
+from tensorbank_server.http import add_handlers
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.openapi import add_openapi
 from tensorbank_server.routes import (

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tensorbank.cli.app import Endpoint, Json, Region, say
+from tensorbank.cli import Endpoint, Json, Region, say
 from tensorbank.errors import InvalidInputError
 
 __all__ = ["keys", "serve"]
@@ -126,7 +126,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and print it, once: only its hash is kept."""
-    from tensorbank_server.access.keys import KeyFile
+    from tensorbank_server.access import KeyFile
 
     key, text = KeyFile(file).create(name, scope or ("read", "plan"), bank, _lifetime(expires))
     say(json.dumps({"id": key.id, "key": text, "expires": key.expires}) if as_json else text)
@@ -135,7 +135,7 @@ def create(
 @keys.command("list")
 def list_keys(file: KeyPath = DEFAULT_KEYS, as_json: Json = False) -> None:
     """List keys, without their secrets."""
-    from tensorbank_server.access.keys import KeyFile
+    from tensorbank_server.access import KeyFile
 
     found = KeyFile(file).list()
     if as_json:
@@ -152,7 +152,7 @@ def revoke(
     file: KeyPath = DEFAULT_KEYS,
 ) -> None:
     """End a key; a running service refuses it within two seconds."""
-    from tensorbank_server.access.keys import KeyFile
+    from tensorbank_server.access import KeyFile
 
     key = KeyFile(file).revoke(identity)
     say(f"{key.id} of {key.name} is revoked since {key.revoked}")

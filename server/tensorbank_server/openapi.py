@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from tensorbank_server.documents import formats
-from tensorbank_server.http.problems import MEDIA_TYPE
+from tensorbank_server.http import MEDIA_TYPE
 from tensorbank_server.planning import tasks
 
 __all__ = ["add_openapi", "document"]

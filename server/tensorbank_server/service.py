@@ -21,26 +21,18 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from tensorbank.bank import Bank
-from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.catalog import Catalog, IndexMirror
 from tensorbank.errors import NotFoundError, StorageError, TensorBankError
-from tensorbank.fetch.fetcher import Fetcher, FetchOptions
+from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
-from tensorbank.storage.address import normalize_url
-from tensorbank.storage.aws_settings import with_surroundings
-from tensorbank.storage.store import Store
-from tensorbank_server.access.folder_keys import FolderKeys, assume, read_policy
-from tensorbank_server.access.keys import Principal
-from tensorbank_server.access.rates import Concurrency, Rates
-from tensorbank_server.documents.encoded import EncodedFiles
-from tensorbank_server.documents.lookup import RowFiles, SampleTable
-from tensorbank_server.http.disks import writing_problem
-from tensorbank_server.http.paging import Pages
-from tensorbank_server.http.problems import Problem
+from tensorbank.storage import Store, normalize_url, with_surroundings
+from tensorbank_server.access import Concurrency, FolderKeys, Principal, Rates, assume, read_policy
+from tensorbank_server.documents import EncodedFiles, RowFiles, SampleTable
+from tensorbank_server.http import Pages, Problem, writing_problem
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.metrics import Metrics
-from tensorbank_server.planning.plan_store import PlanStore
+from tensorbank_server.planning import PlanStore
 from tensorbank_server.recent import Recent
 from tensorbank_server.settings import BankSettings, Settings
 from tensorbank_server.workers.bulkheads import Bulkhead, Threads

@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tensorbank.errors import StorageError
-from tensorbank_server.front.connections import Connection
+from tensorbank_server.front import Connection
 from tensorbank_server.logs import JsonLines
 from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings

@@ -23,7 +23,7 @@ from pydantic_settings import (
 )
 
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
-from tensorbank.storage.address import StorageOptions
+from tensorbank.storage import StorageOptions
 
 __all__ = ["BankSettings", "Limits", "OidcSettings", "Settings", "load_settings"]
 

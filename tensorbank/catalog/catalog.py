@@ -53,11 +53,20 @@ from tensorbank.errors import (
 from tensorbank.index_schema import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level, check_table_name, index_key
 from tensorbank.schema import TableSchema
-from tensorbank.storage.address import bucket_and_prefix, quoted_url
-from tensorbank.storage.aws_settings import certificates, surroundings
-from tensorbank.storage.hedging import hedged
-from tensorbank.storage.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, Store
-from tensorbank.storage.store_errors import as_ours, is_panic, of_system
+from tensorbank.storage import (
+    CONNECT_TIMEOUT_S,
+    MAX_RETRIES,
+    RETRY_TIMEOUT_S,
+    Store,
+    as_ours,
+    bucket_and_prefix,
+    certificates,
+    hedged,
+    is_panic,
+    of_system,
+    quoted_url,
+    surroundings,
+)
 
 __all__ = ["Catalog", "Commit", "Published", "SnapshotInfo"]
 

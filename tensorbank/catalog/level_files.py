@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow
 from tensorbank.layout import Level
-from tensorbank.pruning.conditions import Condition, may_match
-from tensorbank.pruning.known_bounds import of_files
+from tensorbank.pruning import Condition, may_match, of_files
 
 __all__ = ["IndexFile", "LevelFiles"]
 

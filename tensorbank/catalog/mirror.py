@@ -14,16 +14,14 @@ from pathlib import Path
 
 import crc32c as crc
 
-from tensorbank.cache.folders import private_folder
+from tensorbank.cache import private_folder
 from tensorbank.catalog.delta_log import LOG, commit_name, commits_in, needed
 from tensorbank.catalog.level_files import IndexFile
 from tensorbank.catalog.parquet_check import check_index_file
 from tensorbank.catalog.static_bank import is_static, log_files
 from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.layout import is_below
-from tensorbank.storage.hedging import PATIENCE_S, hedged
-from tensorbank.storage.store import ObjectInfo, Store
-from tensorbank.storage.store_errors import of_system
+from tensorbank.storage import PATIENCE_S, ObjectInfo, Store, hedged, of_system
 
 __all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorbank.errors import NotFoundError
 from tensorbank.layout import part_key
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 
 __all__ = ["Provenance", "provenance_of"]
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tensorbank.catalog.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name
 from tensorbank.errors import FormatError, NotFoundError
-from tensorbank.storage.store import ObjectInfo, Store
+from tensorbank.storage import ObjectInfo, Store
 
 __all__ = ["TABLES", "has_log", "is_static", "log_files", "table_names"]
 

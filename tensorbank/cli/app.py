@@ -25,7 +25,7 @@ from rich.table import Table as Grid
 
 import tensorbank
 from tensorbank.bank import Bank, Table
-from tensorbank.catalog.provenance import Provenance
+from tensorbank.catalog import Provenance
 from tensorbank.cli.progress import progress_bar
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
 from tensorbank.opening import open as open_bank
@@ -242,7 +242,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read every stored block and check it against the checksum written at ingest, and what other readers go by."""
-    from tensorbank.verification.blocks import verify as run
+    from tensorbank.verification import verify as run
 
     opened = bank_at(bank, endpoint, region, aws_profile)
     damaged = 0

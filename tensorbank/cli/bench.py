@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tensorbank.plans.plan import Plan
-    from tensorbank.reading.raw import RawRead
+    from tensorbank.plans import Plan
+    from tensorbank.reading import RawRead
     from tensorbank_loader import LoaderStats
 
 __all__ = ["StreamReport", "bench", "measure_stream"]
@@ -114,8 +114,8 @@ def measure_stream(plan: Plan, *, batch_size: int, seconds: float, shuffle: bool
     InvalidInputError
         The plan selects no sample or no tensor, or torch is not installed.
     """
-    from tensorbank.fetch.fetcher import FetchOptions
-    from tensorbank.reading.raw import fetch_raw, ranges_of
+    from tensorbank.fetch import FetchOptions
+    from tensorbank.reading import fetch_raw, ranges_of
 
     if not len(plan):
         raise InvalidInputError("the query selects no sample, so there is nothing to stream")

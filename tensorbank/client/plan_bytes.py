@@ -18,10 +18,15 @@ from tensorbank.client.served_plan import ServedPlan, is_lost
 from tensorbank.client.service import ONCE, ServiceClient, failure
 from tensorbank.client.signed_urls import SignedUrls
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.fetch.range_requests import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S
-from tensorbank.storage.address import ServedStorage, StorageOptions
-from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy, parse_retry_after
-from tensorbank.storage.store import Store
+from tensorbank.fetch import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S
+from tensorbank.storage import (
+    MAX_PAUSE_S,
+    RetryPolicy,
+    ServedStorage,
+    StorageOptions,
+    Store,
+    parse_retry_after,
+)
 
 __all__ = ["FolderKeys", "ServedStore", "open_store"]
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from tensorbank.client.service import BANKS, ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.storage.address import ServedStorage
+from tensorbank.storage import ServedStorage
 
 __all__ = ["ServedPlan", "is_lost", "make_plan"]
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from tensorbank.client.http import Answer, HttpPool
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy, parse_retry_after
+from tensorbank.storage import MAX_PAUSE_S, RetryPolicy, parse_retry_after
 
 __all__ = ["BANKS", "ONCE", "POLICY", "ServiceClient", "failure"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tensorbank.cache.range_cache import CacheStats
+from tensorbank.cache import CacheStats
 
 __all__ = ["FetchStats"]
 

@@ -16,8 +16,7 @@ from typing import Literal
 import numpy as np
 
 from tensorbank.arguments import choice, instance, number, whole_number
-from tensorbank.cache.intervals import Interval
-from tensorbank.cache.range_cache import BlockCache
+from tensorbank.cache import BlockCache, Interval
 from tensorbank.errors import StorageError, as_error
 from tensorbank.fetch.concurrency import MAX_DEPTH
 from tensorbank.fetch.fetch_stats import FetchStats
@@ -25,7 +24,7 @@ from tensorbank.fetch.range_requests import AWAY, PATIENCE_S, SILENCE_S, Request
 from tensorbank.fetch.read_group import Pending, forked
 from tensorbank.fetch.threads import Crew
 from tensorbank.ranges import ByteRange, coalesce
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 

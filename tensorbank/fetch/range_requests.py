@@ -32,8 +32,7 @@ from tensorbank.fetch.outage import Outage
 from tensorbank.fetch.read_group import Pending, forked
 from tensorbank.fetch.threads import Crew
 from tensorbank.ranges import ByteRange
-from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy
-from tensorbank.storage.store import Store
+from tensorbank.storage import MAX_PAUSE_S, RetryPolicy, Store
 
 __all__ = ["PATIENCE_S", "Deliver", "Requests", "Wanted"]
 

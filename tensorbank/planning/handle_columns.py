@@ -17,7 +17,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import IntegrityError, InvalidInputError
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.shard_keys import ShardKeys
-from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
+from tensorbank.plans import ADDRESS_FIELDS, Handle
 from tensorbank.schema import Modality, TableSchema
 
 __all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]

@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.level_files import LevelFiles
+from tensorbank.catalog import Catalog, LevelFiles
 from tensorbank.errors import TensorBankError
 from tensorbank.layout import LEVELS, Level
-from tensorbank.pruning.conditions import ANYTHING, Condition
+from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.schema import TableSchema
-from tensorbank.statements.names import common_names, mention_of, mentions
+from tensorbank.statements import common_names, mention_of, mentions
 
 __all__ = ["PinnedTable", "pin", "pin_mentioned"]
 

@@ -15,12 +15,11 @@ from tensorbank.errors import IntegrityError
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.handle_columns import HandleColumn, address_columns
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan, PlanSource
-from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.plans import Handle, Plan, PlanSource
+from tensorbank.reading import SampleReader
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.statements.pixel_predicates import PixelPredicate, Verdicts, n_matching
-from tensorbank.storage.address import StorageOptions
+from tensorbank.statements import PixelPredicate, Verdicts, n_matching
+from tensorbank.storage import StorageOptions
 
 __all__ = ["PixelJudge", "TileAnswers"]
 

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog import Catalog
 from tensorbank.planning.handle_columns import address_columns, check_names, resolve
 from tensorbank.planning.pixel_judge import PixelJudge
 from tensorbank.planning.row_order import by_address
 from tensorbank.planning.session import Session
 from tensorbank.planning.table_digest import table_digest
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import LevelReport, Plan, PlanSource
-from tensorbank.pruning.row_groups import count_row_groups
-from tensorbank.reading.xarray_dataset import as_dataset
-from tensorbank.statistics.summaries import Statistics, of_samples, of_shards
+from tensorbank.plans import Handle, LevelReport, Plan, PlanSource
+from tensorbank.pruning import count_row_groups
+from tensorbank.reading import as_dataset
+from tensorbank.statistics import Statistics, of_samples, of_shards
 
 if TYPE_CHECKING:
     import xarray

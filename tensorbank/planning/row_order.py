@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.layout import place_of_key
-from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
+from tensorbank.plans import ADDRESS_FIELDS, Handle
 
 __all__ = ["by_address"]
 

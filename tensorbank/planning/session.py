@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_numpy, strings
-from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog import Catalog
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.layout import Level, part_of_key
 from tensorbank.planning.handle_columns import HandleColumn
@@ -27,25 +27,38 @@ from tensorbank.planning.handle_fields import address, shown
 from tensorbank.planning.pinned_table import PinnedTable, pin, pin_mentioned
 from tensorbank.planning.shard_keys import ShardKeys
 from tensorbank.planning.views import TableViews, quoted, read_parquet
-from tensorbank.pruning.conditions import ANYTHING, AllOf
-from tensorbank.pruning.table_conditions import wanted
+from tensorbank.pruning import ANYTHING, AllOf, wanted
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.sql.diagnostics import Translated, tensor_type
-from tensorbank.sql.functions import SqlFunctions
-from tensorbank.sql.instances import database
-from tensorbank.sql.known_functions import POLYGON_FUNCTION
-from tensorbank.sql.shows import TABLES, as_relations
-from tensorbank.sql.syntax import Syntax, without_semicolon
-from tensorbank.statements.handle_uses import check_handles
-from tensorbank.statements.long_lists import shorten
-from tensorbank.statements.names import mentions
-from tensorbank.statements.own_predicates import functions_of, n_predicates, rewrite
-from tensorbank.statements.pixel_bounds import Bounds, bounds, decision
-from tensorbank.statements.pixel_predicates import PixelPredicate, Verdicts
-from tensorbank.statements.relations import check_inside, check_known
-from tensorbank.statements.repeatable import check_repeatable
-from tensorbank.statements.suggestions import find_slip, unknown_column
-from tensorbank.statements.tie_breaks import settle
+from tensorbank.sql import (
+    POLYGON_FUNCTION,
+    TABLES,
+    SqlFunctions,
+    Syntax,
+    Translated,
+    as_relations,
+    database,
+    tensor_type,
+    without_semicolon,
+)
+from tensorbank.statements import (
+    Bounds,
+    PixelPredicate,
+    Verdicts,
+    bounds,
+    check_handles,
+    check_inside,
+    check_known,
+    check_repeatable,
+    decision,
+    find_slip,
+    functions_of,
+    mentions,
+    n_predicates,
+    rewrite,
+    settle,
+    shorten,
+    unknown_column,
+)
 
 __all__ = ["Judge", "Session"]
 

@@ -8,15 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorbank.arrow_numpy import as_arrow
-from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.level_files import LevelFiles
-from tensorbank.catalog.nan_columns import of_file
+from tensorbank.catalog import Catalog, LevelFiles, of_file
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
 from tensorbank.planning.pinned_table import PinnedTable
-from tensorbank.pruning.conditions import leaves, may_match
-from tensorbank.pruning.known_bounds import of_shards, shard_columns
-from tensorbank.sql.instances import Database
+from tensorbank.pruning import leaves, may_match, of_shards, shard_columns
+from tensorbank.sql import Database
 
 __all__ = ["TableViews", "quoted", "read_parquet"]
 

@@ -1,1 +1,26 @@
 """Values that say what is asked and what was answered: queries, selections, mixes, plans, and the handles in them."""
+
+from __future__ import annotations
+
+from tensorbank.plans.answers import MAX_DATASET_BYTES
+from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
+from tensorbank.plans.mixture import Mix, mix
+from tensorbank.plans.plan import LevelReport, Plan, PlanSource
+from tensorbank.plans.proportions import Proportions
+from tensorbank.plans.query import Query
+from tensorbank.plans.selection import Selection, sides_of
+
+__all__ = [
+    "ADDRESS_FIELDS",
+    "Handle",
+    "LevelReport",
+    "MAX_DATASET_BYTES",
+    "Mix",
+    "Plan",
+    "PlanSource",
+    "Proportions",
+    "Query",
+    "Selection",
+    "mix",
+    "sides_of",
+]

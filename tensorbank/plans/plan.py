@@ -41,7 +41,7 @@ from tensorbank.plans.handle import ADDRESS_FIELDS, Handle, HandleAddresses, add
 from tensorbank.plans.sealed_table import load_table, save_table
 from tensorbank.plans.shared_table import SharedTable, can_share
 from tensorbank.schema import Modality
-from tensorbank.storage.address import ServedStorage, StorageOptions
+from tensorbank.storage import ServedStorage, StorageOptions
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader

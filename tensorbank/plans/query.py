@@ -12,7 +12,7 @@ from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.answers import Answers
 from tensorbank.plans.plan import Plan
-from tensorbank.statistics.summaries import Statistics
+from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray

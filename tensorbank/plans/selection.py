@@ -16,7 +16,7 @@ from tensorbank.plans.answers import Answers
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.query import Query, QueryEngine
 from tensorbank.polygons import as_geojson
-from tensorbank.statistics.summaries import Statistics
+from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray

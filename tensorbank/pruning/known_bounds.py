@@ -14,7 +14,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy, from_python
 from tensorbank.layout import Level
 from tensorbank.pruning.conditions import Bounds
 from tensorbank.schema import TableSchema
-from tensorbank.statistics.band_stats import QUANTILES
+from tensorbank.statistics import QUANTILES
 
 __all__ = ["of_files", "of_row_groups", "of_shards", "shard_columns"]
 

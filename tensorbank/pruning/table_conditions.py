@@ -41,7 +41,7 @@ from tensorbank.layout import Level
 from tensorbank.pruning.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition
 from tensorbank.pruning.necessary import Resolve, necessary
 from tensorbank.schema import TableSchema
-from tensorbank.statements.names import Item, common_tables, mention_of, mentions, scope_of
+from tensorbank.statements import Item, common_tables, mention_of, mentions, scope_of
 
 __all__ = ["wanted"]
 

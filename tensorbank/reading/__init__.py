@@ -1,1 +1,26 @@
 """Samples read: from the byte ranges of a plan to decoded blocks in the caller's buffers."""
+
+from __future__ import annotations
+
+from tensorbank.reading.batch_read import BatchRead, Buffers, Skipped
+from tensorbank.reading.codec import PROFILES, codec_for, crc32c, decode_block, decode_run
+from tensorbank.reading.raw import RawRead, fetch_raw, ranges_of
+from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.reading.xarray_dataset import as_dataset, read_tensors
+
+__all__ = [
+    "BatchRead",
+    "Buffers",
+    "PROFILES",
+    "RawRead",
+    "SampleReader",
+    "Skipped",
+    "as_dataset",
+    "codec_for",
+    "crc32c",
+    "decode_block",
+    "decode_run",
+    "fetch_raw",
+    "ranges_of",
+    "read_tensors",
+]

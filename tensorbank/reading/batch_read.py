@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import StorageError
-from tensorbank.fetch.read_group import Pending
+from tensorbank.fetch import Pending
 from tensorbank.ranges import ByteRange
 
 __all__ = ["BatchRead", "Buffers", "LateBuffers", "Skipped"]

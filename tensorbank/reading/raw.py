@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.client.plan_bytes import open_store
-from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.plans.plan import Plan
+from tensorbank.client import open_store
+from tensorbank.fetch import FetchOptions
+from tensorbank.plans import Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reading.read_plan import plan_reads
 

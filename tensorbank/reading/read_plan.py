@@ -10,9 +10,8 @@ from typing import NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.fetch.fetcher import FetchOptions
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan
+from tensorbank.fetch import FetchOptions
+from tensorbank.plans import Handle, Plan
 from tensorbank.ranges import ByteRange, coalesce
 
 __all__ = ["Piece", "Read", "Reads", "plan_reads"]

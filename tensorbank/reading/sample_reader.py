@@ -18,12 +18,10 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.client.plan_bytes import open_store
+from tensorbank.client import open_store
 from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
-from tensorbank.fetch.fetcher import Fetcher, FetchOptions, FetchStats
-from tensorbank.fetch.range_requests import Wanted
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan
+from tensorbank.fetch import Fetcher, FetchOptions, FetchStats, Wanted
+from tensorbank.plans import Handle, Plan
 from tensorbank.ranges import ByteRange
 from tensorbank.reading.batch_read import BatchRead, Buffers, LateBuffers, Skipped
 from tensorbank.reading.codec import decode_run

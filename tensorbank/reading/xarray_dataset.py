@@ -8,8 +8,7 @@ import numpy as np
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.layout import dimension_names
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Handle, Plan
 from tensorbank.reading.sample_reader import SampleReader
 
 if TYPE_CHECKING:

@@ -11,13 +11,11 @@ import pyarrow as pa
 import shapely
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.plan import Plan
-from tensorbank.plans.query import Query
-from tensorbank.plans.selection import Selection, sides_of
+from tensorbank.plans import Plan, Query, Selection, sides_of
 from tensorbank.polygons import as_geojson
-from tensorbank.reading.xarray_dataset import as_dataset
+from tensorbank.reading import as_dataset
 from tensorbank.served.service_planner import RemotePlanner, Wish
-from tensorbank.statistics.summaries import Statistics
+from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray

@@ -11,18 +11,17 @@ import pyarrow as pa
 
 from tensorbank.arguments import whole_number
 from tensorbank.bank import Bank, Snapshot, Table
-from tensorbank.catalog.catalog import SnapshotInfo
-from tensorbank.client.service import BANKS, ServiceClient
+from tensorbank.catalog import SnapshotInfo
+from tensorbank.client import BANKS, ServiceClient
 from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
 from tensorbank.layout import check_table_name
-from tensorbank.plans.query import Query
-from tensorbank.plans.selection import Selection
+from tensorbank.plans import Query, Selection
 from tensorbank.schema import TableSchema
 from tensorbank.served.filter_selection import RemoteSelection
 from tensorbank.served.remote_sql import RemoteSql
 from tensorbank.served.service_planner import RemotePlanner, as_statistics
-from tensorbank.sql.parameters import bound
-from tensorbank.statistics.summaries import Statistics
+from tensorbank.sql import bound
+from tensorbank.statistics import Statistics
 
 __all__ = ["RemoteBank", "RemoteTable", "find_service"]
 

@@ -10,11 +10,11 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.ipc
 
-from tensorbank.client.service import BANKS
+from tensorbank.client import BANKS
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Plan
 from tensorbank.served.service_planner import ARROW, RemotePlanner
-from tensorbank.statistics.summaries import Statistics
+from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray

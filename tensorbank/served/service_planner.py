@@ -12,15 +12,13 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.ipc
 
-from tensorbank.client.served_plan import make_plan
-from tensorbank.client.service import BANKS, ServiceClient
+from tensorbank.client import BANKS, ServiceClient, make_plan
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.planning.planner import PLANNER_VERSION
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import LevelReport, Plan, PlanSource
+from tensorbank.planning import PLANNER_VERSION
+from tensorbank.plans import Handle, LevelReport, Plan, PlanSource
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.statistics.summaries import BandSummary, Quantile, Statistics
-from tensorbank.storage.address import Access, ServedStorage
+from tensorbank.statistics import BandSummary, Quantile, Statistics
+from tensorbank.storage import Access, ServedStorage
 
 __all__ = ["ARROW", "RemotePlanner", "Wish", "as_statistics", "page_of"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.schema import TableSchema
-from tensorbank.sql.known_functions import ORDERED_AGGREGATES
+from tensorbank.sql import ORDERED_AGGREGATES
 from tensorbank.statements.names import Found, Scope, in_scopes
 
 __all__ = ["check_handles"]

@@ -15,7 +15,7 @@ import shapely
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.schema import TableSchema
-from tensorbank.sql.known_functions import CLASS_FUNCTION, PIXELS_FUNCTION, POLYGON_FUNCTION
+from tensorbank.sql import CLASS_FUNCTION, PIXELS_FUNCTION, POLYGON_FUNCTION
 from tensorbank.statements.names import Found, Scope, common_tables, scope_of
 from tensorbank.statements.pixel_bounds import bounds, decision, necessary
 from tensorbank.statements.pixel_predicates import PixelPredicate, parse_comparison

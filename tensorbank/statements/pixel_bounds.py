@@ -16,7 +16,7 @@ import numpy as np
 from tensorbank.layout import Level
 from tensorbank.schema import Modality
 from tensorbank.statements.pixel_predicates import OPERATORS, PixelPredicate
-from tensorbank.statistics.band_stats import QUANTILES
+from tensorbank.statistics import QUANTILES
 
 __all__ = ["BandFields", "Bounds", "bounds", "decision", "necessary"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.layout import LEVELS
-from tensorbank.sql.known_functions import TABLE_FUNCTIONS
+from tensorbank.sql import TABLE_FUNCTIONS
 from tensorbank.statements.names import mention_of
 
 __all__ = ["check_inside", "check_known"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.sql.known_functions import (
+from tensorbank.sql import (
     CLOCKS,
     EXACT_AGGREGATES,
     KEYWORDS,

@@ -11,9 +11,9 @@ from typing import Any
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.sql.known_functions import SUMS
+from tensorbank.sql import SUMS
 from tensorbank.statements.names import Found, Scope, in_scopes
-from tensorbank.statistics.band_stats import QUANTILES
+from tensorbank.statistics import QUANTILES
 
 __all__ = ["find_slip", "unknown_column"]
 

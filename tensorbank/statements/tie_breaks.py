@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorbank.schema import TableSchema
-from tensorbank.sql.known_functions import (
+from tensorbank.sql import (
     EXACT_AGGREGATES,
     ORDERED_AGGREGATES,
     OWN,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tensorbank.storage.address import StorageOptions
+from tensorbank.storage import StorageOptions
 from tensorbank.testing.fault_server import Faults
 
 __all__ = ["FaultServer"]

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 
 __all__ = ["StoreContract"]
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, NotFoundError, StorageError
-from tensorbank.plans.plan import Plan
-from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.plans import Plan
+from tensorbank.reading import SampleReader
 from tensorbank.verification.stored_form import find_flaws
 
 __all__ = ["Damage", "VerifyReport", "verify"]

@@ -27,9 +27,9 @@ from tensorbank.layout import (
     part_key,
     place_of_key,
 )
-from tensorbank.reading.codec import PROFILES, codec_for, crc32c
+from tensorbank.reading import PROFILES, codec_for, crc32c
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 
 __all__ = ["Flaw", "find_flaws"]
 

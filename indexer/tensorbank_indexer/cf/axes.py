@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.containers.problems import Problem
+from tensorbank_indexer.containers import Problem
 
 __all__ = ["AXES", "SYNONYMS", "four_axes", "grid_problem", "heading"]
 

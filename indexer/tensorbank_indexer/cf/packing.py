@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.containers.problems import Problem, readable
-from tensorbank_indexer.zarr_groups.dtypes import parse_fill
+from tensorbank_indexer.containers import Problem, readable
+from tensorbank_indexer.zarr_groups import parse_fill
 
 __all__ = ["missing_values", "unpack"]
 

@@ -16,9 +16,8 @@ from tensorbank.errors import FormatError
 from tensorbank_indexer.cf.axes import SYNONYMS, grid_problem, heading
 from tensorbank_indexer.cf.packing import unpack
 from tensorbank_indexer.cf.times import decode_times, times_problem
-from tensorbank_indexer.containers.problems import Boundary, Problem, is_identifier, readable
-from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
-from tensorbank_indexer.zarr_groups.group import ZarrGroup
+from tensorbank_indexer.containers import Boundary, Problem, is_identifier, readable
+from tensorbank_indexer.zarr_groups import ArraySpec, ZarrGroup
 
 __all__ = [
     "MAX_ID_CHARS",

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
-from tensorbank.statistics.band_stats import QUANTILES, bin_edges
+from tensorbank.statistics import QUANTILES, bin_edges
 
 __all__ = ["CategoryMeasure", "PixelMeasure", "measure", "measure_categories", "measure_pixels", "tile_edges"]
 

@@ -12,7 +12,7 @@ import pyarrow.ipc
 
 from tensorbank.errors import NotFoundError
 from tensorbank.layout import part_key
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 from tensorbank_indexer.parts.shard_task import ShardResult, StageSeconds
 from tensorbank_indexer.source import Finding
 

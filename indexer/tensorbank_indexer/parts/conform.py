@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
-from tensorbank_indexer.containers.problems import readable
+from tensorbank_indexer.containers import readable
 from tensorbank_indexer.source import Finding, RawModality, SampleRef
 
 __all__ = ["conform", "in_type"]

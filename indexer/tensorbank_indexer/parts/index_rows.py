@@ -24,8 +24,8 @@ from tensorbank.index_schema import (
     tiles_schema,
 )
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.statistics.band_stats import QUANTILES, BandStats, merge_all
-from tensorbank_indexer.measures.pixels import CategoryMeasure, PixelMeasure, tile_edges
+from tensorbank.statistics import QUANTILES, BandStats, merge_all
+from tensorbank_indexer.measures import CategoryMeasure, PixelMeasure, tile_edges
 
 __all__ = ["MeasuredModality", "MeasuredSample", "finite_only", "sample_rows", "shard_row", "tile_rows"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorbank.schema import TableSchema
-from tensorbank_indexer.measures.geography import hilbert_index, season_of
+from tensorbank_indexer.measures import hilbert_index, season_of
 from tensorbank_indexer.source import SampleRef
 
 __all__ = ["PartPlan", "plan_part", "samples_per_shard_for"]

@@ -19,9 +19,9 @@ from tensorbank.layout import (
     part_key,
     report_key,
 )
-from tensorbank.reading.codec import codec_for
+from tensorbank.reading import codec_for
 from tensorbank.schema import TableSchema
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import checkpoint
 from tensorbank_indexer.parts.checkpoint import remove_empty

@@ -16,8 +16,14 @@ import pyarrow as pa
 from tensorbank.errors import FormatError
 from tensorbank.index_schema import SAMPLE_COLUMNS
 from tensorbank_indexer.boundary import is_text
-from tensorbank_indexer.measures.geography import contains, hilbert_index, normal_place, place_of, season_of
-from tensorbank_indexer.measures.pixels import CategoryMeasure
+from tensorbank_indexer.measures import (
+    CategoryMeasure,
+    contains,
+    hilbert_index,
+    normal_place,
+    place_of,
+    season_of,
+)
 from tensorbank_indexer.parts.index_rows import MeasuredModality
 from tensorbank_indexer.source import Finding, RawSample, SampleRef
 

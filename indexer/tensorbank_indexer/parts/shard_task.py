@@ -16,13 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.layout import shard_key
-from tensorbank.reading.codec import codec_for
+from tensorbank.reading import codec_for
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 from tensorbank_indexer.boundary import cause_of, is_text, read_each
-from tensorbank_indexer.measures.offsets import radiometric_offset
-from tensorbank_indexer.measures.pixels import CategoryMeasure, PixelMeasure, measure
-from tensorbank_indexer.measures.suspicious_values import suspicions
+from tensorbank_indexer.measures import CategoryMeasure, PixelMeasure, measure, radiometric_offset, suspicions
 from tensorbank_indexer.parts.conform import conform, in_type
 from tensorbank_indexer.parts.index_rows import (
     MeasuredModality,

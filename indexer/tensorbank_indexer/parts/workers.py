@@ -18,7 +18,7 @@ from multiprocessing import util
 from multiprocessing.connection import Connection
 
 from tensorbank.errors import TensorBankError
-from tensorbank.storage.store import Store
+from tensorbank.storage import Store
 from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask, run
 from tensorbank_indexer.source import Source
 

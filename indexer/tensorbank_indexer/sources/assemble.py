@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank_indexer.cf.position import Position
-from tensorbank_indexer.cf.times import NO_TIME, id_times, is_plausible, match_slots
-from tensorbank_indexer.containers.problems import Boundary, readable
+from tensorbank_indexer.cf import NO_TIME, Position, id_times, is_plausible, match_slots
+from tensorbank_indexer.containers import Boundary, readable
 from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
 from tensorbank_indexer.sources.members import Member
 

@@ -9,10 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tensorbank.errors import FormatError, InvalidInputError, nearest
-from tensorbank_indexer.containers.files import SourceFiles
-from tensorbank_indexer.containers.limits import ReadLimits
-from tensorbank_indexer.containers.problems import Boundary
-from tensorbank_indexer.containers.tar import index_tar
+from tensorbank_indexer.containers import Boundary, ReadLimits, SourceFiles, index_tar
 from tensorbank_indexer.source import MemberAddress, Source
 from tensorbank_indexer.sources.folders import Folders, sort_files
 from tensorbank_indexer.sources.member_tars import TAR_NAME, MemberTars

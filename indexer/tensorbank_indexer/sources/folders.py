@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.containers.files import SourceFiles
+from tensorbank_indexer.containers import SourceFiles
 from tensorbank_indexer.source import Archive, Finding, SourceFile
 
 __all__ = ["Folders", "sort_files"]

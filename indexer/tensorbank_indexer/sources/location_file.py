@@ -11,16 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError, IntegrityError
-from tensorbank_indexer.cf.axes import four_axes
-from tensorbank_indexer.cf.packing import unpack
-from tensorbank_indexer.cf.position import Position, described_position, text_of, unpacked
-from tensorbank_indexer.containers.files import SourceFiles
-from tensorbank_indexer.containers.limits import Allowance, ReadLimits
-from tensorbank_indexer.containers.problems import Boundary, Problem
-from tensorbank_indexer.containers.zip import ZipArchive
+from tensorbank_indexer.cf import Position, described_position, four_axes, text_of, unpack, unpacked
+from tensorbank_indexer.containers import Allowance, Boundary, Problem, ReadLimits, SourceFiles, ZipArchive
 from tensorbank_indexer.sources.members import Member, as_numbers, put_pixels, turn_north
-from tensorbank_indexer.zarr_groups.chunks import decode_chunk, decode_row
-from tensorbank_indexer.zarr_groups.group import ZarrGroup
+from tensorbank_indexer.zarr_groups import ZarrGroup, decode_chunk, decode_row
 
 __all__ = ["LocationFile"]
 

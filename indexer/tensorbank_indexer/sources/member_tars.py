@@ -14,19 +14,25 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.cf.position import Position, read_position
-from tensorbank_indexer.containers.files import SourceFiles
-from tensorbank_indexer.containers.limits import Allowance, ReadLimits
-from tensorbank_indexer.containers.problems import Boundary, is_identifier, readable
-from tensorbank_indexer.containers.tar import TarIndex, index_tar
-from tensorbank_indexer.containers.zip import ZipArchive
+from tensorbank_indexer.cf import Position, read_position
+from tensorbank_indexer.containers import (
+    Allowance,
+    Boundary,
+    ReadLimits,
+    SourceFiles,
+    TarIndex,
+    ZipArchive,
+    index_tar,
+    is_identifier,
+    readable,
+)
 from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, SampleRef, Scan, SourceFile
 from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.members import read_member
 from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
-from tensorbank_indexer.zarr_groups.group import ZarrGroup
+from tensorbank_indexer.zarr_groups import ZarrGroup
 
 __all__ = ["MemberTars", "TAR_NAME"]
 

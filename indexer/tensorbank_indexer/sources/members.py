@@ -9,21 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.cf.axes import four_axes
-from tensorbank_indexer.cf.packing import unpack
-from tensorbank_indexer.cf.position import (
+from tensorbank_indexer.cf import (
     MAX_ID_CHARS,
     NO_PLACE,
     Position,
+    four_axes,
     problem_of,
     read_position,
     small_array,
     text_of,
+    unpack,
 )
-from tensorbank_indexer.containers.limits import Allowance
-from tensorbank_indexer.containers.problems import Problem, is_identifier, readable
-from tensorbank_indexer.containers.zip import ZipArchive
-from tensorbank_indexer.zarr_groups.group import ZarrGroup
+from tensorbank_indexer.containers import Allowance, Problem, ZipArchive, is_identifier, readable
+from tensorbank_indexer.zarr_groups import ZarrGroup
 
 __all__ = ["Member", "as_numbers", "put_pixels", "read_member", "turn_north"]
 

@@ -17,9 +17,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tensorbank.errors import FormatError, NotFoundError, StorageError
-from tensorbank_indexer.cf.times import EARLIEST_NS, LATEST_NS, NS_PER_UNIT
-from tensorbank_indexer.containers.files import SourceFiles
-from tensorbank_indexer.containers.problems import Boundary, is_identifier, readable
+from tensorbank_indexer.cf import EARLIEST_NS, LATEST_NS, NS_PER_UNIT
+from tensorbank_indexer.containers import Boundary, SourceFiles, is_identifier, readable
 
 __all__ = ["MemberRow", "MetadataTable"]
 

@@ -12,10 +12,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from tensorbank.errors import FormatError
-from tensorbank_indexer.cf.position import Position
-from tensorbank_indexer.containers.files import SourceFiles
-from tensorbank_indexer.containers.limits import Allowance, ReadLimits
-from tensorbank_indexer.containers.problems import Boundary, is_identifier, readable
+from tensorbank_indexer.cf import Position
+from tensorbank_indexer.containers import (
+    Allowance,
+    Boundary,
+    ReadLimits,
+    SourceFiles,
+    is_identifier,
+    readable,
+)
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, RawSample, SampleRef, Scan, SourceFile
 from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files

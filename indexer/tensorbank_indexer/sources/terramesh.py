@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tensorbank_indexer.containers.files import SourceFiles
-from tensorbank_indexer.containers.limits import ReadLimits
+from tensorbank_indexer.containers import ReadLimits, SourceFiles
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
 from tensorbank_indexer.sources.member_tars import MemberTars
 from tensorbank_indexer.sources.provenance import TERRAMESH

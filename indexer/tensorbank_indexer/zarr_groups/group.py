@@ -8,8 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from tensorbank.errors import FormatError, IntegrityError, NotFoundError
-from tensorbank_indexer.containers.limits import Allowance
-from tensorbank_indexer.containers.zip import ZipArchive
+from tensorbank_indexer.containers import Allowance, ZipArchive
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
 from tensorbank_indexer.zarr_groups.chunks import check_grid, decode_chunk, decode_small, filled, grid, native
 from tensorbank_indexer.zarr_groups.documents import parse_consolidated, parse_v2, parse_v3

@@ -14,11 +14,10 @@ import torch
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Handle, Plan
 from tensorbank_loader.batch.collation import Sample
 from tensorbank_loader.batch.memory import BatchMemory
-from tensorbank_loader.order.dates import DateChoice
+from tensorbank_loader.order import DateChoice
 
 __all__ = ["Batch", "BatchForm", "n_samples_of", "samples_of"]
 

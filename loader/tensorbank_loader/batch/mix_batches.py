@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tensorbank.fetch.fetcher import FetchOptions, FetchStats
-from tensorbank.plans.mixture import Mix
-from tensorbank.reading.batch_read import BatchRead, Buffers, Skipped
-from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.fetch import FetchOptions, FetchStats
+from tensorbank.plans import Mix
+from tensorbank.reading import BatchRead, Buffers, SampleReader, Skipped
 from tensorbank_loader.batch.form import Batch, BatchForm
-from tensorbank_loader.order.dates import DateChoice
+from tensorbank_loader.order import DateChoice
 
 __all__ = ["MixForm", "MixReader"]
 

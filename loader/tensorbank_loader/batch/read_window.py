@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.reading.sample_reader import BatchRead, SampleReader
+from tensorbank.reading import BatchRead, SampleReader
 from tensorbank_loader.batch.form import Batch, BatchForm
 from tensorbank_loader.batch.memory import BatchMemory
 from tensorbank_loader.batch.mix_batches import MixForm, MixReader
-from tensorbank_loader.epochs.epoch import Share, Step
+from tensorbank_loader.epochs import Share, Step
 
 __all__ = ["MIN_BATCHES_AHEAD", "Window", "forked"]
 

@@ -10,7 +10,7 @@ import torch
 
 from tensorbank_loader.batch.form import Batch
 from tensorbank_loader.batch.read_window import Window
-from tensorbank_loader.epochs.epoch import Step
+from tensorbank_loader.epochs import Step
 
 __all__ = ["PADDING", "Batches"]
 

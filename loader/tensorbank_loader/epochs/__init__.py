@@ -1,1 +1,21 @@
 """Epochs shared by many processes: who reads which batch, and the state that resumes a run."""
+
+from __future__ import annotations
+
+from tensorbank_loader.epochs.cursor import Cursor, OnIter
+from tensorbank_loader.epochs.epoch import Epochs, Even, Share, State, Step
+from tensorbank_loader.epochs.worker_epochs import Iteration, WorkerEpochs
+from tensorbank_loader.epochs.world import World
+
+__all__ = [
+    "Cursor",
+    "Epochs",
+    "Even",
+    "Iteration",
+    "OnIter",
+    "Share",
+    "State",
+    "Step",
+    "WorkerEpochs",
+    "World",
+]

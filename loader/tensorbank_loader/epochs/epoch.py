@@ -15,9 +15,7 @@ import numpy.typing as npt
 from tensorbank.arguments import choice, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank_loader.epochs.world import World
-from tensorbank_loader.order.mix_order import Mixed
-from tensorbank_loader.order.permutation import batch_bounds, first_batch_of, n_batches, rank_bounds
-from tensorbank_loader.order.plan_order import Order
+from tensorbank_loader.order import Mixed, Order, batch_bounds, first_batch_of, n_batches, rank_bounds
 
 __all__ = ["Epochs", "Even", "Share", "State", "Step"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Plan
 from tensorbank_loader.order.permutation import uniform
 
 __all__ = ["DateChoice", "Times", "as_numbers", "draw_dates"]

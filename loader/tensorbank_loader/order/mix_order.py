@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tensorbank.arguments import numbers_of
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.proportions import Proportions
+from tensorbank.plans import Proportions
 from tensorbank_loader.order.permutation import n_batches
 
 if TYPE_CHECKING:

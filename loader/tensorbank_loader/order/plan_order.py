@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tensorbank.arguments import choice, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Plan
 from tensorbank_loader.order.permutation import permute, uniform
 from tensorbank_loader.order.window_order import Windowed, shares_blocks
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Plan
 from tensorbank_loader.order.permutation import permute, uniform
 
 __all__ = ["MAX_GROUP_BYTES", "MAX_RUN", "RUN_BYTES", "Windowed", "address_order", "run_of", "shares_blocks"]

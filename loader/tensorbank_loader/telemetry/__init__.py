@@ -1,1 +1,10 @@
 """A loader's statistics, as a value, as a line of progress, and for Prometheus and OpenTelemetry."""
+
+from __future__ import annotations
+
+from tensorbank_loader.telemetry.loader_stats import LoaderStats, Meter
+
+__all__ = [
+    "LoaderStats",
+    "Meter",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from tensorbank.fetch.fetch_stats import FetchStats
+from tensorbank.fetch import FetchStats
 from tensorbank_loader.telemetry.durations import N_BINS, Durations, bin_of
 
 __all__ = ["LoaderStats", "Meter"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
-from tensorbank_loader.batch.form import Batch
+from tensorbank_loader.batch import Batch
 
 if TYPE_CHECKING:
     from kornia.augmentation import AugmentationSequential

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from tensorbank.errors import InvalidInputError, NotFoundError, nearest
-from tensorbank.plans.handle import Handle
-from tensorbank.statistics.published import Normalization, normalization
-from tensorbank.statistics.summaries import Statistics
-from tensorbank_loader.batch.form import MASK, Batch
+from tensorbank.plans import Handle
+from tensorbank.statistics import Normalization, Statistics, normalization
+from tensorbank_loader.batch import MASK, Batch
 from tensorbank_loader.streamed import Streamed, plans_of
 
 __all__ = ["Normalize"]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tensorbank.errors import InvalidInputError
-from tensorbank_loader.batch.form import Batch
+from tensorbank_loader.batch import Batch
 
 __all__ = ["Transform", "checked", "ready"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tensorbank.errors import StorageError
-from tensorbank.storage.address import StorageOptions, bucket_and_prefix
+from tensorbank.storage import StorageOptions, bucket_and_prefix
 
 __all__ = ["FolderKeys", "assume", "folders_of", "read_policy"]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 
 __all__ = ["PLACE", "Allowance", "Concurrency", "Place", "Rates"]
 

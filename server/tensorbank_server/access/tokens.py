@@ -16,7 +16,7 @@ from tensorbank.errors import FormatError
 from tensorbank_server.access.keys import SCOPES, KeyFile, Principal
 from tensorbank_server.access.rates import Rates
 from tensorbank_server.digests import digest
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 from tensorbank_server.settings import OidcSettings, Settings
 
 __all__ = ["Authenticator"]

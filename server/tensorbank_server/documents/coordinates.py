@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 from numcodecs.vlen import VLenUTF8
 
 from tensorbank.layout import dimension_names
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Handle, Plan
 from tensorbank.schema import Modality
 
 __all__ = ["CHUNK", "Coordinate", "of_band_names", "of_plan"]

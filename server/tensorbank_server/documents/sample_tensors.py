@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError
-from tensorbank.fetch.fetcher import Fetcher
-from tensorbank.plans.handle import Handle
+from tensorbank.fetch import Fetcher
+from tensorbank.plans import Handle
 from tensorbank.ranges import ByteRange
-from tensorbank.reading.codec import decode_block, decode_run
+from tensorbank.reading import decode_block, decode_run
 from tensorbank.schema import Modality
 
 __all__ = ["Cut", "byte_ranges", "count_times", "read_block", "read_tensor"]

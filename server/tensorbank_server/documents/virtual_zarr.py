@@ -15,7 +15,7 @@ from typing import Any
 
 from tensorbank.errors import NotFoundError
 from tensorbank.layout import dimension_names
-from tensorbank.plans.handle import Handle
+from tensorbank.plans import Handle
 from tensorbank.schema import Modality
 
 __all__ = ["ChunkKey", "array_document", "inner_codecs", "parse_chunk_key"]

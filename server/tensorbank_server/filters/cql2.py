@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tensorbank.errors import InvalidInputError, nearest
-from tensorbank.statements.pixel_predicates import parse_comparison
+from tensorbank.statements import parse_comparison
 from tensorbank_server.filters.literals import Json, Literal, geometry, instant, interval, number, text, wrong
 from tensorbank_server.filters.queryables import Kind, Queryable, names_of_kind
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tensorbank.index_schema import SEASONS
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.statistics.band_stats import QUANTILES
+from tensorbank.statistics import QUANTILES
 
 __all__ = ["Kind", "Queryable", "queryables", "queryables_document"]
 

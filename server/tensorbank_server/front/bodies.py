@@ -9,7 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 
 __all__ = ["check_json", "read_body", "replaying"]
 

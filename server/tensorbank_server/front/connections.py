@@ -11,7 +11,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from tensorbank_server.http.problems import MEDIA_TYPE, Problem
+from tensorbank_server.http import MEDIA_TYPE, Problem
 
 __all__ = ["Connection"]
 

@@ -20,12 +20,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tensorbank.errors import TensorBankError
-from tensorbank_server.access.rates import PLACE, Concurrency, Rates
-from tensorbank_server.access.tokens import Authenticator
+from tensorbank_server.access import PLACE, Authenticator, Concurrency, Rates
 from tensorbank_server.front.bodies import check_json, read_body, replaying
-from tensorbank_server.http.disks import disk_problem
-from tensorbank_server.http.negotiation import has_current
-from tensorbank_server.http.problems import Problem, as_problem, ending, internal, of_status, respond
+from tensorbank_server.http import (
+    Problem,
+    as_problem,
+    disk_problem,
+    ending,
+    has_current,
+    internal,
+    of_status,
+    respond,
+)
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.settings import Limits, Settings

@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tensorbank.errors import TensorBankError
-from tensorbank.planning.planner import PLANNER_VERSION
-from tensorbank.plans.plan import Plan
+from tensorbank.planning import PLANNER_VERSION
+from tensorbank.plans import Plan
 from tensorbank_server.digests import digest
-from tensorbank_server.http.disks import disk_problem
-from tensorbank_server.http.problems import Problem, as_problem, internal
+from tensorbank_server.http import Problem, as_problem, disk_problem, internal
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.workers.bulkheads import Threads
 from tensorbank_server.workers.jobs import MakePlan, PlanMade

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan
-from tensorbank_server.documents.row_json import plain, readable
+from tensorbank.plans import Handle, Plan
+from tensorbank_server.documents import plain, readable
 
 __all__ = ["ARROW", "END_KEY", "NDJSON", "as_arrow", "as_ndjson", "described", "shard_keys"]
 

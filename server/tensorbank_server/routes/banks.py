@@ -10,12 +10,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank.catalog.catalog import SnapshotInfo
+from tensorbank.catalog import SnapshotInfo
 from tensorbank.errors import InvalidInputError
-from tensorbank_server.access.keys import Principal
+from tensorbank_server.access import Principal
 from tensorbank_server.documents import row_json
 from tensorbank_server.filters import queryables_document
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import (
     Asker,
     BankName,

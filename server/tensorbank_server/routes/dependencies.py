@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query
 from starlette.requests import Request
 
-from tensorbank_server.access.keys import Principal
-from tensorbank_server.documents.stac_documents import collection_id
+from tensorbank_server.access import Principal
+from tensorbank_server.documents import collection_id
 from tensorbank_server.filters import (
     Compiled,
     FilterBounds,

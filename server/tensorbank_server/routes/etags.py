@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 import tensorbank
 from tensorbank_server.digests import digest
-from tensorbank_server.http.negotiation import has_current
+from tensorbank_server.http import has_current
 from tensorbank_server.service import Pinned
 
 __all__ = ["Freshness"]

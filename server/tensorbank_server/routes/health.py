@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import tensorbank
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, Served
 from tensorbank_server.workers.landlock import abi_version
 

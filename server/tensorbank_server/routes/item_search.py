@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank_server.access.keys import Principal
+from tensorbank_server.access import Principal
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import stac_documents
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 from tensorbank_server.routes.banks import parse_bbox
 from tensorbank_server.routes.dependencies import (
     Asker,

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import tensorbank
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 
 __all__ = ["OPENAPI", "router"]
 

@@ -16,17 +16,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from tensorbank.errors import NotFoundError
 from tensorbank.layout import group_document, place_of_key
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Handle, Plan
 from tensorbank.ranges import ByteRange
 from tensorbank_server.digests import digest
-from tensorbank_server.documents import virtual_zarr
-from tensorbank_server.documents.coordinates import CHUNK, of_plan
-from tensorbank_server.documents.sample_tensors import byte_ranges, read_block
-from tensorbank_server.http.byte_ranges import content_range, parse_range
-from tensorbank_server.http.negotiation import may_resume
-from tensorbank_server.http.problems import Problem
-from tensorbank_server.planning.plan_store import StoredPlan
+from tensorbank_server.documents import CHUNK, byte_ranges, of_plan, read_block, virtual_zarr
+from tensorbank_server.http import Problem, content_range, may_resume, parse_range
+from tensorbank_server.planning import StoredPlan
 from tensorbank_server.routes.dependencies import Asker, Served, granted
 from tensorbank_server.routes.etags import YEAR_S
 from tensorbank_server.routes.plans import (

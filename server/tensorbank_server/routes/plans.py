@@ -14,15 +14,12 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from tensorbank.plans.plan import Plan
-from tensorbank_server.access.folder_keys import folders_of
-from tensorbank_server.access.keys import Principal
+from tensorbank.plans import Plan
+from tensorbank_server.access import Principal, folders_of
 from tensorbank_server.digests import digest
-from tensorbank_server.documents.sample_tensors import Cut
-from tensorbank_server.http.negotiation import chosen
-from tensorbank_server.http.problems import Problem
-from tensorbank_server.planning import tasks
-from tensorbank_server.planning.plan_store import PlanRequest, StoredPlan, plan_sql
+from tensorbank_server.documents import Cut
+from tensorbank_server.http import Problem, chosen
+from tensorbank_server.planning import PlanRequest, StoredPlan, plan_sql, tasks
 from tensorbank_server.routes.dependencies import (
     Asker,
     BankName,

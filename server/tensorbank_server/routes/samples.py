@@ -9,12 +9,8 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank_server.documents import formats, stac_documents
-from tensorbank_server.documents.row_json import sample_json
-from tensorbank_server.documents.sample_tensors import Cut, read_tensor
-from tensorbank_server.http.byte_ranges import whole_or_range
-from tensorbank_server.http.negotiation import chosen
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.documents import Cut, formats, read_tensor, sample_json, stac_documents
+from tensorbank_server.http import Problem, chosen, whole_or_range
 from tensorbank_server.routes.dependencies import SampleId, Served, Source, base_url, freshness, table_url
 from tensorbank_server.service import Pinned, Service
 

@@ -14,9 +14,8 @@ from starlette.responses import JSONResponse, Response
 from tensorbank.layout import LEVELS
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import row_json
-from tensorbank_server.http.negotiation import chosen
-from tensorbank_server.http.problems import Problem
-from tensorbank_server.planning.tasks import ARROW
+from tensorbank_server.http import Problem, chosen
+from tensorbank_server.planning import ARROW
 from tensorbank_server.routes.dependencies import Asker, BankName, Served, granted
 from tensorbank_server.service import ServedBank
 from tensorbank_server.workers.sandbox import Question, ask

@@ -18,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank.errors import FormatError, IntegrityError, StorageError
-from tensorbank_server.access.keys import Principal
+from tensorbank_server.access import Principal
 from tensorbank_server.documents import row_json, stac_documents
 from tensorbank_server.filters import queryables_document
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, Served, base_url, filter_names
 from tensorbank_server.service import Pinned, ServedBank, Service
 from tensorbank_server.workers.jobs import Rows

@@ -14,13 +14,22 @@ from starlette.responses import JSONResponse, Response
 
 from tensorbank.errors import InvalidInputError
 from tensorbank.layout import group_document, place_of_key
-from tensorbank.plans.handle import Handle
+from tensorbank.plans import Handle
 from tensorbank.schema import Modality
-from tensorbank_server.documents import composites, formats, row_json, virtual_zarr
-from tensorbank_server.documents.coordinates import CHUNK, of_band_names
-from tensorbank_server.documents.sample_tensors import Cut, count_times, read_block, read_tensor
+from tensorbank_server.documents import (
+    CHUNK,
+    Cut,
+    composites,
+    count_times,
+    formats,
+    of_band_names,
+    read_block,
+    read_tensor,
+    row_json,
+    virtual_zarr,
+)
 from tensorbank_server.filters.literals import Literal as FilterLiteral
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, SampleId, Served, Source, freshness
 from tensorbank_server.routes.samples import Modalities, Split, find
 from tensorbank_server.service import Pinned, ServedBank

@@ -15,8 +15,8 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from tensorbank.errors import StorageError
-from tensorbank_server.access.rates import PLACE, Concurrency
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.access import PLACE, Concurrency
+from tensorbank_server.http import Problem
 from tensorbank_server.workers.watches import Watch
 
 __all__ = ["Bulkhead", "Threads"]

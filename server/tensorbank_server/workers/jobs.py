@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from tensorbank.bank import Bank
 from tensorbank.errors import InvalidInputError, StorageError
-from tensorbank.plans.plan import Plan
-from tensorbank.storage.store_errors import of_system
+from tensorbank.plans import Plan
+from tensorbank.storage import of_system
 
 __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 

@@ -17,7 +17,7 @@ from typing import Any
 import anyio.to_thread
 
 from tensorbank.errors import TensorBankError
-from tensorbank_server.http.problems import Problem
+from tensorbank_server.http import Problem
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.workers.jobs import Job
 from tensorbank_server.workers.process import WorkerOptions, work

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tensorbank.bank import Bank
-from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.catalog import Catalog, IndexMirror
 from tensorbank.errors import TensorBankError
-from tensorbank.storage.address import StorageOptions
-from tensorbank.storage.store import Store
+from tensorbank.storage import StorageOptions, Store
 
 __all__ = ["BankAddress", "WorkerOptions", "work"]
 
