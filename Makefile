@@ -42,7 +42,7 @@ test: lint
 	$(BIN)/pytest -n 2
 
 fuzz: venv
-	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests $(BIN)/python -m support.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 lint: venv
 	$(BIN)/ruff check .

@@ -25,8 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
-
 from peers import PEERS
 from peers.contract import Export, Request
 from peers.environments import InstallError

@@ -21,8 +21,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
-
 import duckdb
 from bench_plan import REFS, connect
 

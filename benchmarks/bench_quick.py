@@ -16,8 +16,6 @@ import sys
 from pathlib import Path
 from statistics import median
 
-sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
-
 from bench_peers import ROOT, make_export
 from rich.console import Console
 from rich.table import Table

@@ -40,9 +40,9 @@ from urllib.parse import quote
 from process_tree import tree_bytes
 from rich.console import Console
 from rich.table import Table
-from stream.serving import loopback
 
 import tensorbank as tb
+from stream.serving import loopback
 from tensorbank.client.http import HttpPool
 from tensorbank.storage.store import Store
 from tensorbank_demo.s3.server import S3Server

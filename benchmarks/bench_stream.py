@@ -24,11 +24,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from stream.figure import Figure, Missing
-from stream.setup import Setup, make_bank
 from stream_picture import draw
 
 import tensorbank as tb
+from stream.figure import Figure, Missing
+from stream.setup import Setup, make_bank
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = (

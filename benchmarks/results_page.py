@@ -17,8 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
-
 from pages.markdown import digits, placed, table
 from pages.picture import draw
 from pages.planning import planning

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -30,14 +29,6 @@ import pyarrow as pa
 import shapely
 
 import tensorbank as tb
-from tensorbank import Modality
-from tensorbank.catalog.catalog import Commit
-from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
-from tensorbank.layout import array_key
-from tensorbank.statistics.band_stats import QUANTILES, bin_edges
-
-sys.path.insert(0, str(Path(__file__).parent))  # wherever it is started from
-
 from synthetic_shards import StoredShard, link_shards, store_shards
 from synthetic_world import (
     CLASSES,
@@ -58,6 +49,11 @@ from synthetic_world import (
     merged,
     places,
 )
+from tensorbank import Modality
+from tensorbank.catalog.catalog import Commit
+from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
+from tensorbank.layout import array_key
+from tensorbank.statistics.band_stats import QUANTILES, bin_edges
 
 
 def array_of(field: pa.Field, given: Any, n: int) -> pa.Array:

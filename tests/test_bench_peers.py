@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,6 @@ from tensorbank_indexer import IngestOptions, ingest, open_source
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 CACHE = BENCHMARKS.parent / ".cache" / "peers"
 N_SAMPLES = 12
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _importable():
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path.remove(str(BENCHMARKS))
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def modules():
-    """The benchmark's folder as Python has it when the script runs, also in the processes that it starts."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module
-    sys.path.remove(str(BENCHMARKS))
+    """Import a module of the benchmark."""
+    return importlib.import_module
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,7 @@ DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
-sys.path.insert(0, str(ROOT / "tests" / "server"))
-from server_process import serving  # noqa: E402 - beside the other tests of the service
-
-sys.path.pop(0)
+from support.server_process import serving  # noqa: E402 - beside the other tests of the service
 
 
 def run(*command: object) -> str:

@@ -7,11 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from support import SUPPORT
 
 TARGETS = {
     "sound": "for n in cases:\n        cases.count('looked at')",
@@ -23,15 +22,15 @@ TARGETS = {
 
 @pytest.fixture
 def runner(tmp_path):
-    package = tmp_path / "fuzz"
-    package.mkdir()
+    package = tmp_path / "support" / "fuzz"
+    package.mkdir(parents=True)
     for name in ("__init__", "__main__", "cases"):
-        shutil.copy(HERE / "fuzz" / f"{name}.py", package)
+        shutil.copy(SUPPORT / "fuzz" / f"{name}.py", package)
     for name, body in TARGETS.items():
         (package / f"{name}.py").write_text(f"def fuzz(cases):\n    {body}\n")
 
     def run(*arguments: str):
-        command = [sys.executable, "-m", "fuzz", "--seed", "10", "--cases", "5", *arguments]
+        command = [sys.executable, "-m", "support.fuzz", "--seed", "10", "--cases", "5", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False

@@ -6,7 +6,6 @@ import importlib.util
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorbank as tb
+from support.handmade import make
 from tensorbank.arrow_numpy import as_arrow, as_numpy, as_scalar, from_python, strings
 from tensorbank_demo.landscape.archive import write_archives
 from tensorbank_indexer import IngestOptions, ingest, open_source
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
-from handmade import make
-
-sys.path.pop(0)
 
 TYPES = (pa.int8(), pa.int32(), pa.int64(), pa.uint16(), pa.float32(), pa.float64(), pa.bool_())
 

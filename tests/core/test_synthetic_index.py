@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet
 import pytest
 from numcodecs.blosc import Blosc
 
+import synthetic_index
 import tensorbank as tb
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -21,12 +21,8 @@ N = 3_000
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("synthetic_index", BENCHMARKS / "synthetic_index.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["synthetic_index"] = module
-    spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("world") / "bank"
-    assert list(module.write(folder, N, 3, 11, 1)) == [1000, 2000, 3000]
+    assert list(synthetic_index.write(folder, N, 3, 11, 1)) == [1000, 2000, 3000]
     bank = tb.open(str(folder))
     levels = {
         level: pa.concat_tables(

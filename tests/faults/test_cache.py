@@ -6,22 +6,16 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.handmade import make
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import World
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
-from handmade import make
-
-sys.path.pop(0)
 
 N = 120
 BATCH = 8

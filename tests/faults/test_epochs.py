@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import gc
-import sys
 import threading
 import time
 import weakref
 from collections import deque
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.handmade import make
 from tensorbank import IntegrityError, StorageError
-from tensorbank.fetch.fetcher import FetchOptions, FetchStats, range_requests
+from tensorbank.fetch import FetchOptions, FetchStats, range_requests
 from tensorbank.reading.sample_reader import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
-from handmade import make
-
-sys.path.pop(0)
 
 N = 240
 BATCH = 8

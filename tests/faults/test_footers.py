@@ -13,12 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
+from support.handmade_index import make_table
 from tensorbank.pruning.row_groups import _extremes
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from handmade_index import make_table
-
-sys.path.pop(0)
 
 PLAN = """
 import os, random, sys

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from pathlib import Path
 
 import tensorbank as tb
+from support.handmade_index import make_table
 from tensorbank.testing import Faults, FaultServer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from handmade_index import make_table
-
-sys.path.pop(0)
 
 LATE_S = 15
 

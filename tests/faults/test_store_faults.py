@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,17 +16,13 @@ from hypothesis import strategies as st
 
 import tensorbank as tb
 import tensorbank.storage.store
+from support.handmade import make
 from tensorbank import StorageError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
 from tensorbank.ranges import ByteRange
 from tensorbank.storage.retries import MAX_PAUSE_S, backoff_s, parse_retry_after
 from tensorbank.storage.store import Store
 from tensorbank.testing import Faults, FaultServer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "loader"))
-from handmade import make
-
-sys.path.pop(0)
 
 N = 120
 DATA = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8).tobytes()

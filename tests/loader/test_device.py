@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from support.handmade import make
 from tensorbank import IntegrityError
 from tensorbank_loader import DataLoader, FetchOptions, loader
 from tensorbank_loader.device import N_COPIES_AHEAD, N_STEPS_AHEAD
-
-sys.path.insert(0, str(Path(__file__).parent))
-from handmade import make
-
-sys.path.pop(0)
 
 N = 23
 

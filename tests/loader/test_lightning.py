@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from support.handmade import HANDLES, Handmade, make
 from tensorbank_loader import DataLoader, StreamingDataset, World
-
-sys.path.insert(0, str(Path(__file__).parent))
-from handmade import HANDLES, Handmade, make
-
-sys.path.pop(0)
 
 # Lightning and torch warn of each other.
 pytestmark = [pytest.mark.filterwarnings("ignore")]

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 import threading
 import time
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from support.handmade import HANDLES, Handmade, make, moved
+from support.resume import assert_resumable
 from tensorbank import IntegrityError, InvalidInputError, StorageOptions
 from tensorbank.reading.sample_reader import BatchRead, SampleReader
 from tensorbank.storage.store import Store
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset, World
 from tensorbank_loader.batch.read_window import MIN_BATCHES_AHEAD
-
-sys.path.insert(0, str(Path(__file__).parent))
-from handmade import HANDLES, Handmade, make, moved
-from resume import assert_resumable
-
-sys.path.pop(0)
 
 N = 23
 NARROW = FetchOptions(max_inflight_bytes=0, n_threads=2)

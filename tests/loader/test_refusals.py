@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +11,9 @@ import pytest
 import torch
 
 import tensorbank as tb
+from support.handmade import HANDLES, Handmade, make
 from tensorbank import InvalidInputError
 from tensorbank_loader import DataLoader, StreamingDataset, World
-
-sys.path.insert(0, str(Path(__file__).parent))
-from handmade import HANDLES, Handmade, make
-
-sys.path.pop(0)
 
 N = 9
 

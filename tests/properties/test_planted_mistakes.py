@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -23,24 +21,20 @@ import tensorbank.statements.pixel_bounds
 import tensorbank.statements.pixel_predicates
 import tensorbank.statistics.band_stats
 import tensorbank_indexer.parts.index_rows
+from support.differential.bed import Bed, make_bed
+from support.differential.check import compare
+from support.differential.examples import KEPT, OLD, PRUNED, filled
+from support.differential.planted import planted
+from support.differential.rows import SCHEMA
 from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
 from tensorbank.index_schema import samples_schema
 from tensorbank.planning import pinned_table, pixel_judge
+from tensorbank.pruning import conditions, known_bounds, necessary, table_conditions
 from tensorbank.pruning.conditions import Compare, may_match
-from tensorbank.pruning.table_conditions import conditions, known_bounds, necessary, table_conditions
 from tensorbank.statements import own_predicates, pixel_bounds, pixel_predicates
 from tensorbank.statistics.band_stats import BandStats, merge_all
 from tensorbank_indexer.measures.pixels import measure
 from tensorbank_indexer.parts.index_rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from differential.bed import Bed, make_bed
-from differential.check import compare
-from differential.examples import KEPT, OLD, PRUNED, filled
-from differential.planted import planted
-from differential.rows import SCHEMA
-
-sys.path.pop(0)
 
 EXAMPLES = {**PRUNED, **KEPT}
 Check = Callable[[], None]

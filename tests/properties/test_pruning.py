@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import synthetic_index
 import tensorbank as tb
+from support.handmade_index import make_table
 from tensorbank.sql.functions import MACROS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from handmade_index import make_table
-
-sys.path.pop(0)
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,14 +55,8 @@ def copies(bank: tb.Bank, table: str) -> duckdb.DuckDBPyConnection:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Bed:
     """Sorted rows with true roll-ups at every level: most blocks can be skipped."""
-    spec = importlib.util.spec_from_file_location(
-        "synthetic_index", ROOT / "benchmarks" / "synthetic_index.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["synthetic_index"] = module
-    spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("world") / "bank"
-    for _ in module.write(folder, 4096, 5, 3, 1):
+    for _ in synthetic_index.write(folder, 4096, 5, 3, 1):
         pass
     bank = tb.open(str(folder))
     con = copies(bank, "world")

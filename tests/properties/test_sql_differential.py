@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from datetime import date
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from differential.bed import make_bed
-from differential.check import compare
-from differential.examples import KEPT, OLD, PRUNED, filled
-from differential.grammar import statement
-
-sys.path.pop(0)
+from support.differential.bed import make_bed
+from support.differential.check import compare
+from support.differential.examples import KEPT, OLD, PRUNED, filled
+from support.differential.grammar import statement
 
 N_STATEMENTS = 300
 N_AT_ONCE = 75

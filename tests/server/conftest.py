@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import zarr
 
 import tensorbank as tb
+from support.server_process import Served, serving
 from tensorbank_indexer import IngestOptions, ingest, open_source
-
-sys.path.insert(0, str(Path(__file__).parent))
-from server_process import Served, serving
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=8)
 ARCHIVE = ("terramesh", "--samples", "20", "--per-tar", "10", "--subset", "both", "--checksums")
@@ -54,3 +52,14 @@ def table_url() -> str:
 def serving_of() -> Callable[..., AbstractContextManager[Served]]:
     """Return ``serving_of(bank, ...)``: a service of one's own over a bank that is called ``eo``."""
     return lambda bank, *arguments, **options: serving(bank, "--name", "eo", *arguments, **options)
+
+
+@pytest.fixture(scope="session")
+def truth(bank):
+    """(row of the index, {modality: pixels as zarr-python reads them}) of every sample."""
+    names = bank.table("terramesh").schema.names
+    ((_, url),) = bank.table("terramesh").parts().items()
+    group = zarr.open_group(url.removeprefix("file://"), mode="r")
+    refs = ", ".join(f'"{n}".ref.row AS "{n}_row"' for n in names)
+    rows = bank.sql(f"SELECT *, {refs} FROM terramesh ORDER BY sample_id").arrow().to_pylist()
+    return [(r, {n: group[n][r[f"{n}_row"]] for n in names if r[f"{n}_row"] is not None}) for r in rows]

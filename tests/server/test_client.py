@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 import numpy as np
 import pyarrow as pa
 import pytest
-from stored import stored  # noqa: F401 - a fixture
 
 import tensorbank as tb
+from support.stored import stored  # noqa: F401 - a fixture
 from tensorbank.client.plan_bytes import open_store
 from tensorbank.client.service import ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import sys
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
 import tensorbank as tb
+from support.ragged import make_ragged_bank
 from tensorbank_indexer import IngestOptions, ingest, open_source
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from ragged import make_ragged_bank
-
-sys.path.pop(0)
 
 
 @pytest.fixture(scope="module")

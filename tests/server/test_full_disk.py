@@ -11,11 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from server_process import Served, serving
-from test_front import check_problem, children
-from test_plans import make
-from test_slow_clients import wait_until
 
+from support.server_process import Served, serving
+from support.service import check_problem, children, make, wait_until
 from tensorbank_server.http.disks import disk_problem, writing_problem
 from tensorbank_server.logs import AuditLog
 

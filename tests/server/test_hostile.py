@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from test_filters import NAMES
 
+from support.filtered import NAMES
 from tensorbank import InvalidInputError
 from tensorbank.statements.pixel_predicates import parse_comparison
 from tensorbank_server.filters import FilterBounds, FilterError, compile_filter, parse_text

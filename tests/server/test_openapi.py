@@ -19,7 +19,8 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from server_process import serving
+
+from support.server_process import serving
 
 COMMITTED = Path(__file__).resolve().parents[2] / "server" / "openapi.json"
 

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from server_process import serving
+
+from support.server_process import serving
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 OF_THE_SERVICE = (Path(__file__).parents[2] / "server" / "README.md").read_text()

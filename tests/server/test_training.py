@@ -9,20 +9,20 @@ import threading
 import time
 import zlib
 from collections import Counter
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from stored import LIFETIME_S, stored  # noqa: F401 - a fixture
 
 import tensorbank as tb
+from support import SUPPORT
+from support.stored import LIFETIME_S, stored  # noqa: F401 - a fixture
 from tensorbank.errors import InvalidInputError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank_loader import StreamingDataset
 from tensorbank_server.access.keys import KeyFile
 
-RANK = Path(__file__).with_name("client_rank.py")
+RANK = SUPPORT / "client_rank.py"
 LATE = FetchOptions(max_inflight_bytes=1, n_threads=2)
 """The options to read two batches ahead and no more, so that much of an epoch is read long after it began."""
 COLUMNS = ("sample_id", "S2L2A[B08,B02]", "LULC")

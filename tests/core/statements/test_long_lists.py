@@ -1,0 +1,114 @@
+"""Lists of many constants: the same rows as short ones give, in a time that grows with their length alone."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import tensorbank as tb
+from support.tied_index import make_tied_table
+from tensorbank.pruning.conditions import AnyOf, Compare, may_match
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    bank = tb.create(tmp_path_factory.mktemp("lists"))
+    make_tied_table(bank, "tied", parts=2, n=4000)
+    return bank
+
+
+@pytest.fixture(scope="module")
+def rows(bank):
+    return bank.sql("SELECT sample_id, lon, lat, hilbert, S2_time FROM tied").arrow().to_pylist()
+
+
+def listed(values) -> str:
+    return ", ".join(f"'{v}'" if isinstance(v, str) else str(v) for v in values)
+
+
+def planned(bank, condition: str) -> list[str]:
+    return sorted(
+        bank.sql(f"SELECT sample_id, NDVI FROM tied WHERE {condition}").plan().table["sample_id"].to_pylist()
+    )
+
+
+def test_texts_and_numbers_in_a_long_list(bank, rows):
+    ids = [r["sample_id"] for r in rows[::3]]
+    assert planned(bank, f"sample_id IN ({listed(ids)})") == sorted(ids)
+    others = sorted({r["sample_id"] for r in rows} - set(ids))
+    assert planned(bank, f"sample_id NOT IN ({listed(ids)})") == others
+    right = sorted(r["sample_id"] for r in rows if r["sample_id"] in set(ids) or r["lat"] > 80)
+    assert planned(bank, f"sample_id IN ({listed(ids)}) OR lat > 80") == right
+    lons = range(-180, 0)
+    right = sorted(r["sample_id"] for r in rows if r["lon"] < 0)
+    assert planned(bank, f"lon IN ({listed(lons)})") == right
+    assert 0 < len(right) < len(rows)
+
+
+@pytest.mark.parametrize(
+    "column", ["sample_id", "concat('s', substr(sample_id, 2))", "(SELECT sample_id FROM range(1))"]
+)
+def test_a_long_list_wherever_it_stands(bank, rows, column):
+    ids = [r["sample_id"] for r in rows[:300]]
+    condition = f"{column} IN ({listed(ids)})"
+    for form in ("{}", "NOT NOT ({})", "CASE WHEN {} THEN 1 ELSE 0 END = 1", "list_contains([{}], true)"):
+        assert planned(bank, form.format(condition)) == sorted(ids)
+
+
+def test_null_is_in_no_long_list_and_not_out_of_it(bank):
+    many = listed([f"x{i}" for i in range(200)])
+    assert planned(bank, f"stem IN ({many})") == planned(bank, f"stem NOT IN ({many})") == []
+    assert planned(bank, f"sample_id NOT IN ({many}, NULL)") == []
+
+
+def test_a_long_list_of_times_is_compared_as_times(bank, rows):
+    days = [datetime(2020, 1, 1, tzinfo=UTC) + timedelta(hours=i) for i in range(500)]
+    right = sorted(r["sample_id"] for r in rows if r["S2_time"] in days)
+    assert right
+    assert planned(bank, f"S2_time IN ({listed(f'{d:%Y-%m-%d %H:%M}' for d in days)})") == right
+
+
+def test_a_list_of_the_wrong_kind_is_said_to_be_so(bank):
+    with pytest.raises(tb.InvalidInputError) as caught:
+        planned(bank, f"lon IN ({listed(f'x{i}' for i in range(300))})")
+    assert caught.value.kind == "sql"
+
+
+@pytest.mark.parametrize("negated", ["", "NOT "])
+def test_twenty_thousand_constants_take_no_minute(bank, rows, negated):
+    ids = [f"s9-{i:06d}" for i in range(20_000)] + [rows[0]["sample_id"]]
+    start = time.monotonic()
+    found = planned(bank, f"sample_id {negated}IN ({listed(ids)})")
+    assert len(found) == (len(rows) - 1 if negated else 1)
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("kind", ["text", "int", "float", "time"])
+def test_ranges_rule_out_no_block_that_holds_a_constant(kind):
+    rng = np.random.default_rng(4)
+    numbers = np.sort(rng.choice(10_000, 500, replace=False)) * 3
+    starts = rng.integers(0, 30_000, 300)
+    sizes = rng.integers(0, 40, 300)
+    make = {
+        "text": lambda n: f"{n:06d}",
+        "int": int,
+        "float": float,
+        "time": lambda n: datetime(2020, 1, 1, tzinfo=UTC) + timedelta(minutes=int(n)),
+    }[kind]
+    low, high = pa.array(list(map(make, starts))), pa.array(list(map(make, starts + sizes)))
+    values = [make(n) for n in rng.permutation(numbers)]
+    listed = [v.isoformat() for v in values] if kind == "time" else values
+    condition = AnyOf(tuple(Compare(("x",), "=", v) for v in listed))
+    kept = may_match(condition, lambda _: (low, high), 300)
+    holds = np.array(
+        [((numbers >= a) & (numbers <= a + n)).any() for a, n in zip(starts, sizes, strict=True)]
+    )
+    assert kept[holds].all()
+    assert 0 < holds.sum() < 300
+    outside = starts > numbers[-1]
+    assert outside.any()
+    assert not kept[outside].any()

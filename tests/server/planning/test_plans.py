@@ -1,0 +1,673 @@
+"""Plans over HTTP: the library's samples and bytes, delivered whole, open to outside programs, refreshed, and nobody else's."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+import xarray
+
+import tensorbank as tb
+from support.server_process import serving
+from support.service import QUERY, check_problem, make
+from tensorbank.reading.codec import decode_block
+from tensorbank_indexer import IngestOptions, ingest, open_source
+from tensorbank_server.access.keys import KeyFile
+from tensorbank_server.http.paging import Pages
+from tensorbank_server.http.problems import Problem
+
+SQL = "SELECT sample_id, bands(S2L2A, ['B08', 'B02']), S1GRD FROM terramesh WHERE S2L2A.B08.mean > 500"
+
+
+def lines(answer):
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def plan(service):
+    return make(service)
+
+
+@pytest.fixture(scope="module")
+def expected(bank):
+    return bank.sql(SQL).plan()
+
+
+def pixels_of(tensors, shard_bytes, modality, name):
+    """Return the decoded blocks of one task, (band, y, x), by a client that knows the format only."""
+    blocks = []
+    for start, end in tensors[name]["ranges"]:
+        data = memoryview(shard_bytes(tensors[name]["shard"], start, end))
+        at = 0
+        while at < len(data):
+            n = int.from_bytes(data[at + 12 : at + 16], "little") + 4
+            out = np.empty((modality.height, modality.width), modality.dtype)
+            decode_block(data[at : at + n], out)
+            blocks.append(out)
+            at += n
+    return np.stack(blocks)
+
+
+# ------------------------------------------------------------ the plan
+
+
+def test_a_plan_is_that_of_the_library(service, plan, expected, bank):
+    assert plan["state"] == "completed"
+    assert plan["n_samples"] == len(expected)
+    assert plan["read_bytes"] == expected.read_bytes
+    assert plan["tensor_bytes"] == expected.tensor_bytes
+    assert plan["snapshot"] == 1
+    assert service.get(f"/v1/plans/{plan['id']}").json() == plan
+
+
+def test_the_same_question_has_the_same_id(service, plan):
+    answer = service.post("/v1/banks/eo/plans", json=QUERY)
+    assert (answer.status_code, answer.json()["id"]) == (200, plan["id"])
+    tree = {"op": ">", "args": [{"property": "S2L2A.B08.mean"}, 500]}
+    assert make(service, filter=tree)["id"] == plan["id"], "however it is written"
+    assert make(service, snapshot=1)["id"] == plan["id"]
+    for other in (
+        {"filter": "S2L2A.B08.mean > 501"},
+        {"modalities": ["S2L2A"]},
+        {"columns": ["lon"]},
+        {"limit": 2},
+        {"snapshot": 0},
+    ):
+        assert make(service, **other)["id"] != plan["id"]
+
+
+def test_who_asks_at_once_gets_one_plan_that_is_made(service):
+    def ask(question: dict) -> tuple[str, int]:
+        made = make(service, **question)
+        return made["id"], service.get(f"/v1/plans/{made['id']}/tasks").status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(8):  # questions that nobody has asked before
+            question = {"filter": f"lon > {-500 - n}"}
+            answers = list(pool.map(ask, [question] * 8))
+            assert len({identity for identity, _ in answers}) == 1
+            assert [status for _, status in answers] == [200] * 8
+
+
+def test_ndjson_has_every_task_and_an_end(service, plan, expected):
+    records = lines(service.get(f"/v1/plans/{plan['id']}/tasks"))
+    assert [next(iter(r)) for r in records] == ["task"] * len(expected) + ["end"]
+    end = records[-1]["end"]
+    assert (end["n_tasks"], end["n_total"], end["next"]) == (len(expected), len(expected), None)
+    ids = expected.table["sample_id"].to_pylist()
+    assert [r["task"]["columns"]["sample_id"] for r in records[:-1]] == ids
+    for r in records[:-1]:
+        task = r["task"]
+        for name in ("S2L2A", "S1GRD"):
+            a = expected.addresses[name]
+            at = task["position"]
+            if a.key[at] < 0:
+                assert name not in task["tensors"]
+                continue
+            assert task["tensors"][name]["shard"] == a.keys[a.key[at]]
+            wanted = [[s, s + n] for s, n in zip(a.starts[at].tolist(), a.lengths[at].tolist(), strict=True)]
+            assert task["tensors"][name]["ranges"] == wanted
+
+
+def test_arrow_is_the_plans_table(service, plan, expected):
+    answer = service.get(
+        f"/v1/plans/{plan['id']}/tasks", headers={"Accept": "application/vnd.apache.arrow.stream"}
+    )
+    reader = pa.ipc.open_stream(answer.content)
+    words = json.loads(reader.schema.metadata[b"tensorbank.plan"])
+    assert words["fingerprint"] == plan["fingerprint"]
+    assert [h["bands"] for h in words["handles"]] == [["B08", "B02"], ["vv", "vh"]]
+    batches, metadata = [], None
+    while True:
+        try:
+            batch, metadata = reader.read_next_batch_with_custom_metadata()
+        except StopIteration:
+            break
+        batches.append(batch)
+    end = json.loads(metadata[b"tensorbank.end"])
+    assert end["n_total"] == len(expected)
+    found = pa.Table.from_batches(batches)
+    assert found.to_pylist() == expected.table.to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["application/x-ndjson", "application/vnd.apache.arrow.stream"])
+def test_pages_add_up(service, plan, expected, kind):
+    ids, token = [], None
+    for _ in range(100):
+        query = {"limit": 3, **({"next": token} if token else {})}
+        answer = service.get(f"/v1/plans/{plan['id']}/tasks", params=query, headers={"Accept": kind})
+        if "arrow" in kind:
+            reader = pa.ipc.open_stream(answer.content)
+            while True:
+                try:
+                    batch, metadata = reader.read_next_batch_with_custom_metadata()
+                except StopIteration:
+                    break
+                ids += batch["sample_id"].to_pylist()
+            end = json.loads(metadata[b"tensorbank.end"])
+        else:
+            *tasks, last = lines(answer)
+            ids += [t["task"]["columns"]["sample_id"] for t in tasks]
+            end = last["end"]
+        token = end["next"]
+        if token is None:
+            break
+    assert ids == expected.table["sample_id"].to_pylist()
+
+
+def test_tokens_belong_to_a_question(service, plan):
+    token = lines(service.get(f"/v1/plans/{plan['id']}/tasks?limit=1"))[-1]["end"]["next"]
+    other = make(service, limit=3)
+    for url in (
+        f"/v1/plans/{other['id']}/tasks?next={token}",
+        f"/v1/plans/{plan['id']}/tasks?next={token[:-2]}xx",
+        f"/v1/plans/{plan['id']}/tasks?next=%00",
+    ):
+        check_problem(service.get(url), 400, "page-token")
+
+
+def test_tokens_end():
+    now = [1000.0]
+    pages = Pages(b"secret", 2_000, lambda: now[0])
+    token = pages.token({"at": 3}, "plan", 1)
+    assert pages.place(token, "plan", 1) == {"at": 3}
+    with pytest.raises(Problem):
+        Pages(b"other", 2_000, lambda: now[0]).place(token, "plan", 1)
+    now[0] += 3_601
+    with pytest.raises(Problem, match="expired"):
+        pages.place(token, "plan", 1)
+
+
+# --------------------------------------------------------------- bytes
+
+
+def test_the_bytes_through_the_service_are_the_pixels(service, plan, truth, bank):
+    schema = bank.table("terramesh").schema
+    by_id = {r["sample_id"]: p for r, p in truth}
+    records = lines(service.get(f"/v1/plans/{plan['id']}/tasks?access=proxy"))
+    urls = {r["shard"]["id"]: r["shard"]["url"] for r in records if "shard" in r}
+
+    def shard_bytes(shard, start, end):
+        answer = service.get(urls[shard], headers={"Range": f"bytes={start}-{end - 1}"})
+        assert answer.status_code == 206
+        assert answer.headers["content-range"].startswith(f"bytes {start}-{end - 1}/")
+        assert int(answer.headers["content-length"]) == end - start
+        return answer.content
+
+    for record in records:
+        if "task" not in record:
+            continue
+        tensors = record["task"]["tensors"]
+        pixels = by_id[record["task"]["columns"]["sample_id"]]
+        found = pixels_of(tensors, shard_bytes, schema["S2L2A"], "S2L2A")
+        np.testing.assert_array_equal(found, pixels["S2L2A"][0, [1, 7]], "stored order")
+
+
+def test_ranges_of_a_shard(service, plan):
+    records = lines(service.get(f"/v1/plans/{plan['id']}/tasks?access=proxy"))
+    shard = records[0]["shard"]
+    whole = service.get(shard["url"])
+    assert (whole.status_code, whole.headers["accept-ranges"]) == (200, "bytes")
+    n = len(whole.content)
+    for header, part in (
+        ("bytes=0-0", slice(0, 1)),
+        (f"bytes={n - 3}-", slice(n - 3, n)),
+        ("bytes=-5", slice(n - 5, n)),
+        (f"bytes=7-{n + 9}", slice(7, n)),
+        (f"bytes=-{n + 5}", slice(0, n)),
+    ):
+        answer = service.get(shard["url"], headers={"Range": header})
+        assert (answer.status_code, answer.content) == (206, whole.content[part])
+    for header in (
+        f"bytes={n}-",
+        "bytes=5-4",
+        "bytes=-0",
+        "bytes=-",
+        "bytes=" + "9" * 40 + "-",
+    ):
+        answer = service.get(shard["url"], headers={"Range": header})
+        check_problem(answer, 416, "range")
+        assert answer.headers["content-range"] == f"bytes */{n}"
+    for header in ("bytes=0-1,3-4", "bytes=0-1, -5", "items=0-1", "seconds=1-2,4"):
+        answer = service.get(shard["url"], headers={"Range": header})
+        assert (answer.status_code, answer.content) == (200, whole.content)
+    for header in ("BYTES=0-2", "bytes=0-" + "9" * 30):
+        answer = service.get(shard["url"], headers={"Range": header})
+        assert answer.status_code == 206
+        assert whole.content.startswith(answer.content)
+    head = service.client.head(shard["url"])
+    assert (head.status_code, int(head.headers["content-length"]), head.content) == (200, n, b"")
+
+
+def test_only_the_plans_own_objects_are_read(service, plan):
+    for key in (
+        "terramesh/index/samples/_delta_log/00000000000000000000.json",
+        "terramesh/tensors/x",
+        "..%2f..%2fetc%2fpasswd",
+        "%2fetc%2fpasswd",
+    ):
+        check_problem(service.get(f"/v1/plans/{plan['id']}/shards/{key}"), 404, "unknown-shard")
+    body = {"access": "proxy", "shards": ["terramesh/index/samples/_delta_log/00000000000000000000.json"]}
+    check_problem(service.post(f"/v1/plans/{plan['id']}/credentials", json=body), 404, "unknown-shard")
+
+
+def test_credentials_are_pages_of_all_shards(service, plan):
+    found = service.post(f"/v1/plans/{plan['id']}/credentials", json={"access": "proxy"})
+    assert found.headers["cache-control"] == "no-store"
+    assert len(found.json()["shards"]) == plan["n_shards"]
+    assert found.json()["next"] is None
+    check_problem(
+        service.post(f"/v1/plans/{plan['id']}/credentials", json={"access": "url"}), 409, "no-access"
+    )
+
+
+# ---------------------------------------------------------------- zarr
+
+
+def test_xarray_opens_a_selection(service, plan, truth, expected):
+    by_id = {r["sample_id"]: p for r, p in truth}
+    ids = expected.table["sample_id"].to_pylist()
+    dataset = xarray.open_zarr(
+        f"{service.url}/v1/plans/{plan['id']}/zarr", consolidated=True, mask_and_scale=False
+    )
+    assert dataset.attrs["plan"] == plan["id"]
+    assert dataset["S2L2A"].shape[0] == len(ids)
+    assert dataset["S2L2A"].attrs["band_names"] == ["B08", "B02"]
+    assert dataset["sample_id"].values.tolist() == ids
+    assert "sample_id" in dataset.coords
+    assert dataset["S2L2A"].coords["S2L2A_band"].values.tolist() == ["B08", "B02"]
+    assert int(dataset["sample_id"].sizes["sample"]) == len(ids)
+    for at in (0, len(ids) - 1):
+        np.testing.assert_array_equal(dataset["S2L2A"][at].values, by_id[ids[at]]["S2L2A"][:, [7, 1]])
+    for at, sample in enumerate(ids):
+        found = dataset["S1GRD"][at].values
+        if "S1GRD" in by_id[sample]:
+            np.testing.assert_array_equal(found, by_id[sample]["S1GRD"])
+        else:
+            assert np.isnan(found).all(), "what a sample lacks is fill"
+
+
+def open_references(document):
+    return xarray.open_dataset(
+        "reference://",
+        engine="zarr",
+        backend_kwargs={
+            "storage_options": {
+                "fo": document,
+                "remote_protocol": "http",
+                "asynchronous": True,
+                "remote_options": {"asynchronous": True},
+            },
+            "consolidated": True,
+        },
+        mask_and_scale=False,
+        chunks=None,
+    )
+
+
+def test_references_open_in_xarray(service, plan, truth, expected):
+    by_id = {r["sample_id"]: p for r, p in truth}
+    ids = expected.table["sample_id"].to_pylist()
+    dataset = open_references(service.get(f"/v1/plans/{plan['id']}/references.json").json())
+    np.testing.assert_array_equal(dataset["S2L2A"][2].values, by_id[ids[2]]["S2L2A"][:, [7, 1]])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "zarr.jso",
+        "S2L2A",
+        "S2L2A/c",
+        "S2L2A/c/0/0/2/0/0",
+        "S2L2A/c/99/0/0/0/0",
+        "S2L2A/c/0/0/0/0",
+        "DEM/zarr.json",
+        "S2L2A/c/-1/0/0/0/0",
+    ],
+)
+def test_what_is_no_chunk_is_absent(service, plan, path):
+    assert service.get(f"/v1/plans/{plan['id']}/zarr/{path}").status_code == 404
+
+
+# --------------------------------------------------------- life of a plan
+
+
+def test_plans_outlive_the_service(bank_folder, tmp_path):
+    data = str(tmp_path / "data")
+    with serving(str(bank_folder), "--name", "eo", TENSORBANK_DATA_FOLDER=data) as served:
+        first = make(served)
+        tasks = served.get(f"/v1/plans/{first['id']}/tasks").text
+    with serving(str(bank_folder), "--name", "eo", TENSORBANK_DATA_FOLDER=data) as served:
+        again = served.get(f"/v1/plans/{first['id']}").json()
+        assert {k: v for k, v in again.items() if k != "links"} == {
+            k: v for k, v in first.items() if k != "links"
+        }
+        assert served.get(f"/v1/plans/{first['id']}/tasks").text == tasks
+
+
+def test_a_cancelled_plan_is_gone_when_nobody_needs_it(service):
+    made = make(service, filter="lon > -1000")
+    assert service.client.delete(f"/v1/plans/{made['id']}").status_code == 204
+    check_problem(service.get(f"/v1/plans/{made['id']}/tasks"), 410, "cancelled")
+    assert service.get(f"/v1/plans/{made['id']}").json()["state"] == "cancelled"
+    assert make(service, filter="lon > -1000")["state"] == "completed", "it can be asked for again"
+
+
+def test_a_slow_plan_is_waited_for_elsewhere(bank_folder):
+    with serving(str(bank_folder), "--name", "eo", TENSORBANK_LIMITS__SYNC_S="0.000001") as served:
+        answer = served.post("/v1/banks/eo/plans", json=QUERY)
+        assert answer.status_code == 202
+        assert answer.json()["state"] == "submitted"
+        assert answer.headers["retry-after"] == "1"
+        where = answer.headers["location"]
+        check_problem(served.get(f"{where}/tasks"), 409, "not-ready")
+        deadline = time.monotonic() + 30
+        while served.get(where).json()["state"] == "submitted":
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert served.get(where).json()["state"] == "completed"
+
+
+def test_a_plan_that_takes_too_long_is_ended(bank_folder):
+    with serving(
+        str(bank_folder),
+        "--name",
+        "eo",
+        TENSORBANK_LIMITS__PLAN_S="0.001",
+        TENSORBANK_LIMITS__QUERY_S="0.001",
+    ) as served:
+        check_problem(served.post("/v1/banks/eo/plans", json=QUERY), 504, "time-limit")
+        deadline = time.monotonic() + 60
+        while (answer := served.get("/v1/banks/eo/tables/terramesh/size")).status_code == 503:
+            assert time.monotonic() < deadline, "the worker that was ended is not replaced"
+        check_problem(answer, 504, "time-limit")
+        assert served.get("/v1/banks/eo/tables/terramesh/schema").status_code == 200
+        assert 'tensorbank_query_worker_restarts_total{reason="late"}' in served.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 422, "invalid-request"),
+        ({"table": "terramesh", "x": 1}, 422, "invalid-request"),
+        ({"table": "nope"}, 404, "unknown-table"),
+        ({"table": "terramesh; DROP"}, 404, "unknown-table"),
+        ({"table": "terramesh", "snapshot": 9}, 404, "unknown-snapshot"),
+        ({"table": "terramesh", "modalities": ["NOPE"]}, 404, "unknown-modality"),
+        ({"table": "terramesh", "modalities": ["DEM"], "bands": {"S2L2A": ["B02"]}}, 422, "invalid-request"),
+        ({"table": "terramesh", "bands": {"S2L2A": ["B77"]}}, 404, "unknown-band"),
+        ({"table": "terramesh", "bands": {"S2L2A": []}}, 400, "invalid-input"),
+        ({"table": "terramesh", "columns": ["footprint"]}, 422, "invalid-request"),
+        ({"table": "terramesh", "columns": ["1; SELECT 1"]}, 422, "invalid-request"),
+        ({"table": "terramesh", "filter": "x ="}, 400, "filter"),
+        ({"table": "terramesh", "filter": {"op": "getenv", "args": []}}, 400, "filter"),
+        ({"table": "terramesh", "filter": [1]}, 422, "invalid-request"),
+        ({"table": "terramesh", "limit": 0}, 422, "invalid-request"),
+    ],
+)
+def test_bad_plans_are_refused(service, body, status, code):
+    check_problem(service.post("/v1/banks/eo/plans", json=body), status, code)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"null", b"[" * 60_000, b'{"table": NaN}', b"\xff\xfe", b'{"a":' * 9_000]
+)
+def test_bodies_that_are_no_json_are_refused(service, content):
+    answer = service.post("/v1/banks/eo/plans", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_an_empty_selection_is_a_plan_without_tasks(service):
+    made = make(service, filter="lon > 500")
+    assert made["n_samples"] == 0
+    (end,) = lines(service.get(f"/v1/plans/{made['id']}/tasks"))
+    assert end["end"]["n_total"] == 0
+    arrow = service.get(
+        f"/v1/plans/{made['id']}/tasks", headers={"Accept": "application/vnd.apache.arrow.stream"}
+    )
+    assert pa.ipc.open_stream(arrow.content).read_all().num_rows == 0
+
+
+# ------------------------------------------------------------ callers
+
+
+def test_a_plan_is_for_those_who_may_read_its_bank(bank_folder, tmp_path):
+    keys = KeyFile(tmp_path / "keys.json")
+    texts = {
+        "planner": keys.create("planner", ["read", "plan"])[1],
+        "reader": keys.create("reader", ["read"])[1],
+        "other": keys.create("other", ["read", "plan", "proxy"], banks=["elsewhere"])[1],
+    }
+    options = ("--name", "eo", "--keys", str(keys.path))
+    audit = tmp_path / "audit.jsonl"
+    with serving(
+        str(bank_folder), *options, key=texts["planner"], TENSORBANK_AUDIT_FILE=str(audit)
+    ) as served:
+        made = make(served)
+
+        def as_(who, method, path, **more: object):
+            return httpx.request(
+                method, f"{served.url}{path}", headers={"Authorization": f"Bearer {texts[who]}"}, **more
+            )
+
+        check_problem(as_("reader", "POST", "/v1/banks/eo/plans", json=QUERY), 403, "scope")
+        check_problem(as_("reader", "GET", f"/v1/plans/{made['id']}"), 403, "scope")
+        hidden, absent = (as_("other", "GET", f"/v1/plans/{i}").json() for i in (made["id"], "0" * 32))
+        hidden.pop("instance"), absent.pop("instance")
+        assert hidden == absent
+        check_problem(served.get(f"/v1/plans/{made['id']}/zarr/zarr.json"), 403, "scope")
+        check_problem(served.get(f"/v1/plans/{made['id']}/tasks?access=proxy"), 403, "scope")
+        written = [json.loads(line) for line in audit.read_text().splitlines()]
+        assert [(w["action"], w["plan"], w["n_samples"]) for w in written] == [
+            ("plan", made["id"], made["n_samples"])
+        ]
+
+
+def test_a_plan_is_ended_by_those_who_asked_for_it(bank_folder, tmp_path):
+    """Before a restart and after it, and by whoever has the scope `admin`."""
+    keys = KeyFile(tmp_path / "keys.json")
+    scopes = {"ann": ["plan"], "ben": ["plan"], "eve": ["plan"], "root": ["plan", "admin"]}
+    heads = {n: {"Authorization": f"Bearer {keys.create(n, ['read', *s])[1]}"} for n, s in scopes.items()}
+    options = (str(bank_folder), "--name", "eo", "--keys", str(keys.path))
+    settings = {"TENSORBANK_DATA_FOLDER": str(tmp_path / "data")}
+
+    def ends(served, who, made):
+        return served.client.delete(f"/v1/plans/{made['id']}", headers=heads[who])
+
+    def state(served, made):
+        return served.get(f"/v1/plans/{made['id']}", headers=heads["eve"]).json().get("state")
+
+    with serving(*options, ready=False, **settings) as served:
+        plans = [make(served, heads["ann"], limit=n) for n in (1, 2, 3)]
+        assert make(served, heads["ben"], limit=1)["id"] == plans[0]["id"]
+        check_problem(ends(served, "eve", plans[0]), 403, "not-owner")
+        assert ends(served, "ann", plans[0]).status_code == 204
+        assert state(served, plans[0]) == "completed", "ben needs it still"
+    with serving(*options, ready=False, **settings) as served:
+        for plan in plans:
+            check_problem(ends(served, "eve", plan), 403, "not-owner")
+        check_problem(ends(served, "ann", plans[0]), 403, "not-owner")
+        assert [state(served, plan) for plan in plans] == ["completed"] * 3
+        assert ends(served, "ben", plans[0]).status_code == 204
+        assert ends(served, "ann", plans[1]).status_code == 204
+        assert ends(served, "root", plans[2]).status_code == 204
+        assert [state(served, plan) for plan in plans] == ["cancelled"] * 3
+    with serving(*options, ready=False, **settings) as served:
+        assert [state(served, plan) for plan in plans] == [None] * 3
+        assert not list((tmp_path / "data" / "plans").iterdir())
+
+
+def test_everything_that_was_read_is_in_the_audit_log(bank_folder, tmp_path, bank):
+    audit = tmp_path / "audit.jsonl"
+    sample_id = (
+        bank.sql("SELECT sample_id FROM terramesh WHERE DEM IS NOT NULL").arrow()["sample_id"][0].as_py()
+    )
+    table = "/v1/banks/eo/tables/terramesh"
+    options = ("--name", "eo", "--trusted-proxies", "127.0.0.1")
+    with serving(str(bank_folder), *options, TENSORBANK_AUDIT_FILE=str(audit)) as served:
+        made = make(served)
+        plan = f"/v1/plans/{made['id']}"
+        audit.write_text("")
+        wanted = {
+            f"{table}/samples/{sample_id}": ("read", "getSample"),
+            f"{table}/samples/{sample_id}/DEM.npy": ("read", "getTensor"),
+            f"{table}/samples/{sample_id}/tensors.npz": ("read", "getTensors"),
+            f"{table}/samples/{sample_id}/preview.png": ("read", "getPreview"),
+            f"{table}/samples/{sample_id}/zarr/DEM/c/0/0/0/0": ("read", "getSampleZarr"),
+            f"{table}/rows": ("read", "getRows"),
+            "/stac/search": ("read", "searchItems"),
+            f"{plan}/tasks": ("read", "getTasks"),
+            f"{plan}/tasks?access=proxy": ("credentials", None),
+            f"{plan}/references.json": ("credentials", None),
+            f"{plan}/zarr/S2L2A/c/0/0/0/0/0": ("read", "getPlanZarr"),
+        }
+        for address in wanted:
+            answer = served.get(address, headers={"X-Forwarded-For": "203.0.113.7", "X-Request-Id": "a.1"})
+            assert answer.status_code == 200, (address, answer.text)
+        assert served.get(f"{table}/samples/nobody").status_code == 404
+        etag = served.get(f"{table}/rows").headers["etag"]
+        assert served.get(f"{table}/rows", headers={"If-None-Match": etag}).status_code == 304
+    lines_ = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(w["action"], w.get("operation")) for w in lines_] == [*wanted.values(), ("read", "getRows")]
+    for line in lines_[:-1]:
+        assert (line["client"], line["request_id"], line["status"]) == ("203.0.113.7", "a.1", 200)
+        assert line["principal"] == "ip:203.0.113.7"
+        assert line.get("sample_id") in (sample_id, None)
+    assert {w["plan"] for w in lines_ if "plan" in w} == {made["id"]}
+
+
+def test_an_address_is_believed_from_trusted_proxies_only(bank_folder, tmp_path):
+    audit = tmp_path / "audit.jsonl"
+    with serving(str(bank_folder), "--name", "eo", TENSORBANK_AUDIT_FILE=str(audit)) as served:
+        served.get("/v1/banks/eo/tables/terramesh/rows", headers={"X-Forwarded-For": "203.0.113.7"})
+    (line,) = map(json.loads, audit.read_text().splitlines())
+    assert line["client"] == "127.0.0.1"
+
+
+# ----------------------------------------------------- a store with URLs
+
+
+@pytest.fixture(scope="module")
+def on_s3(archive, s3_server):
+    """A copy of the table in SeaweedFS, served; URLs end after 5 s."""
+    url = f"{s3_server.url}/served"
+    keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
+    bank = tb.create(url, endpoint=s3_server.endpoint, region=s3_server.region, **keys)
+    ingest(open_source(str(archive[0])), bank, "terramesh", IngestOptions(n_workers=1, samples_per_shard=8))
+    settings = {
+        "AWS_ACCESS_KEY_ID": s3_server.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+        "AWS_ENDPOINT_URL": s3_server.endpoint,
+        "AWS_REGION": s3_server.region,
+        "TENSORBANK_URL_LIFETIME_S": "3",
+    }
+    with serving(url, "--name", "eo", **settings) as served:
+        served.extra["secret"] = s3_server.secret_key
+        yield served
+
+
+def test_signed_urls_open_the_plans_bytes_for_a_while(on_s3, truth, bank):
+    by_id = {r["sample_id"]: p for r, p in truth}
+    plan = make(on_s3)
+    assert plan["access"] == ["url", "proxy"]
+    records = lines(on_s3.get(f"/v1/plans/{plan['id']}/tasks?access=url"))
+    urls = {r["shard"]["id"]: r["shard"]["url"] for r in records if "shard" in r}
+    assert len(urls) == plan["n_shards"]
+
+    def shard_bytes(shard, start, end):
+        asked = urllib.request.Request(urls[shard], headers={"Range": f"bytes={start}-{end - 1}"})
+        with urllib.request.urlopen(asked) as answer:
+            assert answer.status == 206
+            return answer.read()
+
+    task = next(r["task"] for r in records if "task" in r)
+    found = pixels_of(task["tensors"], shard_bytes, bank.table("terramesh").schema["S2L2A"], "S2L2A")
+    np.testing.assert_array_equal(found, by_id[task["columns"]["sample_id"]]["S2L2A"][0, [1, 7]])
+    shard = task["tensors"]["S2L2A"]["shard"]
+    deadline = time.monotonic() + 20
+    while True:
+        ended = httpx.get(urls[shard], headers={"Range": "bytes=0-0"})
+        if ended.status_code == 403:
+            break
+        assert time.monotonic() < deadline, "the URL never ends"
+        time.sleep(0.2)
+    fresh = on_s3.post(
+        f"/v1/plans/{plan['id']}/credentials", json={"access": "url", "shards": [shard]}
+    ).json()
+    assert set(fresh["shards"]) == {shard}
+    urls |= fresh["shards"]
+    shard_bytes(shard, 0, 1)
+    assert on_s3.get(f"/v1/plans/{plan['id']}").json() == plan, "the plan stays what it is"
+
+
+def test_references_of_signed_urls_open_in_xarray(on_s3, truth, bank):
+    by_id = {r["sample_id"]: p for r, p in truth}
+    plan = make(on_s3)
+    ids = [r["task"]["columns"]["sample_id"] for r in lines(on_s3.get(f"/v1/plans/{plan['id']}/tasks"))[:-1]]
+    document = on_s3.get(f"/v1/plans/{plan['id']}/references.json").json()
+    assert "X-Amz-Signature" in json.dumps(document)
+    dataset = open_references(document)
+    np.testing.assert_array_equal(dataset["S2L2A"][0].values, by_id[ids[0]]["S2L2A"][:, [7, 1]])
+
+
+def test_no_secret_leaves_the_service(on_s3):
+    plan = make(on_s3)
+    on_s3.get(f"/v1/plans/{plan['id']}/tasks?access=url")
+    for text in (
+        on_s3.log.read_text(),
+        on_s3.get("/metrics").text,
+        on_s3.get("/v1/config").text,
+        json.dumps(plan),
+    ):
+        assert on_s3.extra["secret"] not in text
+        assert "X-Amz-Signature" not in text
+    tasks = on_s3.get(f"/v1/plans/{plan['id']}/tasks?access=url").text
+    assert on_s3.extra["secret"] not in tasks
+
+
+def test_urls_are_signed_for_the_name_that_clients_use(on_s3, s3_server, tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        f"""
+        [banks.eo]
+        url = "{s3_server.url}/served"
+        endpoint = "{s3_server.endpoint}"
+        public_endpoint = "https://s3.example.org"
+        access_key = "{s3_server.access_key}"
+        secret_key_file = "{tmp_path / "secret"}"
+        region = "{s3_server.region}"
+        """
+    )
+    (tmp_path / "secret").write_text(s3_server.secret_key + "\n")
+    with serving("--settings", str(file)) as served:
+        plan = make(served)
+        found = served.post(f"/v1/plans/{plan['id']}/credentials", json={"access": "url"}).json()
+        assert all(u.startswith("https://s3.example.org/") for u in found["shards"].values())
+        assert s3_server.secret_key not in served.log.read_text()
+
+
+def test_a_store_that_is_gone_is_said_so(tmp_path):
+    with serving(
+        "s3://nobody/here",
+        "--name",
+        "eo",
+        AWS_ENDPOINT_URL="http://127.0.0.1:9",
+        AWS_ACCESS_KEY_ID="x",
+        AWS_SECRET_ACCESS_KEY="y",
+        ready=False,
+    ) as served:
+        answer = served.get("/readyz")
+        assert (answer.status_code, answer.json()["broken_banks"]) == (503, 1)
+        assert served.get("/healthz").status_code == 200
+        found = check_problem(served.get("/v1/banks/eo"), 503, "bank-unavailable")
+        assert "127.0.0.1:9" not in json.dumps(found)
+        assert "retry-after" in served.get("/v1/banks/eo").headers

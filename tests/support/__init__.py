@@ -1,0 +1,15 @@
+"""Parts that tests share: made-up banks and archives, servers, generators, and programs that tests start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+SUPPORT = Path(__file__).parent
+"""The folder of this package: programs that tests start lie in it."""
+
+WITH_SUPPORT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(SUPPORT.parent), os.environ.get("PYTHONPATH")])),
+}
+"""The environment of a process that imports this package."""
