@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 from tensorbank.arguments import instance, whole_number
 from tensorbank.catalog import Catalog, Provenance, SnapshotInfo, provenance_of
-from tensorbank.errors import InvalidInputError, NotFoundError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import LEVELS, check_table_name, part_key
 from tensorbank.planning import Planner
 from tensorbank.plans import MAX_DATASET_BYTES, Query, Selection
@@ -140,12 +140,12 @@ class Table:
             where = f"{self.name} has no sample {sample_id!r}" + (
                 f" in {split!r}" if split is not None else ""
             )
-            raise NotFoundError(f"table {where}", kind="unknown-sample")
+            raise NotFoundError(f"table {where}", kind=ErrorKind.UNKNOWN_SAMPLE)
         if len(plan) > 1:
             splits = ", ".join(map(repr, plan.table["split"].to_pylist()))
             raise InvalidInputError(
                 f"{len(plan)} samples are called {sample_id!r}, in splits {splits}; name one with split=",
-                kind="ambiguous-sample",
+                kind=ErrorKind.AMBIGUOUS_SAMPLE,
             )
         tensors = read_tensors(plan, MAX_DATASET_BYTES)
         return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].key[0] >= 0}
@@ -240,7 +240,7 @@ class Bank:
             if len(names) != 1:
                 listed = ", ".join(names) or "none"
                 raise InvalidInputError(
-                    f"name a table with table=; {self.url} has {listed}", kind="ambiguous-table"
+                    f"name a table with table=; {self.url} has {listed}", kind=ErrorKind.AMBIGUOUS_TABLE
                 )
             (table,) = names
         return self.table(table).read(sample_id, split=split, modalities=modalities)
@@ -303,7 +303,8 @@ class Bank:
         found = [t for t in tables if t.lower() == str(name).lower()]
         if not found:
             raise InvalidInputError(
-                f"{self.url} has no table {name!r} to pin.{nearest(str(name), tables)}", kind="unknown-table"
+                f"{self.url} has no table {name!r} to pin.{nearest(str(name), tables)}",
+                kind=ErrorKind.UNKNOWN_TABLE,
             )
         return found[0]
 
@@ -343,5 +344,5 @@ def _from_file(path: Path) -> pa.Table:
     except (pa.ArrowInvalid, OSError) as error:
         what = "CSV" if is_csv else "Parquet"
         raise InvalidInputError(
-            f"{path} cannot be read as {what}: {error}", kind="unreadable-file"
+            f"{path} cannot be read as {what}: {error}", kind=ErrorKind.UNREADABLE_FILE
         ) from error

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.schema import Modality
 
 __all__ = [
@@ -78,12 +78,13 @@ def check_identifier(name: str, what: str) -> str:
     given: object = name
     if not isinstance(given, str) or not _TABLE_NAME.fullmatch(given):
         raise InvalidInputError(
-            f"{name!a} cannot name {what}: a letter, then letters, digits or _, at most 63", kind="bad-name"
+            f"{name!a} cannot name {what}: a letter, then letters, digits or _, at most 63",
+            kind=ErrorKind.BAD_NAME,
         )
     if name.lower() in RESERVED_WORDS:
         raise InvalidInputError(
             f"{name!r} cannot name {what}, since it is a word of SQL; take another name such as {name + '_1'!r}",
-            kind="bad-name",
+            kind=ErrorKind.BAD_NAME,
         )
     return name
 

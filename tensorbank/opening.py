@@ -9,7 +9,7 @@ from typing import Any, Never
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog, IndexMirror, default_cache_folder
-from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.served import RemoteBank, RemotePlanner, find_service
 from tensorbank.storage import Access, Credentials, StorageOptions, Store, normalize_url, with_surroundings
 
@@ -101,7 +101,7 @@ def create(url: str | os.PathLike[str], **options: Any) -> Bank:
     bank = open(url, **options)
     if isinstance(bank, RemoteBank):
         raise InvalidInputError(
-            f"{bank.url} is a service, which only reads; create the bank at its store", kind="served"
+            f"{bank.url} is a service, which only reads; create the bank at its store", kind=ErrorKind.SERVED
         )
     bank.catalog.mirror.require_writable()
     bank.catalog.require_arbitration()
@@ -114,5 +114,5 @@ OPTIONS = tuple(name for name in inspect.signature(open).parameters if name not 
 
 def _no_option(function: str, name: str) -> InvalidInputError:
     return InvalidInputError(
-        f"tb.{function} has no option {name!r}.{nearest(name, OPTIONS)}", kind="unknown-option"
+        f"tb.{function} has no option {name!r}.{nearest(name, OPTIONS)}", kind=ErrorKind.UNKNOWN_OPTION
     )

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, nearest
+from tensorbank.errors import ErrorKind, FormatError, InvalidInputError, NotFoundError, nearest
 
 __all__ = ["RESERVED_FIELDS", "Band", "Modality", "TableSchema"]
 
@@ -118,7 +118,7 @@ class Modality:
         if name.lower() not in folded:
             raise NotFoundError(
                 f"modality {self.name} has no band {name!r}.{nearest(name, self.band_names, n=3)}",
-                kind="unknown-band",
+                kind=ErrorKind.UNKNOWN_BAND,
             )
         return folded.index(name.lower())
 
@@ -160,7 +160,9 @@ class TableSchema:
         for modality in self.modalities:
             if modality.name == name:
                 return modality
-        raise NotFoundError(f"no modality {name!r}.{nearest(name, self.names)}", kind="unknown-modality")
+        raise NotFoundError(
+            f"no modality {name!r}.{nearest(name, self.names)}", kind=ErrorKind.UNKNOWN_MODALITY
+        )
 
     @property
     def sample_bytes(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensorbank.bank import Bank
-from tensorbank.errors import IntegrityError, InvalidInputError
+from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError
 from tensorbank.plans import Plan
 from tensorbank_demo.landscape import DemoTruth, write_archives
 from tensorbank_demo.picture import contact_sheet
@@ -97,7 +97,7 @@ def load_archives(
 def _not_empty(bank: Bank, what: str) -> InvalidInputError:
     return InvalidInputError(
         f"{bank.url} has tables already ({what}); the demo needs an empty bank of its own",
-        kind="bank-not-empty",
+        kind=ErrorKind.BANK_NOT_EMPTY,
     )
 
 

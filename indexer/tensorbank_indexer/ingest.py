@@ -13,7 +13,14 @@ import pyarrow.compute as pc
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Commit
-from tensorbank.errors import ConflictError, FormatError, InvalidInputError, NotFoundError, TensorBankError
+from tensorbank.errors import (
+    ConflictError,
+    ErrorKind,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+    TensorBankError,
+)
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
 from tensorbank_indexer.boundary import NAMELESS, scan
@@ -36,7 +43,6 @@ from tensorbank_indexer.survey import extend, require_fit, survey
 __all__ = ["IngestOptions", "ingest"]
 
 N_SCAN_THREADS = 4
-LOST_RACE = "lost-race"
 N_RACES = 5
 """The number of tries to commit what other writers have not committed meanwhile."""
 
@@ -147,7 +153,7 @@ class _Ingest:
                     self._add_part(look.fresh, scans)
                 break
             except ConflictError as lost:
-                if lost.kind != LOST_RACE:
+                if lost.kind != ErrorKind.LOST_RACE:
                     raise
                 look = self._look(refs)
         else:
@@ -174,9 +180,9 @@ class _Ingest:
             self._refuse_harm()
             self._commit(plan, schema, scans, results)
         except TensorBankError as error:
-            if self.options.strict or error.kind == LOST_RACE:
+            if self.options.strict or error.kind == ErrorKind.LOST_RACE:
                 self.writer.discard(plan)
-            if error.kind == LOST_RACE:  # they are found again by the next try
+            if error.kind == ErrorKind.LOST_RACE:  # they are found again by the next try
                 found = {id(f) for r in results for f in r.findings}
                 self.report.findings = [f for f in self.report.findings if id(f) not in found]
             raise
@@ -276,7 +282,7 @@ class _Ingest:
         raise FormatError(
             f"nothing is committed of this part, since strict was asked for: {first.kind} in {where}: {first.reason}{more}"
             f"{before}; --report FILE keeps the whole list",
-            kind="strict",
+            kind=ErrorKind.STRICT,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.index_schema import (
     SAMPLE_BAND,
     SAMPLE_COLUMNS,
@@ -72,4 +72,4 @@ def _check_bands(modality: str, bands: Iterable[str]) -> None:
 
 
 def _refusal(message: str) -> InvalidInputError:
-    return InvalidInputError(message, kind="bad-name")
+    return InvalidInputError(message, kind=ErrorKind.BAD_NAME)

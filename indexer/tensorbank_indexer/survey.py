@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tensorbank.errors import FormatError, InvalidInputError
+from tensorbank.errors import ErrorKind, FormatError, InvalidInputError
 from tensorbank.schema import Modality, TableSchema
 from tensorbank_indexer.boundary import read_each
 from tensorbank_indexer.modalities import describe
@@ -118,7 +118,7 @@ def require_fit(table: TableSchema, found: TableSchema, name: str) -> None:
             f"this archive does not fit table {name}, and nothing of it is written: "
             + "; ".join(f"{modality} {difference}" for modality, difference in differences.items())
             + f"; what fits: {', '.join(fitting) or 'nothing'}. Ingest it into a table of its own",
-            kind="other-table",
+            kind=ErrorKind.OTHER_TABLE,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.batch import Batch, Batches
 from tensorbank_loader.epochs import Step
 
@@ -113,7 +113,7 @@ def device_of(name: Any) -> torch.device:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InvalidInputError(
             f"device is {name!r}, which cannot be used here: {reason}; leave it out for the CPU",
-            kind="no-device",
+            kind=ErrorKind.NO_DEVICE,
         ) from error
     return device
 

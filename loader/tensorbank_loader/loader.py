@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.reading import Skipped
 from tensorbank_loader.batch import Batch, Batches, Window, forked, n_samples_of
@@ -319,7 +319,7 @@ class _Running(Iterator[Any]):
             raise InvalidInputError(
                 "this epoch was given up, as iter(), set_epoch(), load_state_dict() or set_weights() of its loader came in "
                 "between; take the batches of the newest iter(), and make a loader for each of two loops at once",
-                kind="given-up",
+                kind=ErrorKind.GIVEN_UP,
             )
         return next(self._batches)
 

@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog, IndexMirror
-from tensorbank.errors import NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import ErrorKind, NotFoundError, StorageError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
@@ -159,7 +159,7 @@ class ServedBank:
         try:
             check_table_name(table)
         except TensorBankError:
-            raise NotFoundError("no such table", kind="unknown-table") from None
+            raise NotFoundError("no such table", kind=ErrorKind.UNKNOWN_TABLE) from None
         explicit = version is not None
         if version is None:
             version = self._newest(table)

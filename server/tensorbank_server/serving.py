@@ -17,7 +17,7 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, StorageError
 from tensorbank_server.front import Connection
 from tensorbank_server.logs import JsonLines
 from tensorbank_server.service import Service
@@ -66,7 +66,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         raise StorageError(
-            f"cannot listen at {host} port {port}: {error.strerror}", kind="address"
+            f"cannot listen at {host} port {port}: {error.strerror}", kind=ErrorKind.ADDRESS
         ) from error
     return listening
 

@@ -22,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from tensorbank.errors import InvalidInputError, NotFoundError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.storage import StorageOptions
 
 __all__ = ["BankSettings", "Limits", "OidcSettings", "Settings", "load_settings"]
@@ -289,15 +289,15 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     for name in os.environ:
         if name.startswith(PREFIX) and name.split("__")[0].upper() not in known:
-            raise InvalidInputError(f"{name} is no setting.{nearest(name, known)}", kind="setting")
+            raise InvalidInputError(f"{name} is no setting.{nearest(name, known)}", kind=ErrorKind.SETTING)
     try:
         return FromFile(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         name = ".".join(map(str, first["loc"]))
-        raise InvalidInputError(f"setting {name}: {first['msg']}", kind="setting") from None
+        raise InvalidInputError(f"setting {name}: {first['msg']}", kind=ErrorKind.SETTING) from None
     except (SettingsError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"the settings cannot be read: {error}", kind="setting") from None
+        raise InvalidInputError(f"the settings cannot be read: {error}", kind=ErrorKind.SETTING) from None
 
 
 def read_secret(file: Path) -> str:

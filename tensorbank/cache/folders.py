@@ -11,7 +11,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, StorageError
 
 __all__ = ["FILE_MODE", "private_folder"]
 
@@ -41,7 +41,7 @@ def private_folder(path: Path) -> Path:
         raise StorageError(
             f"{path} is {'a link' if stat.S_ISLNK(found.st_mode) else 'no folder'}, so it is not used for copies; remove it, or "
             "give another folder",
-            kind="unsafe-folder",
+            kind=ErrorKind.UNSAFE_FOLDER,
         )
     _check_owner(path, found, also_root=False)
     if found.st_mode & _OTHERS:
@@ -62,5 +62,5 @@ def _check_owner(path: Path, found: os.stat_result, *, also_root: bool) -> None:
     if found.st_uid not in mine:
         raise StorageError(
             f"{path} belongs to user {found.st_uid}, who could change what is kept there; give a folder of your own",
-            kind="unsafe-folder",
+            kind=ErrorKind.UNSAFE_FOLDER,
         )

@@ -42,6 +42,7 @@ from tensorbank.catalog.nan_columns import FINITE, with_nan
 from tensorbank.catalog.static_bank import has_log, is_static, table_names
 from tensorbank.errors import (
     ConflictError,
+    ErrorKind,
     FormatError,
     IntegrityError,
     InvalidInputError,
@@ -201,7 +202,7 @@ class Catalog:
             raise ConflictError(
                 f"{self.store.url} lets a second conditional write win, so concurrent commits could be lost; "
                 "use another store, or single_writer=True (--single-writer) if only one process ever writes",
-                kind="no-conditional-writes",
+                kind=ErrorKind.NO_CONDITIONAL_WRITES,
             )
 
     def create(self, table: str, schema: TableSchema, *, single_writer: bool = False) -> None:
@@ -247,7 +248,8 @@ class Catalog:
             except delta_errors.CommitFailedError as error:
                 if not self._has_log(table, level):
                     raise StorageError(
-                        f"{self.store.url}/{table} cannot be made: {_first_line(error)}", kind="unreachable"
+                        f"{self.store.url}/{table} cannot be made: {_first_line(error)}",
+                        kind=ErrorKind.UNREACHABLE,
                     ) from error
 
     def _has_log(self, table: str, level: Level) -> bool:
@@ -336,19 +338,20 @@ class Catalog:
         tables = self.told_tables()
         if version is not None and table in tables:
             return NotFoundError(
-                f"table {table} has no version {version}; see `tensorbank history`", kind="unknown-snapshot"
+                f"table {table} has no version {version}; see `tensorbank history`",
+                kind=ErrorKind.UNKNOWN_SNAPSHOT,
             )
         hint = nearest(table, tables) or (
             "" if tables or is_static(self.store) else " There is no table at all."
         )
-        return NotFoundError(f"{self.store.url} has no table {table!r}.{hint}", kind="unknown-table")
+        return NotFoundError(f"{self.store.url} has no table {table!r}.{hint}", kind=ErrorKind.UNKNOWN_TABLE)
 
     def told_tables(self) -> list[str]:
         """Return the names of the tables, or of those met so far where no list is to be had."""
         try:
             return self.tables()
         except NotFoundError as error:
-            if error.kind != "no-list-of-tables":
+            if error.kind != ErrorKind.NO_LIST_OF_TABLES:
                 raise
             return sorted(self._tables)
 
@@ -400,7 +403,7 @@ class Catalog:
             if names := with_nan(rows):
                 raise InvalidInputError(
                     f"part {commit.part} has NaN in {', '.join(sorted(names))}; an index says NULL where there is no number",
-                    kind="nan",
+                    kind=ErrorKind.NAN,
                 )
         self._append(table, "tiles", commit.part, commit.tiles)
         self._append(table, "shards", commit.part, commit.shards)
@@ -414,7 +417,7 @@ class Catalog:
                     continue  # they are its own samples: another run committed the part since it was looked for
                 raise ConflictError(
                     f"another writer committed {n_taken} of the samples of part {commit.part} meanwhile; run again",
-                    kind="lost-race",
+                    kind=ErrorKind.LOST_RACE,
                 )
             transactions = [Transaction(commit.part, 1), Transaction(_SAMPLES_WRITERS, turn)]
             transactions += [Transaction(FINITE, 1)] if turn == 1 else []
@@ -480,7 +483,7 @@ class Catalog:
             with self._translated(self._where(table, level)):
                 delta = hedged(load)
         except NotFoundError as error:
-            if error.kind == "no-bucket":
+            if error.kind == ErrorKind.NO_BUCKET:
                 raise
             raise self._missing(table) from None
         except FormatError:
@@ -563,11 +566,11 @@ def _as_ours(error: BaseException, where: str, store: Store) -> TensorBankError 
     if isinstance(error, FileNotFoundError):
         return IntegrityError(
             f"a file that the log of {where} names is gone: {_first_line(error)}; restore it",
-            kind="missing-file",
+            kind=ErrorKind.MISSING_FILE,
         )
     if of_store:
         return as_ours(error, where, *place)
-    return FormatError(f"the index {where} cannot be read: {_first_line(error)}", kind="log-format")
+    return FormatError(f"the index {where} cannot be read: {_first_line(error)}", kind=ErrorKind.LOG_FORMAT)
 
 
 def _require_readable(delta: DeltaTable, where: str) -> None:
@@ -585,7 +588,9 @@ def _read_bytes(path: Path, url: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise of_system(error, url) or StorageError(f"{url} cannot be read: {error}", kind="disk") from error
+        raise of_system(error, url) or StorageError(
+            f"{url} cannot be read: {error}", kind=ErrorKind.DISK
+        ) from error
 
 
 def _level_files(prefix: str, level: Level, delta: DeltaTable, where: str) -> LevelFiles:

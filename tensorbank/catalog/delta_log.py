@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from tensorbank.errors import FormatError, IntegrityError, TensorBankError
+from tensorbank.errors import ErrorKind, FormatError, IntegrityError, TensorBankError
 
 __all__ = [
     "LAST_CHECKPOINT",
@@ -75,11 +75,11 @@ def needed(names: Collection[str], version: int, where: str) -> list[str]:
             raise FormatError(
                 f"{where}/{LOG}/{other[-1]} is a checkpoint of several files, which is not read here, and the commits before "
                 "it are gone; write a checkpoint of one file (the protocol's classic one) with the program that made it",
-                kind="log-format",
+                kind=ErrorKind.LOG_FORMAT,
             )
         raise IntegrityError(
             f"the log {where}/{LOG} has no {commit_name(missing)}, but later commits: restore that file",
-            kind="damaged-log",
+            kind=ErrorKind.DAMAGED_LOG,
         )
     kept = [commit_name(v) for v in range(first, version + 1)]
     if base is None:
@@ -101,7 +101,7 @@ def check_commit(data: bytes, where: str) -> None:
         raise FormatError(
             f"{where} hides rows by a deletion vector, which is not read here; have the program that wrote it purge them "
             "(REORG TABLE ... APPLY (PURGE))",
-            kind="log-format",
+            kind=ErrorKind.LOG_FORMAT,
         )
 
 
@@ -138,7 +138,7 @@ def require_readable(
         what = f"the features {', '.join(unknown)}" if unknown else f"reader version {reader_version}"
         raise FormatError(
             f"{where} uses {what} of Delta Lake, which TensorBank does not read; it reads what it writes itself",
-            kind="log-format",
+            kind=ErrorKind.LOG_FORMAT,
         )
 
 
@@ -152,10 +152,11 @@ def data_path(path: str, where: str) -> str:
         or any(p in ("", ".", "..") for p in plain.split("/"))
     ):
         raise FormatError(
-            f"the log {where}/{LOG} names {path!r}, which is no file of the table", kind="foreign-file"
+            f"the log {where}/{LOG} names {path!r}, which is no file of the table",
+            kind=ErrorKind.FOREIGN_FILE,
         )
     return plain
 
 
 def _damaged(where: str, why: str) -> IntegrityError:
-    return IntegrityError(f"the log file {where} is damaged: {why}; restore it", kind="damaged-log")
+    return IntegrityError(f"the log file {where} is damaged: {why}; restore it", kind=ErrorKind.DAMAGED_LOG)

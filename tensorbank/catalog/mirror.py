@@ -19,7 +19,14 @@ from tensorbank.catalog.delta_log import LOG, commit_name, commits_in, needed
 from tensorbank.catalog.level_files import IndexFile
 from tensorbank.catalog.parquet_check import check_index_file
 from tensorbank.catalog.static_bank import is_static, log_files
-from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import (
+    ErrorKind,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    TensorBankError,
+)
 from tensorbank.layout import is_below
 from tensorbank.storage import PATIENCE_S, ObjectInfo, Store, hedged, of_system
 
@@ -99,14 +106,14 @@ class IndexMirror:
         if is_static(self.store):
             raise InvalidInputError(
                 f"{self.store.url} is served as files, which can only be read; write to the folder or bucket that they come from",
-                kind="read-only",
+                kind=ErrorKind.READ_ONLY,
             )
         local = self.store.local_path
         if local is not None and (odd := sorted(UNREADABLE & set(str(local)))):
             raise InvalidInputError(
                 f"tables cannot be written to {local}: {' '.join(odd)} in the name of a folder is not understood by what "
                 "commits; rename the folder (it can be read as it is)",
-                kind="bad-url",
+                kind=ErrorKind.BAD_URL,
             )
 
     def paths(self, files: Sequence[IndexFile]) -> list[Path]:
@@ -120,7 +127,8 @@ class IndexMirror:
         for file in files:
             if not is_below(file.key):
                 raise IntegrityError(
-                    f"the log of {self.store.url} names {file.key!r}, which leads out of it", kind="bad-path"
+                    f"the log of {self.store.url} names {file.key!r}, which leads out of it",
+                    kind=ErrorKind.BAD_PATH,
                 )
         local = self.in_place
         if local is not None:
@@ -200,7 +208,7 @@ class IndexMirror:
             raise InvalidInputError(
                 f"index files cannot be kept in {self.folder}: {' '.join(odd)} in the name of a folder is not understood by "
                 "what reads them; give another folder by cache=",
-                kind="bad-cache-folder",
+                kind=ErrorKind.BAD_CACHE_FOLDER,
             )
         folder = self.folder / _digest(f"{self.store.options.endpoint or ''}|{self.store.url}")
         try:
@@ -288,7 +296,7 @@ def _of_disk(error: OSError, path: Path) -> TensorBankError:
     if isinstance(error, TensorBankError):
         return error
     return of_system(error, f"the copy of an index file, {path}") or StorageError(
-        f"{path} cannot be written: {error}", kind="disk"
+        f"{path} cannot be written: {error}", kind=ErrorKind.DISK
     )
 
 

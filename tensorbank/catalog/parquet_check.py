@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from tensorbank.catalog.level_files import IndexFile
-from tensorbank.errors import IntegrityError
+from tensorbank.errors import ErrorKind, IntegrityError
 
 __all__ = ["check_index_file"]
 
@@ -36,7 +36,7 @@ def check_index_file(path: Path, file: IndexFile) -> None:
         reason = _what_is_wrong(path, file)
     except FileNotFoundError as error:
         raise IntegrityError(
-            f"index file {path} is gone, though its commit is there", kind="no-object"
+            f"index file {path} is gone, though its commit is there", kind=ErrorKind.NO_OBJECT
         ) from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

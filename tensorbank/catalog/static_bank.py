@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tensorbank.catalog.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name
-from tensorbank.errors import FormatError, NotFoundError
+from tensorbank.errors import ErrorKind, FormatError, NotFoundError
 from tensorbank.storage import ObjectInfo, Store
 
 __all__ = ["TABLES", "has_log", "is_static", "log_files", "table_names"]
@@ -47,12 +47,12 @@ def table_names(store: Store) -> list[str]:
         raise NotFoundError(
             f"{store.url} is served as files, which are not listed, and has no {TABLES}: name the table, or write that file by "
             f"`tensorbank tables BANK --json > {TABLES}` where the bank was made",
-            kind="no-list-of-tables",
+            kind=ErrorKind.NO_LIST_OF_TABLES,
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
             f"{store.url}/{TABLES} is no list of tables: {error}; is this the address of a bank?",
-            kind="list-of-tables",
+            kind=ErrorKind.LIST_OF_TABLES,
         ) from error
 
 
@@ -84,7 +84,7 @@ def _last_checkpoint(store: Store, key: str) -> int | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
-            f"{store.url}/{where} is no hint of a checkpoint: {error}", kind="log-format"
+            f"{store.url}/{where} is no hint of a checkpoint: {error}", kind=ErrorKind.LOG_FORMAT
         ) from error
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, StorageError
 
 __all__ = ["Answer", "HttpPool"]
 
@@ -191,5 +191,6 @@ def _read(response: http.client.HTTPResponse, n_bytes: int) -> tuple[Answer, boo
 def _unreachable(origin: Origin, error: Exception) -> StorageError:
     reason = "it does not answer" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
     return StorageError(
-        f"{origin[0]}://{origin[1]} cannot be reached: {ascii(reason)[1:-1][:200]}", kind="unreachable"
+        f"{origin[0]}://{origin[1]} cannot be reached: {ascii(reason)[1:-1][:200]}",
+        kind=ErrorKind.UNREACHABLE,
     )

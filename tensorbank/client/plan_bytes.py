@@ -17,7 +17,7 @@ from tensorbank.client.http import Answer
 from tensorbank.client.served_plan import ServedPlan, is_lost
 from tensorbank.client.service import ONCE, ServiceClient, failure
 from tensorbank.client.signed_urls import SignedUrls
-from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.fetch import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S
 from tensorbank.storage import (
     MAX_PAUSE_S,
@@ -114,7 +114,9 @@ class ServedStore(Store):
         For callers that try again, as :meth:`tensorbank.storage.store.Store.get_range` is.
         """
         if not 0 <= start < end:
-            raise InvalidInputError(f"not a range to read: [{start}, {end}) of {key}", kind="bad-range")
+            raise InvalidInputError(
+                f"not a range to read: [{start}, {end}) of {key}", kind=ErrorKind.BAD_RANGE
+            )
         left_s = self._busy_until_s - time.monotonic()
         if left_s > 0:
             raise _busy(f"{self.url} is busy for {left_s:.1f} s more, as it says", left_s)
@@ -122,7 +124,7 @@ class ServedStore(Store):
         try:
             answer = read(key, start, end)
         except StorageError as error:
-            if error.kind == "throttled":
+            if error.kind == ErrorKind.THROTTLED:
                 self._busy_until_s = time.monotonic() + min(error.retry_after_s or 0.0, MAX_PAUSE_S)
             raise
         told = answer.headers.get("Content-Range", "")
@@ -130,11 +132,12 @@ class ServedStore(Store):
             raise StorageError(
                 f"{self.url}/{key} was asked for bytes [{start}, {end}) and sent status {answer.status} of {told[:60]!r}: "
                 "something between here and the store does not know ranges",
-                kind="bad-answer",
+                kind=ErrorKind.BAD_ANSWER,
             )
         if len(answer.body) != end - start:
             raise StorageError(
-                f"{self.url}/{key} sent another number of bytes than [{start}, {end})", kind="short-read"
+                f"{self.url}/{key} sent another number of bytes than [{start}, {end})",
+                kind=ErrorKind.SHORT_READ,
             )
         return answer.body
 
@@ -160,9 +163,13 @@ class ServedStore(Store):
                 return answer
             error = failure(self._service.url, answer)
             if answer.status == 416:
-                raise StorageError(f"{self.url}/{key} ends before the range asked for", kind="short-read")
-            if isinstance(error, StorageError) and error.kind == "time-limit":  # the store behind it hangs
-                raise StorageError(str(error), kind="unreachable")
+                raise StorageError(
+                    f"{self.url}/{key} ends before the range asked for", kind=ErrorKind.SHORT_READ
+                )
+            if (
+                isinstance(error, StorageError) and error.kind == ErrorKind.TIME_LIMIT
+            ):  # the store behind it hangs
+                raise StorageError(str(error), kind=ErrorKind.UNREACHABLE)
             if is_last or not is_lost(error):
                 raise error
             self._plan.restore()
@@ -175,7 +182,7 @@ class ServedStore(Store):
     def _open(self, *, writing: bool = False) -> Any:  # noqa: ARG002
         raise InvalidInputError(
             f"{self.url} is read through a service, which hands out ranges of one plan's shards and nothing else",
-            kind="served",
+            kind=ErrorKind.SERVED,
         )
 
 
@@ -196,26 +203,28 @@ def _refusal(where: str, answer: Answer, words: tuple[str, str]) -> TensorBankEr
     status = answer.status
     if code == SKEWED:
         return StorageError(
-            f"{where} is refused: the clock of the service and that of the store disagree", kind="clock"
+            f"{where} is refused: the clock of the service and that of the store disagree",
+            kind=ErrorKind.CLOCK,
         )
     if _may_be_renewed(words):
         return StorageError(
-            f"{where} is refused: its address has ended although it is new; is a clock wrong?", kind="denied"
+            f"{where} is refused: its address has ended although it is new; is a clock wrong?",
+            kind=ErrorKind.DENIED,
         )
     if status in (429, 503) or code == "SlowDown":
         wait_s = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
         return _busy(f"{where} is busy", wait_s)
     if status == 416:
-        return StorageError(f"{where} ends before the range asked for", kind="short-read")
+        return StorageError(f"{where} ends before the range asked for", kind=ErrorKind.SHORT_READ)
     if status == 404:
-        return NotFoundError(f"there is no object {where}", kind="no-object")
+        return NotFoundError(f"there is no object {where}", kind=ErrorKind.NO_OBJECT)
     reason = f"status {status} {code} {message}".strip()[:200]
     if status >= 500:
-        return StorageError(f"{where} cannot be reached: {reason}", kind="unreachable")
-    return StorageError(f"access to {where} was refused: {reason}", kind="denied")
+        return StorageError(f"{where} cannot be reached: {reason}", kind=ErrorKind.UNREACHABLE)
+    return StorageError(f"access to {where} was refused: {reason}", kind=ErrorKind.DENIED)
 
 
 def _busy(text: str, wait_s: float | None) -> StorageError:
-    busy = StorageError(text, kind="throttled")
+    busy = StorageError(text, kind=ErrorKind.THROTTLED)
     busy.retry_after_s = wait_s
     return busy

@@ -9,7 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from tensorbank.client.service import BANKS, ServiceClient
-from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import (
+    ConflictError,
+    ErrorKind,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    TensorBankError,
+)
 from tensorbank.storage import ServedStorage
 
 __all__ = ["ServedPlan", "is_lost", "make_plan"]
@@ -54,7 +61,7 @@ class ServedPlan:
             raise ConflictError(
                 f"{self.service.url} lost plan {self.options.plan} and makes another of the same question, {made['id']}: "
                 "its table or its version of TensorBank has changed",
-                kind="other-plan",
+                kind=ErrorKind.OTHER_PLAN,
             )
 
 
@@ -72,7 +79,7 @@ def make_plan(service: ServiceClient, bank: str, question: Mapping[str, Any]) ->
     while status["state"] == "submitted":
         if time.monotonic() > deadline_s:
             raise StorageError(
-                f"{service.url} has not made the plan within {PLAN_DEADLINE_S:g} s", kind="time-limit"
+                f"{service.url} has not made the plan within {PLAN_DEADLINE_S:g} s", kind=ErrorKind.TIME_LIMIT
             )
         time.sleep(pause_s)
         pause_s = min(1.0, 2 * pause_s)
@@ -81,11 +88,15 @@ def make_plan(service: ServiceClient, bank: str, question: Mapping[str, Any]) ->
         told = status.get("error", {})
         raise InvalidInputError(
             f"{service.url} could not make the plan: {told.get('detail', status['state'])}",
-            kind=told.get("code", "plan"),
+            kind=ErrorKind.named(told.get("code"), ErrorKind.PLAN),
         )
     return status
 
 
 def is_lost(error: TensorBankError) -> bool:
     """Tell whether a service has forgotten a plan, or what it was made of."""
-    return isinstance(error, NotFoundError) and error.kind in ("unknown-plan", "gone", "cancelled")
+    return isinstance(error, NotFoundError) and error.kind in (
+        ErrorKind.UNKNOWN_PLAN,
+        ErrorKind.GONE,
+        ErrorKind.CANCELLED,
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tensorbank.client.http import Answer, HttpPool
-from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, StorageError, TensorBankError
 from tensorbank.storage import MAX_PAUSE_S, RetryPolicy, parse_retry_after
 
 __all__ = ["BANKS", "ONCE", "POLICY", "ServiceClient", "failure"]
@@ -103,7 +103,7 @@ class ServiceClient:
                     return answer
                 raise failure(self.url, answer)
             except StorageError as error:
-                if error.kind not in ("throttled", "unreachable"):
+                if error.kind not in (ErrorKind.THROTTLED, ErrorKind.UNREACHABLE):
                     raise
                 waited_s = time.monotonic() - started_s
                 pause_s = self.policy.pause_s(attempt, waited_s, error.retry_after_s)
@@ -121,21 +121,23 @@ def failure(service: str, answer: Answer) -> TensorBankError:
     except (ValueError, KeyError, TypeError):
         code, detail = "http", f"status {answer.status} without a word of TensorBank's"
         if answer.status < 500 and answer.status != 429:
-            return StorageError(f"{service} answers with {detail}; is it a service?", kind="no-service")
+            return StorageError(
+                f"{service} answers with {detail}; is it a service?", kind=ErrorKind.NO_SERVICE
+            )
     text = f"{service}: {detail}"
     if answer.status in (401, 403):
-        return StorageError(f"{service} refused access: {detail}", kind="denied")
+        return StorageError(f"{service} refused access: {detail}", kind=ErrorKind.DENIED)
     if answer.status in (429, 503) or code == NOT_READY:
-        busy = StorageError(text, kind="throttled")
+        busy = StorageError(text, kind=ErrorKind.THROTTLED)
         busy.retry_after_s = parse_retry_after(answer.headers.get("Retry-After"), datetime.now(UTC))
         return busy
     if answer.status in (404, 410):
-        return NotFoundError(text, kind=code)
+        return NotFoundError(text, kind=ErrorKind.named(code, ErrorKind.NOT_FOUND))
     if answer.status == 504 and code != "http":  # a gateway's own 504 says that the service is away
-        return StorageError(text, kind="time-limit")
+        return StorageError(text, kind=ErrorKind.TIME_LIMIT)
     if answer.status >= 500:
-        return StorageError(text, kind="unreachable")
-    return InvalidInputError(text, kind=code)
+        return StorageError(text, kind=ErrorKind.UNREACHABLE)
+    return InvalidInputError(text, kind=ErrorKind.named(code, ErrorKind.INVALID_INPUT))
 
 
 def _as_json(service: str, answer: Answer) -> Any:
@@ -143,5 +145,5 @@ def _as_json(service: str, answer: Answer) -> Any:
         return json.loads(bytes(answer.body))
     except ValueError as error:
         raise StorageError(
-            f"{service} sent no JSON, so it is no TensorBank service", kind="no-service"
+            f"{service} sent no JSON, so it is no TensorBank service", kind=ErrorKind.NO_SERVICE
         ) from error

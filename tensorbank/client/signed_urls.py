@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from tensorbank.client.served_plan import ServedPlan
-from tensorbank.errors import NotFoundError, StorageError, TensorBankError, as_error
+from tensorbank.errors import ErrorKind, NotFoundError, StorageError, TensorBankError, as_error
 
 __all__ = ["SignedUrl", "SignedUrls"]
 
@@ -91,7 +91,7 @@ class SignedUrls:
             if is_asked_here:
                 self._answer(mine, lambda: not self._is_good(key))
             elif not mine.over.wait(QUESTION_LIMIT_S):
-                raise StorageError("addresses of a plan have not come in time", kind="unreachable")
+                raise StorageError("addresses of a plan have not come in time", kind=ErrorKind.UNREACHABLE)
             if mine.error is not None:
                 raise _copy(mine.error)
             if is_asked_here or self._is_good(key):
@@ -142,7 +142,9 @@ class SignedUrls:
     def _found(self, key: str) -> SignedUrl:
         found = self._known.get(key)
         if found is None:
-            raise NotFoundError(f"plan {self._plan.options.plan} has no shard {key}", kind="unknown-shard")
+            raise NotFoundError(
+                f"plan {self._plan.options.plan} has no shard {key}", kind=ErrorKind.UNKNOWN_SHARD
+            )
         return found
 
     def _ask(self) -> None:

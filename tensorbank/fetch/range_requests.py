@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tensorbank.errors import StorageError, as_error
+from tensorbank.errors import ErrorKind, StorageError, as_error
 from tensorbank.fetch.concurrency import Depth
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.latencies import Latencies, by_rate_s
@@ -39,7 +39,7 @@ __all__ = ["PATIENCE_S", "Deliver", "Requests", "Wanted"]
 PATIENCE_S = 300.0
 """The default of the seconds a read waits for a store that is out of reach or busy:
 longer than a restart takes."""
-AWAY = frozenset({"unreachable", "throttled"})
+AWAY = frozenset({ErrorKind.UNREACHABLE, ErrorKind.THROTTLED})
 """The kinds of errors of the store as a whole, which pass."""
 N_SHORT_TRIES = 4
 """The most tries of a read that brings too few bytes:
@@ -251,7 +251,7 @@ class Requests:
         for some in pending:
             some.cancel()
         for item in dropped:
-            self._end(item, StorageError("the reader was closed", kind="closed"))
+            self._end(item, StorageError("the reader was closed", kind=ErrorKind.CLOSED))
         if crew is not None:
             crew.close()
 
@@ -371,7 +371,7 @@ class Requests:
                     self._outage.note(error, len(self._running))
                 item.resumes_at_s = time.perf_counter() + pause_s  # it is not late before
                 if item.is_answered or self._outage.pause(
-                    pause_s, crew.closing, may_wake=error.kind == "unreachable"
+                    pause_s, crew.closing, may_wake=error.kind == ErrorKind.UNREACHABLE
                 ):
                     return None, error, 0.0
                 waited_s += pause_s
@@ -406,7 +406,7 @@ class Requests:
                 item.asked_at_s = time.perf_counter()  # its thread says so too late: it would be due again
         for item in over:
             error = item.last_error or StorageError(
-                f"{self.store.url}/{item.wanted.range.key} does not answer", kind="unreachable"
+                f"{self.store.url}/{item.wanted.range.key} does not answer", kind=ErrorKind.UNREACHABLE
             )
             self._end(item, _over(error, item.age_s))
         if over:

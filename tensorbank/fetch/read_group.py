@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, StorageError
 
 __all__ = ["Pending", "forked"]
 
@@ -28,7 +28,7 @@ def forked() -> StorageError:
     return StorageError(
         "this process was forked after reading had begun, and the reading threads did not come with it; "
         'start workers with multiprocessing_context="forkserver" or "spawn", or open the plan anew in the child',
-        kind="forked",
+        kind=ErrorKind.FORKED,
     )
 
 
@@ -116,6 +116,6 @@ class Pending:
                     raise StorageError(
                         f"{self._n_running} reads are under way and nothing has come for {silent_s:.0f} s, longer than any "
                         "time limit allows; a thread has been lost",
-                        kind="stalled",
+                        kind=ErrorKind.STALLED,
                     )
             return dict(sorted(self._errors.items()))

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, StorageError
 
 __all__ = ["Crew"]
 
@@ -67,7 +67,7 @@ class Crew:
                 raise StorageError(
                     "the system gives no more threads, so nothing can be read; lower n_threads, or raise the limits of "
                     "processes and memory",
-                    kind="no-threads",
+                    kind=ErrorKind.NO_THREADS,
                 )
 
     def staff(self) -> None:

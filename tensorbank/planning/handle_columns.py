@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.errors import IntegrityError, InvalidInputError
+from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.shard_keys import ShardKeys
 from tensorbank.plans import ADDRESS_FIELDS, Handle
@@ -76,7 +76,8 @@ class HandleColumn:
         for key in self.keys.dictionary.to_pylist():
             if not is_shard_key(key):
                 raise IntegrityError(
-                    f"the index says that {self.name} lies in {key!r}, which is no shard", kind="bad-address"
+                    f"the index says that {self.name} lies in {key!r}, which is no shard",
+                    kind=ErrorKind.BAD_ADDRESS,
                 )
 
     @property
@@ -164,7 +165,7 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
     if len(sizes) and not shapes:
         raise InvalidInputError(
             f"none of the selected tiles has {column.name!r}, so its window has no size; select WHERE {column.name} IS NOT NULL",
-            kind="no-window",
+            kind=ErrorKind.NO_WINDOW,
         )
     return shapes[0] if shapes else (1, 1)
 
@@ -223,7 +224,7 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
         raise IntegrityError(
             f"the index says that {handle.name} of row {row} has {lengths[row, run]} bytes from {starts[row, run]} on in "
             f"{column.keys[row].as_py()}, which cannot be",
-            kind="bad-address",
+            kind=ErrorKind.BAD_ADDRESS,
         )
     columns: dict[str, pa.Array] = {
         f"{handle.name}.key": column.keys,
@@ -277,7 +278,7 @@ def _block_bytes(column: HandleColumn, n_blocks: int) -> tuple[Present, Sizes]:
     if len(sizes) != len(blocks) * n_blocks:
         raise IntegrityError(
             f"the index has another number of blocks for {column.name} than the {n_blocks} that its schema says",
-            kind="bad-address",
+            kind=ErrorKind.BAD_ADDRESS,
         )
     return present, sizes.reshape(-1, n_blocks)
 

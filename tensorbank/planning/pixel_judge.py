@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from tensorbank.errors import IntegrityError
+from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.handle_columns import HandleColumn, address_columns
@@ -83,7 +83,8 @@ class PixelJudge:
         for key in {ref["key"] for ref in unknown.values()}:
             if not is_shard_key(key):
                 raise IntegrityError(
-                    f"the index says that pixels lie in {key!r}, which is no shard", kind="bad-address"
+                    f"the index says that pixels lie in {key!r}, which is no shard",
+                    kind=ErrorKind.BAD_ADDRESS,
                 )
         found = self._by_tiles(predicate, unknown, ask_tiles)
         still = {n: r for n, r in unknown.items() if n not in found}

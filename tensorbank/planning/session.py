@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_numpy, strings
 from tensorbank.catalog import Catalog
-from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.layout import Level, part_of_key
 from tensorbank.planning.handle_columns import HandleColumn
 from tensorbank.planning.handle_fields import address, shown
@@ -296,7 +296,7 @@ class Session:
             raise InvalidInputError(
                 "a PIVOT whose columns the data name gives other columns of another snapshot; name them, such as "
                 "PIVOT t ON split IN ('train', 'val') USING count(*)",
-                kind="sql",
+                kind=ErrorKind.SQL,
             )
         self._db.use_up()
         return without_semicolon(sql)

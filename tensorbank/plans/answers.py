@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.plans.plan import Plan
 
 if TYPE_CHECKING:
@@ -106,6 +106,6 @@ def _as_frame(rows: pa.Table) -> pd.DataFrame:
     except ModuleNotFoundError:
         raise InvalidInputError(
             "a data frame needs pandas: pip install pandas; .arrow() gives the same rows without it",
-            kind="missing-package",
+            kind=ErrorKind.MISSING_PACKAGE,
         ) from None
     return frame

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_numpy
-from tensorbank.errors import IntegrityError
+from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.layout import is_below, is_shard_key
 from tensorbank.schema import Modality
 
@@ -135,11 +135,13 @@ def check_addresses(a: HandleAddresses, handle: Handle, bank: str) -> None:
         # The plan that joins those of a mix has banks' folders before the keys.
         if not is_shard_key(key) and not (is_below(key) and is_shard_key("/".join(key.split("/")[-10:]))):
             raise IntegrityError(
-                f"{handle.name} leads to {key!r}, which is no shard of {bank}", kind="bad-address"
+                f"{handle.name} leads to {key!r}, which is no shard of {bank}", kind=ErrorKind.BAD_ADDRESS
             )
     n_keys = len(a.keys)
     if len(a.key) and not (a.key.min() >= -1 and a.key.max() < n_keys):
-        raise IntegrityError(f"{handle.name} leads to shard {a.key.max()} of {n_keys}", kind="bad-address")
+        raise IntegrityError(
+            f"{handle.name} leads to shard {a.key.max()} of {n_keys}", kind=ErrorKind.BAD_ADDRESS
+        )
     most = np.array([last - first for first, last in handle.runs], np.int64) * (
         handle.modality.block_bytes + BLOCK_OVERHEAD_BYTES
     )
@@ -151,7 +153,7 @@ def check_addresses(a: HandleAddresses, handle: Handle, bank: str) -> None:
         raise IntegrityError(
             f"{handle.name} of row {row} leads to bytes [{start}, {start + length}) of {bank}/{key}, which no object of "
             f"{handle.modality.name} has; at most {int(most[run])} bytes are its blocks",
-            kind="bad-address",
+            kind=ErrorKind.BAD_ADDRESS,
         )
     if (
         a.n_times is not None
@@ -160,13 +162,15 @@ def check_addresses(a: HandleAddresses, handle: Handle, bank: str) -> None:
     ):
         raise IntegrityError(
             f"{handle.name} has samples of {a.n_times.min()} to {a.n_times.max()} dates, {handle.n_times} are possible",
-            kind="bad-address",
+            kind=ErrorKind.BAD_ADDRESS,
         )
     if a.corners is not None and handle.window is not None and len(a.corners):
         m = handle.modality
         limits = np.array([m.height - handle.window[0], m.width - handle.window[1]])
         if (a.corners < 0).any() or (a.corners > limits).any():
-            raise IntegrityError(f"windows of {handle.name} lie outside of its tensors", kind="bad-address")
+            raise IntegrityError(
+                f"windows of {handle.name} lie outside of its tensors", kind=ErrorKind.BAD_ADDRESS
+            )
 
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.DictionaryArray:

@@ -34,7 +34,7 @@ import pyarrow as pa
 
 from tensorbank.arguments import instance
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.errors import FormatError, InvalidInputError, TensorBankError, nearest
+from tensorbank.errors import ErrorKind, FormatError, InvalidInputError, TensorBankError, nearest
 from tensorbank.plans.explanation import as_html, as_text
 from tensorbank.plans.forecast import Forecast, Price, forecast
 from tensorbank.plans.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses_of, check_addresses
@@ -173,7 +173,7 @@ class Plan:
         if not any(is_one(kind) for is_one in _NUMBERS):
             raise InvalidInputError(
                 f"column {name!r} is the sampling weight and must be a number, it is {kind}; cast it, or rename it with AS",
-                kind="weights",
+                kind=ErrorKind.WEIGHTS,
             )
         weights: npt.NDArray[np.float64] = as_numpy(column.cast(pa.float64(), safe=False))
         sound = np.isfinite(weights) & (weights >= 0)
@@ -182,12 +182,12 @@ class Plan:
             raise InvalidInputError(
                 f"column {name!r} is the sampling weight and must be a finite number of at least 0, "
                 f"it is {column[at].as_py()} at sample {at}",
-                kind="weights",
+                kind=ErrorKind.WEIGHTS,
             )
         if len(weights) and not weights.any():
             raise InvalidInputError(
                 f"column {name!r} is the sampling weight and is 0 for all samples, so that none can be drawn",
-                kind="weights",
+                kind=ErrorKind.WEIGHTS,
             )
         return weights
 
@@ -441,7 +441,7 @@ def loader_package() -> ModuleType:
         import tensorbank_loader
     except ModuleNotFoundError as error:
         raise InvalidInputError(
-            f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind="missing-extra"
+            f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind=ErrorKind.MISSING_EXTRA
         ) from error
     return tensorbank_loader
 
@@ -457,7 +457,7 @@ def _check_trust(
         if unknown == {"key"}:
             raise InvalidInputError(
                 f"{path} was made without a service, so there is nobody to send a key to; give access_key and secret_key",
-                kind="no-service",
+                kind=ErrorKind.NO_SERVICE,
             )
         raise InvalidInputError(
             f"{sorted(unknown)[0]!r} is no option of a plan's storage.{nearest(sorted(unknown)[0], names)}"
@@ -465,13 +465,13 @@ def _check_trust(
     named = storage.service if isinstance(storage, ServedStorage) else None
     if service is not None and (named is None or named.rstrip("/") != service.rstrip("/")):
         raise InvalidInputError(
-            f"{path} comes from {named or 'no service'}, and not from {service}", kind="other-service"
+            f"{path} comes from {named or 'no service'}, and not from {service}", kind=ErrorKind.OTHER_SERVICE
         )
     if given.get("key") is not None and service is None:
         raise InvalidInputError(
             f"{path} says that it comes from the service {named}, which would be sent the key; if you trust that, say so by "
             f"service={named!r}",
-            kind="untrusted-service",
+            kind=ErrorKind.UNTRUSTED_SERVICE,
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, StorageError
 from tensorbank.fetch import Pending
 from tensorbank.ranges import ByteRange
 
@@ -57,7 +57,7 @@ class LateBuffers:
         with self._lock:
             if self._made is None:
                 if self._make is None:
-                    raise StorageError("the batch is over", kind="closed")
+                    raise StorageError("the batch is over", kind=ErrorKind.CLOSED)
                 self._made = self._make()
             return self._made
 
@@ -124,7 +124,7 @@ class BatchRead:
             for number, error in errors.items():
                 self._recover(number, error)
         elif not self._pending.succeeded:
-            raise StorageError("the reader was closed", kind="closed")
+            raise StorageError("the reader was closed", kind=ErrorKind.CLOSED)
         finish, self._finish = self._finish, None
         if finish is not None:  # the first to wait
             finish()

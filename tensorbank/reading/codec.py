@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from tensorbank.errors import IntegrityError, InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, nearest
 from tensorbank.schema import Modality
 
 __all__ = ["PROFILES", "BlockCodec", "codec_for", "crc32c", "decode_block", "decode_run"]
@@ -85,7 +85,7 @@ def codec_for(profile: str, modality: Modality) -> BlockCodec:
     if profile == "raw":  # level 0 is Blosc's header and a copy, so readers and layout need no second case
         return BlockCodec("lz4", 0, "noshuffle", size, block_bytes)
     raise InvalidInputError(
-        f"no codec profile {profile!r}.{nearest(profile, PROFILES)}", kind="unknown-profile"
+        f"no codec profile {profile!r}.{nearest(profile, PROFILES)}", kind=ErrorKind.UNKNOWN_PROFILE
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.client import open_store
-from tensorbank.errors import IntegrityError, InvalidInputError, TensorBankError
+from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats, Wanted
 from tensorbank.plans import Handle, Plan
 from tensorbank.ranges import ByteRange
@@ -37,7 +37,7 @@ Target = tuple[npt.NDArray[np.generic], Window | None]
 Lost = list[tuple[int, Skipped]]
 
 
-SKIPPED = {"short-read", "no-object"}
+SKIPPED = frozenset({ErrorKind.SHORT_READ, ErrorKind.NO_OBJECT})
 """The kinds of errors that are an object's own.
 A store that is out of reach or refuses is not skipped object by object."""
 N_BAD_TRIES = 10

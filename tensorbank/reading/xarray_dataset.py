@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.layout import dimension_names
 from tensorbank.plans import Handle, Plan
 from tensorbank.reading.sample_reader import SampleReader
@@ -36,7 +36,7 @@ def read_tensors(plan: Plan, max_bytes: int) -> dict[str, Any]:
         raise InvalidInputError(
             f"the tensors take {n_bytes / 1e9:,.1f} GB, and at most {max_bytes / 1e9:,.1f} GB are read into memory at once; "
             "select fewer samples or bands, give max_bytes, or stream with .dataloader()",
-            kind="too-large",
+            kind=ErrorKind.TOO_LARGE,
         )
     reader = SampleReader(plan)
     try:
@@ -50,7 +50,9 @@ def as_dataset(plan: Plan, max_bytes: int) -> xarray.Dataset:
     try:
         import xarray
     except ModuleNotFoundError:
-        raise InvalidInputError("this needs xarray: pip install xarray", kind="missing-package") from None
+        raise InvalidInputError(
+            "this needs xarray: pip install xarray", kind=ErrorKind.MISSING_PACKAGE
+        ) from None
     tensors = read_tensors(plan, max_bytes)
     dimensions = _dimensions(plan)
     coordinates: dict[str, Any] = {}

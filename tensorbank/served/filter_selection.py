@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import shapely
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.plans import Plan, Query, Selection, sides_of
 from tensorbank.polygons import as_geojson
 from tensorbank.reading import as_dataset
@@ -63,7 +63,7 @@ class RemoteSelection(Selection):
         """
         raise InvalidInputError(
             f"a service gives samples in the order of their bytes, not by {', '.join(expressions)}; order the rows of .arrow()",
-            kind="unsupported",
+            kind=ErrorKind.UNSUPPORTED,
         )
 
     @property
@@ -99,7 +99,7 @@ class RemoteSelection(Selection):
         """
         raise InvalidInputError(
             f"a service plans filters, and {group} is split by SQL; narrow the selection with where() for each part",
-            kind="unsupported",
+            kind=ErrorKind.UNSUPPORTED,
         )
 
     def _wish(self, *, by_date: bool = False) -> Wish:

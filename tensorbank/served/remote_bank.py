@@ -13,7 +13,7 @@ from tensorbank.arguments import whole_number
 from tensorbank.bank import Bank, Snapshot, Table
 from tensorbank.catalog import SnapshotInfo
 from tensorbank.client import BANKS, ServiceClient
-from tensorbank.errors import InvalidInputError, NotFoundError, StorageError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, StorageError, nearest
 from tensorbank.layout import check_table_name
 from tensorbank.plans import Query, Selection
 from tensorbank.schema import TableSchema
@@ -68,7 +68,7 @@ class RemoteTable(Table):
         """
         raise InvalidInputError(
             "a service does not hand out parts; open a sample or a plan as Zarr at its own address",
-            kind="served",
+            kind=ErrorKind.SERVED,
         )
 
     def _get(self, what: str, *, versioned: bool = True) -> Any:
@@ -101,7 +101,7 @@ class RemoteBank(Bank):
         if name in ("catalog", "mirror"):
             raise ServedAttributeError(
                 f"{self.url} is read through a service, which keeps the bank's {name} to itself",
-                kind="served",
+                kind=ErrorKind.SERVED,
             )
         raise AttributeError(f"a bank behind a service has no attribute {name!r}")
 
@@ -143,7 +143,7 @@ class RemoteBank(Bank):
         """
         raise InvalidInputError(
             "a service joins no tables of yours; filter by `sample_id IN (...)`, or open the bank itself",
-            kind="served",
+            kind=ErrorKind.SERVED,
         )
 
     @property
@@ -168,7 +168,9 @@ def find_service(url: str, key: str | None) -> tuple[ServiceClient, str] | None:
     names = _banks(service)
     if names is None:
         if key is not None:
-            raise StorageError(f"{base} is no TensorBank service, so the key is of no use", kind="no-service")
+            raise StorageError(
+                f"{base} is no TensorBank service, so the key is of no use", kind=ErrorKind.NO_SERVICE
+            )
         return None
     name = name.strip("/")
     if not name and len(names) == 1:
@@ -179,7 +181,7 @@ def find_service(url: str, key: str | None) -> tuple[ServiceClient, str] | None:
             if name
             else f"the banks {', '.join(names) or '(none)'}."
         )
-        raise NotFoundError(f"{base} has {which} Open {base}{BANKS}NAME", kind="unknown-bank")
+        raise NotFoundError(f"{base} has {which} Open {base}{BANKS}NAME", kind=ErrorKind.UNKNOWN_BANK)
     return service, name
 
 
@@ -189,7 +191,7 @@ def _banks(service: ServiceClient) -> list[str] | None:
     try:
         return [str(b["name"]) for b in service.get("/v1/banks")["banks"]]
     except StorageError as error:
-        if error.kind != "no-service":
+        if error.kind != ErrorKind.NO_SERVICE:
             raise
     except (KeyError, TypeError):
         pass

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from tensorbank.client import BANKS
-from tensorbank.errors import InvalidInputError, StorageError
+from tensorbank.errors import ErrorKind, InvalidInputError, StorageError
 from tensorbank.plans import Plan
 from tensorbank.served.service_planner import ARROW, RemotePlanner
 from tensorbank.statistics import Statistics
@@ -46,12 +46,12 @@ class RemoteSql:
             rows = pa.ipc.open_stream(pa.py_buffer(answer.body)).read_all()
         except (pa.ArrowInvalid, OSError) as error:
             raise StorageError(
-                f"{self.planner.url} sent rows without their end", kind="short-read"
+                f"{self.planner.url} sent rows without their end", kind=ErrorKind.SHORT_READ
             ) from error
         if answer.headers.get("X-Truncated") == "true":
             raise InvalidInputError(
                 f"{self.planner.url} gives no more than {rows.num_rows:,} rows of a statement; ask for fewer, or aggregate",
-                kind="truncated",
+                kind=ErrorKind.TRUNCATED,
             )
         return rows
 
@@ -67,5 +67,5 @@ class RemoteSql:
     def _refuse(self) -> NoReturn:
         raise InvalidInputError(
             f"{self.planner.url} answers SQL with rows and plans filters: use .query(table).where(...) with conditions in CQL2",
-            kind="unsupported",
+            kind=ErrorKind.UNSUPPORTED,
         )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from tensorbank.client import BANKS, ServiceClient, make_plan
-from tensorbank.errors import InvalidInputError, StorageError
+from tensorbank.errors import ErrorKind, InvalidInputError, StorageError
 from tensorbank.planning import PLANNER_VERSION
 from tensorbank.plans import Handle, LevelReport, Plan, PlanSource
 from tensorbank.schema import Modality, TableSchema
@@ -106,7 +106,7 @@ class RemotePlanner:
         if table.num_rows != status["n_samples"] or end["n_total"] != table.num_rows:
             raise StorageError(
                 f"{self.service.url} delivered {table.num_rows:,} of {status['n_samples']:,} samples of plan {status['id']}",
-                kind="short-read",
+                kind=ErrorKind.SHORT_READ,
             )
         levels = status.get("levels", {})
         source = PlanSource(
@@ -155,7 +155,7 @@ class RemotePlanner:
                 return access
         raise InvalidInputError(
             f"{self.url} cannot be read by {self.access or ', '.join(best)}; it offers {', '.join(offered)}",
-            kind="no-access",
+            kind=ErrorKind.NO_ACCESS,
         )
 
     def _tasks(self, plan: str) -> tuple[dict[str, Any], pa.Table, dict[str, Any]]:
@@ -178,7 +178,7 @@ def page_of(body: memoryview, service: str) -> tuple[dict[str, Any], pa.Table, d
     StorageError
         It has no end, so that something of it may be missing, or ends with an error.
     """
-    incomplete = StorageError(f"{service} sent a page of a plan without its end", kind="short-read")
+    incomplete = StorageError(f"{service} sent a page of a plan without its end", kind=ErrorKind.SHORT_READ)
     end: dict[str, Any] | None = None
     batches = []
     try:
@@ -192,12 +192,14 @@ def page_of(body: memoryview, service: str) -> tuple[dict[str, Any], pa.Table, d
     if end is None:
         raise incomplete
     if "error" in end:
-        raise StorageError(f"{service} could not deliver the plan: {end['error']}", kind="unreachable")
+        raise StorageError(
+            f"{service} could not deliver the plan: {end['error']}", kind=ErrorKind.UNREACHABLE
+        )
     words = json.loads((reader.schema.metadata or {}).get(PLAN_KEY, b"{}"))
     if words.get("wire_version") != WIRE_VERSION:
         raise InvalidInputError(
             f"{service} delivers plans in version {words.get('wire_version')}, this TensorBank reads {WIRE_VERSION}; update it",
-            kind="wire-version",
+            kind=ErrorKind.WIRE_VERSION,
         )
     return words, pa.Table.from_batches(batches, reader.schema).replace_schema_metadata(None), end
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from tensorbank.errors import IntegrityError, InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, nearest
 from tensorbank.schema import Modality
 
 __all__ = ["Translated", "tensor_type"]
@@ -63,7 +63,7 @@ class Translated:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, RecursionError):
-            raise InvalidInputError("the statement is nested too deeply", kind="sql") from error
+            raise InvalidInputError("the statement is nested too deeply", kind=ErrorKind.SQL) from error
         if not isinstance(error, duckdb.Error):
             return
         text = _sentence(str(error))
@@ -75,13 +75,17 @@ class Translated:
                 raise slip from error
         called = _OWN_FUNCTION.search(text)
         if called and (usage := _USAGE.get((called[1] or called[2]).lower())):
-            raise InvalidInputError(f"{called[1] or called[2]}() is called as {usage}", kind="sql") from error
+            raise InvalidInputError(
+                f"{called[1] or called[2]}() is called as {usage}", kind=ErrorKind.SQL
+            ) from error
         missing = re.search(r"Table with name (\S+) does not exist", text)
         if missing:
             name = missing[1].strip('"')
             hint = nearest(name, self.tables()) or " No table of this bank is known."
-            raise InvalidInputError(f"there is no table {name!r}.{hint}", kind="unknown-table") from error
-        raise InvalidInputError(f"the SQL cannot be answered: {text}", kind="sql") from error
+            raise InvalidInputError(
+                f"there is no table {name!r}.{hint}", kind=ErrorKind.UNKNOWN_TABLE
+            ) from error
+        raise InvalidInputError(f"the SQL cannot be answered: {text}", kind=ErrorKind.SQL) from error
 
 
 def tensor_type(modality: Modality | None, kind: str) -> str:

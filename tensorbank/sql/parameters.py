@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 
 from tensorbank.arguments import instance
-from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 
 __all__ = ["bound"]
 
@@ -32,7 +32,7 @@ def bound(sql: str, values: Mapping[str, Any]) -> str:
     """
     instance("the statement", sql, str, "give SQL as a text")
     if sql.encode("utf-8", "replace").decode() != sql:
-        raise InvalidInputError(f"the statement {sql[:80]!r} is no valid Unicode", kind="sql")
+        raise InvalidInputError(f"the statement {sql[:80]!r} is no valid Unicode", kind=ErrorKind.SQL)
     if not values and "$" not in sql:
         return sql
     text = sql.encode()
@@ -56,7 +56,7 @@ def bound(sql: str, values: Mapping[str, Any]) -> str:
                 nearest(name[0], values) or f" Give it by name, such as bank.sql('... ${give}', {give}=...)."
             )
             raise InvalidInputError(
-                f"the statement's parameter ${name[0]} has no value.{hint}", kind="parameter"
+                f"the statement's parameter ${name[0]} has no value.{hint}", kind=ErrorKind.PARAMETER
             )
         used.add(name[0].lower())
         before = [t.strip().lower() for t in tokens[max(0, place - 2) : place]]
@@ -66,7 +66,7 @@ def bound(sql: str, values: Mapping[str, Any]) -> str:
     if unused := [name for name in values if name.lower() not in used]:
         raise InvalidInputError(
             f"the statement has no parameter ${unused[0]}; write ${unused[0]} where its value is to stand",
-            kind="parameter",
+            kind=ErrorKind.PARAMETER,
         )
     return "".join(made)
 
@@ -76,7 +76,7 @@ def _by_lower_case(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name.lower() in known:
             raise InvalidInputError(
-                f"parameter ${name} is given twice, as SQL's names have no capitals", kind="parameter"
+                f"parameter ${name} is given twice, as SQL's names have no capitals", kind=ErrorKind.PARAMETER
             )
         known[name.lower()] = value
     return known
@@ -133,7 +133,7 @@ def _scalar(name: str, value: Any) -> str:
     raise InvalidInputError(
         f"parameter ${name} is {type(value).__name__} {str(value)[:80]!r}; "
         "a number, text, bool, date, time, None or a list of them is possible",
-        kind="parameter",
+        kind=ErrorKind.PARAMETER,
     )
 
 

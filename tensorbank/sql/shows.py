@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 
 __all__ = ["TABLES", "as_relations"]
 
@@ -37,6 +37,6 @@ def as_relations(tree: Any, relation_of: Callable[[str], Any]) -> Any:
         return relation_of(f"DESCRIBE {name}")
     if name.strip('"') not in ("tables", "__show_tables_expanded"):
         raise InvalidInputError(
-            "a bank has tables: SHOW TABLES names them, DESCRIBE their columns", kind="sql"
+            "a bank has tables: SHOW TABLES names them, DESCRIBE their columns", kind=ErrorKind.SQL
         )
     return {**relation_of(f"FROM {TABLES}"), "alias": tree.get("alias", "")}

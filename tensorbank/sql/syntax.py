@@ -7,7 +7,7 @@ from typing import Any
 
 import duckdb
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.sql.pivots import with_columns
 
 __all__ = ["Syntax", "without_semicolon"]
@@ -33,7 +33,7 @@ class Syntax:
         if sql not in self._selects:
             statements = self._con.extract_statements(self.with_columns(sql) or sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise InvalidInputError("a query is one SELECT statement", kind="sql")
+                raise InvalidInputError("a query is one SELECT statement", kind=ErrorKind.SQL)
             self._selects[sql] = without_semicolon(str(statements[0].query))
         return self._selects[sql]
 
@@ -52,7 +52,7 @@ class Syntax:
             parsed = json.loads(str(found[0][0]))
             if parsed.get("error"):
                 raise InvalidInputError(
-                    f"the SQL cannot be answered: {parsed.get('error_message')}", kind="sql"
+                    f"the SQL cannot be answered: {parsed.get('error_message')}", kind=ErrorKind.SQL
                 )
             self._canonical[sql] = json.dumps(_without_positions(parsed), sort_keys=True)
         return self._canonical[sql]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.schema import TableSchema
 from tensorbank.sql import ORDERED_AGGREGATES
 from tensorbank.statements.names import Found, Scope, in_scopes
@@ -38,7 +38,7 @@ def check_handles(tree: Any, tables: Mapping[str, TableSchema]) -> None:
                 raise InvalidInputError(
                     f"{name}({'.'.join(argument['column_names'])}) is an aggregate of tensors, which has no address; "
                     "choose the sample instead, such as QUALIFY row_number() OVER (PARTITION BY ... ORDER BY ...) = 1",
-                    kind="sql",
+                    kind=ErrorKind.SQL,
                 )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import shapely
 
-from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.schema import TableSchema
 from tensorbank.sql import CLASS_FUNCTION, PIXELS_FUNCTION, POLYGON_FUNCTION
 from tensorbank.statements.names import Found, Scope, common_tables, scope_of
@@ -107,7 +107,7 @@ class _Rewriting:
         found = targets[0][0]
         if any(other.path != found.path for other, *_ in targets):
             raise InvalidInputError(
-                "a normalised difference takes two bands of one modality of one table", kind="sql"
+                "a normalised difference takes two bands of one modality of one table", kind=ErrorKind.SQL
             )
         origin, handle = found.origin, _path(found.path)
         names = tuple(name for _, name, _ in targets)
@@ -137,7 +137,7 @@ class _Rewriting:
             got = ".".join(path) or "something else"
             raise InvalidInputError(
                 f"{CLASS_FUNCTION} takes a categorical modality, got {got}.{nearest(path[-1] if path else '', names)}",
-                kind="sql",
+                kind=ErrorKind.SQL,
             )
         names = [n for _, n in found.origin.modality.classes]
         shares = ", ".join(f"{_path(found.path)}.share.{_quoted(n)}" for n in names)
@@ -157,13 +157,15 @@ class _Rewriting:
             raise self._no_band(path)
         modality = found.origin.modality
         if found.origin.level == "shards":
-            raise InvalidInputError("pixel predicates are for samples and tiles, not for shards", kind="sql")
+            raise InvalidInputError(
+                "pixel predicates are for samples and tiles, not for shards", kind=ErrorKind.SQL
+            )
         if not found.rest:
             if len(modality.bands) > 1:
                 raise InvalidInputError(
                     f"{modality.name} has {len(modality.bands)} bands; "
                     f"name one, such as {modality.name}.{modality.band_names[0]}",
-                    kind="unknown-band",
+                    kind=ErrorKind.UNKNOWN_BAND,
                 )
             return found, modality.band_names[0], _path(found.path)
         band = modality.band_names[modality.band_index(found.rest[0])]
@@ -176,7 +178,7 @@ class _Rewriting:
         names = sorted({m.name for schema in self.tables.values() for m in schema})
         return InvalidInputError(
             f"pixel predicates take a modality's band, got {got}.{nearest(path[-1] if path else '', names)}",
-            kind="unknown-band",
+            kind=ErrorKind.UNKNOWN_BAND,
         )
 
 
@@ -231,13 +233,13 @@ def _arguments_of(call: Any) -> tuple[Any, str, bool]:
     condition = _text(plain[1]) if len(plain) == 2 else None
     if condition is None or set(named) - {"refine"}:
         raise InvalidInputError(
-            f"{name} takes a band and a comparison, such as {name}(S2L2A.B08, '> 3000')", kind="sql"
+            f"{name} takes a band and a comparison, such as {name}(S2L2A.B08, '> 3000')", kind=ErrorKind.SQL
         )
     refine = _text(named["refine"]) if named else "pixels"
     if refine not in ("pixels", "index"):
         raise InvalidInputError(
             f"{name} takes refine := 'pixels', which reads where the index cannot decide, or refine := 'index'",
-            kind="sql",
+            kind=ErrorKind.SQL,
         )
     return plain[0], condition, refine == "index"
 
@@ -247,7 +249,9 @@ def _operands(node: Any) -> list[Any]:
     if node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() == "nd":
         operands = [a.get("expression", a) for a in node["arguments"]]
         if len(operands) != 2:
-            raise InvalidInputError("nd() takes two bands, such as nd(S2L2A.B08, S2L2A.B04)", kind="sql")
+            raise InvalidInputError(
+                "nd() takes two bands, such as nd(S2L2A.B08, S2L2A.B04)", kind=ErrorKind.SQL
+            )
         return operands
     return [node]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 
 __all__ = ["OPERATORS", "PixelPredicate", "Verdicts", "n_matching", "parse_comparison"]
 
@@ -120,7 +120,7 @@ def parse_comparison(text: str) -> tuple[str, float]:
     if found is None:
         raise InvalidInputError(
             f"{text[:MAX_COMPARISON_CHARACTERS]!r} is no comparison of a pixel; write one such as '> 0.8'",
-            kind="sql",
+            kind=ErrorKind.SQL,
         )
     return _SAME.get(found[1], found[1]), float(found[2])
 

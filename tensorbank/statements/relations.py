@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.layout import LEVELS
 from tensorbank.sql import TABLE_FUNCTIONS
 from tensorbank.statements.names import mention_of
@@ -36,7 +36,7 @@ def check_inside(tree: Any) -> None:
         elif _FILE.search(str(node["table_name"])):
             raise InvalidInputError(
                 f"{node['table_name']!r} is outside of the bank and may change; {_REGISTER}",
-                kind="outside-bank",
+                kind=ErrorKind.OUTSIDE_BANK,
             )
 
 
@@ -80,11 +80,12 @@ def _check_function(name: str) -> None:
         return
     if _READERS.fullmatch(name):
         raise InvalidInputError(
-            f"{name}() reads what is outside of the bank and may change; {_REGISTER}", kind="outside-bank"
+            f"{name}() reads what is outside of the bank and may change; {_REGISTER}",
+            kind=ErrorKind.OUTSIDE_BANK,
         )
     raise InvalidInputError(
         f"{name}() is no function whose rows a query can take.{nearest(name, TABLE_FUNCTIONS)}",
-        kind="outside-bank",
+        kind=ErrorKind.OUTSIDE_BANK,
     )
 
 
@@ -93,7 +94,9 @@ def _unknown(path: Sequence[str], name: str, tables: Sequence[str]) -> InvalidIn
         hint = nearest(name, LEVELS)
     else:
         hint = nearest(name, tables) or " No table of this bank is known."
-    return InvalidInputError(f"there is no table {'.'.join([*path, name])!r}.{hint}", kind="unknown-table")
+    return InvalidInputError(
+        f"there is no table {'.'.join([*path, name])!r}.{hint}", kind=ErrorKind.UNKNOWN_TABLE
+    )
 
 
 def _relations(node: Any, common: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.sql import (
     CLOCKS,
     EXACT_AGGREGATES,
@@ -43,12 +43,12 @@ def check_repeatable(tree: Any, is_function: Callable[[str], bool]) -> None:
         if isinstance(sample, dict) and sample.get("sample_size") and not sample.get("repeatable"):
             raise InvalidInputError(
                 "a plan must be the same again: give the sample a seed, such as USING SAMPLE reservoir(100 ROWS) REPEATABLE (7)",
-                kind="not-repeatable",
+                kind=ErrorKind.NOT_REPEATABLE,
             )
         if node.get("type") == "SHOW_REF":
             raise InvalidInputError(
                 "SHOW, DESCRIBE and SUMMARIZE answer with rows, which .arrow() gives; a plan selects samples of a table",
-                kind="sql",
+                kind=ErrorKind.SQL,
             )
         _check_call(node, is_function)
 
@@ -65,8 +65,8 @@ def _check_call(node: Any, is_function: Callable[[str], bool]) -> None:
     elif is_function(name):
         say = f"{name} depends on more than its arguments, or is not known not to; .arrow() answers it"
     else:
-        raise InvalidInputError(f"there is no function {name!r}.{nearest(name, _KNOWN)}", kind="sql")
-    raise InvalidInputError(f"a plan must be the same again, and {say}", kind="not-repeatable")
+        raise InvalidInputError(f"there is no function {name!r}.{nearest(name, _KNOWN)}", kind=ErrorKind.SQL)
+    raise InvalidInputError(f"a plan must be the same again, and {say}", kind=ErrorKind.NOT_REPEATABLE)
 
 
 def _called(node: Any) -> str:

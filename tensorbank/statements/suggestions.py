@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tensorbank.errors import InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.sql import SUMS
 from tensorbank.statements.names import Found, Scope, in_scopes
@@ -52,10 +52,10 @@ def unknown_column(report: str, columns: Iterable[str]) -> InvalidInputError | N
         return InvalidInputError(
             f"there is no column {name!r}{owner} here: it is the table's, and what lies between does not hand it on; "
             "select it there",
-            kind="sql",
+            kind=ErrorKind.SQL,
         )
     known = {*columns, *re.findall(r'"([^"]+)"', report[found.end() :].split("LINE", maxsplit=1)[0])}
-    return InvalidInputError(f"there is no column {name!r}{owner}.{nearest(name, known)}", kind="sql")
+    return InvalidInputError(f"there is no column {name!r}{owner}.{nearest(name, known)}", kind=ErrorKind.SQL)
 
 
 def _found(node: Any, scopes: Sequence[Scope]) -> Found | None:
@@ -81,7 +81,7 @@ def _of_operands(node: Any, scopes: Sequence[Scope]) -> InvalidInputError | None
             name = ".".join(found.path)
             return InvalidInputError(
                 f"{name} is a tensor, not a number; take a statistic of it, such as {_example(name, found.origin.modality)}",
-                kind="sql",
+                kind=ErrorKind.SQL,
             )
     return None
 
@@ -103,11 +103,11 @@ def _of_path(found: Found) -> InvalidInputError | None:
         return InvalidInputError(
             f"{name} has {len(bands)} bands, each with statistics of its own; "
             f"name one, such as {_example(name, modality, first)}",
-            kind="unknown-band",
+            kind=ErrorKind.UNKNOWN_BAND,
         )
     return InvalidInputError(
         f"modality {modality.name} has no band {rest[0]!r}.{nearest(rest[0], modality.band_names)}",
-        kind="unknown-band",
+        kind=ErrorKind.UNKNOWN_BAND,
     )
 
 
@@ -121,18 +121,20 @@ def _of_classes(modality: Modality, name: str, rest: Sequence[str]) -> InvalidIn
         such = f"{name}.share.{_quoted(meant)}" if meant else _example(name, modality)
         return InvalidInputError(
             f"{name} holds classes, whose shares are its statistics; there is no {rest[0]!r}, but {such}",
-            kind="sql",
+            kind=ErrorKind.SQL,
         )
     if len(rest) > 1 and rest[1].lower() not in classes:
         return InvalidInputError(
             f"modality {modality.name} has no class {rest[1]!r}.{nearest(rest[1], classes.values())}",
-            kind="sql",
+            kind=ErrorKind.SQL,
         )
     return None
 
 
 def _no_statistic(name: str, got: str) -> InvalidInputError:
-    return InvalidInputError(f"{name} has no statistic {got!r}.{nearest(got, STATISTICS)}", kind="sql")
+    return InvalidInputError(
+        f"{name} has no statistic {got!r}.{nearest(got, STATISTICS)}", kind=ErrorKind.SQL
+    )
 
 
 def _example(name: str, modality: Modality, statistic: str = "mean") -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tensorbank.errors import NotFoundError, nearest
+from tensorbank.errors import ErrorKind, NotFoundError, nearest
 
 __all__ = ["PROFILE_NAMES", "Normalization", "normalization"]
 
@@ -101,12 +101,13 @@ def normalization(profile: str, modality: str) -> Normalization:
     """
     if profile not in _PROFILES:
         raise NotFoundError(
-            f"no normalisation profile {profile!r}.{nearest(profile, PROFILE_NAMES)}", kind="unknown-profile"
+            f"no normalisation profile {profile!r}.{nearest(profile, PROFILE_NAMES)}",
+            kind=ErrorKind.UNKNOWN_PROFILE,
         )
     modalities = _PROFILES[profile]
     if modality not in modalities:
         raise NotFoundError(
             f"profile {profile} has no constants for {modality!r}.{nearest(modality, modalities)}",
-            kind="unknown-modality",
+            kind=ErrorKind.UNKNOWN_MODALITY,
         )
     return modalities[modality]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.errors import NotFoundError, nearest
+from tensorbank.errors import ErrorKind, NotFoundError, nearest
 from tensorbank.schema import Modality
 from tensorbank.statistics.band_stats import QUANTILES, bin_edges
 
@@ -90,7 +90,7 @@ class Statistics:
                 return summary
         raise NotFoundError(
             f"{self.modality} has no band {band!r}.{nearest(band, [b.name for b in self.bands])}",
-            kind="unknown-band",
+            kind=ErrorKind.UNKNOWN_BAND,
         )
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 
 __all__ = [
     "SCHEMES",
@@ -77,11 +77,13 @@ class StorageOptions:
             check_endpoint(self.endpoint, "endpoint")
         if (self.access_key is None) != (self.secret_key is None):
             given, missing = ("access_key", "secret_key")[:: 1 if self.secret_key is None else -1]
-            raise InvalidInputError(f"{given} is given without {missing}; give both", kind="half-a-key")
+            raise InvalidInputError(
+                f"{given} is given without {missing}; give both", kind=ErrorKind.HALF_A_KEY
+            )
         if self.session_token is not None and self.access_key is None:
             raise InvalidInputError(
                 "session_token is given without access_key and secret_key, which it belongs to",
-                kind="half-a-key",
+                kind=ErrorKind.HALF_A_KEY,
             )
         sources = {
             "access_key": self.access_key is not None,
@@ -91,7 +93,7 @@ class StorageOptions:
         }
         if sum(sources.values()) > 1:
             given_twice = " and ".join(name for name, given in sources.items() if given)
-            raise InvalidInputError(f"{given_twice} are given; give one of them", kind="two-keys")
+            raise InvalidInputError(f"{given_twice} are given; give one of them", kind=ErrorKind.TWO_KEYS)
 
     def with_keys(self) -> StorageOptions:
         """Return the same options with the keys of this moment in place of the callable that gives them."""
@@ -140,28 +142,32 @@ def check_endpoint(endpoint: str, name: str) -> str:
     Clients of S3 take what has no scheme for granted and break on it later.
     """
     if not isinstance(endpoint, str):
-        raise InvalidInputError(f"{name} is {endpoint!r} instead of the text of a URL", kind="bad-endpoint")
+        raise InvalidInputError(
+            f"{name} is {endpoint!r} instead of the text of a URL", kind=ErrorKind.BAD_ENDPOINT
+        )
     shown = re.sub(r"[^/]*@", "...@", endpoint)
     parts = _split(endpoint)
     if parts is None and endpoint.lower().startswith(("http://", "https://")):
-        raise InvalidInputError(f"{name}={shown!r} has no host and port that make sense", kind="bad-endpoint")
+        raise InvalidInputError(
+            f"{name}={shown!r} has no host and port that make sense", kind=ErrorKind.BAD_ENDPOINT
+        )
     if parts is None or parts.scheme.lower() not in ("http", "https") or "://" not in endpoint:
         bare = shown.rpartition("://")[2].rpartition("@")[2].strip("/") or "HOST:PORT"
         raise InvalidInputError(
             f"{name}={shown!r} is not the URL of a server; give http://{bare} or https://{bare}",
-            kind="bad-endpoint",
+            kind=ErrorKind.BAD_ENDPOINT,
         )
     if not parts.hostname or parts.query or parts.fragment or parts.username or re.search(r"\s", endpoint):
         raise InvalidInputError(
             f"{name}={shown!r} is not the plain URL of a server; give scheme, host and port, "
             "such as http://127.0.0.1:8333, and keys by access_key and secret_key",
-            kind="bad-endpoint",
+            kind=ErrorKind.BAD_ENDPOINT,
         )
     if not parts.hostname.isascii() or "%" in parts.netloc:
         raise InvalidInputError(
             f"{name}={shown!r} has a host that clients of S3 do not understand; give it in ASCII (punycode), "
             "and an IPv6 address without a zone",
-            kind="bad-endpoint",
+            kind=ErrorKind.BAD_ENDPOINT,
         )
     return endpoint
 
@@ -176,7 +182,7 @@ def normalize_url(url: str | os.PathLike[str]) -> str:
     """
     if not isinstance(url, (str, os.PathLike)):
         raise InvalidInputError(
-            f"a bank is a folder or a URL, given as text or path; {url!r} is neither", kind="bad-url"
+            f"a bank is a folder or a URL, given as text or path; {url!r} is neither", kind=ErrorKind.BAD_URL
         )
     text = os.fspath(url)
     if not text or text.isspace():
@@ -189,7 +195,7 @@ def normalize_url(url: str | os.PathLike[str]) -> str:
         raise InvalidInputError(
             f"{text!r} is not a bank URL: give a folder, or a URL that starts with "
             + ", ".join(f"{s}://" for s in SCHEMES),
-            kind="bad-url",
+            kind=ErrorKind.BAD_URL,
         )
     place = rest[2:].rstrip("/")
     if known == "file":
@@ -301,4 +307,4 @@ def _split(url: str) -> Any:
 
 
 def _bad_url(text: str, why: str) -> InvalidInputError:
-    return InvalidInputError(f"{text!r} cannot be a bank's URL: {why}", kind="bad-url")
+    return InvalidInputError(f"{text!r} cannot be a bank's URL: {why}", kind=ErrorKind.BAD_URL)

@@ -32,7 +32,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tensorbank.errors import InvalidInputError, StorageError
+from tensorbank.errors import ErrorKind, InvalidInputError, StorageError
 from tensorbank.storage.address import Credentials, StorageOptions, check_endpoint
 
 __all__ = ["ChainKeys", "GivenKeys", "certificates", "find_keys", "surroundings", "with_surroundings"]
@@ -92,7 +92,7 @@ def find_keys(options: StorageOptions) -> Credentials | None:
         if not os.environ.get("AWS_SECRET_ACCESS_KEY"):
             raise StorageError(
                 "no credentials were found: AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY; set both",
-                kind="no-credentials",
+                kind=ErrorKind.NO_CREDENTIALS,
             )
         return GivenKeys(
             os.environ["AWS_ACCESS_KEY_ID"],
@@ -128,7 +128,7 @@ def certificates(options: StorageOptions) -> Path | None:
     path = Path(text).expanduser()
     if not path.is_file():
         raise InvalidInputError(
-            f"{name} names {path}, which is not a file of certificates", kind="no-certificates"
+            f"{name} names {path}, which is not a file of certificates", kind=ErrorKind.NO_CERTIFICATES
         )
     return path
 
@@ -230,7 +230,7 @@ class ChainKeys:
             of = f"profile {self.profile}" if self.profile else "the surroundings"
             raise StorageError(
                 f"no credentials could be had from {of}: {' '.join(str(error).split())[:300]}",
-                kind="no-credentials",
+                kind=ErrorKind.NO_CREDENTIALS,
             ) from error
         renewed = hasattr(credentials, "refresh_needed")
         return {
@@ -246,7 +246,7 @@ def _nothing_found(profile: str | None) -> StorageError:
     return StorageError(
         "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, pass access_key= and "
         f"secret_key= or profile=, or anonymous=True for a public bucket ({where} had none)",
-        kind="no-credentials",
+        kind=ErrorKind.NO_CREDENTIALS,
     )
 
 
@@ -255,7 +255,7 @@ def _needs_botocore(profile: str | None) -> InvalidInputError:
     return InvalidInputError(
         f"{what} read by botocore, which is not installed: pip install 'tensorbank[aws]', or set AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY",
-        kind="no-botocore",
+        kind=ErrorKind.NO_BOTOCORE,
     )
 
 
@@ -292,11 +292,12 @@ def _of_profile(profile: str | None, find: Callable[[Any], str | Mapping[str, An
         name = profile or os.environ.get("AWS_PROFILE")
         known = ", ".join(_profiles()) or "none at all"
         raise InvalidInputError(
-            f"there is no profile {name!r} in AWS's configuration files; there is {known}", kind="no-profile"
+            f"there is no profile {name!r} in AWS's configuration files; there is {known}",
+            kind=ErrorKind.NO_PROFILE,
         ) from None
     except botocore.exceptions.BotoCoreError as error:
         raise InvalidInputError(
-            f"AWS's configuration files cannot be read: {error}", kind="no-profile"
+            f"AWS's configuration files cannot be read: {error}", kind=ErrorKind.NO_PROFILE
         ) from error
 
 
@@ -332,5 +333,6 @@ def _refuse_options_of_s3(url: str, options: StorageOptions) -> None:
     name = next((name for name, value in given.items() if value is not None), None)
     if name is not None and not url.startswith("http"):
         raise InvalidInputError(
-            f"{name} is for s3:// alone, and {url} is none; leave it out", kind="option-of-another-store"
+            f"{name} is for s3:// alone, and {url} is none; leave it out",
+            kind=ErrorKind.OPTION_OF_ANOTHER_STORE,
         )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TypeVar
 
-from tensorbank.errors import StorageError, as_error
+from tensorbank.errors import ErrorKind, StorageError, as_error
 
 __all__ = ["PATIENCE_S", "hedged"]
 
@@ -55,7 +55,7 @@ def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
         if not wait(waiting, timeout=LIMIT_S, return_when=FIRST_COMPLETED).done:
             raise StorageError(
                 f"{len(waiting)} requests have not ended within {LIMIT_S:g} s; the store hangs",
-                kind="stalled",
+                kind=ErrorKind.STALLED,
             )
 
 

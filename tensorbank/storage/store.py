@@ -28,7 +28,14 @@ import obstore
 from obstore import exceptions as obstore_errors
 from obstore.store import LocalStore, S3Store, from_url
 
-from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import (
+    ConflictError,
+    ErrorKind,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    TensorBankError,
+)
 from tensorbank.storage.address import Credentials, StorageOptions, bucket_and_prefix, quoted_url
 from tensorbank.storage.aws_settings import ChainKeys, certificates, find_keys, with_surroundings
 from tensorbank.storage.refusals import ask_refusal
@@ -52,7 +59,7 @@ N_TRIES = 4
 FIRST_PAUSE_S = 0.25
 """Seconds of the first pause of requests other than ranged reads."""
 SIGNED_FOR_S = 60
-UNTOLD = ("denied", "refused", "wrong-region")
+UNTOLD = (ErrorKind.DENIED, ErrorKind.REFUSED, ErrorKind.WRONG_REGION)
 """The kinds of errors that S3 explains, unless it was asked by HEAD."""
 PROBE = ".tensorbank-probe-"
 logger = logging.getLogger(__name__)
@@ -126,7 +133,9 @@ class Store:
             No such object; the store failed, refused, stalled or sent another number of bytes.
         """
         if not 0 <= start < end:
-            raise InvalidInputError(f"not a range to read: [{start}, {end}) of {key}", kind="bad-range")
+            raise InvalidInputError(
+                f"not a range to read: [{start}, {end}) of {key}", kind=ErrorKind.BAD_RANGE
+            )
         data = self._ask(
             key,
             lambda client: memoryview(obstore.get_range(client, key, start=start, end=end)),
@@ -134,7 +143,7 @@ class Store:
         )
         if len(data) != end - start:
             raise StorageError(
-                f"{self.url}/{key} sent {len(data)} bytes for [{start}, {end})", kind="short-read"
+                f"{self.url}/{key} sent {len(data)} bytes for [{start}, {end})", kind=ErrorKind.SHORT_READ
             )
         return data
 
@@ -187,7 +196,9 @@ class Store:
             There are no credentials to sign with.
         """
         if not self.url.startswith(("s3:", "gs:", "az:")):
-            raise InvalidInputError(f"{self.url} cannot sign URLs; only object stores can", kind="unsigned")
+            raise InvalidInputError(
+                f"{self.url} cannot sign URLs; only object stores can", kind=ErrorKind.UNSIGNED
+            )
         with self._translated(keys[0] if keys else ""):
             return list(obstore.sign(self._open(), "GET", list(keys), timedelta(seconds=lifetime_s)))
 
@@ -251,7 +262,7 @@ class Store:
             try:
                 self._ask(key := f"{PROBE}{uuid.uuid4()}", lambda client: obstore.head(client, key))
             except StorageError as error:
-                if error.kind not in ("denied", "refused"):
+                if error.kind not in (ErrorKind.DENIED, ErrorKind.REFUSED):
                     raise
             else:
                 raise self._no_store("it answers for every address, as a login page or another site does")
@@ -262,7 +273,7 @@ class Store:
         at = f" at {endpoint}" if endpoint else ""
         return StorageError(
             f"what answers for {self.url}{at} is no object store ({why}); check the address and the endpoint",
-            kind="not-a-store",
+            kind=ErrorKind.NOT_A_STORE,
         )
 
     def _ask(
@@ -276,7 +287,11 @@ class Store:
             except StorageError as error:
                 pause_s = backoff_s(attempt, FIRST_PAUSE_S, error.retry_after_s)
                 late = time.monotonic() + pause_s > deadline
-                if error.kind not in ("throttled", "unreachable") or late or attempt + 1 == n_tries:
+                if (
+                    error.kind not in (ErrorKind.THROTTLED, ErrorKind.UNREACHABLE)
+                    or late
+                    or attempt + 1 == n_tries
+                ):
                     raise
                 time.sleep(pause_s)
         raise AssertionError("no try was made")
@@ -291,7 +306,9 @@ class Store:
         """
         left_s = self._busy_until_s - time.monotonic()
         if left_s > 0:
-            busy = StorageError(f"{self.url} is busy for {left_s:.1f} s more, as it says", kind="throttled")
+            busy = StorageError(
+                f"{self.url} is busy for {left_s:.1f} s more, as it says", kind=ErrorKind.THROTTLED
+            )
             busy.retry_after_s = left_s
             raise busy
         renewed = False
@@ -302,7 +319,7 @@ class Store:
                 with self._translated(key):
                     return question(client)
             except StorageError as error:
-                if error.kind == "throttled":
+                if error.kind == ErrorKind.THROTTLED:
                     error.retry_after_s = self._retry_after_s(client, key)
                     self._busy_until_s = time.monotonic() + min(error.retry_after_s or 0.0, MAX_PAUSE_S)
                 cause = error.__cause__
@@ -349,13 +366,13 @@ class Store:
             raise StorageError(
                 "this process was forked after the object store had been used, where its client would hang; "
                 'start workers with multiprocessing_context="forkserver" or "spawn"',
-                kind="forked",
+                kind=ErrorKind.FORKED,
             )
         with self._lock:
             if self._client is None:
                 local = self.local_path
                 if local is not None and not writing and not local.is_dir():
-                    raise NotFoundError(f"there is no folder {local}", kind="no-folder")
+                    raise NotFoundError(f"there is no folder {local}", kind=ErrorKind.NO_FOLDER)
                 self._client = _make_client(self.url, *self.settings(), local)
             return self._client
 

@@ -11,7 +11,14 @@ import os
 import re
 from collections.abc import Mapping
 
-from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError, TensorBankError
+from tensorbank.errors import (
+    ConflictError,
+    ErrorKind,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    TensorBankError,
+)
 
 __all__ = ["EXPIRED", "as_ours", "innermost", "is_panic", "of_system", "says_why"]
 
@@ -39,26 +46,29 @@ CERTIFICATES: Mapping[str, str] = {
 }
 """The sentence for each way in which a certificate is wrong, by TLS's name for it."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-OF_SYSTEM: Mapping[int, tuple[str, str]] = {
-    errno.EROFS: ("read-only", "the disk is read-only"),
-    errno.EACCES: ("denied", "this user may not, by the rights of the file or folder"),
-    errno.EPERM: ("denied", "this user may not, by the rights of the file or folder"),
-    errno.ENOSPC: ("disk-full", "the disk is full"),
-    errno.EDQUOT: ("disk-full", "the quota of this user on the disk is used up"),
-    errno.EFBIG: ("disk-full", "the disk takes no file of this size"),
+OF_SYSTEM: Mapping[int, tuple[ErrorKind, str]] = {
+    errno.EROFS: (ErrorKind.READ_ONLY, "the disk is read-only"),
+    errno.EACCES: (ErrorKind.DENIED, "this user may not, by the rights of the file or folder"),
+    errno.EPERM: (ErrorKind.DENIED, "this user may not, by the rights of the file or folder"),
+    errno.ENOSPC: (ErrorKind.DISK_FULL, "the disk is full"),
+    errno.EDQUOT: (ErrorKind.DISK_FULL, "the quota of this user on the disk is used up"),
+    errno.EFBIG: (ErrorKind.DISK_FULL, "the disk takes no file of this size"),
     errno.EMFILE: (
-        "no-descriptors",
+        ErrorKind.NO_DESCRIPTORS,
         "this process has too many files open; raise the limit, such as by ulimit -n 4096",
     ),
-    errno.ENFILE: ("no-descriptors", "this machine has too many files open"),
-    errno.ENAMETOOLONG: ("name-too-long", "the name of a file or folder is longer than the disk takes"),
-    errno.EIO: ("disk", "the disk reports an error of reading or writing"),
-    errno.ELOOP: ("disk", "its links lead in a circle"),
-    errno.ENOTDIR: ("no-folder", "a file stands where a folder has to be"),
-    errno.EEXIST: ("no-folder", "a file stands where a folder has to be"),
-    errno.EISDIR: ("no-object", "a folder stands where a file has to be"),
-    errno.ESTALE: ("unreachable", "the network's disk has lost the file; it may have been replaced"),
-    errno.EHOSTDOWN: ("unreachable", "the network's disk does not answer"),
+    errno.ENFILE: (ErrorKind.NO_DESCRIPTORS, "this machine has too many files open"),
+    errno.ENAMETOOLONG: (
+        ErrorKind.NAME_TOO_LONG,
+        "the name of a file or folder is longer than the disk takes",
+    ),
+    errno.EIO: (ErrorKind.DISK, "the disk reports an error of reading or writing"),
+    errno.ELOOP: (ErrorKind.DISK, "its links lead in a circle"),
+    errno.ENOTDIR: (ErrorKind.NO_FOLDER, "a file stands where a folder has to be"),
+    errno.EEXIST: (ErrorKind.NO_FOLDER, "a file stands where a folder has to be"),
+    errno.EISDIR: (ErrorKind.NO_OBJECT, "a folder stands where a file has to be"),
+    errno.ESTALE: (ErrorKind.UNREACHABLE, "the network's disk has lost the file; it may have been replaced"),
+    errno.EHOSTDOWN: (ErrorKind.UNREACHABLE, "the network's disk does not answer"),
 }
 """The kind and sentence of what a system refuses."""
 
@@ -84,10 +94,12 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
     told = text.split("Debug source:", 1)[0]
     if is_panic(error):
         return StorageError(
-            f"{where}: the client of the store broke down: {_line(told)}", kind="client-panic"
+            f"{where}: the client of the store broke down: {_line(told)}", kind=ErrorKind.CLIENT_PANIC
         )
     if "Could not parse path" in told or "Error parsing Path" in told:
-        return InvalidInputError(f"{where} is not the name of an object: {_line(told)}", kind="bad-key")
+        return InvalidInputError(
+            f"{where} is not the name of an object: {_line(told)}", kind=ErrorKind.BAD_KEY
+        )
     status, code, message = _answer(told)
     if "redirect without LOCATION" in told:
         status = 301
@@ -95,13 +107,13 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
         status, message = (403 if code == "AccessDenied" else 400), message or _line(told)
     name = type(error).__name__
     if code == "NoSuchBucket":
-        return NotFoundError(f"there is no bucket {bucket}", kind="no-bucket")
+        return NotFoundError(f"there is no bucket {bucket}", kind=ErrorKind.NO_BUCKET)
     if code and status is not None and status not in (404, 409, 412):
         return _of_code(where, status, code, message, told)
     if name in ("AlreadyExistsError", "PreconditionError", "FileExistsError") or status in (409, 412):
-        return ConflictError(f"{where} exists already", kind="exists")
+        return ConflictError(f"{where} exists already", kind=ErrorKind.EXISTS)
     if status == 404 or (status is None and name in ("FileNotFoundError", "NotFoundError")):
-        return NotFoundError(f"there is no object {where}", kind="no-object")
+        return NotFoundError(f"there is no object {where}", kind=ErrorKind.NO_OBJECT)
     if status is not None:
         return _of_code(where, status, code, message, told)
     system = of_system(error, where)
@@ -121,7 +133,7 @@ def of_system(error: BaseException, where: str) -> StorageError | NotFoundError 
     kind, sentence = OF_SYSTEM.get(number or 0, (None, ""))
     if kind is None:
         return None
-    sort = NotFoundError if kind in ("no-folder", "no-object") else StorageError
+    sort = NotFoundError if kind in (ErrorKind.NO_FOLDER, ErrorKind.NO_OBJECT) else StorageError
     return sort(f"{where}: {sentence} ({os.strerror(number or 0)})", kind=kind)
 
 
@@ -172,35 +184,35 @@ def _of_code(where: str, status: int, code: str, message: str, told: str) -> Sto
     """Translate a refusal with a status; ``code`` is S3's own, empty where the answer had no body."""
     said = f"{code}: {_line(message)}" if message else code or f"status {status}"
     if status == 416:
-        return StorageError(f"{where} ends before the range asked for", kind="short-read")
+        return StorageError(f"{where} ends before the range asked for", kind=ErrorKind.SHORT_READ)
     if status in (429, 503) or code in BUSY_CODES:
         return StorageError(
-            f"{where} cannot be reached: it is busy, status {status}, {said}", kind="throttled"
+            f"{where} cannot be reached: it is busy, status {status}, {said}", kind=ErrorKind.THROTTLED
         )
     if code in EXPIRED or any(text in message for text in EXPIRED):
         return StorageError(
             f"access to {where} was refused ({said}); check the credentials, which have expired",
-            kind="denied",
+            kind=ErrorKind.DENIED,
         )
     if code == "RequestTimeTooSkewed":
         return StorageError(
             f"access to {where} was refused ({said}): the clock of this machine differs from the store's; set it right",
-            kind="clock",
+            kind=ErrorKind.CLOCK,
         )
     if code.startswith("KMS."):
         return StorageError(
             f"{where} is encrypted by a key that cannot be used ({said}); ask who manages that key",
-            kind="kms",
+            kind=ErrorKind.KMS,
         )
     if code == "InvalidObjectState":
         return StorageError(
             f"{where} is archived ({said}); restore it to a storage class that is read at once",
-            kind="archived",
+            kind=ErrorKind.ARCHIVED,
         )
     if status in (301, 307) and where.startswith(("http://", "https://")):
         return StorageError(
             f"{where} redirects to where no redirect is followed ({said}); give the address that it leads to",
-            kind="redirect",
+            kind=ErrorKind.REDIRECT,
         )
     if code in REGION_CODES or status in (301, 307):
         right = re.search(r"<Region>([^<]+)</Region>", told) or re.search(r"expecting '([a-z0-9-]+)'", told)
@@ -208,16 +220,16 @@ def _of_code(where: str, status: int, code: str, message: str, told: str) -> Sto
         hint = f"; it is in {right[1]}" if right else f"; it is at {endpoint[1]}" if endpoint else ""
         return StorageError(
             f"{where} is in another region, or at another endpoint ({said}){hint}: give region= or set AWS_REGION",
-            kind="wrong-region",
+            kind=ErrorKind.WRONG_REGION,
         )
     if status in (401, 403):
         return StorageError(
             f"access to {where} was refused ({said}); check the credentials, which were refused",
-            kind="denied",
+            kind=ErrorKind.DENIED,
         )
     if status >= 500 or status == 408 or code in ("RequestTimeout", "InternalError"):
-        return StorageError(f"{where} cannot be reached: {said}", kind="unreachable")
-    return StorageError(f"{where}: the store refuses the request ({said})", kind="refused")
+        return StorageError(f"{where} cannot be reached: {said}", kind=ErrorKind.UNREACHABLE)
+    return StorageError(f"{where}: the store refuses the request ({said})", kind=ErrorKind.REFUSED)
 
 
 def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
@@ -229,7 +241,8 @@ def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
     if "credential provider" in told:
         cause = _line(told.split("provider: ", 1)[-1])
         return StorageError(
-            f"no credentials for {where}: the callable that gives them failed, {cause}", kind="no-credentials"
+            f"no credentials for {where}: the callable that gives them failed, {cause}",
+            kind=ErrorKind.NO_CREDENTIALS,
         )
     if (
         any(host in text for host in ("169.254.169.254", "169.254.170.", "fd00:ec2"))
@@ -237,30 +250,32 @@ def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
     ):
         return StorageError(
             f"{where}: no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or pass access_key=",
-            kind="no-credentials",
+            kind=ErrorKind.NO_CREDENTIALS,
         )
     if "region" in _line(told).lower() and "missing" in _line(told).lower():
         return StorageError(
-            f"{where}: no region is configured; set AWS_REGION or give region=", kind="no-region"
+            f"{where}: no region is configured; set AWS_REGION or give region=", kind=ErrorKind.NO_REGION
         )
     if "range was invalid" in told or "Requested range" in told:
-        return StorageError(f"{where} ends before the range asked for", kind="short-read")
+        return StorageError(f"{where} ends before the range asked for", kind=ErrorKind.SHORT_READ)
     if "non-partial response" in told or "Range request not supported" in told:
         return StorageError(
             f"{where}: what answers there sends whole files where a range is asked for; is it the address of a store?",
-            kind="no-ranges",
+            kind=ErrorKind.NO_RANGES,
         )
     if "Unable to extract metadata" in told or "invalid list response" in told:
         return StorageError(
             f"what answers for {where}{at} is no object store ({innermost(told)}); check the address and the endpoint",
-            kind="not-a-store",
+            kind=ErrorKind.NOT_A_STORE,
         )
     if any(
         what in told for what in ("Operation not supported", "not yet implemented", "UnknownConfigurationKey")
     ):
-        return StorageError(f"{where}{at}: the store cannot do that ({innermost(told)})", kind="refused")
+        return StorageError(
+            f"{where}{at}: the store cannot do that ({innermost(told)})", kind=ErrorKind.REFUSED
+        )
     cause = innermost(text)
-    kind = "tls" if "certificate" in cause or "TLS" in cause else "unreachable"
+    kind = ErrorKind.TLS if "certificate" in cause or "TLS" in cause else ErrorKind.UNREACHABLE
     return StorageError(f"{where}{at} cannot be reached: {cause}", kind=kind)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
+from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError, StorageError
 from tensorbank.storage import Store
 
 __all__ = ["StoreContract"]
@@ -59,7 +59,7 @@ class StoreContract:
         for start, end in ((5, 11), (0, 1000), (9, 11), (10, 11), (500, 600)):
             error = _error_of(partial(store.get_range, key, start, end))
             assert isinstance(error, StorageError), (start, end, error)
-            assert error.kind == "short-read"
+            assert error.kind == ErrorKind.SHORT_READ
             assert key in str(error)
 
     def test_an_empty_or_negative_range_is_the_callers_mistake(self, store: Store) -> None:
@@ -93,7 +93,7 @@ class StoreContract:
         for data in (b"second", b"first"):
             error = _error_of(partial(store.create, key, data))
             assert isinstance(error, ConflictError)
-            assert error.kind == "exists"
+            assert error.kind == ErrorKind.EXISTS
         assert store.get(key) == b"first"
         store.delete(key)
         store.create(key, b"third")

@@ -23,7 +23,14 @@ import fsspec
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError, StorageError, nearest
+from tensorbank.errors import (
+    ErrorKind,
+    IntegrityError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    nearest,
+)
 from tensorbank_indexer.containers.descriptors import Descriptors
 from tensorbank_indexer.containers.index_pages import walk_pages
 
@@ -253,7 +260,7 @@ class SourceFiles:
                     raise StorageError(
                         f"{self._full(path)} cannot be opened: there are no file descriptors left; "
                         "close other files or raise the limit (ulimit -n).",
-                        kind="no-descriptors",
+                        kind=ErrorKind.NO_DESCRIPTORS,
                     ) from error
                 if delay_s is None or getattr(error, "status", None) not in RETRIED_STATUSES:
                     raise StorageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from tensorbank.errors import FormatError, InvalidInputError
+from tensorbank.errors import ErrorKind, FormatError, InvalidInputError
 
 __all__ = ["Allowance", "ReadLimits"]
 
@@ -61,7 +61,7 @@ class Allowance:
                 f"{what} needs {n_bytes} bytes of memory, and a sample may have "
                 f"{self.limits.max_sample_bytes}, of which {self._left_bytes} are left; raise max_sample_bytes "
                 "if the archive is to be trusted.",
-                kind="over-limit",
+                kind=ErrorKind.OVER_LIMIT,
             )
         self._left_bytes -= n_bytes
 
@@ -78,7 +78,7 @@ class Allowance:
             raise FormatError(
                 f"{what} needs {n_bytes} bytes of memory, more than the {self.limits.max_sample_bytes} that "
                 "a sample may have; raise max_sample_bytes if the archive is to be trusted.",
-                kind="over-limit",
+                kind=ErrorKind.OVER_LIMIT,
             )
 
     def check_time(self) -> None:
@@ -86,5 +86,5 @@ class Allowance:
         if time.thread_time() > self._ends:
             raise FormatError(
                 f"The sample takes more than {self.limits.max_sample_s:g} s of computing to read.",
-                kind="over-limit",
+                kind=ErrorKind.OVER_LIMIT,
             )

@@ -10,13 +10,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple
 
-from tensorbank.errors import StorageError, TensorBankError
+from tensorbank.errors import ErrorKind, StorageError, TensorBankError
 
 __all__ = ["Boundary", "Problem", "is_identifier", "readable", "reason_of"]
 
 MAX_REASON_CHARS = 400
 MAX_IDENTIFIER_CHARS = 200
-SPECIFIC_KINDS = frozenset({"codec", "encrypted-entry", "over-limit", "truncated-archive", "zip-method"})
+SPECIFIC_KINDS = frozenset(
+    {
+        ErrorKind.CODEC,
+        ErrorKind.ENCRYPTED_ENTRY,
+        ErrorKind.OVER_LIMIT,
+        ErrorKind.TRUNCATED_ARCHIVE,
+        ErrorKind.ZIP_METHOD,
+    }
+)
 """The kinds of errors that say more than that a member is damaged."""
 
 

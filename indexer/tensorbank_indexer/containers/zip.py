@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, KeysView
 from typing import NamedTuple
 
-from tensorbank.errors import FormatError, IntegrityError
+from tensorbank.errors import ErrorKind, FormatError, IntegrityError
 
 __all__ = ["ZipArchive", "ZipEntry"]
 
@@ -121,11 +121,13 @@ class ZipArchive:
         """
         entry = self.entry(name)
         if entry.flags & ENCRYPTED:
-            raise FormatError(f"{name} is encrypted; only plain entries are read.", kind="encrypted-entry")
+            raise FormatError(
+                f"{name} is encrypted; only plain entries are read.", kind=ErrorKind.ENCRYPTED_ENTRY
+            )
         if entry.method not in (STORED, DEFLATED):
             raise FormatError(
                 f"{name} is compressed with method {entry.method}; stored and deflated entries are read.",
-                kind="zip-method",
+                kind=ErrorKind.ZIP_METHOD,
             )
         # Deflate makes short data somewhat longer.
         if max_bytes is not None and (
@@ -133,7 +135,7 @@ class ZipArchive:
         ):
             raise FormatError(
                 f"{name} has {entry.size_bytes} bytes, {entry.stored_bytes} stored; at most {max_bytes} make sense.",
-                kind="over-limit",
+                kind=ErrorKind.OVER_LIMIT,
             )
         data = self._stored(entry)
         if entry.method == DEFLATED:
@@ -148,22 +150,22 @@ class ZipArchive:
         """The bytes of an entry as they lie in the archive, in one read if the local extra field is short."""
         start = entry.header_offset
         if not 0 <= start <= self.size_bytes:
-            raise FormatError(f"{entry.name} lies outside of the archive.", kind="corrupt-member")
+            raise FormatError(f"{entry.name} lies outside of the archive.", kind=ErrorKind.CORRUPT_MEMBER)
         slack = 0 if self._in_memory else EXTRA_SLACK_BYTES
         end = min(self.size_bytes, start + LOCAL_BYTES + len(entry.raw_name) + slack + entry.stored_bytes)
         data = memoryview(self._read(start, end))
         if len(data) < LOCAL_BYTES or bytes(data[:4]) != b"PK\x03\x04":
-            raise FormatError(f"The local header of {entry.name} is damaged.", kind="corrupt-member")
+            raise FormatError(f"The local header of {entry.name} is damaged.", kind=ErrorKind.CORRUPT_MEMBER)
         n_name, n_extra = LOCAL_NAMES.unpack_from(data, 26)
         if bytes(data[LOCAL_BYTES : LOCAL_BYTES + n_name]) != entry.raw_name:
             raise FormatError(
-                f"The local header of {entry.name} is that of another entry.", kind="corrupt-member"
+                f"The local header of {entry.name} is that of another entry.", kind=ErrorKind.CORRUPT_MEMBER
             )
         first = LOCAL_BYTES + n_name + n_extra
         last = first + entry.stored_bytes
         if start + last > self.size_bytes:
             raise FormatError(
-                f"{entry.name} reaches beyond the end of the archive.", kind="truncated-archive"
+                f"{entry.name} reaches beyond the end of the archive.", kind=ErrorKind.TRUNCATED_ARCHIVE
             )
         if last > len(data):
             return memoryview(self._read(start + first, start + last))
@@ -179,7 +181,7 @@ class ZipArchive:
                 return self._find_directory(memoryview(self._read(wider, self.size_bytes)), wider)
             raise FormatError(
                 "The zip archive has no end record: it is cut off or not a zip archive.",
-                kind="truncated-archive",
+                kind=ErrorKind.TRUNCATED_ARCHIVE,
             )
         _, _, _, _, n_entries, length, offset, _ = END.unpack_from(tail, at)
         end = tail_start + at
@@ -197,17 +199,19 @@ class ZipArchive:
             else:
                 record = memoryview(self._read(end64, end64 + END64.size))
             if len(record) < END64.size or bytes(record[:4]) != b"PK\x06\x06":
-                raise FormatError("The zip64 end record is damaged.", kind="corrupt-member")
+                raise FormatError("The zip64 end record is damaged.", kind=ErrorKind.CORRUPT_MEMBER)
             _, _, _, _, _, _, _, n_entries, length, offset = END64.unpack_from(record)
             end = end64
         start = end - length
         if length > MAX_DIRECTORY_BYTES:
             raise FormatError(
                 f"The central directory has {length} bytes, more than {MAX_DIRECTORY_BYTES}.",
-                kind="over-limit",
+                kind=ErrorKind.OVER_LIMIT,
             )
         if start < 0:
-            raise FormatError("The central directory is larger than the archive.", kind="corrupt-member")
+            raise FormatError(
+                "The central directory is larger than the archive.", kind=ErrorKind.CORRUPT_MEMBER
+            )
         known = start >= tail_start
         directory = (
             tail[start - tail_start : end - tail_start] if known else memoryview(self._read(start, end))
@@ -246,7 +250,7 @@ def _central(data: bytes, n_entries: int) -> tuple[dict[str, int], bool]:
     last = len(data) - header_bytes
     for _ in range(n_entries):
         if at > last or data[at : at + 4] != b"PK\x01\x02":
-            raise FormatError("The central directory is damaged.", kind="corrupt-member")
+            raise FormatError("The central directory is damaged.", kind=ErrorKind.CORRUPT_MEMBER)
         flags, method, n_name, n_extra, n_comment = unpack(data, at + 8)
         name_end = at + header_bytes + n_name
         name = data[at + header_bytes : name_end]
@@ -259,7 +263,7 @@ def _central(data: bytes, n_entries: int) -> tuple[dict[str, int], bool]:
     if len(data) - at >= header_bytes and data[at : at + 4] == b"PK\x01\x02":
         raise FormatError(
             f"The central directory has more than the {n_entries} entries that it claims.",
-            kind="corrupt-member",
+            kind=ErrorKind.CORRUPT_MEMBER,
         )
     return records, has_deflated
 
@@ -289,7 +293,7 @@ def _zip64(extra: bytes, *fields: int) -> list[int]:
                 return [field for field in wide if field is not None]
             break
         at += 4 + length
-    raise FormatError("A zip64 entry lacks its sizes.", kind="corrupt-member")
+    raise FormatError("A zip64 entry lacks its sizes.", kind=ErrorKind.CORRUPT_MEMBER)
 
 
 def _inflate(entry: ZipEntry, data: memoryview) -> memoryview:

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import util
 from multiprocessing.connection import Connection
 
-from tensorbank.errors import TensorBankError
+from tensorbank.errors import ErrorKind, TensorBankError
 from tensorbank.storage import Store
 from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask, run
 from tensorbank_indexer.source import Source
@@ -63,7 +63,7 @@ def execute(
             raise TensorBankError(
                 "a worker process was ended from outside, perhaps for want of memory; run again, with fewer workers: finished "
                 "shards are kept",
-                kind="worker-lost",
+                kind=ErrorKind.WORKER_LOST,
             ) from error
 
 

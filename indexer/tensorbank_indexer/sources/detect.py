@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
-from tensorbank.errors import FormatError, InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, FormatError, InvalidInputError, nearest
 from tensorbank_indexer.containers import Boundary, ReadLimits, SourceFiles, index_tar
 from tensorbank_indexer.source import MemberAddress, Source
 from tensorbank_indexer.sources.folders import Folders, sort_files
@@ -99,7 +99,7 @@ def _sorted(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -> F
     try:
         return sort_files(paths, root_name, pattern)
     except FormatError as error:
-        if error.kind == "compressed-archive":
+        if error.kind == ErrorKind.COMPRESSED_ARCHIVE:
             raise
         return None
 

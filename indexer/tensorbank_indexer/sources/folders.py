@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tensorbank.errors import FormatError
+from tensorbank.errors import ErrorKind, FormatError
 from tensorbank_indexer.containers import SourceFiles
 from tensorbank_indexer.source import Archive, Finding, SourceFile
 
@@ -121,7 +121,7 @@ def sort_files(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -
     files = deep or flat
     compressed = tuple(path for path in paths if _is_compressed(path, pattern))
     if not files and compressed:
-        raise FormatError(f"{compressed[0]} {COMPRESSED_AS_A_WHOLE}", kind="compressed-archive")
+        raise FormatError(f"{compressed[0]} {COMPRESSED_AS_A_WHOLE}", kind=ErrorKind.COMPRESSED_ARCHIVE)
     if not files:
         raise FormatError(
             f"No archive was found among {len(paths)} files: "

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from tensorbank.errors import FormatError
+from tensorbank.errors import ErrorKind, FormatError
 from tensorbank_indexer.cf import Position, read_position
 from tensorbank_indexer.containers import (
     Allowance,
@@ -157,7 +157,7 @@ class MemberTars:
         if address.length_bytes > self.limits.max_sample_bytes:
             raise FormatError(
                 f"It has {address.length_bytes} bytes, more than the {self.limits.max_sample_bytes} of a sample.",
-                kind="over-limit",
+                kind=ErrorKind.OVER_LIMIT,
             )
         return self.files.read(address.path, address.offset, address.offset + address.length_bytes)
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from tensorbank.errors import FormatError, NotFoundError, StorageError
+from tensorbank.errors import ErrorKind, FormatError, NotFoundError, StorageError
 from tensorbank_indexer.cf import EARLIEST_NS, LATEST_NS, NS_PER_UNIT
 from tensorbank_indexer.containers import Boundary, SourceFiles, is_identifier, readable
 
@@ -236,7 +236,7 @@ def _check_size(table: pq.ParquetFile, columns: list[str], path: str) -> None:
     if n_bytes > MAX_DECODED_BYTES:
         raise FormatError(
             f"{path} has more than {MAX_DECODED_BYTES} bytes in its columns in use, which is the limit.",
-            kind="over-limit",
+            kind=ErrorKind.OVER_LIMIT,
         )
 
 

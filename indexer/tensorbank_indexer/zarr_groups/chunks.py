@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc
 
-from tensorbank.errors import FormatError, IntegrityError
+from tensorbank.errors import ErrorKind, FormatError, IntegrityError
 from tensorbank_indexer.zarr_groups.array_spec import MAX_TEXT_BYTES, ArraySpec, Sharding
 from tensorbank_indexer.zarr_groups.blosc_blocks import decode_range
 from tensorbank_indexer.zarr_groups.decoders import DECODE_ERRORS, decode_texts, decode_within
@@ -157,7 +157,7 @@ def check_grid(name: str, spec: ArraySpec) -> None:
     """
     if spec.sizes.n_chunks > MAX_CHUNKS:
         raise FormatError(
-            f"{name} has {spec.sizes.n_chunks} chunks, more than {MAX_CHUNKS}.", kind="over-limit"
+            f"{name} has {spec.sizes.n_chunks} chunks, more than {MAX_CHUNKS}.", kind=ErrorKind.OVER_LIMIT
         )
 
 

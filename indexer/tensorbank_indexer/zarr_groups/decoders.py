@@ -22,7 +22,7 @@ import pyarrow as pa
 from numcodecs import blosc, lz4
 from numcodecs.checksum32 import CRC32C
 
-from tensorbank.errors import FormatError, IntegrityError
+from tensorbank.errors import ErrorKind, FormatError, IntegrityError
 from tensorbank_indexer.zarr_groups.dtypes import number_type
 
 __all__ = ["DECODERS", "DECODE_ERRORS", "Decoder", "decode_texts", "decode_within", "open_decoder"]
@@ -76,7 +76,8 @@ def open_decoder(config: Any) -> Decoder:
     name = config.get("id") if isinstance(config, Mapping) else None
     if not isinstance(name, str) or name not in DECODERS:
         raise FormatError(
-            f"The zarr codec {str(name)[:60]!r} is not read; {', '.join(sorted(DECODERS))} are.", kind="codec"
+            f"The zarr codec {str(name)[:60]!r} is not read; {', '.join(sorted(DECODERS))} are.",
+            kind=ErrorKind.CODEC,
         )
     try:
         return DECODERS[name](config)

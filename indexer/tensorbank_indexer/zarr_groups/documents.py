@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tensorbank.errors import FormatError
+from tensorbank.errors import ErrorKind, FormatError
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec, Sharding, sizes_of
 from tensorbank_indexer.zarr_groups.decoders import Decoder, open_decoder
 from tensorbank_indexer.zarr_groups.dtypes import parse_fill, type_v2, type_v3
@@ -205,13 +205,14 @@ def _without_texts(codecs: Sequence[Any], dtype: np.dtype[Any], is_texts: Any) -
     as it must for an object type."""
     if len(codecs) > MAX_CODECS:
         raise FormatError(
-            f"An array has {len(codecs)} codecs; at most {MAX_CODECS} make sense.", kind="over-limit"
+            f"An array has {len(codecs)} codecs; at most {MAX_CODECS} make sense.", kind=ErrorKind.OVER_LIMIT
         )
     rest = list(codecs)
     if dtype.kind == "O":
         if not rest or not isinstance(rest[0], dict) or not is_texts(rest[0]):
             raise FormatError(
-                "An array of objects is not read, unless they are texts of codec vlen-utf8.", kind="codec"
+                "An array of objects is not read, unless they are texts of codec vlen-utf8.",
+                kind=ErrorKind.CODEC,
             )
         del rest[0]
     return rest

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from tensorbank.errors import FormatError, IntegrityError, NotFoundError
+from tensorbank.errors import ErrorKind, FormatError, IntegrityError, NotFoundError
 from tensorbank_indexer.containers import Allowance, ZipArchive
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
 from tensorbank_indexer.zarr_groups.chunks import check_grid, decode_chunk, decode_small, filled, grid, native
@@ -84,7 +84,7 @@ class ZarrGroup:
             raise FormatError(
                 f"{name}/ has {n_bytes} bytes, more than the "
                 f"{self.allowance.limits.max_metadata_bytes} of coordinates, names and ids.",
-                kind="over-limit",
+                kind=ErrorKind.OVER_LIMIT,
             )
         return self.read(name)
 

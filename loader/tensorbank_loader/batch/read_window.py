@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.reading import BatchRead, SampleReader
 from tensorbank_loader.batch.form import Batch, BatchForm
 from tensorbank_loader.batch.memory import BatchMemory
@@ -174,5 +174,5 @@ def forked() -> InvalidInputError:
         "this process was forked, and neither threads nor connections to an object store survive that; give torch's DataLoader "
         'multiprocessing_context="forkserver" or "spawn", or num_workers=0: threads read ahead without workers. '
         "A process of your own makes its loader after the fork",
-        kind="forked",
+        kind=ErrorKind.FORKED,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from tensorbank.arguments import choice, instance, whole_number
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.epochs.epoch import Epochs, State
 from tensorbank_loader.epochs.world import World
 
@@ -171,7 +171,7 @@ class Cursor:
         if worker is None and given["n_workers"] > 1:
             raise InvalidInputError(
                 f"this state is of one of {given['n_workers']} workers; give it to the loader that had them",
-                kind="other-state",
+                kind=ErrorKind.OTHER_STATE,
             )
         self._epochs, self._batch_size = epochs, None
         self._unchecked = None if world is not None else dict(given)

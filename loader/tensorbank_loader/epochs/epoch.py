@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.arguments import choice, whole_number
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.epochs.world import World
 from tensorbank_loader.order import Mixed, Order, batch_bounds, first_batch_of, n_batches, rank_bounds
 
@@ -281,12 +281,12 @@ class Epochs:
                 raise InvalidInputError(
                     f"this state has {name} {given.get(name)!r}, the loader has {mine!r}; "
                     "make the loader with the same plan and options",
-                    kind="other-state",
+                    kind=ErrorKind.OTHER_STATE,
                 )
         numbers: list[Any] = [given.get(name) for name in ("epoch", "position", "skip", "origin")]
         size = given.get("global_batch_size")
         unsound = InvalidInputError(
-            f"this state points at no batch of the loader: {dict(given)}", kind="other-state"
+            f"this state points at no batch of the loader: {dict(given)}", kind=ErrorKind.OTHER_STATE
         )
         counts = [*numbers, size, given.get("n_ranks"), given.get("n_workers")]
         if not all(type(n) is int and n >= 0 for n in counts) or size == 0:
@@ -318,13 +318,13 @@ class Epochs:
             raise InvalidInputError(
                 f"this state stands inside of a batch as {given['n_ranks']} ranks share it, and here are {world.n_ranks}; "
                 "save it after a batch, or hand out batches with global_batch_size",
-                kind="other-state",
+                kind=ErrorKind.OTHER_STATE,
             )
         if given["n_workers"] > 1 and given["n_workers"] != world.n_workers:
             raise InvalidInputError(
                 f"this state is of one of {given['n_workers']} workers, and here are {world.n_workers}; "
                 "keep num_workers, or save the state of a loader without workers",
-                kind="other-state",
+                kind=ErrorKind.OTHER_STATE,
             )
 
     def _identity(self) -> dict[str, Any]:
@@ -348,13 +348,14 @@ def _digest(told: Mapping[str, Any]) -> str:
 def _check_digest(given: Any) -> None:
     if not isinstance(given, Mapping):
         raise InvalidInputError(
-            f"a state is what state_dict() gave, a mapping, got {type(given).__name__}", kind="damaged-state"
+            f"a state is what state_dict() gave, a mapping, got {type(given).__name__}",
+            kind=ErrorKind.DAMAGED_STATE,
         )
     if DIGEST not in given:
         raise InvalidInputError(
             f"this state has version {given.get('version')!r} and no digest, the loader writes version {STATE_VERSION}: "
             "it is of an older TensorBank, or of something else",
-            kind="other-state",
+            kind=ErrorKind.OTHER_STATE,
         )
     try:
         sound = given[DIGEST] == _digest(given)
@@ -364,5 +365,5 @@ def _check_digest(given: Any) -> None:
         raise InvalidInputError(
             "this state was changed after state_dict() made it: its content is not that of its digest; "
             "go on from another checkpoint",
-            kind="damaged-state",
+            kind=ErrorKind.DAMAGED_STATE,
         )

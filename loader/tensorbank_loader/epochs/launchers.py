@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 
 __all__ = ["LAUNCHERS", "Launcher", "rank_among"]
 
@@ -58,7 +58,9 @@ def rank_among(environ: Mapping[str, str]) -> tuple[int, int] | None:
         said = f"{launcher.rank}={rank}, {launcher.n_ranks}={n_ranks}"
         if rank is not None and n_ranks is not None:
             if not 0 <= rank < n_ranks:
-                raise InvalidInputError(f"{said}: ranks count from 0 to their number; {HINT}", kind="world")
+                raise InvalidInputError(
+                    f"{said}: ranks count from 0 to their number; {HINT}", kind=ErrorKind.WORLD
+                )
             if launcher.rank == "RANK" and environ.get("TORCHELASTIC_RUN_ID"):
                 return rank, n_ranks
             told[said] = (rank, n_ranks)
@@ -66,13 +68,14 @@ def rank_among(environ: Mapping[str, str]) -> tuple[int, int] | None:
             halves[said.replace("None", "(not set)")] = (rank, n_ranks)
     if len(set(told.values())) > 1:
         raise InvalidInputError(
-            f"launchers disagree about the rank of this process: {'; '.join(told)}; {HINT}", kind="world"
+            f"launchers disagree about the rank of this process: {'; '.join(told)}; {HINT}",
+            kind=ErrorKind.WORLD,
         )
     found = next(iter(told.values()), None)
     for said, (rank, n_ranks) in halves.items():
         if found is None or rank not in (None, found[0]) or n_ranks not in (None, found[1]):
             raise InvalidInputError(
-                f"{said}: which rank this process is cannot be told; {HINT}", kind="world"
+                f"{said}: which rank this process is cannot be told; {HINT}", kind=ErrorKind.WORLD
             )
     return found
 
@@ -105,4 +108,6 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     try:
         return int(text)
     except ValueError as error:
-        raise InvalidInputError(f"{name} is {text!r}, which is no number; {HINT}", kind="world") from error
+        raise InvalidInputError(
+            f"{name} is {text!r}, which is no number; {HINT}", kind=ErrorKind.WORLD
+        ) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tensorbank.errors import TensorBankError
+from tensorbank.errors import ErrorKind, TensorBankError
 from tensorbank_loader.epochs.epoch import State
 
 __all__ = ["Iteration", "WorkerEpochs"]
@@ -114,7 +114,8 @@ class WorkerEpochs:
                 return bool(n_at_end == n)
             if time.monotonic() > deadline:
                 raise TensorBankError(
-                    f"{n_begun} of {n} workers came up within {MAX_START_S:.0f} s", kind="workers-missing"
+                    f"{n_begun} of {n} workers came up within {MAX_START_S:.0f} s",
+                    kind=ErrorKind.WORKERS_MISSING,
                 )
             time.sleep(PAUSE_S)
         return False

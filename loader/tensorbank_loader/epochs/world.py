@@ -11,7 +11,7 @@ import torch.distributed
 import torch.utils.data
 
 from tensorbank.arguments import whole_number
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.epochs.launchers import rank_among
 
 __all__ = ["World"]
@@ -88,7 +88,7 @@ class World:
             raise InvalidInputError(
                 f"the loader was given rank {self.rank} of {self.n_ranks}, and torch.distributed says that this is rank "
                 f"{group[0]} of {group[1]}; leave world out, or give subgroup=True where that is meant",
-                kind="world",
+                kind=ErrorKind.WORLD,
             )
 
     def in_worker(self) -> World:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.arguments import numbers_of
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.plans import Proportions
 from tensorbank_loader.order.permutation import n_batches
 
@@ -169,7 +169,7 @@ class Mixed:
         drawn: Any = told.get("drawn")
         if not (_are_counts(units, n, 1) and _are_counts(drawn, n, 0) and _are_counts([since], 1, 0)):
             raise InvalidInputError(
-                f"this state has no weights of {n} sources: {given!r}", kind="other-state"
+                f"this state has no weights of {n} sources: {given!r}", kind=ErrorKind.OTHER_STATE
             )
         proportions = replace(self.proportions, units=tuple(units))
         return replace(self, proportions=proportions, since=since, drawn=tuple(drawn))

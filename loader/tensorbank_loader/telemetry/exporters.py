@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.telemetry.loader_stats import LoaderStats
 
 if TYPE_CHECKING:
@@ -188,5 +188,5 @@ def _observer(loaders: Mapping[str, HasStats], field: str) -> Callable[[Callback
 
 def _missing(error: ModuleNotFoundError) -> InvalidInputError:
     return InvalidInputError(
-        f"this needs {error.name}; pip install 'tensorbank[telemetry]'", kind="missing-extra"
+        f"this needs {error.name}; pip install 'tensorbank[telemetry]'", kind=ErrorKind.MISSING_EXTRA
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tensorbank.errors import InvalidInputError, NotFoundError, nearest
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank_loader.batch import Batch
 
 if TYPE_CHECKING:
@@ -131,7 +131,8 @@ def _moves_pixels(step: Any) -> bool:
         from kornia.augmentation import IntensityAugmentationBase2D, RigidAffineAugmentationBase2D
     except ModuleNotFoundError as error:
         raise InvalidInputError(
-            f"augmentations need {error.name}; pip install 'tensorbank[augment]'", kind="missing-extra"
+            f"augmentations need {error.name}; pip install 'tensorbank[augment]'",
+            kind=ErrorKind.MISSING_EXTRA,
         ) from error
     if not isinstance(step, RigidAffineAugmentationBase2D):
         raise InvalidInputError(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, StorageError
 from tensorbank.storage import StorageOptions, bucket_and_prefix
 
 __all__ = ["FolderKeys", "assume", "folders_of", "read_policy"]
@@ -99,7 +99,7 @@ def assume(
             RoleArn=role, RoleSessionName=session, Policy=policy, DurationSeconds=seconds
         )["Credentials"]
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        raise StorageError(f"STS made no keys for {role}: {error}", kind="sts") from error
+        raise StorageError(f"STS made no keys for {role}: {error}", kind=ErrorKind.STS) from error
     expires_s = min(found["Expiration"].timestamp(), time.time() + seconds)
     return FolderKeys(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"], expires_s)
 

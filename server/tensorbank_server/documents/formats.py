@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyproj
 from safetensors.numpy import save as save_safetensors
 
-from tensorbank.errors import NotFoundError
+from tensorbank.errors import ErrorKind, NotFoundError
 
 __all__ = ["MEDIA_TYPES", "Georeference", "as_geotiff", "as_npy", "as_npz", "as_safetensors"]
 
@@ -64,11 +64,13 @@ def georeference(
     """
     bounds, epsg = row.get("bounds"), row.get("epsg")
     if not isinstance(bounds, Mapping) or not isinstance(epsg, int) or None in bounds.values():
-        raise NotFoundError("the sample is not georeferenced; ask for another format", kind="no-georeference")
+        raise NotFoundError(
+            "the sample is not georeferenced; ask for another format", kind=ErrorKind.NO_GEOREFERENCE
+        )
     x_min, y_min, x_max, y_max = (float(bounds[n]) for n in ("x_min", "y_min", "x_max", "y_max"))
     if not (_is_projection(epsg) and x_min < x_max and y_min < y_max):
         raise NotFoundError(
-            "the georeference of the sample is none; ask for another format", kind="no-georeference"
+            "the georeference of the sample is none; ask for another format", kind=ErrorKind.NO_GEOREFERENCE
         )
     dx, dy = (x_max - x_min) / width, (y_max - y_min) / height
     y0, y1, x0, x1 = window

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tensorbank.errors import NotFoundError
+from tensorbank.errors import ErrorKind, NotFoundError
 from tensorbank.schema import TableSchema
 from tensorbank_server.documents.row_json import finite, readable
 
@@ -174,7 +174,9 @@ class SampleTable:
             first += 1
         found = [row for row in found if split is None or row["split"] == split]
         if not found:
-            raise NotFoundError(f"table {self.table} has no sample {sample_id!r}", kind="unknown-sample")
+            raise NotFoundError(
+                f"table {self.table} has no sample {sample_id!r}", kind=ErrorKind.UNKNOWN_SAMPLE
+            )
         return found
 
     def _first(self, sample_id: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.errors import IntegrityError, InvalidInputError, NotFoundError
+from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, NotFoundError
 from tensorbank.fetch import Fetcher
 from tensorbank.plans import Handle
 from tensorbank.ranges import ByteRange
@@ -135,7 +135,7 @@ def read_block(fetcher: Fetcher, ref: Mapping[str, Any], modality: Modality, blo
     """
     (wanted,) = byte_ranges(ref, [(block, block + 1)])
     if not wanted.n_bytes:
-        raise NotFoundError("no such chunk", kind="no-chunk")
+        raise NotFoundError("no such chunk", kind=ErrorKind.NO_CHUNK)
     checked = np.empty((modality.height, modality.width), modality.dtype)
     data = _bytes_of(fetcher, wanted)
     try:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorbank.errors import NotFoundError
+from tensorbank.errors import ErrorKind, NotFoundError
 from tensorbank.layout import dimension_names
 from tensorbank.plans import Handle
 from tensorbank.schema import Modality
@@ -81,5 +81,5 @@ def parse_chunk_key(text: str, handle: Handle, n_samples: int | None) -> ChunkKe
         numbers = [0, *numbers]
     grid = (n_samples or 1, handle.n_times, len(handle.bands), 1, 1)
     if len(numbers) != 5 or not all(n < size for n, size in zip(numbers, grid, strict=True)):
-        raise NotFoundError("no such chunk", kind="no-chunk")
+        raise NotFoundError("no such chunk", kind=ErrorKind.NO_CHUNK)
     return ChunkKey(*numbers[:3])

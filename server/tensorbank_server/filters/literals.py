@@ -14,7 +14,7 @@ from typing import Any
 
 import shapely
 
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import ErrorKind, InvalidInputError
 
 __all__ = [
     "FilterError",
@@ -46,7 +46,7 @@ class FilterError(InvalidInputError):
         What is wrong there.
     """
 
-    default_kind = "filter"
+    default_kind = ErrorKind.FILTER
 
     def __init__(self, at: str, what: str) -> None:
         super().__init__(f"filter{at or '/'}: {what}")

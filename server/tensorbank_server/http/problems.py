@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse
 
 from tensorbank.errors import (
     ConflictError,
+    ErrorKind,
     FormatError,
     IntegrityError,
     InvalidInputError,
@@ -98,17 +99,17 @@ def respond(problem: Problem, instance: str) -> JSONResponse:
     return JSONResponse(problem.document(instance), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
-_OF_STORAGE = frozenset({"no-object", "no-bucket", "no-folder", "not-found"})
+_OF_STORAGE = frozenset({ErrorKind.NO_OBJECT, ErrorKind.NO_BUCKET, ErrorKind.NO_FOLDER, ErrorKind.NOT_FOUND})
 """The kinds of errors that are the operator's to mend: something is missing that the caller did not name."""
 
 
-_OF_DISK = frozenset({"disk-full", "read-only", "disk"})
+_OF_DISK = frozenset({ErrorKind.DISK_FULL, ErrorKind.READ_ONLY, ErrorKind.DISK})
 
 
 def as_problem(error: TensorBankError) -> Problem:
     """Translate an error of the core into what the caller is told."""
     if isinstance(error, NotFoundError):
-        if error.kind in ("unknown-table", "unknown-snapshot"):
+        if error.kind in (ErrorKind.UNKNOWN_TABLE, ErrorKind.UNKNOWN_SNAPSHOT):
             return Problem(404, error.kind, "there is no such table or snapshot; see /v1/banks")
         if error.kind in _OF_STORAGE:
             return Problem(503, "storage", "the bank cannot be read now", headers={"Retry-After": "5"})
@@ -119,14 +120,16 @@ def as_problem(error: TensorBankError) -> Problem:
             400, "filter", f"the filter cannot be used: {what}", [{"pointer": error.pointer, "detail": what}]
         )
     if isinstance(error, InvalidInputError):
-        detail = str(error) if error.kind == "invalid-input" else "the request cannot be answered as it is"
+        detail = (
+            str(error) if error.kind == ErrorKind.INVALID_INPUT else "the request cannot be answered as it is"
+        )
         return Problem(400, error.kind, detail)
     if isinstance(error, ConflictError):
         return Problem(409, error.kind, "another writer was first; repeat the request")
     if isinstance(error, StorageError) and error.kind in _OF_DISK:
         return Problem(
             507,
-            "storage-full" if error.kind == "disk-full" else "disk",
+            "storage-full" if error.kind == ErrorKind.DISK_FULL else "disk",
             "the disk of the service, or of the bank, cannot be written; its operator is told",
             headers={"Retry-After": "30"},
         )

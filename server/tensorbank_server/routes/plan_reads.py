@@ -14,7 +14,7 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from tensorbank.errors import NotFoundError
+from tensorbank.errors import ErrorKind, NotFoundError
 from tensorbank.layout import group_document, place_of_key
 from tensorbank.plans import Handle, Plan
 from tensorbank.ranges import ByteRange
@@ -179,7 +179,7 @@ def _chunk(
     chunk = virtual_zarr.parse_chunk_key(key, handle, len(plan))
     ref = _ref(bank, stored, plan, handle, chunk.sample)
     if ref is None:
-        raise NotFoundError("no such chunk", kind="no-chunk")
+        raise NotFoundError("no such chunk", kind=ErrorKind.NO_CHUNK)
     block = chunk.time * len(handle.modality.bands) + handle.bands[chunk.band]
     service.metrics.read_bytes.labels(bank.name).inc(ref["block_bytes"][block])
     return read_block(bank.fetcher, ref, handle.modality, block)

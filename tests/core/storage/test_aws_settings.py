@@ -16,6 +16,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError, StorageError, StorageOptions
+from tensorbank.catalog import Catalog, IndexMirror
 from tensorbank.storage.address import ServedStorage
 from tensorbank.storage.aws_settings import (
     ChainKeys,
@@ -77,7 +78,7 @@ def sent(server, bank_or_store) -> tuple[str, str, str | None]:
     server.answer(404)
     store = bank_or_store if isinstance(bank_or_store, Store) else bank_or_store.catalog.store
     assert not store.exists("x")
-    catalog = tb.catalog.Catalog(store, tb.mirror.IndexMirror(store, Path("/nowhere")))
+    catalog = Catalog(store, IndexMirror(store, Path("/nowhere")))
     with pytest.raises(tb.TensorBankError):
         catalog._opened("t", "samples")
     found = set()
@@ -324,4 +325,4 @@ def test_a_certificate_of_another_host_is_told(answering_as_another_host, certif
         store.get("x")
     assert caught.value.kind == "tls"
     with pytest.raises(StorageError, match="of another host"):
-        tb.catalog.Catalog(store, tb.mirror.IndexMirror(store, Path("/nowhere")))._opened("t", "samples")
+        Catalog(store, IndexMirror(store, Path("/nowhere")))._opened("t", "samples")
