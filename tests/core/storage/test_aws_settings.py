@@ -17,6 +17,7 @@ import pytest
 import tensorbank as tb
 from tensorbank import InvalidInputError, StorageError, StorageOptions
 from tensorbank.catalog import Catalog, IndexMirror
+from tensorbank.storage import aws_settings
 from tensorbank.storage.address import ServedStorage
 from tensorbank.storage.aws_settings import (
     ChainKeys,
@@ -175,7 +176,7 @@ def test_keys_are_renewed_before_they_end(files, tmp_path, monkeypatch):
     assert timedelta(minutes=5) < left <= timedelta(minutes=10), (
         "renewed by botocore ten minutes before their end"
     )
-    monkeypatch.setattr(tb.aws_settings, "KEPT_S", 0.0)
+    monkeypatch.setattr(aws_settings, "KEPT_S", 0.0)
     assert keys()["access_key_id"] == "PROCESS2"
     assert pickle.loads(pickle.dumps(keys)).profile == "process"
 
