@@ -82,6 +82,19 @@ class CacheStats:
     evicted_bytes: int = 0
     refused_bytes: int = 0
 
+    def __add__(self, other: CacheStats) -> CacheStats:
+        """Return the counts of two caches together."""
+        return CacheStats(
+            hits=self.hits + other.hits,
+            misses=self.misses + other.misses,
+            hit_bytes=self.hit_bytes + other.hit_bytes,
+            miss_bytes=self.miss_bytes + other.miss_bytes,
+            waits=self.waits + other.waits,
+            dropped=self.dropped + other.dropped,
+            evicted_bytes=self.evicted_bytes + other.evicted_bytes,
+            refused_bytes=self.refused_bytes + other.refused_bytes,
+        )
+
 
 class BlockCache:
     """A cache of extents of objects on a local disk. May be called from many threads and processes at once.

@@ -55,3 +55,26 @@ class FetchStats:
     depth: int = 0
     away_s: float = 0.0
     cache: CacheStats = field(default_factory=CacheStats)
+
+    def __add__(self, other: FetchStats) -> FetchStats:
+        """Return the statistics of two fetchers together.
+
+        Counts, bytes and times add up, and so does the depth: both fetchers' reads are under way. Of latencies and of the time
+        that a store has been away the larger one stands: the slower store is the one that is waited for.
+        """
+        return FetchStats(
+            requests=self.requests + other.requests,
+            bytes_read=self.bytes_read + other.bytes_read,
+            bytes_asked=self.bytes_asked + other.bytes_asked,
+            refetches=self.refetches + other.refetches,
+            retries=self.retries + other.retries,
+            hedges=self.hedges + other.hedges,
+            hedges_won=self.hedges_won + other.hedges_won,
+            stalls=self.stalls + other.stalls,
+            fetch_s=self.fetch_s + other.fetch_s,
+            latency_p50_s=max(self.latency_p50_s, other.latency_p50_s),
+            latency_p99_s=max(self.latency_p99_s, other.latency_p99_s),
+            depth=self.depth + other.depth,
+            away_s=max(self.away_s, other.away_s),
+            cache=self.cache + other.cache,
+        )

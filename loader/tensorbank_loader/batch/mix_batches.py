@@ -5,10 +5,9 @@ Positions count through the plans of all sources, one after the other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
-from typing import Any
+from functools import reduce
+from operator import add
 
 import numpy as np
 import numpy.typing as npt
@@ -69,8 +68,7 @@ class MixReader:
     @property
     def stats(self) -> FetchStats:
         """The statistics of what has been read so far of all sources."""
-        together: FetchStats = _together([r.stats for r in self._readers])
-        return together
+        return reduce(add, (r.stats for r in self._readers))
 
     @property
     def decode_s(self) -> float:
@@ -107,16 +105,3 @@ def _starts(mix: Mix) -> Int64:
 
 def _source_of(positions: Int64, starts: Int64) -> int:
     return int(np.searchsorted(starts, positions[0], side="right")) - 1
-
-
-def _together(stats: Sequence[Any]) -> Any:
-    """Merge the values of several dataclasses of numbers:
-    counts and times add up, of percentiles the worst tells."""
-    found: dict[str, Any] = {}
-    for f in fields(stats[0]):
-        values = [getattr(s, f.name) for s in stats]
-        if is_dataclass(values[0]):
-            found[f.name] = _together(values)
-        else:
-            found[f.name] = max(values) if re.search(r"_p\d+_", f.name) else sum(values)
-    return type(stats[0])(**found)
