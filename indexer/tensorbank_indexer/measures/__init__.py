@@ -1,14 +1,18 @@
-"""Measures of a sample: statistics of its pixels, its place and time, its radiometric offset, and values that look wrong."""
+"""Measures of a sample: statistics of its pixels, its place and season, its radiometric offset, and values that look wrong."""
 
 from __future__ import annotations
 
+from tensorbank_indexer.measures.classes import CategoryMeasure
 from tensorbank_indexer.measures.geography import contains, hilbert_index, normal_place, place_of, season_of
+from tensorbank_indexer.measures.modality_measure import Measure, measure
+from tensorbank_indexer.measures.moments import tile_edges
 from tensorbank_indexer.measures.offsets import radiometric_offset
-from tensorbank_indexer.measures.pixels import CategoryMeasure, PixelMeasure, measure, tile_edges
+from tensorbank_indexer.measures.pixels import PixelMeasure
 from tensorbank_indexer.measures.suspicious_values import suspicions
 
 __all__ = [
     "CategoryMeasure",
+    "Measure",
     "PixelMeasure",
     "contains",
     "hilbert_index",

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
-from tensorbank_indexer.measures.pixels import CategoryMeasure, PixelMeasure
+from tensorbank_indexer.measures.classes import CategoryMeasure
+from tensorbank_indexer.measures.modality_measure import Measure
 from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Finding, SampleRef
 
@@ -16,9 +17,7 @@ MAX_CLASSES = 256
 """The number of distinct codes without a name beyond which an array holds no classes, but something else."""
 
 
-def suspicions(
-    statistics: PixelMeasure | CategoryMeasure, modality: Modality, ref: SampleRef
-) -> list[Finding]:
+def suspicions(statistics: Measure, modality: Modality, ref: SampleRef) -> list[Finding]:
     """Return findings on values that are kept bit for bit but that somebody should know of."""
 
     def suspicion(kind: str, reason: str, action: str) -> Finding:
