@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tensorbank.bank import Bank, Snapshot
     from tensorbank_demo.job import Answer
     from tensorbank_demo.landscape import DemoTruth
-    from tensorbank_indexer.parts import IngestReport
+    from tensorbank_indexer import IngestReport
 
 __all__ = ["demo"]
 

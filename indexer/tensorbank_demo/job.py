@@ -16,9 +16,7 @@ from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError
 from tensorbank.plans import Plan
 from tensorbank_demo.landscape import DemoTruth, write_archives
 from tensorbank_demo.picture import contact_sheet
-from tensorbank_indexer.ingest import IngestOptions, ingest
-from tensorbank_indexer.parts import IngestReport
-from tensorbank_indexer.sources import open_source
+from tensorbank_indexer import IngestOptions, IngestReport, ingest, open_source
 
 __all__ = ["QUESTIONS", "TABLE", "Answer", "Question", "check", "draw", "load_archives", "stream"]
 

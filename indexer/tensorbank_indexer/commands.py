@@ -57,9 +57,9 @@ def ingest(
     """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
     from tensorbank.cli import progress_bar
     from tensorbank_indexer.containers import ReadLimits
-    from tensorbank_indexer.ingest import IngestOptions
-    from tensorbank_indexer.ingest import ingest as run
-    from tensorbank_indexer.parts import IngestReport
+    from tensorbank_indexer.ingestion import ingest as run
+    from tensorbank_indexer.options import IngestOptions
+    from tensorbank_indexer.report import IngestReport
     from tensorbank_indexer.sources import open_source
 
     options = IngestOptions(

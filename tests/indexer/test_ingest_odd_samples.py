@@ -16,7 +16,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.boundary import read_each, scan
+from tensorbank_indexer.guarded_source import read_each, scan
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=4)

@@ -20,7 +20,7 @@ import tensorbank.statements.own_predicates
 import tensorbank.statements.pixel_bounds
 import tensorbank.statements.pixel_predicates
 import tensorbank.statistics.band_stats
-import tensorbank_indexer.parts.index_rows
+import tensorbank_indexer.rows.shards
 from support.differential.bed import Bed, make_bed
 from support.differential.check import compare
 from support.differential.examples import KEPT, OLD, PRUNED, filled
@@ -33,8 +33,10 @@ from tensorbank.pruning import conditions, known_bounds, necessary, table_condit
 from tensorbank.pruning.conditions import Compare, may_match
 from tensorbank.statements import own_predicates, pixel_bounds, pixel_predicates
 from tensorbank.statistics.band_stats import BandStats, merge_all
-from tensorbank_indexer.measures.pixels import measure
-from tensorbank_indexer.parts.index_rows import MeasuredModality, MeasuredSample, sample_rows, shard_row
+from tensorbank_indexer.measures import measure
+from tensorbank_indexer.rows import StoredModality, StoredSample
+from tensorbank_indexer.rows.samples import sample_rows
+from tensorbank_indexer.rows.shards import shard_row
 
 EXAMPLES = {**PRUNED, **KEPT}
 Check = Callable[[], None]
@@ -116,11 +118,11 @@ def check_rollups() -> None:
         given = rng.normal(10 * i, 2, (1, 2, 8, 8)).astype(np.float32)
         given[0, 0, 0, : i % 3] = np.nan
         ref = {"key": "k", "row": i, "offset": 0, "length": 4, "block_bytes": [2, 2]}
-        measured = MeasuredModality(ref, {}, (), None, measure(given, modality, 2))
+        measured = StoredModality(ref, {}, (), None, measure(given, modality, 2))
         lon = 178.0 + i if i < 2 else None if i == 2 else -180.0 + i
         box = {"west": 179.0, "east": -179.5, "south": -1.0, "north": 1.0} if i == 1 else None
         columns = {"lon": np.nan if i == 0 else lon, "cloud_cover": i / 10, "season": "summer", "bbox": box}
-        samples.append(MeasuredSample(i, columns, {"S1GRD": measured}))
+        samples.append(StoredSample(i, columns, {"S1GRD": measured}))
     (shard,) = shard_row(samples, SCHEMA, "p", 0).to_pylist()
     rows = sample_rows(samples, SCHEMA).to_pylist()
     assert sample_rows(samples, SCHEMA).schema == samples_schema(SCHEMA)
@@ -373,17 +375,15 @@ MISTAKES = {
         "mean=between if other.valid else other.mean",
         check_merging,
     ),
-    "NaN in extremes": Mistake(
-        tensorbank_indexer.parts.index_rows, "and math.isfinite(v)]", "]", check_rollups
-    ),
+    "NaN in extremes": Mistake(tensorbank_indexer.rows.shards, "and math.isfinite(v)]", "]", check_rollups),
     "a box across the date line in a roll-up": Mistake(
-        tensorbank_indexer.parts.index_rows,
+        tensorbank_indexer.rows.shards,
         'crossing = any(b["west"] > b["east"] for b in boxes)',
         "crossing = False",
         check_rollups,
     ),
     "the mean of the first sample": Mistake(
-        tensorbank_indexer.parts.index_rows,
+        tensorbank_indexer.rows.shards,
         '"max_mean": max(means, default=None)',
         '"max_mean": means[0]',
         check_rollups,

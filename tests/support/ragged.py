@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import tensorbank as tb
-from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.parts.report import IngestReport
+from tensorbank_indexer import IngestOptions, IngestReport, ingest, open_source
 from tensorbank_indexer.source import RawSample, SampleRef, Source
 
 N_DATES = 4

@@ -1,4 +1,4 @@
-"""Finished shards of an unfinished part, kept in the bank so that an interrupted ingest resumes."""
+"""Checkpoints: the finished shards of an unfinished part, kept in the bank so that an interrupted ingest resumes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pyarrow.ipc
 from tensorbank.errors import NotFoundError
 from tensorbank.layout import part_key
 from tensorbank.storage import Store
-from tensorbank_indexer.parts.shard_task import ShardResult, StageSeconds
+from tensorbank_indexer.parts.shard_task import ShardResult
+from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.source import Finding
+from tensorbank_indexer.stage_seconds import StageSeconds
 
 __all__ = ["folder_of", "forget", "load", "parts_with", "remove", "remove_empty", "save"]
 
@@ -22,14 +24,14 @@ _ENDING = ".progress"
 
 
 def save(store: Store, table: str, part: str, result: ShardResult) -> None:
-    """Remember a finished shard."""
+    """Keep the result of a finished shard, whose objects are in the store already."""
     rest = {
         "findings": [asdict(f) for f in result.findings],
         "tensor_bytes": result.tensor_bytes,
         "stored_bytes": result.stored_bytes,
         "seconds": asdict(result.seconds),
     }
-    levels = {"samples": result.samples, "tiles": result.tiles, "shards": result.shards}
+    levels = {"samples": result.rows.samples, "tiles": result.rows.tiles, "shards": result.rows.shards}
     columns: dict[str, list[bytes]] = {name: [_to_ipc(rows)] for name, rows in levels.items()}
     store.put(
         _key(table, part, result.shard), _to_ipc(pa.table({**columns, "rest": [json.dumps(rest).encode()]}))
@@ -37,18 +39,16 @@ def save(store: Store, table: str, part: str, result: ShardResult) -> None:
 
 
 def load(store: Store, table: str, part: str, shard: int) -> ShardResult | None:
-    """A finished shard, or None if it is not finished."""
+    """Return the result of a finished shard, or None if it is not finished."""
     try:
         stored = _from_ipc(store.get(_key(table, part, shard)))
     except NotFoundError:
         return None
     rest = json.loads(stored["rest"][0].as_py())
-    samples, tiles, shards = (_from_ipc(stored[name][0].as_py()) for name in ("samples", "tiles", "shards"))
+    rows = IndexRows(*(_from_ipc(stored[name][0].as_py()) for name in ("samples", "tiles", "shards")))
     return ShardResult(
         shard,
-        samples,
-        tiles,
-        shards,
+        rows,
         [Finding(**f) for f in rest["findings"]],
         rest["tensor_bytes"],
         rest["stored_bytes"],

@@ -26,9 +26,9 @@ from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import checkpoint
 from tensorbank_indexer.parts.checkpoint import remove_empty
 from tensorbank_indexer.parts.part_plan import PartPlan
-from tensorbank_indexer.parts.report import IngestReport
 from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask
 from tensorbank_indexer.parts.workers import execute
+from tensorbank_indexer.report import IngestReport
 from tensorbank_indexer.source import Scan, Source
 
 __all__ = ["PartWriter", "Progress"]
@@ -59,7 +59,7 @@ class PartWriter:
             done = checkpoint.load(self.store, self.table, plan.part, number)
             if done is not None:
                 results[number] = done
-                report.n_resumed += done.samples.num_rows
+                report.n_resumed += done.rows.samples.num_rows
             else:
                 tasks.append(
                     ShardTask(

@@ -19,6 +19,7 @@ from tensorbank.reading import crc32c
 __all__ = ["ShardAssembler"]
 
 MISSING = np.uint64(2**64 - 1)
+"""The offset and length of a missing chunk."""
 
 
 class ShardAssembler:
@@ -48,9 +49,9 @@ class ShardAssembler:
         return self._end == 0
 
     def add(self, slot: int, blocks: Sequence[bytes]) -> tuple[int, int]:
-        """Append one sample's blocks in stored order; returns its ``[offset, end)`` in the shard.
+        """Append one sample's blocks in stored order; return its bytes ``[offset, end)`` in the shard.
 
-        A block without bytes is one that the sample does not have; it has the first.
+        A block without bytes is one that the sample does not have; the first must have some.
 
         Raises
         ------
@@ -71,7 +72,7 @@ class ShardAssembler:
         return start, self._end
 
     def finish(self) -> list[bytes]:
-        """The object as consecutive buffers, index last; the assembler is spent."""
+        """Return the object as consecutive buffers, index last; the assembler is spent."""
         index = self._index.astype("<u8").tobytes()
         chunks, self._chunks = self._chunks, []
         return [*chunks, index + struct.pack("<I", crc32c(index))]

@@ -632,13 +632,14 @@ def test_a_damaged_index_file_is_named(tmp_path, level):
 
 def test_nan_never_reaches_the_index():
     """A band whose pixels are all NaN has NULL statistics; NaN would make answers depend on the layout."""
-    from tensorbank_indexer.measures.pixels import measure
-    from tensorbank_indexer.parts.index_rows import MeasuredModality, MeasuredSample, sample_rows
+    from tensorbank_indexer.measures import measure
+    from tensorbank_indexer.rows import StoredModality, StoredSample
+    from tensorbank_indexer.rows.samples import sample_rows
 
     pixels = np.full((1, 2, 8, 8), np.nan, np.float32)
     pixels[0, 1] = 3
-    measured = MeasuredModality({"key": "k"}, {}, (), None, measure(pixels, S1, 2))
-    sample = MeasuredSample(0, {"sample_id": "s"}, {"S1GRD": measured})
+    measured = StoredModality({"key": "k"}, {}, (), None, measure(pixels, S1, 2))
+    sample = StoredSample(0, {"sample_id": "s"}, {"S1GRD": measured})
     table = sample_rows([sample], TableSchema((S1,)))
     row = table.to_pylist()[0]["S1GRD"]
     assert (row["vv"]["count"], row["vv"]["valid"]) == (64, 0)

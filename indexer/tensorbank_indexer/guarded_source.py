@@ -1,4 +1,4 @@
-"""The boundary between a source and an ingest: whatever goes wrong with one sample or one archive is a finding about it.
+"""A source, read so that whatever goes wrong with one sample or one archive becomes a finding about it.
 
 A source yields what it can read and says what it cannot, so an exception from inside of it is unforeseen. It must not end an
 ingest of millions of samples: only a source that is out of reach does.
@@ -7,18 +7,22 @@ ingest of millions of samples: only a source that is out of reach does.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 from tensorbank.errors import FormatError, StorageError
 from tensorbank_indexer.measures import normal_place
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan, Source
 
-__all__ = ["NAMELESS", "cause_of", "is_text", "read_each", "scan"]
+__all__ = ["NAMELESS", "cause_of", "is_text", "read_each", "scan", "scan_ahead"]
 
+N_SCAN_THREADS = 4
+"""The number of archives that are scanned at a time."""
 NAMELESS = "nameless-sample"
 """The kind of the finding that stands for a sample without a usable id."""
-MAX_CAUSE = 200
+MAX_CAUSE_CHARS = 200
 """The most characters of a foreign error's text in a finding."""
 
 
@@ -52,8 +56,8 @@ def read_each(source: Source, refs: Sequence[SampleRef]) -> Iterator[RawSample |
 
 
 def cause_of(error: BaseException) -> str:
-    """An unforeseen error in one line."""
-    text = ascii(str(error))[1:-1].split("\\n", 1)[0][:MAX_CAUSE]
+    """Describe an unforeseen error in one line."""
+    text = ascii(str(error))[1:-1].split("\\n", 1)[0][:MAX_CAUSE_CHARS]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -79,13 +83,29 @@ def scan(source: Source, archive: Archive) -> Scan:
     return Scan(archive, refs, (*found.findings, *refused))
 
 
+def scan_ahead(source: Source, archives: Sequence[Archive]) -> Iterator[Scan]:
+    """Yield the scans in the order of the archives, a few ahead: the references of 17 TB would not fit into memory."""
+    with ThreadPoolExecutor(N_SCAN_THREADS) as pool:
+        coming: deque[Future[Scan]] = deque()
+        try:
+            for archive in archives:
+                coming.append(pool.submit(scan, source, archive))
+                if len(coming) > N_SCAN_THREADS:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for scanning in coming:
+                scanning.cancel()
+
+
 def is_text(value: object) -> bool:
     """Tell whether a value is text that can be stored: not empty, and no half of a surrogate pair in it."""
     return isinstance(value, str) and bool(value) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _checked(ref: SampleRef) -> SampleRef | Finding:
-    """The reference with what decides place and order known or plainly unknown; a finding if nothing names it."""
+    """Return the reference, with place and time unknown where they cannot be right; a finding if nothing names the sample."""
     for name, value in (("sample id", ref.sample_id), ("stem", ref.stem)):
         if not is_text(value):
             reason = f"the {name} is {value!a}, which cannot name a sample"

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Commit
@@ -23,11 +17,10 @@ from tensorbank.errors import (
 )
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
-from tensorbank_indexer.boundary import NAMELESS, scan
-from tensorbank_indexer.names import check_names
+from tensorbank_indexer.column_names import check_names
+from tensorbank_indexer.guarded_source import NAMELESS, scan_ahead
 from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import (
-    IngestReport,
     PartPlan,
     PartWriter,
     Progress,
@@ -36,13 +29,15 @@ from tensorbank_indexer.parts import (
     plan_part,
     samples_per_shard_for,
 )
-from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, Source
+from tensorbank_indexer.presence import presence_of
+from tensorbank_indexer.report import IngestReport
+from tensorbank_indexer.rows import IndexRows
+from tensorbank_indexer.schema_survey import extend, require_fit, survey
+from tensorbank_indexer.source import Archive, SampleRef, Scan, Source
 from tensorbank_indexer.source_history import SourceHistory
-from tensorbank_indexer.survey import extend, require_fit, survey
 
 __all__ = ["IngestOptions", "ingest"]
 
-N_SCAN_THREADS = 4
 N_RACES = 5
 """The number of tries to commit what other writers have not committed meanwhile."""
 
@@ -111,7 +106,7 @@ class _Ingest:
         self.progress = progress
         self.report = report
         self.writer = PartWriter(source, bank.catalog.store, table, options, progress)
-        self.files = SourceHistory(bank, table)
+        self.history = SourceHistory(bank, table)
         self.arbitrated = False
 
     def run(self) -> None:
@@ -123,13 +118,13 @@ class _Ingest:
             self._add(scans)
         if not self.report.n_found:
             raise FormatError(f"no sample was found in {self.source.root} (format {self.source.format})")
-        self.writer.forget(self.files.parts)
+        self.writer.forget(self.history.parts)
         self.report.elapsed_s = time.perf_counter() - started
 
     def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
         """Yield the scans of as many archives as make a part, time after time."""
         batch: list[Scan] = []
-        for number, scanned in enumerate(_scan_ahead(self.source, archives)):
+        for number, scanned in enumerate(scan_ahead(self.source, archives)):
             self.progress("scan", number + 1, len(archives))
             self.report.findings += scanned.findings
             nameless = sum(f.kind == NAMELESS for f in scanned.findings)
@@ -144,26 +139,26 @@ class _Ingest:
     def _add(self, scans: Sequence[Scan]) -> None:
         """Write and commit what a batch of archives has that is new."""
         refs = [ref for scanned in scans for ref in scanned.samples]
-        before = look = self._look(refs)
+        before = now = presence_of(refs, self.bank.catalog, self.table)
         # Now, since the files of today are among those of the table once a part of them is committed.
-        changes = self.files.changes(scans, before.present)
+        changes = self.history.changes(scans, before.present)
         for _ in range(N_RACES):
             try:
-                if look.fresh:
-                    self._add_part(look.fresh, scans)
+                if now.fresh:
+                    self._add_part(now.fresh, scans)
                 break
             except ConflictError as lost:
                 if lost.kind != ErrorKind.LOST_RACE:
                     raise
-                look = self._look(refs)
+                now = presence_of(refs, self.bank.catalog, self.table)
         else:
             raise ConflictError(f"other writers of {self.table} won {N_RACES} times; try again later")
-        self.report.n_present += len(look.present)
-        self.report.n_elsewhere += len(look.present) - len(before.present)
-        self.report.findings += look.findings
+        self.report.n_present += len(now.present)
+        self.report.n_elsewhere += len(now.present) - len(before.present)
+        self.report.findings += now.findings
         self.report.findings += changes
 
-    def _add_part(self, refs: list[SampleRef], scans: Sequence[Scan]) -> None:
+    def _add_part(self, refs: Sequence[SampleRef], scans: Sequence[Scan]) -> None:
         """Write one part and commit it; it is in the bank as a whole or, if it was refused, not at all."""
         self._refuse_harm()
         if not (self.options.single_writer or self.arbitrated):
@@ -187,7 +182,7 @@ class _Ingest:
                 self.report.findings = [f for f in self.report.findings if id(f) not in found]
             raise
 
-    def _plan(self, refs: list[SampleRef], schema: TableSchema) -> PartPlan:
+    def _plan(self, refs: Sequence[SampleRef], schema: TableSchema) -> PartPlan:
         smallest = min(min(m.height, m.width) for m in schema)
         if self.options.n_tiles > smallest:
             raise InvalidInputError(
@@ -206,57 +201,23 @@ class _Ingest:
     def _commit(
         self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan], results: Sequence[ShardResult]
     ) -> None:
-        samples, tiles, shards = (
-            pa.concat_tables([getattr(r, level) for r in results]) for level in ("samples", "tiles", "shards")
-        )
-        if not samples.num_rows:
+        rows = IndexRows.of_shards(r.rows for r in results)
+        n_samples = rows.samples.num_rows
+        if not n_samples:
             return
         self.bank.catalog.create(self.table, schema, single_writer=True)
         self.writer.describe(plan, schema, scans)
-        done = self.bank.catalog.publish(self.table, Commit(plan.part, samples, tiles, shards))
+        done = self.bank.catalog.publish(self.table, Commit(plan.part, rows.samples, rows.tiles, rows.shards))
         self.report.parts.append(plan.part)
         if done.added:
-            self.report.n_added += samples.num_rows
+            self.report.n_added += n_samples
             self.report.tensor_bytes += sum(r.tensor_bytes for r in results)
             self.report.stored_bytes += sum(r.stored_bytes for r in results)
             self.writer.save_report(plan, self.report)
         else:
-            self.report.n_present += samples.num_rows
-            self.report.n_elsewhere += samples.num_rows
+            self.report.n_present += n_samples
+            self.report.n_elsewhere += n_samples
         checkpoint.forget(self.bank.catalog.store, self.table, plan.part, len(plan.shards))
-
-    def _look(self, found: list[SampleRef]) -> _Look:
-        """Sort the references into those that are in the snapshot,
-        and those that are neither there nor repeated. Pure but for the read."""
-        committed = self._committed(found)
-        look = _Look([], [], [])
-        stems: set[tuple[str, str, str]] = set()
-        samples: set[tuple[str, str]] = set()
-        for ref, known in zip(found, committed, strict=True):
-            if known == "same":
-                look.present.append(ref)
-                continue
-            stem, sample = (ref.split, ref.subset, ref.stem), (ref.split, ref.sample_id)
-            if known == "other" or stem in stems or sample in samples:
-                look.findings.append(_repeated(ref))
-                continue
-            stems.add(stem)
-            samples.add(sample)
-            look.fresh.append(ref)
-        return look
-
-    def _committed(self, found: list[SampleRef]) -> list[str]:
-        """Return for each reference ``same`` (in the snapshot), ``other`` (its id or stem is,
-        of another member) or empty."""
-        try:
-            keys = self.bank.catalog.committed_keys(self.table)
-        except NotFoundError:
-            return [""] * len(found)
-        ids = _among([f"{r.split}/{r.sample_id}" for r in found], _joined(keys, "split", "sample_id"))
-        stems = _among(
-            [f"{r.split}/{r.subset}/{r.stem}" for r in found], _joined(keys, "split", "subset", "stem")
-        )
-        return ["same" if i and s else ("other" if i or s else "") for i, s in zip(ids, stems, strict=True)]
 
     def _schema(self, refs: Sequence[SampleRef]) -> TableSchema:
         found = survey(self.source, refs)
@@ -284,46 +245,3 @@ class _Ingest:
             f"{before}; --report FILE keeps the whole list",
             kind=ErrorKind.STRICT,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """The references of a batch that are in the snapshot, those that are new,
-    and the findings for the rest."""
-
-    present: list[SampleRef]
-    fresh: list[SampleRef]
-    findings: list[Finding]
-
-
-def _scan_ahead(source: Source, archives: Sequence[Archive]) -> Iterator[Scan]:
-    """Yield the scans in the order of the archives, a few ahead:
-    the references of 17 TB would not fit into memory."""
-    with ThreadPoolExecutor(N_SCAN_THREADS) as pool:
-        coming: deque[Future[Scan]] = deque()
-        try:
-            for archive in archives:
-                coming.append(pool.submit(scan, source, archive))
-                if len(coming) > N_SCAN_THREADS:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            for scanning in coming:
-                scanning.cancel()
-
-
-def _repeated(ref: SampleRef) -> Finding:
-    reason = f"{ref.stem} (sample {ref.sample_id}) occurs more than once in split {ref.split}"
-    return Finding(
-        "duplicate-sample", ref.archive, reason, "the first one kept, this one left out", member=ref.stem
-    )
-
-
-def _joined(keys: pa.Table, *columns: str) -> pa.Array:
-    return pc.binary_join_element_wise(*(keys[c] for c in columns), "/")
-
-
-def _among(names: list[str], known: pa.Array) -> list[bool]:
-    result: list[bool] = pc.is_in(pa.array(names, pa.string()), value_set=known).to_pylist()
-    return result

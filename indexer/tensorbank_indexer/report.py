@@ -6,9 +6,9 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from tensorbank_indexer.parts.shard_task import StageSeconds
 from tensorbank_indexer.source import Finding, Source
 from tensorbank_indexer.source_history import CHANGES
+from tensorbank_indexer.stage_seconds import StageSeconds
 
 __all__ = ["HARMLESS", "IngestReport"]
 

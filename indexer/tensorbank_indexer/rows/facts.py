@@ -1,4 +1,4 @@
-"""The plain columns of a sample's index row: place, time, clouds, names.
+"""Facts of a sample: the columns of its index row that are not modalities, such as place, time, clouds and names.
 
 An archive may say anything here. What cannot be used is null in the row and a finding in the report, and the sample goes on:
 every value passes one gate before it enters the index.
@@ -15,40 +15,49 @@ import pyarrow as pa
 
 from tensorbank.errors import FormatError
 from tensorbank.index_schema import SAMPLE_COLUMNS
-from tensorbank_indexer.boundary import is_text
+from tensorbank_indexer.guarded_source import is_text
 from tensorbank_indexer.measures import (
     CategoryMeasure,
+    Measure,
     contains,
     hilbert_index,
     normal_place,
     place_of,
     season_of,
 )
-from tensorbank_indexer.parts.index_rows import MeasuredModality
 from tensorbank_indexer.source import Finding, RawSample, SampleRef
 
-__all__ = ["plain_columns"]
+__all__ = ["sample_facts"]
 
-IDENTITY = ("sample_id", "part", "split", "subset", "stem")
+IDENTITY_COLUMNS = ("sample_id", "part", "split", "subset", "stem")
 """The columns without which a sample cannot be told from another."""
-MAY_BE_EMPTY = ("split", "subset")
-_OPTICAL = ("S2L2A", "S2L1C", "S2RGB")
-_RADAR = ("S1RTC", "S1GRD")
+EMPTY_COLUMNS = ("split", "subset")
+"""Those of them that may be empty texts."""
+_OPTICAL_MODALITIES = ("S2L2A", "S2L1C", "S2RGB")
+_RADAR_MODALITIES = ("S1RTC", "S1GRD")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME = np.iinfo(np.int64).min
-ROUNDING = 1e-6
-_CLOUDS = slice(3, 5)  # thin and thick cloud of the SEnSEI-v2 classes
+SHARE_TOLERANCE = 1e-6
+"""The amount by which a share may lie outside of 0 to 1, for rounding."""
+_CLOUD_CLASSES = slice(3, 5)  # thin and thick cloud of the SEnSEI-v2 classes
 _NO_PLACE = "kept without a footprint"
 
 
-def plain_columns(
-    raw: RawSample, part: str, modalities: Mapping[str, MeasuredModality]
+def sample_facts(
+    raw: RawSample, part: str, measures: Mapping[str, Measure]
 ) -> tuple[dict[str, object], list[Finding]]:
-    """Return the columns of the samples table that are not modalities, by name, and what could not be used;
-    absent ones are null."""
+    """Return the columns of the samples table that are not modalities, by name, and findings about what could not be used.
+
+    ``measures`` are those of the modalities that the sample has. Columns that are null are left out.
+
+    Raises
+    ------
+    FormatError
+        A column of :data:`IDENTITY_COLUMNS` is no text, so that nothing names the sample.
+    """
     doubts = _Doubts(raw.ref)
-    s2_times = _times(raw, _OPTICAL)
-    s1_times = _times(raw, _RADAR)
+    s2_times = _times(raw, _OPTICAL_MODALITIES)
+    s1_times = _times(raw, _RADAR_MODALITIES)
     columns: dict[str, object] = {
         "sample_id": raw.sample_id,
         "part": part,
@@ -60,13 +69,13 @@ def plain_columns(
         "S1_time": s1_times[0] if s1_times else None,
         "S2_times": s2_times or None,
         "S1_times": s1_times or None,
-        "modalities": sorted(modalities),
+        "modalities": sorted(measures),
         "stem": raw.ref.stem,
     }
     if s1_times and s2_times:
         columns["S1_S2_difference_s"] = (s1_times[0] - s2_times[0]).total_seconds()
     columns |= _centre(raw, s2_times or s1_times, doubts)
-    columns |= _clouds(raw, modalities, doubts)
+    columns |= _clouds(raw, measures, doubts)
     columns |= _footprint(raw, columns, doubts)
     return _gated(columns, doubts), doubts.findings
 
@@ -83,18 +92,19 @@ class _Doubts:
 
 
 def _gated(columns: dict[str, object], doubts: _Doubts) -> dict[str, object]:
-    """Return the columns in which every value is one of its column's type, and no number NaN or infinite;
-    others are null.
+    """Return the columns whose value is one of the column's type and neither NaN nor infinite; the others are null.
 
     Raises
     ------
     FormatError
-        A name is none, without which the sample has no identity.
+        A column of :data:`IDENTITY_COLUMNS` is no text.
     """
     sound: dict[str, object] = {}
     for field in SAMPLE_COLUMNS:
         value = columns.get(field.name)
-        if field.name in IDENTITY and not (is_text(value) or (value == "" and field.name in MAY_BE_EMPTY)):
+        if field.name in IDENTITY_COLUMNS and not (
+            is_text(value) or (value == "" and field.name in EMPTY_COLUMNS)
+        ):
             raise FormatError(f"{field.name} is {value!a}, which cannot name anything")
         if value is None:
             continue
@@ -107,7 +117,7 @@ def _gated(columns: dict[str, object], doubts: _Doubts) -> dict[str, object]:
 
 
 def _misfit(value: object, kind: pa.DataType) -> str | None:
-    """Say why a value is none of its column, None if it is one."""
+    """Say why a value cannot be one of a column, None if it can."""
     if isinstance(value, float) and not math.isfinite(value):
         return "not a finite number"
     try:
@@ -142,8 +152,7 @@ def _centre(raw: RawSample, times: Sequence[datetime], doubts: _Doubts) -> dict[
 
 
 def _footprint(raw: RawSample, columns: Mapping[str, object], doubts: _Doubts) -> dict[str, object]:
-    """Return the EPSG code, bounds, box and footprint;
-    none of them where the georeference cannot be trusted."""
+    """Return the EPSG code, bounds, box and footprint; none of them if the georeference cannot be trusted."""
     if raw.epsg is None:
         return {}
     if raw.x is None or raw.y is None:
@@ -172,6 +181,7 @@ def _footprint(raw: RawSample, columns: Mapping[str, object], doubts: _Doubts) -
 
 
 def _times(raw: RawSample, names: tuple[str, ...]) -> list[datetime]:
+    """Return the dates of the first of these modalities that has all of them; else none."""
     for name in names:
         given = raw.modalities.get(name)
         if given is not None and given.times_ns is not None and _NO_TIME not in given.times_ns:
@@ -179,17 +189,16 @@ def _times(raw: RawSample, names: tuple[str, ...]) -> list[datetime]:
     return []
 
 
-def _clouds(raw: RawSample, modalities: Mapping[str, MeasuredModality], doubts: _Doubts) -> dict[str, object]:
-    """Return the cloud cover per date: the archive's figure,
-    else the share of thin and thick cloud in its mask."""
+def _clouds(raw: RawSample, measures: Mapping[str, Measure], doubts: _Doubts) -> dict[str, object]:
+    """Return the cloud cover per date: the archive's figure, else the share of thin and thick cloud in its mask."""
     given = list(raw.cloud_cover) if raw.cloud_cover is not None else []
     covers = [_share(c) for c in given]
-    mask = modalities.get("cloud_mask")
+    mask = measures.get("cloud_mask")
     measured: list[float | None] = []
-    if mask is not None and isinstance(mask.measure, CategoryMeasure):
-        per_date = mask.measure.tile_classes.sum(axis=(1, 2))
-        total = mask.measure.tile_count.sum(axis=(1, 2))
-        measured = [float(c) for c in per_date[:, _CLOUDS].sum(axis=1) / total]
+    if isinstance(mask, CategoryMeasure):
+        per_date = mask.tile_classes.sum(axis=(1, 2))
+        total = mask.tile_count.sum(axis=(1, 2))
+        measured = [float(c) for c in per_date[:, _CLOUD_CLASSES].sum(axis=1) / total]
     if None in covers:
         wrong = ", ".join(str(c) for c, sound in zip(given, covers, strict=True) if sound is None)
         instead = len(measured) == len(covers)
@@ -208,7 +217,10 @@ def _clouds(raw: RawSample, modalities: Mapping[str, MeasuredModality], doubts: 
 
 
 def _share(value: object) -> float | None:
-    """A figure that is a share, rounding aside."""
-    if not isinstance(value, int | float | np.number) or not -ROUNDING <= float(value) <= 1.0 + ROUNDING:
+    """Return a figure between 0 and 1, rounding aside, or None if it is none."""
+    if (
+        not isinstance(value, int | float | np.number)
+        or not -SHARE_TOLERANCE <= float(value) <= 1.0 + SHARE_TOLERANCE
+    ):
         return None
     return min(max(float(value), 0.0), 1.0)

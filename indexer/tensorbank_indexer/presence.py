@@ -1,0 +1,78 @@
+"""Samples of a batch of archives that a table has already, those that are new, and those that occur twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tensorbank.catalog import Catalog
+from tensorbank.errors import NotFoundError
+from tensorbank_indexer.source import Finding, SampleRef
+
+__all__ = ["Presence", "presence_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """The references of a batch that are in the snapshot, those that are new, and findings about the rest."""
+
+    present: tuple[SampleRef, ...]
+    fresh: tuple[SampleRef, ...]
+    findings: tuple[Finding, ...]
+
+
+def presence_of(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> Presence:
+    """Sort references by what the newest snapshot of a table has of them.
+
+    A sample is told by its id and by its stem, each within its split: the same of both is the sample itself, the same of one
+    only is another sample that takes its name, and is left out as a repetition within the batch is. Pure but for the read.
+    """
+    present: list[SampleRef] = []
+    fresh: list[SampleRef] = []
+    findings: list[Finding] = []
+    stems: set[tuple[str, str, str]] = set()
+    samples: set[tuple[str, str]] = set()
+    for ref, has_id, has_stem in zip(refs, *_committed(refs, catalog, table), strict=True):
+        stem, sample = (ref.split, ref.subset, ref.stem), (ref.split, ref.sample_id)
+        if has_id and has_stem:
+            present.append(ref)
+        elif has_id or has_stem or stem in stems or sample in samples:
+            findings.append(_repeated(ref))
+        else:
+            stems.add(stem)
+            samples.add(sample)
+            fresh.append(ref)
+    return Presence(tuple(present), tuple(fresh), tuple(findings))
+
+
+def _committed(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> tuple[list[bool], list[bool]]:
+    """Tell for each reference whether the table has its id, and whether it has its stem."""
+    try:
+        keys = catalog.committed_keys(table)
+    except NotFoundError:
+        return [False] * len(refs), [False] * len(refs)
+    ids = [f"{r.split}/{r.sample_id}" for r in refs]
+    stems = [f"{r.split}/{r.subset}/{r.stem}" for r in refs]
+    return (
+        _among(ids, _joined(keys, "split", "sample_id")),
+        _among(stems, _joined(keys, "split", "subset", "stem")),
+    )
+
+
+def _joined(keys: pa.Table, *columns: str) -> pa.Array:
+    return pc.binary_join_element_wise(*(keys[c] for c in columns), "/")
+
+
+def _among(names: list[str], known: pa.Array) -> list[bool]:
+    result: list[bool] = pc.is_in(pa.array(names, pa.string()), value_set=known).to_pylist()
+    return result
+
+
+def _repeated(ref: SampleRef) -> Finding:
+    reason = f"{ref.stem} (sample {ref.sample_id}) occurs more than once in split {ref.split}"
+    return Finding(
+        "duplicate-sample", ref.archive, reason, "the first one kept, this one left out", member=ref.stem
+    )

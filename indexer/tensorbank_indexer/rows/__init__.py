@@ -1,0 +1,15 @@
+"""Index rows: what the tables of samples, tiles and shards say of stored samples, without NaN and infinity."""
+
+from __future__ import annotations
+
+from tensorbank_indexer.rows.facts import sample_facts
+from tensorbank_indexer.rows.levels import IndexRows, index_rows
+from tensorbank_indexer.rows.stored_sample import StoredModality, StoredSample
+
+__all__ = [
+    "IndexRows",
+    "StoredModality",
+    "StoredSample",
+    "index_rows",
+    "sample_facts",
+]
