@@ -15,8 +15,8 @@ from stream.setup import Setup
 from stream.small import write_small
 from tensorbank import Plan
 from tensorbank_loader import StreamingDataset, World
-from tensorbank_loader.epochs.epoch import Epochs, State
-from tensorbank_loader.order.plan_order import Shuffle
+from tensorbank_loader.epochs import Epochs, State
+from tensorbank_loader.order import Shuffle
 
 __all__ = ["measure"]
 

@@ -17,8 +17,8 @@ from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.raw import fetch_raw, ranges_of
 from tensorbank_loader import LoaderStats, StreamingDataset, World
-from tensorbank_loader.epochs.epoch import Epochs, State
-from tensorbank_loader.order.plan_order import Shuffle
+from tensorbank_loader.epochs import Epochs, State
+from tensorbank_loader.order import Shuffle
 
 __all__ = ["Run", "Streamed", "batches_of", "epoch_order", "fetched", "interleaved", "medians", "stream"]
 

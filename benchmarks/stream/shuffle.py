@@ -18,9 +18,8 @@ from stream.small import SmallBank, write_small
 from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.testing import Faults
-from tensorbank_loader.epochs.epoch import State
-from tensorbank_loader.epochs.world import World
-from tensorbank_loader.order.plan_order import Shuffle
+from tensorbank_loader.epochs import State, World
+from tensorbank_loader.order import Shuffle
 from tensorbank_loader.order.window_order import Windowed
 
 __all__ = ["distinct_groups", "measure", "uniform_groups"]

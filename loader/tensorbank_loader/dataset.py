@@ -17,8 +17,8 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, Batches, Window, forked, samples_of
 from tensorbank_loader.callers import calling_loader, calling_sharder
-from tensorbank_loader.epochs import Cursor, Epochs, Even, Iteration, OnIter, State, Step, WorkerEpochs, World
-from tensorbank_loader.order import Shuffle, Times
+from tensorbank_loader.epochs import Cursor, Epochs, Iteration, OnIter, State, Step, WorkerEpochs, World
+from tensorbank_loader.order import Even, OrderOptions, Shuffle, Times, as_numbers
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
 from tensorbank_loader.transforms import Transform, checked
 
@@ -123,16 +123,17 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         instance("options", self.options, FetchOptions, "give FetchOptions(...), or leave it out")
         self.transform = checked(transform)
         self.single = global_batch_size is None
-        epochs = epochs_of(
-            plan,
-            global_batch_size=SAMPLES_PER_READ if self.single else one_size(None, global_batch_size),
+        order = OrderOptions(
             seed=seed,
             shuffle=shuffle,
             replacement=replacement,
             n_draws=n_draws,
             drop_last=drop_last,
             even=even,
-            times=times,
+            times=as_numbers(times),
+        )
+        epochs = epochs_of(
+            plan, order, SAMPLES_PER_READ if self.single else one_size(None, global_batch_size)
         )
         per_rank = SAMPLES_PER_READ if self.single else None
         self._cursor = Cursor(epochs, batch_size=per_rank, world=world, on_iter=on_iter, single=self.single)

@@ -16,8 +16,8 @@ from tensorbank.fetch import FetchOptions
 from tensorbank.reading import Skipped
 from tensorbank_loader.batch import Batch, Batches, Window, forked, n_samples_of
 from tensorbank_loader.device import accelerator_of, device_of, on_device
-from tensorbank_loader.epochs import Cursor, Epochs, Even, OnIter, State, Step, World
-from tensorbank_loader.order import Shuffle, Times
+from tensorbank_loader.epochs import Cursor, Epochs, OnIter, State, Step, World
+from tensorbank_loader.order import Even, OrderOptions, Shuffle, Times, as_numbers
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
 from tensorbank_loader.telemetry import LoaderStats, Meter
 from tensorbank_loader.transforms import Transform, checked, ready
@@ -111,17 +111,16 @@ class DataLoader:
         if isinstance(world, World) and world.n_workers > 1:
             raise InvalidInputError("this loader has no workers; use StreamingDataset in torch's DataLoader")
         self.transform = checked(transform)
-        epochs = epochs_of(
-            plan,
-            global_batch_size=one_size(batch_size, global_batch_size),
+        order = OrderOptions(
             seed=seed,
             shuffle=shuffle,
             replacement=replacement,
             n_draws=n_draws,
             drop_last=drop_last,
             even=even,
-            times=times,
+            times=as_numbers(times),
         )
+        epochs = epochs_of(plan, order, one_size(batch_size, global_batch_size))
         self._cursor = Cursor(epochs, batch_size=batch_size, world=world, on_iter=on_iter)
         self._open_reader(options)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tensorbank.arguments import flag, instance, whole_number
+from tensorbank.arguments import instance, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
-from tensorbank.plans import Mix, Plan, Proportions
+from tensorbank.plans import Mix, Plan
 from tensorbank.reading import SampleReader
 from tensorbank_loader.batch import PADDING, BatchForm, MixForm, MixReader
-from tensorbank_loader.epochs import Epochs, Even
-from tensorbank_loader.order import DateChoice, Mixed, Shuffle, Times, as_numbers, order_of
+from tensorbank_loader.epochs import Epochs
+from tensorbank_loader.order import DateChoice, OrderOptions, order_of_mix, order_of_plan
 
 __all__ = ["Streamed", "epochs_of", "form_of", "one_size", "plans_of", "reader_of"]
 
@@ -70,19 +70,8 @@ def one_size(batch_size: int | None, global_batch_size: int | None) -> int:
     return whole_number("global_batch_size", global_batch_size, at_least=1)
 
 
-def epochs_of(
-    streamed: Streamed,
-    *,
-    global_batch_size: int,
-    seed: int | None,
-    shuffle: Shuffle,
-    replacement: bool | None,
-    n_draws: int | None,
-    drop_last: bool,
-    even: Even,
-    times: Times | None,
-) -> Epochs:
-    """The order that a loader's options ask for.
+def epochs_of(streamed: Streamed, options: OrderOptions, global_batch_size: int) -> Epochs:
+    """Return the epochs of a plan or a mix that a loader's options ask for.
 
     Raises
     ------
@@ -93,56 +82,17 @@ def epochs_of(
         raise InvalidInputError(
             f"a loader streams a plan or a mix of several, got {type(streamed).__name__}; give it query.plan()"
         )
-    flag("drop_last", drop_last)
-    seed = None if seed is None else whole_number("seed", seed, at_least=0)
     if isinstance(streamed, Plan):
-        order = order_of(
-            streamed,
-            shuffle=shuffle,
-            replacement=replacement,
-            n_draws=n_draws,
-            global_batch_size=global_batch_size,
-        )
-        return Epochs(
-            streamed.fingerprint,
-            len(streamed),
-            global_batch_size,
-            0 if seed is None else seed,
-            order,
-            drop_last,
-            even,
-            as_numbers(times),
-        )
-    if shuffle == "window":
-        raise InvalidInputError("a mix takes samples of its sources one by one; shuffle is 'full' or None")
-    if n_draws is not None:
-        raise InvalidInputError("n_draws is of one plan; give the mix a length")
-    seed = streamed.seed if seed is None else seed
-    orders = tuple(
-        order_of(
-            plan,
-            shuffle="full" if shuffle else None,
-            replacement=replacement if plan.weights is not None else None,
-            global_batch_size=global_batch_size,
-        )
-        for plan in streamed.plans
-    )
-    mixed = Mixed(
-        orders=orders,
-        lengths=tuple(map(len, streamed.plans)),
-        proportions=Proportions.of(streamed.weights, streamed.seed),
-        length=streamed.length,
-        homogeneous=streamed.homogeneous,
-        global_batch_size=global_batch_size,
-        drop_last=drop_last,
-    )
+        order, own_seed = order_of_plan(streamed, options, global_batch_size), 0
+    else:
+        order, own_seed = order_of_mix(streamed, options, global_batch_size), streamed.seed
     return Epochs(
-        streamed.fingerprint,
-        len(streamed),
-        global_batch_size,
-        seed,
-        mixed,
-        drop_last,
-        even,
-        as_numbers(times),
+        fingerprint=streamed.fingerprint,
+        n_samples=len(streamed),
+        global_batch_size=global_batch_size,
+        seed=own_seed if options.seed is None else options.seed,
+        order=order,
+        drop_last=options.drop_last,
+        even=options.even,
+        times=options.times,
     )

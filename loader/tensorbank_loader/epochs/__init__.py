@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from tensorbank_loader.epochs.cursor import Cursor, OnIter
-from tensorbank_loader.epochs.epoch import Epochs, Even, Share, State, Step
+from tensorbank_loader.epochs.epoch import Epochs, Share, State, Step
 from tensorbank_loader.epochs.worker_epochs import Iteration, WorkerEpochs
 from tensorbank_loader.epochs.world import World
 
 __all__ = [
     "Cursor",
     "Epochs",
-    "Even",
     "Iteration",
     "OnIter",
     "Share",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tensorbank.arguments import choice, instance, whole_number
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.epochs.epoch import Epochs, State
+from tensorbank_loader.epochs.saved_state import check_world, loaded, saved
 from tensorbank_loader.epochs.world import World
 
 __all__ = ["Cursor", "OnIter"]
@@ -137,7 +138,7 @@ class Cursor:
                 )
             self._found, self._is_settled = world, True
         if self._unchecked is not None:
-            self.epochs.check_world(self._unchecked, world)
+            check_world(self.epochs, self._unchecked, world)
             self._unchecked = None
         self.state, self.resuming = self.first, False
         return self.epochs, world
@@ -156,7 +157,7 @@ class Cursor:
 
     def state_dict(self, world: World | None = None) -> dict[str, Any]:
         """Return what comes next, as JSON-able numbers."""
-        return self.epochs.to_dict(self.state, world or self.world)
+        return saved(self.epochs, self.state, world or self.world)
 
     def load_state_dict(self, given: Mapping[str, Any], *, worker: World | None = None) -> None:
         """Take over where a state stands.
@@ -167,7 +168,7 @@ class Cursor:
             The worker that goes on with a state of its own; None outside of workers.
         """
         world = worker or self._given or self._found
-        epochs, state = self._epochs.from_dict(given, world, single=self._single)
+        epochs, state = loaded(self._epochs, given, world, single=self._single)
         if worker is None and given["n_workers"] > 1:
             raise InvalidInputError(
                 f"this state is of one of {given['n_workers']} workers; give it to the loader that had them",

@@ -1,13 +1,11 @@
-"""Choose the dates of a sample that are read. Pure arithmetic but for the value that holds a choice.
+"""The choice of the dates of a sample that are read. Values with arithmetic.
 
-Dates are drawn by a counter-based generator from seed, epoch and position in the plan: whoever reads a sample, and whenever, on
-whatever hardware, draws the same, and another draw each epoch.
+Dates are drawn by a counter-based generator from seed, epoch and position in the plan. So every process draws the same dates of
+a sample in an epoch, and others in the next epoch.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,19 +16,25 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.plans import Plan
 from tensorbank_loader.order.permutation import uniform
 
-__all__ = ["DateChoice", "Times", "as_numbers", "draw_dates"]
+__all__ = ["DateChoice", "draw_dates"]
 
 Int64 = npt.NDArray[np.int64]
-Times = int | Sequence[int]
-"""The dates of each sample: a number of dates drawn at random, or these dates, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class DateChoice:
-    """The choice of dates from samples of ``n_dates`` dates:
-    ``times`` of them, or the dates that ``times`` lists.
+    """A choice of dates from samples of several dates.
 
-    ``there``, (len(plan),) int16, has the number of dates that all modalities of a sample have; None: all have all.
+    Parameters
+    ----------
+    n_dates
+        Dates of a sample in the table.
+    times
+        Number of dates that are drawn of each sample, or the dates that are read of all samples, in their order.
+    seed
+        Seed of the draws.
+    there
+        (len(plan),) int16: number of dates that all modalities of a sample have. None: all samples have ``n_dates``.
     """
 
     n_dates: int
@@ -40,13 +44,13 @@ class DateChoice:
 
     @classmethod
     def of(cls, plan: Plan, times: int | tuple[int, ...], seed: int) -> DateChoice:
-        """A choice among the dates of a plan's samples.
+        """Return a choice among the dates of a plan's samples.
 
         Raises
         ------
         InvalidInputError
-            The plan does not address dates alone, or has none to choose from; its modalities have different numbers of dates;
-            ``times`` asks for dates that are not there, for none or for one twice.
+            The plan has no addresses of single dates, or no modality with several; its modalities have different numbers of
+            dates; ``times`` asks for dates that samples do not have, for none, or for one twice.
         """
         several = {h.name: h.n_times for h in plan.handles if h.n_times > 1}
         if not several:
@@ -75,10 +79,9 @@ class DateChoice:
         return self.times if isinstance(self.times, int) else len(self.times)
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64:
-        """Return the dates of the samples at some positions, (m, n_chosen) int64 in ``[0, n_dates)``:
-        ascending if drawn, else as listed.
+        """Return the dates that are read of the samples at some positions, (m, n_chosen) int64 in ``[0, n_dates)``.
 
-        Drawn are dates that the sample has, as long as it has enough.
+        Drawn dates are ascending, and are dates that the sample has as long as it has enough. Listed dates are as listed.
         """
         if isinstance(self.times, int):
             there = None if self.there is None else self.there[positions]
@@ -95,7 +98,7 @@ def draw_dates(
     epoch: int,
     there: npt.NDArray[np.integer[Any]] | None = None,
 ) -> Int64:
-    """Draw ``k`` of ``n`` dates for each position, all choices equally likely.
+    """Draw ``k`` of ``n`` dates for each position, with equal chances for all choices.
 
     Parameters
     ----------
@@ -106,7 +109,7 @@ def draw_dates(
     seed, epoch
         Two numbers, not negative; together the key.
     there
-        (m,): only the first so many of a sample's are drawn, and the next ones where they are fewer than ``k``.
+        (m,): number of a sample's first dates that are drawn from. Where it is less than ``k``, the next dates are added.
 
     Returns
     -------
@@ -122,8 +125,10 @@ def draw_dates(
 
 
 def _dates_there(plan: Plan) -> npt.NDArray[np.int16] | None:
-    """Return the number of dates that all modalities with several have of each sample, (n,);
-    a modality that a sample lacks altogether does not count."""
+    """Return the number of dates that all modalities with several dates have of each sample, (n,) int16; None: all have all.
+
+    A modality that a sample lacks altogether does not count.
+    """
     short = [(h, n) for h in plan.handles if (n := plan.addresses[h.name].n_times) is not None]
     if not short:
         return None
@@ -132,23 +137,9 @@ def _dates_there(plan: Plan) -> npt.NDArray[np.int16] | None:
     return there
 
 
-def as_numbers(times: Times | None) -> int | tuple[int, ...] | None:
-    """The option as a value.
-
-    Raises
-    ------
-    InvalidInputError
-        It is neither a number nor a list of numbers.
-    """
-    if times is None:
-        return None
-    try:
-        return tuple(map(operator.index, times)) if isinstance(times, Sequence) else operator.index(times)
-    except TypeError as error:
-        raise InvalidInputError(f"times is {times!r}; give a number of dates, or a list of them") from error
-
-
 def _seed_of_dates(seed: int) -> int:
-    """Return a seed of its own, so that the choice of dates is independent of the order and of
-    weighted draws, which count through places alike."""
+    """Return a seed for the choice of dates, so that it is independent of the order and of weighted draws.
+
+    All three use the generator with an epoch and small numbers, which would be the same random numbers under one seed.
+    """
     return int(np.random.SeedSequence([seed, 3]).generate_state(1, np.uint64)[0])

@@ -5,30 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from tensorbank.arguments import numbers_of
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.plans import Proportions
-from tensorbank_loader.order.permutation import n_batches
+from tensorbank.plans import Mix, Proportions
+from tensorbank_loader.order.batch_bounds import n_batches
+from tensorbank_loader.order.options import OrderOptions
+from tensorbank_loader.order.plan_order import order_of_plan
+from tensorbank_loader.order.sample_order import Int64, SampleOrder
 
-if TYPE_CHECKING:
-    from tensorbank_loader.order.plan_order import Order
-
-__all__ = ["Mixed"]
-
-Int64 = npt.NDArray[np.int64]
+__all__ = ["Mixed", "order_of_mix"]
 
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """An order of several sources in proportion, each in an order of its own.
+    """An order of several sources in proportion, each of them in an order of its own. Keeps :class:`SampleOrder`.
 
-    A source that is through begins again, shuffled anew, whatever the epoch of the mix: sources are neither cut off nor
-    repeated early. Positions count through the plans of all sources, one after the other.
+    A source that has been gone through begins again, shuffled anew, whatever the epoch of the mix. So a source is never cut off,
+    and none of its samples comes twice before all have come once. For that, an order counts the samples of each source from the
+    first epoch on::
+
+        places of the run   0 1 2 3 4 5 6 7 8 9 ...       sources A (3 samples) and B (4), shares 2 : 1
+        source              A A B A A B A A B A
+        samples before      0 1 0 2 3 1 4 5 2 6           of the same source
+        of the source       epoch 0 of A has its samples 0 to 2, epoch 1 those from 3 on, ...
+
+    Positions count through the plans of all sources, one after the other.
 
     Parameters
     ----------
@@ -39,18 +44,20 @@ class Mixed:
     proportions
         Shares in force since the beginning of epoch ``since``.
     length
-        Samples an epoch; ``"first"`` or ``"last"``: until the first or the last source has been through once.
+        Samples in an epoch; ``"first"`` or ``"last"``: until the first or the last source has been gone through once.
     homogeneous
         True if a global batch is of one source.
-    global_batch_size, drop_last
-        Size of a global batch, and True if an incomplete last one is left out.
+    global_batch_size
+        Samples of a global batch.
+    drop_last
+        True if a shorter last global batch is left out.
     since
-        Epoch.
+        Epoch in which the weights were set.
     drawn
-        Samples of each source before that.
+        Samples of each source before that epoch.
     """
 
-    orders: tuple[Order, ...]
+    orders: tuple[SampleOrder, ...]
     lengths: tuple[int, ...]
     proportions: Proportions
     length: int | Literal["first", "last"]
@@ -60,18 +67,22 @@ class Mixed:
     since: int = 0
     drawn: tuple[int, ...] = ()
 
-    n_together = 1
+    @property
+    def n_together(self) -> int:
+        return 1
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The values that a saved state must agree on. Weights are not among them: they may change in the
-        course of a run, and are taken over from its states."""
+        """The kind of shuffling and the number of sources.
+
+        Weights are not among them: they may change in the course of a run, and are taken over from its states.
+        """
         kinds = [dict(o.identity) for o in self.orders]
         return {"shuffle": kinds[0]["shuffle"], "n_sources": len(kinds)}
 
     @cached_property
     def n_places(self) -> int:
-        unit = self.global_batch_size if self.homogeneous else 1
+        unit = self._unit
         if isinstance(self.length, int):
             n = -(-self.length // unit)
         else:
@@ -81,6 +92,11 @@ class Mixed:
             ]
             n = min(ends) if self.length == "first" else max(ends)
         return n * unit
+
+    @property
+    def _unit(self) -> int:
+        """The number of places in a row that are of one source."""
+        return self.global_batch_size if self.homogeneous else 1
 
     @property
     def _n_used(self) -> int:
@@ -93,19 +109,21 @@ class Mixed:
         return replace(self, orders=orders, global_batch_size=global_batch_size)
 
     def sources(self, places: Int64, *, epoch: int) -> tuple[Int64, Int64]:
-        """The source of each place, (m,) int64, and how many samples of it came before, (m,) int64."""
+        """Return the source of each place, (m,) int64, and the number of samples of it that came before, (m,) int64.
+
+        Raises
+        ------
+        InvalidInputError
+            The epoch is older than the weights.
+        """
         if epoch < self.since:
             raise InvalidInputError(
                 f"the weights were set for epoch {self.since}, so that epoch {epoch} is not known any more; load a state of it"
             )
         absolute = (epoch - self.since) * self._n_used + places
-        if self.homogeneous:
-            batch, inside = np.divmod(absolute, self.global_batch_size)
-            source, before = self.proportions.assign(batch)
-            before = before * self.global_batch_size + inside
-        else:
-            source, before = self.proportions.assign(absolute)
-        return source, before + np.array(self._drawn, np.int64)[source]
+        unit, inside = np.divmod(absolute, self._unit)
+        source, before = self.proportions.assign(unit)
+        return source, before * self._unit + inside + np.array(self._drawn, np.int64)[source]
 
     def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:
         source, count = self.sources(places, epoch=epoch)
@@ -122,7 +140,7 @@ class Mixed:
         return found
 
     def reweighted(self, weights: Sequence[float], *, epoch: int) -> Mixed:
-        """Return the same with other weights from the beginning of an epoch on.
+        """Return the same order with other weights from the beginning of an epoch on.
 
         Raises
         ------
@@ -141,28 +159,29 @@ class Mixed:
 
     def drawn_before(self, epoch: int) -> tuple[int, ...]:
         """Return the number of samples of each source before an epoch."""
-        used = (epoch - self.since) * self._n_used
-        unit = self.global_batch_size if self.homogeneous else 1
-        counts = self.proportions.counts(used // unit)
-        return tuple(n + count * unit for n, count in zip(self._drawn, counts, strict=True))
+        n_units = (epoch - self.since) * self._n_used // self._unit
+        counts = self.proportions.counts(n_units)
+        return tuple(n + count * self._unit for n, count in zip(self._drawn, counts, strict=True))
 
     @property
     def _drawn(self) -> tuple[int, ...]:
         return self.drawn or (0,) * len(self.orders)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what :meth:`reweighted` changes, as JSON-able numbers."""
-        return {"units": list(self.proportions.units), "since": self.since, "drawn": list(self._drawn)}
+        """Return the field ``mix`` of a saved state: the shares, since which epoch, and the samples drawn before it."""
+        told = {"units": list(self.proportions.units), "since": self.since, "drawn": list(self._drawn)}
+        return {"mix": told}
 
-    def from_dict(self, given: Any) -> Mixed:
-        """Return the order as :meth:`to_dict` wrote it.
+    def from_dict(self, state: Mapping[str, Any]) -> Mixed:
+        """Return the order with the field ``mix`` of a saved state.
 
         Raises
         ------
         InvalidInputError
-            It is none.
+            The state has no shares of so many sources; the kind is ``other-state``.
         """
         n = len(self.orders)
+        given = state.get("mix")
         told = given if isinstance(given, Mapping) else {}
         units: Any = told.get("units")
         since: Any = told.get("since")
@@ -175,7 +194,36 @@ class Mixed:
         return replace(self, proportions=proportions, since=since, drawn=tuple(drawn))
 
 
+def order_of_mix(mix: Mix, options: OrderOptions, global_batch_size: int) -> Mixed:
+    """Return the order of a mix that a loader's options ask for.
+
+    Raises
+    ------
+    InvalidInputError
+        The options are for one plan, or do not go together with a source.
+    """
+    if options.shuffle == "window":
+        raise InvalidInputError("a mix takes samples of its sources one by one; shuffle is 'full' or None")
+    if options.n_draws is not None:
+        raise InvalidInputError("n_draws is of one plan; give the mix a length")
+    each = replace(options, shuffle="full" if options.shuffle else None)
+    unweighted = replace(each, replacement=None)
+    return Mixed(
+        orders=tuple(
+            order_of_plan(plan, unweighted if plan.weights is None else each, global_batch_size)
+            for plan in mix.plans
+        ),
+        lengths=tuple(map(len, mix.plans)),
+        proportions=Proportions.of(mix.weights, mix.seed),
+        length=mix.length,
+        homogeneous=mix.homogeneous,
+        global_batch_size=global_batch_size,
+        drop_last=options.drop_last,
+    )
+
+
 def _are_counts(values: Any, n: int, at_least: int) -> bool:
+    """Return True if a value of a saved state is a list of so many whole numbers that are large enough."""
     return (
         isinstance(values, list)
         and len(values) == n

@@ -16,10 +16,12 @@ from support.handmade import HANDLES, Handmade, make
 from tensorbank import InvalidInputError
 from tensorbank.plans.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
-from tensorbank_loader.epochs.epoch import Epochs, State
+from tensorbank_loader.epochs import Epochs, State
+from tensorbank_loader.epochs.saved_state import loaded, saved
+from tensorbank_loader.order import SampleOrder, batch_bounds
 from tensorbank_loader.order.mix_order import Mixed
-from tensorbank_loader.order.permutation import batch_bounds
-from tensorbank_loader.order.plan_order import AsPlanned, Order, Permuted, WeightedDraws, WeightedOnce
+from tensorbank_loader.order.plan_order import AsPlanned, Permuted
+from tensorbank_loader.order.weighted_order import WeightedDraws, WeightedOnce
 from tensorbank_loader.order.window_order import Windowed
 
 N, SIZE = 211, 24
@@ -33,7 +35,7 @@ def mixed_of(homogeneous: bool) -> Mixed:
     return Mixed(orders, (151, 60), Proportions.of([0.7, 0.3], 1), "last", homogeneous, SIZE, drop_last=False)
 
 
-ORDERS: dict[str, Order] = {
+ORDERS: dict[str, SampleOrder] = {
     "plan": AsPlanned(N),
     "full": Permuted(N),
     "window": Windowed(N, 3, SIZE),
@@ -44,7 +46,7 @@ ORDERS: dict[str, Order] = {
 }
 
 
-def epochs_of(order: Order, **options: object) -> Epochs:
+def epochs_of(order: SampleOrder, **options: object) -> Epochs:
     return Epochs(
         **{
             "fingerprint": "f",
@@ -97,11 +99,11 @@ def test_a_run_saved_at_any_step_goes_on_in_any_world(kind):
     run = epochs_of(ORDERS[kind])
     alone = global_steps(run, State(1), 1, 0)
     for done in range(run.n_batches):
-        saved = json.dumps(run.to_dict(State(1, done, 0, done), World(n_ranks=2)))
-        assert len(saved) < 1024
+        told = json.dumps(saved(run, State(1, done, 0, done), World(n_ranks=2)))
+        assert len(told) < 1024
         for n_ranks, n_workers in ((1, 3), (5, 0), (16, 2)):
             other = run.resized(7)  # another world, another batch size asked for: the run's is kept
-            again, state = other.from_dict(json.loads(saved), World(0, n_ranks))
+            again, state = loaded(other, json.loads(told), World(0, n_ranks))
             assert again.global_batch_size == SIZE
             assert global_steps(again, state, n_ranks, n_workers) == alone[done:]
 

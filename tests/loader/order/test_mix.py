@@ -21,7 +21,7 @@ from support.resume import assert_resumable
 from tensorbank import InvalidInputError
 from tensorbank.plans.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
-from tensorbank_loader.epochs.epoch import Epochs, State
+from tensorbank_loader.epochs import Epochs, State
 from tensorbank_loader.order.mix_order import Mixed
 from tensorbank_loader.order.plan_order import Permuted
 

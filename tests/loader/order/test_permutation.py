@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorbank import InvalidInputError
-from tensorbank_loader.epochs.epoch import Epochs, Share, State
-from tensorbank_loader.epochs.world import World
+from tensorbank_loader.epochs import Epochs, Share, State, World
 from tensorbank_loader.order.permutation import permute
-from tensorbank_loader.order.plan_order import AsPlanned, Permuted, WeightedDraws, WeightedOnce
+from tensorbank_loader.order.plan_order import AsPlanned, Permuted
+from tensorbank_loader.order.weighted_order import WeightedDraws, WeightedOnce
 from tensorbank_loader.order.window_order import Windowed
 
 sizes = st.integers(1, 300)

@@ -13,7 +13,7 @@ from support.handmade import make
 from tensorbank import InvalidInputError
 from tensorbank_loader import DataLoader, World
 from tensorbank_loader.order.permutation import uniform
-from tensorbank_loader.order.plan_order import WeightedDraws, WeightedOnce
+from tensorbank_loader.order.weighted_order import WeightedDraws, WeightedOnce
 
 WEIGHTS = np.array([0.0, 1.0, 2.0, 0.0, 5.0, 0.5, 0.0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.read_plan import plan_reads
 from tensorbank_loader import DataLoader, World
-from tensorbank_loader.epochs.epoch import Epochs, State
+from tensorbank_loader.epochs import Epochs, State
 from tensorbank_loader.order import window_order
 from tensorbank_loader.order.permutation import permute
 from tensorbank_loader.order.window_order import MAX_RUN, RUN_BYTES, Windowed, address_order, run_of
@@ -47,6 +48,10 @@ def test_it_is_a_permutation_of_which_every_place_can_be_asked_for_alone(n, run,
 def test_the_order_is_pinned():
     """Another order under the same state would repeat and skip samples of running trainings."""
     assert everything(Windowed(17, 3, 2), seed=7, epoch=1).tolist() == PINNED
+
+
+def test_the_example_of_the_documentation_is_as_printed():
+    assert doctest.testmod(window_order, extraglobs={"np": np}) == (0, 1)
 
 
 PINNED = [3, 9, 4, 7, 2, 8, 14, 16, 15, 0, 13, 1, 11, 5, 12, 6, 10]
