@@ -1,4 +1,4 @@
-"""The order, the reader and the form of batches of what is streamed: a plan, or a mix of several."""
+"""What is streamed, a plan or a mix of several: its epochs, its reader and the form of its batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.plans import Mix, Plan
 from tensorbank.reading import SampleReader
-from tensorbank_loader.batch import PADDING, BatchForm, MixForm, MixReader
+from tensorbank_loader.batch import PADDING, BatchForm, MixForm, MixReader, PlanForm, Reader
 from tensorbank_loader.epochs import Epochs
 from tensorbank_loader.order import DateChoice, OrderOptions, order_of_mix, order_of_plan
 
@@ -16,13 +16,13 @@ __all__ = ["Streamed", "epochs_of", "form_of", "one_size", "plans_of", "reader_o
 Streamed = Plan | Mix
 
 
-def form_of(streamed: Streamed, epochs: Epochs, *, skipping: bool) -> BatchForm | MixForm:
-    """Return the form of the batches.
+def form_of(streamed: Streamed, epochs: Epochs, *, skipping: bool) -> BatchForm:
+    """Return the form of the batches of a plan or a mix.
 
     Raises
     ------
     InvalidInputError
-        Something has the name that padding is marked by, or :meth:`BatchForm.of` or :meth:`DateChoice.of` refuses the plan.
+        A column has the name of the padding flags, or :meth:`PlanForm.of` or :meth:`DateChoice.of` refuses the plan.
     """
     padded = epochs.even == "pad"
     for plan in plans_of(streamed):
@@ -32,15 +32,15 @@ def form_of(streamed: Streamed, epochs: Epochs, *, skipping: bool) -> BatchForm 
         choices = [_choice_of(plan, epochs) for plan in streamed.sources]
         return MixForm(streamed, choices, skipping=skipping)
     plan = streamed if isinstance(streamed, Plan) else streamed.joined
-    return BatchForm.of(plan, _choice_of(plan, epochs), skipping=skipping)
+    return PlanForm.of(plan, _choice_of(plan, epochs), skipping=skipping)
 
 
 def _choice_of(plan: Plan, epochs: Epochs) -> DateChoice | None:
     return None if epochs.times is None else DateChoice.of(plan, epochs.times, epochs.seed)
 
 
-def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader | MixReader:
-    """Return the reader of the batches."""
+def reader_of(streamed: Streamed, options: FetchOptions | None) -> Reader:
+    """Return the reader of the batches of a plan or a mix."""
     if options is not None:
         instance("options", options, FetchOptions, "give FetchOptions(...), or leave it out")
     if isinstance(streamed, Plan):
@@ -49,17 +49,17 @@ def reader_of(streamed: Streamed, options: FetchOptions | None) -> SampleReader 
 
 
 def plans_of(streamed: Streamed) -> tuple[Plan, ...]:
-    """The plan, or those of a mix."""
+    """Return the plan alone, or the plans of a mix."""
     return (streamed,) if isinstance(streamed, Plan) else streamed.plans
 
 
 def one_size(batch_size: int | None, global_batch_size: int | None) -> int:
-    """The size of a batch, of which just one of two ways tells.
+    """Return the one batch size that was given.
 
     Raises
     ------
     InvalidInputError
-        Both or none are given, or it is no positive number.
+        Both or none are given, or it is no positive whole number.
     """
     if (batch_size is None) == (global_batch_size is None):
         raise InvalidInputError(

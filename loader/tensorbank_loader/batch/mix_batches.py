@@ -1,4 +1,4 @@
-"""Batches that are each of one source of a mix: a reader and a form for each source, one of which a batch needs.
+"""Batches of a homogeneous mix: a form and a reader that pass each batch to those of its one source.
 
 Positions count through the plans of all sources, one after the other.
 """
@@ -16,7 +16,9 @@ import torch
 from tensorbank.fetch import FetchOptions, FetchStats
 from tensorbank.plans import Mix
 from tensorbank.reading import BatchRead, Buffers, SampleReader, Skipped
-from tensorbank_loader.batch.form import Batch, BatchForm
+from tensorbank_loader.batch.form import Batch
+from tensorbank_loader.batch.memory import BatchMemory
+from tensorbank_loader.batch.plan_form import PlanForm
 from tensorbank_loader.order import DateChoice
 
 __all__ = ["MixForm", "MixReader"]
@@ -25,21 +27,30 @@ Int64 = npt.NDArray[np.int64]
 
 
 class MixForm:
-    """The counterpart of :class:`BatchForm` for a mix of whole batches."""
+    """A form of batches that are each of one source of a mix. Keeps :class:`BatchForm`.
+
+    Parameters
+    ----------
+    mix
+        Homogeneous mix.
+    choices
+        Dates that are read of each source; None: all.
+    skipping
+        True if damage is skipped, so that all handles have masks.
+    """
 
     def __init__(self, mix: Mix, choices: Sequence[DateChoice | None], *, skipping: bool = False) -> None:
         sources = zip(mix.sources, choices, strict=True)
-        self._forms = tuple(BatchForm.of(plan, choice, skipping=skipping) for plan, choice in sources)
+        self._forms = tuple(PlanForm.of(plan, choice, skipping=skipping) for plan, choice in sources)
         self._starts = _starts(mix)
 
-    def at(self, positions: Int64) -> BatchForm:
-        """The form of a batch of these positions."""
-        return self._forms[_source_of(positions, self._starts)]
-
     def dates(self, positions: Int64, *, epoch: int) -> Int64 | None:
-        """Choose dates like :meth:`BatchForm.dates`, for samples of one source."""
-        source = _source_of(positions, self._starts)
-        return self._forms[source].dates(positions - self._starts[source], epoch=epoch)
+        source, own = _of_source(positions, self._starts)
+        return self._forms[source].dates(own, epoch=epoch)
+
+    def allocate(self, positions: Int64, memory: BatchMemory) -> dict[str, torch.Tensor]:
+        source, own = _of_source(positions, self._starts)
+        return self._forms[source].allocate(own, memory)
 
     def batch(
         self,
@@ -48,13 +59,12 @@ class MixForm:
         positions: Int64,
         dates: Int64 | None = None,
     ) -> Batch:
-        """Make a batch like :meth:`BatchForm.batch`, of samples of one source."""
-        source = _source_of(positions, self._starts)
-        return self._forms[source].batch(tensors, masks, positions - self._starts[source], dates)
+        source, own = _of_source(positions, self._starts)
+        return self._forms[source].batch(tensors, masks, own, dates)
 
 
 class MixReader:
-    """The counterpart of :class:`SampleReader` for a mix of whole batches."""
+    """A reader of batches that are each of one source of a mix. Keeps :class:`Reader`."""
 
     def __init__(self, mix: Mix, options: FetchOptions | None = None) -> None:
         self.options = options or FetchOptions()
@@ -67,41 +77,37 @@ class MixReader:
 
     @property
     def stats(self) -> FetchStats:
-        """The statistics of what has been read so far of all sources."""
         return reduce(add, (r.stats for r in self._readers))
 
     @property
     def decode_s(self) -> float:
-        """The seconds of :attr:`SampleReader.decode_s`, summed over the sources."""
         return sum(r.decode_s for r in self._readers)
 
     @property
     def n_skipped(self) -> int:
-        """The number of :attr:`SampleReader.n_skipped`, summed over the sources."""
         return sum(r.n_skipped for r in self._readers)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """The items of :attr:`SampleReader.skipped` of all sources;
-        positions are those of the source's plan."""
         return tuple(skipped for r in self._readers for skipped in r.skipped)
 
     def submit(
         self, positions: Int64, out: Buffers | Callable[[], Buffers], dates: Int64 | None = None
     ) -> BatchRead:
-        """Begin a read like :meth:`SampleReader.submit`, of samples of one source."""
-        source = _source_of(positions, self._starts)
-        return self._readers[source].submit(positions - self._starts[source], out, dates)
+        source, own = _of_source(positions, self._starts)
+        return self._readers[source].submit(own, out, dates)
 
     def close(self) -> None:
-        """Close the readers of all sources, as :meth:`SampleReader.close` does."""
         for reader in self._readers:
             reader.close()
 
 
 def _starts(mix: Mix) -> Int64:
+    """Return the first position of each source, and the number of all positions, (sources + 1,) int64."""
     return np.cumsum([0, *map(len, mix.plans)])
 
 
-def _source_of(positions: Int64, starts: Int64) -> int:
-    return int(np.searchsorted(starts, positions[0], side="right")) - 1
+def _of_source(positions: Int64, starts: Int64) -> tuple[int, Int64]:
+    """Return the source of a batch, and the positions in its plan, (n,) int64."""
+    source = int(np.searchsorted(starts, positions[0], side="right")) - 1
+    return source, positions - starts[source]

@@ -13,23 +13,25 @@ import numpy.typing as npt
 import torch
 
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.reading import BatchRead, SampleReader
+from tensorbank.reading import BatchRead
 from tensorbank_loader.batch.form import Batch, BatchForm
 from tensorbank_loader.batch.memory import BatchMemory
-from tensorbank_loader.batch.mix_batches import MixForm, MixReader
+from tensorbank_loader.batch.reader import Reader
 from tensorbank_loader.epochs import Share, Step
 
 __all__ = ["MIN_BATCHES_AHEAD", "Window", "forked"]
 
 MIN_BATCHES_AHEAD = 2
-"""The batch that is waited for and the next one, whatever their size."""
+"""The number of batches that are under way whatever their size: the one that is waited for, and the next."""
 RAMP = 4
-"""The number of batches that are asked for before one is handed out:
-the first does not wait until the whole window is asked for."""
+"""The most batches that are asked for between two that are handed out: the first batch does not wait until reads for the whole
+window are planned."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
+    """A batch on its way."""
+
     steps: tuple[Step, ...]
     positions: npt.NDArray[np.int64]
     dates: npt.NDArray[np.int64] | None
@@ -38,30 +40,30 @@ class _Coming:
 
 
 class Window:
-    """An iterator of ``(steps, batch)`` in the given order,
-    with as many on their way as the byte budget allows.
+    """An iterator of ``(steps, batch)`` in the given order, with as many batches on their way as the byte budget allows.
 
-    New reads start only when a batch is asked for: a slow consumer holds back the network. Of an epoch that the consumer has
-    not begun only the first batches are read, and not before all of this epoch has come. An error is raised at the batch that
-    it belongs to, and ends the iteration. :meth:`close` cancels reads that have not started and waits for those that have; the
-    end, an error and garbage collection do the same.
+    Reads start only when a batch is asked for, so that a slow consumer holds back the network. Batches of the next epoch, which
+    the consumer may never begin, are read when all batches of this epoch have come, and only the first ``MIN_BATCHES_AHEAD``.
+
+    An error is raised at the batch that it belongs to, and ends the iteration. :meth:`close` cancels reads that have not
+    started and waits for those that have. The end, an error and garbage collection do the same.
 
     Parameters
     ----------
     reader
-        Reads for this window only.
+        Reader of the samples, which this window has for itself.
     form
         Form of the batches.
     shares
-        Steps and positions, (n,) int64, of each read.
+        Steps and positions, (n,) int64, of each read. More of them are asked for when there is room.
     pinned
         True if buffers are page-locked, for copies to a GPU.
     """
 
     def __init__(
         self,
-        reader: SampleReader | MixReader,
-        form: BatchForm | MixForm,
+        reader: Reader,
+        form: BatchForm,
         shares: Iterator[Share],
         *,
         pinned: bool = False,
@@ -129,6 +131,12 @@ class Window:
         self._memory.clear()
 
     def _ask_ahead(self) -> None:
+        """Start reads while there is room.
+
+        Invariant: ``_coming`` holds the reads that were started and not handed out, in the order of the shares, and
+        ``_inflight_bytes`` is the sum of their bytes. ``_held`` is the next share if it was taken from the iterator and may not
+        be read yet, since it is of the next epoch.
+        """
         budget = self._reader.options.max_inflight_bytes
         most = len(self._coming) + RAMP
         while len(self._coming) < MIN_BATCHES_AHEAD or (
@@ -146,25 +154,30 @@ class Window:
             steps, positions = share
             tensors: dict[str, torch.Tensor] = {}
             dates = self._form.dates(positions, epoch=steps[0].epoch)
-            allocate = partial(_allocate, self._form.at(positions), len(positions), self._memory, tensors)
+            allocate = partial(_allocate, self._form, positions, self._memory, tensors)
             read = self._reader.submit(positions, allocate, dates)
             self._coming.append(_Coming(steps, positions, dates, tensors, read))
             self._inflight_bytes += read.n_bytes
 
     def _may_go_beyond(self) -> bool:
-        """Tell whether to read from an epoch that the consumer may never begin:
-        a little, once all of the current one is there."""
+        """Return True if a batch of the next epoch may be read: all batches of this epoch are there, and few of the next."""
         beyond = sum(coming.steps[0].epoch != self._epoch for coming in self._coming)
         mine = (coming for coming in self._coming if coming.steps[0].epoch == self._epoch)
         return beyond < MIN_BATCHES_AHEAD and all(coming.read.ready for coming in mine)
 
 
 def _allocate(
-    form: BatchForm, n: int, memory: BatchMemory, tensors: dict[str, torch.Tensor]
+    form: BatchForm,
+    positions: npt.NDArray[np.int64],
+    memory: BatchMemory,
+    tensors: dict[str, torch.Tensor],
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """Allocate the memory of a batch: not before its bytes come, so that few batches' memory is in turn,
-    warm, while the window is long."""
-    tensors.update(form.allocate(n, memory))
+    """Allocate the tensors of a batch into ``tensors``, and return them as buffers for the reader.
+
+    The reader calls it when the first bytes have come, not when the batch is asked for. So a long window takes the memory of the
+    few batches that are being filled, which is used again while the processor still has it in its caches.
+    """
+    tensors.update(form.allocate(positions, memory))
     return {name: t.numpy() for name, t in tensors.items()}
 
 

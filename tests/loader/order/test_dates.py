@@ -24,8 +24,8 @@ from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import Augment, DataLoader, StreamingDataset, World
-from tensorbank_loader.batch.form import BatchForm
 from tensorbank_loader.batch.memory import BatchMemory
+from tensorbank_loader.batch.plan_form import PlanForm
 from tensorbank_loader.order.dates import DateChoice, draw_dates
 
 N_DATES = 4
@@ -145,11 +145,11 @@ def test_all_dates_come_without_a_choice(table, plan):
 
 @pytest.mark.parametrize("times", [1, 2, [2], [3, 1]])
 def test_only_the_chosen_dates_are_read(plan, times):
-    form = BatchForm.of(plan, DateChoice.of(plan, times if isinstance(times, int) else tuple(times), 1))
+    form = PlanForm.of(plan, DateChoice.of(plan, times if isinstance(times, int) else tuple(times), 1))
     positions = np.array([5, 0, 6])
     dates = form.dates(positions, epoch=3)
     exact = FetchOptions(max_gap_bytes=0, max_amplification=1.0)
-    tensors = form.allocate(3, BatchMemory())
+    tensors = form.allocate(positions, BatchMemory())
     with closing(SampleReader(plan, exact)) as reader:
         reader.submit(positions, {name: t.numpy() for name, t in tensors.items()}, dates).wait()
         read = reader.stats.bytes_read
