@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
+from tensorbank.fetch.range_reader import RangeReader
 from tensorbank.fetch.range_requests import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S, Wanted
 from tensorbank.fetch.read_group import Pending
 
@@ -15,5 +16,6 @@ __all__ = [
     "MAX_PAUSE_WHEN_AWAY_S",
     "PATIENCE_S",
     "Pending",
+    "RangeReader",
     "Wanted",
 ]

@@ -20,11 +20,11 @@ from tensorbank.cache import BlockCache, Interval
 from tensorbank.errors import StorageError, as_error
 from tensorbank.fetch.concurrency import MAX_DEPTH
 from tensorbank.fetch.fetch_stats import FetchStats
+from tensorbank.fetch.range_reader import RangeReader
 from tensorbank.fetch.range_requests import AWAY, PATIENCE_S, SILENCE_S, Requests, Wanted
 from tensorbank.fetch.read_group import Pending, forked
 from tensorbank.fetch.threads import Crew
 from tensorbank.ranges import ByteRange, coalesce
-from tensorbank.storage import Store
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 
@@ -102,22 +102,23 @@ class FetchOptions:
 
 
 class Fetcher:
-    """A reader of ranges of a store's objects, in threads of its own.
-    May be called from many threads at once.
+    """A reader of many ranges at once, in threads of its own. May be called from many threads at once.
+
+    It pickles: threads, connections and counts stay behind, and threads are made anew on use.
 
     Parameters
     ----------
-    store
-        Store where the objects are.
+    ranges
+        Reader of the ranges.
     options
         Options of reading.
     """
 
-    def __init__(self, store: Store, options: FetchOptions | None = None) -> None:
-        self.store = store
+    def __init__(self, ranges: RangeReader, options: FetchOptions | None = None) -> None:
+        self.ranges = ranges
         self.options = o = options or FetchOptions()
         self._requests = Requests(
-            store,
+            ranges,
             n_threads=o.n_threads,
             max_hedge_share=o.max_hedge_share,
             stall_s=o.stall_s,
@@ -128,6 +129,9 @@ class Fetcher:
         self._pending: weakref.WeakSet[Pending] = weakref.WeakSet()
         self._pid = 0
         self._n_over = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.ranges, self.options))
 
     @property
     def stats(self) -> FetchStats:
@@ -230,7 +234,7 @@ class Fetcher:
         return cache.read(self._address(wanted), whole, spans or [whole], bring)
 
     def _address(self, wanted: ByteRange) -> str:
-        return f"{self.store.options.endpoint or ''}|{self.store.url}/{wanted.key}"
+        return f"{self.ranges.cache_name}/{wanted.key}"
 
     def _request(self, wanted: ByteRange, n_asked_bytes: int, *, again: bool = False) -> memoryview:
         found: list[memoryview] = []

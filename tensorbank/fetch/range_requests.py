@@ -29,10 +29,11 @@ from tensorbank.fetch.concurrency import Depth
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.latencies import Latencies, by_rate_s
 from tensorbank.fetch.outage import Outage
+from tensorbank.fetch.range_reader import RangeReader
 from tensorbank.fetch.read_group import Pending, forked
 from tensorbank.fetch.threads import Crew
 from tensorbank.ranges import ByteRange
-from tensorbank.storage import MAX_PAUSE_S, RetryPolicy, Store
+from tensorbank.storage import MAX_PAUSE_S, RetryPolicy
 
 __all__ = ["PATIENCE_S", "Deliver", "Requests", "Wanted"]
 
@@ -133,9 +134,8 @@ class Requests:
 
     Parameters
     ----------
-    store
-        Store where the objects are. One of local files is read as it is: a disk that is late is not hurried
-        by asking twice.
+    ranges
+        Reader of the ranges. One of local files is read as it is: a disk that is late is not hurried by asking twice.
     n_threads
         Requests under way at once; None: as many as their latency and rate ask for.
     max_hedge_share
@@ -148,21 +148,21 @@ class Requests:
 
     def __init__(
         self,
-        store: Store,
+        ranges: RangeReader,
         *,
         n_threads: int | None,
         max_hedge_share: float,
         stall_s: float,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self.store = store
+        self.ranges = ranges
         self._patience_s = patience_s
         self._policies = {
             "unreachable": RetryPolicy(FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, patience_s),
             "throttled": RetryPolicy(FIRST_PAUSE_WHEN_BUSY_S, MAX_PAUSE_S, patience_s),
             "short-read": RetryPolicy(FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, patience_s, N_SHORT_TRIES),
         }
-        self._outage = Outage(store.url, patience_s)
+        self._outage = Outage(ranges.url, patience_s)
         self._n_over = 0
         self._looked_at_s = 0.0
         self._max_hedge_share = max_hedge_share
@@ -273,7 +273,7 @@ class Requests:
                 self._crew = crew = Crew(lambda: depth.n + len(lost))
                 self._pid = os.getpid()
                 weakref.finalize(self, crew.dismiss).atexit = False
-                if self.store.local_path is None:
+                if not self.ranges.is_local:
                     crew.spawn(partial(_watch, weakref.ref(self), crew))
             return self._crew
 
@@ -385,7 +385,7 @@ class Requests:
                 return data, None, time.perf_counter() - started
 
     def _get(self, wanted: ByteRange) -> memoryview:
-        return self.store.get_range(wanted.key, wanted.start, wanted.end)
+        return self.ranges.get_range(wanted.key, wanted.start, wanted.end)
 
     def _hurry(self, crew: Crew) -> None:
         """Ask again for what is late, and end what is beyond its time."""
@@ -406,7 +406,7 @@ class Requests:
                 item.asked_at_s = time.perf_counter()  # its thread says so too late: it would be due again
         for item in over:
             error = item.last_error or StorageError(
-                f"{self.store.url}/{item.wanted.range.key} does not answer", kind=ErrorKind.UNREACHABLE
+                f"{self.ranges.url}/{item.wanted.range.key} does not answer", kind=ErrorKind.UNREACHABLE
             )
             self._end(item, _over(error, item.age_s))
         if over:

@@ -112,6 +112,16 @@ class Store:
         """The folder of a ``file://`` store, None for any other."""
         return Path(unquote(self.url.removeprefix("file://"))) if self.url.startswith("file:") else None
 
+    @property
+    def is_local(self) -> bool:
+        """True for a ``file://`` store."""
+        return self.url.startswith("file:")
+
+    @property
+    def cache_name(self) -> str:
+        """The name of the place in caches: one URL is another bucket at another endpoint."""
+        return f"{self.options.endpoint or ''}|{self.url}"
+
     def settings(self) -> tuple[StorageOptions, Credentials | None]:
         """Return options, with what the surroundings add, and what gives the keys;
         None where no request is signed by us."""

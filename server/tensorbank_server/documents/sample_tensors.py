@@ -116,8 +116,8 @@ def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArr
 
 def _bytes_of(fetcher: Fetcher, wanted: ByteRange) -> memoryview:
     """A range; of a local bank in this thread, since a disk needs no second request."""
-    if fetcher.store.local_path is not None:
-        return fetcher.store.get_range(wanted.key, wanted.start, wanted.end)
+    if fetcher.ranges.is_local:
+        return fetcher.ranges.get_range(wanted.key, wanted.start, wanted.end)
     return fetcher.fetch(wanted, n_asked_bytes=wanted.n_bytes)
 
 
