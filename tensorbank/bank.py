@@ -148,7 +148,7 @@ class Table:
                 kind=ErrorKind.AMBIGUOUS_SAMPLE,
             )
         tensors = read_tensors(plan, MAX_DATASET_BYTES)
-        return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].key[0] >= 0}
+        return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].present[0]}
 
     def provenance(self) -> list[Provenance]:
         """Return the source, revision and licence of every part, by the name of the part."""

@@ -21,7 +21,7 @@ N_TOGETHER = 16
 def truth_of(plan: Plan, key: str = "sample_id") -> Truth:
     """Name and checksums of each sample, as often as the plan has it. Of a bank on a local disk."""
     names = plan.table[key].to_pylist()
-    reader = SampleReader(plan)
+    reader = SampleReader.of(plan)
     found: Truth = Counter()
     try:
         for first in range(0, len(plan), N_TOGETHER):

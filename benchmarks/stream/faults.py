@@ -121,7 +121,7 @@ def _flips(setup: Setup) -> Iterator[Figure]:
     rng = np.random.default_rng(0)
     n_errors = wrong = 0
     with fault_server(small.folder, Faults(flipped=FLIPPED, seed=4)) as (server, origin):
-        reader = SampleReader(origin.plan(small.plan), ONE_BY_ONE)
+        reader = SampleReader.of(origin.plan(small.plan), ONE_BY_ONE)
         try:
             while server.stats()["counts"].get("flipped", 0) < n_flips:
                 at = rng.integers(0, len(small.plan), N_AT_ONCE)

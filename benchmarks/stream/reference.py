@@ -44,7 +44,7 @@ class Reference:
         self._jobs: list[tuple[Read, Buffers]] = [
             (read, ring[number % N_BUFFERS])
             for number, positions in enumerate(batches)
-            for read in plan_reads(plan, positions, options)
+            for read in plan_reads(plan.addresses, positions, options)
         ]
         self._places = [(h.name, [[h.slot(b) for b in range(*run)] for run in h.runs]) for h in plan.handles]
 

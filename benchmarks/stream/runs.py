@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.raw import fetch_raw, ranges_of
+from tensorbank.storage import Store
 from tensorbank_loader import LoaderStats, StreamingDataset, World
 from tensorbank_loader.epochs import Epochs, State
 from tensorbank_loader.order import Shuffle
@@ -127,17 +128,19 @@ def stream(
 def read_bytes(plan: Plan, batch_size: int, *, epoch: int, shuffle: Shuffle, options: FetchOptions) -> int:
     """Return the bytes of the reads of an epoch."""
     batches = batches_of(plan, batch_size, epoch=epoch, shuffle=shuffle)
-    return sum(r.n_bytes for r in ranges_of(plan, batches, options))
+    return sum(r.n_bytes for r in ranges_of(plan.addresses, batches, options))
 
 
 def fetched(plan: Plan, batch_size: int, *, epoch: int = 1, shuffle: Shuffle = "full") -> Callable[[], Run]:
     """Return a function that fetches the ranges of an epoch as the loader asks for them,
     and drops what comes."""
-    ranges = ranges_of(plan, batches_of(plan, batch_size, epoch=epoch, shuffle=shuffle), FetchOptions())
+    ranges = ranges_of(
+        plan.addresses, batches_of(plan, batch_size, epoch=epoch, shuffle=shuffle), FetchOptions()
+    )
 
     def work() -> Run:
         before = cpu_s()
-        raw = fetch_raw(plan, ranges)
+        raw = fetch_raw(Store(plan.source.bank, plan.storage), ranges)
         return Run(raw.seconds, cpu_s() - before, raw.n_bytes)
 
     return work

@@ -44,8 +44,8 @@ def reader_of(streamed: Streamed, options: FetchOptions | None) -> Reader:
     if options is not None:
         instance("options", options, FetchOptions, "give FetchOptions(...), or leave it out")
     if isinstance(streamed, Plan):
-        return SampleReader(streamed, options)
-    return MixReader(streamed, options) if streamed.homogeneous else SampleReader(streamed.joined, options)
+        return SampleReader.of(streamed, options)
+    return MixReader(streamed, options) if streamed.homogeneous else SampleReader.of(streamed.joined, options)
 
 
 def plans_of(streamed: Streamed) -> tuple[Plan, ...]:

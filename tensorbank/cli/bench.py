@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,20 +114,24 @@ def measure_stream(plan: Plan, *, batch_size: int, seconds: float, shuffle: bool
     InvalidInputError
         The plan selects no sample or no tensor, or torch is not installed.
     """
+    from tensorbank.client import open_store
     from tensorbank.fetch import FetchOptions
     from tensorbank.reading import fetch_raw, ranges_of
 
     if not len(plan):
         raise InvalidInputError("the query selects no sample, so there is nothing to stream")
     options = FetchOptions()
-    warm = _part(plan, _positions(len(plan), min(len(plan), MAX_SAMPLES), shuffle=shuffle))
+    if plan.weight_column is not None:  # the samples are drawn here, each as often as any other
+        plan = plan.without(plan.weight_column)
+    warm = plan.take(_positions(len(plan), min(len(plan), MAX_SAMPLES), shuffle=shuffle))
     n = _samples_in(warm, batch_size, seconds / (2 * N_ROUNDS + 1))
-    part = _part(plan, _positions(len(plan), n, shuffle=shuffle))
-    ranges = ranges_of(part, _batches(n, batch_size), options)
+    part = plan.take(_positions(len(plan), n, shuffle=shuffle))
+    ranges = ranges_of(part.addresses, _batches(n, batch_size), options)
+    source = open_store(part.source.bank, part.storage)
     rounds = []
     for _ in range(N_ROUNDS):
         took_s, first_s, stats = _stream(part, batch_size)
-        rounds.append(_Round(took_s, first_s, stats, fetch_raw(part, ranges)))
+        rounds.append(_Round(took_s, first_s, stats, fetch_raw(source, ranges)))
     last = rounds[-1].stats
     return StreamReport(
         n_samples=n,
@@ -175,13 +179,6 @@ def _positions(n_samples: int, n: int, *, shuffle: bool) -> npt.NDArray[np.int64
         rng.permutation(n_samples) if shuffle else np.arange(n_samples) for _ in range(-(-n // n_samples))
     ]
     return np.concatenate(rounds)[:n]
-
-
-def _part(plan: Plan, positions: npt.NDArray[np.int64]) -> Plan:
-    """A plan of some samples in their order, without sampling weights."""
-    rows = plan.table.take(positions)
-    weights = plan.weight_column
-    return replace(plan, table=rows if weights is None else rows.drop_columns([weights]))
 
 
 def _batches(n: int, batch_size: int) -> list[npt.NDArray[np.int64]]:

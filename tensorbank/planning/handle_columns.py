@@ -17,7 +17,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.shard_keys import ShardKeys
-from tensorbank.plans import ADDRESS_FIELDS, Handle
+from tensorbank.plans import Handle
 from tensorbank.schema import Modality, TableSchema
 
 __all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]
@@ -227,16 +227,16 @@ def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]
             kind=ErrorKind.BAD_ADDRESS,
         )
     columns: dict[str, pa.Array] = {
-        f"{handle.name}.key": column.keys,
-        f"{handle.name}.starts": _fixed(starts, n_runs, pa.int64()),
-        f"{handle.name}.lengths": _fixed(lengths, n_runs, pa.uint32()),
+        handle.columns.key: column.keys,
+        handle.columns.starts: _fixed(starts, n_runs, pa.int64()),
+        handle.columns.lengths: _fixed(lengths, n_runs, pa.uint32()),
     }
     if handle.window is not None:
         corners = np.stack([column.numbers(n, np.int16) for n in ("y0", "x0")], axis=1)
-        columns[f"{handle.name}.corner"] = _fixed(corners, 2, pa.int16())
+        columns[handle.columns.corner] = _fixed(corners, 2, pa.int16())
     n_times = None if blocks is None else _n_times(handle, *blocks)
     if n_times is not None:
-        columns[f"{handle.name}.n_times"] = as_arrow(n_times)
+        columns[handle.columns.n_times] = as_arrow(n_times)
     return columns
 
 
@@ -301,7 +301,7 @@ def check_names(handles: Sequence[Handle], columns: Sequence[str]) -> None:
     """Raise InvalidInputError where two handles would share one key of the batch,
     or a plain column takes one of the plan."""
     for handle in handles:
-        for taken in (f"{handle.name}.{field}" for field in ADDRESS_FIELDS):
+        for taken in handle.columns.possible:
             if taken in columns:
                 raise InvalidInputError(f"a column cannot be named {taken!r} beside the tensor {handle.name}")
     seen: set[str] = set()

@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank.errors import ErrorKind, IntegrityError
+from tensorbank.fetch import Fetcher
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.handle_columns import HandleColumn, address_columns
-from tensorbank.plans import Handle, Plan, PlanSource
+from tensorbank.plans import Addresses, Handle
 from tensorbank.reading import SampleReader
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statements import PixelPredicate, Verdicts, n_matching
-from tensorbank.storage import StorageOptions
+from tensorbank.storage import StorageOptions, Store
 
 __all__ = ["PixelJudge", "TileAnswers"]
 
@@ -144,16 +145,15 @@ class PixelJudge:
         bands = tuple(modality.band_index(b) for b in predicate.bands)
         handle = Handle("pixels", modality, bands, window)
         column = HandleColumn.of_refs("pixels", pa.array([{"row": None, **r} for r in refs], TILE_REF_TYPE))
-        source = PlanSource(self.bank, "", {}, 0)
-        plan = Plan("", source, (handle,), pa.table(address_columns(column, handle)), self.storage)
-        reader = SampleReader(plan)
+        addresses = Addresses.of(pa.table(address_columns(column, handle)), [handle], self.bank)
+        reader = SampleReader(addresses, Fetcher(Store(self.bank, self.storage)))
         try:
-            pixels = reader.read(np.arange(len(plan)))["pixels"]
+            pixels = reader.read(np.arange(addresses.n_samples))["pixels"]
         finally:
             reader.close()
         with self._lock:
-            self._verdicts = _plus(self._verdicts, Verdicts(read=len(refs), read_bytes=plan.read_bytes))
-        n_times = plan.addresses["pixels"].n_times
+            self._verdicts = _plus(self._verdicts, Verdicts(read=len(refs), read_bytes=addresses.read_bytes))
+        n_times = addresses["pixels"].n_times
         there = pixels if n_times is None else [p[:n] for p, n in zip(pixels, n_times.tolist(), strict=True)]
         return [predicate.answer(n_matching(predicate, p), p[:, 0].size) for p in there]
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.layout import place_of_key
-from tensorbank.plans import ADDRESS_FIELDS, Handle
+from tensorbank.plans import Handle
 
 __all__ = ["by_address"]
 
@@ -45,8 +45,8 @@ def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
         order = _by_every_column(table, handles, keys)
     table = table.take(as_arrow(order))
     for handle in handles:
-        place = table.schema.get_field_index(f"{handle.name}.key")
-        table = table.set_column(place, f"{handle.name}.key", _in_row_order(_dictionary(table, handle)))
+        place = table.schema.get_field_index(handle.columns.key)
+        table = table.set_column(place, handle.columns.key, _in_row_order(_dictionary(table, handle)))
     return table
 
 
@@ -72,14 +72,14 @@ def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
     rank[sorted(range(len(names)), key=[place_of_key(n) for n in names].__getitem__)] = np.arange(len(names))
     rank[-1] = len(names)
     codes = as_numpy(keys.indices, -1)
-    columns = [rank[codes], _element(table, f"{handle.name}.starts", 0)]
+    columns = [rank[codes], _element(table, handle.columns.starts, 0)]
     if handle.window is not None:
-        columns += [_element(table, f"{handle.name}.corner", i) for i in (0, 1)]
+        columns += [_element(table, handle.columns.corner, i) for i in (0, 1)]
     return columns
 
 
 def _dictionary(table: pa.Table, handle: Handle) -> pa.DictionaryArray:
-    column = table[f"{handle.name}.key"].unify_dictionaries()
+    column = table[handle.columns.key].unify_dictionaries()
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
 
 
@@ -105,7 +105,7 @@ def _ties(keys: Sequence[Int64], order: npt.NDArray[np.intp]) -> bool:
 def _by_every_column(
     table: pa.Table, handles: Sequence[Handle], keys: Sequence[Int64]
 ) -> npt.NDArray[np.intp]:
-    mine = {f"{h.name}.{field}" for h in handles for field in ADDRESS_FIELDS}
+    mine = {name for h in handles for name in h.columns.possible}
     plain = [n for n in table.column_names if n not in mine]
     sort: list[Any] = [as_arrow(key) for key in keys]
     sort += [table[n] for n in plain if _sortable(table.schema.field(n).type)]

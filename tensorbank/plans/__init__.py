@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tensorbank.plans.addresses import Addresses, HandleAddresses
 from tensorbank.plans.answers import MAX_DATASET_BYTES
-from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
+from tensorbank.plans.handle import AddressColumns, Handle
 from tensorbank.plans.mixture import Mix, mix
 from tensorbank.plans.plan import LevelReport, Plan, PlanSource
 from tensorbank.plans.proportions import Proportions
@@ -11,8 +12,10 @@ from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection, sides_of
 
 __all__ = [
-    "ADDRESS_FIELDS",
+    "AddressColumns",
+    "Addresses",
     "Handle",
+    "HandleAddresses",
     "LevelReport",
     "MAX_DATASET_BYTES",
     "Mix",

@@ -18,7 +18,7 @@ from tensorbank.arguments import flag, number, whole_number
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.answers import Answers
-from tensorbank.plans.handle import ADDRESS_FIELDS, Handle
+from tensorbank.plans.handle import Handle
 from tensorbank.plans.plan import Plan, loader_package
 from tensorbank.plans.proportions import Proportions
 
@@ -253,12 +253,12 @@ def _with_dates(tables: Sequence[pa.Table], plan: Plan) -> list[pa.Table]:
     """Return the tables of alike plans, with the numbers of dates in all of them where one has them."""
     found = list(tables)
     for handle in plan.handles:
-        name = f"{handle.name}.n_times"
+        name = handle.columns.n_times
         if not any(name in t.column_names for t in found):
             continue
         for i, table in enumerate(found):
             if name not in table.column_names:
-                present = as_numpy(table[f"{handle.name}.key"].is_valid())
+                present = as_numpy(table[handle.columns.key].is_valid())
                 n_times = np.where(present, handle.n_times, 0).astype(np.int16)
                 found[i] = table.append_column(name, as_arrow(n_times))
     return found
@@ -309,7 +309,7 @@ def _rebased(plan: Plan, prefix: str) -> pa.Table:
     if not prefix:
         return table
     for handle in plan.handles:
-        name = f"{handle.name}.{ADDRESS_FIELDS[0]}"
+        name = handle.columns.key
         keys = table[name].combine_chunks()
         chunks = keys.chunks if isinstance(keys, pa.ChunkedArray) else [keys]
         moved = [

@@ -21,6 +21,7 @@ All other columns are the query's own and are handed out beside the tensors.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
@@ -35,9 +36,10 @@ import pyarrow as pa
 from tensorbank.arguments import instance
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import ErrorKind, FormatError, InvalidInputError, TensorBankError, nearest
+from tensorbank.plans.addresses import Addresses
 from tensorbank.plans.explanation import as_html, as_text
 from tensorbank.plans.forecast import Forecast, Price, forecast
-from tensorbank.plans.handle import ADDRESS_FIELDS, Handle, HandleAddresses, addresses_of, check_addresses
+from tensorbank.plans.handle import Handle
 from tensorbank.plans.sealed_table import load_table, save_table
 from tensorbank.plans.shared_table import SharedTable, can_share
 from tensorbank.schema import Modality
@@ -147,7 +149,7 @@ class Plan:
     @property
     def metadata_columns(self) -> tuple[str, ...]:
         """The columns of the query that are not tensors."""
-        mine = {f"{h.name}.{part}" for h in self.handles for part in ADDRESS_FIELDS}
+        mine = {name for h in self.handles for name in h.columns.possible}
         return tuple(name for name in self.table.column_names if name not in mine)
 
     @property
@@ -197,7 +199,7 @@ class Plan:
         return SharedTable(self.table)
 
     @cached_property
-    def addresses(self) -> dict[str, HandleAddresses]:
+    def addresses(self) -> Addresses:
         """The addresses by handle name.
 
         Raises
@@ -205,32 +207,39 @@ class Plan:
         IntegrityError
             One cannot be: it leads outside of the bank, or to bytes that no object has.
         """
-        found = {h.name: addresses_of(self.table, h) for h in self.handles}
-        for handle in self.handles:
-            check_addresses(found[handle.name], handle, self.source.bank)
-        return found
+        return Addresses.of(self.table, self.handles, self.source.bank)
 
     @property
     def n_blocks(self) -> int:
         """The number of blocks to deliver."""
-        return sum(self._n_dates(h) * len(h.bands) for h in self.handles)
+        return self.addresses.n_blocks
 
     @property
     def read_bytes(self) -> int:
         """The number of stored bytes of those blocks."""
-        return sum(int(a.lengths[a.key >= 0].sum()) for a in self.addresses.values())
+        return self.addresses.read_bytes
 
     @property
     def tensor_bytes(self) -> int:
         """The number of decoded bytes of those blocks."""
-        return sum(self._n_dates(h) * h.n_bytes // h.n_times for h in self.handles)
+        return self.addresses.tensor_bytes
 
-    def _n_dates(self, handle: Handle) -> int:
-        """Return the number of dates of all samples together."""
-        a = self.addresses[handle.name]
-        if a.n_times is not None:
-            return int(a.n_times.sum(dtype=np.int64))
-        return int((a.key >= 0).sum()) * handle.n_times
+    @property
+    def n_reads(self) -> int:
+        """The number of requests of one shuffled epoch; see :attr:`Addresses.n_reads`."""
+        return self.addresses.n_reads
+
+    def take(self, positions: npt.NDArray[np.int64]) -> Plan:
+        """Return a plan of some of the samples, in the order of their (n,) positions; one may come several times."""
+        digest = hashlib.sha256(f"take {self.fingerprint}".encode())
+        digest.update(np.ascontiguousarray(positions, "<i8").tobytes())
+        rows = self.table.take(as_arrow(positions))
+        return replace(self, fingerprint=digest.hexdigest()[:32], table=rows)
+
+    def without(self, column: str) -> Plan:
+        """Return the plan without one of its metadata columns."""
+        digest = hashlib.sha256(f"without {column} {self.fingerprint}".encode())
+        return replace(self, fingerprint=digest.hexdigest()[:32], table=self.table.drop_columns([column]))
 
     def explain(self) -> str:
         """Return a text for people: what was considered, pruned and kept, and what reading will take."""
@@ -267,19 +276,6 @@ class Plan:
     def _repr_html_(self) -> str:
         """Return the explanation as HTML for notebooks."""
         return as_html(self.explain_json())
-
-    @property
-    def n_reads(self) -> int:
-        """The number of requests of one shuffled epoch:
-        runs of one tensor that lie near each other share one, samples do not."""
-        reads = 0
-        for handle in self.handles:
-            a = self.addresses[handle.name]
-            present = a.key >= 0
-            starts, ends = a.starts[present], a.starts[present] + a.lengths[present]
-            apart = starts[:, 1:] - ends[:, :-1] > 0
-            reads += int(present.sum()) + int(apart.sum())
-        return reads
 
     def forecast(
         self,
@@ -397,15 +393,10 @@ class Plan:
             for h in described["handles"]
         )
         for handle in handles:
-            for part in ("key", "starts", "lengths"):
-                table.schema.field(f"{handle.name}.{part}")
+            for name in handle.columns.needed:
+                table.schema.field(name)
         source = PlanSource(levels=levels, snapshots=snapshots, **raw)
         return cls(described["fingerprint"], source, handles, table, options)
-
-    def metadata(self, positions: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
-        """Return the values of the metadata columns at some positions."""
-        rows = self.table.select(list(self.metadata_columns)).take(as_arrow(positions))
-        return {name: rows[name].to_pylist() for name in rows.column_names}
 
     def dataloader(
         self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any

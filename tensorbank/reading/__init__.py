@@ -1,11 +1,13 @@
-"""Samples read: from the byte ranges of a plan to decoded blocks in the caller's buffers."""
+"""Reading of samples: from the byte ranges of a plan to decoded blocks in the caller's buffers."""
 
 from __future__ import annotations
 
-from tensorbank.reading.batch_read import BatchRead, Buffers, Skipped
+from tensorbank.reading.batch_read import BatchRead
+from tensorbank.reading.buffers import Buffers
 from tensorbank.reading.codec import PROFILES, codec_for, crc32c, decode_block, decode_run
 from tensorbank.reading.raw import RawRead, fetch_raw, ranges_of
 from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.reading.skipped import Skipped
 from tensorbank.reading.xarray_dataset import as_dataset, read_tensors
 
 __all__ = [

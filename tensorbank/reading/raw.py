@@ -1,5 +1,4 @@
-"""Measure the most that the store and the network can deliver:
-the ceiling that a loader's speed is compared with."""
+"""Raw reads: the most that the store and the network deliver, which a loader's speed is compared with."""
 
 from __future__ import annotations
 
@@ -11,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.client import open_store
-from tensorbank.fetch import FetchOptions
-from tensorbank.plans import Plan
+from tensorbank.fetch import FetchOptions, RangeReader
+from tensorbank.plans import Addresses
 from tensorbank.ranges import ByteRange
 from tensorbank.reading.read_plan import plan_reads
 
 __all__ = ["RawRead", "fetch_raw", "ranges_of"]
 
 N_THREADS = 64
-"""The number of requests in flight: enough for 30 ms and 500 MB/s in reads of 256 KiB."""
+"""The number of threads that fetch, each one request at a time: enough for 30 ms and 500 MB/s in reads of 256 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +30,24 @@ class RawRead:
     seconds: float
 
 
-def ranges_of(plan: Plan, batches: Sequence[npt.NDArray[np.int64]], options: FetchOptions) -> list[ByteRange]:
-    """The reads that bring some batches, each its positions in the plan, in their order. Pure."""
-    return [read.range for positions in batches for read in plan_reads(plan, positions, options)]
+def ranges_of(
+    addresses: Addresses, batches: Sequence[npt.NDArray[np.int64]], options: FetchOptions
+) -> list[ByteRange]:
+    """Return the ranges that bring some batches, each of them (n,) positions of samples, in their order. Pure."""
+    return [read.range for positions in batches for read in plan_reads(addresses, positions, options)]
 
 
-def fetch_raw(plan: Plan, ranges: Sequence[ByteRange], *, n_threads: int = N_THREADS) -> RawRead:
-    """Fetch ranges of a plan's bank into memory and drop them: nothing is checked, decoded or asked for again.
+def fetch_raw(reader: RangeReader, ranges: Sequence[ByteRange], *, n_threads: int = N_THREADS) -> RawRead:
+    """Fetch ranges into memory and drop them: nothing is checked, decoded or asked for again.
 
     Raises
     ------
     NotFoundError, StorageError
         The first failed request's error.
     """
-    store = open_store(plan.source.bank, plan.storage)
 
     def fetch(r: ByteRange) -> int:
-        return len(store.get_range(r.key, r.start, r.end))
+        return len(reader.get_range(r.key, r.start, r.end))
 
     with ThreadPoolExecutor(n_threads, thread_name_prefix="tensorbank-raw") as pool:
         started = time.perf_counter()

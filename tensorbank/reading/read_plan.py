@@ -1,5 +1,4 @@
-"""Find the requests that bring some samples of a plan, and the place of each sample's blocks in them.
-Pure."""
+"""The reads that bring some samples, and the place of each sample's blocks in them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.fetch import FetchOptions
-from tensorbank.plans import Handle, Plan
+from tensorbank.plans import Addresses, Handle
 from tensorbank.ranges import ByteRange, coalesce
 
 __all__ = ["Piece", "Read", "Reads", "plan_reads"]
@@ -38,6 +37,12 @@ class Piece(NamedTuple):
     end: int
 
 
+PIECE = np.dtype([(name, np.int64) for name in Piece._fields])
+"""The dtype of pieces in arrays: a field of it is a column, a row of it a :class:`Piece`."""
+Pieces = npt.NDArray[np.void]
+"""An array (m,) of :data:`PIECE`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
     """One request, and the pieces that it brings, by start. ``n_asked_bytes`` is what they cover: the rest are holes."""
@@ -47,8 +52,9 @@ class Read:
     n_asked_bytes: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Reads(Sequence[Read]):
-    """A sequence of reads as arrays; each is made when it is asked for, since a window holds thousands.
+    """A sequence of n reads as arrays; each is made when it is asked for, since a window holds thousands.
 
     Parameters
     ----------
@@ -57,26 +63,19 @@ class Reads(Sequence[Read]):
     objects, starts, ends, n_asked_bytes
         (n,) int64: number of the object, bytes ``[start, end)``, and what the pieces cover of them.
     edges, pieces
-        (n + 1,) int64, and (m, 6) int64, the fields of :class:`Piece`: those of read ``i`` are rows
-        ``[edges[i], edges[i + 1])``.
+        (n + 1,) int64, and (m,) of :data:`PIECE`: the pieces of read ``i`` are rows ``[edges[i], edges[i + 1])``.
     """
 
-    def __init__(
-        self,
-        keys: tuple[str, ...],
-        objects: Int64,
-        starts: Int64,
-        ends: Int64,
-        n_asked_bytes: Int64,
-        edges: Int64,
-        pieces: Int64,
-    ) -> None:
-        self._keys = keys
-        self._objects, self._starts, self._ends = objects, starts, ends
-        self._n_asked_bytes, self._edges, self._pieces = n_asked_bytes, edges, pieces
+    keys: tuple[str, ...]
+    objects: Int64
+    starts: Int64
+    ends: Int64
+    n_asked_bytes: Int64
+    edges: Int64
+    pieces: Pieces
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self.starts)
 
     @overload
     def __getitem__(self, number: int) -> Read: ...
@@ -88,43 +87,56 @@ class Reads(Sequence[Read]):
         if not -len(self) <= number < len(self):
             raise IndexError(number)
         number %= len(self)
-        first, last = self._edges[number : number + 2].tolist()
+        first, last = self.edges[number : number + 2].tolist()
         return Read(
-            ByteRange(self._keys[self._objects[number]], int(self._starts[number]), int(self._ends[number])),
-            tuple(map(Piece._make, self._pieces[first:last].tolist())),
-            int(self._n_asked_bytes[number]),
+            ByteRange(self.keys[self.objects[number]], int(self.starts[number]), int(self.ends[number])),
+            tuple(map(Piece._make, self.pieces[first:last].tolist())),
+            int(self.n_asked_bytes[number]),
         )
 
     @property
     def n_bytes(self) -> int:
         """The number of bytes that all reads bring."""
-        return int((self._ends - self._starts).sum())
+        return int((self.ends - self.starts).sum())
 
 
-def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64 | None = None) -> Reads:
-    """Return the reads that bring the samples at some positions of a plan.
+def plan_reads(
+    addresses: Addresses, positions: Int64, options: FetchOptions, dates: Int64 | None = None
+) -> Reads:
+    """Return the reads that bring some samples.
 
     Samples that lie side by side share reads, within the limits of ``options``. A position may occur twice and handles
     may share blocks; what is shared is read once.
 
+    Objects are laid side by side on one axis, :data:`OBJECT_BYTES` apart, so that the pieces of all of them are sorted and joined
+    at once. Pieces are sorted by start, then end. A piece that begins where all before it have ended opens a new *cover*; covers
+    do not overlap, and :func:`tensorbank.ranges.coalesce` joins them to reads::
+
+        pieces   |--a--|      |--b--|
+                    |--c--|            |d|
+        covers   |--------|   |-----|  |-|
+        reads    |--------|   |----------|     where the hole before d is small
+
     Parameters
     ----------
     positions
-        (n,) int64 in ``[0, len(plan))``; place ``i`` of the batch is sample ``positions[i]``.
+        (n,) int64 in ``[0, addresses.n_samples)``; place ``i`` of the batch is sample ``positions[i]``.
     dates
         (n, k) int64: which dates of each sample are wanted, in which order, of the handles that are read by date. None: all.
     """
     objects: dict[str, int] = {}
-    columns = [_pieces_of(plan, number, positions, dates, objects) for number in range(len(plan.handles))]
-    handle, run, slot, time, start, end = (np.concatenate(c) for c in zip(*columns, strict=True))
-    if not len(start):
+    found = [
+        _pieces_of(addresses, number, positions, dates, objects) for number in range(len(addresses.handles))
+    ]
+    pieces = np.concatenate(found) if found else np.zeros(0, PIECE)
+    if not len(pieces):
         none = np.zeros(0, np.int64)
-        return Reads((), none, none, none, none, np.zeros(1, np.int64), none.reshape(0, 6))
-    order = np.lexsort((end, start))
-    handle, run, slot, time, start, end = (c[order] for c in (handle, run, slot, time, start, end))
-    covered = np.maximum.accumulate(end)
-    opens = np.concatenate([[True], start[1:] >= covered[:-1]])
-    starts, ends = start[opens], covered[np.append(np.flatnonzero(opens)[1:] - 1, len(end) - 1)]
+        return Reads((), none, none, none, none, np.zeros(1, np.int64), pieces)
+    pieces = pieces[np.lexsort((pieces["end"], pieces["start"]))]
+    start, end = pieces["start"], pieces["end"]
+    reached = np.maximum.accumulate(end)
+    opens = np.concatenate([[True], start[1:] >= reached[:-1]])
+    starts, ends = start[opens], reached[np.append(np.flatnonzero(opens)[1:] - 1, len(end) - 1)]
     first, last, owner = coalesce(
         starts,
         ends,
@@ -135,37 +147,31 @@ def plan_reads(plan: Plan, positions: Int64, options: FetchOptions, dates: Int64
     asked = np.bincount(owner, weights=ends - starts, minlength=len(first)).astype(np.int64)
     base = first // OBJECT_BYTES * OBJECT_BYTES
     edges = np.searchsorted(start, np.append(first, np.iinfo(np.int64).max))
-    local = np.repeat(base, np.diff(edges))
-    pieces = np.stack([handle, run, slot, time, start - local, end - local], axis=1)
+    of_object = np.repeat(base, np.diff(edges))
+    start -= of_object
+    end -= of_object
     return Reads(tuple(objects), first // OBJECT_BYTES, first - base, last - base, asked, edges, pieces)
 
 
 def _pieces_of(
-    plan: Plan, number: int, positions: Int64, dates: Int64 | None, objects: dict[str, int]
-) -> Sequence[Int64]:
-    """Handle, run, slot, time, start and end of every piece of one handle, bytes on the common axis; names its objects."""
-    handle = plan.handles[number]
-    a = plan.addresses[handle.name]
-    keys = a.key[positions]
-    slots = np.flatnonzero(keys >= 0)
-    codes, place = np.unique(keys[slots], return_inverse=True)
-    numbers = [objects.setdefault(a.keys[code], len(objects)) for code in codes.tolist()]
+    addresses: Addresses, number: int, positions: Int64, dates: Int64 | None, objects: dict[str, int]
+) -> Pieces:
+    """Return every piece of one handle, bytes on the common axis; adds its objects to ``objects``, which numbers them."""
+    handle, a = addresses.handles[number], addresses.by_handle[number]
+    shards = a.shard_of[positions]
+    slots = np.flatnonzero(shards >= 0)
+    codes, place = np.unique(shards[slots], return_inverse=True)
+    numbers = [objects.setdefault(a.shard_keys[code], len(objects)) for code in codes.tolist()]
     begin = np.array(numbers, np.int64)[place] * OBJECT_BYTES
     rows = positions[slots, None]
     run, time = _wanted_runs(handle, None if dates is None else dates[slots])
-    start = begin[:, None] + a.starts[rows, run]
-    shape, length = start.shape, a.lengths[rows, run]
-    pieces = (
-        np.full(shape, number, np.int64),
-        np.broadcast_to(run, shape),
-        np.broadcast_to(slots[:, None], shape),
-        np.broadcast_to(time, shape),
-        start,
-        start + length,
-    )
+    start, length = begin[:, None] + a.starts[rows, run], a.lengths[rows, run]
+    pieces = np.empty(start.shape, PIECE)
+    pieces["handle"], pieces["run"], pieces["slot"], pieces["time"] = number, run, slots[:, None], time
+    pieces["start"], pieces["end"] = start, start + length
     if a.n_times is None:
-        return [column.reshape(-1) for column in pieces]
-    return [column[length > 0] for column in pieces]  # of dates that a sample does not have
+        return pieces.reshape(-1)
+    return pieces[length > 0]  # those of dates that a sample does not have are empty
 
 
 def _wanted_runs(handle: Handle, dates: Int64 | None) -> tuple[Int64, Int64]:

@@ -38,7 +38,7 @@ def read_tensors(plan: Plan, max_bytes: int) -> dict[str, Any]:
             "select fewer samples or bands, give max_bytes, or stream with .dataloader()",
             kind=ErrorKind.TOO_LARGE,
         )
-    reader = SampleReader(plan)
+    reader = SampleReader.of(plan)
     try:
         return reader.read(np.arange(len(plan), dtype=np.int64))
     finally:
@@ -61,7 +61,7 @@ def as_dataset(plan: Plan, max_bytes: int) -> xarray.Dataset:
     for handle in plan.handles:
         band = dimensions[handle.name][2]
         coordinates[band] = (band, [handle.modality.band_names[b] for b in handle.bands])
-        present = plan.addresses[handle.name].key >= 0
+        present = plan.addresses[handle.name].present
         if not present.all():
             coordinates[f"{handle.name}_present"] = ("sample", present)
     variables = {h.name: (dimensions[h.name], tensors[h.name], _attributes(h)) for h in plan.handles}

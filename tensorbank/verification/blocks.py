@@ -1,16 +1,18 @@
-"""Verification: every stored block of a snapshot read and its checksum compared, and what other readers of it go by."""
+"""Verification of a snapshot: every stored block is read and its checksum compared, and so are the documents of other readers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tensorbank.bank import Bank
 from tensorbank.errors import IntegrityError, NotFoundError, StorageError
-from tensorbank.plans import Plan
+from tensorbank.fetch import Fetcher
+from tensorbank.plans import Addresses, Plan
 from tensorbank.reading import SampleReader
 from tensorbank.verification.stored_form import find_flaws
 
@@ -64,16 +66,16 @@ def verify(bank: Bank, table: str, *, progress: Callable[[int, int], None] | Non
     modalities = ", ".join(f'"{name}"' for name in schema.names)
     plan = bank.sql(f'SELECT sample_id, {modalities} FROM "{table}"').plan()
     version = plan.source.snapshots[table][1]
-    plan, impossible = _addressed(plan)
-    report = VerifyReport(table, version, len(plan), plan.n_blocks, plan.read_bytes, impossible)
+    addresses, impossible = _possible_addresses(plan)
+    report = VerifyReport(table, version, len(plan), addresses.n_blocks, addresses.read_bytes, impossible)
     report.damage += [
         Damage("", f.modality, f.key, f.reason) for f in find_flaws(bank.at({table: version}), table, schema)
     ]
-    reader = SampleReader(plan)
+    reader = SampleReader(addresses, Fetcher(bank.catalog.store))
     try:
         for start in range(0, len(plan), SAMPLES_AT_ONCE):
             positions = np.arange(start, min(start + SAMPLES_AT_ONCE, len(plan)))
-            report.damage += _damage(reader, plan, positions)
+            report.damage += _damage(reader, positions, plan.table["sample_id"])
             if progress is not None:
                 progress(int(positions[-1]) + 1, len(plan))
     finally:
@@ -81,46 +83,30 @@ def verify(bank: Bank, table: str, *, progress: Callable[[int, int], None] | Non
     return report
 
 
-def _addressed(plan: Plan) -> tuple[Plan, list[Damage]]:
-    """The plan without modalities whose addresses cannot be, and those."""
-    damage = []
+def _possible_addresses(plan: Plan) -> tuple[Addresses, list[Damage]]:
+    """Return the addresses of the modalities whose addresses can be, and the damage of the others."""
+    sound, damage = [], []
     for handle in plan.handles:
         try:
-            _only(plan, handle.name).addresses  # noqa: B018 - looked at for its errors
+            Addresses.of(plan.table, [handle], plan.source.bank)
         except IntegrityError as error:
             damage.append(Damage("", handle.name, "", str(error)))
-    bad = {d.modality for d in damage}
-    return (
-        replace(plan, handles=tuple(h for h in plan.handles if h.name not in bad)) if bad else plan
-    ), damage
+        else:
+            sound.append(handle)
+    return Addresses.of(plan.table, sound, plan.source.bank), damage
 
 
-def _damage(reader: SampleReader, plan: Plan, positions: npt.NDArray[np.int64]) -> Iterator[Damage]:
-    """Damage among some samples: all at once, and where that fails, each tensor for itself."""
+def _damage(reader: SampleReader, positions: npt.NDArray[np.int64], ids: pa.ChunkedArray) -> Iterator[Damage]:
+    """Yield the damage among some samples, which are read all at once, and where that fails, each tensor for itself."""
     try:
         reader.read(positions)
     except (IntegrityError, NotFoundError, StorageError):
-        for handle in plan.handles:
-            addresses = plan.addresses[handle.name]
-            one = SampleReader(_only(plan, handle.name))
-            try:
-                for position in positions.tolist():
-                    try:
-                        one.read([position])
-                    except (IntegrityError, NotFoundError, StorageError) as error:
-                        sample_id = str(plan.table["sample_id"][position].as_py())
-                        key = addresses.keys[addresses.key[position]]
-                        yield Damage(sample_id, handle.name, key, str(error))
-            finally:
-                one.close()
-
-
-def _only(plan: Plan, handle: str) -> Plan:
-    """The plan with one handle."""
-    return Plan(
-        plan.fingerprint,
-        plan.source,
-        tuple(h for h in plan.handles if h.name == handle),
-        plan.table,
-        plan.storage,
-    )
+        for name, addresses in reader.addresses.items():
+            one = SampleReader(reader.addresses.only(name), reader.fetcher)
+            for position in positions.tolist():
+                try:
+                    one.read([position])
+                except (IntegrityError, NotFoundError, StorageError) as error:
+                    sample_id = str(ids[position].as_py())
+                    key = addresses.shard_keys[addresses.shard_of[position]]
+                    yield Damage(sample_id, name, key, str(error))

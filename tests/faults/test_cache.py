@@ -37,7 +37,7 @@ def options(tmp_path):
 def read_epoch(made, options, seed=None):
     """Read everything in some order and compare it; the reader's counts."""
     order = np.arange(N) if seed is None else np.random.default_rng(seed).permutation(N)
-    reader = SampleReader(made.plan, options)
+    reader = SampleReader.of(made.plan, options)
     try:
         for first in range(0, N, BATCH):
             at = order[first : first + BATCH]
@@ -52,10 +52,10 @@ def wanted_bytes(plan) -> int:
     """Return the bytes that the plan's handles want, each counted once."""
     wanted: dict[str, set[int]] = {}
     for addresses in plan.addresses.values():
-        for key, starts, lengths in zip(addresses.key, addresses.starts, addresses.lengths, strict=True):
+        for key, starts, lengths in zip(addresses.shard_of, addresses.starts, addresses.lengths, strict=True):
             if key >= 0:
                 for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-                    wanted.setdefault(addresses.keys[key], set()).update(range(start, start + length))
+                    wanted.setdefault(addresses.shard_keys[key], set()).update(range(start, start + length))
     return sum(map(len, wanted.values()))
 
 

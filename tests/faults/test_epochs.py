@@ -15,7 +15,7 @@ import pytest
 from support.handmade import make
 from tensorbank import IntegrityError, StorageError
 from tensorbank.fetch import FetchOptions, FetchStats, range_requests
-from tensorbank.reading.sample_reader import BatchRead, SampleReader
+from tensorbank.reading import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
 
 N = 240
@@ -36,7 +36,7 @@ def epoch(served, faults: Faults, options: FetchOptions = APART) -> tuple[float,
     """Read everything, compare it, and tell how long it took, what was counted here and what there."""
     server, made = served
     server.set(faults)
-    reader = SampleReader(made.plan, options)
+    reader = SampleReader.of(made.plan, options)
     started = time.perf_counter()
     try:
         coming: deque[tuple[np.ndarray, dict[str, np.ndarray], BatchRead]] = deque()
@@ -94,7 +94,7 @@ def test_a_request_that_hangs_keeps_no_memory(served):
     """Answers come from second requests; the first ones are under way for longer than the batch is."""
     server, made = served
     server.set(Faults(slow=0.1, slow_s=15, seed=5))
-    reader = SampleReader(made.plan, APART)
+    reader = SampleReader.of(made.plan, APART)
     try:
         at = np.arange(64)
         out = {h.name: np.empty((64, *h.shape), h.modality.dtype) for h in made.plan.handles}
@@ -126,7 +126,7 @@ def test_every_flipped_bit_is_caught(served):
 def test_what_is_flipped_again_names_object_and_sample(served):
     server, made = served
     server.set(Faults(flipped=1.0))
-    reader = SampleReader(made.plan, APART)
+    reader = SampleReader.of(made.plan, APART)
     try:
         with pytest.raises(
             IntegrityError, match=r"c/\d+/0/0/0/0 is damaged in bytes .* number 3 of the plan"

@@ -17,7 +17,7 @@ import torch
 from support.handmade import HANDLES, Handmade, make, moved
 from support.resume import assert_resumable
 from tensorbank import IntegrityError, InvalidInputError, StorageOptions
-from tensorbank.reading.sample_reader import BatchRead, SampleReader
+from tensorbank.reading import BatchRead, SampleReader
 from tensorbank.storage.store import Store
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset, World
 from tensorbank_loader.batch.read_window import MIN_BATCHES_AHEAD

@@ -171,8 +171,8 @@ def test_plans_come_in_pages(bank_folder, bank, serving_of):
         assert plan.table["sample_id"].num_chunks == 1
         theirs = bank.sql(plan.source.sql).plan()
         assert plan.table.to_pylist() == theirs.table.to_pylist()
-        assert {n: a.keys for n, a in plan.addresses.items()} == {
-            n: a.keys for n, a in theirs.addresses.items()
+        assert {n: a.shard_keys for n, a in plan.addresses.items()} == {
+            n: a.shard_keys for n, a in theirs.addresses.items()
         }
 
 
@@ -190,7 +190,7 @@ def test_a_page_without_its_end_is_refused(remote, service):
 
 
 def check_bytes(plan, direct):
-    mine, theirs = SampleReader(plan), SampleReader(direct)
+    mine, theirs = SampleReader.of(plan), SampleReader.of(direct)
     try:
         at = np.arange(len(plan))
         for name, tensor in theirs.read(at).items():
@@ -233,10 +233,10 @@ def test_a_saved_plan_holds_no_key(guarded, tmp_path):
     plan = tb.open(url, key=keys["good"]).query("terramesh").select("DEM").plan()
     saved = plan.save(tmp_path / "plan.arrow")
     assert keys["good"].encode() not in saved.read_bytes()
-    with closing(SampleReader(tb.Plan.load(saved))) as reader, pytest.raises(StorageError) as refused:
+    with closing(SampleReader.of(tb.Plan.load(saved))) as reader, pytest.raises(StorageError) as refused:
         reader.read(np.arange(1))
     assert refused.value.kind == "denied"
-    with closing(SampleReader(tb.Plan.load(saved, key=keys["good"], service=url))) as reader:
+    with closing(SampleReader.of(tb.Plan.load(saved, key=keys["good"], service=url))) as reader:
         assert len(reader.read(np.arange(2))["DEM"]) == 2
 
 
@@ -256,7 +256,7 @@ def test_what_is_cached_has_no_signature(signed, tmp_path):
     plan = tb.open(signed.url).query("terramesh").select("S2L2A[B08]").plan()
     options = FetchOptions(cache_dir=tmp_path / "cache")
     for expected in ("misses", "hits"):
-        reader = SampleReader(plan, options)
+        reader = SampleReader.of(plan, options)
         reader.read(np.arange(len(plan)))
         cache = reader.stats.cache
         reader.close()

@@ -48,7 +48,7 @@ class Handmade:
 
     def path_of(self, handle: str, position: int) -> Path:
         a = self.plan.addresses[handle]
-        return self.folder / a.keys[a.key[position]]
+        return self.folder / a.shard_keys[a.shard_of[position]]
 
 
 def make(

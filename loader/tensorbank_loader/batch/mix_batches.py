@@ -69,7 +69,7 @@ class MixReader:
     def __init__(self, mix: Mix, options: FetchOptions | None = None) -> None:
         self.options = options or FetchOptions()
         self._mix = mix
-        self._readers = tuple(SampleReader(plan, self.options) for plan in mix.sources)
+        self._readers = tuple(SampleReader.of(plan, self.options) for plan in mix.sources)
         self._starts = _starts(mix)
 
     def __reduce__(self) -> tuple[object, ...]:

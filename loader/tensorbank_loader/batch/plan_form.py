@@ -77,8 +77,8 @@ class PlanForm:
             h.name
             for h in plan.handles
             if skipping
-            or plan.table[f"{h.name}.key"].null_count
-            or f"{h.name}.n_times" in plan.table.column_names
+            or plan.table[h.columns.key].null_count
+            or h.columns.n_times in plan.table.column_names
         )
         taken = {h.name for h in plan.handles} | ({MASK} if gappy else set())
         taken |= {TIME_INDEX} if choice else set()

@@ -171,10 +171,10 @@ def _distinct_bytes(plan: Plan) -> int:
         return plan.read_bytes
     total = 0
     for a in plan.addresses.values():
-        there = np.flatnonzero(a.key >= 0)
-        there = there[np.lexsort((a.starts[there, 0], a.key[there]))]
-        key, start = a.key[there], a.starts[there, 0]
-        first = np.append(True, (key[1:] != key[:-1]) | (start[1:] != start[:-1]))[: len(there)]
+        there = np.flatnonzero(a.present)
+        there = there[np.lexsort((a.starts[there, 0], a.shard_of[there]))]
+        shard, start = a.shard_of[there], a.starts[there, 0]
+        first = np.append(True, (shard[1:] != shard[:-1]) | (start[1:] != start[:-1]))[: len(there)]
         total += int(a.lengths[there[first]].sum())
     return total
 
@@ -184,7 +184,7 @@ def address_order(plan: Plan) -> npt.NDArray[np.integer[Any]] | None:
     if not plan.handles or not len(plan):
         return None
     a = max(plan.addresses.values(), key=lambda a: int(a.lengths.sum()))
-    shard, start = a.key, a.starts[:, 0]
+    shard, start = a.shard_of, a.starts[:, 0]
     ahead = (shard[1:] > shard[:-1]) | ((shard[1:] == shard[:-1]) & (start[1:] >= start[:-1]))
     if ahead.all():
         return None

@@ -175,7 +175,10 @@ class PlanStore:
             if found is None:
                 try:
                     plan = Plan.load(self._path(stored.id))
-                    found = plan, frozenset(k for h in plan.handles for k in plan.addresses[h.name].keys)
+                    found = (
+                        plan,
+                        frozenset(k for h in plan.handles for k in plan.addresses[h.name].shard_keys),
+                    )
                 except TensorBankError as error:
                     self._known.pop(stored.id, None)
                     raise Problem(410, "gone", "the plan is there no more; ask for it again") from error
@@ -190,7 +193,11 @@ class PlanStore:
         """Return the shards of an open plan, gathered when it was opened."""
         with self._lock:
             found = self._open.get(stored.id)
-        return found[1] if found else frozenset(k for h in plan.handles for k in plan.addresses[h.name].keys)
+        return (
+            found[1]
+            if found
+            else frozenset(k for h in plan.handles for k in plan.addresses[h.name].shard_keys)
+        )
 
     async def cancel(self, stored: StoredPlan, principal: str, *, for_all: bool = False) -> None:
         """Note that one who asked for a plan needs it no more;

@@ -50,8 +50,8 @@ def shard_keys(plan: Plan, start: int = 0, end: int | None = None) -> list[str]:
     found: set[str] = set()
     for h in plan.handles:
         a = plan.addresses[h.name]
-        codes = np.unique(a.key[start:end])
-        found.update(a.keys[c] for c in codes if c >= 0)
+        codes = np.unique(a.shard_of[start:end])
+        found.update(a.shard_keys[c] for c in codes if c >= 0)
     return sorted(found)
 
 
@@ -86,7 +86,7 @@ def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str,
     starts, lengths, codes = (
         a.starts[start:end].tolist(),
         a.lengths[start:end].tolist(),
-        a.key[start:end].tolist(),
+        a.shard_of[start:end].tolist(),
     )
     none = [None] * (end - start)
     corners = a.corners[start:end].tolist() if a.corners is not None else none
@@ -95,7 +95,7 @@ def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str,
         None
         if code < 0
         else {
-            "shard": a.keys[code],
+            "shard": a.shard_keys[code],
             "ranges": [[s, s + n] for s, n in zip(first, size, strict=True)],
             **({"corner": corner} if corner is not None else {}),
             **({"n_times": n} if n is not None else {}),

@@ -165,7 +165,7 @@ def _group(bank: ServedBank, stored: StoredPlan, plan: Plan) -> dict[str, Any]:
 
 
 def _array(bank: ServedBank, plan: Plan, handle: Handle) -> dict[str, Any]:
-    keys = plan.addresses[handle.name].keys
+    keys = plan.addresses[handle.name].shard_keys
     if not keys:
         raise Problem(409, "no-tensors", f"no sample of the plan has {handle.name}")
     stored = bank.array_document(place_of_key(keys[0])[0])
@@ -191,13 +191,13 @@ def _ref(
     """Return the address of a sample of a plan with the lengths of its blocks,
     which the plan itself does not hold."""
     a = plan.addresses[handle.name]
-    if a.key[position] < 0:
+    if a.shard_of[position] < 0:
         return None
     pinned = bank.pin(stored.request.table, stored.request.version)
     sample_id = plan.table["sample_id"][position].as_py()
     for row in bank.samples(pinned).find(sample_id):
         ref: dict[str, Any] | None = row[handle.modality.name]
-        if ref is None or ref["key"] != a.keys[a.key[position]]:
+        if ref is None or ref["key"] != a.shard_keys[a.shard_of[position]]:
             continue
         if byte_ranges(ref, [handle.runs[0]])[0].start == a.starts[position, 0]:
             return ref

@@ -308,7 +308,7 @@ def urls_of(
 
 def keys_of(plan: Plan) -> list[str]:
     """Return the shards of a plan, sorted."""
-    return sorted({key for h in plan.handles for key in plan.addresses[h.name].keys})
+    return sorted({key for h in plan.handles for key in plan.addresses[h.name].shard_keys})
 
 
 def check_access(bank: ServedBank, access: str, asker: Principal) -> None:

@@ -109,7 +109,7 @@ class MakePlan:
         return PlanMade(
             fingerprint=plan.fingerprint,
             n_samples=len(plan),
-            n_shards=len({key for h in plan.handles for key in plan.addresses[h.name].keys}),
+            n_shards=len({key for h in plan.handles for key in plan.addresses[h.name].shard_keys}),
             read_bytes=plan.read_bytes,
             tensor_bytes=plan.tensor_bytes,
             n_requests=plan.n_reads,

@@ -83,4 +83,4 @@ def test_another_number_of_blocks_is_refused(tmp_path, blocks):
 def test_the_bank_is_sound_without_that(tmp_path):
     bank = bank_with(tmp_path)
     for sql in SQLS:
-        assert len(bank.sql(sql).plan().addresses["S2L2A"].key) == 6
+        assert len(bank.sql(sql).plan().addresses["S2L2A"].shard_of) == 6

@@ -15,6 +15,7 @@ from tensorbank.cli.app import main
 from tensorbank.cli.bench import N_ROUNDS, StreamReport, measure_stream
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.raw import fetch_raw, ranges_of
+from tensorbank.storage import Store
 from tensorbank.testing import FaultServer
 from tensorbank.testing.fault_server import Faults
 
@@ -30,13 +31,15 @@ def made(tmp_path_factory):
 def test_raw_reads_bring_the_bytes_of_the_plan_and_nothing_else(made):
     with FaultServer(made.folder) as server:
         plan = replace(made.plan, source=replace(made.plan.source, bank=server.url), storage=server.storage)
-        ranges = ranges_of(plan, [np.arange(0, 20), np.arange(20, N)], FetchOptions(max_gap_bytes=0))
-        raw = fetch_raw(plan, ranges, n_threads=4)
+        ranges = ranges_of(
+            plan.addresses, [np.arange(0, 20), np.arange(20, N)], FetchOptions(max_gap_bytes=0)
+        )
+        raw = fetch_raw(Store(server.url, server.storage), ranges, n_threads=4)
         counts = server.stats()["counts"]
     lengths = {
-        (a.keys[a.key[i]], int(start)): int(n)
+        (a.shard_keys[a.shard_of[i]], int(start)): int(n)
         for a in plan.addresses.values()
-        for i in np.flatnonzero(a.key >= 0)
+        for i in np.flatnonzero(a.shard_of >= 0)
         for start, n in zip(a.starts[i], a.lengths[i], strict=True)
     }
     assert raw.n_bytes == counts["body_bytes"] == sum(r.n_bytes for r in ranges)
@@ -50,9 +53,9 @@ def test_raw_reads_bring_the_bytes_of_the_plan_and_nothing_else(made):
 
 
 def test_a_failed_raw_read_is_an_error(made, tmp_path):
-    plan = replace(made.plan, source=replace(made.plan.source, bank=tmp_path.as_uri()))
+    ranges = ranges_of(made.plan.addresses, [np.arange(3)], FetchOptions())
     with pytest.raises(tb.NotFoundError):
-        fetch_raw(plan, ranges_of(plan, [np.arange(3)], FetchOptions()))
+        fetch_raw(Store(tmp_path.as_uri()), ranges)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])

@@ -72,8 +72,8 @@ def delivered(plan: Plan, handle: str) -> list[tuple[str, list[tuple[int, int]]]
     """Return what a plan says to read of a handle: (key, runs), None where the sample lacks it."""
     a = plan.addresses[handle]
     return [
-        None if k < 0 else (a.keys[k], list(zip(s.tolist(), n.tolist(), strict=True)))
-        for k, s, n in zip(a.key, a.starts, a.lengths, strict=True)
+        None if k < 0 else (a.shard_keys[k], list(zip(s.tolist(), n.tolist(), strict=True)))
+        for k, s, n in zip(a.shard_of, a.starts, a.lengths, strict=True)
     ]
 
 
@@ -163,8 +163,8 @@ def test_a_join_takes_each_tensor_from_its_own_table(made):
     ours = made.a.by_id()
     assert delivered(plan, "S2L2A") == [whole(ours[i], "S2L2A") for i in expected]
     assert delivered(plan, "S1GRD") == [whole(theirs[i], "S1GRD") for i in expected]
-    assert {k.split("/")[0] for k in plan.addresses["S1GRD"].keys} == {"b"}
-    assert {k.split("/")[0] for k in plan.addresses["S2L2A"].keys} == {"a"}
+    assert {k.split("/")[0] for k in plan.addresses["S1GRD"].shard_keys} == {"b"}
+    assert {k.split("/")[0] for k in plan.addresses["S2L2A"].shard_keys} == {"a"}
     assert plan.table["ndvi"].to_pylist() == [number(theirs[i], "NDVI", "mean") for i in expected]
     assert set(plan.source.snapshots) == {"a", "b"}
 
@@ -317,7 +317,7 @@ def test_missing_modalities_have_no_address(made):
         a = plan.addresses[handle]
         lacks = np.array([rows[i][modality] is None for i in plan.table["sample_id"].to_pylist()])
         assert lacks.any()
-        assert ((a.key < 0) == lacks).all()
+        assert ((a.shard_of < 0) == lacks).all()
         assert (a.lengths[lacks] == 0).all()
         assert (a.lengths[~lacks] > 0).all()
 
@@ -470,7 +470,7 @@ def test_one_column_of_two_tables_is_one_modality_or_none(tmp_path):
         refused(bank, f"SELECT S2L2A FROM a UNION ALL SELECT S2L2A FROM {name}", f"S2L2A of a and of {name}")
     plan = bank.sql("SELECT S2L2A FROM a UNION ALL SELECT S2L2A FROM same").plan()
     assert len(plan) == 12
-    assert {k.split("/")[0] for k in plan.addresses["S2L2A"].keys} == {"a", "same"}
+    assert {k.split("/")[0] for k in plan.addresses["S2L2A"].shard_keys} == {"a", "same"}
 
 
 # ---------------------------------------------------------------- fingerprints and files
@@ -660,8 +660,8 @@ def test_times_and_places_travel_in_the_plan(tmp_path):
         "a", replace(commit, samples=pa.Table.from_pylist(rows, schema=commit.samples.schema))
     )
     plan = bank.sql("SELECT NDVI, S2_time, footprint, modalities FROM a").plan()
-    assert plan.metadata(np.array([2, 0]))["S2_time"] == [when, when]
-    assert plan.metadata(np.array([1]))["modalities"] == [["NDVI", "LULC"]]
+    assert plan.table["S2_time"].to_pylist() == [when] * 3
+    assert plan.table["modalities"].to_pylist() == [["NDVI", "LULC"]] * 3
     assert json.dumps(Plan.load(plan.save(tmp_path / "x")).table["footprint"].to_pylist(), default=str)
 
 

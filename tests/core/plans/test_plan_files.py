@@ -167,7 +167,7 @@ def test_bytes_that_no_object_has_are_an_error_that_names_it(made, start):
     with pytest.raises(
         IntegrityError, match=r"LULC of row 7 leads to bytes .*/t/tensors/p/LULC/c/"
     ) as caught:
-        SampleReader(plan).read([7])
+        SampleReader.of(plan).read([7])
     assert caught.value.kind == "bad-address"
 
 
@@ -175,13 +175,13 @@ def test_bytes_that_no_object_has_are_an_error_that_names_it(made, start):
 def test_a_giant_length_is_not_allocated(made, length):
     plan = with_column(made.plan, "S2.lengths", lambda v: v.__setitem__(3, length))
     with pytest.raises(IntegrityError, match="S2 of row 3"):
-        SampleReader(plan).read([3])
+        SampleReader.of(plan).read([3])
 
 
 def test_bytes_behind_the_object_are_an_error_that_names_it(made):
     plan = with_column(made.plan, "LULC.starts", lambda v: v.__setitem__(7, 1 << 40))
     with pytest.raises(TensorBankError, match="LULC/c/"):
-        SampleReader(plan).read([7])
+        SampleReader.of(plan).read([7])
 
 
 KEYS = [
@@ -207,7 +207,7 @@ def test_a_key_that_leads_out_of_the_bank_is_refused(made, key):
     at = made.plan.table.column_names.index(name)
     plan = replace(made.plan, table=made.plan.table.set_column(at, name, column))
     with pytest.raises(IntegrityError, match="is no shard of") as caught:
-        SampleReader(plan).read([0])
+        SampleReader.of(plan).read([0])
     assert caught.value.kind == "bad-address"
 
 

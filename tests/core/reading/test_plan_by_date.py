@@ -71,9 +71,9 @@ def test_reads_of_some_dates_are_of_their_bytes_only(table):
         for i, p in enumerate(positions):
             for run in dates[i] if h.by_date else [0]:
                 span = range(int(a.starts[p, run]), int(a.starts[p, run] + a.lengths[p, run]))
-                asked.setdefault(a.keys[a.key[p]], set()).update(span)
+                asked.setdefault(a.shard_keys[a.shard_of[p]], set()).update(span)
     exact = FetchOptions(max_gap_bytes=0, max_amplification=1.0)
-    reads = plan_reads(plan, positions, exact, dates)
+    reads = plan_reads(plan.addresses, positions, exact, dates)
     assert sum(r.range.n_bytes for r in reads) == sum(map(len, asked.values()))
     assert all(asked[r.range.key].issuperset((r.range.start, r.range.end - 1)) for r in reads)
     pieces = [p for r in reads for p in r.pieces]

@@ -19,9 +19,10 @@ from support.handmade import HANDLES, Handmade, check, make, modality, moved
 from tensorbank import IntegrityError, InvalidInputError, NotFoundError, StorageError, StorageOptions
 from tensorbank.fetch import FetchOptions, range_requests
 from tensorbank.plans.handle import Handle
+from tensorbank.reading.batch_in_progress import N_BAD_TRIES
 from tensorbank.reading.codec import PROFILES
 from tensorbank.reading.read_plan import plan_reads
-from tensorbank.reading.sample_reader import N_BAD_TRIES, SampleReader
+from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.storage.store import Store
 
 N = 23
@@ -61,13 +62,13 @@ def close(reader: SampleReader) -> None:
 def test_every_run_is_in_one_read_and_reads_keep_their_limits(made, positions, gap, amplification, most):
     plan = made.plan
     options = FetchOptions(max_gap_bytes=gap, max_amplification=amplification, max_read_bytes=most)
-    reads = plan_reads(plan, np.array(positions), options)
+    reads = plan_reads(plan.addresses, np.array(positions), options)
     expected = {
-        (number, run, slot): (a.keys[a.key[p]], int(a.starts[p, run]), int(a.lengths[p, run]))
+        (number, run, slot): (a.shard_keys[a.shard_of[p]], int(a.starts[p, run]), int(a.lengths[p, run]))
         for number, h in enumerate(plan.handles)
         for slot, p in enumerate(positions)
         for run in range(len(h.runs))
-        if (a := plan.addresses[h.name]).key[p] >= 0
+        if (a := plan.addresses[h.name]).shard_of[p] >= 0
     }
     pieces = [(p, read) for read in reads for p in read.pieces]
     assert sorted((p.handle, p.run, p.slot) for p, _ in pieces) == sorted(expected)
@@ -88,11 +89,11 @@ def test_every_run_is_in_one_read_and_reads_keep_their_limits(made, positions, g
 
 def test_a_sample_of_adjacent_blocks_is_one_request_a_modality(made):
     only = replace(made.plan, handles=(HANDLES[0],))
-    assert len(plan_reads(only, np.array([7]), FetchOptions())) == 1
+    assert len(plan_reads(only.addresses, np.array([7]), FetchOptions())) == 1
 
 
 def test_nothing_to_read_is_no_read(made):
-    assert len(plan_reads(made.plan, np.zeros(0, np.int64), FetchOptions())) == 0
+    assert len(plan_reads(made.plan.addresses, np.zeros(0, np.int64), FetchOptions())) == 0
 
 
 # ---------------------------------------------------------- pixels
@@ -100,7 +101,7 @@ def test_nothing_to_read_is_no_read(made):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["default", "block-by-block", "whole-shard"])
 def test_every_tensor_is_the_truth(made, options):
-    reader = SampleReader(made.plan, options)
+    reader = SampleReader.of(made.plan, options)
     for positions in ([4], list(range(N)), [3, 3, 22, 0], list(range(N))[::-1]):
         check(reader.read(positions), made.truth, np.array(positions))
     close(reader)
@@ -109,7 +110,7 @@ def test_every_tensor_is_the_truth(made, options):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_codec_profile(tmp_path, profile):
     made = make(tmp_path, 9, profile=profile)
-    reader = SampleReader(made.plan)
+    reader = SampleReader.of(made.plan)
     check(reader.read(range(9)), made.truth, np.arange(9))
     close(reader)
 
@@ -119,13 +120,13 @@ def test_every_codec_profile(tmp_path, profile):
 def test_any_choice_of_bands_in_any_order(tmp_path_factory, bands, n_bands, positions):
     handle = Handle("M", modality("S2L1C", "int16", 6), tuple(bands[:n_bands]))
     made = make(tmp_path_factory.mktemp("bands"), N, handles=(handle,))
-    reader = SampleReader(made.plan, FetchOptions(n_threads=2))
+    reader = SampleReader.of(made.plan, FetchOptions(n_threads=2))
     check(reader.read(positions), made.truth, np.array(positions))
     reader.close()
 
 
 def test_what_a_sample_lacks_is_fill_value_and_masked(made):
-    reader = SampleReader(made.plan)
+    reader = SampleReader.of(made.plan)
     out = {h.name: np.ones((N, *h.shape), h.modality.dtype) for h in made.plan.handles}
     masks = reader.read_into(np.arange(N), out)
     absent = ~masks["series"]
@@ -137,7 +138,7 @@ def test_what_a_sample_lacks_is_fill_value_and_masked(made):
 
 
 def test_a_reader_travels_and_can_be_used_again_after_close(made):
-    reader = SampleReader(made.plan)
+    reader = SampleReader.of(made.plan)
     reader.read([0])
     asked = reader.stats.bytes_asked
     close(reader)
@@ -150,7 +151,7 @@ def test_a_reader_travels_and_can_be_used_again_after_close(made):
 
 
 def test_buffers_and_positions_are_checked(made):
-    reader = SampleReader(made.plan)
+    reader = SampleReader.of(made.plan)
     with pytest.raises(InvalidInputError, match=r"\[0, 23\)"):
         reader.read([0, 23])
     with pytest.raises(InvalidInputError, match="-1"):
@@ -158,9 +159,8 @@ def test_buffers_and_positions_are_checked(made):
     out = {h.name: np.empty((1, *h.shape), h.modality.dtype) for h in made.plan.handles}
     with pytest.raises(InvalidInputError, match="QA needs"):
         reader.submit(np.array([0]), {**out, "QA": out["QA"].astype(np.int32)})
-    twice = Handle("S2", HANDLES[0].modality, (0, 0))
     with pytest.raises(InvalidInputError, match="twice"):
-        SampleReader(replace(made.plan, handles=(twice,)))
+        Handle("S2", HANDLES[0].modality, (0, 0))
     reader.close()
 
 
@@ -178,8 +178,8 @@ def flip(made: Handmade, handle: str, position: int, *, offset: int = 40) -> Non
 def test_a_flipped_bit_names_object_range_and_sample(own, offset):
     flip(own, "S2", 6, offset=offset)
     start = int(own.plan.addresses["S2"].starts[6, 0])
-    key = own.plan.addresses["S2"].keys[own.plan.addresses["S2"].key[6]]
-    reader = SampleReader(own.plan)
+    key = own.plan.addresses["S2"].shard_keys[own.plan.addresses["S2"].shard_of[6]]
+    reader = SampleReader.of(own.plan)
     with pytest.raises(IntegrityError) as caught:
         reader.read(range(N))
     for part in (key, str(start), own.plan.table["sample_id"][6].as_py(), "number 6"):
@@ -193,7 +193,7 @@ def test_a_flipped_bit_names_object_range_and_sample(own, offset):
 def test_zeros_in_place_of_blocks_are_noticed(own):
     path = own.path_of("S2", 6)
     path.write_bytes(b"\0" * path.stat().st_size)
-    reader = SampleReader(own.plan)
+    reader = SampleReader.of(own.plan)
     with pytest.raises(IntegrityError, match="not a block"):
         reader.read([6])
     close(reader)
@@ -204,7 +204,7 @@ def test_a_truncated_object_and_a_lost_one_are_errors(own, monkeypatch):
     path = own.path_of("S2", 6)
     last = int(own.plan.addresses["S2"].starts[6, 0]) + 20
     path.write_bytes(path.read_bytes()[:last])
-    reader = SampleReader(own.plan)
+    reader = SampleReader.of(own.plan)
     with pytest.raises(StorageError, match="S2"):
         reader.read([6])
     path.write_bytes(b"")
@@ -228,7 +228,7 @@ def test_bytes_that_were_bad_on_the_way_are_read_again(made, monkeypatch, every)
         return memoryview(bytes(data))
 
     monkeypatch.setattr(Store, "get_range", flaky)
-    with closing(SampleReader(made.plan, FetchOptions(n_threads=1))) as reader:
+    with closing(SampleReader.of(made.plan, FetchOptions(n_threads=1))) as reader:
         check(reader.read(range(N)), made.truth, np.arange(N))
         assert reader.stats.refetches == (1 if every > 1000 else -(-reader.stats.requests // every))
 
@@ -246,7 +246,7 @@ def test_a_read_that_is_bad_some_times_in_a_row_ends_no_epoch(made, monkeypatch)
 
     monkeypatch.setattr(Store, "get_range", flaky)
     apart = FetchOptions(max_gap_bytes=0, max_read_bytes=1)
-    with closing(SampleReader(made.plan, apart)) as reader:
+    with closing(SampleReader.of(made.plan, apart)) as reader:
         check(reader.read(range(N)), made.truth, np.arange(N))
         assert reader.stats.refetches == 5 * len(n_bad) > 0
 
@@ -259,6 +259,6 @@ def test_over_http(made, moto_server):
         moto_server.endpoint, moto_server.access_key, moto_server.secret_key, region="us-east-1"
     )
     plan = moved(made, f"s3://{moto_server.bucket}/reader", options)
-    reader = SampleReader(plan)
+    reader = SampleReader.of(plan)
     check(reader.read(range(N)), made.truth, np.arange(N))
     close(reader)

@@ -11,7 +11,7 @@ import zarr
 
 import tensorbank as tb
 from tensorbank import InvalidInputError
-from tensorbank.reading import sample_reader
+from tensorbank.reading import SampleReader, block_places
 from tensorbank.reading.codec import decode_run
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_loader import DataLoader
@@ -66,9 +66,9 @@ def test_a_block_is_decoded_once_for_all_its_tiles_in_a_batch(table, monkeypatch
     ).plan()
     decoded = []
     monkeypatch.setattr(
-        sample_reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded))
+        block_places, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded))
     )
-    with closing(sample_reader.SampleReader(plan)) as opened:
+    with closing(SampleReader.of(plan)) as opened:
         tensors = opened.read(range(len(plan)))["S2L2A"]
     assert len(plan) == 3 * 16
     assert len(decoded) == 3 * 2
@@ -80,9 +80,9 @@ def test_a_sample_that_comes_twice_is_decoded_once(table, monkeypatch):
     bank, _ = table
     decoded = []
     monkeypatch.setattr(
-        sample_reader, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded))
+        block_places, "decode_run", lambda data, outs: decode_run(data, counted(outs, decoded))
     )
-    with closing(sample_reader.SampleReader(bank.sql("SELECT NDVI FROM t").plan())) as opened:
+    with closing(SampleReader.of(bank.sql("SELECT NDVI FROM t").plan())) as opened:
         found = opened.read([4, 1, 4, 4])["NDVI"]
         assert len(decoded) == 2
         np.testing.assert_array_equal(found[[0, 2]], opened.read([4, 4])["NDVI"])

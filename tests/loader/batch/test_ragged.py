@@ -176,7 +176,7 @@ def test_short_and_whole_stacks_in_a_mix(table, homogeneous):
 def test_the_reader_alone_fills_buffers(table):
     bank, pixels = table
     plan = bank.sql(SQL).plan()
-    with closing(SampleReader(plan)) as reader:
+    with closing(SampleReader.of(plan)) as reader:
         found = reader.read(np.arange(7))
     for sample, tensor in zip(plan.table["sample_id"].to_pylist(), found["S1GRD"], strict=True):
         np.testing.assert_array_equal(tensor, padded(pixels[sample]["S1GRD"]))

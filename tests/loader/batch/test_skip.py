@@ -42,7 +42,7 @@ def epoch(made: Handmade) -> tuple[DataLoader, dict, dict]:
 
 def check(made: Handmade, tensors: dict, masks: dict, lost: set[tuple[str, int]]) -> None:
     for handle in made.plan.handles:
-        present = made.plan.addresses[handle.name].key >= 0
+        present = made.plan.addresses[handle.name].shard_of >= 0
         for position in range(N):
             got, truth = tensors[handle.name][position], made.truth[handle.name][position]
             if (handle.name, position) in lost:
@@ -74,7 +74,7 @@ def test_damaged_blocks_cost_their_sample_and_are_told(own, caplog):
     assert len([r for r in caplog.records if "skipped" in r.message]) == len(at)
     skipped = next(s for s in loader.skipped if s.handle == "S2")
     assert own.plan.table["sample_id"][6].as_py() in skipped.sample
-    assert skipped.range.key in own.plan.addresses["S2"].keys
+    assert skipped.range.key in own.plan.addresses["S2"].shard_keys
     assert "checksum" in skipped.error
 
 
@@ -92,7 +92,7 @@ def test_of_an_object_that_is_cut_or_gone_the_sound_samples_stay(own, what):
     at = {(s.handle, s.position) for s in loader.skipped}
     check(own, tensors, masks, at)
     ends = addresses.starts.max(axis=1) + addresses.lengths[np.arange(N), addresses.starts.argmax(axis=1)]
-    same = addresses.key == addresses.key[6]
+    same = addresses.shard_of == addresses.shard_of[6]
     assert {p for name, p in at if name == "S2"} == set(np.flatnonzero(same & (ends > cut)).tolist())
 
 

@@ -76,7 +76,7 @@ def test_single_samples_are_collated_by_torch(made):
 
 @pytest.mark.parametrize("used", [True, False], ids=["used", "fresh"])
 def test_a_fork_is_refused_and_does_not_hang(made, used):
-    reader = SampleReader(made.plan)
+    reader = SampleReader.of(made.plan)
     if used:
         reader.read([0])
     dataset = StreamingDataset(made.plan, global_batch_size=9, world=World())

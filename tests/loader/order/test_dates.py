@@ -150,7 +150,7 @@ def test_only_the_chosen_dates_are_read(plan, times):
     dates = form.dates(positions, epoch=3)
     exact = FetchOptions(max_gap_bytes=0, max_amplification=1.0)
     tensors = form.allocate(positions, BatchMemory())
-    with closing(SampleReader(plan, exact)) as reader:
+    with closing(SampleReader.of(plan, exact)) as reader:
         reader.submit(positions, {name: t.numpy() for name, t in tensors.items()}, dates).wait()
         read = reader.stats.bytes_read
     expected = plan.addresses["DEM"].lengths[positions].sum()
@@ -346,7 +346,7 @@ def test_modalities_of_different_numbers_of_dates_are_refused(plan):
 
 
 def test_the_reader_refuses_dates_that_do_not_fit(plan):
-    with closing(SampleReader(plan)) as reader:
+    with closing(SampleReader.of(plan)) as reader:
         out = {h.name: np.empty((1, *h.shape), h.modality.dtype) for h in plan.handles}
         for dates in ([[4]], [[-1]], [0], [[0], [1]]):
             with pytest.raises(InvalidInputError, match="dates of 1 samples"):

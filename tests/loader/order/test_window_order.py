@@ -117,7 +117,7 @@ def test_requests_are_fewer_and_larger_than_those_of_a_full_shuffle(made, n_rank
         for rank in range(n_ranks):
             loader = DataLoader(plan, global_batch_size=9, shuffle=shuffle, world=World(rank, n_ranks))
             for _, positions in loader.epochs.shares(State(), loader.world):
-                total += len(plan_reads(plan, positions, FetchOptions(max_amplification=1.0)))
+                total += len(plan_reads(plan.addresses, positions, FetchOptions(max_amplification=1.0)))
         return total
 
     wide, narrow = n_requests("window"), n_requests("full")
@@ -130,7 +130,7 @@ def test_a_run_is_by_stored_bytes_and_addresses_are_sorted(made):
     a = made.plan.addresses
     largest = max(a, key=lambda name: a[name].lengths.sum())
     order = address_order(made.plan)
-    keys = list(zip(a[largest].key[order].tolist(), a[largest].starts[order, 0].tolist(), strict=True))
+    keys = list(zip(a[largest].shard_of[order].tolist(), a[largest].starts[order, 0].tolist(), strict=True))
     assert keys == sorted(keys)
     already = replace(made.plan, table=made.plan.table.take(order))
     assert address_order(already) is None

@@ -71,8 +71,8 @@ def test_a_plan_is_streamed_by_keys_of_its_folders(service, bank):
 
 def test_keys_open_the_plan_and_nothing_else(service, bank):
     plan = tb.open(service.url, access="dir").query("terramesh").select("DEM").plan()
-    shard = plan.addresses["DEM"].keys[0]
-    other = bank.query("other").select("DEM").plan().addresses["DEM"].keys[0]
+    shard = plan.addresses["DEM"].shard_keys[0]
+    other = bank.query("other").select("DEM").plan().addresses["DEM"].shard_keys[0]
     store = open_store(plan.source.bank, plan.storage)
     assert len(store.get_range(shard, 0, 16)) == 16
     beside = bank.catalog.store.objects("terramesh/index")[0].key

@@ -108,10 +108,10 @@ def test_ndjson_has_every_task_and_an_end(service, plan, expected):
         for name in ("S2L2A", "S1GRD"):
             a = expected.addresses[name]
             at = task["position"]
-            if a.key[at] < 0:
+            if a.shard_of[at] < 0:
                 assert name not in task["tensors"]
                 continue
-            assert task["tensors"][name]["shard"] == a.keys[a.key[at]]
+            assert task["tensors"][name]["shard"] == a.shard_keys[a.shard_of[at]]
             wanted = [[s, s + n] for s, n in zip(a.starts[at].tolist(), a.lengths[at].tolist(), strict=True)]
             assert task["tensors"][name]["ranges"] == wanted
 

@@ -82,10 +82,10 @@ def _of_plan(plan: Plan) -> Counter[str]:
     found: list[list[Any]] = [[_plain(v) for v in row.values()] for row in rows]
     for name in names:
         a = plan.addresses[name]
-        for row, key, starts, lengths in zip(found, a.key, a.starts, a.lengths, strict=True):
+        for row, key, starts, lengths in zip(found, a.shard_of, a.starts, a.lengths, strict=True):
             there = key >= 0
             row.append(
-                {"key": a.keys[key], "offset": int(starts[0]), "length": int(lengths.sum())}
+                {"key": a.shard_keys[key], "offset": int(starts[0]), "length": int(lengths.sum())}
                 if there
                 else None
             )
