@@ -62,7 +62,7 @@ def demo(
 
 @contextmanager
 def _opened(url: str | None, endpoint: str | None, region: str | None) -> Iterator[Bank]:
-    """The caller's bank, or one on an S3 server that lives as long as the block."""
+    """Return the caller's bank, or one on an S3 server that lives as long as the block."""
     from tensorbank.opening import create
     from tensorbank_demo.s3 import S3Server
 
@@ -156,7 +156,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _next_lines(url: str, embedded: bool) -> str:
-    """The three lines that a user would write next."""
+    """Return the three lines that a user would write next."""
     where = "s3://your-bucket" if embedded else url
     return (
         "what you would write next:\n\n"

@@ -123,9 +123,9 @@ def stream(bank: Bank, question: Question) -> Answer:
 
 
 def check(bank: Bank, truth: DemoTruth, progress: Callable[[int], None] = lambda _: None) -> int:
-    """Stream one epoch of everything and compare every tensor with the source; returns how many there were.
+    """Stream one epoch of everything and compare every tensor with the source; return how many there were.
 
-    ``progress`` is told how many have been compared.
+    ``progress`` is called with the number compared so far.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def draw(bank: Bank, path: Path) -> None:
 
 
 def _check(batch: Mapping[str, Any], plan: Plan, truth: DemoTruth) -> int:
-    """Compare the tensors of a batch with the source; returns how many."""
+    """Compare the tensors of a batch with the source; return how many there were."""
     checked = 0
     masks = batch.get("mask", {})
     for handle in plan.handles:
@@ -169,7 +169,7 @@ def _check(batch: Mapping[str, Any], plan: Plan, truth: DemoTruth) -> int:
 
 
 def _present(sample_ids: Iterable[str], mask: Any) -> list[str]:
-    """Sample ids, empty where the modality is missing."""
+    """Return the sample ids, with an empty text for those that lack the modality."""
     ids = list(sample_ids)
     return (
         ids

@@ -18,7 +18,7 @@ OWNER = """
 import sys, time
 from tensorbank_demo.s3.server import S3Server
 server = S3Server.start(deadline_s=120)
-print(server._process.pid, server._log.parent, flush=True)
+print(server._process.pid, server._command.scratch, flush=True)
 time.sleep(300)
 """
 
@@ -85,7 +85,7 @@ def test_a_wrong_secret_is_refused(s3_server: S3Server):
 
 def test_stop_leaves_no_process_and_keeps_a_given_folder(tmp_path: Path):
     server = S3Server.start(tmp_path / "kept", bucket="other-bank", deadline_s=120)
-    group, folder = server._process.pid, server._log.parent
+    group, folder = server._process.pid, server._command.scratch
     assert server.url == "s3://other-bank"
     assert server.running
     assert len(group_members(group)) == 2
@@ -120,8 +120,8 @@ def test_the_server_dies_with_its_guard(tmp_path: Path):
     group = server._process.pid
     os.kill(group, signal.SIGKILL)  # the guard only, not its group
     server.stop()
-    assert gone(group, server._log.parent)
-    assert not [path for path in server._sockets if Path(path).exists()]
+    assert gone(group, server._command.scratch)
+    assert not [path for path in server._command.sockets if Path(path).exists()]
 
 
 def test_a_port_that_is_taken_is_named_with_the_log(s3_server: S3Server, tmp_path: Path):

@@ -150,8 +150,7 @@ def _make(world: World, placed: Placed) -> _Made:
 
 
 class _Writer:
-    """A writer that appends samples to one tar per modality,
-    and remembers their rows of the metadata table."""
+    """A writer that appends samples to one tar per modality, and remembers their rows of the metadata table."""
 
     def __init__(self, folder: Path, samples_per_tar: int) -> None:
         self.folder = folder
@@ -167,7 +166,7 @@ class _Writer:
         self._subset = ""
 
     def add(self, made: _Made) -> int:
-        """Append one sample; returns how many there are."""
+        """Append one sample; return how many there are."""
         placed = made.placed
         if placed.subset != self._subset or self._in_tar == self.samples_per_tar:
             self._next_tars(placed.subset)
@@ -232,7 +231,7 @@ class _Writer:
 
 
 def _variables(placed: Placed, scene: Scene, modality: str, bands: npt.NDArray[np.generic]) -> list[Variable]:
-    """The arrays of one member, in the order of the published files."""
+    """Return the arrays of one member, in the order of the published files."""
     footprint = placed.footprint
     lon, lat = footprint.center()
     radar = modality in RADAR

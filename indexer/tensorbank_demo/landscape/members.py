@@ -38,7 +38,7 @@ class Variable:
 
 
 def zarr_zip(variables: Sequence[Variable]) -> bytes:
-    """A consolidated Zarr v2 group in a zip, with the same bytes for the same input.
+    """Return a consolidated Zarr v2 group in a zip, with the same bytes for the same input.
 
     Blosc runs in the calling thread, so samples may be encoded concurrently.
     """
@@ -95,7 +95,7 @@ def _attrs_document(dims: tuple[str, ...], attrs: tuple[tuple[str, object], ...]
 
 
 def _stored_zip(entries: Sequence[tuple[str, bytes]]) -> bytes:
-    """A zip of stored entries; ``zipfile`` would take longer for it than Blosc for the pixels."""
+    """Return a zip of stored entries; ``zipfile`` would take longer for it than Blosc for the pixels."""
     parts: list[bytes] = []
     directory: list[bytes] = []
     offset = 0

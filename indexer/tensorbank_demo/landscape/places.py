@@ -13,7 +13,7 @@ import shapely
 from pyproj import CRS, Transformer
 
 from tensorbank_demo.landscape.climates import CLIMATES, Climate
-from tensorbank_demo.landscape.scene import Block, Sky, View
+from tensorbank_demo.landscape.view import Block, Sky, View
 from tensorbank_demo.landscape.world import CELL, SIZE, TILE
 
 __all__ = ["Footprint", "Placed", "crs_attributes", "majortom", "majortom_footprint", "ssl4eos12"]
@@ -118,8 +118,7 @@ def ssl4eos12(n_samples: int, seed: int) -> Iterator[Placed]:
 
 
 def majortom_footprint(sample_id: str) -> Footprint:
-    """Return the footprint of the tile ``<cell>_<column from west>_<row from north>``,
-    as Major-TOM defines its cells."""
+    """Return the footprint of the tile ``<cell>_<column from west>_<row from north>``, as Major-TOM defines its cells."""
     row_name, column_name, column, row = sample_id.split("_")
     grid_row = int(row_name[:-1]) * (1 if row_name[-1] == "U" else -1)
     grid_column = int(column_name[:-1]) * (1 if column_name[-1] == "R" else -1)
@@ -195,8 +194,8 @@ def _sky(climate: Climate, rng: np.random.Generator) -> Sky:
 def _times(
     lon: float, day: int, rng: np.random.Generator, *, year: int | None = None
 ) -> tuple[np.datetime64, np.datetime64]:
-    """Return the times of Sentinel-2, at 10:30 local solar time, and Sentinel-1, at 6 or 18 within 4 days,
-    both to the second."""
+    """Return the times of Sentinel-2, at 10:30 local solar time, and Sentinel-1, at 6 or 18 within 4 days, both to the
+    second."""
     year = int(rng.integers(2018, 2024)) if year is None else year
     noon = np.datetime64(f"{year}-01-01", "s") + np.timedelta64(day, "D")
     s2_hour = (10.5 - lon / 15 + rng.uniform(-0.3, 0.3)) % 24

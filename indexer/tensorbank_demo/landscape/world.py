@@ -60,8 +60,7 @@ class World:
 
 
 def _fractal(rng: np.random.Generator, slope: float, lowest: float) -> Floats:
-    """Return noise whose amplitude falls as frequency ** -slope, from ``lowest`` waves a side on;
-    mean 0, std 1."""
+    """Return noise whose amplitude falls as frequency ** -slope, from ``lowest`` waves a side on; mean 0, std 1."""
     fy, fx = np.fft.fftfreq(SIZE, 1 / SIZE)[:, None], np.fft.rfftfreq(SIZE, 1 / SIZE)[None]
     frequency = np.hypot(fy, fx).astype(np.float32)
     amplitude = np.maximum(frequency, lowest) ** np.float32(-slope)
@@ -79,8 +78,7 @@ def _standard(field: Floats) -> Floats:
 
 
 def _distance_to_zero(field: Floats) -> Floats:
-    """Return roughly the distance in pixels to where a smooth field changes sign:
-    a line as wide everywhere."""
+    """Return roughly the distance in pixels to where a smooth field changes sign: a line as wide everywhere."""
     dy, dx = np.gradient(field)
     distance: Floats = np.abs(field) / (np.hypot(dy, dx) + np.float32(1e-4))
     return distance

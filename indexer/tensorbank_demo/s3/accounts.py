@@ -21,8 +21,7 @@ def identities(access_key: str, secret_key: str) -> dict[str, object]:
 
 
 def roles() -> dict[str, object]:
-    """Return the document of ``-s3.iam.config``:
-    an STS, and a role that everybody who has keys may assume."""
+    """Return the document of ``-s3.iam.config``: an STS, and a role that everybody who has keys may assume."""
 
     def document(**statement: object) -> dict[str, object]:
         return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
