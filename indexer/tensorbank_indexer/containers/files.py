@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -32,11 +32,14 @@ from tensorbank.errors import (
     nearest,
 )
 from tensorbank_indexer.containers.descriptors import Descriptors
+from tensorbank_indexer.containers.file_stat import FileStat, stat_of
 from tensorbank_indexer.containers.index_pages import walk_pages
+from tensorbank_indexer.containers.range_file import RangeFile
 
-__all__ = ["FileStat", "SourceFiles"]
+__all__ = ["SourceFiles"]
 
 N_STAT_THREADS = 16
+"""The number of requests for sizes at a time."""
 RETRY_DELAYS_S = (0.5, 2.0, 8.0)
 """The seconds to wait between attempts after an answer such as 429 or 503 (hubs limit rates)."""
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
@@ -44,16 +47,6 @@ QUOTED = "%/:?#[]@!$&'()*+,;="
 """The signs of a URL that stay as they are;
 blanks and the like are percent-encoded, as in the links of index pages."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class FileStat:
-    """The size of a file in bytes, and a tag that changes when it is rewritten:
-    the store's ETag or ``mtime-<ns>-<size>``."""
-
-    path: str
-    size_bytes: int
-    etag: str
 
 
 class SourceFiles:
@@ -92,7 +85,7 @@ class SourceFiles:
         return isinstance(self._filesystem(), LocalFileSystem)
 
     def beside(self) -> SourceFiles:
-        """The files of the folder that holds the root."""
+        """Return the files of the folder that holds the root."""
         root = self.root.rstrip("/")
         if "://" not in root:
             return SourceFiles(str(Path(root).absolute().parent), self.options)
@@ -124,7 +117,7 @@ class SourceFiles:
         return sorted(self._walk_store(fs))
 
     def stat(self, paths: Iterable[str]) -> list[FileStat]:
-        """Return the sizes and tags, in the order of ``paths``; those that the listing told cost nothing."""
+        """Return the sizes and tags, in the order of ``paths``; those that the listing told take no request."""
         wanted = list(paths)
         unknown = [path for path in wanted if path not in self._stats]
         if len(unknown) > 1 and not self.is_local:
@@ -163,6 +156,22 @@ class SourceFiles:
             )
             raise StorageError(f"{self._full(path)}: {reason}.")
         return data
+
+    def open(self, path: str, size_bytes: int | None = None) -> RangeFile:
+        """Return a file for libraries that want one; each of its reads is a request if files are remote.
+
+        ``size_bytes`` saves asking for it.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such file.
+        StorageError
+            The store refused or cannot be reached.
+        """
+        if size_bytes is None:
+            size_bytes = self.stat([path])[0].size_bytes
+        return RangeFile(partial(self.read, path), size_bytes, path)
 
     # ------------------------------------------------------------ one store each
 
@@ -232,7 +241,7 @@ class SourceFiles:
                 raise NotFoundError(f"{self.root} is a file; the folder of a dataset is needed.")
         for name, info in inside.items():
             path = name[len(prefix) :]
-            self._stats[path] = _file_stat(path, info)
+            self._stats[path] = stat_of(path, info)
         return list(self._stats)
 
     def _walk_pages(self, fs: Any) -> list[str]:
@@ -245,11 +254,10 @@ class SourceFiles:
         if isinstance(fs, LocalFileSystem):
             found = self._calling(path, Path(full).stat)
             return FileStat(path, found.st_size, f"mtime-{found.st_mtime_ns}-{found.st_size}")
-        return _file_stat(path, self._calling(path, lambda: fs.info(full)))
+        return stat_of(path, self._calling(path, lambda: fs.info(full)))
 
     def _calling(self, path: str, function: Callable[[], T]) -> T:
-        """Call the store; its many errors become two of ours. Answers that ask for patience are waited
-        for."""
+        """Call the store; its many errors become two of ours, and an answer such as 429 or 503 is waited for."""
         for delay_s in (*RETRY_DELAYS_S, None):
             try:
                 return function()
@@ -273,23 +281,6 @@ class SourceFiles:
 def _is_http(fs: Any) -> bool:
     protocol = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
     return "http" in protocol or "https" in protocol
-
-
-def _file_stat(path: str, info: Mapping[str, Any]) -> FileStat:
-    size = info.get("size")
-    if size is None:
-        raise StorageError(f"The server does not tell the size of {path}; it has to send Content-Length.")
-    tag = info.get("ETag") or info.get("etag") or info.get("md5Hash")
-    if not tag:
-        changed = (
-            info.get("LastModified")
-            or info.get("Last-Modified")
-            or info.get("mtime")
-            or info.get("created")
-            or ""
-        )
-        tag = f"mtime-{changed}-{size}"
-    return FileStat(path, int(size), str(tag).strip('"'))
 
 
 def _store_errors() -> tuple[type[BaseException], ...]:

@@ -29,8 +29,8 @@ SPECIFIC_KINDS = frozenset(
 
 
 class Problem(NamedTuple):
-    """A defect found in a member: kind and reason as in ``Finding``;
-    ``action`` is empty where it depends on what is left of the member."""
+    """A defect found in a member: kind and reason as in ``Finding``; ``action`` is empty where it depends on what is left of
+    the member."""
 
     kind: str
     reason: str
@@ -64,15 +64,14 @@ class Boundary:
 
 
 def reason_of(error: Exception, kind: str = "corrupt-member") -> tuple[str, str]:
-    """Return the kind and reason of a finding about this error;
-    errors that are not ours are named by their class."""
+    """Return the kind and reason of a finding about this error; errors that are not ours are named by their class."""
     if isinstance(error, TensorBankError):
         return (error.kind if error.kind in SPECIFIC_KINDS else kind), readable(str(error))
     return kind, readable(f"It cannot be read: {type(error).__name__}: {error}.")
 
 
 def readable(text: str, max_chars: int = MAX_REASON_CHARS) -> str:
-    """The text on one line, of bounded length, without characters that a terminal or UTF-8 does not take."""
+    """Return the text on one line, of bounded length, without characters that a terminal or UTF-8 does not take."""
     if len(text) > max_chars:
         text = text[: max_chars - 3] + "..."
     if text.isprintable():

@@ -4,6 +4,9 @@ Formats: ustar and PAX (POSIX.1-2001; ``x`` and ``g`` records override path and 
 base-256 sizes). Sparse members are refused by name: their data is not one range. After a damaged header, and
 after one whose size leads beyond the end of the file, the search goes on at the next block that is a sound one.
 Every step goes forwards, by a block at least.
+
+Python's ``tarfile`` ends at the first damaged header and has no reading ahead, so that each header is a request; here headers are
+read ahead, and only what is damaged is lost.
 """
 
 from __future__ import annotations
@@ -13,14 +16,24 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tensorbank.errors import FormatError
+from tensorbank_indexer.containers.tar_header import (
+    BLOCK_BYTES,
+    TarHeader,
+    decimal_of,
+    is_sound,
+    parse_header,
+    pax_records,
+    text_of_field,
+)
 
 __all__ = ["TarIndex", "TarMember", "index_tar"]
 
-BLOCK_BYTES = 512
 MAX_EXTENSION_BYTES = 1 << 20
 """The bytes beyond which a long name or PAX record is taken for damage."""
 MAX_READAHEAD_BYTES = 1 << 20
+"""The most bytes of a read ahead."""
 RESYNC_BYTES = 1 << 20
+"""The bytes of a read in search of the next sound header."""
 REGULAR = frozenset(b"0\x007")
 FOLDER = ord("5")
 NO_FILES = {"1": "a hard link", "2": "a symbolic link", "3": "a device", "4": "a device", "6": "a pipe"}
@@ -28,11 +41,8 @@ PADDING_BYTES = 64 << 10
 """The bytes behind the end-of-archive mark in which more may begin."""
 RECORD_BYTES = 10 << 10
 """The bytes of a record; tars are filled up to whole records."""
-KEPT_RECORDS = frozenset({"path", "size", "GNU.sparse.name"})
-"""The PAX records that say where a member is;
-of the others it only matters whether there is one of sparse members."""
 MAX_REASONS = 100
-"""The most damaged stretches that are told one by one."""
+"""The most damaged stretches that are reported one by one; the others are counted."""
 ZERO_BLOCK = bytes(BLOCK_BYTES)
 
 ReadRange = Callable[[int, int], bytes]
@@ -60,13 +70,6 @@ class TarIndex:
     refused: tuple[str, ...] = ()
 
 
-class _Header(NamedTuple):
-    name: str
-    size_bytes: int
-    kind: int
-    is_extended: bool
-
-
 class _Window:
     """The stretch of the file read last. Reads ahead as far as pays: far while members are small."""
 
@@ -78,8 +81,8 @@ class _Window:
         self.data = b""
 
     def get(self, start: int, length: int, step_bytes: int) -> bytes:
-        """Return the bytes ``[start, start + length)``, fewer at the end of the file;
-        ``step_bytes`` is the distance of recent headers."""
+        """Return the bytes ``[start, start + length)``, fewer at the end of the file; ``step_bytes`` is the distance of
+        recent headers."""
         if not (self.start <= start and start + length <= self.end):
             ahead = self.least_bytes
             # A request costs about as much time as 256 KiB: worth it if two headers lie within the read.
@@ -139,7 +142,7 @@ class _Indexer:
                 position = end
                 continue
             try:
-                header = _parse(block)
+                header = parse_header(block)
                 end, cut = self._advance(header, position)
                 if cut:
                     truncated = truncated or cut
@@ -165,7 +168,7 @@ class _Indexer:
         if self.n_damaged <= MAX_REASONS:
             self.damaged.append(reason)
 
-    def _advance(self, header: _Header, position: int) -> tuple[int, str]:
+    def _advance(self, header: TarHeader, position: int) -> tuple[int, str]:
         data = position + BLOCK_BYTES
         if chr(header.kind) in "xgLK":
             return self._extension(header, data)
@@ -173,7 +176,7 @@ class _Indexer:
         name, self.long_name = own.get("path", self.long_name or header.name), None
         size = header.size_bytes
         if "size" in own:
-            size = _decimal(own["size"])
+            size = decimal_of(own["size"])
         if header.kind == ord("S"):
             while header.is_extended:
                 block = self.window.get(data, BLOCK_BYTES, 0)
@@ -195,7 +198,7 @@ class _Indexer:
             end = data if what or header.kind == FOLDER else end
         return end, ""
 
-    def _extension(self, header: _Header, data: int) -> tuple[int, str]:
+    def _extension(self, header: TarHeader, data: int) -> tuple[int, str]:
         if header.size_bytes > MAX_EXTENSION_BYTES:
             raise FormatError(f"an extended header of {header.size_bytes} bytes")
         content = self.window.get(data, header.size_bytes, 0)
@@ -203,97 +206,29 @@ class _Indexer:
             return data, f"the extended header at byte {data} is cut off"
         kind = chr(header.kind)
         if kind == "x":
-            self.own = _records(content)
+            self.own = pax_records(content)
         elif kind == "g":
-            self.shared |= _records(content)
+            self.shared |= pax_records(content)
         elif kind == "L":
-            self.long_name = _text(content)
+            self.long_name = text_of_field(content)
         return data + -(-header.size_bytes // BLOCK_BYTES) * BLOCK_BYTES, ""
 
     def _continued(self, position: int) -> int:
-        """The next header behind the end-of-archive mark, as of tars that were put together by ``cat``, or the end."""
+        """Return the next header behind the end-of-archive mark, as of tars that were put together by ``cat``, or the end."""
         if self.size_bytes - position <= RECORD_BYTES:  # another tar would have a record at least
             return self.size_bytes
         padding = self.window.get(position, PADDING_BYTES, 0)
         return self._resync(position + BLOCK_BYTES) if padding.strip(b"\0") else self.size_bytes
 
     def _resync(self, position: int) -> int:
-        """The next block that is a sound ustar or GNU header, or the end of the file."""
+        """Return the next block that is a sound ustar or GNU header, or the end of the file."""
         while position < self.size_bytes:
             stretch = self.window.get(position, RESYNC_BYTES, 0)
             found = stretch.find(b"ustar", 257)
             while found >= 0:
                 offset = found - 257
-                if offset % BLOCK_BYTES == 0 and _is_sound(stretch[offset : offset + BLOCK_BYTES]):
+                if offset % BLOCK_BYTES == 0 and is_sound(stretch[offset : offset + BLOCK_BYTES]):
                     return position + offset
                 found = stretch.find(b"ustar", found + 1)
             position += RESYNC_BYTES
         return self.size_bytes
-
-
-def _is_sound(block: bytes) -> bool:
-    if len(block) < BLOCK_BYTES:
-        return False
-    try:
-        _parse(block)
-    except FormatError:
-        return False
-    return True
-
-
-def _parse(block: bytes) -> _Header:
-    stored = _number(block[148:156])
-    plain = block[:148] + b"        " + block[156:]
-    if stored != sum(plain) and stored != sum(b - 256 if b > 127 else b for b in plain):
-        raise FormatError("its checksum does not match")
-    name = _text(block[:100])
-    is_posix = block[257:263] == b"ustar\0"
-    prefix = _text(block[345:500]) if is_posix else ""
-    return _Header(
-        f"{prefix}/{name}" if prefix else name, _number(block[124:136]), block[156], block[482] != 0
-    )
-
-
-def _number(field: bytes) -> int:
-    """Parse octal digits, or base 256 if the first bit is set (GNU, for sizes of 8 GiB and more)."""
-    if field[0] & 0x80:
-        value = int.from_bytes(bytes((field[0] & 0x7F,)) + field[1:], "big")
-        if field[0] == 0xFF:
-            raise FormatError("a number in it is negative")
-        return value
-    try:
-        return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
-    except ValueError:
-        raise FormatError(f"{field!r} in it is not a number") from None
-
-
-def _decimal(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise FormatError(f"the size {text!r} in its extended header is not a number")
-    return int(text)
-
-
-def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
-
-
-def _records(content: bytes) -> dict[str, str]:
-    r"""Parse records ``"<length> <key>=<value>\n"``, length in bytes and of the whole record."""
-    records: dict[str, str] = {}
-    position = 0
-    while position < len(content) and content[position] != 0:
-        space = content.find(b" ", position, position + 20)
-        digits = content[position:space] if space > position else b""
-        end = position + int(digits) if digits.isdigit() else position
-        if not space < end <= len(content) or content[end - 1 : end] != b"\n":
-            raise FormatError("an extended header is malformed")
-        key, equals, value = content[space + 1 : end - 1].partition(b"=")
-        if not equals:
-            raise FormatError("an extended header is malformed")
-        name = key.decode("utf-8", "backslashreplace")
-        if name.startswith("GNU.sparse"):
-            records["GNU.sparse"] = ""
-        if name in KEPT_RECORDS:
-            records[name] = value.decode("utf-8", "backslashreplace")
-        position = end
-    return records

@@ -3,6 +3,9 @@
 Sizes come from the central directory, the start of the data from the local header (their extra fields differ
 in streamed zip64); of entries with the same name the last counts, as zarr's ``ZipStore`` appends on
 overwrite. Nothing but the directory is read until an entry is asked for.
+
+Python's ``zipfile`` reads a local header and a directory record by record, each a request behind range reads, trusts the sizes
+that an archive claims, and copies what could be a slice of the member in memory.
 """
 
 from __future__ import annotations
@@ -10,23 +13,24 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, KeysView
-from typing import NamedTuple
 
 from tensorbank.errors import ErrorKind, FormatError, IntegrityError
+from tensorbank_indexer.containers.zip_directory import (
+    DEFLATED,
+    ENCRYPTED,
+    LOCAL_NAMES,
+    STORED,
+    ZipEntry,
+    entry_at,
+    read_records,
+)
 
-__all__ = ["ZipArchive", "ZipEntry"]
+__all__ = ["ZipArchive"]
 
 END = struct.Struct("<4s4H2IH")
 END64 = struct.Struct("<4sQ2H2I4Q")
 LOCATOR64 = struct.Struct("<4sIQI")
-CENTRAL = struct.Struct("<4s6H3I5H2I")
-CENTRAL_NAMES = struct.Struct("<2H16x3H")
-"""The fields of a central record, from byte 8:
-flags, method, and the lengths of name, extra field and comment."""
-LOCAL_NAMES = struct.Struct("<2H")
 LOCAL_BYTES = 30
-STORED, DEFLATED = 0, 8
-ENCRYPTED, UTF8 = 0x1, 0x800
 MAX_COMMENT_BYTES = 0xFFFF
 FIRST_TAIL_BYTES = 64 << 10
 """The bytes of the first read of an archive behind range reads:
@@ -39,19 +43,6 @@ whose length is not known yet."""
 
 Bytes = bytes | memoryview
 ReadRange = Callable[[int, int], Bytes]
-
-
-class ZipEntry(NamedTuple):
-    """The facts that the central directory holds of an entry."""
-
-    name: str
-    flags: int
-    method: int
-    crc32: int
-    stored_bytes: int
-    size_bytes: int
-    header_offset: int
-    raw_name: bytes
 
 
 class ZipArchive:
@@ -78,7 +69,7 @@ class ZipArchive:
         tail = memoryview(read(tail_start, size_bytes))
         directory, n_entries, self._shift = self._find_directory(tail, tail_start)
         self._directory = bytes(directory)
-        self._records, self.has_deflated = _central(self._directory, n_entries)
+        self._records, self.has_deflated = read_records(self._directory, n_entries)
 
     @property
     def names(self) -> KeysView[str]:
@@ -95,11 +86,11 @@ class ZipArchive:
         FormatError
             It lacks its zip64 sizes.
         """
-        return _entry(name, self._directory, self._records[name], self._shift)
+        return entry_at(name, self._directory, self._records[name], self._shift)
 
     @classmethod
     def of(cls, data: Bytes) -> ZipArchive:
-        """The archive that lies in a buffer; entries are slices of it."""
+        """Return the archive that lies in a buffer; entries are slices of it."""
         view = memoryview(data)
         return cls(lambda start, end: view[start:end], len(view), in_memory=True)
 
@@ -147,7 +138,7 @@ class ZipArchive:
         return data
 
     def _stored(self, entry: ZipEntry) -> memoryview:
-        """The bytes of an entry as they lie in the archive, in one read if the local extra field is short."""
+        """Return the bytes of an entry as they lie in the archive, in one read if the local extra field is short."""
         start = entry.header_offset
         if not 0 <= start <= self.size_bytes:
             raise FormatError(f"{entry.name} lies outside of the archive.", kind=ErrorKind.CORRUPT_MEMBER)
@@ -172,8 +163,8 @@ class ZipArchive:
         return data[first:last]
 
     def _find_directory(self, tail: memoryview, tail_start: int) -> tuple[memoryview, int, int]:
-        """The central directory, its number of entries, and how far all offsets are shifted by bytes before
-        the archive."""
+        """Return the central directory, its number of entries, and how far all offsets are shifted by bytes before the
+        archive."""
         at = _find_end(tail)
         if at < 0:
             if tail_start > 0 and len(tail) < MAX_COMMENT_BYTES + END.size:
@@ -220,8 +211,7 @@ class ZipArchive:
 
 
 def _find_end(tail: memoryview) -> int:
-    """Return the position of the end record, or -1:
-    usually right at the end, before it only if there is a comment."""
+    """Return the position of the end record, or -1: usually right at the end, before it only if there is a comment."""
     at = len(tail) - END.size
     if at >= 0 and bytes(tail[at : at + 4]) == b"PK\x05\x06" and bytes(tail[-2:]) == b"\0\0":
         return at
@@ -235,65 +225,6 @@ def _find_end(tail: memoryview) -> int:
             return skipped + at
         at = data.rfind(b"PK\x05\x06", 0, at + 3)
     return -1
-
-
-def _central(data: bytes, n_entries: int) -> tuple[dict[str, int], bool]:
-    """Return the offset of each name's last record in the central directory,
-    and whether any entry is deflated.
-
-    Records are taken apart only when asked for: of some 35 entries of a member, a reader wants 12.
-    """
-    records: dict[str, int] = {}
-    has_deflated = False
-    at = 0
-    unpack, header_bytes = CENTRAL_NAMES.unpack_from, CENTRAL.size
-    last = len(data) - header_bytes
-    for _ in range(n_entries):
-        if at > last or data[at : at + 4] != b"PK\x01\x02":
-            raise FormatError("The central directory is damaged.", kind=ErrorKind.CORRUPT_MEMBER)
-        flags, method, n_name, n_extra, n_comment = unpack(data, at + 8)
-        name_end = at + header_bytes + n_name
-        name = data[at + header_bytes : name_end]
-        if name.isascii():
-            records[name.decode("ascii")] = at
-        else:
-            records[name.decode("utf-8" if flags & UTF8 else "cp437", "replace")] = at
-        has_deflated |= method == DEFLATED
-        at = name_end + n_extra + n_comment
-    if len(data) - at >= header_bytes and data[at : at + 4] == b"PK\x01\x02":
-        raise FormatError(
-            f"The central directory has more than the {n_entries} entries that it claims.",
-            kind=ErrorKind.CORRUPT_MEMBER,
-        )
-    return records, has_deflated
-
-
-def _entry(name: str, data: bytes, at: int, shift: int) -> ZipEntry:
-    (_, _, _, flags, method, _, _, crc32, stored, size, n_name, n_extra, _, _, _, _, offset) = (
-        CENTRAL.unpack_from(data, at)
-    )
-    name_end = at + CENTRAL.size + n_name
-    if stored == 0xFFFFFFFF or size == 0xFFFFFFFF or offset == 0xFFFFFFFF:
-        size, stored, offset = _zip64(data[name_end : name_end + n_extra], size, stored, offset)
-    return ZipEntry(
-        name, flags, method, crc32, stored, size, offset + shift, data[at + CENTRAL.size : name_end]
-    )
-
-
-def _zip64(extra: bytes, *fields: int) -> list[int]:
-    """Replace the fields that do not fit 32 bits, in this order: size, stored size, offset of the local
-    header."""
-    at = 0
-    while at + 4 <= len(extra):
-        number, length = LOCAL_NAMES.unpack_from(extra, at)
-        if number == 1:
-            values = iter(struct.unpack_from(f"<{min(length, len(extra) - at - 4) // 8}Q", extra, at + 4))
-            wide = [next(values, None) if field == 0xFFFFFFFF else field for field in fields]
-            if all(field is not None for field in wide):
-                return [field for field in wide if field is not None]
-            break
-        at += 4 + length
-    raise FormatError("A zip64 entry lacks its sizes.", kind=ErrorKind.CORRUPT_MEMBER)
 
 
 def _inflate(entry: ZipEntry, data: memoryview) -> memoryview:

@@ -30,8 +30,9 @@ from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, SampleRef, Scan, SourceFile
 from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files
+from tensorbank_indexer.sources.member_rows import MEMBER_SUFFIX, MemberRow
 from tensorbank_indexer.sources.members import read_member
-from tensorbank_indexer.sources.metadata_table import MEMBER_SUFFIX, MemberRow, MetadataTable
+from tensorbank_indexer.sources.metadata_table import MetadataTable
 from tensorbank_indexer.zarr_groups import ZarrGroup
 
 __all__ = ["MemberTars", "TAR_NAME"]
@@ -196,14 +197,13 @@ class MemberTars:
             return list(pool.map(function, items))
 
     def look(self, stem: str, members: Mapping[str, MemberAddress]) -> MemberRow:
-        """Return the id, place and first date of a sample,
-        from the small arrays of its first readable member."""
+        """Return the id, place and first date of a sample, from the small arrays of its first readable member."""
         ranks = {modality: rank for rank, modality in enumerate(TIMED)}
         best = MemberRow(stem, math.nan, math.nan, 0, {})
         for modality in sorted(members, key=lambda m: (ranks.get(m, len(ranks)), m)):
             address = members[modality]
             position = Position()
-            # What is wrong is told when the member is read.
+            # What is wrong becomes a finding when the member is read.
             with Boundary(lambda _kind, _reason: None):
                 position = read_position(self.group(address), [])
             row = _row(stem, position)
@@ -214,7 +214,7 @@ class MemberTars:
         return best
 
     def group(self, address: MemberAddress) -> ZarrGroup:
-        """The zarr group of a member behind range reads."""
+        """Return the zarr group of a member behind range reads."""
 
         def read(start: int, end: int) -> bytes:
             return self.files.read(address.path, address.offset + start, address.offset + end)

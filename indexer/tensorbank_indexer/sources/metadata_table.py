@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,37 +13,24 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tensorbank.errors import ErrorKind, FormatError, NotFoundError, StorageError
-from tensorbank_indexer.cf import EARLIEST_NS, LATEST_NS, NS_PER_UNIT
-from tensorbank_indexer.containers import Boundary, SourceFiles, is_identifier, readable
+from tensorbank_indexer.containers import Boundary, SourceFiles
+from tensorbank_indexer.sources.member_rows import (
+    DATED_COLUMNS,
+    MEMBER_SUFFIX,
+    MemberRow,
+    RowProblems,
+    problem_sink,
+    rows_by_stem,
+)
 
-__all__ = ["MemberRow", "MetadataTable"]
+__all__ = ["MetadataTable"]
 
 MAX_KEPT_BYTES = 256 << 20
-"""The size in bytes up to which tables are read once and kept;
-larger ones are read by range for each archive."""
+"""The size in bytes up to which tables are read once and kept; larger ones are read by range for each archive."""
 MAX_DECODED_BYTES = 1 << 30
 """The most decoded bytes of the columns in use: 9 million members have 0.6 GB."""
-MIN_ROWS = 20_480
-"""The number of rows that are looked at for one archive at least:
-twice the members of the largest published ones."""
-MEMBER_SUFFIX = ".zarr.zip"
-DATED = ("S2_time", "cloud_cover")
-LIMITS = {"center_lon": 360.0, "center_lat": 90.0}
-"""The degrees beyond which a number is no place."""
-
-Problems = list[tuple[str, str]]
-"""A list of members (empty for the table), each with what is wrong with its rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemberRow:
-    """The row of a member. ``lon``, ``lat`` are NaN and ``time_ns`` is 0 where the table does not say."""
-
-    sample_id: str
-    lon: float
-    lat: float
-    time_ns: int
-    metadata: Mapping[str, object]
+MIN_ROWS_READ = 20_480
+"""The number of rows that are looked at for one archive at least: twice the members of the largest published ones."""
 
 
 @dataclass
@@ -68,7 +51,7 @@ class MetadataTable:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
-    def rows(self, archive_name: str, stems: Iterable[str]) -> tuple[dict[str, MemberRow], Problems]:
+    def rows(self, archive_name: str, stems: Iterable[str]) -> tuple[dict[str, MemberRow], RowProblems]:
         """Return the rows of the members of an archive by stem, and what is wrong with some; first those of
         its name, then, if archives were regrouped, those of its stems.
 
@@ -83,7 +66,7 @@ class MetadataTable:
         if place is None:
             return {}, []
         stems = set(stems)
-        problems: Problems = []
+        problems: RowProblems = []
         with pq.ParquetFile(self._open(*place)) as table:
             schema = table.schema_arrow
             columns = [name for name in _columns() if name in schema.names]
@@ -113,11 +96,10 @@ class MetadataTable:
         columns: list[str],
         condition: pc.Expression,
         n_members: int,
-        problems: Problems,
+        problems: RowProblems,
     ) -> dict[str, MemberRow]:
-        """Return the rows that meet a condition.
-        A column that cannot be read costs what it says, not the others."""
-        most = max(MIN_ROWS, 4 * n_members)
+        """Return the rows that meet a condition; a column that cannot be read costs what it says, not the others."""
+        most = max(MIN_ROWS_READ, 4 * n_members)
 
         def read(names: list[str]) -> pa.Table:
             # Stops early: a column of one value repeated takes no room in the file, whatever its length.
@@ -132,13 +114,13 @@ class MetadataTable:
         if table is None:
             table = read(["zarr", "sample_id"])
             for name in columns[2:]:
-                with Boundary(_to(problems, "", f"Column {name}: ")):
+                with Boundary(problem_sink(problems, "", f"Column {name}: ")):
                     table = table.append_column(name, read([name])[name])
         if table.num_rows == most:
             problems.append(
                 ("", f"The table has {most} rows or more for {n_members} members; the first are used.")
             )
-        return _by_stem(table, problems)
+        return rows_by_stem(table, problems)
 
     def _place(self) -> tuple[SourceFiles, Any] | None:
         name = f"{self.split}_metadata.parquet"
@@ -158,39 +140,10 @@ class MetadataTable:
             folder = files.root.partition("://")[2] if "://" in files.root else files.root
             return pa.memory_map(str(Path(folder, stat.path)))
         if stat.size_bytes > MAX_KEPT_BYTES:
-            return pa.PythonFile(_RangeFile(files, stat.path, stat.size_bytes), mode="r")
+            return pa.PythonFile(files.open(stat.path, stat.size_bytes), mode="r")
         if self._kept is None:
             self._kept = files.read(stat.path, 0, stat.size_bytes)
         return pa.BufferReader(self._kept)
-
-
-class _RangeFile(io.RawIOBase):
-    """A file for pyarrow whose reads are range reads."""
-
-    def __init__(self, files: SourceFiles, path: str, size_bytes: int) -> None:
-        self.files, self.path, self.size_bytes, self.position = files, path, size_bytes, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = offset + (0, self.position, self.size_bytes)[whence]
-        if position < 0:
-            raise ValueError(f"byte {position} of {self.path} was asked for")  # by a footer that lies
-        self.position = position
-        return position
-
-    def read(self, size: int | None = -1) -> bytes:
-        end = self.size_bytes if size is None or size < 0 else min(self.position + size, self.size_bytes)
-        data = self.files.read(self.path, self.position, end)
-        self.position += len(data)
-        return data
 
 
 def _columns() -> list[str]:
@@ -199,8 +152,8 @@ def _columns() -> list[str]:
         "sample_id",
         "center_lon",
         "center_lat",
-        *DATED,
-        *(f"{name}_{t}" for name in DATED for t in range(4)),
+        *DATED_COLUMNS,
+        *(f"{name}_{t}" for name in DATED_COLUMNS for t in range(4)),
     ]
 
 
@@ -212,7 +165,7 @@ def _holds_texts(kind: pa.DataType, *, or_numbers: bool = False) -> bool:
 
 
 def _without_views(schema: pa.Schema) -> pa.Schema:
-    """The schema with plain texts for views of texts, of which pyarrow can neither compare nor select any."""
+    """Return the schema with plain texts for views of texts, which pyarrow can neither compare nor select."""
     views = [(i, column) for i, column in enumerate(schema) if pa.types.is_string_view(column.type)]
     for i, column in views:
         schema = schema.set(i, column.with_type(pa.string()))
@@ -238,107 +191,3 @@ def _check_size(table: pq.ParquetFile, columns: list[str], path: str) -> None:
             f"{path} has more than {MAX_DECODED_BYTES} bytes in its columns in use, which is the limit.",
             kind=ErrorKind.OVER_LIMIT,
         )
-
-
-def _by_stem(table: pa.Table, problems: Problems) -> dict[str, MemberRow]:
-    factors: dict[str, int] = {}
-    for i, column in enumerate(table.schema):
-        if pa.types.is_timestamp(column.type):
-            # As whole numbers, since Python's dates end before those that a damaged table may hold.
-            factors[column.name] = NS_PER_UNIT[column.type.unit]
-            table = table.set_column(i, column.name, table[column.name].cast(pa.int64()))
-    rows: dict[str, MemberRow] = {}
-    for record in table.to_pylist():
-        name = record["zarr"]
-        if not isinstance(name, str):
-            continue
-        stem = name.removesuffix(MEMBER_SUFFIX)
-        row: MemberRow | None = None
-        with Boundary(_to(problems, stem)):
-            record |= {name: record[name] * n for name, n in factors.items() if record[name] is not None}
-            row = _row(record, stem, problems)
-        if row is None:
-            continue
-        if stem in rows:
-            if repr(rows[stem]) != repr(row):
-                problems.append(
-                    (stem, f"The table has another row of {readable(stem, 100)}; the first is taken.")
-                )
-        else:
-            rows[stem] = row
-    return rows
-
-
-def _to(problems: Problems, member: str, before: str = "") -> Callable[[str, str], None]:
-    return lambda _kind, reason: problems.append((member, before + reason))
-
-
-def _row(record: Mapping[str, Any], stem: str, problems: Problems) -> MemberRow | None:
-    def wrong(name: str, value: object) -> None:
-        problems.append((stem, f"{name} is {readable(repr(value), 60)} in the table."))
-
-    sample_id = _id(record["sample_id"])
-    if sample_id is None:
-        wrong("sample_id", record["sample_id"])
-        return None
-    numbers: dict[str, float] = {}
-    for name in ("center_lon", "center_lat", *_of_each_date("cloud_cover")):
-        value = record.get(name)
-        if value is None:
-            continue
-        sound = isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
-        # Whether a cloud cover is a share is for the ingest to judge.
-        if not sound or (name in LIMITS and not abs(value) <= LIMITS[name]):
-            wrong(name, value)
-        else:
-            numbers[name] = float(value)
-    dates: list[int] = []
-    for name in _of_each_date("S2_time"):
-        if record.get(name) in (None, ""):
-            continue
-        time_ns = _time_ns(record[name])
-        if time_ns is None or not EARLIEST_NS <= time_ns < LATEST_NS:
-            wrong(name, record[name])
-        else:
-            dates.append(time_ns)
-    covers = tuple(numbers[name] for name in _of_each_date("cloud_cover") if name in numbers)
-    return MemberRow(
-        sample_id=sample_id,
-        lon=numbers.get("center_lon", math.nan),
-        lat=numbers.get("center_lat", math.nan),
-        time_ns=min(dates, default=0),
-        metadata={"cloud_cover": covers} if covers else {},
-    )
-
-
-def _of_each_date(name: str) -> tuple[str, ...]:
-    return (name, *(f"{name}_{t}" for t in range(4)))
-
-
-def _id(value: object) -> str | None:
-    """A sample's id; numbers get back the zeros of SSL4EO-S12's seven digits."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:07d}"
-    return value if isinstance(value, str) and is_identifier(value) else None
-
-
-def _time_ns(value: object) -> int | None:
-    """Return the nanoseconds since 1970 UTC of such a number, a date or a text in ISO 8601;
-    None of anything else."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.lstrip("-").isdigit() and len(value) > 8:
-        return int(value) if len(value) < 30 else None
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
-    if isinstance(value, datetime):
-        moment = value if value.tzinfo is not None else value.replace(tzinfo=UTC)
-        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
-    if isinstance(value, date):
-        return (value - date(1970, 1, 1)).days * 86_400 * 10**9
-    return None
