@@ -1,7 +1,7 @@
 """A source, read so that whatever goes wrong with one sample or one archive becomes a finding about it.
 
-A source yields what it can read and says what it cannot, so an exception from inside of it is unforeseen. It must not end an
-ingest of millions of samples: only a source that is out of reach does.
+A source reports defects as findings, so an exception that leaves it is unforeseen. It must not end an ingest of millions of
+samples; only a source that is out of reach does.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from tensorbank_indexer.schema_survey import extend, require_fit, survey
 from tensorbank_indexer.source import Archive, SampleRef, Scan, Source
 from tensorbank_indexer.source_history import SourceHistory
 
-__all__ = ["IngestOptions", "ingest"]
+__all__ = ["ingest"]
 
 N_RACES = 5
 """The number of tries to commit what other writers have not committed meanwhile."""
@@ -57,8 +57,8 @@ def ingest(
 ) -> IngestReport:
     """Add the samples of a source to a table, which is created if it does not exist.
 
-    Idempotent: what is in the snapshot is not added again, and an interrupted run resumes at the shard where it stopped. Two
-    runs at once of the same source are one: whoever is second says what the other one has added.
+    Idempotent: what is in the snapshot is not added again, and an interrupted run resumes at the shard where it stopped. Of two
+    runs of the same source at once, the second to commit reports what the first has added.
     Each part is committed as a whole. With more than one worker, processes are started by ``forkserver``; a script that
     calls this needs the usual ``if __name__ == "__main__"``.
 
@@ -67,7 +67,7 @@ def ingest(
     source
         The source, as :func:`tensorbank_indexer.open_source` returns it.
     report
-        Filled while the run goes on, for those who want it even if it fails: ``IngestReport.of(source, table)``.
+        A report that is filled while the run goes on, to have it even if the run fails: ``IngestReport.of(source, table)``.
 
     Raises
     ------
@@ -140,7 +140,7 @@ class _Ingest:
         """Write and commit what a batch of archives has that is new."""
         refs = [ref for scanned in scans for ref in scanned.samples]
         before = now = presence_of(refs, self.bank.catalog, self.table)
-        # Now, since the files of today are among those of the table once a part of them is committed.
+        # Asked before the commit: after it, the files of today are among those of the table.
         changes = self.history.changes(scans, before.present)
         for _ in range(N_RACES):
             try:

@@ -78,8 +78,7 @@ KNOWN: Mapping[str, Knowledge] = {
 
 
 def describe(name: str, dtype: str, bands: Sequence[str], shape: Sequence[int]) -> Modality:
-    """Describe a modality by what an archive holds and what the field knows;
-    ``shape`` is (time, band, y, x)."""
+    """Describe a modality by what an archive holds and what the field knows; ``shape`` is (time, band, y, x)."""
     known = KNOWN.get(name, Knowledge(name))
     attributes: dict[str, object] = {"long_name": known.long_name, "units": known.unit}
     # Floats are what an archive's own scale made of them, or reflectances anyway.

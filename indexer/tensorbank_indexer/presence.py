@@ -27,8 +27,8 @@ class Presence:
 def presence_of(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> Presence:
     """Sort references by what the newest snapshot of a table has of them.
 
-    A sample is told by its id and by its stem, each within its split: the same of both is the sample itself, the same of one
-    only is another sample that takes its name, and is left out as a repetition within the batch is. Pure but for the read.
+    A sample is known by its id and by its stem, each within its split. If the table has both, it has the sample; if it has one of
+    them only, another sample has that name, and this one is left out, as a repetition within the batch is. Pure but for the read.
     """
     present: list[SampleRef] = []
     fresh: list[SampleRef] = []

@@ -6,26 +6,12 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
+from tensorbank_indexer.finding_kinds import HARMLESS
 from tensorbank_indexer.source import Finding, Source
 from tensorbank_indexer.source_history import CHANGES
 from tensorbank_indexer.stage_seconds import StageSeconds
 
-__all__ = ["HARMLESS", "IngestReport"]
-
-HARMLESS = frozenset(
-    {
-        "stray-file",
-        "deflated-entries",
-        "zarr-v3",
-        "transposed",
-        "flipped",
-        "unpacked",
-        "missing-value",
-        "other-type",
-        "offset-baseline",
-    }
-)
-"""The kinds of findings that cost no data and change none: ``strict`` lets them pass."""
+__all__ = ["IngestReport"]
 
 
 @dataclass(slots=True)
@@ -55,7 +41,7 @@ class IngestReport:
 
     @classmethod
     def of(cls, source: Source, table: str) -> IngestReport:
-        """An empty report, to be filled by a run."""
+        """Return an empty report, to be filled by a run."""
         return cls(source.root, table, source.format)
 
     @property
@@ -90,6 +76,6 @@ class IngestReport:
         return [f"{f.kind}: {f.reason}; {f.action}" for f in self.findings if f.kind in CHANGES]
 
     def to_json(self) -> str:
-        """The whole report."""
+        """Return the whole report."""
         record = asdict(self) | {"n_skipped": self.n_skipped}
         return json.dumps(record, indent=1)

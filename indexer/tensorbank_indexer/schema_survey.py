@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from tensorbank.errors import ErrorKind, FormatError, InvalidInputError
 from tensorbank.schema import Modality, TableSchema
+from tensorbank_indexer.finding_kinds import HARMLESS
 from tensorbank_indexer.guarded_source import read_each
 from tensorbank_indexer.modalities import describe
 from tensorbank_indexer.parts import stored_numbers
-from tensorbank_indexer.report import HARMLESS
 from tensorbank_indexer.source import Finding, SampleRef, Source
 
 __all__ = ["ORDER", "extend", "require_fit", "survey"]
@@ -42,7 +42,7 @@ def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
     findings: list[Finding] = []
     for kind in _first_of_each(refs):
         for raw in read_each(source, kind):
-            if isinstance(raw, Finding):  # the ingest itself meets it again, and reports it
+            if isinstance(raw, Finding):  # reported by the ingest itself, which reads the sample again
                 findings.append(raw)
                 continue
             findings += raw.findings
@@ -75,8 +75,7 @@ def _reasons(findings: Sequence[Finding]) -> str:
 
 
 def _first_of_each(refs: Iterable[SampleRef]) -> list[list[SampleRef]]:
-    """Choose for each (split, subset) its first samples,
-    so many that each modality is among them often enough."""
+    """Choose for each (split, subset) its first samples, so many that each modality is among them often enough."""
     chosen: dict[tuple[str, str], list[SampleRef]] = defaultdict(list)
     n_with: Counter[tuple[str, str, str]] = Counter()
     for ref in refs:
@@ -90,8 +89,7 @@ def _first_of_each(refs: Iterable[SampleRef]) -> list[list[SampleRef]]:
 
 
 def _elected(seen: Sequence[Modality]) -> Modality:
-    """Return the modality that most of them are, dates aside,
-    with the largest number of dates that at least two have."""
+    """Return the modality that most of them are, dates aside, with the largest number of dates that at least two have."""
     alike: dict[str, list[Modality]] = defaultdict(list)
     for modality in seen:
         alike[replace(modality, n_times=1).to_json()].append(modality)
@@ -124,8 +122,7 @@ def require_fit(table: TableSchema, found: TableSchema, name: str) -> None:
 
 
 def _difference(found: Modality, wanted: Modality) -> str | None:
-    """Describe what keeps a modality of an archive from being stored as one of a table;
-    fewer dates do not."""
+    """Describe what keeps a modality of an archive from being stored as one of a table; fewer dates do not."""
     if found.n_times > wanted.n_times:
         return f"has {found.n_times} dates, in the table {wanted.n_times}"
     for what, got, there in (
@@ -140,7 +137,7 @@ def _difference(found: Modality, wanted: Modality) -> str | None:
 
 
 def extend(table: TableSchema, found: TableSchema) -> TableSchema:
-    """The table's schema with modalities that it does not have yet; what it has stays as it is."""
+    """Return the table's schema with modalities that it does not have yet; what it has stays as it is."""
     return TableSchema((*table.modalities, *(m for m in found if m.name not in table)))
 
 

@@ -1,4 +1,4 @@
-"""The ``Source`` port and its values: what an archive format has to offer so that it can be ingested.
+"""The ``Source`` port and its values: the interface of archive formats that can be ingested.
 
 A source is opened on the root of a dataset (a folder or any fsspec URL). It lists *archives*
 (files that belong together: the same-named tar of every modality, the same-numbered zip), *scans*
@@ -115,9 +115,9 @@ class RawModality:
     """One modality of one sample as the archive means it.
 
     ``pixels`` has shape (time, band, y, x), the first row in the north, the first column in the west. They are the
-    archive's bit for bit, unless it declares packing or missing values: then they are floats, and NaN where missing.
-    ``times_ns`` is (time,) int64
-    ns since 1970 UTC, or None where the archive has none (DEM) or it is damaged. ``product_ids`` has one id a date.
+    archive's bit for bit, unless it declares packing or missing values: then they are floats, and NaN if missing.
+    ``times_ns`` is (time,) int64, ns since 1970 UTC, or None where the archive has none (DEM) or it is damaged. ``product_ids``
+    has one id a date, or none.
     ``bands`` are the names stored in the archive.
     """
 
@@ -152,7 +152,13 @@ class RawSample:
 
 
 class Source(Protocol):
-    """One archive format at one root. Picklable: it holds an address and options, never open files."""
+    """One archive format at one root.
+
+    It is pickled to worker processes, so it holds an address and options, never open files. ``archives`` and ``scan`` are called
+    in the process of the ingest, ``scan`` by several threads at once; ``read`` is called by workers, one call at a time in each.
+    A defect is a finding. An exception costs the sample or archive at which it is raised, but for a ``StorageError``, which ends
+    the run: the source is out of reach.
+    """
 
     format: str
     root: str
@@ -164,7 +170,7 @@ class Source(Protocol):
     """The attributes that every copy of the dataset has: ``licence``, ``references``, ``attribution``."""
 
     def archives(self) -> tuple[list[Archive], list[Finding]]:
-        """Return the archives in a stable order, and stray or unreadable files."""
+        """Return the archives in a stable order, and findings about stray or unreadable files."""
         ...
 
     def scan(self, archive: Archive) -> Scan:

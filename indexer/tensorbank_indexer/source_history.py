@@ -36,8 +36,7 @@ class SourceHistory:
             return []
 
     def changes(self, scans: Sequence[Scan], present: Sequence[SampleRef]) -> list[Finding]:
-        """Return findings about archives of which samples were in the table before:
-        files that are other ones now, or new.
+        """Return findings about archives of which samples were in the table before: files that are other ones now, or new.
 
         ETags are compared, or where the store has none times and sizes; the files are not read.
         """
@@ -48,7 +47,7 @@ class SourceHistory:
         for archive in (s.archive for s in scans):
             n = n_present[archive.split, archive.name]
             known = [file for file in archive.files if file.path in self.etags]
-            if not n or not known:  # of another root, say: nothing to compare with
+            if not n or not known:  # of another root, say, so that there is nothing to compare with
                 continue
             found += [f for file in archive.files if (f := self._change(archive, file, n)) is not None]
         return found
@@ -63,13 +62,8 @@ class SourceHistory:
                 try:
                     document = json.loads(store.get(f"{part_key(self.table, part)}/zarr.json"))
                     etags = document["attributes"]["source_etags"]
-                except (
-                    NotFoundError,
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                ):  # of another writer: it says nothing of its source
-                    continue
+                except (NotFoundError, ValueError, KeyError, TypeError):
+                    continue  # a part of another writer, which does not name its files
                 for path, etag in etags.items():
                     self._etags[path].add(etag)
             self._etags = dict(self._etags)

@@ -33,7 +33,7 @@ MAX_UNEVENNESS = 0.25
 
 
 def four_axes(array: Array, dims: tuple[str, ...], problems: list[Problem], name: str = "bands") -> Array:
-    """The array as (time, band, y, x): transposed by the names of its axes, those that it lacks added with length 1.
+    """Return the array as (time, band, y, x): transposed by the names of its axes, those that it lacks added with length 1.
 
     Axes without a name are taken to lie in this order.
 

@@ -37,8 +37,7 @@ def unpack(
     *,
     codes: bool = False,
 ) -> Array:
-    """Return the numbers as they are meant: by ``_Unsigned``, missing values as NaN,
-    ``scale_factor`` and ``add_offset``.
+    """Return the numbers as they are meant: by ``_Unsigned``, missing values as NaN, ``scale_factor`` and ``add_offset``.
 
     Integers of up to 16 bits become float32, wider ones float64, if they are packed or have a missing value; floats
     keep their type unless they are packed. A ``fill_value`` that is given counts as missing if it is not 0, which most writers
@@ -88,7 +87,7 @@ def unpack(
 
 
 def _declares(attrs: Mapping[str, Any]) -> bool:
-    """Tell whether attributes say anything of what the numbers mean. That NaN is missing goes without saying."""
+    """Tell whether attributes change what the numbers mean; that NaN is missing changes nothing."""
     said = HONOURED.intersection(attrs)
     if not said:
         return False
@@ -97,15 +96,14 @@ def _declares(attrs: Mapping[str, Any]) -> bool:
 
 
 def _means_nothing(fill_value: Any) -> bool:
-    """Tell whether a fill value of zarr says nothing of missing pixels: none, 0, NaN, or that of another type."""
+    """Tell whether a fill value of Zarr marks no missing pixels: it is none, 0, NaN, or of another type."""
     return not isinstance(fill_value, (int, float)) or not fill_value or fill_value != fill_value
 
 
 def missing_values(
     dtype: np.dtype[Any], attrs: Mapping[str, Any], fill_value: Any, problems: list[Problem], name: str
 ) -> list[Any]:
-    """Return the values that stand for a missing value, in the array's type;
-    NaN is one anyway and not among them."""
+    """Return the values that stand for a missing value, in the array's type; NaN is one anyway and not among them."""
     found: list[Any] = []
     for attribute in MISSING:
         given = attrs.get(attribute)
@@ -143,7 +141,7 @@ def _signed(
 
 
 def _plain(value: Any) -> Any:
-    """A number that a writer stored as text, as a number; anything else as it is."""
+    """Return a number that a writer stored as text, as a number; anything else as it is."""
     if isinstance(value, str):
         try:
             number = float(value)

@@ -144,7 +144,7 @@ def _check_rotation(group: ZarrGroup, position: Position, problems: list[Problem
 
 
 def _mapped_epsg(group: ZarrGroup, name: str) -> int | None:
-    """The EPSG code that the attributes of a grid mapping declare."""
+    """Return the EPSG code that the attributes of a grid mapping declare."""
     found = group.arrays.get(name)
     return _declared_epsg(found.attrs) if isinstance(found, ArraySpec) else None
 
@@ -191,7 +191,7 @@ def _known_epsg(text: str) -> int | None:
 
 
 def _number_of(values: Array | None, name: str, most: float, problems: list[Problem]) -> float | None:
-    """The only, or first, number of an array; None and a problem if it is none up to ``most``."""
+    """Return the only, or first, number of an array; None and a problem if it is none up to ``most``."""
     if values is None:
         return None
     if values.size and values.dtype.kind in "fiu" and abs(number := float(values.reshape(-1)[0])) <= most:
@@ -210,8 +210,7 @@ def _number_of(values: Array | None, name: str, most: float, problems: list[Prob
 def _coordinate_of(
     values: Array | None, name: str, problems: list[Problem]
 ) -> npt.NDArray[np.float64] | None:
-    """Return the coordinates of pixel centres along one axis;
-    None and a problem if they are not those of a regular grid."""
+    """Return the coordinates of pixel centres along one axis; None and a problem if they are not those of a regular grid."""
     if values is None:
         return None
     reason = grid_problem(name, values)
@@ -222,7 +221,7 @@ def _coordinate_of(
 
 
 def small_array(group: ZarrGroup, name: str, problems: list[Problem]) -> Array | None:
-    """A small array, unpacked if it is one of numbers, or None and a problem."""
+    """Return a small array, unpacked if it is one of numbers, or None and a problem."""
     if name not in group:
         return None
     with problem_of(problems, "read without it"):
@@ -232,8 +231,7 @@ def small_array(group: ZarrGroup, name: str, problems: list[Problem]) -> Array |
 
 
 def unpacked(values: Array, spec: ArraySpec, name: str, problems: list[Problem]) -> Array:
-    """Return coordinates, or times, as their attributes mean them;
-    what is not understood becomes a problem."""
+    """Return coordinates, or times, as their attributes mean them; what is not understood becomes a problem."""
     if values.dtype.kind not in "fiu" or name in ("sample", "crs", "band", "file_id"):
         return values
     if name in TIMES:
@@ -247,5 +245,5 @@ def unpacked(values: Array, spec: ArraySpec, name: str, problems: list[Problem])
 
 
 def problem_of(problems: list[Problem], action: str) -> Boundary:
-    """A boundary whose finding goes to ``problems``."""
+    """Return a boundary whose finding goes to ``problems``."""
     return Boundary(lambda kind, reason: problems.append(Problem(kind, reason, action)), "corrupt-chunk")

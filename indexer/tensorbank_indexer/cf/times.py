@@ -153,8 +153,7 @@ def is_plausible(times_ns: Times) -> npt.NDArray[np.bool_]:
 
 
 def id_times(product_ids: Sequence[str]) -> Times:
-    """Return the first time stamp in each Sentinel product id, in ns since 1970 UTC,
-    ``NO_TIME`` where there is none."""
+    """Return the first time stamp in each Sentinel product id, in ns since 1970 UTC, ``NO_TIME`` where there is none."""
     out = np.full(len(product_ids), NO_TIME, np.int64)
     for i, product_id in enumerate(product_ids):
         found = STAMP.search(product_id)
@@ -169,8 +168,7 @@ def id_times(product_ids: Sequence[str]) -> Times:
 
 
 def match_slots(times_ns: Times, stamps_ns: Times) -> npt.NDArray[np.int64] | None:
-    """Return for each time the position of the stamp that belongs to it,
-    or None if the two are not the same set of times.
+    """Return for each time the position of the stamp that belongs to it, or None if the two are not the same set of times.
 
     ``arange(n)`` says that all is in order.
     """

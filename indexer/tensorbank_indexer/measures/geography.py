@@ -119,8 +119,7 @@ def normal_place(lon: float, lat: float) -> tuple[float, float]:
 
 
 def place_of(epsg: int, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Place:
-    """Return the extent of a grid of pixel centres, (x,) and (y,) metres,
-    at least two pixels each and evenly spaced.
+    """Return the extent of a grid of pixel centres, (x,) and (y,) metres, at least two pixels each and evenly spaced.
 
     Raises
     ------
@@ -193,8 +192,7 @@ def _ring(
 def _outline(
     lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]
 ) -> tuple[tuple[float, float, float, float], bytes]:
-    """Return the box and footprint of a ring of degrees;
-    three cases: as it is, across the antimeridian, around a pole."""
+    """Return the box and footprint of a ring of degrees; three cases: as it is, across the antimeridian, around a pole."""
     corners = slice(None, None, N_EDGE_POINTS)
     if np.ptp(lon) <= 180.0:
         bbox = (float(lon.min()), float(lat.min()), float(lon.max()), float(lat.max()))

@@ -38,8 +38,8 @@ all where there is none."""
 
 @dataclass(frozen=True, slots=True)
 class RadiometricOffset:
-    """The offset of one sample: ``value`` is None where the pixels do not tell;
-    ``contradiction`` says where the product id tells otherwise."""
+    """The offset of one sample: ``value`` is None where the pixels do not tell; ``contradiction`` says where the product id
+    tells otherwise."""
 
     value: float | None
     method: str
@@ -47,8 +47,7 @@ class RadiometricOffset:
 
 
 def baseline_of(product_ids: Sequence[str]) -> int | None:
-    """Return the lowest processing baseline in product ids, such as 301 for ``..._N0301_...``;
-    None where they name none."""
+    """Return the lowest processing baseline in product ids, such as 301 for ``..._N0301_...``; None where they name none."""
     found = [int(m[1]) for text in product_ids if (m := _BASELINE.search(text))]
     return min(found, default=None)
 

@@ -45,8 +45,7 @@ class PartPlan:
 
 
 def samples_per_shard_for(schema: TableSchema) -> int:
-    """Return the largest power of two whose samples, decoded, fit what one task may hold;
-    128 for TerraMesh."""
+    """Return the largest power of two whose samples, decoded, fit what one task may hold; 128 for TerraMesh."""
     fitting = max(MAX_SHARD_GROUP_BYTES // schema.sample_bytes, MIN_SAMPLES_PER_SHARD)
     return min(1 << (fitting.bit_length() - 1), MAX_SAMPLES_PER_SHARD)
 

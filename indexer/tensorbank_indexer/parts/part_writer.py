@@ -39,8 +39,7 @@ as far as known."""
 
 
 class PartWriter:
-    """A writer of parts of one table. What it writes counts only once it is committed,
-    which is not its work."""
+    """A writer of parts of one table. What it writes counts only once it is committed, which is not its work."""
 
     def __init__(
         self, source: Source, store: Store, table: str, options: IngestOptions, progress: Progress

@@ -40,13 +40,14 @@ def misfit(raw: RawModality, pixels: npt.NDArray[np.generic], modality: Modality
     shape = pixels.shape
     fits = 0 < shape[0] <= modality.n_times and shape[1:] == modality.sample_shape[1:]
     expected = {
-        "shape": (shape, shape if fits else modality.sample_shape),
-        "dtype": (pixels.dtype.name, modality.dtype),
-        "bands": (raw.bands, modality.band_names),
+        "other-shape": (shape, shape if fits else modality.sample_shape),
+        "other-dtype": (pixels.dtype.name, modality.dtype),
+        "other-bands": (raw.bands, modality.band_names),
     }
-    for what, (got, wanted) in expected.items():
+    for kind, (got, wanted) in expected.items():
         if got != wanted:
-            return f"other-{what}", readable(f"{what} is {_text(got)} where the table has {_text(wanted)}")
+            what = kind.removeprefix("other-")
+            return kind, readable(f"{what} is {_text(got)} where the table has {_text(wanted)}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""The processes of an ingest: tasks in, results out, and nothing left behind however it ends.
+"""The worker processes of an ingest: tasks in, results out, and no process left behind however it ends.
 
 Every worker holds the end of a pipe, its lifeline, whose other end is in the process that started it. When that end is closed,
 on purpose after an interruption, or by the system since the process is gone (SIGKILL, out of memory), the worker ends at once.
@@ -25,7 +25,7 @@ from tensorbank_indexer.source import Source
 __all__ = ["execute"]
 
 END_S = 10.0
-"""Seconds that workers have to end in once their lifeline is cut."""
+"""Seconds that workers have to end once their lifeline is closed."""
 
 
 def execute(
@@ -54,21 +54,21 @@ def execute(
                 for future in done:
                     yield future.result()
         except BaseException as error:
-            # Idle workers end with the pool, and better: both ways at once get into each other's.
+            # Idle workers end with the pool. Cutting their lifeline as well would end them in the middle of that.
             if waiting or isinstance(error, BrokenProcessPool):
                 lifeline.close()
                 wait(waiting, timeout=END_S)
             if not isinstance(error, BrokenProcessPool):
                 raise
             raise TensorBankError(
-                "a worker process was ended from outside, perhaps for want of memory; run again, with fewer workers: finished "
+                "a worker process was killed, perhaps since memory ran out; run again, with fewer workers: finished "
                 "shards are kept",
                 kind=ErrorKind.WORKER_LOST,
             ) from error
 
 
 def _begin(lifeline: Connection) -> None:
-    """Prepare a worker: signals to all of a group are its parent's to handle, and so is its life."""
+    """Prepare a worker: its parent handles the signals that go to the whole group, and ends it by the lifeline."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True, name="lifeline").start()

@@ -48,7 +48,7 @@ class Assembly:
         )
 
     def boundary(self, modality: str, action: str = "modality left out") -> Boundary:
-        """The edge of one member: what is raised inside becomes a finding."""
+        """Return the edge of one member: what is raised inside becomes a finding."""
         return Boundary(lambda kind, reason: self.find(kind, modality, reason, action))
 
     def add(self, modality: str, member: Member) -> None:
@@ -98,13 +98,12 @@ class Assembly:
         return sample
 
     def agreed_id(self) -> str:
-        """The id that most members have, that of the reference if none has any."""
+        """Return the id that most members have, that of the reference if none has any."""
         ids = Counter(m.position.sample_id for m in self.members.values() if m.position.sample_id)
         return ids.most_common(1)[0][0] if ids else self.ref.sample_id
 
     def _check_places(self) -> None:
-        """Leave out members that differ in id and in place, since they show another sample;
-        one of both is only reported."""
+        """Leave out members that differ in id and in place, since they show another sample; one of both is only reported."""
         agreed = self.agreed_id()
         place = self._place()
         holders = [
@@ -136,8 +135,8 @@ class Assembly:
                     member.pixels = member.cloud_mask = None
 
     def _place(self) -> Position:
-        """The position that most members have; of equals that of a square, as all published samples are, or else
-        the first."""
+        """Return the position that most members have; of equals that of a square, as all published samples are, or else the
+        first."""
         groups: list[tuple[int, Position]] = []
         for member in self.members.values():
             if member.position.x is None and groups:

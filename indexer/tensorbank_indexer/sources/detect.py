@@ -1,9 +1,10 @@
-"""Detect the format that lies at a root, from its layout."""
+"""Open a source: by the name of its format, or by the layout of what lies at its root."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
@@ -19,9 +20,14 @@ from tensorbank_indexer.sources.terramesh import TerraMeshSource
 
 __all__ = ["FORMATS", "detect_format", "open_source"]
 
-FORMATS: MappingProxyType[str, Callable[[SourceFiles, ReadLimits | None], Source]] = MappingProxyType(
+OpenFormat = Callable[[SourceFiles, ReadLimits | None], Source]
+FORMATS: MappingProxyType[str, OpenFormat] = MappingProxyType(
     {found.format: found for found in (TerraMeshSource, Ssl4eoZarrSource, Ssl4eoWdsSource)}
 )
+"""The formats of this package, by name."""
+SOURCE_GROUP = "tensorbank.sources"
+"""The group of entry points by which other packages add formats: each is a name, and a class or function that takes
+``SourceFiles`` and ``ReadLimits`` (or None) and returns a ``Source``."""
 EXPECTED = (
     "Expected are {split}/{modality}/majortom_shard_*.tar or ssl4eos12_shard_*.tar "
     "(terramesh, ssl4eo-s12-wds) "
@@ -47,17 +53,17 @@ def open_source(
     url
         Root of a dataset, or the folder of one of its splits: local, or any URL that fsspec reads.
     format
-        One of ``FORMATS``; detected from the layout, which lists the root, if not given.
+        One of ``FORMATS``, or a format that an installed package adds in the group ``tensorbank.sources`` of entry points. If not
+        given, it is detected from the layout, which lists the root; only ``FORMATS`` are.
     limits
-        How much memory and time the reading of one sample may take; for archives that are larger than the published
-        ones.
+        Memory and time that the reading of one sample may take; for archives that are larger than the published ones.
     storage_options
         Options of the fsspec file system, such as ``anon=True`` or ``endpoint_url``.
 
     Raises
     ------
     InvalidInputError
-        There is no such format or protocol.
+        There is no such format or protocol, or the package that adds the format cannot be imported.
     NotFoundError
         There is nothing at the root.
     FormatError
@@ -65,14 +71,33 @@ def open_source(
     StorageError
         The store refused or cannot be reached.
     """
-    if format is not None and format not in FORMATS:
-        raise InvalidInputError(f"There is no source format {format!r}.{nearest(format, FORMATS)}")
+    opened = None if format is None else _format_named(format)
     files = SourceFiles(url, storage_options)
-    return FORMATS[format or detect_format(files)](files, limits)
+    return (opened or FORMATS[detect_format(files)])(files, limits)
+
+
+def _format_named(name: str) -> OpenFormat:
+    """Return a format of this package or of another one."""
+    if name in FORMATS:
+        return FORMATS[name]
+    added = {entry.name: entry for entry in entry_points(group=SOURCE_GROUP)}
+    if name not in added:
+        raise InvalidInputError(
+            f"There is no source format {name!r}.{nearest(name, [*FORMATS, *added])} A package adds one by an entry point "
+            f"in the group {SOURCE_GROUP}."
+        )
+    try:
+        found: OpenFormat = added[name].load()
+    except (ImportError, AttributeError) as error:
+        raise InvalidInputError(
+            f"The source format {name!r} is {added[name].value}, which cannot be imported: {error}. Install or mend the package "
+            "that adds it."
+        ) from error
+    return found
 
 
 def detect_format(files: SourceFiles) -> str:
-    """Name of the format of the files under a root.
+    """Return the name of the format of the files under a root.
 
     Raises
     ------
@@ -119,8 +144,7 @@ def _tars_by_chance_of_dates(tars: Folders) -> list[str]:
 
 
 def _of_first_member(files: SourceFiles, paths: Iterable[str]) -> str:
-    """Tell TerraMesh from SSL4EO-S12, which name their tars alike:
-    by the name or else the number of dates of a member."""
+    """Tell TerraMesh from SSL4EO-S12, which name their tars alike: by the name or else the number of dates of a member."""
     looked: list[str] = []
     for path in paths:
         size_bytes = files.stat([path])[0].size_bytes
@@ -136,7 +160,7 @@ def _of_first_member(files: SourceFiles, paths: Iterable[str]) -> str:
             return Ssl4eoWdsSource.format
         looked.append(f"{path} with {name}")
         shape: tuple[int, ...] = ()
-        # What is wrong with it is told when it is read.
+        # What is wrong with it becomes a finding when it is read.
         with Boundary(lambda _kind, _reason: None):
             shape = MemberTars(files).group(address).spec("bands").shape
         if len(shape) == 4:

@@ -59,8 +59,7 @@ class Folders:
     def archives(
         self, files: SourceFiles, subset_of: Mapping[str, str]
     ) -> tuple[list[Archive], list[Finding]]:
-        """Return the archives by split, subset and file name, with sizes and tags;
-        and stray or missing files.
+        """Return the archives by split, subset and file name, with sizes and tags; and stray or missing files.
 
         ``subset_of`` maps file names to subsets.
         """

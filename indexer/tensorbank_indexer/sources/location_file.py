@@ -99,7 +99,7 @@ class LocationFile:
         return lambda kind, reason: member.problems.append(Problem(kind, reason, action))
 
     def _of_row(self, name: str, row: int, problems: list[Problem]) -> Array | None:
-        """A small array at one location, or None and a problem."""
+        """Return a small array at one location, or None and a problem."""
 
         def report(kind: str, reason: str) -> None:
             problems.append(Problem(kind, reason, "read without it"))
@@ -114,7 +114,7 @@ class LocationFile:
         return None
 
     def _array(self, name: str) -> Array:
-        """A small array, read once; one that was found damaged stays so."""
+        """Return a small array, read once; one that was found damaged stays so."""
         if name not in self._small:
             self.group.allowance = Allowance(self.group.allowance.limits)
             try:
@@ -163,7 +163,7 @@ class LocationFile:
             self._chunks[name, index] = chunk
 
     def _chunk(self, name: str, index: tuple[int, ...]) -> memoryview | Array | None:
-        """A chunk, stored or decoded, or None if it is missing. A chunk that was found damaged stays so."""
+        """Return a chunk, stored or decoded, or None if it is missing. A chunk that was found damaged stays so."""
         key = (name, index)
         if key not in self._chunks:
             for other in [k for k in self._chunks if k[0] == name and k[1][0] != index[0]]:

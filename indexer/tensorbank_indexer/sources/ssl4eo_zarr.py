@@ -130,7 +130,7 @@ class Ssl4eoZarrSource:
             yield assembly.finish(location_id=ref.sample_id, sample_id=ref.sample_id)
 
     def _open(self, address: MemberAddress) -> LocationFile | tuple[str, str]:
-        """The file of an address, or kind and reason of a finding about it."""
+        """Return the file of an address, or kind and reason of a finding about it."""
         problems: list[tuple[str, str]] = []
         with Boundary(lambda kind, reason: problems.append((kind, reason))):
             return LocationFile(self._files, address.path, address.length_bytes, self._limits)
@@ -204,11 +204,10 @@ def _rows(
 
 
 def _place(opened: Mapping[str, LocationFile], rows: Mapping[str, int]) -> tuple[float, float, int]:
-    """Return the longitude, latitude and first date of a location,
-    from the first modality that tells them."""
+    """Return the longitude, latitude and first date of a location, from the first modality that tells them."""
     ranks = {modality: rank for rank, modality in enumerate(TIMED)}
     for modality in sorted(rows, key=lambda m: (ranks.get(m, len(ranks)), m)):
-        # What is wrong is told when the location is read.
+        # What is wrong becomes a finding when the location is read.
         position = Position()
         with Boundary(lambda _kind, _reason: None):
             position = opened[modality].position(rows[modality], [])

@@ -28,8 +28,7 @@ MISSING = 2**64 - 1
 
 
 def decode_chunk(spec: ArraySpec, data: bytes | memoryview, index: tuple[int, ...]) -> Array:
-    """The chunk at ``index``, of shape ``spec.chunks``, or what of it lies in the array if only that was
-    stored.
+    """Return the chunk at ``index``, of shape ``spec.chunks``, or what of it lies in the array if only that was stored.
 
     Raises
     ------
@@ -40,8 +39,8 @@ def decode_chunk(spec: ArraySpec, data: bytes | memoryview, index: tuple[int, ..
 
 
 def decode_row(spec: ArraySpec, data: memoryview, index: tuple[int, ...], row: int) -> Array | None:
-    """Decode position ``row`` on the first axis of a chunk, from its Blosc blocks alone;
-    None if the chunk has to be decoded as a whole.
+    """Decode position ``row`` on the first axis of a chunk, from its Blosc blocks alone; None if the chunk has to be decoded
+    as a whole.
 
     Raises
     ------
@@ -81,7 +80,7 @@ def _decode(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...])
 
 
 def _in_axes(spec: ArraySpec, raw: Array, shape: tuple[int, ...]) -> Array:
-    """A chunk of this shape from its bytes, whose axes may lie in another order."""
+    """Return a chunk of this shape from its bytes, whose axes may lie in another order."""
     array = raw.view(spec.dtype)
     if spec.is_c_order:
         return array.reshape(shape)
@@ -89,7 +88,7 @@ def _in_axes(spec: ArraySpec, raw: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _from_shard(spec: ArraySpec, sharding: Sharding, data: bytes | memoryview) -> Array:
-    """A chunk that is a shard: an index of offsets and lengths, and chunks in any order and with any gaps."""
+    """Return a chunk that is a shard: an index of offsets and lengths, and chunks in any order and with any gaps."""
     inner = sharding.inner
     check_grid("a shard", inner)
     shard = memoryview(decode_within(spec.decoders, data, sharding.stored_bytes)).cast("B")
@@ -124,7 +123,8 @@ def _texts(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...]) 
 
 @lru_cache(maxsize=2048)
 def decode_small(spec: ArraySpec, data: bytes, clipped: tuple[int, ...]) -> Array:
-    """A chunk of which ``clipped`` lies in the array, as :func:`decode_chunk`; read-only and kept for the next who asks."""
+    """Return a chunk of which ``clipped`` lies in the array, as :func:`decode_chunk`; read-only and kept for the
+    next call."""
     array = _decode(spec, data, clipped)
     array.flags.writeable = False
     return array
@@ -137,8 +137,8 @@ def _is_blosc(spec: ArraySpec) -> bool:
 
 
 def _chunk_shape(spec: ArraySpec, n_bytes: int, clipped: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of a stored chunk: Zarr stores chunks at the edge in full;
-    some writers store only what lies in the array."""
+    """Return the shape of a stored chunk: Zarr stores chunks at the edge in full; some writers store only what lies in the
+    array."""
     for shape in (spec.chunks, clipped):
         if math.prod(shape) * spec.dtype.itemsize == n_bytes:
             return shape
@@ -174,14 +174,14 @@ def grid(spec: ArraySpec, first: int | None = None) -> Iterator[tuple[tuple[int,
 
 
 def filled(spec: ArraySpec, shape: tuple[int, ...]) -> Array:
-    """An array of fill values."""
+    """Return an array of fill values."""
     if spec.fill_value is None:
         return np.full(shape, "", object) if spec.dtype.kind == "O" else np.zeros(shape, spec.dtype)
     return np.full(shape, spec.fill_value, spec.dtype)
 
 
 def native(array: Array) -> Array:
-    """The array in the machine's byte order.
+    """Return the array in the machine's byte order.
 
     Raises
     ------

@@ -66,7 +66,7 @@ class Decoder:
 
 
 def open_decoder(config: Any) -> Decoder:
-    """The decoder for a codec's configuration, as in a ``.zarray``: its ``id`` and parameters.
+    """Return the decoder for a codec's configuration, as in a ``.zarray``: its ``id`` and parameters.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def decode_within(decoders: tuple[Decoder, ...], data: Buffer, n_bytes: int) -> 
 
 
 def decode_texts(data: Buffer, n_texts: int) -> list[str]:
-    """The texts of a vlen-utf8 chunk: a count, then length and UTF-8 bytes of each (all little-endian u32).
+    """Return the texts of a vlen-utf8 chunk: a count, then length and UTF-8 bytes of each (all little-endian u32).
 
     Raises
     ------
@@ -138,8 +138,7 @@ def decode_texts(data: Buffer, n_texts: int) -> list[str]:
 
 
 def _grown(n_bytes: int) -> int:
-    """Return the most bytes that a compressor makes of bytes it cannot compress;
-    the worst of them adds a sixth."""
+    """Return the most bytes that a compressor makes of bytes it cannot compress; the worst of them adds a sixth."""
     return n_bytes + n_bytes // 4 + 4096
 
 
@@ -224,8 +223,7 @@ def _same(config: Mapping[str, Any]) -> Decoder:
 
 
 def _converted(config: Mapping[str, Any]) -> Decoder:
-    """Return the decoder of a filter that stores each number in another type:
-    delta, fixedscaleoffset, quantize, astype."""
+    """Return the decoder of a filter that stores each number in another type: delta, fixedscaleoffset, quantize, astype."""
     names = ("decode_dtype", "encode_dtype") if config["id"] == "astype" else ("dtype", "astype")
     raw = number_type(config.get(names[0]))
     stored = raw if config.get(names[1]) is None else number_type(config[names[1]])

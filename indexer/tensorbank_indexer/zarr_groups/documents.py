@@ -28,8 +28,7 @@ Specs = Mapping[str, "ArraySpec | FormatError"]
 
 
 def parse_consolidated(document: bytes) -> Specs | None:
-    """Parse the arrays of a ``.zmetadata`` or a group's ``zarr.json``;
-    None if the latter has no consolidated metadata.
+    """Parse the arrays of a ``.zmetadata`` or a group's ``zarr.json``; None if the latter has no consolidated metadata.
 
     Cached by content: it is the same in all members of a modality and UTM zone.
 
@@ -201,8 +200,7 @@ def _separator(separator: Any) -> str:
 
 
 def _without_texts(codecs: Sequence[Any], dtype: np.dtype[Any], is_texts: Any) -> list[Any]:
-    """Return the codecs without the first, if that is the one that turns texts into bytes,
-    as it must for an object type."""
+    """Return the codecs without the first, if that is the one that turns texts into bytes, as it must for an object type."""
     if len(codecs) > MAX_CODECS:
         raise FormatError(
             f"An array has {len(codecs)} codecs; at most {MAX_CODECS} make sense.", kind=ErrorKind.OVER_LIMIT

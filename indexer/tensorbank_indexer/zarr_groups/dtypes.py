@@ -27,7 +27,7 @@ KNOWN = "numbers of up to 8 bytes, fixed-width text, datetime64 and texts of cod
 
 
 def number_type(name: Any) -> np.dtype[Any]:
-    """The type of numbers with this name in numpy's notation, such as ``<i2``.
+    """Return the type of numbers with this name in numpy's notation, such as ``<i2``.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def number_type(name: Any) -> np.dtype[Any]:
 
 
 def type_v2(name: Any) -> np.dtype[Any]:
-    """The type that a ``.zarray`` names.
+    """Return the type that a ``.zarray`` names.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def type_v2(name: Any) -> np.dtype[Any]:
 
 
 def type_v3(name: Any) -> np.dtype[Any]:
-    """The type that the ``zarr.json`` of an array names, little-endian.
+    """Return the type that the ``zarr.json`` of an array names, little-endian.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def type_v3(name: Any) -> np.dtype[Any]:
 
 
 def parse_fill(value: Any, dtype: np.dtype[Any]) -> Any:
-    """The fill value as a Python number or text of the array's type; None stays None.
+    """Return the fill value as a Python number or text of the array's type; None stays None.
 
     Raises
     ------

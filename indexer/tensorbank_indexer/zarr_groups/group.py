@@ -77,7 +77,7 @@ class ZarrGroup:
         return isinstance(own, FormatError) or own != said
 
     def read_small(self, name: str) -> Array:
-        """A whole array of names, ids, times or coordinates, as :meth:`read`, but of bounded size."""
+        """Return a whole array of names, ids, times or coordinates, as :meth:`read`, but of bounded size."""
         spec = self.spec(name)
         n_bytes = max(spec.sizes.array_bytes, spec.sizes.chunk_bytes)
         if n_bytes > self.allowance.limits.max_metadata_bytes:
@@ -89,7 +89,7 @@ class ZarrGroup:
         return self.read(name)
 
     def read(self, name: str) -> Array:
-        """A whole array, in the stored dtype and the machine's byte order; missing chunks are the fill value.
+        """Return a whole array, in the stored dtype and the machine's byte order; missing chunks are the fill value.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class ZarrGroup:
         return native(out)
 
     def stored(self, name: str, index: tuple[int, ...]) -> memoryview | None:
-        """A chunk as it is stored, CRC-32 checked; None if it is missing.
+        """Return a chunk as it is stored, CRC-32 checked; None if it is missing.
 
         Raises
         ------
@@ -146,8 +146,7 @@ class ZarrGroup:
             raise IntegrityError(f"{name}/{spec.chunk_key(index)}: {error}") from error
 
     def row_chunks(self, name: str, row: int) -> list[tuple[tuple[int, ...], tuple[slice, ...]]]:
-        """Return the chunks that hold index ``row`` of the first axis:
-        their index, and their place on the other axes."""
+        """Return the chunks that hold index ``row`` of the first axis: their index, and their place on the other axes."""
         spec = self.spec(name)
         self._check_chunks(name, spec)
         return [(index, window[1:]) for index, window in grid(spec, first=row // spec.chunks[0])]
