@@ -117,7 +117,9 @@ def test_footprints_are_those_of_published_tiles(sample_id: str, epsg: int, left
 
 
 def test_pixels_agree_with_each_other(truth: DemoTruth, tmp_path: Path):
-    for name, data in members(truth, "S2L2A").items():
+    l2a_members = members(truth, "S2L2A")
+    assert len(l2a_members) == len(truth.samples) > 0
+    for name, data in l2a_members.items():
         group = opened(data, tmp_path)
         l2a = np.asarray(group["bands"])[0].astype(np.float32)
         mask = np.asarray(group["cloud_mask"])[0]
@@ -138,7 +140,9 @@ def test_bytes_depend_on_the_seed_only(tmp_path: Path):
     one = write_archives(tmp_path / "one", seed=5, n_threads=1, **options)
     two = write_archives(tmp_path / "two", seed=5, n_threads=2, **options)
     other = write_archives(tmp_path / "other", seed=6, **options)
-    for path in one.root.rglob("*.tar"):
+    tars = list(one.root.rglob("*.tar"))
+    assert len(tars) == one.n_tars == two.n_tars == 14
+    for path in tars:
         assert path.read_bytes() == (two.root / path.relative_to(one.root)).read_bytes()
     assert one.crc32 == two.crc32
     assert set(one.crc32.values()).isdisjoint(other.crc32.values())

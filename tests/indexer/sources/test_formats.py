@@ -134,7 +134,9 @@ def test_terramesh_without_tables_and_as_one_split(tmp_path: Path, terramesh: Ma
 def test_scan_tells_addresses_that_hold_the_member(terramesh: MadeArchives):
     source = open_source(str(terramesh.root))
     archive = source.archives()[0][0]
-    for ref in source.scan(archive).samples[:2]:
+    refs = source.scan(archive).samples[:2]
+    assert [len(ref.members) for ref in refs] == [7, 7]
+    for ref in refs:
         for address in ref.members.values():
             data = (terramesh.root / address.path).read_bytes()[
                 address.offset : address.offset + address.length_bytes
