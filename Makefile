@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 QUIET := $(shell test -t 2 || echo --quiet)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz lint format bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick clean
+.PHONY: help venv demo test fuzz lint format docs architecture floors bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick clean
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -16,6 +16,9 @@ help:
 	@echo "make fuzz          random statements and broken archives for SECONDS=600, with a summary; SEED=NUMBER repeats a run"
 	@echo "make lint          ruff, mypy and import-linter only"
 	@echo "make format        let ruff rewrite the code"
+	@echo "make docs          build the guides and the reference of the API as a site in build/docs; warnings are errors"
+	@echo "make floors        print which package may import which, and which module may import which library"
+	@echo "make architecture  write the table of packages in tensorbank/ARCHITECTURE.md anew"
 	@echo "make bench-ingest  samples and bytes per second of ingest"
 	@echo "make bench-plan    time, memory and pruning of plans on an index of 10 million samples (15 GB, made first)"
 	@echo "make bench-stream  throughput, memory, faults and order of streaming, each beside its ceiling (BANK=FOLDER, or one is made)"
@@ -53,6 +56,15 @@ lint: venv
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file deploy/docs/mkdocs.yml
+
+floors: venv
+	@PYTHONPATH=tests $(BIN)/python -m support.architecture floors
+
+architecture: venv
+	PYTHONPATH=tests $(BIN)/python -m support.architecture
 
 bench-ingest: venv
 	$(BIN)/python benchmarks/ingest.py

@@ -1,11 +1,13 @@
 """TensorBank: a tensor lakehouse for Earth-observation foundation models.
 
-import tensorbank as tb
+    import tensorbank as tb
 
-bank = tb.open("s3://eo-bank")
-query = bank.sql("SELECT S2L2A, S1RTC FROM terramesh WHERE cloud_cover < 0.1")
-for batch in query.dataloader(batch_size=64):
-...
+    bank = tb.open("s3://eo-bank")
+    query = bank.sql("SELECT S2L2A, S1RTC FROM terramesh WHERE cloud_cover < 0.1")
+    for batch in query.dataloader(batch_size=64):
+        ...
+
+The guide is ``tensorbank/README.md``; each package of this one says in its docstring what it is.
 """
 
 from __future__ import annotations
