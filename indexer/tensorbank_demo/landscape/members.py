@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numcodecs import Blosc, blosc
+from numcodecs import Blosc
 
 __all__ = ["Variable", "zarr_zip"]
 
 BLOSC = Blosc(cname="zstd", clevel=1, shuffle=Blosc.SHUFFLE)
 SMALL_BYTES = 16_384
-"""The size in bytes below which arrays are coordinates, the same in all modalities of a sample:
-their encoding is remembered."""
+"""The size in bytes below which arrays are coordinates, the same in all modalities of a sample: their encoding is kept."""
 DOS_DATE = (2026 - 1980) << 9 | 1 << 5 | 1
 LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 DIRECTORY_ENTRY = struct.Struct("<4s6H3L5H2L")
@@ -40,9 +39,8 @@ class Variable:
 def zarr_zip(variables: Sequence[Variable]) -> bytes:
     """Return a consolidated Zarr v2 group in a zip, with the same bytes for the same input.
 
-    Blosc runs in the calling thread, so samples may be encoded concurrently.
+    Samples may be encoded concurrently: outside of the main thread numcodecs calls Blosc without threads of its own.
     """
-    blosc.use_threads = False
     entries: list[tuple[str, bytes]] = [(".zgroup", b'{"zarr_format":2}'), (".zattrs", b"{}")]
     documents = ['".zattrs":{}', '".zgroup":{"zarr_format":2}']
     for variable in variables:

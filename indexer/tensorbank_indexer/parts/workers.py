@@ -21,6 +21,7 @@ from tensorbank.errors import ErrorKind, TensorBankError
 from tensorbank.storage import Store
 from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask, run
 from tensorbank_indexer.source import Source
+from tensorbank_indexer.zarr_groups import forbid_blosc_threads
 
 __all__ = ["execute"]
 
@@ -69,6 +70,7 @@ def execute(
 
 def _begin(lifeline: Connection) -> None:
     """Prepare a worker: its parent handles the signals that go to the whole group, and ends it by the lifeline."""
+    forbid_blosc_threads()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True, name="lifeline").start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
 from tensorbank_indexer.zarr_groups.chunks import decode_chunk, decode_row
+from tensorbank_indexer.zarr_groups.decoders import forbid_blosc_threads
 from tensorbank_indexer.zarr_groups.dtypes import parse_fill
 from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
@@ -12,5 +13,6 @@ __all__ = [
     "ZarrGroup",
     "decode_chunk",
     "decode_row",
+    "forbid_blosc_threads",
     "parse_fill",
 ]

@@ -25,7 +25,15 @@ from numcodecs.checksum32 import CRC32C
 from tensorbank.errors import ErrorKind, FormatError, IntegrityError
 from tensorbank_indexer.zarr_groups.dtypes import number_type
 
-__all__ = ["DECODERS", "DECODE_ERRORS", "Decoder", "decode_texts", "decode_within", "open_decoder"]
+__all__ = [
+    "DECODERS",
+    "DECODE_ERRORS",
+    "Decoder",
+    "decode_texts",
+    "decode_within",
+    "forbid_blosc_threads",
+    "open_decoder",
+]
 
 Buffer = Any
 """The bytes, a memoryview or an array, as codecs take and give them."""
@@ -109,6 +117,14 @@ def decode_within(decoders: tuple[Decoder, ...], data: Buffer, n_bytes: int) -> 
                 f"a chunk decodes by {decoder.name} to more than the {most} bytes it may have."
             )
     return data
+
+
+def forbid_blosc_threads() -> None:
+    """Have Blosc use the calling thread alone in this process, also where it is the main thread.
+
+    For processes of which there are as many as processors. A setting of the whole process: not for one that belongs to a caller.
+    """
+    blosc.use_threads = False
 
 
 def decode_texts(data: Buffer, n_texts: int) -> list[str]:
