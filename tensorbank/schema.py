@@ -133,7 +133,7 @@ class Modality:
             bands = tuple(Band(**b) for b in raw.pop("bands"))
             classes = tuple((int(code), str(name)) for code, name in raw.pop("classes"))
             return cls(bands=bands, classes=classes, **raw)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise FormatError(f"a modality description cannot be read ({error}): {text[:80]!r}") from error
 
 
