@@ -143,6 +143,7 @@ def main() -> int:
     parser.add_argument("--table", help="of the bank; its first if not given")
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
     parser.add_argument("--quick", action="store_true", help="a look: a quarter of the bytes, two rounds")
+    parser.add_argument("--scale", type=float, help="factor of all amounts; 1, or 0.25 with --quick")
     parser.add_argument("--repeats", type=int, help="rounds of each comparison; 5, or 2 with --quick")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -164,7 +165,7 @@ def main() -> int:
             folder.resolve(),
             table,
             Path(scratch),
-            scale=0.25 if options.quick else 1.0,
+            scale=options.scale or (0.25 if options.quick else 1.0),
             repeats=options.repeats or (2 if options.quick else 5),
         )
         found: list[Figure | Missing] = []

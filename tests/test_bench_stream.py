@@ -131,8 +131,9 @@ def test_verdicts_and_bars(modules, tmp_path):
 
 def test_the_script_prints_and_writes(setup, tmp_path):
     command = [sys.executable, str(BENCHMARKS / "bench_stream.py"), "--bank", str(setup.folder)]
+    amounts = ["--quick", "--scale", "0.001", "--repeats", "1"]
     done = subprocess.run(
-        [*command, "--only", "projection,device", "--quick", "--out", str(tmp_path)],
+        [*command, "--only", "projection,device", *amounts, "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
@@ -144,7 +145,7 @@ def test_the_script_prints_and_writes(setup, tmp_path):
     assert [m["reason"] for m in written["missing"]] == ["no GPU"]
     assert written["machine"]["cores"] > 0
     assert (tmp_path / "stream.png").exists()
-    again = [*command, "--only", "device", "--quick", "--out", str(tmp_path)]
+    again = [*command, "--only", "device", *amounts, "--out", str(tmp_path)]
     assert subprocess.run(again, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}).returncode == 0
     kept = json.loads((tmp_path / "stream.json").read_text())
     assert kept["figures"] == written["figures"], "of sections that were not run again"
