@@ -81,10 +81,10 @@ def test_a_list_of_the_wrong_kind_is_said_to_be_so(bank):
 @pytest.mark.parametrize("negated", ["", "NOT "])
 def test_twenty_thousand_constants_take_no_minute(bank, rows, negated):
     ids = [f"s9-{i:06d}" for i in range(20_000)] + [rows[0]["sample_id"]]
-    start = time.monotonic()
+    start = time.process_time()  # whatever else the machine does
     found = planned(bank, f"sample_id {negated}IN ({listed(ids)})")
     assert len(found) == (len(rows) - 1 if negated else 1)
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 @pytest.mark.parametrize("kind", ["text", "int", "float", "time"])
