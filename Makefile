@@ -1,4 +1,5 @@
 # make demo    the whole job on an embedded S3 server
+# make check   an answer within a minute: lint, types, floors and the tests of values
 # make test    what CI runs: lint, types, floors, tests
 PYTHON ?= python3
 SECONDS ?= 600
@@ -7,11 +8,21 @@ STAMP := .venv/.installed
 # pip shows what it does on a terminal, and is quiet in logs.
 QUIET := $(shell test -t 2 || echo --quiet)
 
+# Tests of values and arithmetic: no server, no bank, few files.
+VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/core/test_layout.py tests/core/test_polygons.py \
+  tests/core/test_schema.py tests/core/test_values.py \
+  tests/core/fetch/test_concurrency.py tests/core/fetch/test_latencies.py tests/core/fetch/test_read_group.py \
+  tests/core/pruning tests/core/reading/test_codec.py tests/core/sql tests/core/statements tests/core/statistics \
+  tests/properties/test_ranges.py tests/properties/test_shard_keys.py \
+  tests/properties/test_stats.py tests/server/filters
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz lint format docs architecture floors bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick clean
+.PHONY: help venv demo check values test fuzz lint format docs architecture floors clean
+.PHONY: bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
+	@echo "make check         lint, types, floors and the tests of values, within a minute"
 	@echo "make test          lint, types, floors and tests, as CI runs them"
 	@echo "make fuzz          random statements and broken archives for SECONDS=600, with a summary; SEED=NUMBER repeats a run"
 	@echo "make lint          ruff, mypy and import-linter only"
@@ -41,8 +52,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: venv
 	$(BIN)/tensorbank demo
 
+check: venv
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint values
+
+values: venv
+	$(BIN)/pytest -q -n 2 $(VALUES)
+
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: venv
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

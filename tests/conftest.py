@@ -113,7 +113,20 @@ def make_archives(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     return make
 
 
+LONG_FIRST = ("test_bench", "e2e/", "test_deploy", "server/", "faults/", "properties/", "indexer/", "loader/")
+"""Beginnings of the paths of tests, those of files that take longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse cases that are named by an address: each worker of pytest-xdist would collect others."""
+    """Let files that take long begin first, so that the workers of pytest-xdist, which get whole files, end together.
+
+    Refuse cases that are named by an address: each worker would collect others.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(ROOT / "tests").as_posix()
+        return next((n for n, start in enumerate(LONG_FIRST) if path.startswith(start)), len(LONG_FIRST))
+
+    items.sort(key=rank)
     if odd := next((i.nodeid for i in items if re.search(r" at 0x[0-9a-f]+", i.nodeid)), None):
         raise pytest.UsageError(f"{odd} is named by an address in memory; give its values ids")
