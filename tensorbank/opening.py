@@ -9,9 +9,10 @@ from typing import Any, Never
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog, IndexMirror, default_cache_folder
+from tensorbank.client import Access
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.served import RemoteBank, RemotePlanner, find_service
-from tensorbank.storage import Access, Credentials, StorageOptions, Store, normalize_url, with_surroundings
+from tensorbank.storage import Credentials, StorageOptions, Store, normalize_url, with_surroundings
 
 __all__ = ["create", "open"]
 

@@ -12,10 +12,9 @@ from numcodecs import blosc
 
 from stream.runs import Run, cpu_s
 from tensorbank import Plan
-from tensorbank.fetch.fetcher import FetchOptions
+from tensorbank.fetch import FetchOptions, RangeReader
 from tensorbank.reading.codec import CRC_BYTES, decode_run
 from tensorbank.reading.read_plan import Read, plan_reads
-from tensorbank.storage.store import Store
 
 __all__ = ["Reference"]
 
@@ -56,13 +55,13 @@ class Reference:
         verify
             Check each block's checksum, as the loader always does.
         """
-        store = Store(self.plan.source.bank, self.plan.storage)
+        store = self.plan.origin.open()
         before, started = cpu_s(), time.perf_counter()
         with ThreadPoolExecutor(n_threads) as pool:
             n_bytes = sum(pool.map(lambda job: self._one(store, *job, verify=verify), self._jobs))
         return Run(time.perf_counter() - started, cpu_s() - before, n_bytes)
 
-    def _one(self, store: Store, read: Read, buffers: Buffers, *, verify: bool) -> int:
+    def _one(self, store: RangeReader, read: Read, buffers: Buffers, *, verify: bool) -> int:
         data = store.get_range(read.range.key, read.range.start, read.range.end)
         for piece in read.pieces:
             name, runs = self._places[piece.handle]

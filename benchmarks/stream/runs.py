@@ -16,7 +16,6 @@ import numpy.typing as npt
 from tensorbank import Plan
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.raw import fetch_raw, ranges_of
-from tensorbank.storage import Store
 from tensorbank_loader import LoaderStats, StreamingDataset, World
 from tensorbank_loader.epochs import Epochs, State
 from tensorbank_loader.order import Shuffle
@@ -140,7 +139,7 @@ def fetched(plan: Plan, batch_size: int, *, epoch: int = 1, shuffle: Shuffle = "
 
     def work() -> Run:
         before = cpu_s()
-        raw = fetch_raw(Store(plan.source.bank, plan.storage), ranges)
+        raw = fetch_raw(plan.origin.open(), ranges)
         return Run(raw.seconds, cpu_s() - before, raw.n_bytes)
 
     return work

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tensorbank import Plan, StorageOptions
+from tensorbank.plans import StoreAddress
 from tensorbank.testing import Faults, FaultServer
 
 __all__ = ["Origin", "fault_server", "loopback", "origin_of"]
@@ -43,7 +44,7 @@ class Origin:
 
     def plan(self, plan: Plan) -> Plan:
         """A plan of the local bank, read from here."""
-        return replace(plan, source=replace(plan.source, bank=self.url), storage=self.storage)
+        return replace(plan, origin=StoreAddress(self.url, self.storage))
 
 
 def origin_of(server: FaultServer) -> Origin:

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from tensorbank import Band, Modality, Plan
 from tensorbank.layout import shard_key
+from tensorbank.plans import PlanSource, StoreAddress
 from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import PlanSource
 from tensorbank.reading.codec import codec_for
 from tensorbank.storage.store import Store
 from tensorbank_indexer.parts.shard_assembler import ShardAssembler
@@ -64,6 +64,12 @@ def write_small(folder: Path, *, n_samples: int, side: int) -> SmallBank:
         "X.lengths": pa.FixedSizeListArray.from_arrays(pa.array((ends - starts).astype(np.uint32)), 1),
         "number": pa.array(np.arange(n_samples)),
     }
-    source = PlanSource(folder.as_uri(), "SELECT number, X FROM small", {"small": ("made", 0)}, 1)
-    plan = Plan(f"{n_samples:032x}", source, (Handle("X", modality, (0,)),), pa.table(columns))
+    source = PlanSource("SELECT number, X FROM small", {"small": ("made", 0)}, 1)
+    plan = Plan(
+        f"{n_samples:032x}",
+        source,
+        (Handle("X", modality, (0,)),),
+        pa.table(columns),
+        StoreAddress(folder.as_uri()),
+    )
     return SmallBank(folder, plan, pixels)

@@ -114,7 +114,6 @@ def measure_stream(plan: Plan, *, batch_size: int, seconds: float, shuffle: bool
     InvalidInputError
         The plan selects no sample or no tensor, or torch is not installed.
     """
-    from tensorbank.client import open_store
     from tensorbank.fetch import FetchOptions
     from tensorbank.reading import fetch_raw, ranges_of
 
@@ -127,7 +126,7 @@ def measure_stream(plan: Plan, *, batch_size: int, seconds: float, shuffle: bool
     n = _samples_in(warm, batch_size, seconds / (2 * N_ROUNDS + 1))
     part = plan.take(_positions(len(plan), n, shuffle=shuffle))
     ranges = ranges_of(part.addresses, _batches(n, batch_size), options)
-    source = open_store(part.source.bank, part.storage)
+    source = part.origin.open()
     rounds = []
     for _ in range(N_ROUNDS):
         took_s, first_s, stats = _stream(part, batch_size)

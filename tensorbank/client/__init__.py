@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tensorbank.client.plan_bytes import open_store
-from tensorbank.client.served_plan import make_plan
+from tensorbank.client.plan_client import make_plan
+from tensorbank.client.served_plan import Access, ServedPlan
 from tensorbank.client.service import BANKS, ServiceClient
 
 __all__ = [
+    "Access",
     "BANKS",
+    "ServedPlan",
     "ServiceClient",
     "make_plan",
-    "open_store",
 ]

@@ -10,108 +10,49 @@ import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote
 
 from tensorbank.client.http import Answer
-from tensorbank.client.served_plan import ServedPlan, is_lost
-from tensorbank.client.service import ONCE, ServiceClient, failure
+from tensorbank.client.plan_client import PlanClient, is_lost
+from tensorbank.client.service import failure
 from tensorbank.client.signed_urls import SignedUrls
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.fetch import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S
-from tensorbank.storage import (
-    MAX_PAUSE_S,
-    RetryPolicy,
-    ServedStorage,
-    StorageOptions,
-    Store,
-    parse_retry_after,
-)
+from tensorbank.storage import MAX_PAUSE_S, parse_retry_after
 
-__all__ = ["FolderKeys", "ServedStore", "open_store"]
+__all__ = ["PlanBytes"]
 
 EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
 SKEWED = "RequestTimeTooSkewed"
 
 
-def open_store(url: str, options: StorageOptions, patience_s: float = PATIENCE_S) -> Store:
-    """The store where objects are, or what a service hands out of it.
-
-    Parameters
-    ----------
-    patience_s
-        Seconds that a service that is out of reach or busy is asked for keys of a plan's folders.
-    """
-    if not isinstance(options, ServedStorage):
-        return Store(url, options)
-    if options.access != "dir":
-        return ServedStore(url, options)
-    keys = FolderKeys(options, patience_s)
-    place = keys.place()
-    return Store(
-        place["url"], StorageOptions(endpoint=place["endpoint"], region=place["region"], credentials=keys)
-    )
-
-
-class FolderKeys:
-    """A callable that gives keys of the folders of a plan:
-    what :class:`tensorbank.storage.address.StorageOptions` calls for ``credentials``."""
-
-    def __init__(self, options: ServedStorage, patience_s: float = PATIENCE_S) -> None:
-        self.options = options
-        self.patience_s = patience_s
-        self._first: dict[str, Any] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"options": self.options, "patience_s": self.patience_s, "_first": None}
-
-    def place(self) -> dict[str, Any]:
-        """Return the place of the store: ``url``, ``endpoint``, ``region``.
-        The answer holds the first keys, too."""
-        self._first = found = self._ask()
-        return found
-
-    def __call__(self) -> dict[str, Any]:
-        found, self._first = self._first or self._ask(), None
-        keys = found["keys"]
-        return {
-            "access_key_id": keys["access_key"],
-            "secret_access_key": keys["secret_key"],
-            "token": keys["session_token"],
-            "expires_at": found["expires_at"],
-        }
-
-    def _ask(self) -> dict[str, Any]:
-        asked = datetime.now(UTC)
-        # All of the patience is spent here: the store's client takes a failure for a refusal, which is final.
-        policy = RetryPolicy(FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, self.patience_s)
-        service = ServiceClient(self.options.service, self.options.key, policy)
-        found = ServedPlan(service, self.options).addresses(None)
-        # By this machine's clock, whatever the service's says.
-        life = datetime.fromisoformat(found["expires"]) - datetime.fromisoformat(found["server_time"])
-        return {**found, "expires_at": asked + life}
-
-
-class ServedStore(Store):
-    """A store of the shards of a plan, by ranges and nothing else: what a loader needs.
-    May be used from many threads.
-
-    Parameters
-    ----------
-    url
-        URL of the bank at the service; names objects in messages and caches. It holds no signature.
+class PlanBytes:
+    """A reader of ranges of one plan's shards by signed URLs or through the service.
+    A :class:`tensorbank.fetch.RangeReader`.
     """
 
-    def __init__(self, url: str, options: ServedStorage) -> None:
-        super().__init__(url, options)
-        self._service = ServiceClient(options.service, options.key, ONCE)
-        self._plan = ServedPlan(self._service, options)
-        self._urls = SignedUrls(self._plan)
+    is_local = False
+
+    def __init__(self, client: PlanClient) -> None:
+        self.url = client.plan.url
+        self._client = client
+        self._urls = SignedUrls(client)
+        self._busy_until_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"PlanBytes({self.url!r})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self._client,))
+
+    @property
+    def cache_name(self) -> str:
+        """The name of the place in caches: no signature is part of it, and no endpoint, which only the service knows."""
+        return f"|{self.url}"
 
     def get_range(self, key: str, start: int, end: int) -> memoryview:
         """Read the bytes ``[start, end)`` of a shard, read-only.
 
-        For callers that try again, as :meth:`tensorbank.storage.store.Store.get_range` is.
+        For callers that try again; see :class:`tensorbank.fetch.RangeReader`.
         """
         if not 0 <= start < end:
             raise InvalidInputError(
@@ -120,7 +61,7 @@ class ServedStore(Store):
         left_s = self._busy_until_s - time.monotonic()
         if left_s > 0:
             raise _busy(f"{self.url} is busy for {left_s:.1f} s more, as it says", left_s)
-        read = self._by_proxy if self._plan.options.access == "proxy" else self._by_url
+        read = self._by_proxy if self._client.plan.access == "proxy" else self._by_url
         try:
             answer = read(key, start, end)
         except StorageError as error:
@@ -156,12 +97,12 @@ class ServedStore(Store):
 
     def _by_proxy(self, key: str, start: int, end: int) -> Answer:
         """A plan that the service has lost is asked for once more."""
-        url = f"{self._service.url}/v1/plans/{self._plan.options.plan}/shards/{quote(key)}"
+        url = f"{self._client.service.url}/v1/plans/{self._client.plan.plan}/shards/{quote(key)}"
         for is_last in (False, True):
-            answer = self._request(url, self._service.headers, start, end)
+            answer = self._request(url, self._client.service.headers, start, end)
             if answer.status < 300:
                 return answer
-            error = failure(self._service.url, answer)
+            error = failure(self._client.service.url, answer)
             if answer.status == 416:
                 raise StorageError(
                     f"{self.url}/{key} ends before the range asked for", kind=ErrorKind.SHORT_READ
@@ -172,18 +113,12 @@ class ServedStore(Store):
                 raise StorageError(str(error), kind=ErrorKind.UNREACHABLE)
             if is_last or not is_lost(error):
                 raise error
-            self._plan.restore()
+            self._client.restore()
         raise AssertionError("no try was made")
 
     def _request(self, url: str, headers: Mapping[str, str], start: int, end: int) -> Answer:
         wanted = {**headers, "Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
-        return self._service.pool.ask("GET", url, wanted, n_bytes=end - start)
-
-    def _open(self, *, writing: bool = False) -> Any:  # noqa: ARG002
-        raise InvalidInputError(
-            f"{self.url} is read through a service, which hands out ranges of one plan's shards and nothing else",
-            kind=ErrorKind.SERVED,
-        )
+        return self._client.service.pool.ask("GET", url, wanted, n_bytes=end - start)
 
 
 def _words(answer: Answer) -> tuple[str, str]:

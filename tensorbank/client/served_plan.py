@@ -1,102 +1,74 @@
-"""The identity of a plan at a service for readers of its bytes, and how to ask for the plan again."""
+"""Plans at a service: the identity of one, by which its bytes are read with nothing but the key of the service."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import quote
 
-from tensorbank.client.service import BANKS, ServiceClient
-from tensorbank.errors import (
-    ConflictError,
-    ErrorKind,
-    InvalidInputError,
-    NotFoundError,
-    StorageError,
-    TensorBankError,
-)
-from tensorbank.storage import ServedStorage
+from tensorbank.client.folder_keys import FolderKeys
+from tensorbank.client.plan_bytes import PlanBytes
+from tensorbank.client.plan_client import PlanClient
+from tensorbank.client.service import BANKS, ONCE, ServiceClient
+from tensorbank.fetch import PATIENCE_S, RangeReader
+from tensorbank.storage import StorageOptions, Store
 
-__all__ = ["ServedPlan", "is_lost", "make_plan"]
+__all__ = ["Access", "ServedPlan"]
 
-PLAN_DEADLINE_S = 120.0
-"""Seconds to wait for a plan to be made."""
+Access = Literal["url", "dir", "proxy"]
+"""The ways to read the bytes of a plan. ``url``: from the object store, by signed URLs. ``dir``: from there, by keys of the
+plan's folders. ``proxy``: through the service."""
 
 
+@dataclass(frozen=True, slots=True)
 class ServedPlan:
-    """A plan at its service, which can be asked for it again."""
+    """A plan at a service, and how its bytes are read.
 
-    def __init__(self, service: ServiceClient, options: ServedStorage) -> None:
-        self.service = service
-        self.options = options
+    Parameters
+    ----------
+    service
+        URL of the service.
+    bank, plan
+        Name of the bank and id of the plan, as the service knows them.
+    access
+        Way to read the bytes.
+    key
+        Key of the service, None where access is open.
+    question
+        JSON that the plan was asked for with, snapshot pinned: a service that lost the plan makes the same one of it.
+    """
 
-    def addresses(self, keys: Sequence[str] | None, page: str | None = None) -> dict[str, Any]:
-        """Return fresh addresses of some shards, or of a page of all;
-        the plan is made again if the service has lost it."""
-        content: dict[str, Any] = {"access": self.options.access}
-        content |= {"shards": list(keys)} if keys is not None else {}
-        content |= {"next": page} if page is not None else {}
-        path = f"/v1/plans/{self.options.plan}/credentials"
-        try:
-            found: dict[str, Any] = self.service.post(path, content)
-        except NotFoundError as error:
-            if not is_lost(error):
-                raise
-            self.restore()
-            found = self.service.post(path, content)
-        return found
+    service: str
+    bank: str
+    plan: str
+    access: Access = "url"
+    key: str | None = field(default=None, repr=False)
+    question: str = field(default="", repr=False)
 
-    def restore(self) -> None:
-        """Ask for the same plan again.
+    @property
+    def url(self) -> str:
+        """The URL of the bank at the service. It names objects in messages and caches, and holds no secret."""
+        return f"{self.service.rstrip('/')}{BANKS}{quote(self.bank)}"
+
+    def open(self, patience_s: float = PATIENCE_S) -> RangeReader:
+        """Return a reader of the bytes of the plan's shards.
+
+        The service is asked at once for keys of folders, and else when the first range is read.
+
+        Parameters
+        ----------
+        patience_s
+            Seconds that a service that is out of reach or busy is asked for keys of folders.
 
         Raises
         ------
-        ConflictError
-            The service makes another one of the same question.
+        StorageError
+            The service refuses keys of folders, or cannot be reached.
         """
-        made = make_plan(self.service, self.options.bank, json.loads(self.options.question))
-        if made["id"] != self.options.plan:
-            raise ConflictError(
-                f"{self.service.url} lost plan {self.options.plan} and makes another of the same question, {made['id']}: "
-                "its table or its version of TensorBank has changed",
-                kind=ErrorKind.OTHER_PLAN,
-            )
-
-
-def make_plan(service: ServiceClient, bank: str, question: Mapping[str, Any]) -> dict[str, Any]:
-    """Ask for a plan, and wait until it is made: its status.
-
-    Raises
-    ------
-    InvalidInputError, NotFoundError, StorageError
-        The service refuses, cannot make it, or takes too long.
-    """
-    deadline_s = time.monotonic() + PLAN_DEADLINE_S
-    status: dict[str, Any] = service.post(f"{BANKS}{quote(bank)}/plans", question)
-    pause_s = 0.05
-    while status["state"] == "submitted":
-        if time.monotonic() > deadline_s:
-            raise StorageError(
-                f"{service.url} has not made the plan within {PLAN_DEADLINE_S:g} s", kind=ErrorKind.TIME_LIMIT
-            )
-        time.sleep(pause_s)
-        pause_s = min(1.0, 2 * pause_s)
-        status = service.get(f"/v1/plans/{status['id']}")
-    if status["state"] != "completed":
-        told = status.get("error", {})
-        raise InvalidInputError(
-            f"{service.url} could not make the plan: {told.get('detail', status['state'])}",
-            kind=ErrorKind.named(told.get("code"), ErrorKind.PLAN),
-        )
-    return status
-
-
-def is_lost(error: TensorBankError) -> bool:
-    """Tell whether a service has forgotten a plan, or what it was made of."""
-    return isinstance(error, NotFoundError) and error.kind in (
-        ErrorKind.UNKNOWN_PLAN,
-        ErrorKind.GONE,
-        ErrorKind.CANCELLED,
-    )
+        if self.access != "dir":
+            client = PlanClient(ServiceClient(self.service, self.key, ONCE), self)
+            return PlanBytes(client)
+        keys = FolderKeys(self, patience_s)
+        place = keys.place()
+        options = StorageOptions(endpoint=place["endpoint"], region=place["region"], credentials=keys)
+        return Store(place["url"], options)

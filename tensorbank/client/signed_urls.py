@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tensorbank.client.served_plan import ServedPlan
+from tensorbank.client.plan_client import PlanClient
 from tensorbank.errors import ErrorKind, NotFoundError, StorageError, TensorBankError, as_error
 
 __all__ = ["SignedUrl", "SignedUrls"]
@@ -59,8 +59,8 @@ class SignedUrls:
     """A cache of the addresses of a plan's shards.
     May be used from many threads: what they miss at one time is asked for at once."""
 
-    def __init__(self, plan: ServedPlan) -> None:
-        self._plan = plan
+    def __init__(self, client: PlanClient) -> None:
+        self._client = client
         self._known: dict[str, SignedUrl] = {}
         self._missing: set[str] = set()
         self._is_one_page = True
@@ -143,7 +143,7 @@ class SignedUrls:
         found = self._known.get(key)
         if found is None:
             raise NotFoundError(
-                f"plan {self._plan.options.plan} has no shard {key}", kind=ErrorKind.UNKNOWN_SHARD
+                f"plan {self._client.plan.plan} has no shard {key}", kind=ErrorKind.UNKNOWN_SHARD
             )
         return found
 
@@ -152,13 +152,13 @@ class SignedUrls:
         missing = sorted(self._missing)
         if self._is_one_page:
             asked_s = time.monotonic()
-            page = self._plan.addresses(None)
+            page = self._client.addresses(None)
             self._take(page, asked_s)
             self._is_one_page = page["next"] is None
         if not self._is_one_page:
             for keys in _cut([key for key in missing if not self._is_fresh(key)]):
                 asked_s = time.monotonic()
-                self._take(self._plan.addresses(keys), asked_s)
+                self._take(self._client.addresses(keys), asked_s)
         self._missing.difference_update(missing)
 
     def _is_good(self, key: str) -> bool:

@@ -15,7 +15,7 @@ from tensorbank.planning.pixel_judge import PixelJudge
 from tensorbank.planning.row_order import by_address
 from tensorbank.planning.session import Session
 from tensorbank.planning.table_digest import table_digest
-from tensorbank.plans import Handle, LevelReport, Plan, PlanSource
+from tensorbank.plans import Handle, LevelReport, Plan, PlanSource, StoreAddress
 from tensorbank.pruning import count_row_groups
 from tensorbank.reading import as_dataset
 from tensorbank.statistics import Statistics, of_samples, of_shards
@@ -105,14 +105,14 @@ class Planner:
             if not session.ordered(sql):
                 table = by_address(table, handles)
             source = PlanSource(
-                bank=self.catalog.store.url,
                 sql=sql.strip(),
                 snapshots={t.name: t.snapshot for t in session.views.tables},
                 planner_version=PLANNER_VERSION,
                 **_pruning(session, resolved, table),
             )
             fingerprint = _fingerprint(session.syntax.canonical(sql), source, session.joined, handles, table)
-        return Plan(fingerprint, source, handles, table, self.catalog.store.options)
+        store = self.catalog.store
+        return Plan(fingerprint, source, handles, table, StoreAddress(store.url, store.options))
 
     def statistics(self, sql: str, name: str) -> Statistics:
         """Summarize one handle of a query, from the index alone.

@@ -6,7 +6,9 @@ from tensorbank.plans.addresses import Addresses, HandleAddresses
 from tensorbank.plans.answers import MAX_DATASET_BYTES
 from tensorbank.plans.handle import AddressColumns, Handle
 from tensorbank.plans.mixture import Mix, mix
-from tensorbank.plans.plan import LevelReport, Plan, PlanSource
+from tensorbank.plans.origin import Origin, StoreAddress
+from tensorbank.plans.plan import Plan
+from tensorbank.plans.plan_source import LevelReport, PlanSource
 from tensorbank.plans.proportions import Proportions
 from tensorbank.plans.query import Query
 from tensorbank.plans.selection import Selection, sides_of
@@ -19,11 +21,13 @@ __all__ = [
     "LevelReport",
     "MAX_DATASET_BYTES",
     "Mix",
+    "Origin",
     "Plan",
     "PlanSource",
     "Proportions",
     "Query",
     "Selection",
+    "StoreAddress",
     "mix",
     "sides_of",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -117,6 +119,33 @@ class Handle:
             else:
                 runs.append((block, block + 1))
         return tuple(runs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the handle as the file of a plan has it."""
+        return {
+            "name": self.name,
+            "modality": self.modality.to_json(),
+            "bands": list(self.bands),
+            "window": self.window and list(self.window),
+            "by_date": self.by_date,
+        }
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> Handle:
+        """Return what :meth:`to_json` wrote.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            The description is none.
+        """
+        return cls(
+            described["name"],
+            Modality.from_json(described["modality"]),
+            tuple(described["bands"]),
+            tuple(described["window"]) if described["window"] else None,
+            described.get("by_date", False),
+        )
 
     def n_present(self, run: tuple[int, int], n_times: int) -> int:
         """Return the number of blocks of a run that a sample with so many dates has:

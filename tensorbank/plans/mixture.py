@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.answers import Answers
 from tensorbank.plans.handle import Handle
+from tensorbank.plans.origin import Origin, common_origin
 from tensorbank.plans.plan import Plan, loader_package
 from tensorbank.plans.proportions import Proportions
 
@@ -112,7 +113,7 @@ class Mix:
         first = self.sources[0]
         for i, plan in enumerate(self.sources[1:], start=1):
             _check_alike(first.handles, plan.handles, i)
-        bank, below = _common_bank(self.sources)
+        origin, below = _common_origin(self.sources)
         tables = _with_dates(
             [_rebased(p, prefix) for p, prefix in zip(self.sources, below, strict=True)], first
         )
@@ -120,8 +121,8 @@ class Mix:
         for name in names:
             _check_types(name, tables)
         table = pa.concat_tables(tables, promote_options="permissive").select(names).unify_dictionaries()
-        source = replace(first.source, bank=bank, sql=" + ".join(p.source.sql for p in self.plans))
-        return Plan(self.fingerprint, source, first.handles, table, first.storage)
+        source = replace(first.source, sql=" + ".join(p.source.sql for p in self.plans))
+        return Plan(self.fingerprint, source, first.handles, table, origin)
 
     def dataloader(self, **options: Any) -> DataLoader:
         """Stream the mix in batches; see :class:`tensorbank_loader.DataLoader` for the options."""
@@ -287,20 +288,16 @@ def _form(h: Handle) -> tuple[Any, ...]:
     return (*form, h.by_date)
 
 
-def _common_bank(plans: Sequence[Plan]) -> tuple[str, list[str]]:
-    """Return the URL of the nearest folder that holds all banks, and where in it each lies."""
-    urls = [p.source.bank.rstrip("/") for p in plans]
-    places = [(urlsplit(u).scheme, urlsplit(u).netloc) for u in urls]
-    if len(set(places)) > 1 or any(p.storage != plans[0].storage for p in plans):
+def _common_origin(plans: Sequence[Plan]) -> tuple[Origin, list[str]]:
+    """Return an origin that holds the shards of all, and the folder in it of each plan's bank."""
+    found = common_origin([plan.origin for plan in plans])
+    if found is None:
+        banks = sorted({plan.bank for plan in plans})
         raise InvalidInputError(
-            f"the sources lie in stores that no one connection reaches: {sorted(set(urls))}; "
+            f"the sources lie in stores that no one connection reaches: {banks}; "
             "mix whole batches of them with homogeneous=True"
         )
-    split = [u.split("/") for u in urls]
-    n = next(
-        (i for i, parts in enumerate(zip(*split, strict=False)) if len(set(parts)) > 1), min(map(len, split))
-    )
-    return "/".join(split[0][:n]), ["".join(f"{part}/" for part in parts[n:]) for parts in split]
+    return found
 
 
 def _rebased(plan: Plan, prefix: str) -> pa.Table:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -33,25 +33,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.arguments import instance
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.errors import ErrorKind, FormatError, InvalidInputError, TensorBankError, nearest
+from tensorbank.errors import ErrorKind, FormatError, InvalidInputError, TensorBankError
 from tensorbank.plans.addresses import Addresses
 from tensorbank.plans.explanation import as_html, as_text
 from tensorbank.plans.forecast import Forecast, Price, forecast
 from tensorbank.plans.handle import Handle
+from tensorbank.plans.origin import Origin, origin_from_json, origin_to_json, trusted
+from tensorbank.plans.plan_source import PlanSource
 from tensorbank.plans.sealed_table import load_table, save_table
 from tensorbank.plans.shared_table import SharedTable, can_share
-from tensorbank.schema import Modality
-from tensorbank.storage import ServedStorage, StorageOptions
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader
 
 __all__ = [
-    "LevelReport",
     "Plan",
-    "PlanSource",
     "loader_package",
 ]
 
@@ -60,43 +57,6 @@ FORMAT_VERSION = 3
 """The version of the format of plans. 3: sealed by a checksum.
 Files of older versions are refused, since nothing tells whether they are sound."""
 _METADATA_KEY = b"tensorbank.plan"
-
-
-@dataclass(frozen=True, slots=True)
-class LevelReport:
-    """The numbers of rows of one level of the index that were considered and kept."""
-
-    level: str
-    considered: int
-    kept: int
-
-    @property
-    def pruned(self) -> int:
-        return self.considered - self.kept
-
-
-@dataclass(frozen=True, slots=True)
-class PlanSource:
-    """The facts that a plan was made from.
-
-    ``snapshots`` maps each table to ``(table id, version)``; ``levels`` runs from the coarsest level to the finest;
-    ``scan_blocks`` and ``scan_bytes`` are what reading the same handles of every sample would cost. Of the rows that
-    ``pixel_predicates`` left open by their own statistics, ``pixels_by_tiles`` were decided by those of their tiles,
-    ``pixels_read`` by reading ``pixels_read_bytes``, and ``pixels_undecided`` left open, as the query asked.
-    """
-
-    bank: str
-    sql: str
-    snapshots: dict[str, tuple[str, int]]
-    planner_version: int
-    levels: tuple[LevelReport, ...] = ()
-    scan_blocks: int = 0
-    scan_bytes: int = 0
-    pixel_predicates: int = 0
-    pixels_by_tiles: int = 0
-    pixels_read: int = 0
-    pixels_read_bytes: int = 0
-    pixels_undecided: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,15 +74,15 @@ class Plan:
         Selected modalities in the order of the SELECT list.
     table
         One row a sample; see the module's documentation.
-    storage
-        Options by which the bank is reached; never written to disk.
+    origin
+        Where the bytes are read from, with the keys for it, which are never written to disk.
     """
 
     fingerprint: str
     source: PlanSource
     handles: tuple[Handle, ...]
     table: pa.Table
-    storage: StorageOptions = field(default_factory=StorageOptions)
+    origin: Origin
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -145,6 +105,11 @@ class Plan:
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
+
+    @property
+    def bank(self) -> str:
+        """The URL of the bank."""
+        return self.origin.url
 
     @property
     def metadata_columns(self) -> tuple[str, ...]:
@@ -207,7 +172,7 @@ class Plan:
         IntegrityError
             One cannot be: it leads outside of the bank, or to bytes that no object has.
         """
-        return Addresses.of(self.table, self.handles, self.source.bank)
+        return Addresses.of(self.table, self.handles, self.bank)
 
     @property
     def n_blocks(self) -> int:
@@ -250,7 +215,7 @@ class Plan:
         s = self.source
         return {
             "fingerprint": self.fingerprint,
-            "bank": s.bank,
+            "bank": self.bank,
             "sql": s.sql,
             "snapshots": {table: {"id": i, "version": v} for table, (i, v) in s.snapshots.items()},
             "levels": [
@@ -310,20 +275,9 @@ class Plan:
         described = {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.fingerprint,
-            "source": asdict(self.source),
-            "endpoint": self.storage.endpoint,
-            "region": self.storage.region,
-            "served": _place(self.storage),
-            "handles": [
-                {
-                    "name": h.name,
-                    "modality": h.modality.to_json(),
-                    "bands": list(h.bands),
-                    "window": h.window and list(h.window),
-                    "by_date": h.by_date,
-                }
-                for h in self.handles
-            ],
+            "source": {"bank": self.bank, **self.source.to_json()},
+            **origin_to_json(self.origin),
+            "handles": [handle.to_json() for handle in self.handles],
         }
         table = self.table.replace_schema_metadata({_METADATA_KEY: json.dumps(described).encode()})
         path = Path(path)
@@ -370,33 +324,18 @@ class Plan:
             raise FormatError(
                 f"{path} is not a saved plan of format {FORMAT_VERSION}: {type(error).__name__} {error}"
             ) from error
-        _check_trust(path, plan.storage, service, storage)
-        return replace(plan, storage=replace(plan.storage, **storage)) if storage else plan
+        return replace(plan, origin=trusted(plan.origin, path, service, storage))
 
     @classmethod
     def _described(cls, described: dict[str, Any], table: pa.Table) -> Plan:
-        """A plan by what :meth:`save` wrote of it."""
-        raw = described["source"]
-        levels = tuple(LevelReport(**r) for r in raw.pop("levels"))
-        snapshots = {t: (str(i), int(v)) for t, (i, v) in raw.pop("snapshots").items()}
-        options = StorageOptions(endpoint=described["endpoint"], region=described["region"])
-        if described.get("served"):
-            options = ServedStorage(**described["served"])
-        handles = tuple(
-            Handle(
-                h["name"],
-                Modality.from_json(h["modality"]),
-                tuple(h["bands"]),
-                tuple(h["window"]) if h["window"] else None,
-                h.get("by_date", False),
-            )
-            for h in described["handles"]
-        )
+        """Return a plan by what :meth:`save` wrote of it."""
+        source = dict(described["source"])
+        origin = origin_from_json(source.pop("bank"), described)
+        handles = tuple(map(Handle.from_json, described["handles"]))
         for handle in handles:
             for name in handle.columns.needed:
                 table.schema.field(name)
-        source = PlanSource(levels=levels, snapshots=snapshots, **raw)
-        return cls(described["fingerprint"], source, handles, table, options)
+        return cls(described["fingerprint"], PlanSource.from_json(source), handles, table, origin)
 
     def dataloader(
         self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any
@@ -435,42 +374,6 @@ def loader_package() -> ModuleType:
             f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind=ErrorKind.MISSING_EXTRA
         ) from error
     return tensorbank_loader
-
-
-def _check_trust(
-    path: str | Path, storage: StorageOptions, service: str | None, given: dict[str, Any]
-) -> None:
-    """Refuse to hand a key to a service that only a file names."""
-    if service is not None:
-        instance("service", service, str, "give the URL of the service, or leave it out")
-    names = {f.name for f in fields(storage)}
-    if unknown := set(given) - names:
-        if unknown == {"key"}:
-            raise InvalidInputError(
-                f"{path} was made without a service, so there is nobody to send a key to; give access_key and secret_key",
-                kind=ErrorKind.NO_SERVICE,
-            )
-        raise InvalidInputError(
-            f"{sorted(unknown)[0]!r} is no option of a plan's storage.{nearest(sorted(unknown)[0], names)}"
-        )
-    named = storage.service if isinstance(storage, ServedStorage) else None
-    if service is not None and (named is None or named.rstrip("/") != service.rstrip("/")):
-        raise InvalidInputError(
-            f"{path} comes from {named or 'no service'}, and not from {service}", kind=ErrorKind.OTHER_SERVICE
-        )
-    if given.get("key") is not None and service is None:
-        raise InvalidInputError(
-            f"{path} says that it comes from the service {named}, which would be sent the key; if you trust that, say so by "
-            f"service={named!r}",
-            kind=ErrorKind.UNTRUSTED_SERVICE,
-        )
-
-
-def _place(storage: StorageOptions) -> dict[str, str] | None:
-    """Return the address of the plan at a service; None for a plan that was made here."""
-    if not isinstance(storage, ServedStorage):
-        return None
-    return {name: getattr(storage, name) for name in ("service", "bank", "plan", "access", "question")}
 
 
 def _describe(handle: Handle) -> str:

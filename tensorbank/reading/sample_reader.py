@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.client import open_store
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import Fetcher, FetchOptions, FetchStats
 from tensorbank.plans import Addresses, Handle, HandleAddresses, Plan
@@ -49,8 +48,7 @@ class SampleReader:
     def of(cls, plan: Plan, options: FetchOptions | None = None) -> SampleReader:
         """Return a reader of the samples of a plan, with a fetcher of its own."""
         options = options or FetchOptions()
-        ranges = open_store(plan.source.bank, plan.storage, options.patience_s)
-        return cls(plan.addresses, Fetcher(ranges, options))
+        return cls(plan.addresses, Fetcher(plan.origin.open(options.patience_s), options))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.addresses, self.fetcher))

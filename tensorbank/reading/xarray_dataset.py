@@ -65,7 +65,7 @@ def as_dataset(plan: Plan, max_bytes: int) -> xarray.Dataset:
         if not present.all():
             coordinates[f"{handle.name}_present"] = ("sample", present)
     variables = {h.name: (dimensions[h.name], tensors[h.name], _attributes(h)) for h in plan.handles}
-    attributes = {"fingerprint": plan.fingerprint, "bank": plan.source.bank, "sql": plan.source.sql}
+    attributes = {"fingerprint": plan.fingerprint, "bank": plan.bank, "sql": plan.source.sql}
     return xarray.Dataset(variables, coordinates, attributes)
 
 

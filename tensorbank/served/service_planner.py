@@ -12,13 +12,12 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.ipc
 
-from tensorbank.client import BANKS, ServiceClient, make_plan
+from tensorbank.client import BANKS, Access, ServedPlan, ServiceClient, make_plan
 from tensorbank.errors import ErrorKind, InvalidInputError, StorageError
 from tensorbank.planning import PLANNER_VERSION
 from tensorbank.plans import Handle, LevelReport, Plan, PlanSource
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics import BandSummary, Quantile, Statistics
-from tensorbank.storage import Access, ServedStorage
 
 __all__ = ["ARROW", "RemotePlanner", "Wish", "as_statistics", "page_of"]
 
@@ -110,7 +109,6 @@ class RemotePlanner:
             )
         levels = status.get("levels", {})
         source = PlanSource(
-            bank=self.url,
             sql=str(words.get("sql", "")),
             snapshots={name: (str(i), int(v)) for name, (i, v) in words["snapshots"].items()},
             planner_version=int(words.get("planner_version", PLANNER_VERSION)),
@@ -118,7 +116,7 @@ class RemotePlanner:
             scan_blocks=int(words.get("scan_blocks", 0)),
             scan_bytes=int(words.get("scan_bytes", 0)),
         )
-        storage = ServedStorage(
+        origin = ServedPlan(
             service=self.service.url,
             bank=self.bank,
             plan=status["id"],
@@ -127,7 +125,7 @@ class RemotePlanner:
             question=json.dumps(question),
         )
         handles = tuple(map(_handle, words["handles"]))
-        return Plan(words["fingerprint"], source, handles, table, storage)
+        return Plan(words["fingerprint"], source, handles, table, origin)
 
     def statistics(self, wish: Wish, name: str) -> Statistics:
         """Summarize one modality over the samples of a wish."""

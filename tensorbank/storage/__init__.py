@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from tensorbank.storage.address import (
-    Access,
     Credentials,
-    ServedStorage,
     StorageOptions,
     bucket_and_prefix,
     normalize_url,
@@ -18,7 +16,6 @@ from tensorbank.storage.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEO
 from tensorbank.storage.store_errors import as_ours, is_panic, of_system
 
 __all__ = [
-    "Access",
     "CONNECT_TIMEOUT_S",
     "Credentials",
     "MAX_PAUSE_S",
@@ -27,7 +24,6 @@ __all__ = [
     "PATIENCE_S",
     "RETRY_TIMEOUT_S",
     "RetryPolicy",
-    "ServedStorage",
     "StorageOptions",
     "Store",
     "as_ours",

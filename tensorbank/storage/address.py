@@ -11,16 +11,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from tensorbank.errors import ErrorKind, InvalidInputError
 
 __all__ = [
     "SCHEMES",
-    "Access",
     "Credentials",
-    "ServedStorage",
     "StorageOptions",
     "bucket_and_prefix",
     "check_endpoint",
@@ -31,8 +29,6 @@ __all__ = [
 SCHEMES: tuple[str, ...] = ("file", "s3", "gs", "az", "http", "https")
 BUCKETS = ("s3", "gs", "az")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-Access = Literal["url", "dir", "proxy"]
 
 Credentials = Callable[[], Mapping[str, Any]]
 """A callable that gives the keys of the moment: ``access_key_id``, ``secret_access_key``, ``token`` or None,
@@ -107,33 +103,6 @@ class StorageOptions:
             session_token=keys.get("token"),
             credentials=None,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ServedStorage(StorageOptions):
-    """The options to read the bytes of one plan with nothing but the key of a service.
-
-    Parameters
-    ----------
-    service
-        URL of the service.
-    bank, plan
-        Name of the bank and id of the plan, as the service knows them.
-    access
-        ``url``: from the object store, by signed URLs. ``dir``: from there, by keys of the plan's folders. ``proxy``: through the
-        service.
-    key
-        Key of the service, None where access is open.
-    question
-        JSON that the plan was asked for with, snapshot pinned: a service that lost the plan makes the same one of it.
-    """
-
-    service: str = ""
-    bank: str = ""
-    plan: str = ""
-    access: Access = "url"
-    key: str | None = field(default=None, repr=False)
-    question: str = field(default="", repr=False)
 
 
 def check_endpoint(endpoint: str, name: str) -> str:

@@ -88,12 +88,12 @@ def _possible_addresses(plan: Plan) -> tuple[Addresses, list[Damage]]:
     sound, damage = [], []
     for handle in plan.handles:
         try:
-            Addresses.of(plan.table, [handle], plan.source.bank)
+            Addresses.of(plan.table, [handle], plan.bank)
         except IntegrityError as error:
             damage.append(Damage("", handle.name, "", str(error)))
         else:
             sound.append(handle)
-    return Addresses.of(plan.table, sound, plan.source.bank), damage
+    return Addresses.of(plan.table, sound, plan.bank), damage
 
 
 def _damage(reader: SampleReader, positions: npt.NDArray[np.int64], ids: pa.ChunkedArray) -> Iterator[Damage]:

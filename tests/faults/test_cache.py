@@ -13,6 +13,7 @@ import pytest
 
 from support.handmade import make
 from tensorbank.fetch.fetcher import FetchOptions
+from tensorbank.plans import StoreAddress
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import World
@@ -25,7 +26,7 @@ BATCH = 8
 def served(tmp_path_factory):
     made = make(tmp_path_factory.mktemp("served") / "bank", N)
     with FaultServer(made.folder) as server:
-        plan = replace(made.plan, source=replace(made.plan.source, bank=server.url), storage=server.storage)
+        plan = replace(made.plan, origin=StoreAddress(server.url, server.storage))
         yield server, replace(made, plan=plan)
 
 

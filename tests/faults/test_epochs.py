@@ -15,6 +15,7 @@ import pytest
 from support.handmade import make
 from tensorbank import IntegrityError, StorageError
 from tensorbank.fetch import FetchOptions, FetchStats, range_requests
+from tensorbank.plans import StoreAddress
 from tensorbank.reading import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
 
@@ -28,7 +29,7 @@ APART = FetchOptions(max_gap_bytes=0, max_read_bytes=1)  # one request a run of 
 def served(tmp_path_factory):
     made = make(tmp_path_factory.mktemp("served") / "bank", N)
     with FaultServer(made.folder) as server:
-        plan = replace(made.plan, source=replace(made.plan.source, bank=server.url), storage=server.storage)
+        plan = replace(made.plan, origin=StoreAddress(server.url, server.storage))
         yield server, replace(made, plan=plan)
 
 

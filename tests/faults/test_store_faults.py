@@ -19,6 +19,7 @@ import tensorbank.storage.store
 from support.handmade import make
 from tensorbank import StorageError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
+from tensorbank.plans import StoreAddress
 from tensorbank.ranges import ByteRange
 from tensorbank.storage.retries import MAX_PAUSE_S, backoff_s, parse_retry_after
 from tensorbank.storage.store import Store
@@ -33,7 +34,7 @@ def served(tmp_path_factory):
     made = make(tmp_path_factory.mktemp("served") / "bank", N)
     (made.folder / "object").write_bytes(DATA)
     with FaultServer(made.folder) as server:
-        plan = replace(made.plan, source=replace(made.plan.source, bank=server.url), storage=server.storage)
+        plan = replace(made.plan, origin=StoreAddress(server.url, server.storage))
         yield server, replace(made, plan=plan)
 
 
@@ -189,7 +190,10 @@ def test_keys_that_expire_within_an_epoch_are_renewed(served):
     server, made = served
     server.set(Faults(expires_after=100))
     keys = Keys()
-    plan = replace(made.plan, storage=tb.StorageOptions(endpoint=server.endpoint, credentials=keys))
+    plan = replace(
+        made.plan,
+        origin=StoreAddress(made.plan.bank, tb.StorageOptions(endpoint=server.endpoint, credentials=keys)),
+    )
     names = []
     options = FetchOptions(max_gap_bytes=0, max_read_bytes=1)
     with plan.dataloader(batch_size=8, seed=1, options=options) as loader:

@@ -17,14 +17,14 @@ import pytest
 
 import tensorbank as tb
 from support.stored import stored  # noqa: F401 - a fixture
-from tensorbank.client.plan_bytes import open_store
+from tensorbank.client import ServedPlan
 from tensorbank.client.service import ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.served.remote_bank import RemoteBank
 from tensorbank.served.service_planner import ARROW, RemotePlanner, Wish, page_of
-from tensorbank.storage.address import ServedStorage
+from tensorbank.testing import RangeReaderContract
 from tensorbank_server.access.keys import KeyFile
 
 ALL = "S2L2A.B08.mean > -1"
@@ -178,7 +178,7 @@ def test_plans_come_in_pages(bank_folder, bank, serving_of):
 
 def test_a_page_without_its_end_is_refused(remote, service):
     made = remote.query("terramesh").plan()
-    body = bytes(ServiceClient(service.url).read(f"/v1/plans/{made.storage.plan}/tasks", ARROW))
+    body = bytes(ServiceClient(service.url).read(f"/v1/plans/{made.origin.plan}/tasks", ARROW))
     assert page_of(memoryview(body), "service")[1].num_rows == 20
     for end in [*range(0, len(body) - 8, 997), len(body) - 200]:
         with pytest.raises(StorageError) as failed:
@@ -199,9 +199,26 @@ def check_bytes(plan, direct):
         mine.close(), theirs.close()
 
 
+@pytest.mark.parametrize("ranges", ["url", "proxy"], indirect=True)
+class TestPlanBytes(RangeReaderContract):
+    """A plan of two modalities, of which one shard is read."""
+
+    @pytest.fixture(scope="class")
+    def ranges(self, request, signed):
+        plan = tb.open(signed.url, access=request.param).query("terramesh").select("DEM", "LULC").plan()
+        assert plan.origin.access == request.param
+        return plan.origin.open()
+
+    @pytest.fixture(scope="class")
+    def stored(self, stored):  # noqa: F811
+        store = stored.direct.catalog.store
+        key = stored.direct.query("terramesh").select("DEM").plan().addresses["DEM"].shard_keys[0]
+        return key, store.get(key)
+
+
 def test_bytes_through_the_service_are_the_same(remote, bank):
     plan = remote.query("terramesh").select("S2L2A[B08]", "LULC").plan()
-    assert plan.storage.access == "proxy"
+    assert plan.origin.access == "proxy"
     check_bytes(plan, bank.sql(plan.source.sql).plan())
     check_bytes(pickle.loads(pickle.dumps(plan)), bank.sql(plan.source.sql).plan())
 
@@ -211,7 +228,7 @@ def test_bytes_come_from_the_store_by_signed_urls(stored, page, tmp_path):  # no
     audit = tmp_path / "audit.jsonl"
     with stored.serving(TENSORBANK_AUDIT_FILE=str(audit), TENSORBANK_LIMITS__PAGE_SHARDS=page) as served:
         plan = tb.open(served.url).query("terramesh").select("S2L2A[B08]", "DEM").plan()
-        assert plan.storage.access == "url"
+        assert plan.origin.access == "url"
         check_bytes(plan, stored.direct.sql(plan.source.sql).plan())
     actions = [json.loads(line)["action"] for line in audit.read_text().splitlines()]
     assert "proxy" not in actions
@@ -223,8 +240,8 @@ def test_a_saved_plan_finds_its_service_again(stored, signed, access, tmp_path):
     plan = tb.open(signed.url, access=access).query("terramesh").select("S2L2A[B08]", "DEM").plan()
     saved = plan.save(tmp_path / "plan.arrow")
     loaded = tb.Plan.load(saved)
-    assert (loaded.fingerprint, loaded.storage.access) == (plan.fingerprint, access)
-    assert loaded.storage.service == signed.url
+    assert (loaded.fingerprint, loaded.origin.access) == (plan.fingerprint, access)
+    assert loaded.origin.service == signed.url
     check_bytes(loaded, stored.direct.sql(plan.source.sql).plan())
 
 
@@ -242,7 +259,7 @@ def test_a_saved_plan_holds_no_key(guarded, tmp_path):
 
 def test_one_can_ask_for_the_proxy(stored, signed):  # noqa: F811
     plan = tb.open(signed.url, access="proxy").query("terramesh").select("DEM").plan()
-    assert plan.storage.access == "proxy"
+    assert plan.origin.access == "proxy"
     check_bytes(plan, stored.direct.sql(plan.source.sql).plan())
 
 
@@ -268,7 +285,7 @@ def test_what_is_cached_has_no_signature(signed, tmp_path):
 
 def test_no_key_is_shown(signed):
     plan = tb.open(signed.url).query("terramesh").plan()
-    storage = ServedStorage(service="https://h", key="tb_live_hush", question='{"secret": 1}')
+    storage = ServedPlan("https://h", "eo", "p", key="tb_live_hush", question='{"secret": 1}')
     assert "hush" not in repr(storage)
     assert "secret" not in repr(storage)
     assert "X-Amz" not in repr(plan) + plan.explain()
@@ -427,8 +444,8 @@ class Scripted(BaseHTTPRequestHandler):
 def scripted(*script: tuple[int, dict[str, str], bytes], refusal=None, plan_id="1" * 32):
     kind = type("Script", (Scripted,), {"script": list(script), "refusal": refusal, "plan_id": plan_id})
     with listening(kind) as url:
-        storage = ServedStorage(service=url, bank="eo", plan="1" * 32, key="tb_live_x", question="{}")
-        yield open_store(f"{url}/v1/banks/eo", storage), kind
+        plan = ServedPlan(service=url, bank="eo", plan="1" * 32, key="tb_live_x", question="{}")
+        yield plan.open(), kind
 
 
 EXPIRY = [

@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from tensorbank import Band, Modality, Plan, StorageOptions
 from tensorbank.layout import shard_key
+from tensorbank.plans import PlanSource, StoreAddress
 from tensorbank.plans.handle import Handle
-from tensorbank.plans.plan import PlanSource
 from tensorbank.reading.codec import codec_for
 from tensorbank.storage.store import Store
 
@@ -82,8 +82,10 @@ def make(
     columns["count"] = pa.array(order, pa.int32())
     columns["maybe"] = pa.array([None if i == 4 else int(i) for i in order], pa.int32())
     columns["time"] = pa.array([int(i) * 1_000_000 for i in order], pa.timestamp("us", tz="UTC"))
-    source = PlanSource(folder.as_uri(), "SELECT handmade", {"t": ("id", 0)}, 1)
-    return Handmade(Plan(f"{n:032x}", source, handles, pa.table(columns)), truth, folder)
+    source = PlanSource("SELECT handmade", {"t": ("id", 0)}, 1)
+    return Handmade(
+        Plan(f"{n:032x}", source, handles, pa.table(columns), StoreAddress(folder.as_uri())), truth, folder
+    )
 
 
 def _write(
@@ -114,7 +116,7 @@ def moved(made: Handmade, url: str, storage: StorageOptions) -> Plan:
     for path in made.folder.rglob("*"):
         if path.is_file():
             store.put(path.relative_to(made.folder).as_posix(), path.read_bytes())
-    return replace(made.plan, source=replace(made.plan.source, bank=url), storage=storage)
+    return replace(made.plan, origin=StoreAddress(url, storage))
 
 
 def check(tensors: Mapping[str, np.ndarray], truth: Truth, positions: np.ndarray) -> None:

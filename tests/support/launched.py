@@ -105,7 +105,7 @@ def by_accelerate(plan: Plan, _: str) -> dict[str, Any]:
     from accelerate import Accelerator, DataLoaderConfiguration
 
     accelerator = Accelerator(cpu=True, dataloader_config=DataLoaderConfiguration(dispatch_batches=False))
-    numbers = Plan(plan.fingerprint, plan.source, plan.handles, plan.table.drop_columns(["sample_id"]))
+    numbers = plan.without("sample_id")
     found: dict[str, Any] = {"rank": accelerator.process_index, "warned": []}
     for name, world in (("prepared", None), ("meant", World(subgroup=True))):
         loader = torch.utils.data.DataLoader(

@@ -25,6 +25,7 @@ import tensorbank as tb
 from support.handmade import make
 from support.handmade_index import make_table
 from tensorbank import FormatError, InvalidInputError, NotFoundError, StorageError
+from tensorbank.plans import StoreAddress
 
 
 class Files(http.server.SimpleHTTPRequestHandler):
@@ -71,7 +72,7 @@ def serving(folder: Path, *, ranges: bool = True) -> Iterator[http.server.Thread
 
 def at(plan, url):
     """Return the same plan, of a bank at another address."""
-    return replace(plan, source=replace(plan.source, bank=url), storage=tb.StorageOptions())
+    return replace(plan, origin=StoreAddress(url))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from support.handmade import make
 from tensorbank.cli.app import main
 from tensorbank.cli.bench import N_ROUNDS, StreamReport, measure_stream
 from tensorbank.fetch.fetcher import FetchOptions
+from tensorbank.plans import StoreAddress
 from tensorbank.reading.raw import fetch_raw, ranges_of
 from tensorbank.storage import Store
 from tensorbank.testing import FaultServer
@@ -30,7 +31,7 @@ def made(tmp_path_factory):
 
 def test_raw_reads_bring_the_bytes_of_the_plan_and_nothing_else(made):
     with FaultServer(made.folder) as server:
-        plan = replace(made.plan, source=replace(made.plan.source, bank=server.url), storage=server.storage)
+        plan = replace(made.plan, origin=StoreAddress(server.url, server.storage))
         ranges = ranges_of(
             plan.addresses, [np.arange(0, 20), np.arange(20, N)], FetchOptions(max_gap_bytes=0)
         )
@@ -74,7 +75,7 @@ def test_a_report_counts_what_was_streamed(made, shuffle):
 def test_the_ceiling_is_the_servers_limit(made):
     """A server of 1 MB/s: raw reads come near it, and never above."""
     with FaultServer(made.folder, Faults(bandwidth_bytes_s=1e6)) as server:
-        plan = replace(made.plan, source=replace(made.plan.source, bank=server.url), storage=server.storage)
+        plan = replace(made.plan, origin=StoreAddress(server.url, server.storage))
         report = measure_stream(plan, batch_size=4, seconds=7)
     assert 0.5 < report.raw_mb_s < 1.5
     assert report.stored_mb_s < 1.5

@@ -14,12 +14,11 @@ from typing import Any, ClassVar
 import pytest
 
 from tensorbank import ByteRange, NotFoundError, StorageError
-from tensorbank.client.plan_bytes import open_store
+from tensorbank.client import ServedPlan
 from tensorbank.client.signed_urls import SignedUrls
 from tensorbank.fetch import FetchOptions, range_requests
 from tensorbank.fetch.fetcher import Fetcher
 from tensorbank.fetch.range_requests import Wanted
-from tensorbank.storage.address import ServedStorage
 
 N = 40
 
@@ -28,7 +27,7 @@ class Service:
     """A stand-in for a plan at a service: answers when it is let, with addresses or an error."""
 
     def __init__(self, error: BaseException | None = None) -> None:
-        self.options = ServedStorage(plan="p")
+        self.plan = ServedPlan("https://service", "b", "p")
         self.error = error
         self.n_asked = 0
         self.asked = threading.Event()
@@ -90,8 +89,8 @@ def test_threads_that_ask_at_once_share_one_error(error):
     assert caught.value.kind == "unknown-shard"
 
 
-def read_all(url: str, options: ServedStorage) -> None:
-    store = open_store(url, options, 1.0)
+def read_all(plan: ServedPlan) -> None:
+    store = plan.open(1.0)
     with closing(Fetcher(store, FetchOptions(patience_s=1.0, n_threads=32))) as fetcher:
         pending = fetcher.submit(64, lambda n: Wanted(ByteRange(f"k{n}", 0, 9), lambda _: None))
         for error in pending.wait(for_all=False).values():
@@ -108,10 +107,10 @@ def test_a_service_that_is_gone_is_an_error_within_the_stated_time(monkeypatch, 
         if how == "hangs":
             listening.listen(100)  # connections are taken, and nobody answers
         port = listening.getsockname()[1]
-        options = ServedStorage(service=f"http://127.0.0.1:{port}", bank="b", plan="p", access=access)
+        plan = ServedPlan(service=f"http://127.0.0.1:{port}", bank="b", plan="p", access=access)
         started = time.monotonic()
         with pytest.raises(StorageError) as caught:
-            read_all(f"http://127.0.0.1:{port}/b", options)
+            read_all(plan)
         assert caught.value.kind == "unreachable"
         assert time.monotonic() - started < 8
 
@@ -146,8 +145,7 @@ def test_a_service_that_recovers_is_waited_for():
         serving.start()
         try:
             service = f"http://127.0.0.1:{server.server_port}"
-            options = ServedStorage(service=service, bank="b", plan="p", access="proxy")
-            store = open_store(f"{service}/b", options, 30.0)
+            store = ServedPlan(service=service, bank="b", plan="p", access="proxy").open(30.0)
             with closing(Fetcher(store, FetchOptions(patience_s=30.0, n_threads=1))) as fetcher:
                 came: list[bytes] = []
                 pending = fetcher.submit(

@@ -19,6 +19,7 @@ import tensorbank as tb
 import tensorbank.planning.session
 from support.handmade_index import LULC, NDVI, S1, S2, MadeTable, make_table, part_of
 from tensorbank import Band, IntegrityError, InvalidInputError, NotFoundError, Plan, TableSchema
+from tensorbank.plans import StoreAddress
 
 
 @dataclass
@@ -552,12 +553,14 @@ def test_a_saved_plan_is_the_plan(made, tmp_path, sql):
 
 def test_a_saved_plan_has_no_credentials(made, tmp_path):
     options = tb.StorageOptions("http://host:1", "access-key", "hush-hush", "token-token", "eu-1")
-    plan = replace(made.bank.sql(SQL).plan(), storage=options)
+    plan = made.bank.sql(SQL).plan()
+    plan = replace(plan, origin=StoreAddress(plan.bank, options))
     path = plan.save(tmp_path / "a.plan")
     content = path.read_bytes()
     assert not [s for s in (b"access-key", b"hush-hush", b"token-token") if s in content]
     loaded = Plan.load(path, access_key="access-key", secret_key="again")
-    assert loaded.storage == tb.StorageOptions("http://host:1", "access-key", "again", region="eu-1")
+    again = tb.StorageOptions("http://host:1", "access-key", "again", region="eu-1")
+    assert loaded.origin == StoreAddress(plan.bank, again)
 
 
 def test_files_that_are_no_plans(made, tmp_path):

@@ -17,11 +17,19 @@ import pyarrow as pa
 import pytest
 
 from support.handmade import Handmade, make
-from tensorbank import FormatError, IntegrityError, InvalidInputError, Plan, StorageError, TensorBankError
-from tensorbank.plans.plan import PlanSource
+from tensorbank import (
+    FormatError,
+    IntegrityError,
+    InvalidInputError,
+    Plan,
+    StorageError,
+    StorageOptions,
+    TensorBankError,
+)
+from tensorbank.client import ServedPlan
+from tensorbank.plans import LevelReport, PlanSource, StoreAddress
 from tensorbank.plans.sealed_table import load_table, save_table
 from tensorbank.reading.sample_reader import SampleReader
-from tensorbank.storage.address import ServedStorage
 
 N = 23
 
@@ -124,7 +132,9 @@ def test_a_million_samples_load_in_no_time_and_stay_mapped(tmp_path):
     n = 1_000_000
     rng = np.random.default_rng(0)
     table = pa.table({f"c{i}": rng.integers(0, 1 << 60, n) for i in range(8)})
-    path = Plan("0" * 32, PlanSource("file:///nowhere", "SELECT 1", {}, 1), (), table).save(tmp_path / "plan")
+    path = Plan("0" * 32, PlanSource("SELECT 1", {}, 1), (), table, StoreAddress("file:///nowhere")).save(
+        tmp_path / "plan"
+    )
     taken_s = []
     for _ in range(5):
         started = time.perf_counter()
@@ -145,6 +155,59 @@ def test_a_file_is_replaced_as_a_whole_while_another_has_it_open(made, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["plan"]
     with pytest.raises(StorageError, match="cannot be written"):
         made.plan.save(tmp_path / "none" / "plan")
+
+
+ORIGINS = {
+    "store": (
+        {"endpoint": "http://h:1", "region": "eu-1", "served": None},
+        StoreAddress("s3://eo/bank", StorageOptions("http://h:1", region="eu-1")),
+    ),
+    "service": (
+        {
+            "endpoint": None,
+            "region": None,
+            "served": {
+                "service": "https://h",
+                "bank": "b c",
+                "plan": "p",
+                "access": "dir",
+                "question": '{"table": "t"}',
+            },
+        },
+        ServedPlan("https://h", "b c", "p", "dir", question='{"table": "t"}'),
+    ),
+}
+
+
+@pytest.mark.parametrize("which", ORIGINS)
+def test_the_origin_of_a_plan_is_in_its_file_as_ever(tmp_path, which):
+    """A file as FORMAT.md describes it, written without the code that saves plans."""
+    written, origin = ORIGINS[which]
+    levels = [{"level": "samples", "considered": 9, "kept": 4}]
+    source = {
+        "bank": origin.url,
+        "sql": "SELECT 1",
+        "snapshots": {"t": ["id", 3]},
+        "planner_version": 2,
+        "levels": levels,
+        "scan_blocks": 5,
+        "scan_bytes": 6,
+    }
+    described = {
+        "format_version": 3,
+        "fingerprint": "f" * 32,
+        "source": source,
+        "handles": [],
+        **written,
+    }
+    table = pa.table({"n": [1, 2]}).replace_schema_metadata({b"tensorbank.plan": json.dumps(described)})
+    save_table(tmp_path / "plan", table)
+    plan = Plan.load(tmp_path / "plan")
+    assert plan.origin == origin
+    assert plan.bank == origin.url
+    assert (plan.source.snapshots, plan.source.levels) == ({"t": ("id", 3)}, (LevelReport("samples", 9, 4),))
+    again = Plan.load(plan.save(tmp_path / "again"))
+    assert (again.origin, again.source, len(again)) == (plan.origin, plan.source, 2)
 
 
 # ---------------------------------------------------------------- addresses that cannot be
@@ -231,16 +294,16 @@ def test_a_key_goes_only_to_a_service_that_the_caller_names(made, tmp_path):
 
         threading.Thread(target=listen, daemon=True).start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        served = ServedStorage(service=url, bank="b", plan="p", access="url")
-        path = replace(made.plan, storage=served).save(tmp_path / "plan")
+        served = ServedPlan(service=url, bank="b", plan="p", access="url")
+        path = replace(made.plan, origin=served).save(tmp_path / "plan")
         with pytest.raises(InvalidInputError, match=f"service='{url}'") as caught:
             Plan.load(path, key="hush")
         assert caught.value.kind == "untrusted-service"
         with pytest.raises(InvalidInputError, match=url) as caught:
             Plan.load(path, key="hush", service="https://mine.example")
         assert caught.value.kind == "other-service"
-        assert Plan.load(path).storage.key is None
-        assert Plan.load(path, key="hush", service=f"{url}/").storage.key == "hush"
+        assert Plan.load(path).origin.key is None
+        assert Plan.load(path, key="hush", service=f"{url}/").origin.key == "hush"
         assert not heard
         listening.shutdown(socket.SHUT_RDWR)
     with pytest.raises(InvalidInputError, match="without a service") as caught:

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pytest
 
 from tensorbank import Plan
-from tensorbank.plans.plan import PlanSource
+from tensorbank.plans import PlanSource, StoreAddress
 from tensorbank.plans.shared_table import MIN_BYTES
 
 N = 200_000
 
 
 def large() -> Plan:
-    source = PlanSource("file:///nowhere", "SELECT 1", {}, 1)
-    return Plan("0" * 32, source, (), pa.table({"number": np.arange(N)}))
+    source = PlanSource("SELECT 1", {}, 1)
+    return Plan("0" * 32, source, (), pa.table({"number": np.arange(N)}), StoreAddress("file:///nowhere"))
 
 
 def look(plan: Plan, queue: multiprocessing.Queue) -> None:
@@ -34,9 +34,7 @@ def look(plan: Plan, queue: multiprocessing.Queue) -> None:
         for line in text.splitlines()
         if int(line.split("-")[0], 16) <= address < int(line.split("-")[1].split()[0], 16)
     )
-    queue.put(
-        (plan.fingerprint, len(plan), int(np.sum(column.to_numpy())), backed, sorted(plan.storage.__slots__))
-    )
+    queue.put((plan.fingerprint, len(plan), int(np.sum(column.to_numpy())), backed, plan.origin))
 
 
 @pytest.fixture(autouse=True)

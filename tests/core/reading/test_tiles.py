@@ -11,6 +11,7 @@ import zarr
 
 import tensorbank as tb
 from tensorbank import InvalidInputError
+from tensorbank.plans import StoreAddress
 from tensorbank.reading import SampleReader, block_places
 from tensorbank.reading.codec import decode_run
 from tensorbank_indexer import IngestOptions, ingest, open_source
@@ -168,8 +169,8 @@ def test_rows_of_one_snapshot_only_meet_handles_of_it(table):
 def test_a_million_samples_fit_in_40_mb(tmp_path):
     n = 1_000_000
     from tensorbank import Band, Modality, Plan
+    from tensorbank.plans import PlanSource
     from tensorbank.plans.handle import Handle
-    from tensorbank.plans.plan import PlanSource
 
     modalities = [Modality(m, "int16", (Band("a"), Band("b")), 1, 8, 8) for m in ("S2L2A", "S1RTC")]
     handles = tuple(Handle(m.name, m, (0, 1)) for m in modalities)
@@ -182,7 +183,7 @@ def test_a_million_samples_fit_in_40_mb(tmp_path):
         columns[f"{m.name}.lengths"] = pa.FixedSizeListArray.from_arrays(
             pa.array(np.full(n, 400_000, np.uint32)), 1
         )
-    plan = Plan("f" * 32, PlanSource("file:///b", "", {}, 1), handles, pa.table(columns))
+    plan = Plan("f" * 32, PlanSource("", {}, 1), handles, pa.table(columns), StoreAddress("file:///b"))
     assert plan.table.nbytes < 40_000_000
     path = tmp_path / "plan.arrow"
     plan.save(path)

@@ -18,7 +18,6 @@ import tensorbank as tb
 from tensorbank import InvalidInputError, StorageError, StorageOptions
 from tensorbank.catalog import Catalog, IndexMirror
 from tensorbank.storage import aws_settings
-from tensorbank.storage.address import ServedStorage
 from tensorbank.storage.aws_settings import (
     ChainKeys,
     GivenKeys,
@@ -316,7 +315,6 @@ def test_secrets_are_in_no_repr():
     assert "hush" not in repr(GivenKeys("key", "hush", "hush-token"))
     assert "hush" not in repr(StorageOptions("http://h", "key", "hush", "hush-token"))
     assert pickle.loads(pickle.dumps(StorageOptions("http://h", profile="eo"))).profile == "eo"
-    assert ServedStorage(service="http://h", plan="p").endpoint is None
 
 
 def test_a_certificate_of_another_host_is_told(answering_as_another_host, certificates, no_aws, monkeypatch):

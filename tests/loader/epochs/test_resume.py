@@ -21,6 +21,7 @@ import pytest
 from support import SUPPORT
 from support.handmade import HANDLES, make
 from tensorbank import InvalidInputError, Plan
+from tensorbank.plans import StoreAddress
 from tensorbank.testing import Faults, FaultServer
 from tensorbank_loader import DataLoader, StreamingDataset, World
 
@@ -142,7 +143,7 @@ def test_an_interrupted_run_ends_although_its_store_hangs(plan, tmp_path):
     bank = plan.parent / "bank"
     with FaultServer(bank) as server:
         remote = Plan.load(plan)
-        remote = replace(remote, source=replace(remote.source, bank=server.url), storage=server.storage)
+        remote = replace(remote, origin=StoreAddress(server.url, server.storage))
         path = remote.save(tmp_path / "plan.arrow")
         keys = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
         more = {"stderr": subprocess.PIPE, "env": {**os.environ, **keys}}

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import tensorbank as tb
 from support.server_process import serving
-from tensorbank.client.plan_bytes import open_store
 from tensorbank.errors import StorageError
 from tensorbank.storage.address import StorageOptions
 from tensorbank.storage.store import Store
@@ -73,7 +72,7 @@ def test_keys_open_the_plan_and_nothing_else(service, bank):
     plan = tb.open(service.url, access="dir").query("terramesh").select("DEM").plan()
     shard = plan.addresses["DEM"].shard_keys[0]
     other = bank.query("other").select("DEM").plan().addresses["DEM"].shard_keys[0]
-    store = open_store(plan.source.bank, plan.storage)
+    store = plan.origin.open()
     assert len(store.get_range(shard, 0, 16)) == 16
     beside = bank.catalog.store.objects("terramesh/index")[0].key
     for key in (other, beside):
