@@ -28,49 +28,57 @@ N_THREADS = 8
 class RangeReaderContract:
     """The contract of every :class:`tensorbank.fetch.RangeReader`. Subclasses define two fixtures.
 
-    ``ranges`` gives the reader, ``stored`` the key of an object that it reads and its bytes, at least 16.
+    ``ranges`` gives the reader, ``known_object`` the key of an object that it reads and its bytes, at least 16.
     The reader need not read any other object.
     """
 
-    def test_ranges_are_half_open_and_as_stored(self, ranges: RangeReader, stored: tuple[str, bytes]) -> None:
-        key, body = stored
+    def test_ranges_are_half_open_and_as_stored(
+        self, ranges: RangeReader, known_object: tuple[str, bytes]
+    ) -> None:
+        key, body = known_object
         for start, end in ((0, 1), (3, 9), (len(body) - 1, len(body)), (0, len(body))):
             assert bytes(ranges.get_range(key, start, end)) == body[start:end]
 
-    def test_what_is_read_cannot_be_written_to(self, ranges: RangeReader, stored: tuple[str, bytes]) -> None:
-        assert ranges.get_range(stored[0], 2, 5).readonly
+    def test_what_is_read_cannot_be_written_to(
+        self, ranges: RangeReader, known_object: tuple[str, bytes]
+    ) -> None:
+        assert ranges.get_range(known_object[0], 2, 5).readonly
 
     def test_a_range_that_ends_behind_the_object_is_an_error_and_never_short_data(
-        self, ranges: RangeReader, stored: tuple[str, bytes]
+        self, ranges: RangeReader, known_object: tuple[str, bytes]
     ) -> None:
-        key, body = stored
+        key, body = known_object
         n = len(body)
         for start, end in ((n - 1, n + 1), (0, n + 1000), (n, n + 1)):
             error = _error_of(partial(ranges.get_range, key, start, end))
             assert isinstance(error, StorageError)
             assert error.kind == ErrorKind.SHORT_READ
 
-    def test_a_range_that_is_none_is_refused(self, ranges: RangeReader, stored: tuple[str, bytes]) -> None:
+    def test_a_range_that_is_none_is_refused(
+        self, ranges: RangeReader, known_object: tuple[str, bytes]
+    ) -> None:
         for start, end in ((3, 3), (5, 4), (-1, 4)):
-            error = _error_of(partial(ranges.get_range, stored[0], start, end))
+            error = _error_of(partial(ranges.get_range, known_object[0], start, end))
             assert isinstance(error, InvalidInputError)
             assert error.kind == ErrorKind.BAD_RANGE
 
     def test_an_object_that_is_not_there_is_not_found(
-        self, ranges: RangeReader, stored: tuple[str, bytes]
+        self, ranges: RangeReader, known_object: tuple[str, bytes]
     ) -> None:
-        key = stored[0].rpartition("/")[0] + "/no-such-object"
+        key = known_object[0].rpartition("/")[0] + "/no-such-object"
         assert isinstance(_error_of(partial(ranges.get_range, key, 0, 1)), NotFoundError)
 
-    def test_it_reads_for_many_threads_at_once(self, ranges: RangeReader, stored: tuple[str, bytes]) -> None:
-        key, body = stored
+    def test_it_reads_for_many_threads_at_once(
+        self, ranges: RangeReader, known_object: tuple[str, bytes]
+    ) -> None:
+        key, body = known_object
         spans = [(i % 8, i % 8 + 8) for i in range(8 * N_THREADS)]
         with ThreadPoolExecutor(N_THREADS) as pool:
             found = list(pool.map(lambda span: bytes(ranges.get_range(key, *span)), spans))
         assert found == [body[start:end] for start, end in spans]
 
-    def test_it_travels(self, ranges: RangeReader, stored: tuple[str, bytes]) -> None:
-        key, body = stored
+    def test_it_travels(self, ranges: RangeReader, known_object: tuple[str, bytes]) -> None:
+        key, body = known_object
         ranges.get_range(key, 0, 1)  # connections are open now
         other = pickle.loads(pickle.dumps(ranges))
         assert (other.url, other.cache_name, other.is_local) == (

@@ -40,7 +40,7 @@ class InMemory:
 
 class TestInMemory(RangeReaderContract):
     @pytest.fixture
-    def stored(self) -> tuple[str, bytes]:
+    def known_object(self) -> tuple[str, bytes]:
         return STORED
 
     @pytest.fixture
@@ -50,7 +50,7 @@ class TestInMemory(RangeReaderContract):
 
 class TestStoreOfFiles(RangeReaderContract):
     @pytest.fixture
-    def stored(self) -> tuple[str, bytes]:
+    def known_object(self) -> tuple[str, bytes]:
         return STORED
 
     @pytest.fixture
@@ -62,7 +62,7 @@ class TestStoreOfFiles(RangeReaderContract):
 
 class TestStoreOfS3(RangeReaderContract):
     @pytest.fixture
-    def stored(self) -> tuple[str, bytes]:
+    def known_object(self) -> tuple[str, bytes]:
         return STORED
 
     @pytest.fixture
