@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -11,14 +9,16 @@ from typing import Any
 
 import torch
 
-from tensorbank.errors import ErrorKind, InvalidInputError
+from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.reading import Skipped
-from tensorbank_loader.batch import Batch, Batches, Window, forked, n_samples_of
-from tensorbank_loader.device import accelerator_of, device_of, on_device
-from tensorbank_loader.epochs import Cursor, Epochs, OnIter, State, Step, World
+from tensorbank_loader.batch import n_samples_of
+from tensorbank_loader.device import device_of
+from tensorbank_loader.epochs import Cursor, Epochs, OnIter, State, World
 from tensorbank_loader.order import Even, OrderOptions, Shuffle, Times, as_numbers
-from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, plans_of, reader_of
+from tensorbank_loader.pipeline import Pipeline
+from tensorbank_loader.running_epoch import RunningEpoch
+from tensorbank_loader.streamed import Streamed, epochs_of, one_size
 from tensorbank_loader.telemetry import LoaderStats, Meter
 from tensorbank_loader.transforms import Transform, checked, ready
 
@@ -26,65 +26,67 @@ __all__ = ["DataLoader"]
 
 
 class DataLoader:
-    """A loader that streams a plan or a mix in batches,
-    as :class:`tensorbank_loader.batch.form.BatchForm` describes them.
+    """A loader of the samples of a plan or a mix, in batches as :class:`tensorbank_loader.batch.BatchForm` describes them.
 
-    Each ``iter()`` runs an epoch, and the next one is shuffled anew; one that was left begins anew, unless
-    :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.epochs.cursor.Cursor` has the rules,
-    ``loader/README.md`` the whole table, with every launcher and trainer. Threads read ahead, at an epoch's end the
-    first batches of the next; there are no worker processes. For one consumer thread. :meth:`close` ends the threads,
-    as does ``with``.
+    Each ``iter()`` runs an epoch, and the next one is shuffled anew. An epoch that was left begins anew, unless
+    :meth:`load_state_dict` said where to go on. :class:`tensorbank_loader.epochs.Cursor` has the rules, and ``loader/README.md``
+    the whole table, with every launcher and trainer.
 
-    A copy (``copy.deepcopy``, ``pickle``) goes on where the loader stands, with threads of its own.
+    Threads read ahead, at the end of an epoch the first batches of the next one; there are no worker processes. A loader is
+    for one consumer thread. :meth:`close` ends its threads, and so does ``with``. A copy (``copy.deepcopy``, ``pickle``) goes on
+    where the loader stands, with threads of its own.
 
     Parameters
     ----------
     plan
         A plan to stream, or a mix of several.
     batch_size
-        Samples a rank: shorthand for a global batch of so many times the number of ranks.
+        Samples of a rank: shorthand for a global batch of so many times the number of ranks.
     global_batch_size
         Samples of all ranks together, in place of ``batch_size``. It decides the order and is kept in the state, so that a run
         that goes on with another number of ranks keeps its batches. Ranks' shares differ by one sample at most.
     seed
-        Seed of the order; the same on every rank. None: a mix's own, else 0.
+        Seed of the order, the same on every rank. None: a mix's own, else 0.
     shuffle
-        ``"full"``: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed, and reads runs of
-        neighbours at once, for small samples and for tiles, whose blocks it decodes once a run; it takes memory, see
+        Kind of shuffling. ``"full"``: a fresh uniform permutation each epoch. ``"window"``: one that is as well mixed and reads
+        runs of neighbours at once, for small samples and for tiles, whose blocks it decodes once a run; it takes memory, see
         :mod:`tensorbank_loader.order.window_order`. True: ``"window"`` for tiles that share their blocks with others
         of the plan, else ``"full"``. None or False: the plan's order.
-    replacement, n_draws
-        Of a plan with a column ``weight``, its sampling weights: whether an epoch may hold a sample several times (yes if None),
-        and how many samples it holds (the plan's number if None).
+    replacement
+        True if an epoch may hold a sample several times. Only for plans with a column ``weight``, their sampling weights.
+        None: True for those.
+    n_draws
+        Samples in an epoch of such a plan. None: as many as the plan has, or without replacement as many as have a weight
+        above 0.
     drop_last
-        Leave the last batch out if it is shorter.
+        True to leave out the last global batch if it is shorter.
     even
         Treatment of a global batch that ranks cannot share equally. ``"exact"``: every sample comes once, and
-        some ranks get one more than others; where the last batch has fewer samples than there are ranks, some
+        some ranks get one more than others. If the last batch has fewer samples than there are ranks, some
         get a batch of none, whose mean is NaN, and a warning says so. ``"pad"``: ranks get equally many, some
         of them repeated, which ``batch["padding"]`` marks. ``"drop"``: the remainder is left out. With each,
         ranks make equal numbers of steps.
     times
-        Of samples with several dates, how many to read, drawn anew each epoch, or a list of which, counted from 0; None: all. The
-        dates are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
+        Dates that are read of samples with several: a number, drawn anew each epoch, or a list, counted from 0. None: all. They
+        are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
         each date alone, as ``query.plan(by_date=True)`` makes it; ``query.dataloader(times=...)`` does so itself.
-    device
-        Device where tensors end up, the CPU if None. For a GPU, buffers are page-locked and copied on a
-        stream of their own.
     on_iter
         Treatment by ``iter()`` of an epoch that was left: ``"restart"`` begins it anew, ``"continue"`` goes
         on with it.
+    device
+        Device where tensors end up; None: the CPU. For a GPU, buffers are page-locked and copied on a
+        stream of their own.
     world
-        Rank and number of ranks; found out when the first epoch begins if None, see :meth:`World.detect`.
+        Rank and number of ranks. None: :meth:`World.detect` finds them when the first epoch begins.
     options
         Options of reading.
     transform
-        Applied to each batch, on the device and without gradients. A module is moved there.
+        Function of a batch, applied on the device and without gradients. A module is moved there.
 
     Raises
     ------
     InvalidInputError
-        The plan selects no modality, a size is not positive, or torch lacks a dtype.
+        The plan selects no modality, a size is not positive, options do not go together, or torch lacks a dtype.
     """
 
     def __init__(
@@ -122,39 +124,30 @@ class DataLoader:
         )
         epochs = epochs_of(plan, order, one_size(batch_size, global_batch_size))
         self._cursor = Cursor(epochs, batch_size=batch_size, world=world, on_iter=on_iter)
-        self._open_reader(options)
-
-    def _open_reader(self, options: FetchOptions | None) -> None:
-        """Make what follows from the arguments and runs in this process."""
-        self._reader = reader_of(self.plan, options)
-        skipping = self._reader.options.on_error == "skip"
-        self._form = form_of(self.plan, self._cursor.unsized, skipping=skipping)
-        self._handles = sorted({h.name for p in plans_of(self.plan) for h in p.handles})
-        self._running: _Running | None = None
-        self._stream: Generator[tuple[Step, Batch], None, None] | None = None
-        self._window: Window | None = None
+        self._pipeline = Pipeline(plan, epochs, self.device, options)
+        self._running: RunningEpoch | None = None
         self._meter = Meter()
-        self._pid: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state that a copy goes on with:
-        arguments and place, without threads and what they have read."""
+        """Return what a copy is made of: arguments and position, without threads and what they have read."""
         return {
             "plan": self.plan,
             "device": self.device,
             "transform": self.transform,
             "_cursor": self._cursor,
-            "options": self._reader.options,
+            "options": self._pipeline.options,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = state.pop("options")
         self.__dict__.update(state)
-        self._open_reader(options)
+        self._pipeline = Pipeline(self.plan, self._cursor.unsized, self.device, options)
+        self._running = None
+        self._meter = Meter()
 
     @property
     def world(self) -> World:
-        """Rank and number of ranks: those given, or found when the first epoch began, or what would be found now."""
+        """The rank and number of ranks: those given, those found when the first epoch began, or those that would be found now."""
         return self._cursor.world
 
     @property
@@ -167,12 +160,13 @@ class DataLoader:
         return self.epochs.n_steps(self.world)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield one epoch, which begins with the first batch that is asked for.
+        """Return an iterator of the batches of one epoch, which begins when the first is asked for.
 
-        One that still runs is given up: its iterator raises an InvalidInputError of kind ``given-up`` if it is asked for more.
+        An epoch that still runs is given up: its iterator raises an InvalidInputError of kind ``given-up`` if it is asked for
+        more.
         """
         self._give_up()
-        self._running = running = _Running(self._epoch())
+        self._running = running = RunningEpoch(self._epoch())
         return running
 
     def __enter__(self) -> DataLoader:
@@ -184,28 +178,21 @@ class DataLoader:
         self.close()
 
     def _epoch(self) -> Generator[Any, None, None]:
-        cursor, meter = self._cursor, self._meter
-        if self._pid not in (None, os.getpid()):
-            raise forked()
+        cursor, meter, pipeline = self._cursor, self._meter, self._pipeline
+        pipeline.check_process()
         before = cursor.state
         epochs, world = cursor.begin()
         state = cursor.state
         if state != before:
-            self._end()
+            pipeline.close()
         transform = ready(self.transform, self.device)
-        if self._stream is None:
-            self._stream = self._open(epochs, world, state)
+        pipeline.open(epochs, world, state)
         for _ in range(state.position, epochs.n_steps(world)):
             asked = time.perf_counter()
-            try:
-                step, batch = next(self._stream)
-            except BaseException:
-                self._end()
-                raise
+            step, batch = next(pipeline)
             came = time.perf_counter()
             meter.waited(came - asked)
-            n_samples = n_samples_of(batch)
-            n_bytes = sum(batch[name].nbytes for name in self._handles if name in batch)
+            n_samples, n_bytes = n_samples_of(batch), pipeline.n_bytes_of(batch)
             item = transform(batch)
             del batch  # the consumer's alone from here: what it lets go of is free
             handed = time.perf_counter()
@@ -216,48 +203,29 @@ class DataLoader:
             meter.stepped(time.perf_counter() - handed)
         cursor.state = State(state.epoch + 1)
 
-    def _open(self, epochs: Epochs, world: World, state: State) -> Generator[tuple[Step, Batch], None, None]:
-        """Yield the batches from a state on, without end:
-        those of an epoch are under way when the one before ends."""
-        self._pid = os.getpid()
-        accelerator = accelerator_of(self.device)
-        pinned = accelerator is not None and accelerator.pins
-        shares = epochs.shares(state, world, endless=True)
-        self._window = Window(self._reader, self._form, shares, pinned=pinned)
-        batches = Batches(self._window, padded=epochs.even == "pad")
-        return on_device(batches, self.device, accelerator)
-
     def _give_up(self) -> None:
-        """Leave the epoch that runs for another; what was read ahead stays."""
+        """Leave the running epoch for another one; what was read ahead stays."""
         if self._running is not None:
             self._running.give_up()
             self._running = None
 
-    def _end(self) -> None:
-        """Drop what was read ahead."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()  # copies to the device must be over before their sources go
-        if self._window is not None:
-            self._window.close()
-
     def set_epoch(self, epoch: int) -> None:
         """Make the next ``iter()`` run this epoch from its start.
 
-        After :meth:`load_state_dict` with a state of the same epoch, its place stays.
+        After :meth:`load_state_dict` with a state of the same epoch, the position of the state stays.
         """
         self._give_up()
         before = self._cursor.state
         self._cursor.set_epoch(epoch)
         if self._cursor.state != before:
-            self._end()
+            self._pipeline.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The next global batch, as JSON-able numbers below 1 KiB: batches still on their way are not counted as had."""
+        """Return the position of the run, as JSON-able numbers below 1 KiB. Batches that are on their way do not count as had."""
         return self._cursor.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where a state stands, on any number of ranks, with its global batches and a mix's weights.
+        """Go on where a state stands, on any number of ranks. Its global batches are kept, and the weights of a mix.
 
         Raises
         ------
@@ -265,7 +233,7 @@ class DataLoader:
             The state is damaged, or of another plan, seed or order.
         """
         self._give_up()
-        self._end()
+        self._pipeline.close()
         self._cursor.load_state_dict(state)
 
     def set_weights(self, weights: Sequence[float]) -> None:
@@ -277,56 +245,20 @@ class DataLoader:
             An epoch has begun, the weights make no sense, or nothing is mixed.
         """
         self._give_up()
-        self._end()
+        self._pipeline.close()
         self._cursor.set_weights(weights)
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """The newest of the items left out so far, with ``FetchOptions(on_error="skip")``, one by one."""
-        return self._reader.skipped
+        """The newest of the modalities of samples that were left out, with ``FetchOptions(on_error="skip")``."""
+        return self._pipeline.skipped
 
     def stats(self) -> LoaderStats:
-        """Return the counts and times so far."""
-        window = self._window
-        return self._meter.stats(
-            self._reader.stats,
-            decode_s=self._reader.decode_s,
-            skipped=self._reader.n_skipped,
-            n_ahead=window.n_ahead if window else 0,
-            inflight_bytes=window.inflight_bytes if window else 0,
-        )
+        """Return the counts and times so far. May be called by any thread."""
+        return self._pipeline.stats(self._meter)
 
     def close(self) -> None:
-        """End the running epoch, if any, drop what was read ahead and stop the threads; the state stays."""
+        """End the running epoch, if any, drop what was read ahead and stop the threads. The state stays."""
         if self._running is not None:
             self._running.close()
-        self._end()
-
-
-class _Running(Iterator[Any]):
-    """The batches of an epoch.
-
-    One that was given up for another says so where more is asked of it: to end would look as if all batches had been had.
-    """
-
-    def __init__(self, batches: Generator[Any, None, None]) -> None:
-        self._batches = batches
-        self._is_given_up = False
-
-    def __next__(self) -> Any:
-        if self._is_given_up:
-            raise InvalidInputError(
-                "this epoch was given up, as iter(), set_epoch(), load_state_dict() or set_weights() of its loader came in "
-                "between; take the batches of the newest iter(), and make a loader for each of two loops at once",
-                kind=ErrorKind.GIVEN_UP,
-            )
-        return next(self._batches)
-
-    def close(self) -> None:
-        """Leave the epoch: there are no more batches."""
-        self._batches.close()
-
-    def give_up(self) -> None:
-        """Leave the epoch for another."""
-        self._is_given_up = inspect.getgeneratorstate(self._batches) != inspect.GEN_CLOSED
-        self._batches.close()
+        self._pipeline.close()

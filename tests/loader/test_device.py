@@ -12,7 +12,7 @@ import torch
 
 from support.handmade import make
 from tensorbank import IntegrityError
-from tensorbank_loader import DataLoader, FetchOptions, loader
+from tensorbank_loader import DataLoader, FetchOptions, pipeline
 from tensorbank_loader.device import N_COPIES_AHEAD, N_STEPS_AHEAD
 
 N = 23
@@ -100,7 +100,7 @@ class LateAccelerator:
 @pytest.fixture
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> LateAccelerator:
     fake = LateAccelerator()
-    monkeypatch.setattr(loader, "accelerator_of", lambda _: fake)
+    monkeypatch.setattr(pipeline, "accelerator_of", lambda _: fake)
     return fake
 
 
