@@ -1,7 +1,7 @@
-"""Find who iterates a dataset or asks for its length: an object of the code that calls.
+"""Search the call stack for the loader that iterates a dataset, or asks for its length.
 
-Torch and accelerate tell a dataset nothing about the loader that has it. What depends on that is only what people are told: a
-length that would be wrong, samples that are shared out twice.
+torch and accelerate tell a dataset nothing about the loader that has it. Only messages depend on what is found here: that a
+length would be wrong, and that samples are shared out twice.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ SHARDERS = ("IterableDatasetShard", "DataLoaderDispatcher")
 
 
 def calling_sharder() -> str | None:
-    """Name of the class of accelerate that shares out what the calling code asks for, if there is one."""
+    """Return the name of the class of accelerate that shares out what the calling code asks for; None if there is none."""
     found = _first(_is_sharder)
     return None if found is None else type(found).__name__
 
 
 def calling_loader(kind: type) -> Any:
-    """The loader of some type whose method asks, if there is one."""
+    """Return the loader of a type whose method is calling; None if there is none."""
     return _first(lambda me: isinstance(me, kind))
 
 
@@ -34,7 +34,7 @@ def _is_sharder(me: Any) -> bool:
 
 
 def _first(is_wanted: Callable[[Any], bool]) -> Any:
-    """The innermost object of a method that is running here."""
+    """Return the wanted object whose method is innermost on the call stack; None if there is none."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         me = frame.f_locals.get("self")

@@ -1,8 +1,8 @@
-"""Batches onto the device, without waiting for the copy.
+"""Copies of batches to the device, which nobody waits for.
 
-Copies run on a stream of their own, so that they overlap with the consumer's work; the consumer's stream waits for a copy by an
-event. The host waits only where two copies, or two of the consumer's steps, are under way already. What copies need of torch
-stands behind :class:`Accelerator`, so that their order can be tested where there is no GPU.
+Copies run on a stream of their own, so that they overlap with the consumer's work. The consumer's stream waits for a copy by an
+event. The host waits only if two copies, or two of the consumer's steps, are under way already. :class:`Accelerator` is all that
+copies need of torch, so that their order can be tested without a GPU.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ from tensorbank_loader.epochs import Step
 __all__ = ["Accelerator", "Cuda", "EventLike", "StreamLike", "accelerator_of", "device_of", "on_device"]
 
 N_COPIES_AHEAD = 2
-"""The number of batches on the device: the one that is handed over and the one that
-is copied while the consumer works on it."""
+"""The most batches on the device: the one that is handed over, and the one that is copied while the consumer works on it."""
 N_STEPS_AHEAD = 2
-"""The number of steps that the host may have asked for and the device not yet done:
-the device never runs dry, nor full of batches."""
+"""The most steps that the host has asked for and the device has not done. With fewer the device would wait for the host, and with
+any number it would fill up with batches."""
 
 
 class EventLike(Protocol):
     """A point in a stream's work, as ``torch.cuda.Event``."""
 
     def query(self) -> bool:
-        """Tell whether the work before the event is done."""
+        """Return True if the work before the event is done."""
 
     def synchronize(self) -> None:
-        """Return when the work before it is done."""
+        """Return when the work before the event is done."""
 
 
 class StreamLike(Protocol):
     """A queue of work that runs in order, as ``torch.cuda.Stream``."""
 
     def record_event(self) -> EventLike:
-        """The end of the work so far."""
+        """Return an event at the end of the work so far."""
 
     def wait_event(self, event: Any) -> None:
         """Make later work wait for an event; returns at once."""
@@ -56,23 +55,26 @@ class Accelerator(Protocol):
         """True if host memory must be page-locked for a copy to run by itself."""
 
     def new_stream(self) -> StreamLike:
-        """A stream beside the consumer's."""
+        """Return a new stream beside the consumer's."""
 
     def current_stream(self) -> StreamLike:
-        """The consumer's stream."""
+        """Return the consumer's stream."""
 
     def using(self, stream: Any) -> AbstractContextManager[object]:
-        """Make copies inside the context work of a stream."""
+        """Return a context in which copies are work of a stream."""
 
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor on the device that will hold these values; returns before it does, so ``tensor`` must stay as it is."""
+        """Return a tensor on the device that will hold these values.
+
+        The copy is not over when this returns, so that ``tensor`` must stay as it is.
+        """
 
     def keep(self, tensor: torch.Tensor, stream: Any) -> None:
-        """Forbid reuse of a tensor's device memory before the stream's work so far is done."""
+        """Forbid reuse of a tensor's memory on the device before the work of a stream so far is done."""
 
 
 class Cuda:
-    """The streams of NVIDIA, and of AMD, which torch gives the same names."""
+    """The streams of NVIDIA's GPUs, and of AMD's, for which torch has the same names."""
 
     pins = True
 
@@ -98,12 +100,12 @@ class Cuda:
 
 
 def device_of(name: Any) -> torch.device:
-    """A device that this machine has, the CPU for None.
+    """Return a device of this machine, the CPU for None.
 
     Raises
     ------
     InvalidInputError
-        Torch knows no such device, or there is none here.
+        torch knows no such device, or this machine has none; the kind is ``no-device``.
     """
     try:
         device = torch.device("cpu" if name is None else name)
@@ -119,19 +121,18 @@ def device_of(name: Any) -> torch.device:
 
 
 def accelerator_of(device: torch.device) -> Accelerator | None:
-    """Return the means to copy to a device beside the consumer's work;
-    None where that is not possible, as on the CPU."""
+    """Return the means to copy to a device beside the consumer's work; None if that is not possible, as for the CPU."""
     return Cuda(device) if device.type == "cuda" else None
 
 
 def on_device(
     batches: Batches, device: torch.device, accelerator: Accelerator | None
 ) -> Generator[tuple[Step, Batch], None, None]:
-    """The batches of a window with their tensors on ``device``.
+    """Yield batches with their tensors on a device, in the order of ``batches``.
 
-    With an accelerator, a batch that has arrived already is copied while the consumer works on the one before; one that has
-    not is never waited for on behalf of the next. A batch on the host is let go, for its memory to be used again, when
-    its copy is over. Without one, batches are copied in turn, and on the CPU not at all.
+    With an accelerator, the next batch is copied while the consumer works on the one before, if it has arrived; if not, the
+    one before is handed over without waiting for it. A batch on the host is let go when its copy is over, so that its memory is
+    used again. Without an accelerator batches are copied in turn, and for the CPU not at all.
     """
     if accelerator is not None:
         yield from _by_side_stream(batches, accelerator)
@@ -141,6 +142,11 @@ def on_device(
 
 
 def _by_side_stream(batches: Batches, accelerator: Accelerator) -> Iterator[tuple[Step, Batch]]:
+    """Yield batches that are copied on a stream of their own.
+
+    ``copies`` are batches on the device that were not handed over, each with the event of its copy. ``sources`` are the batches
+    on the host whose copies may still run. ``steps`` are events at the ends of the consumer's last steps.
+    """
     stream = accelerator.new_stream()
     copies: deque[tuple[Step, Batch, EventLike]] = deque()
     sources: deque[tuple[EventLike, Batch]] = deque()
@@ -188,6 +194,7 @@ def _by_side_stream(batches: Batches, accelerator: Accelerator) -> Iterator[tupl
 
 
 def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a batch with each tensor changed, those of dictionaries in it included."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -196,6 +203,7 @@ def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a batch, those of dictionaries in it included."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What is streamed, a plan or a mix of several: its epochs, its reader and the form of its batches."""
+"""A plan or a mix as it is streamed: its epochs, its reader and the form of its batches."""
 
 from __future__ import annotations
 

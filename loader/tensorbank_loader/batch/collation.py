@@ -1,4 +1,4 @@
-"""Single samples put together to batches, as :class:`tensorbank_loader.batch.form.BatchForm` describes them."""
+"""Single samples put together to batches, as :class:`tensorbank_loader.batch.BatchForm` describes them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Sample", "collate"]
 
 
 class Sample(dict[str, Any]):
-    """A sample as a mapping, of a type that torch's own collate function knows ours by."""
+    """A sample as a dictionary, of a type of its own, so that torch's collate function uses ours for it."""
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Put single samples together to a batch.
 
-    Tensors are stacked; of everything else, such as texts, dates, decimals and columns with nulls, a batch has a list.
+    Tensors are stacked. Everything else becomes a list, such as texts, dates, decimals and columns with nulls.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def _column(name: str, values: list[Any]) -> Any:
 
 
 def _is_mask(value: Any) -> bool:
-    """Tell whether a value is several tensors by name; a struct's fields are no tensors."""
+    """Return True if a value is several tensors by name. The fields of a struct are no tensors."""
     return (
         isinstance(value, Mapping)
         and bool(value)
@@ -72,5 +72,5 @@ def _by_default(samples: Sequence[Mapping[str, Any]], *, collate_fn_map: Any = N
     return collate(samples)
 
 
-# Torch's table of collate functions by type, as copyreg's of pickling: it concerns no type but ours.
+# An entry in torch's table of collate functions by type, which is meant for that. It changes nothing for other types.
 default_collate_fn_map[Sample] = _by_default

@@ -1,5 +1,7 @@
-"""Memory of batches that is used again, so that the kernel need not clear fresh pages for each: at 0.7 CPU seconds a GB that
-costs as much as decoding them."""
+"""Memory of batches that is used again.
+
+For fresh memory the kernel has to clear pages, which takes 0.7 CPU seconds a GB: as much as decoding.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +18,26 @@ __all__ = ["BatchMemory"]
 Bytes = npt.NDArray[np.uint8]
 
 LARGE_BYTES = 4 << 20
-"""The size in bytes from which numpy asks for huge pages. Where cached files fill the memory, the kernel
-moves them about to make some, which takes far longer than clearing small pages."""
+"""The size in bytes from which numpy asks for huge pages. If cached files fill the memory, the kernel moves them to make room for
+huge pages, which takes far longer than clearing small ones. So larger buffers are mapped without numpy."""
 
 
 class _Lease(np.ndarray[tuple[int], np.dtype[np.uint8]]):
-    """A view that one can be told the end of: numpy's own arrays know no weak references."""
+    """A view of memory whose end can be observed by a weak reference, which numpy's own arrays do not allow."""
 
 
 class BatchMemory:
-    """A pool that hands out memory, and takes it back when the last tensor in it is gone,
-    whoever held it and however it was viewed.
+    """A pool that hands out memory, and takes it back when the last tensor in it is gone.
 
-    So a consumer that keeps a batch keeps its memory, and one that lets it go has it filled again. What is kept for reuse was
-    in use at one time: reuse never adds to the peak. Give-backs come from any thread.
+    That includes views, whoever holds them. So a batch that the consumer keeps is never overwritten, and one that it lets go of
+    is filled again. All memory that waits for reuse was in use at one time, so that reuse never adds to the peak. Memory comes
+    back from any thread.
 
     Parameters
     ----------
     pinned
-        Page-locked memory, for copies to a GPU; locking it takes far longer than filling it. Whoever copies out of it must
-        hold the tensor until the copy is over.
+        True for page-locked memory, for copies to a GPU; locking it takes far longer than filling it. Whoever copies out of it
+        must hold the tensor until the copy is over.
     """
 
     def __init__(self, *, pinned: bool = False) -> None:
@@ -43,13 +45,12 @@ class BatchMemory:
         self._free: dict[str, deque[Bytes]] = {}
 
     def tensor(self, use: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """An uninitialised tensor.
+        """Return an uninitialised tensor.
 
         Parameters
         ----------
         use
-            Use of the memory: it is used again for the same only, where sizes are the same but for the last
-            batch's.
+            Name of the use. Memory is used again for the same use only: there, all batches but the last need the same size.
         """
         n_bytes = dtype.itemsize * int(np.prod(shape))
         free = self._free.setdefault(use, deque())
@@ -65,6 +66,7 @@ class BatchMemory:
         return flat.view(dtype).view(shape)
 
     def _new(self, n_bytes: int) -> Bytes:
+        """Return fresh memory."""
         if self._pinned:
             locked: Bytes = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=True).numpy()
             return locked
@@ -73,6 +75,6 @@ class BatchMemory:
         return np.frombuffer(mmap.mmap(-1, n_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
 
     def clear(self) -> None:
-        """Let go of what nobody uses."""
+        """Free the memory that nobody uses."""
         for free in self._free.values():
             free.clear()

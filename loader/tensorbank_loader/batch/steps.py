@@ -1,4 +1,4 @@
-"""Batches out of what was read together."""
+"""Batches of single steps, cut out of what was read together."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Batches:
     window
         Yields ``(steps, batch)``.
     padded
-        True if batches say which of their samples are padding.
+        True if batches have flags of their padding.
     """
 
     def __init__(self, window: Window, *, padded: bool) -> None:
@@ -65,6 +65,7 @@ class Batches:
 
 
 def _slice(value: Any, start: int, end: int) -> Any:
+    """Return the samples ``[start, end)`` of a batch, of a mask or of one column."""
     if isinstance(value, dict):
         return {name: _slice(v, start, end) for name, v in value.items()}
     return value[start:end]

@@ -17,31 +17,36 @@ __all__ = ["Cursor", "OnIter"]
 logger = logging.getLogger(__name__)
 
 OnIter = Literal["restart", "continue"]
-"""The treatment by ``iter()`` of an epoch that was left: begin it anew, or go on with it."""
+"""A treatment by ``iter()`` of an epoch that was left: begin it anew, or go on with it."""
 
 
 class Cursor:
-    """The order of a run and its place in it.
+    """The epochs of a run and the position in them, with the rules that say where an ``iter()`` begins.
 
-    Its rules, by what happened before ``iter()``:
+    By what happened before ``iter()``, it begins:
 
     ======================================== =========================================================
     nothing                                  epoch 0 from its start
     the epoch ``e`` was had to its end       epoch ``e + 1`` from its start
     the epoch ``e`` was left                 epoch ``e`` from its start; its rest with ``"continue"``
-    ``load_state_dict``                      from the state's place on
+    ``load_state_dict``                      at the position of the state
     ``set_epoch(e)``                         epoch ``e`` from its start
-    ``load_state_dict``, then ``set_epoch``  of the state's epoch: from the state's place on
+    ``load_state_dict``, then ``set_epoch``  of the state's epoch: at the position of the state
     ======================================== =========================================================
+
+    The world is settled when the first epoch begins, not before. ``_given`` is the caller's, ``_found`` is the one that was
+    found, and it stays. A state that is loaded before that is kept in ``_unchecked``, to be compared with the world.
+
+    ``state`` is the next global batch. ``resuming`` is True if the next ``iter()`` goes on there although the epoch has begun.
 
     Parameters
     ----------
     epochs
-        The order; of batches of one rank where ``batch_size`` is given, as the number of ranks is not known yet.
+        Epochs of the run; in batches of one rank if ``batch_size`` is given, as the number of ranks is not known yet.
     batch_size
-        Samples of a rank, or None where the global batch is given.
+        Samples of a rank; None if the size of the global batch is given.
     world
-        Rank and number of ranks; found out when the first epoch begins if None.
+        Rank and number of ranks. None: they are found when the first epoch begins.
     on_iter
         Treatment of an epoch that was left.
     single
@@ -74,14 +79,13 @@ class Cursor:
             _check_size(self.epochs, world)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without the world that was found:
-        a copy may go to another process, and finds its own."""
+        """Return the state without the world that was found: a copy may go to another process, and finds its own."""
         inside = self.resuming or self.state.is_inside
         return {**self.__dict__, "_found": None, "_is_settled": False, "resuming": inside}
 
     @property
     def world(self) -> World:
-        """Rank and number of ranks: those given or found, else those that would be found now."""
+        """The rank and number of ranks: those found or given, else those that would be found now."""
         return self._found or self._given or World.detect()
 
     @property
@@ -91,37 +95,37 @@ class Cursor:
 
     @property
     def epochs(self) -> Epochs:
-        """The order, in the global batches of this world."""
+        """The epochs, in the global batches of this world."""
         if self._batch_size is None:
             return self._epochs
         return self._epochs.resized(self._batch_size * self.world.n_ranks)
 
     @property
     def unsized(self) -> Epochs:
-        """The order in global batches of whatever size."""
+        """The epochs, in batches of whatever size: for what does not depend on it."""
         return self._epochs
 
     def found(self, world: World) -> None:
-        """Settle the world, whatever would be found here."""
+        """Settle the world, whatever would be found in this process."""
         self._found = world
 
     def go_to(self, state: State) -> None:
-        """Let the next ``iter()`` begin at a state."""
+        """Let the next ``iter()`` begin at a state, unless it begins there anyway."""
         if state != self.first:
             self.state, self.resuming = state, state.is_inside
 
     def begin(self, *, tell: bool = True) -> tuple[Epochs, World]:
-        """Settle the world and where an epoch begins, which :attr:`state` tells from then on.
+        """Settle the world and the state at which an epoch begins, which is :attr:`state` from then on.
 
         Parameters
         ----------
         tell
-            True to warn of ranks whose last batch is empty.
+            True to log a warning if some ranks' last batch is empty.
 
         Raises
         ------
         InvalidInputError
-            The world cannot be told, is not that of the process group, or cannot go on with the state that was loaded.
+            The world cannot be found, is not that of the process group, or cannot go on with the state that was loaded.
         """
         world = self.world
         if not self._is_settled:
@@ -156,11 +160,11 @@ class Cursor:
             self.state, self.resuming = State(epoch), False
 
     def state_dict(self, world: World | None = None) -> dict[str, Any]:
-        """Return what comes next, as JSON-able numbers."""
+        """Return the position of the run, as JSON-able numbers."""
         return saved(self.epochs, self.state, world or self.world)
 
     def load_state_dict(self, given: Mapping[str, Any], *, worker: World | None = None) -> None:
-        """Take over where a state stands.
+        """Go on where a saved state stands.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
-"""The rank that a launcher gave this process, told by environment variables. Pure: the variables come as a mapping.
+"""The rank that a launcher gave this process, read from environment variables. Pure: the variables come as a mapping.
 
-Several launchers may have had a hand in one process, such as ``srun`` that starts ``torchrun``. What they say must agree, but
-that torchrun's ranks stand inside of whatever started torchrun.
+One process may have variables of several launchers, as under an ``srun`` that starts ``torchrun``. They must agree. Only
+torchrun's are taken whatever the others say: it starts several ranks in one task of the launcher that started it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ HINT = "give the loader world=World(rank, n_ranks), or initialise torch.distribu
 
 
 def rank_among(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """The rank of this process and the number of ranks, None if no launcher tells of any.
+    """Return the rank of this process and the number of ranks; None if no launcher gives any.
 
     Raises
     ------
     InvalidInputError
-        Launchers disagree, or a rank comes without a number of ranks or the other way round.
+        Launchers disagree, or give a rank without a number of ranks or the other way round.
     """
     told: dict[str, tuple[int, int]] = {}
     halves: dict[str, tuple[int | None, int | None]] = {}
@@ -81,8 +81,10 @@ def rank_among(environ: Mapping[str, str]) -> tuple[int, int] | None:
 
 
 def _srun(environ: Mapping[str, str]) -> tuple[Launcher, ...]:
-    """Return SLURM's variables where this is a task of a step:
-    the shell of a job has some of them, and is no rank of anything."""
+    """Return the variables of SLURM if this process is a task of a step.
+
+    The shell of a job has some of them, too, and is no rank.
+    """
     step, rank = _number(environ, "SLURM_STEP_ID"), _number(environ, SLURM.rank)
     if rank is None or (step is not None and step >= FIRST_SPECIAL_STEP):
         return ()
@@ -94,14 +96,17 @@ def _srun(environ: Mapping[str, str]) -> tuple[Launcher, ...]:
 
 
 def _rank_of_first_node(environ: Mapping[str, str]) -> int | None:
-    """Return the rank on the first node: Lightning's own launcher tells its
-    processes only the local rank and the node."""
+    """Return the rank of a process on the first node; None elsewhere.
+
+    Lightning's own launcher gives its processes only the local rank and the node.
+    """
     if _number(environ, "NODE_RANK") == 0:
         return _number(environ, "LOCAL_RANK")
     return None
 
 
 def _number(environ: Mapping[str, str], name: str) -> int | None:
+    """Return the number in a variable; None if it is not set or empty."""
     text = environ.get(name, "").strip()
     if not text:
         return None

@@ -1,9 +1,19 @@
-"""Epochs as the worker processes of torch's DataLoader agree on them.
+"""The epochs that the worker processes of torch's DataLoader agree on, in memory that they share.
 
 A worker has a copy of the dataset, and knows neither what the consumer has had nor what the other workers do. Fresh workers are
-started for each ``iter()``, persistent ones asked again. So the next epoch's number lies in memory that all workers share with
-the process that made the dataset: the first worker of an iteration takes it and counts it up, and the others of the same
-iteration find it taken.
+started for each ``iter()``, persistent ones are asked again. So the number of the next epoch lies in memory that all workers
+share with the process that made the dataset. The first worker of an iteration takes it and counts it up, and the others of the
+same iteration find what the first one took.
+
+The shared memory is one array of int64, and all access to it holds the lock::
+
+    header:  next epoch | next position | next skip | number of the newest row
+    row 0:   seed | turn | workers begun | at end | ended | was consumed | epoch | position | skip
+    ...
+    row 7
+
+Rows remember the last iterations, in turn. Seed and turn tell iterations apart, see :class:`Iteration`. The row of an iteration
+is complete when as many workers have begun as the iteration has; no worker joins it from then on.
 """
 
 from __future__ import annotations
@@ -21,14 +31,15 @@ from tensorbank_loader.epochs.epoch import State
 __all__ = ["Iteration", "WorkerEpochs"]
 
 N_ITERATIONS = 8
-"""The number of iterations that are remembered: several may run at once, as in ``zip(loader, loader)``."""
+"""The number of iterations that are remembered. Several may run at once, as in ``zip(loader, loader)``."""
 SEED, TURN, N_BEGUN, N_AT_END, N_ENDED, CONSUMED, EPOCH, POSITION, SKIP = range(9)
 N_FIELDS = 9
 NEXT_EPOCH, NEXT_POSITION, NEXT_SKIP, NEWEST = range(4)
 N_HEADER = 4
 MAX_START_S = 300.0
-"""Seconds that a worker waits at most for the others of its set to be started."""
+"""The longest time in seconds that a worker waits for the others of its set to be started."""
 PAUSE_S = 0.01
+"""The pause in seconds between two looks at what the others have done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class Iteration:
 
 
 class WorkerEpochs:
-    """The next epoch, and what recent iterations took. Sent to processes that are being started, and to no others."""
+    """The next epoch, and what recent iterations took. It can be sent to processes that are being started, and to no others."""
 
     def __init__(self, first: State) -> None:
         self.pid = os.getpid()
@@ -93,12 +104,12 @@ class WorkerEpochs:
 
         Returns
         -------
-        Whether all workers stand at its end, so that the next epoch is what the iteration gives.
+        True if all workers stand at the end of the epoch, so that the iteration gives the next one.
 
         Raises
         ------
         TensorBankError
-            Another worker of the set did not come up; the kind is ``workers-missing``.
+            Another worker of the set was not started in time; the kind is ``workers-missing``.
         """
         n = iteration.n_workers
         with self._lock:
@@ -121,10 +132,11 @@ class WorkerEpochs:
         return False
 
     def end(self, iteration: Iteration, *, was_consumed: bool) -> None:
-        """Say that a worker has handed out all of an iteration.
+        """Note that a worker has handed out all of an iteration.
 
-        One that went on at the end of an epoch counts only now, with its last worker: torchdata restores such workers also where
-        the epoch was gone through to its end, and then drops them unused, for a fresh iteration.
+        If all its workers went on at the end of an epoch, the iteration gave the next epoch, and that epoch is counted here, when
+        the last worker ends. It cannot be counted when they begin: torchdata restores workers at the end of an epoch also to drop
+        them unused, and then starts a fresh iteration.
 
         Parameters
         ----------
@@ -142,8 +154,10 @@ class WorkerEpochs:
                 self.coming = State(epoch + 1)
 
     def _row(self, iteration: Iteration, *, complete: bool) -> int | None:
-        """Return the row that remembers an iteration which all workers, or only some, have begun.
-        The lock is held."""
+        """Return the row of an iteration that all its workers have begun, or only some; None if there is none.
+
+        The lock is held.
+        """
         newest = int(self._numbers[NEWEST])
         for age in range(N_ITERATIONS):
             row = N_HEADER + (newest - age) % N_ITERATIONS * N_FIELDS
@@ -155,7 +169,7 @@ class WorkerEpochs:
 
     def _join(self, iteration: Iteration, first: State) -> int:
         """Join the workers of an iteration, and return the row that remembers it. The lock is held."""
-        # A program that seeds torch anew has the same seed twice: then the earlier set is complete.
+        # A program that seeds torch anew has the same seed twice. Then the row of the earlier set is complete, and not found.
         row = self._row(iteration, complete=False)
         if row is not None:
             self._numbers[row + N_BEGUN] += 1

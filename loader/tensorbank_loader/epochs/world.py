@@ -1,4 +1,4 @@
-"""The place of a reader: this process among all that share an epoch."""
+"""The rank and worker of this process, among all processes that share an epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["World"]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The rank and worker, and how many there are of each. It decides shares, never the order.
+    """A rank and a worker, and the numbers of both. They decide who reads what, never the order.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ class World:
     worker, n_workers
         Number of this process, and number of processes, among the workers of its rank.
     subgroup
-        Whether it is meant that this is not the world of ``torch.distributed``: the data-parallel part of a mesh of devices,
-        or ``World(subgroup=True)`` where every process is to read everything.
+        True if this is meant to differ from the world of ``torch.distributed``: it is the data-parallel part of a mesh of
+        devices, or ``World(subgroup=True)``, with which every process reads everything.
 
     Raises
     ------
@@ -51,17 +51,17 @@ class World:
 
     @classmethod
     def detect(cls, environ: Mapping[str, str] | None = None) -> World:
-        """The world of ``torch.distributed`` where it runs, else that of the launcher, else this process alone.
+        """Return the world of ``torch.distributed`` if it runs, else that of the launcher, else of this process alone.
 
         Parameters
         ----------
         environ
-            Variables to look at in place of ``torch.distributed`` and this process's own.
+            Variables to read in place of ``torch.distributed`` and of the variables of this process.
 
         Raises
         ------
         InvalidInputError
-            Launchers disagree, or tell half of it; the kind is ``world``.
+            Launchers disagree, or give only half of it; the kind is ``world``.
         """
         if environ is None:
             group = _group()
@@ -72,16 +72,16 @@ class World:
 
     @classmethod
     def of_group(cls, group: Any) -> World:
-        """The world of one process group of ``torch.distributed``, such as the data-parallel one of a device mesh."""
+        """Return the world of a process group of ``torch.distributed``, such as the data-parallel one of a device mesh."""
         return cls(torch.distributed.get_rank(group), torch.distributed.get_world_size(group), subgroup=True)
 
     def check_group(self) -> None:
-        """Refuse to read as another rank than ``torch.distributed`` knows this process as.
+        """Refuse a rank that is not this process's in ``torch.distributed``.
 
         Raises
         ------
         InvalidInputError
-            It runs and says otherwise; the kind is ``world``.
+            ``torch.distributed`` runs and has another rank or number of ranks; the kind is ``world``.
         """
         group = _group()
         if group is not None and not self.subgroup and group != (self.rank, self.n_ranks):
@@ -92,13 +92,13 @@ class World:
             )
 
     def in_worker(self) -> World:
-        """Return the same rank, as the worker process of torch's DataLoader that this is, if it is one."""
+        """Return the same rank with the worker that this process is, if torch's DataLoader started it."""
         info = torch.utils.data.get_worker_info()
         return self if info is None else replace(self, worker=info.id, n_workers=info.num_workers)
 
 
 def _group() -> tuple[int, int] | None:
-    """Rank and number of ranks of the process group, if there is one."""
+    """Return the rank and number of ranks of the process group; None if there is none."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return None

@@ -8,22 +8,22 @@ from dataclasses import dataclass
 __all__ = ["BINS_PER_OCTAVE", "N_BINS", "Durations", "bin_of", "edge_s"]
 
 BINS_PER_OCTAVE = 8
-"""A bin is 9 % wide, so a quantile is known to 5 %."""
+"""The number of bins from a time to its double: a bin is 9 % wide, so that a quantile is known to 5 %."""
 FIRST_OCTAVE, LAST_OCTAVE = -20, 10
-"""The range of the histogram, in powers of two of a second: from a microsecond to a quarter of an hour."""
+"""The ends of the histogram, as powers of two of a second: a microsecond and a quarter of an hour."""
 N_BINS = (LAST_OCTAVE - FIRST_OCTAVE) * BINS_PER_OCTAVE + 2
-"""The number of bins; one more on either side takes what is shorter or longer."""
+"""The number of bins, with one more on either side for shorter and longer times."""
 
 
 def bin_of(seconds: float) -> int:
-    """Number of the bin that a duration falls into."""
+    """Return the number of the bin that a duration falls into."""
     if seconds < 2.0**FIRST_OCTAVE:
         return 0
     return min(math.floor((math.log2(seconds) - FIRST_OCTAVE) * BINS_PER_OCTAVE) + 1, N_BINS - 1)
 
 
 def edge_s(number: int) -> float:
-    """Upper edge of a bin, in seconds; infinity for the last."""
+    """Return the upper edge of a bin in seconds; infinity for the last bin."""
     if number >= N_BINS - 1:
         return math.inf
     return float(2.0 ** (FIRST_OCTAVE + number / BINS_PER_OCTAVE))
@@ -36,7 +36,7 @@ class Durations:
     Parameters
     ----------
     counts
-        (N_BINS,) how many fell into each bin.
+        Number of durations in each bin, (N_BINS,).
     sum_s
         Sum of the durations in seconds.
     """
@@ -50,7 +50,10 @@ class Durations:
         return sum(self.counts)
 
     def quantile_s(self, q: float) -> float:
-        """The lower order statistic at ``q`` in [0, 1], to 5 %; 0 of nothing, and of what is below a microsecond."""
+        """Return the lower order statistic at ``q`` in [0, 1], in seconds, to 5 %.
+
+        It is 0 without durations, and below a microsecond.
+        """
         rank = math.floor(q * (self.n - 1)) + 1
         upto = 0
         for number, count in enumerate(self.counts):
@@ -63,7 +66,7 @@ class Durations:
         return 0.0
 
     def cumulative(self) -> tuple[tuple[float, int], ...]:
-        """Upper edge in seconds and count up to it, octave by octave; the last edge is infinite."""
+        """Return upper edges in seconds and the counts up to them, octave by octave; the last edge is infinite."""
         upto, total = [], 0
         for number, count in enumerate(self.counts):
             total += count

@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 __all__ = ["METRICS", "HasStats", "LoaderCollector", "Metric", "export_opentelemetry", "export_prometheus"]
 
 LABEL = "loader"
+"""The label of metrics that holds a loader's name."""
 
 
 class HasStats(Protocol):
-    """A loader, as telemetry sees it."""
+    """An object with statistics, such as a loader."""
 
-    def stats(self) -> LoaderStats: ...
+    def stats(self) -> LoaderStats:
+        """Return the counts and times so far. May be called by any thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One number of the statistics.
+    """A number of the statistics, as a metric.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ class Metric:
     noun
         Name of the number in metrics, without unit.
     kind
-        ``counter`` only grows, ``gauge`` is of this moment.
+        ``counter`` if it only grows, ``gauge`` if it is of this moment.
     unit
         ``seconds``, ``bytes``, or nothing for a count.
     help
@@ -56,12 +58,12 @@ class Metric:
 
     @property
     def prometheus(self) -> str:
-        """Name by Prometheus' conventions, without ``_total``."""
+        """The name by Prometheus' conventions, without ``_total``."""
         return "_".join(word for word in ("tensorbank_loader", self.noun, self.unit) if word)
 
     @property
     def opentelemetry(self) -> tuple[str, str]:
-        """Name and unit by OpenTelemetry's conventions."""
+        """The name and the unit by OpenTelemetry's conventions."""
         return f"tensorbank.loader.{self.noun}", {"seconds": "s", "bytes": "By", "": "1"}[self.unit]
 
 
@@ -97,6 +99,7 @@ METRICS = (
     Metric("latency_p99_s", "latency_p99", "gauge", "seconds", "99th percentile of recent reads."),
 )
 GAP_HELP = "Gaps between two steps: the waits for batches one by one."
+"""The description of the histogram of gaps."""
 
 
 class LoaderCollector:
@@ -128,9 +131,9 @@ class LoaderCollector:
 def export_prometheus(
     loaders: Mapping[str, HasStats], registry: CollectorRegistry | None = None
 ) -> LoaderCollector:
-    """Show loaders' statistics in a registry of ``prometheus_client``, the default one if None.
+    """Show the statistics of loaders, by name, in a registry of ``prometheus_client``; None: the default one.
 
-    The registry holds the loaders until the collector that is returned is unregistered.
+    The registry holds the loaders until the returned collector is unregistered.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def export_prometheus(
 
 
 def export_opentelemetry(loaders: Mapping[str, HasStats], meter: Meter | None = None) -> None:
-    """Show loaders' statistics by instruments of an OpenTelemetry meter, of the global provider's if None.
+    """Show the statistics of loaders, by name, by instruments of an OpenTelemetry meter; None: one of the global provider.
 
     The meter holds the loaders as long as it lives.
 
@@ -176,6 +179,7 @@ def export_opentelemetry(loaders: Mapping[str, HasStats], meter: Meter | None = 
 
 
 def _observer(loaders: Mapping[str, HasStats], field: str) -> Callable[[CallbackOptions], list[Observation]]:
+    """Return a callback that observes one field of the statistics of each loader."""
     from opentelemetry.metrics import Observation
 
     def observe(_: Any) -> list[Observation]:

@@ -1,4 +1,4 @@
-"""The cost of a loader's run, and the time it waits for each step."""
+"""The statistics of a loader: what a run has cost, and who waited for whom."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ __all__ = ["LoaderStats", "Meter"]
 
 @dataclass(frozen=True, slots=True)
 class LoaderStats(FetchStats):
-    """The counts and times since the loader was made, beside those of its fetcher.
+    """The counts and times since the loader was made, beside those of its fetcher, which run ahead of the batches.
 
-    The fetcher's run ahead of the batches. ``wait_s`` near 0 means that the loader keeps up, ``step_s`` near 0 that the consumer
-    does.
+    ``wait_s``, ``step_s`` and ``transform_s`` are times of the consumer's thread, and add up to the time of its loop. ``wait_s``
+    near 0 means that the loader keeps up, ``step_s`` near 0 that the consumer does. ``loader/README.md`` has a table of what to
+    change.
 
     Parameters
     ----------
     batches, samples, tensor_bytes
-        Handed to the consumer; decoded bytes, fill values included.
+        Batches and samples that were handed to the consumer, and their decoded bytes, fill values included.
     wait_s
-        Seconds that the consumer spent waiting for batches.
+        Seconds that the consumer waited for batches. On a GPU they include waits for the device, which the host is never more
+        than two steps ahead of.
     step_s
-        Seconds that the loader spent waiting for the consumer, between one batch and the demand for the next.
+        Seconds that the loader waited for the consumer, between one batch and the demand for the next.
     transform_s
-        Spent in the transform; on a GPU, only in starting its work.
+        Seconds in the transform; on a GPU, only in starting its work.
     decode_s
-        Spent in verifying and decoding, summed over threads.
+        Seconds in verifying and decoding, summed over threads.
     skipped
         Modalities of samples that were left out, with ``on_error="skip"``.
     gaps
-        The waits for batches one by one, each the gap between two steps.
+        Waits for batches one by one, each the gap between two steps.
     n_ahead, inflight_bytes
         Batches that are under way or wait for the consumer, and their memory, at this moment.
     """
@@ -61,8 +63,7 @@ class LoaderStats(FetchStats):
 
 
 class Meter:
-    """A meter that keeps the loader's part of its statistics.
-    Written by the consumer's thread, read by any."""
+    """A meter of the consumer's side of a loader. The consumer's thread writes to it, and any thread may read it."""
 
     def __init__(self) -> None:
         self._batches = self._samples = self._tensor_bytes = 0
@@ -70,19 +71,19 @@ class Meter:
         self._counts = [0] * N_BINS
 
     def waited(self, seconds: float) -> None:
-        """The consumer has waited for a batch."""
+        """Count a wait of the consumer for a batch."""
         self._wait_s += seconds
         self._counts[bin_of(seconds)] += 1
 
     def handed(self, n_samples: int, tensor_bytes: int, transform_s: float) -> None:
-        """A batch goes to the consumer."""
+        """Count a batch that is handed to the consumer."""
         self._batches += 1
         self._samples += n_samples
         self._tensor_bytes += tensor_bytes
         self._transform_s += transform_s
 
     def stepped(self, seconds: float) -> None:
-        """The consumer has had a batch and wants the next."""
+        """Count the time between a batch and the consumer's demand for the next."""
         self._step_s += seconds
 
     def stats(

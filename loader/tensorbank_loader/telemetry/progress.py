@@ -1,4 +1,4 @@
-"""One line about a running epoch: how far, how fast, and who waits for whom."""
+"""A line about a running epoch: how many batches, how fast, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ Show = Callable[[int, str], object]
 """A function that takes the number of batches so far, and the rates."""
 
 SECONDS_BETWEEN_RATES = 1.0
+"""The seconds between two changes of the rates on a terminal."""
 SECONDS_BETWEEN_LINES = 10.0
+"""The seconds between two lines elsewhere, such as in a log file."""
 
 
 def rates(before: LoaderStats, now: LoaderStats, seconds: float) -> str:
-    """Describe for people what a loader did between two readings. Pure."""
+    """Return a line for people about the work of a loader between two readings. Pure."""
 
     def mb_s(n_bytes: int) -> str:
         return f"{n_bytes / seconds / 1e6:,.0f} MB/s"
@@ -44,10 +46,10 @@ def rates(before: LoaderStats, now: LoaderStats, seconds: float) -> str:
 
 
 def with_progress(loader: DataLoader) -> Iterator[Any]:
-    """Yield one epoch of a loader, shown on standard error:
-    a bar on a terminal, a line now and then elsewhere.
+    """Yield one epoch of a loader, and show its progress on standard error.
 
-    What stands at the end is of the whole epoch, from where it began.
+    That is a bar on a terminal, and a line now and then elsewhere. The rates at the end are those of the whole epoch, from the
+    batch at which it began.
     """
     n_batches = len(loader)
     on_terminal = sys.stderr.isatty()
@@ -69,6 +71,7 @@ def with_progress(loader: DataLoader) -> Iterator[Any]:
 
 @contextmanager
 def _bar(n_batches: int) -> Iterator[Show]:
+    """Show progress as a bar on a terminal."""
     columns = (
         TextColumn("batches"),
         BarColumn(),
@@ -83,4 +86,5 @@ def _bar(n_batches: int) -> Iterator[Show]:
 
 @contextmanager
 def _lines(n_batches: int) -> Iterator[Show]:
+    """Show progress as lines."""
     yield lambda done, text: sys.stderr.write(f"batch {done} of {n_batches}: {text}\n")

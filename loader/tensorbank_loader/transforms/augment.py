@@ -20,12 +20,12 @@ __all__ = ["Augment"]
 class Augment(torch.nn.Module):
     """A transform that augments the tensors of a batch with kornia's augmentations, one after the other.
 
-    What moves pixels (flips, crops, rotations) draws its parameters once a sample, for all modalities, dates and masks: they
-    stay co-registered. What changes values (noise, blur, brightness) is drawn for each modality by itself, and never for
-    masks. Draws come from torch's generator. Pixels are computed in float32: integers become float32, floats and masks
-    keep their dtype.
+    Augmentations that move pixels (flips, crops, rotations) draw their parameters once for each sample, for all modalities, dates
+    and masks, which stay co-registered. Augmentations that change values (noise, blur, brightness) draw for each modality by
+    itself, and leave masks alone. Draws come from torch's generator. Pixels are computed in float32: integers become float32,
+    floats and masks keep their dtype.
 
-    NaN spreads to its neighbours where pixels are interpolated: give :class:`tensorbank_loader.Normalize` a ``fill``, and let it
+    NaN spreads to its neighbours where pixels are interpolated. Give :class:`tensorbank_loader.Normalize` a ``fill``, and let it
     come first.
 
     Parameters
@@ -35,8 +35,8 @@ class Augment(torch.nn.Module):
     modalities
         Tensors (n, band, y, x) or (n, time, band, y, x) of the batch, all of one height and width.
     masks
-        Tensors of classes: moved along with the modalities, by the nearest pixel; new pixels from outside are class 0. Codes
-        up to 2^24.
+        Tensors of classes, with codes up to 2^24. They are moved with the modalities, by the nearest pixel; pixels from outside
+        are class 0.
 
     Raises
     ------
@@ -72,14 +72,14 @@ class Augment(torch.nn.Module):
             self.steps.append(self._together(alike) if moves else _Apart(alike, len(self.modalities)))
 
     def _together(self, augmentations: list[torch.nn.Module]) -> AugmentationSequential:
-        """A container of kornia's, which shares parameters over its inputs and takes the nearest pixel for masks."""
+        """Return a container of kornia's, which shares parameters over its inputs and takes the nearest pixel for masks."""
         from kornia.augmentation import AugmentationSequential
 
         keys = ["input"] * len(self.modalities) + ["mask"] * len(self.masks)
         return AugmentationSequential(*augmentations, data_keys=keys)  # type: ignore[arg-type]  # annotated too narrowly
 
     def forward(self, batch: Batch) -> Batch:
-        """A batch with augmented tensors in the place of the others; ``batch`` stays as it is.
+        """Return a batch with augmented tensors; ``batch`` stays as it is.
 
         Raises
         ------
@@ -114,7 +114,7 @@ class Augment(torch.nn.Module):
 
 
 class _Apart(torch.nn.Module):
-    """A change of values, drawn for each of the first ``n`` inputs by itself; the others pass."""
+    """A change of values, drawn for each of the first ``n`` inputs by itself. The other inputs pass unchanged."""
 
     def __init__(self, augmentations: list[torch.nn.Module], n: int) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _Apart(torch.nn.Module):
 
 
 def _moves_pixels(step: Any) -> bool:
-    """Tell whether an augmentation is geometric, so that every tensor must follow it."""
+    """Return True if an augmentation is geometric, so that every tensor must follow it."""
     try:
         from kornia.augmentation import IntensityAugmentationBase2D, RigidAffineAugmentationBase2D
     except ModuleNotFoundError as error:
@@ -148,6 +148,6 @@ def _folded(stored: torch.Tensor) -> torch.Tensor:
 
 
 def _unfolded(images: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
-    """The shape of the stored tensor, but for height and width; its dtype if it has floats."""
+    """Return images in the shape of the stored tensor, but for height and width, and in its dtype if it has floats."""
     pixels = images.reshape(*stored.shape[:-2], *images.shape[-2:])
     return pixels.to(stored.dtype) if stored.is_floating_point() else pixels

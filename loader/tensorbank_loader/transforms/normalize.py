@@ -16,28 +16,26 @@ __all__ = ["Normalize"]
 
 
 class Normalize(torch.nn.Module):
-    """A transform of the continuous tensors of a batch, ``(pixels - mean) / std`` band by band;
-    everything else is left alone.
+    """A transform of the continuous tensors of a batch: ``(pixels - mean) / std`` band by band. All else is left alone.
 
-    Computed in float32 on whatever device the batch lies. Means and standard deviations are buffers named ``mean_<handle>`` and
-    ``std_<handle>``, (band, 1, 1) float32, in the bands' order of the batch.
+    Pixels are computed in float32, on the device of the batch. Means and standard deviations are buffers named
+    ``mean_<handle>`` and ``std_<handle>``, (band, 1, 1) float32, in the bands' order of the batch.
 
     Parameters
     ----------
     plan
-        Whose batches these are, a plan or a mix: it says which tensors are categorical, and which bands of a modality were
-        selected.
+        Plan or mix of the batches. It says which tensors are categorical, and which bands of a modality were selected.
     constants
-        The name of a published profile, of :data:`tensorbank.statistics.published.PROFILE_NAMES`: every continuous
-        tensor must be in it. Or by handle name what to normalise with, for those tensors only: the answer of
-        ``query.statistics(...)``, or a :class:`tensorbank.Normalization` with the bands in the order of the batch.
+        Name of a published profile, of :data:`tensorbank.statistics.published.PROFILE_NAMES`, which must have every continuous
+        tensor. Or the constants by handle name, for those tensors only: the answer of ``query.statistics(...)``, or a
+        :class:`tensorbank.Normalization` with the bands in the order of the batch.
     dtype
         Type of normalised tensors, such as ``torch.bfloat16``.
     fill
-        Value of pixels without one: NaN, ``nodata``, and those of samples that lack the modality. 0 is the
-        mean. If None they are taken as they are: NaN stays NaN, and fill values are normalised as any number.
+        Value of pixels that have none: NaN, ``nodata``, and pixels of samples that lack the modality. 0 is the
+        mean. None: they are taken as they are. NaN stays NaN, and fill values are normalised as any number.
     nodata
-        The stored value that marks pixels without one, by handle name; such pixels become ``fill``.
+        Stored value that marks pixels without one, by handle name. Such pixels become ``fill``.
 
     Raises
     ------
@@ -88,7 +86,7 @@ class Normalize(torch.nn.Module):
             self.register_buffer(f"std_{name}", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, batch: Batch) -> Batch:
-        """A batch with normalised tensors (..., band, y, x), in the place of the stored ones; ``batch`` stays as it is."""
+        """Return a batch with normalised tensors (..., band, y, x); ``batch`` stays as it is."""
         present: Mapping[str, torch.Tensor] = batch.get(MASK, {})
         named = [name for name in self.names if name in batch]  # a mix's batch may be of one source
         return batch | {name: self._normalized(name, batch[name], present.get(name)) for name in named}

@@ -17,7 +17,7 @@ Transform = Callable[[Batch], Any]
 
 
 def checked(transform: Transform | None) -> Transform | None:
-    """A transform as it is given.
+    """Return a transform as it was given, if it is one.
 
     Raises
     ------
@@ -30,10 +30,10 @@ def checked(transform: Transform | None) -> Transform | None:
 
 
 def ready(transform: Transform | None, device: torch.device) -> Transform:
-    """A transform to call on batches that lie on ``device``.
+    """Return a transform to call on batches that lie on a device.
 
-    A module is moved there; whether it trains or evaluates is left as it is. No gradients are recorded: what must be trained
-    belongs into the model.
+    A module is moved there, and stays in training or evaluation mode as it is. No gradients are recorded: parameters that are
+    trained belong into the model.
     """
     if transform is None:
         return lambda batch: batch
