@@ -21,7 +21,7 @@ import pytest
 from ruamel.yaml import YAML
 
 import tensorbank as tb
-from tensorbank_server.serving import END_S
+from tensorbank_server.listening import END_S
 from tensorbank_server.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -56,8 +56,8 @@ def serve(
 ) -> None:
     """Serve banks over HTTP: look, query, fetch samples, plan training."""
     from tensorbank_server.app import create_app
-    from tensorbank_server.serving import configure_logs, is_loopback, listen
-    from tensorbank_server.serving import serve as run
+    from tensorbank_server.listening import configure_logs, is_loopback, listen
+    from tensorbank_server.listening import serve as run
     from tensorbank_server.settings import load_settings
 
     given: dict[str, Any] = {}
