@@ -12,7 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from tensorbank_server.documents import formats
 from tensorbank_server.http import MEDIA_TYPE
-from tensorbank_server.planning import tasks
+from tensorbank_server.planning import task_pages
 
 __all__ = ["add_openapi", "document"]
 
@@ -61,7 +61,7 @@ _BODIES = {
     "getTensor": tuple(formats.MEDIA_TYPES.values()),
     "getTensors": (formats.MEDIA_TYPES["npz"], formats.MEDIA_TYPES["safetensors"]),
     "getPreview": ("image/png", "image/webp"),
-    "getTasks": (tasks.NDJSON, tasks.ARROW),
+    "getTasks": (task_pages.NDJSON, task_pages.ARROW),
     "getShard": ("application/octet-stream",),
     "getSampleZarr": ("application/json", "application/octet-stream"),
     "getModalityZarr": ("application/json", "application/octet-stream"),

@@ -29,7 +29,7 @@ from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, normalize_url, with_surroundings
 from tensorbank_server.access import Concurrency, FolderKeys, Principal, Rates, assume, read_policy
 from tensorbank_server.documents import EncodedFiles, RowFiles, SampleTable
-from tensorbank_server.http import Pages, Problem, writing_problem
+from tensorbank_server.http import PageTokens, Problem, writing_problem
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.planning import PlanStore
@@ -260,7 +260,9 @@ class Service:
         self.audit = AuditLog(settings.audit_file)
         self.sql_slots = Concurrency(settings.limits.sql_processes, settings.limits.sql_processes)
         self.queries = Rates("queries", settings.limits.queries_per_minute)
-        self.pages = Pages(settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes)
+        self.page_tokens = PageTokens(
+            settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes
+        )
         self.encoded = EncodedFiles(settings.encoded_cache_bytes)
         self.is_ready = False
         """True if requests should be sent here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tensorbank_server.http.byte_ranges import content_range, parse_range, whole_or_range
 from tensorbank_server.http.disks import disk_problem, writing_problem
 from tensorbank_server.http.negotiation import chosen, has_current, may_resume
-from tensorbank_server.http.paging import Pages
+from tensorbank_server.http.page_tokens import PageTokens
 from tensorbank_server.http.problems import (
     MEDIA_TYPE,
     Problem,
@@ -19,7 +19,7 @@ from tensorbank_server.http.problems import (
 
 __all__ = [
     "MEDIA_TYPE",
-    "Pages",
+    "PageTokens",
     "Problem",
     "add_handlers",
     "as_problem",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensorbank_server.planning.plan_store import PlanRequest, PlanStore, StoredPlan, plan_sql
-from tensorbank_server.planning.tasks import ARROW
+from tensorbank_server.planning.task_pages import ARROW
 
 __all__ = [
     "ARROW",

@@ -176,7 +176,7 @@ async def _search(request: Request, service: Service, asker: Principal, body: Se
     if asked and not names and visible.unavailable:
         raise _unavailable()
     question = ("search", digest(tree), asked, asker.id)
-    at: list[Any] = service.pages.place(body.token, *question) if body.token else ["", None, None, None]
+    at: list[Any] = service.page_tokens.place(body.token, *question) if body.token else ["", None, None, None]
     if at[1] is not None and at[0] not in names and visible.unavailable:
         raise _unavailable()  # in the middle of its items
     items: list[dict[str, Any]] = []
@@ -201,7 +201,9 @@ async def _search(request: Request, service: Service, asker: Principal, body: Se
             if len(items) == limit and number + 1 < len(names):
                 following = [names[number + 1], None, None, None]
                 break
-    links = _links(request, service, body, service.pages.token(following, *question) if following else None)
+    links = _links(
+        request, service, body, service.page_tokens.token(following, *question) if following else None
+    )
     document = {"type": "FeatureCollection", "features": items, "links": links, "numberReturned": len(items)}
     document |= visible.note
     return JSONResponse(document, headers=NO_CACHE, media_type=GEOJSON)

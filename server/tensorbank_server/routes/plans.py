@@ -19,7 +19,7 @@ from tensorbank_server.access import Principal, folders_of
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import Cut
 from tensorbank_server.http import Problem, chosen
-from tensorbank_server.planning import PlanRequest, StoredPlan, plan_sql, tasks
+from tensorbank_server.planning import PlanRequest, StoredPlan, plan_sql, task_pages
 from tensorbank_server.routes.dependencies import (
     Asker,
     BankName,
@@ -172,16 +172,18 @@ async def get_tasks(
     """Return samples and byte ranges, a page at a time, as NDJSON or
     (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
     stored, found, bank = await open_plan(service, plan, asker)
-    as_arrow = chosen(request.headers.get("accept", ""), (tasks.NDJSON, tasks.ARROW)) == tasks.ARROW
+    as_arrow = (
+        chosen(request.headers.get("accept", ""), (task_pages.NDJSON, task_pages.ARROW)) == task_pages.ARROW
+    )
     question = ("tasks", plan, asker.id)
-    start = int(service.pages.place(next_page, *question)) if next_page else 0
+    start = int(service.page_tokens.place(next_page, *question)) if next_page else 0
     most = service.limits.page_arrow_tasks if as_arrow else service.limits.page_tasks
     end = min(len(found), start + min(limit or most, most))
     lifetime_s = service.settings.url_lifetime_s
     last = {
         "n_tasks": end - start,
         "n_total": len(found),
-        "next": service.pages.token(end, *question) if end < len(found) else None,
+        "next": service.page_tokens.token(end, *question) if end < len(found) else None,
         "expires": _iso(time.time() + lifetime_s) if access else None,
         "sample_sha256": stored.made and stored.made.sample_sha256,
     }
@@ -192,19 +194,19 @@ async def get_tasks(
             "fingerprint": stored.made and stored.made.fingerprint,
             "snapshots": {stored.request.table: [stored.request.table_id, stored.request.version]},
             "sql": found.source.sql,
-            "handles": tasks.described(found),
+            "handles": task_pages.described(found),
         }
-        content = tasks.as_arrow(found, start, end, words, last)
-        return StreamingResponse(iterate_in_threadpool(content), media_type=tasks.ARROW, headers=headers)
+        content = task_pages.as_arrow(found, start, end, words, last)
+        return StreamingResponse(iterate_in_threadpool(content), media_type=task_pages.ARROW, headers=headers)
     shards: Iterator[Mapping[str, Any]] = iter(())
     if access is not None:
         check_access(bank, access, asker)
-        keys = await service.offload(tasks.shard_keys, found, start, end)
+        keys = await service.offload(task_pages.shard_keys, found, start, end)
         urls = await bank.run(urls_of, request, service, stored, bank, access, keys)
         grant_shards(request, stored, access, len(keys), lifetime_s)
         shards = ({"id": key, "url": url} for key, url in zip(keys, urls, strict=True))
-    content = tasks.as_ndjson(found, start, end, shards, last)
-    return StreamingResponse(iterate_in_threadpool(content), media_type=tasks.NDJSON, headers=headers)
+    content = task_pages.as_ndjson(found, start, end, shards, last)
+    return StreamingResponse(iterate_in_threadpool(content), media_type=task_pages.NDJSON, headers=headers)
 
 
 @router.post("/plans/{plan}/credentials", operation_id="createCredentials")
@@ -225,10 +227,10 @@ async def create_credentials(
             raise Problem(404, "unknown-shard", "a shard is none of this plan's")
     else:
         question = ("credentials", plan, asker.id)
-        start = int(service.pages.place(body.next, *question)) if body.next else 0
+        start = int(service.page_tokens.place(body.next, *question)) if body.next else 0
         keys = own[start : start + service.limits.page_shards]
         end = start + len(keys)
-        following = service.pages.token(end, *question) if end < len(own) else None
+        following = service.page_tokens.token(end, *question) if end < len(own) else None
     lifetime_s = service.settings.url_lifetime_s
     urls = await bank.run(urls_of, request, service, stored, bank, body.access, keys)
     grant_shards(request, stored, body.access, len(keys), lifetime_s)

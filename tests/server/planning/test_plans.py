@@ -19,7 +19,7 @@ from support.service import QUERY, check_problem, make
 from tensorbank.reading.codec import decode_block
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_server.access.keys import KeyFile
-from tensorbank_server.http.paging import Pages
+from tensorbank_server.http.page_tokens import PageTokens
 from tensorbank_server.http.problems import Problem
 
 SQL = "SELECT sample_id, bands(S2L2A, ['B08', 'B02']), S1GRD FROM terramesh WHERE S2L2A.B08.mean > 500"
@@ -175,11 +175,11 @@ def test_tokens_belong_to_a_question(service, plan):
 
 def test_tokens_end():
     now = [1000.0]
-    pages = Pages(b"secret", 2_000, lambda: now[0])
+    pages = PageTokens(b"secret", 2_000, lambda: now[0])
     token = pages.token({"at": 3}, "plan", 1)
     assert pages.place(token, "plan", 1) == {"at": 3}
     with pytest.raises(Problem):
-        Pages(b"other", 2_000, lambda: now[0]).place(token, "plan", 1)
+        PageTokens(b"other", 2_000, lambda: now[0]).place(token, "plan", 1)
     now[0] += 3_601
     with pytest.raises(Problem, match="expired"):
         pages.place(token, "plan", 1)

@@ -12,13 +12,13 @@ from typing import Any
 
 from tensorbank_server.http.problems import Problem
 
-__all__ = ["Pages"]
+__all__ = ["PageTokens"]
 
 LIFETIME_S = 3_600.0
 _MAC_BYTES = 16
 
 
-class Pages:
+class PageTokens:
     """A maker and reader of tokens.
 
     Parameters
