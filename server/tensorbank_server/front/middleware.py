@@ -21,34 +21,31 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tensorbank.errors import TensorBankError
 from tensorbank_server.access import PLACE, Authenticator, Concurrency, Rates
+from tensorbank_server.front.addresses import check_address, check_host
+from tensorbank_server.front.answer_headers import answer_condition, make_private, security_headers
 from tensorbank_server.front.bodies import check_json, read_body, replaying
 from tensorbank_server.http import (
     Problem,
     as_problem,
     disk_problem,
     ending,
-    has_current,
     internal,
     of_status,
     respond,
 )
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.metrics import Metrics
-from tensorbank_server.settings import Limits, Settings
+from tensorbank_server.settings import Settings
 
-__all__ = ["Front", "security_headers"]
+__all__ = ["Front"]
 
 _LOG = logging.getLogger("tensorbank_server.access")
 AUDITED = ("/v1/banks/", "/v1/plans/", "/stac/search", "/stac/collections/")
 """The beginnings of the paths where data are given out."""
 PIECE_BYTES = 256 << 10
 """The part of an answer that a client has to take within ``send_stall_s``."""
-MAX_SEGMENT_BYTES = 1_024
-"""The most bytes between two slashes of a path, percent-encoded;
-the longest name is an id of 128 characters."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-MAX_HOST_CHARACTERS = 300
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """The paths that are answered to everybody, at any load, whatever name they call the host by:
 probes know an address only."""
@@ -140,8 +137,8 @@ class Front:
         if self.is_ending():
             raise ending()
         limits = self.settings.limits
-        _check_address(scope, limits)
-        self._check_host(headers)
+        check_address(scope, limits)
+        check_host(headers, self.settings.allowed_hosts)
         async with _time_limit(limits.request_s):
             principal = await self.authenticator.principal(headers, scope.get("client"))
         scope["tensorbank.principal"] = principal
@@ -176,7 +173,7 @@ class Front:
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._add_headers(scope, message, told)
-                _answer_condition(scope, message)
+                answer_condition(scope, message)
                 told.status = message["status"]
             elif told.status == 304:
                 message = {**message, "body": b""}
@@ -194,7 +191,7 @@ class Front:
     def _add_headers(self, scope: Scope, message: MutableMapping[str, Any], told: _Told) -> None:
         headers = MutableHeaders(raw=message.setdefault("headers", []))
         if self.settings.access == "keys" and scope.get("path") not in OPEN_PATHS:
-            _make_private(headers)
+            make_private(headers)
         for name, value in self.headers.items():
             headers.setdefault(name, value)
         headers["X-Request-Id"] = told.request_id
@@ -203,13 +200,6 @@ class Front:
             for name, value in allowance.headers().items():
                 headers.setdefault(name, value)
         told.code = headers.get("x-error-code")
-
-    def _check_host(self, headers: Headers) -> None:
-        host = headers.get("host", "")[:MAX_HOST_CHARACTERS]
-        name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
-        allowed = self.settings.allowed_hosts
-        if len(headers.getlist("host")) != 1 or not any(_fits(name.lower(), a.lower()) for a in allowed):
-            raise Problem(400, "unknown-host", "this service is not called by this name")
 
     async def _refuse(
         self, scope: Scope, receive: Receive, send: Send, told: _Told, problem: Problem
@@ -256,41 +246,6 @@ class Front:
                 **scope.get("tensorbank.log", {}),
             },
         )
-
-
-def _check_address(scope: Scope, limits: Limits) -> None:
-    """Refuse a path, query or headers longer than anything this service has: no expression sees it."""
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    query: bytes = scope["query_string"]
-    if len(path) > limits.path_bytes or len(query) > limits.query_bytes:
-        raise Problem(414, "address-too-long", "the path or the query is longer than this service takes")
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > limits.header_bytes:
-        raise Problem(431, "headers-too-large", "the headers are larger than this service takes")
-    if max(map(len, path.split(b"/"))) > MAX_SEGMENT_BYTES:
-        raise Problem(404, "not-found", "there is nothing at this address")
-    if query.count(b"&") >= limits.query_parameters:
-        raise Problem(400, "bad-request", f"a query has at most {limits.query_parameters} parameters")
-
-
-def _answer_condition(scope: Scope, message: MutableMapping[str, Any]) -> None:
-    """Turn a found answer into 304 where the client has it (RFC 9110, 13.1.2), for routes that cannot know before."""
-    if message["status"] != 200 or scope["method"] not in ("GET", "HEAD"):
-        return
-    headers, asked = MutableHeaders(raw=message["headers"]), Headers(scope=scope).get("if-none-match")
-    etag = headers.get("etag")
-    if asked and etag and has_current(asked, etag):
-        message["status"] = 304
-        for name in ("content-length", "content-type", "content-disposition", "accept-ranges"):
-            del headers[name]
-
-
-def _make_private(headers: MutableHeaders) -> None:
-    """Say that an answer is for one caller: no shared cache may give it to another."""
-    control = headers.get("cache-control", "")
-    if "private" not in control and "no-store" not in control:
-        headers["Cache-Control"] = f"private, {control or 'no-cache'}".replace("public, ", "")
-    if "authorization" not in headers.get("vary", "").lower():
-        headers.add_vary_header("Authorization")
 
 
 def _address(scope: Scope) -> str:
@@ -347,28 +302,6 @@ class _time_limit:  # noqa: N801 - reads as the function that it stands for
             ) from None
 
 
-def security_headers(settings: Settings) -> dict[str, str]:
-    """Return the headers of every answer."""
-    policy = {
-        "default-src": ["'none'"],
-        "script-src": ["'self'"],
-        "style-src": ["'self'"],
-        "img-src": ["'self'", "blob:", "data:"],
-        "connect-src": ["'self'", *settings.connect_sources],
-        "worker-src": ["'self'"],
-        "base-uri": ["'none'"],
-        "frame-ancestors": list(settings.frame_ancestors) or ["'none'"],
-        "form-action": ["'self'"],
-    }
-    return {
-        "Content-Security-Policy": "; ".join(f"{name} {' '.join(v)}" for name, v in policy.items()),
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    }
-
-
 def _is_page(path: str) -> bool:
     return path in PAGE_PATHS or path.startswith(PAGE_PATHS[-1])
 
@@ -380,7 +313,3 @@ def _number(given: str | None) -> str:
 def _trace(given: str | None) -> str:
     found = _TRACEPARENT.fullmatch(given or "")
     return found[1] if found and found[1] != "0" * 32 else secrets.token_hex(16)
-
-
-def _fits(name: str, allowed: str) -> bool:
-    return allowed == "*" or name == allowed or (allowed.startswith("*.") and name.endswith(allowed[1:]))
