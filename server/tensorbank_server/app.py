@@ -18,6 +18,7 @@ from tensorbank_server.metrics import Metrics
 from tensorbank_server.openapi import add_openapi
 from tensorbank_server.routes import (
     banks,
+    credentials,
     health,
     item_search,
     pages,
@@ -38,6 +39,7 @@ ROUTERS = (
     pages.router,
     banks.router,
     plans.router,
+    credentials.router,
     plan_reads.router,
     stac.router,
     item_search.router,

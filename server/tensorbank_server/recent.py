@@ -42,3 +42,8 @@ class Recent(Generic[K, V]):
             while len(self._values) > self._n_max:
                 self._values.popitem(last=False)
         return value
+
+    def drop(self, key: K) -> None:
+        """Keep a value no longer; one that is not kept is no error."""
+        with self._lock:
+            self._values.pop(key, None)

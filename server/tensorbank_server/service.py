@@ -32,7 +32,7 @@ from tensorbank_server.documents import EncodedFiles, RowFiles, SampleTable
 from tensorbank_server.http import PageTokens, Problem, writing_problem
 from tensorbank_server.logs import AuditLog
 from tensorbank_server.metrics import Metrics
-from tensorbank_server.planning import PlanStore
+from tensorbank_server.planning import PlanFolder, PlanStore
 from tensorbank_server.recent import Recent
 from tensorbank_server.settings import BankSettings, Settings
 from tensorbank_server.workers.bulkheads import Bulkhead, Threads
@@ -300,13 +300,16 @@ class Service:
         )
         self.workers = WorkerPool(self.settings.n_workers, options, self.metrics)
         await self.workers.start()
-        self.plans = PlanStore(
+        folder = PlanFolder(
             self.data_folder / "plans",
+            lifetime_s=self.settings.plan_lifetime_s,
+            max_bytes=self.settings.plan_cache_bytes,
+        )
+        self.plans = PlanStore(
+            folder,
             self.workers,
             self.metrics,
             self._threads,
-            lifetime_s=self.settings.plan_lifetime_s,
-            max_bytes=self.settings.plan_cache_bytes,
             limit_s=self.limits.plan_s,
             max_samples=self.limits.plan_samples,
         )

@@ -1,65 +1,33 @@
-"""Plans that were asked for: made once, kept in a folder, found again after a restart.
+"""The plans of one service: made once, kept in a folder, found again after a restart.
 
 The id of a plan is a hash of the snapshot and of what was asked of it: the same question has the same id on every replica, and
-whoever has the id and may read the bank may read the plan.
+whoever has the id and may read the bank may read the plan. What a process has seen of plans it knows in memory; files are asked
+once for each plan that it does not know, in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
-import tempfile
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from tensorbank.errors import TensorBankError
-from tensorbank.planning import PLANNER_VERSION
-from tensorbank.plans import Plan
-from tensorbank_server.digests import digest
 from tensorbank_server.http import Problem, as_problem, disk_problem, internal
 from tensorbank_server.metrics import Metrics
+from tensorbank_server.planning.plan_folder import OpenedPlan, PlanFolder, PlanRecord
+from tensorbank_server.planning.plan_requests import PlanRequest
 from tensorbank_server.workers.bulkheads import Threads
 from tensorbank_server.workers.jobs import MakePlan, PlanMade
 from tensorbank_server.workers.pool import WorkerPool
 
-__all__ = ["PlanRequest", "PlanStore", "StoredPlan", "plan_sql"]
+__all__ = ["PlanStore", "StoredPlan"]
 
-MAX_OPEN = 64
-"""The most plans kept mapped."""
-UNFINISHED_S = 3_600.0
-"""Seconds after which a file that is being written is taken for left behind."""
 MAX_RUNNING = 64
 """The most plans being made or waited for."""
 State = Literal["submitted", "completed", "failed", "cancelled"]
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
-    """The request for a plan: a statement of ours over a table at a version,
-    and the words that it was made of."""
-
-    bank: str
-    table: str
-    version: int
-    table_id: str
-    sql: str
-    asked: Mapping[str, Any]
-    by_date: bool = False
-
-    @property
-    def id(self) -> str:
-        """The id of a plan: 32 hexadecimal digits."""
-        apart = ("by date",) if self.by_date else ()
-        return digest(PLANNER_VERSION, self.bank, self.table_id, self.version, self.sql, *apart)
 
 
 @dataclass
@@ -74,46 +42,49 @@ class StoredPlan:
     owners: set[str] = field(default_factory=set)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @classmethod
+    def of(cls, record: PlanRecord, owners: set[str]) -> StoredPlan:
+        """Return a finished plan, as its folder holds it."""
+        found = cls(record.request, "completed", record.made, created_s=record.created_s, owners=owners)
+        found.done.set()
+        return found
+
     @property
     def id(self) -> str:
         return self.request.id
 
 
 class PlanStore:
-    """The plans of one service. For one event loop, but :meth:`plan`, which threads may call.
+    """The plans of one service. For one event loop, but :meth:`open`, which threads may call.
 
     Parameters
     ----------
     folder
-        Folder where finished plans lie; may be shared by replicas.
-    lifetime_s, max_bytes
-        Lifetime of plans that nobody uses, and most bytes of all together; the longest unused go first.
+        The files of finished plans.
+    limit_s
+        Seconds that the making of a plan may take, and as many that it may wait for a worker.
+    max_samples
+        The most samples of a plan.
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: PlanFolder,
         workers: WorkerPool,
         metrics: Metrics,
         threads: Threads,
         *,
-        lifetime_s: float,
-        max_bytes: int,
         limit_s: float,
         max_samples: int,
     ) -> None:
-        self.folder = folder
+        self._folder = folder
         self._workers = workers
         self._metrics = metrics
         self._threads = threads
-        self._lifetime_s = lifetime_s
-        self._max_bytes = max_bytes
         self._limit_s = limit_s
         self._max_samples = max_samples
         self._known: dict[str, StoredPlan] = {}
         self._running: dict[str, tuple[asyncio.Task[None], MakePlan]] = {}
-        self._open: OrderedDict[str, tuple[Plan, frozenset[str]]] = OrderedDict()
-        self._lock = threading.Lock()
 
     async def submit(self, request: PlanRequest, principal: str, wait_s: float) -> tuple[StoredPlan, bool]:
         """The plan of a request, and whether it is new; made if it is not there, and waited for a little.
@@ -156,8 +127,8 @@ class PlanStore:
             raise Problem(404, "unknown-plan", "there is no such plan, or none any more; ask for it again")
         return found
 
-    def plan(self, stored: StoredPlan) -> Plan:
-        """The plan itself, mapped into memory.
+    def open(self, stored: StoredPlan) -> OpenedPlan:
+        """Map a finished plan into memory. Waits for the disk, and may be called from many threads.
 
         Raises
         ------
@@ -170,34 +141,11 @@ class PlanStore:
             raise stored.problem or internal()
         if stored.state == "cancelled":
             raise Problem(410, "cancelled", "the plan was cancelled; ask for it again")
-        with self._lock:
-            found = self._open.pop(stored.id, None)
-            if found is None:
-                try:
-                    plan = Plan.load(self._path(stored.id))
-                    found = (
-                        plan,
-                        frozenset(k for h in plan.handles for k in plan.addresses[h.name].shard_keys),
-                    )
-                except TensorBankError as error:
-                    self._known.pop(stored.id, None)
-                    raise Problem(410, "gone", "the plan is there no more; ask for it again") from error
-            self._open[stored.id] = found
-            while len(self._open) > MAX_OPEN:
-                self._open.popitem(last=False)
-        with contextlib.suppress(OSError):  # of a full or read-only disk: the plan can be read all the same
-            os.utime(self._path(stored.id))
-        return found[0]
-
-    def keys(self, stored: StoredPlan, plan: Plan) -> frozenset[str]:
-        """Return the shards of an open plan, gathered when it was opened."""
-        with self._lock:
-            found = self._open.get(stored.id)
-        return (
-            found[1]
-            if found
-            else frozenset(k for h in plan.handles for k in plan.addresses[h.name].shard_keys)
-        )
+        try:
+            return self._folder.open(stored.id)
+        except TensorBankError as error:
+            self._known.pop(stored.id, None)
+            raise Problem(410, "gone", "the plan is there no more; ask for it again") from error
 
     async def cancel(self, stored: StoredPlan, principal: str, *, for_all: bool = False) -> None:
         """Note that one who asked for a plan needs it no more;
@@ -211,7 +159,7 @@ class PlanStore:
         if (
             stored.state == "completed"
         ):  # replicas may have more owners, and this process fewer than the last one
-            stored.owners |= await self._threads.run(self._read_owners, stored.id)
+            stored.owners |= await self._threads.run(self._folder.owners, stored.id)
         if for_all:
             stored.owners.clear()
         elif principal not in stored.owners:
@@ -226,7 +174,7 @@ class PlanStore:
             running[0].cancel()  # it waits for a worker
         stored.state = "cancelled"
         stored.done.set()
-        await self._threads.run(self._remove, stored.id)
+        await self._threads.run(self._folder.remove, stored.id)
 
     async def close(self) -> None:
         """Wait for nothing: plans under way end with their workers."""
@@ -235,7 +183,6 @@ class PlanStore:
             task.cancel()
         await asyncio.gather(*(t for t, _ in self._running.values()), return_exceptions=True)
         self._running.clear()
-        self._open.clear()
 
     def _start(self, request: PlanRequest) -> StoredPlan:
         stored = StoredPlan(request)
@@ -243,7 +190,7 @@ class PlanStore:
             request.bank,
             {request.table: request.version},
             request.sql,
-            self._path(request.id),
+            self._folder.path(request.id),
             self._max_samples,
             by_date=request.by_date,
         )
@@ -256,16 +203,17 @@ class PlanStore:
         try:
             made: PlanMade = await self._workers.run(job, self._limit_s, wait_s=self._limit_s)
             if stored.state == "cancelled":
-                await self._threads.run(self._remove, stored.id)
+                await self._threads.run(self._folder.remove, stored.id)
                 return
-            await self._threads.run(self._write, stored, made)
+            record = PlanRecord(stored.request, made, stored.created_s)
+            await self._threads.run(self._folder.write, record)
             stored.made, stored.state = made, "completed"
             bank = stored.request.bank
             self._metrics.plan_s.labels(bank).observe(time.perf_counter() - started_s)
             considered, kept = made.levels.get("shards", (0, 0))
             self._metrics.plan_shards_scanned.labels(bank).inc(kept)
             self._metrics.plan_shards_skipped.labels(bank).inc(considered - kept)
-            for identity in await self._threads.run(self._evict):
+            for identity in await self._threads.run(self._folder.evict, time.time()):
                 self._known.pop(identity, None)
             self._forget_failures()
         except Problem as problem:
@@ -292,134 +240,21 @@ class PlanStore:
     async def _find(self, identity: str) -> StoredPlan | None:
         found = self._known.get(identity)
         if found is None:
-            found = await self._threads.run(self._read, identity)
-            if found is not None:
+            record = await self._threads.run(self._folder.read, identity)
+            if record is not None:
+                found = StoredPlan.of(record, await self._threads.run(self._folder.owners, identity))
                 found = self._known.setdefault(identity, found)  # another request may have been faster
         return found
 
     async def _record(self, stored: StoredPlan, owner: str, *, wants: bool) -> None:
         """Write down who asked for a plan, or needs it no more; a disk that is full costs the owner that right at most."""
         try:
-            await self._threads.run(self._append_owner, stored.id, owner, wants)
+            await self._threads.run(self._folder.add_owner, stored.id, owner, wants=wants)
         except OSError as error:
             _LOG.error("the owner of plan %s cannot be written down: %s", stored.id, error)
-
-    def _append_owner(self, identity: str, owner: str, wants: bool) -> None:
-        line = json.dumps({"owner": owner, "wants": wants}) + "\n"
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        descriptor = os.open(self.folder / f"{identity}.owners", flags, 0o600)
-        try:
-            os.write(descriptor, line.encode())  # one call, so that lines of replicas do not mix
-        finally:
-            os.close(descriptor)
-
-    def _read_owners(self, identity: str) -> set[str]:
-        """Return the callers who asked for a plan and have not said that it is needed no more."""
-        try:
-            text = (self.folder / f"{identity}.owners").read_text()
-        except FileNotFoundError:
-            return set()
-        owners: set[str] = set()
-        for line in text.splitlines():
-            try:
-                told = json.loads(line)
-                owner, wants = told["owner"], told["wants"]
-            except (ValueError, KeyError, TypeError):  # torn by a full disk
-                continue
-            if isinstance(owner, str):
-                (owners.add if wants is True else owners.discard)(owner)
-        return owners
-
-    def _path(self, identity: str) -> Path:
-        return self.folder / f"{identity}.arrow"
-
-    def _write(self, stored: StoredPlan, made: PlanMade) -> None:
-        text = json.dumps(
-            {"request": asdict(stored.request), "made": asdict(made), "created_s": stored.created_s}
-        )
-        descriptor, name = tempfile.mkstemp(dir=self.folder, suffix=".part")
-        with os.fdopen(descriptor, "w") as target:
-            target.write(text)
-        Path(name).replace(self.folder / f"{stored.id}.json")
-
-    def _read(self, identity: str) -> StoredPlan | None:
-        """A plan of an earlier life of the service, or of another replica."""
-        try:
-            raw = json.loads((self.folder / f"{identity}.json").read_text())
-            if not self._path(identity).exists():
-                return None
-            made, request = PlanMade(**raw["made"]), PlanRequest(**raw["request"])
-            stored = StoredPlan(request, "completed", made, created_s=float(raw["created_s"]))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            _LOG.warning("plan %s cannot be read, and is made anew when it is asked for: %s", identity, error)
-            return None
-        stored.owners |= self._read_owners(identity)
-        stored.done.set()
-        return stored
-
-    def _remove(self, identity: str) -> None:
-        with self._lock:
-            self._open.pop(identity, None)
-        for suffix in ("json", "arrow", "owners"):
-            (self.folder / f"{identity}.{suffix}").unlink(missing_ok=True)
-
-    def _evict(self) -> list[str]:
-        """Remove plans that nobody has used for long, and the longest unused while there are too many; which they were."""
-        removed = []
-        total, now_s = 0, time.time()
-        for modified_s, n_bytes, path in sorted(_sized(self.folder.glob("*.arrow")), reverse=True):
-            total += n_bytes
-            if total > self._max_bytes or now_s - modified_s > self._lifetime_s:
-                self._remove(path.stem)
-                removed.append(path.stem)
-        for modified_s, _, path in _sized(self.folder.glob("*.part")):  # of processes that were killed
-            if now_s - modified_s > UNFINISHED_S:
-                path.unlink(missing_ok=True)
-        for modified_s, _, path in _sized(self.folder.glob("*.owners")):  # of plans that never were
-            if now_s - modified_s > self._lifetime_s and not path.with_suffix(".arrow").exists():
-                path.unlink(missing_ok=True)
-        return removed
 
     def _forget_failures(self) -> None:
         """Forget plans that came to nothing, but the last ones, whose problem is still asked for."""
         failed = [i for i, s in self._known.items() if s.state in ("failed", "cancelled")]
         for identity in failed[:-MAX_RUNNING]:
             del self._known[identity]
-
-
-def _sized(paths: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
-    """Time of the last change and bytes of files; those that others have just removed are left out."""
-    for path in paths:
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            continue
-        yield stat.st_mtime, stat.st_size, path
-
-
-def plan_sql(
-    table: str,
-    modalities: Sequence[tuple[str, Sequence[str] | None]],
-    columns: Sequence[tuple[str, str]],
-    where: str | None,
-    n_max: int | None,
-) -> str:
-    """The statement of a plan.
-
-    Names must have been checked; ``columns`` are names and expressions of ours, and so is ``where``.
-    """
-    handles = []
-    for name, bands in modalities:
-        listed = ", ".join("'" + b.replace("'", "''") + "'" for b in bands or ())
-        handles.append(f"bands({_quoted(name)}, [{listed}])" if bands else _quoted(name))
-    named = (sql if sql == _quoted(name) else f"{sql} AS {_quoted(name)}" for name, sql in columns)
-    selected = ", ".join([*named, *handles])
-    condition = f" WHERE {where}" if where is not None else ""
-    first = f" ORDER BY sample_id, split LIMIT {int(n_max)}" if n_max is not None else ""
-    return f"SELECT {selected} FROM {_quoted(table)}{condition}{first}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -21,19 +21,18 @@ from tensorbank.ranges import ByteRange
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import CHUNK, byte_ranges, of_plan, read_block, virtual_zarr
 from tensorbank_server.http import Problem, content_range, may_resume, parse_range
-from tensorbank_server.planning import StoredPlan
 from tensorbank_server.routes.dependencies import Asker, Served, granted
 from tensorbank_server.routes.etags import YEAR_S
-from tensorbank_server.routes.plans import (
+from tensorbank_server.routes.plan_access import (
     Access,
     PlanId,
+    ReadablePlan,
     check_access,
     grant_shards,
-    keys_of,
     open_plan,
     urls_of,
 )
-from tensorbank_server.service import ServedBank, Service
+from tensorbank_server.service import Service
 
 __all__ = ["router"]
 
@@ -50,10 +49,11 @@ async def get_shard(
     plan: PlanId,
     key: Annotated[str, Path(max_length=1_024, description="Id of a shard, as tasks have it.")],
 ) -> Response:
-    """A range of a shard of a plan; whoever decodes its blocks verifies them."""
-    stored, found, bank = await open_plan(service, plan, asker)
+    """Return a range of a shard of a plan; whoever decodes its blocks verifies them."""
+    found = await open_plan(service, plan, asker)
+    stored, bank = found.stored, found.bank
     check_access(bank, "proxy", asker)
-    if key not in await service.offload(service.plans.keys, stored, found):
+    if key not in found.keys:
         raise Problem(404, "unknown-shard", "this plan has no such shard")
     n_bytes = await bank.run(bank.size, key)
     etag = f'"{digest(stored.request.table_id, key, n_bytes)}"'
@@ -92,17 +92,18 @@ async def get_plan_zarr(
     plan: PlanId,
     path: Annotated[str, Path(max_length=256)],
 ) -> Response:
-    """A selection as a Zarr v3 group, an array ``[sample, time, band, y, x]`` a modality; chunks are the stored blocks."""
-    stored, found, bank = await open_plan(service, plan, asker)
+    """Return a selection as a Zarr v3 group, an array ``[sample, time, band, y, x]`` a modality; chunks are the stored blocks."""
+    found = await open_plan(service, plan, asker)
+    bank = found.bank
     if not asker.may("proxy"):
         raise Problem(403, "scope", "this key has no scope `proxy`")
-    _check_whole(found)
+    _check_whole(found.plan)
     if path == "zarr.json":
-        return JSONResponse(await bank.run(_group, bank, stored, found), headers=FOREVER)
+        return JSONResponse(await bank.run(_group, found), headers=FOREVER)
     array, _, key = path.partition("/")
-    handle = next((h for h in found.handles if h.name == array), None)
+    handle = next((h for h in found.plan.handles if h.name == array), None)
     if handle is None:
-        coordinate = (await service.offload(of_plan, found)).get(array)
+        coordinate = (await service.offload(of_plan, found.plan)).get(array)
         if coordinate is not None and key == "zarr.json":
             return JSONResponse(coordinate.document(), headers=FOREVER)
         if coordinate is not None and key == CHUNK:
@@ -110,10 +111,10 @@ async def get_plan_zarr(
             return Response(chunk, media_type="application/octet-stream", headers=FOREVER)
         raise Problem(404, "not-found", "there is nothing at this address")
     if key == "zarr.json":
-        return JSONResponse(await bank.run(_array, bank, found, handle), headers=FOREVER)
+        return JSONResponse(await bank.run(_array, found, handle), headers=FOREVER)
     if key == "c":
         raise Problem(404, "no-chunk", "no such chunk")
-    body = await bank.run(_chunk, service, bank, stored, found, handle, key)
+    body = await bank.run(_chunk, service, found, handle, key)
     return Response(body, media_type="application/octet-stream", headers=FOREVER)
 
 
@@ -127,21 +128,22 @@ async def get_references(
 ) -> Response:
     """Return the same group in Kerchunk's form:
     the address of each chunk, so that its bytes do not pass the service."""
-    stored, found, bank = await open_plan(service, plan, asker)
+    found = await open_plan(service, plan, asker)
+    bank = found.bank
     way = access or bank.accesses()[0]
     check_access(bank, way, asker)
-    _check_whole(found)
-    n_chunks = len(found) * sum(h.n_times * len(h.bands) for h in found.handles)
+    _check_whole(found.plan)
+    n_chunks = len(found.plan) * sum(h.n_times * len(h.bands) for h in found.plan.handles)
     if n_chunks > service.limits.reference_chunks:
         raise Problem(
             413,
             "too-large",
             f"{n_chunks:,} chunks; a reference file has at most {service.limits.reference_chunks:,}",
         )
-    keys = sorted(await service.offload(keys_of, found))
-    urls = await bank.run(urls_of, request, service, stored, bank, way, keys)
-    grant_shards(request, stored, way, len(keys), service.settings.url_lifetime_s)
-    document = await bank.work(_references, bank, stored, found, dict(zip(keys, urls, strict=True)))
+    keys = list(found.keys)
+    urls = await bank.run(urls_of, request, service, found, way, keys)
+    grant_shards(request, found.stored, way, len(keys), service.settings.url_lifetime_s)
+    document = await bank.work(_references, found, dict(zip(keys, urls, strict=True)))
     return JSONResponse(document, headers={"Cache-Control": "no-store"})
 
 
@@ -152,50 +154,50 @@ def _check_whole(plan: Plan) -> None:
         raise Problem(409, "tiles", "windows of samples are no arrays of stored blocks")
 
 
-def _group(bank: ServedBank, stored: StoredPlan, plan: Plan) -> dict[str, Any]:
-    arrays = {h.name: _array(bank, plan, h) for h in plan.handles}
-    coordinates = of_plan(plan)
+def _group(found: ReadablePlan) -> dict[str, Any]:
+    arrays = {h.name: _array(found, h) for h in found.plan.handles}
+    coordinates = of_plan(found.plan)
     attributes = {
-        "plan": stored.id,
-        "table": stored.request.table,
-        "snapshot": stored.request.version,
+        "plan": found.stored.id,
+        "table": found.stored.request.table,
+        "snapshot": found.stored.request.version,
         "coordinates": " ".join(coordinates),  # as CF tells coordinates from other variables
     }
     return group_document(attributes, arrays | {n: c.document() for n, c in coordinates.items()})
 
 
-def _array(bank: ServedBank, plan: Plan, handle: Handle) -> dict[str, Any]:
-    keys = plan.addresses[handle.name].shard_keys
+def _array(found: ReadablePlan, handle: Handle) -> dict[str, Any]:
+    keys = found.plan.addresses[handle.name].shard_keys
     if not keys:
         raise Problem(409, "no-tensors", f"no sample of the plan has {handle.name}")
-    stored = bank.array_document(place_of_key(keys[0])[0])
-    modalities = [h.modality for h in plan.handles]
-    return virtual_zarr.array_document(handle, modalities, virtual_zarr.inner_codecs(stored), len(plan))
+    stored = found.bank.array_document(place_of_key(keys[0])[0])
+    modalities = [h.modality for h in found.plan.handles]
+    codecs = virtual_zarr.inner_codecs(stored)
+    return virtual_zarr.array_document(handle, modalities, codecs, len(found.plan))
 
 
-def _chunk(
-    service: Service, bank: ServedBank, stored: StoredPlan, plan: Plan, handle: Handle, key: str
-) -> bytes:
-    chunk = virtual_zarr.parse_chunk_key(key, handle, len(plan))
-    ref = _ref(bank, stored, plan, handle, chunk.sample)
+def _chunk(service: Service, found: ReadablePlan, handle: Handle, key: str) -> bytes:
+    chunk = virtual_zarr.parse_chunk_key(key, handle, len(found.plan))
+    ref = _ref(found, handle, chunk.sample)
     if ref is None:
         raise NotFoundError("no such chunk", kind=ErrorKind.NO_CHUNK)
     block = chunk.time * len(handle.modality.bands) + handle.bands[chunk.band]
-    service.metrics.read_bytes.labels(bank.name).inc(ref["block_bytes"][block])
-    return read_block(bank.fetcher, ref, handle.modality, block)
+    service.metrics.read_bytes.labels(found.bank.name).inc(ref["block_bytes"][block])
+    return read_block(found.bank.fetcher, ref, handle.modality, block)
 
 
-def _ref(
-    bank: ServedBank, stored: StoredPlan, plan: Plan, handle: Handle, position: int
-) -> dict[str, Any] | None:
-    """Return the address of a sample of a plan with the lengths of its blocks,
-    which the plan itself does not hold."""
+def _ref(found: ReadablePlan, handle: Handle, position: int) -> dict[str, Any] | None:
+    """Return the address of a sample of a plan with the lengths of its blocks, None if it lacks the modality.
+
+    The plan has the lengths of runs of blocks, so the lengths of single blocks come from the index of its snapshot.
+    """
+    plan, request = found.plan, found.stored.request
     a = plan.addresses[handle.name]
     if a.shard_of[position] < 0:
         return None
-    pinned = bank.pin(stored.request.table, stored.request.version)
+    pinned = found.bank.pin(request.table, request.version)
     sample_id = plan.table["sample_id"][position].as_py()
-    for row in bank.samples(pinned).find(sample_id):
+    for row in found.bank.samples(pinned).find(sample_id):
         ref: dict[str, Any] | None = row[handle.modality.name]
         if ref is None or ref["key"] != a.shard_keys[a.shard_of[position]]:
             continue
@@ -204,24 +206,29 @@ def _ref(
     raise Problem(410, "gone", "the plan's snapshot is there no more; ask for the plan again")
 
 
-def _references(bank: ServedBank, stored: StoredPlan, plan: Plan, urls: dict[str, str]) -> dict[str, Any]:
-    group = _group(bank, stored, plan)
-    refs: dict[str, Any] = {"zarr.json": json.dumps(group)}
-    for name, coordinate in of_plan(plan).items():
+def _references(found: ReadablePlan, urls: dict[str, str]) -> dict[str, Any]:
+    refs: dict[str, Any] = {"zarr.json": json.dumps(_group(found))}
+    for name, coordinate in of_plan(found.plan).items():
         refs[f"{name}/zarr.json"] = json.dumps(coordinate.document())
         refs[f"{name}/{CHUNK}"] = "base64:" + base64.b64encode(coordinate.chunk()).decode()
-    for handle in plan.handles:
-        refs[f"{handle.name}/zarr.json"] = json.dumps(_array(bank, plan, handle))
-        n_bands = len(handle.modality.bands)
-        blocks = [(t, i, t * n_bands + b) for t in range(handle.n_times) for i, b in enumerate(handle.bands)]
-        for position in range(len(plan)):
-            ref = _ref(bank, stored, plan, handle, position)
-            if ref is None:
-                continue
-            ranges = byte_ranges(ref, [(block, block + 1) for *_, block in blocks])
-            for (time, band, _), r in zip(blocks, ranges, strict=True):
-                if not r.n_bytes:
-                    continue
+    for handle in found.plan.handles:
+        refs[f"{handle.name}/zarr.json"] = json.dumps(_array(found, handle))
+        refs |= _chunk_references(found, handle, urls)
+    return {"version": 1, "refs": refs}
+
+
+def _chunk_references(found: ReadablePlan, handle: Handle, urls: dict[str, str]) -> dict[str, Any]:
+    """Return ``[url, offset, length]`` of every chunk of a handle, by its key; blocks that are not there have none."""
+    n_bands = len(handle.modality.bands)
+    blocks = [(t, i, t * n_bands + b) for t in range(handle.n_times) for i, b in enumerate(handle.bands)]
+    refs = {}
+    for position in range(len(found.plan)):
+        ref = _ref(found, handle, position)
+        if ref is None:
+            continue
+        ranges = byte_ranges(ref, [(block, block + 1) for *_, block in blocks])
+        for (time, band, _), r in zip(blocks, ranges, strict=True):
+            if r.n_bytes:
                 chunk = f"{handle.name}/c/{position}/{time}/{band}/0/0"
                 refs[chunk] = [urls[r.key], r.start, r.n_bytes]
-    return {"version": 1, "refs": refs}
+    return refs

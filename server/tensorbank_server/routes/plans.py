@@ -1,21 +1,18 @@
-"""Plans: asked for, looked at, delivered in tasks, and where their bytes may be read."""
+"""Plans: asked for, looked at, cancelled, and delivered in tasks."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from tensorbank.plans import Plan
-from tensorbank_server.access import Principal, folders_of
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import Cut
 from tensorbank_server.http import Problem, chosen
@@ -29,24 +26,22 @@ from tensorbank_server.routes.dependencies import (
     filter_names,
     granted,
 )
-from tensorbank_server.service import Pinned, ServedBank, Service
+from tensorbank_server.routes.plan_access import (
+    NO_STORE,
+    Access,
+    PlanId,
+    allowed,
+    as_iso,
+    check_access,
+    grant_shards,
+    open_plan,
+    urls_of,
+)
+from tensorbank_server.service import Pinned, Service
 
-__all__ = [
-    "Access",
-    "PlanId",
-    "allowed",
-    "check_access",
-    "grant_shards",
-    "keys_of",
-    "open_plan",
-    "router",
-    "urls_of",
-]
+__all__ = ["router"]
 
 router = APIRouter(prefix="/v1", tags=["plans"])
-NO_STORE = {"Cache-Control": "no-store"}
-Access = Literal["url", "dir", "proxy"]
-PlanId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="Id of a plan.")]
 Name = Annotated[str, Field(max_length=256)]
 
 
@@ -69,18 +64,6 @@ class PlanBody(BaseModel):
     by_date: bool = Field(
         default=False, description="Address each date of a sample alone, for readers that choose among them."
     )
-
-
-class CredentialsBody(BaseModel):
-    """The request for access to shards of a plan, in one of its ways."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    access: Access
-    shards: list[Annotated[str, Field(max_length=1_024)]] | None = Field(
-        default=None, max_length=1_000, description="Those of tasks; all if not given."
-    )
-    next: str | None = Field(default=None, max_length=2_048)
 
 
 @router.post("/banks/{bank}/plans", operation_id="createPlan", status_code=201)
@@ -171,20 +154,21 @@ async def get_tasks(
 ) -> Response:
     """Return samples and byte ranges, a page at a time, as NDJSON or
     (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
-    stored, found, bank = await open_plan(service, plan, asker)
+    found = await open_plan(service, plan, asker)
+    stored, bank = found.stored, found.bank
     as_arrow = (
         chosen(request.headers.get("accept", ""), (task_pages.NDJSON, task_pages.ARROW)) == task_pages.ARROW
     )
     question = ("tasks", plan, asker.id)
     start = int(service.page_tokens.place(next_page, *question)) if next_page else 0
     most = service.limits.page_arrow_tasks if as_arrow else service.limits.page_tasks
-    end = min(len(found), start + min(limit or most, most))
+    end = min(len(found.plan), start + min(limit or most, most))
     lifetime_s = service.settings.url_lifetime_s
     last = {
         "n_tasks": end - start,
-        "n_total": len(found),
-        "next": service.page_tokens.token(end, *question) if end < len(found) else None,
-        "expires": _iso(time.time() + lifetime_s) if access else None,
+        "n_total": len(found.plan),
+        "next": service.page_tokens.token(end, *question) if end < len(found.plan) else None,
+        "expires": as_iso(time.time() + lifetime_s) if access else None,
         "sample_sha256": stored.made and stored.made.sample_sha256,
     }
     headers = {**NO_STORE, "Date": formatdate(usegmt=True), "Vary": "Accept"}
@@ -193,147 +177,20 @@ async def get_tasks(
             "id": stored.id,
             "fingerprint": stored.made and stored.made.fingerprint,
             "snapshots": {stored.request.table: [stored.request.table_id, stored.request.version]},
-            "sql": found.source.sql,
-            "handles": task_pages.described(found),
+            "sql": found.plan.source.sql,
+            "handles": task_pages.described(found.plan),
         }
-        content = task_pages.as_arrow(found, start, end, words, last)
+        content = task_pages.as_arrow(found.plan, start, end, words, last)
         return StreamingResponse(iterate_in_threadpool(content), media_type=task_pages.ARROW, headers=headers)
     shards: Iterator[Mapping[str, Any]] = iter(())
     if access is not None:
         check_access(bank, access, asker)
-        keys = await service.offload(task_pages.shard_keys, found, start, end)
-        urls = await bank.run(urls_of, request, service, stored, bank, access, keys)
+        keys = await service.offload(task_pages.shard_keys, found.plan, start, end)
+        urls = await bank.run(urls_of, request, service, found, access, keys)
         grant_shards(request, stored, access, len(keys), lifetime_s)
         shards = ({"id": key, "url": url} for key, url in zip(keys, urls, strict=True))
-    content = task_pages.as_ndjson(found, start, end, shards, last)
+    content = task_pages.as_ndjson(found.plan, start, end, shards, last)
     return StreamingResponse(iterate_in_threadpool(content), media_type=task_pages.NDJSON, headers=headers)
-
-
-@router.post("/plans/{plan}/credentials", operation_id="createCredentials")
-async def create_credentials(
-    request: Request, service: Served, asker: Asker, plan: PlanId, body: CredentialsBody
-) -> Response:
-    """Return fresh addresses of a plan's shards, or keys of their folders, and of nothing else.
-    The plan stays what it is."""
-    stored, found, bank = await open_plan(service, plan, asker)
-    check_access(bank, body.access, asker)
-    own = await service.offload(keys_of, found)
-    if body.access == "dir":
-        return await _folder_credentials(request, service, stored, bank, own)
-    following = None
-    if body.shards is not None:
-        keys = list(dict.fromkeys(body.shards))
-        if not set(keys) <= set(own):
-            raise Problem(404, "unknown-shard", "a shard is none of this plan's")
-    else:
-        question = ("credentials", plan, asker.id)
-        start = int(service.page_tokens.place(body.next, *question)) if body.next else 0
-        keys = own[start : start + service.limits.page_shards]
-        end = start + len(keys)
-        following = service.page_tokens.token(end, *question) if end < len(own) else None
-    lifetime_s = service.settings.url_lifetime_s
-    urls = await bank.run(urls_of, request, service, stored, bank, body.access, keys)
-    grant_shards(request, stored, body.access, len(keys), lifetime_s)
-    content = {
-        "access": body.access,
-        "server_time": _iso(time.time()),
-        "expires": _iso(time.time() + lifetime_s),
-        "shards": dict(zip(keys, urls, strict=True)),
-        "next": following,
-    }
-    return JSONResponse(content, headers=NO_STORE)
-
-
-async def _folder_credentials(
-    request: Request, service: Service, stored: StoredPlan, bank: ServedBank, keys: list[str]
-) -> Response:
-    folders = folders_of(keys)
-    lifetime_s = service.settings.url_lifetime_s
-    made = await bank.run(bank.folder_keys, folders, f"tensorbank-{stored.id}", lifetime_s)
-    grant_shards(request, stored, "dir", len(keys), made.expires_s - time.time())
-    content = {
-        "access": "dir",
-        "server_time": _iso(time.time()),
-        "expires": _iso(made.expires_s),
-        **bank.place(),
-        "folders": folders,
-        "keys": {
-            "access_key": made.access_key,
-            "secret_key": made.secret_key,
-            "session_token": made.session_token,
-        },
-    }
-    return JSONResponse(content, headers=NO_STORE)
-
-
-async def allowed(service: Service, plan: str, asker: Principal) -> StoredPlan:
-    """A plan that the caller may see: one of a bank that it may plan on.
-
-    Raises
-    ------
-    Problem
-        404 where there is none, or none for this caller.
-    """
-    stored = await service.plans.get(plan)
-    try:
-        service.bank(stored.request.bank, asker, "plan")
-    except Problem as problem:
-        if problem.status == 403:
-            raise
-        raise Problem(
-            404, "unknown-plan", "there is no such plan, or none any more; ask for it again"
-        ) from None
-    return stored
-
-
-async def open_plan(service: Service, plan: str, asker: Principal) -> tuple[StoredPlan, Plan, ServedBank]:
-    """A finished plan, mapped, and its bank."""
-    stored = await allowed(service, plan, asker)
-    found = await service.offload(service.plans.plan, stored)
-    return stored, found, service.banks[stored.request.bank]
-
-
-def urls_of(
-    request: Request, service: Service, stored: StoredPlan, bank: ServedBank, access: str, keys: list[str]
-) -> list[str]:
-    """Return the URLs at which shards may be read, in order."""
-    if access == "proxy":
-        base = base_url(request, service)
-        return [f"{base}/v1/plans/{stored.id}/shards/{key}" for key in keys]
-    if access == "dir":
-        return [f"{bank.address.url}/{key}" for key in keys]
-    if not keys:
-        return []
-    service.metrics.presigned.labels(bank.name).inc(len(keys))
-    return bank.sign(keys, service.settings.url_lifetime_s)
-
-
-def keys_of(plan: Plan) -> list[str]:
-    """Return the shards of a plan, sorted."""
-    return sorted({key for h in plan.handles for key in plan.addresses[h.name].shard_keys})
-
-
-def check_access(bank: ServedBank, access: str, asker: Principal) -> None:
-    """Refuse a way of reading that the bank does not have or the caller may not use."""
-    if access not in bank.accesses():
-        raise Problem(
-            409, "no-access", f"this bank has no access {access!r}, but {', '.join(bank.accesses())}"
-        )
-    if access == "proxy" and not asker.may("proxy", bank.name):
-        raise Problem(403, "scope", "this key has no scope `proxy`")
-
-
-def grant_shards(request: Request, stored: StoredPlan, access: str, n: int, lifetime_s: float) -> None:
-    """Say in the audit log that an answer tells where shards may be read."""
-    granted(
-        request,
-        "credentials",
-        bank=stored.request.bank,
-        plan=stored.id,
-        access=access,
-        n_shards=n,
-        expires=_iso(time.time() + lifetime_s),
-    )
 
 
 def _status(request: Request, service: Service, stored: StoredPlan) -> dict[str, Any]:
@@ -344,7 +201,7 @@ def _status(request: Request, service: Service, stored: StoredPlan) -> dict[str,
         "bank": stored.request.bank,
         "table": stored.request.table,
         "snapshot": stored.request.version,
-        "created": _iso(stored.created_s),
+        "created": as_iso(stored.created_s),
         "access": service.banks[stored.request.bank].accesses()
         if stored.request.bank in service.banks
         else [],
@@ -366,7 +223,3 @@ def _status(request: Request, service: Service, stored: StoredPlan) -> dict[str,
     if stored.problem is not None:
         found["error"] = {"code": stored.problem.code, "detail": stored.problem.detail}
     return found
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,58 @@
+"""Requests for plans: statements of ours over one table at one version, and the ids that they have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tensorbank.planning import PLANNER_VERSION
+from tensorbank_server.digests import digest
+
+__all__ = ["PlanRequest", "plan_sql"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """The request for a plan: a statement of ours over a table at a version,
+    and the words that it was made of."""
+
+    bank: str
+    table: str
+    version: int
+    table_id: str
+    sql: str
+    asked: Mapping[str, Any]
+    by_date: bool = False
+
+    @property
+    def id(self) -> str:
+        """The id of a plan: 32 hexadecimal digits."""
+        apart = ("by date",) if self.by_date else ()
+        return digest(PLANNER_VERSION, self.bank, self.table_id, self.version, self.sql, *apart)
+
+
+def plan_sql(
+    table: str,
+    modalities: Sequence[tuple[str, Sequence[str] | None]],
+    columns: Sequence[tuple[str, str]],
+    where: str | None,
+    n_max: int | None,
+) -> str:
+    """The statement of a plan.
+
+    Names must have been checked; ``columns`` are names and expressions of ours, and so is ``where``.
+    """
+    handles = []
+    for name, bands in modalities:
+        listed = ", ".join("'" + b.replace("'", "''") + "'" for b in bands or ())
+        handles.append(f"bands({_quoted(name)}, [{listed}])" if bands else _quoted(name))
+    named = (sql if sql == _quoted(name) else f"{sql} AS {_quoted(name)}" for name, sql in columns)
+    selected = ", ".join([*named, *handles])
+    condition = f" WHERE {where}" if where is not None else ""
+    first = f" ORDER BY sample_id, split LIMIT {int(n_max)}" if n_max is not None else ""
+    return f"SELECT {selected} FROM {_quoted(table)}{condition}{first}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
