@@ -27,7 +27,8 @@ from tensorbank_server.routes.dependencies import (
     filter_names,
     freshness,
 )
-from tensorbank_server.service import Pinned, ServedBank, Service
+from tensorbank_server.served_bank import Pinned, ServedBank
+from tensorbank_server.service import Service
 from tensorbank_server.workers.jobs import Describe, Rows, Summarize
 
 __all__ = ["parse_bbox", "router"]

@@ -20,7 +20,8 @@ from tensorbank_server.filters import (
     queryables,
 )
 from tensorbank_server.routes.etags import Freshness
-from tensorbank_server.service import Pinned, Service
+from tensorbank_server.served_bank import Pinned
+from tensorbank_server.service import Service
 
 __all__ = [
     "Asker",

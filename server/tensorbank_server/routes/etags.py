@@ -13,7 +13,7 @@ from starlette.responses import Response
 import tensorbank
 from tensorbank_server.digests import digest
 from tensorbank_server.http import has_current
-from tensorbank_server.service import Pinned
+from tensorbank_server.served_bank import Pinned
 
 __all__ = ["Freshness"]
 

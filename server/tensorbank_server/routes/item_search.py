@@ -41,7 +41,8 @@ from tensorbank_server.routes.stac import (
     stac_url,
     visible_collections,
 )
-from tensorbank_server.service import Pinned, Service
+from tensorbank_server.served_bank import Pinned
+from tensorbank_server.service import Service
 from tensorbank_server.workers.jobs import Rows
 
 __all__ = ["router"]

@@ -16,7 +16,8 @@ from tensorbank_server.access import Principal
 from tensorbank_server.http import Problem
 from tensorbank_server.planning import StoredPlan
 from tensorbank_server.routes.dependencies import base_url, granted
-from tensorbank_server.service import ServedBank, Service
+from tensorbank_server.served_bank import ServedBank
+from tensorbank_server.service import Service
 
 __all__ = [
     "NO_STORE",

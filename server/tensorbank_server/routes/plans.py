@@ -37,7 +37,8 @@ from tensorbank_server.routes.plan_access import (
     open_plan,
     urls_of,
 )
-from tensorbank_server.service import Pinned, Service
+from tensorbank_server.served_bank import Pinned
+from tensorbank_server.service import Service
 
 __all__ = ["router"]
 

@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from tensorbank_server.documents import Cut, formats, read_tensor, sample_json, stac_documents
 from tensorbank_server.http import Problem, chosen, whole_or_range
 from tensorbank_server.routes.dependencies import SampleId, Served, Source, base_url, freshness, table_url
-from tensorbank_server.service import Pinned, Service
+from tensorbank_server.served_bank import Pinned
+from tensorbank_server.service import Service
 
 __all__ = ["Split", "find", "router"]
 

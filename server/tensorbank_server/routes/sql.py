@@ -17,7 +17,7 @@ from tensorbank_server.documents import row_json
 from tensorbank_server.http import Problem, chosen
 from tensorbank_server.planning import ARROW
 from tensorbank_server.routes.dependencies import Asker, BankName, Served, granted
-from tensorbank_server.service import ServedBank
+from tensorbank_server.served_bank import ServedBank
 from tensorbank_server.workers.sandbox import Question, ask
 
 __all__ = ["router"]

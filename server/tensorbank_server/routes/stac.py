@@ -23,7 +23,8 @@ from tensorbank_server.documents import row_json, stac_documents
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, Served, base_url, filter_names
-from tensorbank_server.service import Pinned, ServedBank, Service
+from tensorbank_server.served_bank import Pinned, ServedBank
+from tensorbank_server.service import Service
 from tensorbank_server.workers.jobs import Rows
 from tensorbank_server.workers.pool import JobError
 

@@ -32,7 +32,7 @@ from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, SampleId, Served, Source, freshness
 from tensorbank_server.routes.samples import Modalities, Split, find
-from tensorbank_server.service import Pinned, ServedBank
+from tensorbank_server.served_bank import Pinned, ServedBank
 from tensorbank_server.workers.jobs import Rows
 
 __all__ = ["router"]
