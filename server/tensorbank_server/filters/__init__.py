@@ -6,13 +6,13 @@ literal is a parameter.
 
 from __future__ import annotations
 
-from tensorbank_server.filters.cql2 import Compiled, FilterBounds, compile_filter, measure
+from tensorbank_server.filters.cql2 import compile_filter
+from tensorbank_server.filters.filter_bounds import FilterBounds, measure
 from tensorbank_server.filters.literals import FilterError
 from tensorbank_server.filters.queryables import Queryable, queryables, queryables_document
 from tensorbank_server.filters.text import parse_text
 
 __all__ = [
-    "Compiled",
     "FilterBounds",
     "FilterError",
     "Queryable",

@@ -1,7 +1,13 @@
-"""CQL2-JSON to SQL. Pure: a tree and the queryables of a table in, a condition with parameters out.
+"""CQL2-JSON to a condition in SQL. Pure: a tree and the queryables of a table in, the text of a condition out.
 
 The tree is measured before it is walked, and refused if it is too large, too deep, or has too many nodes. What is compiled is an
-allow-list; whatever else a tree holds is an error that points to it.
+allow-list; whatever else a tree holds is an error that points to it. Names and operators are ours. A caller's values stand in the
+text as constants, each written by :attr:`Literal.sql`: the planner skips files and shards by comparing with constants, so it
+must see them.
+
+Parsing and compiling are our own. The package ``cql2`` (0.6) crashes the process on 4 KB of nested parentheses, lets unknown
+functions pass, and emits PostgreSQL; ``pygeofilter`` lets unknown functions pass, too, and refuses a column named ``a``. Around
+either, the allow-list, the bounds and the compiler to DuckDB would have to be written all the same.
 """
 
 from __future__ import annotations
@@ -13,10 +19,11 @@ from dataclasses import dataclass
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.statements import parse_comparison
+from tensorbank_server.filters.filter_bounds import FilterBounds, measure
 from tensorbank_server.filters.literals import Json, Literal, geometry, instant, interval, number, text, wrong
 from tensorbank_server.filters.queryables import Kind, Queryable, names_of_kind
 
-__all__ = ["Compiled", "FilterBounds", "compile_filter", "measure"]
+__all__ = ["compile_filter"]
 
 MAX_PATTERN_CHARACTERS = 128
 MAX_WILDCARDS = 4
@@ -24,43 +31,8 @@ MAX_ARITHMETIC = 16
 MAX_PIXEL_PREDICATES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class FilterBounds:
-    """The limits of a filter's size."""
-
-    max_bytes: int = 8 << 10
-    max_depth: int = 32
-    max_nodes: int = 512
-    max_list_items: int = 1_000
-    max_vertices: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """A condition: text of ours and literals of the caller's, in turn."""
-
-    parts: tuple[str | Literal, ...]
-
-    @property
-    def bound(self) -> str:
-        """The condition with every parameter in its place:
-        the planner skips files and shards by comparing with constants, so it must see them."""
-        return "".join(p if isinstance(p, str) else p.sql for p in self.parts)
-
-    def __add__(self, other: Compiled | str) -> Compiled:
-        return Compiled((*self.parts, *(other.parts if isinstance(other, Compiled) else (other,))))
-
-    def __radd__(self, other: str) -> Compiled:
-        return Compiled((other, *self.parts))
-
-
-TRUE = Compiled(("TRUE",))
-
-
-def compile_filter(
-    tree: Json, names: Mapping[str, Queryable], bounds: FilterBounds | None = None
-) -> Compiled:
-    """A CQL2-JSON expression as a condition.
+def compile_filter(tree: Json, names: Mapping[str, Queryable], bounds: FilterBounds | None = None) -> str:
+    """Compile a CQL2-JSON expression to a condition in SQL.
 
     Raises
     ------
@@ -69,71 +41,32 @@ def compile_filter(
     """
     bounds = bounds or FilterBounds()
     measure(tree, bounds)
-    return _Compiler(names, bounds).boolean(tree, "")
+    return _Compiler(names).boolean(tree, "")
 
 
-def measure(tree: Json, bounds: FilterBounds) -> None:
-    """Refuse a tree that is too large, without recursion.
+@dataclass(frozen=True, slots=True)
+class _Scalar:
+    """An expression with one value: its SQL, the kind of the value, and whether the caller wrote it out."""
 
-    Raises
-    ------
-    FilterError
-        It is nested too deep, or has too many nodes, items or vertices.
-    """
-    n_nodes = 0
-    waiting: list[tuple[Json, int, str]] = [(tree, 1, "")]
-    while waiting:
-        node, depth, at = waiting.pop()
-        if depth > bounds.max_depth:
-            raise wrong("", f"nested deeper than {bounds.max_depth}")
-        n_nodes += isinstance(node, dict)
-        if n_nodes > bounds.max_nodes:
-            raise wrong("", f"more than {bounds.max_nodes} nodes")
-        if isinstance(node, dict):
-            if "coordinates" in node or "geometries" in node or "bbox" in node:
-                if _n_numbers(node) > 3 * bounds.max_vertices:
-                    raise wrong(at, f"more than {bounds.max_vertices:,} vertices")
-                continue
-            # arguments lie as deep as their operation
-            waiting += [(v, depth + (not isinstance(v, list)), f"{at}/{k}"[-200:]) for k, v in node.items()]
-        elif isinstance(node, list):
-            if len(node) > bounds.max_list_items:
-                raise wrong(at, f"more than {bounds.max_list_items:,} items")
-            waiting += [(v, depth + 1, f"{at}/{i}"[-200:]) for i, v in enumerate(node)]
-
-
-def _n_numbers(node: Json) -> int:
-    """Count the numbers in a geometry, without recursion; what is nested too deep counts as too many."""
-    n = 0
-    waiting = [(node, 0)]
-    while waiting:
-        at, depth = waiting.pop()
-        if depth > 8:
-            return 1 << 30
-        if isinstance(at, list):
-            waiting += [(child, depth + 1) for child in at]
-        elif isinstance(at, dict):
-            waiting += [(child, depth + 1) for child in at.values()]
-        else:
-            n += 1
-    return n
+    sql: str
+    kind: Kind
+    is_literal: bool = False
 
 
 class _Compiler:
-    """One compilation."""
+    """A compiler of one filter: it counts what may occur a few times only. ``at`` is a node's JSON Pointer everywhere."""
 
-    def __init__(self, names: Mapping[str, Queryable], bounds: FilterBounds) -> None:
+    def __init__(self, names: Mapping[str, Queryable]) -> None:
         self.names = names
-        self.bounds = bounds
         self.n_arithmetic = 0
         self.n_pixels = 0
 
-    def boolean(self, node: Json, at: str) -> Compiled:
-        """A node that is true, false or unknown."""
+    def boolean(self, node: Json, at: str) -> str:
+        """Compile a node that is true, false or unknown."""
         if isinstance(node, bool):
-            return Compiled(("TRUE" if node else "FALSE",))
+            return "TRUE" if node else "FALSE"
         op, args = _operation(node, at)
-        known: dict[str, Callable[[str, list[Json], str], Compiled]] = {
+        known: dict[str, Callable[[str, list[Json], str], str]] = {
             "and": self._junction,
             "or": self._junction,
             "not": self._not,
@@ -152,51 +85,46 @@ class _Compiler:
             raise wrong(f"{at}/op", f"no operator {op!r}.{nearest(op, known)}")
         return known[op](op, args, at)
 
-    def _junction(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _junction(self, op: str, args: list[Json], at: str) -> str:
         if len(args) < 2:
             raise wrong(at, f"{op} takes at least two conditions")
-        found = self.boolean(args[0], f"{at}/args/0")
-        for i, arg in enumerate(args[1:], 1):
-            found = found + f" {op.upper()} " + self.boolean(arg, f"{at}/args/{i}")
-        return "(" + found + ")"
+        conditions = [self.boolean(arg, f"{at}/args/{i}") for i, arg in enumerate(args)]
+        return f"({f' {op.upper()} '.join(conditions)})"
 
-    def _not(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _not(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 1, at)
-        return "(NOT " + self.boolean(args[0], f"{at}/args/0") + ")"
+        return f"(NOT {self.boolean(args[0], f'{at}/args/0')})"
 
-    def _comparison(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _comparison(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 2, at)
-        (left, kind), (right, other) = (self.scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
-        if kind != other:
-            raise wrong(at, f"a {kind} cannot be compared with a {other}")
-        return "(" + left + f" {op} " + right + ")"
+        left, right = (self._scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
+        if left.kind != right.kind:
+            raise wrong(at, f"a {left.kind} cannot be compared with a {right.kind}")
+        return f"({left.sql} {op} {right.sql})"
 
-    def _between(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _between(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 3, at)
-        (value, *kinds), low, high = (self.scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
-        if not kinds[0] == low[1] == high[1] != "geometry":
+        value, low, high = (self._scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
+        if not value.kind == low.kind == high.kind != "geometry":
             raise wrong(at, "between takes a value and two bounds of its kind")
-        return "(" + value + " BETWEEN " + low[0] + " AND " + high[0] + ")"
+        return f"({value.sql} BETWEEN {low.sql} AND {high.sql})"
 
-    def _in(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _in(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 2, at)
-        value, kind = self.scalar(args[0], f"{at}/args/0")
+        value = self._scalar(args[0], f"{at}/args/0")
         if not isinstance(args[1], list) or not args[1]:
             raise wrong(f"{at}/args/1", "in takes a list of values that is not empty")
-        items = [self.scalar(a, f"{at}/args/1/{i}") for i, a in enumerate(args[1])]
-        for i, (item, other) in enumerate(items):
-            if other != kind or not isinstance(item.parts[0], Literal):
-                raise wrong(f"{at}/args/1/{i}", f"a list beside a {kind} holds values of this kind")
-        listed = items[0][0]
-        for item, _ in items[1:]:
-            listed = listed + ", " + item
-        return "(" + value + " IN (" + listed + "))"
+        members = [self._scalar(a, f"{at}/args/1/{i}") for i, a in enumerate(args[1])]
+        for i, member in enumerate(members):
+            if member.kind != value.kind or not member.is_literal:
+                raise wrong(f"{at}/args/1/{i}", f"a list beside a {value.kind} holds values of this kind")
+        return f"({value.sql} IN ({', '.join(m.sql for m in members)}))"
 
-    def _like(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _like(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 2, at)
-        value, kind = self.scalar(args[0], f"{at}/args/0")
+        value = self._scalar(args[0], f"{at}/args/0")
         pattern = args[1]
-        if kind != "string" or not isinstance(pattern, str):
+        if value.kind != "string" or not isinstance(pattern, str):
             raise wrong(at, "like takes a text and a pattern")
         if len(pattern) > MAX_PATTERN_CHARACTERS or pattern.count("%") > MAX_WILDCARDS:
             raise wrong(
@@ -205,14 +133,13 @@ class _Compiler:
             )
         if pattern.endswith("\\") and (len(pattern) - len(pattern.rstrip("\\"))) % 2:
             raise wrong(f"{at}/args/1", "a pattern cannot end with an escape")
-        return "(" + value + " LIKE " + Compiled((text(pattern, at),)) + " ESCAPE '\\')"
+        return f"({value.sql} LIKE {text(pattern, at).sql} ESCAPE '\\')"
 
-    def _is_null(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _is_null(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 1, at)
-        q = self._queryable(args[0], f"{at}/args/0")
-        return Compiled((f"({q.sql} IS NULL)",))
+        return f"({self._queryable(args[0], f'{at}/args/0').sql} IS NULL)"
 
-    def _intersects(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _intersects(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 2, at)
         is_property = [isinstance(a, dict) and "property" in a for a in args]
         if sum(is_property) != 1:
@@ -220,30 +147,29 @@ class _Compiler:
         column, area = (args[0], args[1]) if is_property[0] else (args[1], args[0])
         q = self._queryable(column, f"{at}/args/{is_property.index(True)}", ("geometry",))
         area_text = geometry(area, f"{at}/args/{is_property.index(False)}")
-        call = f"intersects_polygon({q.sql}, " + Compiled((Literal(area_text),)) + ")"
-        return "(NOT " + call + ")" if op == "s_disjoint" else call
+        call = f"intersects_polygon({q.sql}, {Literal(area_text).sql})"
+        return f"(NOT {call})" if op == "s_disjoint" else call
 
-    def _temporal(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _temporal(self, op: str, args: list[Json], at: str) -> str:
         _takes(op, args, 2, at)
         if not (isinstance(args[0], dict) and "property" in args[0]):
             raise wrong(f"{at}/args/0", f"{op} takes a property with a time first")
-        q = self._queryable(args[0], f"{at}/args/0", ("timestamp",))
-        start, end = interval(args[1], f"{at}/args/1")
-        value = Compiled((q.sql,))
-        not_before = value + " >= " + Compiled((Literal(start),)) if start else TRUE
-        not_after = value + " <= " + Compiled((Literal(end),)) if end else TRUE
+        value = self._queryable(args[0], f"{at}/args/0", ("timestamp",)).sql
+        first, last = interval(args[1], f"{at}/args/1")
+        start, end = (None if moment is None else Literal(moment).sql for moment in (first, last))
+        # nothing is after an interval that never ends, or before one that never began
         if op == "t_after":
-            return "(" + value + " > " + Compiled((Literal(end),)) + ")" if end else Compiled(("FALSE",))
+            return f"({value} > {end})" if end else "FALSE"
         if op == "t_before":
-            return "(" + value + " < " + Compiled((Literal(start),)) + ")" if start else Compiled(("FALSE",))
+            return f"({value} < {start})" if start else "FALSE"
+        equal = "" if op == "t_during" else "="
+        not_before = f"{value} >{equal} {start}" if start else "TRUE"
+        not_after = f"{value} <{equal} {end}" if end else "TRUE"
         if op == "t_disjoint":
-            return "(NOT (" + not_before + " AND " + not_after + "))"
-        if op == "t_during":
-            not_before = value + " > " + Compiled((Literal(start),)) if start else TRUE
-            not_after = value + " < " + Compiled((Literal(end),)) if end else TRUE
-        return "(" + not_before + " AND " + not_after + f" AND {q.sql} IS NOT NULL)"
+            return f"(NOT ({not_before} AND {not_after}))"
+        return f"({not_before} AND {not_after} AND {value} IS NOT NULL)"
 
-    def _pixels(self, op: str, args: list[Json], at: str) -> Compiled:
+    def _pixels(self, op: str, args: list[Json], at: str) -> str:
         """Compile ``pixels_any({band}, '> 0.8')``; the band may be ``nd`` of two."""
         _takes(op, args, 2, at)
         self.n_pixels += 1
@@ -264,40 +190,44 @@ class _Compiler:
             comparison, constant = "", 0.0
         if not comparison or not math.isfinite(constant):
             raise wrong(f"{at}/args/1", "a pixel predicate takes a comparison such as '> 0.8'")
-        return f"{op}({band}, " + Compiled((Literal(f"{comparison} {constant!r}"),)) + ")"
+        return f"{op}({band}, {Literal(f'{comparison} {constant!r}').sql})"
 
-    def scalar(self, node: Json, at: str) -> tuple[Compiled, Kind]:
-        """A node that is a number, a text or a time, and which of them."""
+    def _scalar(self, node: Json, at: str) -> _Scalar:
+        """Compile a node that is a number, a text or a time."""
         if isinstance(node, bool) or node is None:
             raise wrong(at, f"{json.dumps(node)} is no number, text or time")
         if isinstance(node, int | float):
-            return Compiled((number(node, at),)), "number"
+            return _Scalar(number(node, at).sql, "number", is_literal=True)
         if isinstance(node, str):
-            return Compiled((text(node, at),)), "string"
+            return _Scalar(text(node, at).sql, "string", is_literal=True)
         if not isinstance(node, dict):
             raise wrong(at, "a value is needed here")
         if "property" in node:
             q = self._queryable(node, at, ("number", "string", "timestamp"))
-            return Compiled((q.sql,)), q.kind
+            return _Scalar(q.sql, q.kind)
         if "timestamp" in node or "date" in node:
             start, _ = instant(node, at)
-            return Compiled((Literal(start),)), "timestamp"
+            return _Scalar(Literal(start).sql, "timestamp", is_literal=True)
         op, args = _operation(node, at)
         if op == "pixels_share":
-            return self._pixels(op, args, at), "number"
+            return _Scalar(self._pixels(op, args, at), "number")
         if op not in _ARITHMETIC:
             raise wrong(f"{at}/op", f"no function {op!r}.{nearest(op, (*_ARITHMETIC, 'pixels_share'))}")
+        return self._arithmetic(op, args, at)
+
+    def _arithmetic(self, op: str, args: list[Json], at: str) -> _Scalar:
         self.n_arithmetic += 1
         if self.n_arithmetic > MAX_ARITHMETIC:
             raise wrong(at, f"more than {MAX_ARITHMETIC} arithmetic operators")
         _takes(op, args, 2, at)
-        (left, kind), (right, other) = (self.scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
-        if (kind, other) != ("number", "number"):
+        left, right = (self._scalar(a, f"{at}/args/{i}") for i, a in enumerate(args))
+        if (left.kind, right.kind) != ("number", "number"):
             raise wrong(at, f"{op} takes numbers")
-        left, right = "CAST(" + left + " AS DOUBLE)", "CAST(" + right + " AS DOUBLE)"
+        # doubles do not overflow with an error, as integers do; what is divided by zero is unknown
+        dividend, divisor = (f"CAST({side.sql} AS DOUBLE)" for side in (left, right))
         if op == "/":
-            right = "nullif(" + right + ", 0)"
-        return "(" + left + f" {op} " + right + ")", "number"
+            divisor = f"nullif({divisor}, 0)"
+        return _Scalar(f"({dividend} {op} {divisor})", "number")
 
     def _queryable(self, node: Json, at: str, kinds: Sequence[Kind] = ()) -> Queryable:
         name = node.get("property") if isinstance(node, dict) and set(node) == {"property"} else None

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import Any
+from typing import TypeAlias, TypeGuard
 
 import shapely
 
@@ -32,7 +32,8 @@ __all__ = [
 MAX_STRING_CHARACTERS = 1_024
 INT64 = (-(2**63), 2**63 - 1)
 
-Json = Any
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+"""A value that JSON can hold."""
 
 
 class FilterError(InvalidInputError):
@@ -76,7 +77,7 @@ class Literal:
         return f"TIMESTAMPTZ {quoted}" if isinstance(value, datetime) else quoted
 
 
-def number(value: Json, at: str) -> Literal:
+def number(value: int | float, at: str) -> Literal:
     """A finite number, whole ones of 64 bits at most."""
     if isinstance(value, int) and not INT64[0] <= value <= INT64[1]:
         raise wrong(at, "a whole number of more than 64 bits")
@@ -102,11 +103,10 @@ def instant(node: Json, at: str) -> tuple[datetime, datetime]:
     """Return the first and last moment of a timestamp, or of a date."""
     if isinstance(node, str):
         node = {"date" if _DATE.fullmatch(node) else "timestamp": node}
-    key = next(iter(node)) if isinstance(node, dict) and len(node) == 1 else ""
-    told = node[key] if key in ("date", "timestamp") else None
+    key, told = next(iter(node.items())) if isinstance(node, dict) and len(node) == 1 else ("", None)
     pattern = _DATE if key == "date" else _TIMESTAMP
     try:
-        if not isinstance(told, str) or pattern.fullmatch(told) is None:
+        if key not in ("date", "timestamp") or not isinstance(told, str) or pattern.fullmatch(told) is None:
             raise ValueError
         if key == "date":
             day = date.fromisoformat(told)
@@ -131,7 +131,7 @@ def interval(node: Json, at: str) -> tuple[datetime | None, datetime | None]:
     return start, end
 
 
-def search_times(text: str) -> dict[str, Any]:
+def search_times(text: str) -> dict[str, Json]:
     """Return the ``datetime`` of a search (OGC API Features, 7.15.3) as CQL2-JSON: a moment, or two with a slash between.
 
     Raises
@@ -139,7 +139,7 @@ def search_times(text: str) -> dict[str, Any]:
     InvalidInputError
         It is neither, a date without a time of day, or open at both ends.
     """
-    ends = [part or ".." for part in text.split("/")]
+    ends: list[Json] = [part or ".." for part in text.split("/")]
     if len(ends) == 1:
         return {"timestamp": ends[0]}
     if len(ends) != 2 or ends == ["..", ".."]:
@@ -178,18 +178,19 @@ def geometry(node: Json, at: str) -> str:
     return geojson
 
 
-def _box(box: Json, at: str) -> dict[str, Any]:
-    if not isinstance(box, list) or len(box) not in (4, 6) or not all(map(_is_number, box)):
+def _box(box: Json, at: str) -> dict[str, Json]:
+    numbers = [n for n in box if _is_number(n)] if isinstance(box, list) else []
+    if not isinstance(box, list) or len(numbers) != len(box) or len(box) not in (4, 6):
         raise wrong(at, "a bbox is four finite numbers: west, south, east, north")
-    west, south, east, north = box if len(box) == 4 else (box[0], box[1], box[3], box[4])
+    west, south, east, north = numbers if len(box) == 4 else (*numbers[:2], *numbers[3:5])
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
         raise wrong(at, "a bbox lies within -180, -90, 180, 90, and its south below its north")
-    spans = [(west, east)] if west <= east else [(west, 180), (-180, east)]
-    rings = [[[[w, south], [e, south], [e, north], [w, north], [w, south]]] for w, e in spans]
+    halves = [(west, east)] if west <= east else [(west, 180), (-180, east)]
+    rings: list[Json] = [[[[w, south], [e, south], [e, north], [w, north], [w, south]]] for w, e in halves]
     return {"type": "MultiPolygon", "coordinates": rings}
 
 
-def _is_number(value: Json) -> bool:
+def _is_number(value: Json) -> TypeGuard[int | float]:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if isinstance(value, int):  # of any length: one beyond a float cannot be asked whether it is finite

@@ -6,35 +6,19 @@ A parser of bounded depth over a bounded text. Names may have dots, or be quoted
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import shapely
 
-from tensorbank_server.filters.cql2 import FilterBounds, measure
-from tensorbank_server.filters.literals import FilterError
+from tensorbank_server.filters.filter_bounds import FilterBounds, measure
+from tensorbank_server.filters.lexer import Token, number_of, tokens_of, wrong_at
+from tensorbank_server.filters.literals import FilterError, Json
 
 __all__ = ["parse_text"]
 
-Json = Any
+T = TypeVar("T")
 
-_TOKENS = re.compile(
-    r"""(?:
-      (?P<number>[-+]?+(?:\d++(?:\.\d*+)?+|\.\d++)(?:[eE][-+]?+\d++)?+)(?![\w.])
-    | (?P<text>'(?:[^']|'')*+')
-    | (?P<quoted>"[^"]++")
-    | (?P<name>[A-Za-z_][A-Za-z0-9_:]*+(?:\.[A-Za-z0-9_:]++)*+)
-    | (?P<sign><>|<=|>=|[-=<>+*/(),])
-    )""",
-    re.VERBOSE,
-)
-"""The pattern of tokens, possessive throughout:
-a text of digits that is no number is given up after one pass, not after one a digit."""
-_SPACE = re.compile(r"\s*+")
-MAX_NUMBER_CHARACTERS = 64
-"""The length of a number: no float needs more, and conversion takes time that grows with its square."""
 _SPATIAL = ("s_intersects", "s_disjoint")
 _TEMPORAL = ("t_after", "t_before", "t_during", "t_intersects", "t_disjoint", "t_equals")
 _PIXELS = ("pixels_any", "pixels_all")
@@ -50,18 +34,6 @@ _GEOMETRIES = (
 _WORDS = frozenset({"and", "or", "not", "between", "in", "like", "is", "null", "true", "false"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    start: int
-
-    @property
-    def word(self) -> str:
-        """The lower-case name, or sign; empty for a literal or a quoted name."""
-        return self.text.lower() if self.kind in ("name", "sign") else ""
-
-
 def parse_text(text: str, bounds: FilterBounds | None = None) -> Json:
     """The tree that a text stands for.
 
@@ -73,31 +45,14 @@ def parse_text(text: str, bounds: FilterBounds | None = None) -> Json:
     bounds = bounds or FilterBounds()
     if len(text.encode(errors="replace")) > bounds.max_bytes:
         raise FilterError("", f"longer than {bounds.max_bytes:,} bytes")
-    parser = _Parser(text, list(_tokens(text)), bounds.max_depth)
+    parser = _Parser(text, list(tokens_of(text)), bounds.max_depth)
     tree = parser.disjunction()
     parser.expect_end()
     measure(tree, bounds)  # a sum nests as deep as it has terms
     return tree
 
 
-def _tokens(text: str) -> Iterator[_Token]:
-    at = _after_space(text, 0)
-    while at < len(text):
-        found = _TOKENS.match(text, at)
-        if found is None or found.lastgroup is None:
-            raise _wrong(at, "this cannot be read")
-        if found.lastgroup == "number" and len(found[0]) > MAX_NUMBER_CHARACTERS:
-            raise _wrong(at, f"a number of more than {MAX_NUMBER_CHARACTERS} characters")
-        yield _Token(found.lastgroup, found[0], at)
-        at = _after_space(text, found.end())
-
-
-def _after_space(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found is not None else at
-
-
-def _ends_of_parentheses(tokens: list[_Token]) -> dict[int, int]:
+def _ends_of_parentheses(tokens: list[Token]) -> dict[int, int]:
     """Number of the token that closes each parenthesis, by that of the one that opens it; found in one pass."""
     found: dict[int, int] = {}
     opened: list[int] = []
@@ -112,7 +67,7 @@ def _ends_of_parentheses(tokens: list[_Token]) -> dict[int, int]:
 class _Parser:
     """A parser by recursive descent; each level of nesting counts."""
 
-    def __init__(self, text: str, tokens: list[_Token], max_depth: int) -> None:
+    def __init__(self, text: str, tokens: list[Token], max_depth: int) -> None:
         self.text = text
         self.tokens = tokens
         self.ends = _ends_of_parentheses(tokens)
@@ -123,7 +78,7 @@ class _Parser:
     def disjunction(self) -> Json:
         self.depth += 1
         if self.depth > self.max_depth:
-            raise _wrong(self._here(), f"nested deeper than {self.max_depth}")
+            raise wrong_at(self._here(), f"nested deeper than {self.max_depth}")
         found = self._chain("or", self._conjunction)
         self.depth -= 1
         return found
@@ -131,7 +86,7 @@ class _Parser:
     def _conjunction(self) -> Json:
         return self._chain("and", self._negation)
 
-    def _chain(self, word: str, part: Any) -> Json:
+    def _chain(self, word: str, part: Callable[[], Json]) -> Json:
         args = [part()]
         while self._take(word):
             args.append(part())
@@ -142,7 +97,7 @@ class _Parser:
         while self._take("not"):
             n += 1
         if n > self.max_depth:
-            raise _wrong(self._here(), f"nested deeper than {self.max_depth}")
+            raise wrong_at(self._here(), f"nested deeper than {self.max_depth}")
         found = self._predicate()
         return {"op": "not", "args": [found]} if n % 2 else found
 
@@ -176,13 +131,13 @@ class _Parser:
         elif word == "like":
             found = {"op": "like", "args": [left, self._literal_text()]}
         else:
-            raise _wrong(token.start, "a comparison is needed here")
+            raise wrong_at(token.start, "a comparison is needed here")
         return {"op": "not", "args": [found]} if negated else found
 
     def _sum(self) -> Json:
         return self._arithmetic(("+", "-"), lambda: self._arithmetic(("*", "/"), self._value))
 
-    def _arithmetic(self, signs: tuple[str, ...], part: Any) -> Json:
+    def _arithmetic(self, signs: tuple[str, ...], part: Callable[[], Json]) -> Json:
         left = part()
         while True:
             token = self._peek()
@@ -191,7 +146,7 @@ class _Parser:
                 left = {"op": token.word, "args": [left, part()]}
             elif token.kind == "number" and token.text[0] in signs:
                 # `a -1`: the sign was read as the number's
-                self.tokens[self.at] = _Token("number", token.text[1:], token.start + 1)
+                self.tokens[self.at] = Token("number", token.text[1:], token.start + 1)
                 left = {"op": token.text[0], "args": [left, part()]}
             else:
                 return left
@@ -199,7 +154,7 @@ class _Parser:
     def _value(self) -> Json:
         token = self._next("a value is needed here")
         if token.kind == "number":
-            return _number(token)
+            return number_of(token)
         if token.kind == "text":
             return token.text[1:-1].replace("''", "'")
         if token.kind == "quoted":
@@ -212,14 +167,14 @@ class _Parser:
         if token.kind == "name" and token.word not in _WORDS:
             self.at -= 1
             return self._call() if self._is_call() else self._property()
-        raise _wrong(token.start, "a value is needed here")
+        raise wrong_at(token.start, "a value is needed here")
 
     def _property(self) -> Json:
         token = self._next("a name is needed here")
         if token.kind == "quoted":
             return {"property": token.text[1:-1]}
         if token.kind != "name" or token.word in _WORDS:
-            raise _wrong(token.start, "a name is needed here")
+            raise wrong_at(token.start, "a name is needed here")
         return {"property": token.text}
 
     def _call(self) -> Json:
@@ -236,37 +191,38 @@ class _Parser:
         if word in (*_SPATIAL, *_TEMPORAL, *_PIXELS, "pixels_share", "nd"):
             args = self._deeper(lambda: self._in_parentheses(lambda: self._list(self._sum)))
             return {"op": word, "args": args}
-        raise _wrong(token.start, f"no function {token.text[:60]!r}")
+        raise wrong_at(token.start, f"no function {token.text[:60]!r}")
 
-    def _geometry(self, token: _Token) -> Json:
+    def _geometry(self, token: Token) -> Json:
         """Parse the WKT from a token to its closing parenthesis."""
         last = self.ends.get(self.at)
         if last is None:
-            raise _wrong(token.start, "a geometry without its end")
+            raise wrong_at(token.start, "a geometry without its end")
         at, end = last + 1, self.tokens[last].start + 1
         try:
             shape = shapely.from_wkt(self.text[token.start : end])
         except shapely.errors.GEOSException:
-            raise _wrong(token.start, "this is no geometry in WKT") from None
+            raise wrong_at(token.start, "this is no geometry in WKT") from None
         self.at = at
-        return json.loads(shapely.to_geojson(shape))
+        found: Json = json.loads(shapely.to_geojson(shape))
+        return found
 
-    def _list(self, part: Any) -> list[Json]:
+    def _list(self, part: Callable[[], Json]) -> list[Json]:
         found = [part()]
         while self._take(","):
             found.append(part())
         return found
 
-    def _in_parentheses(self, part: Any) -> Json:
+    def _in_parentheses(self, part: Callable[[], T]) -> T:
         self._expect("(")
         found = part()
         self._expect(")")
         return found
 
-    def _deeper(self, part: Any) -> Json:
+    def _deeper(self, part: Callable[[], T]) -> T:
         self.depth += 1
         if self.depth > self.max_depth:
-            raise _wrong(self._here(), f"nested deeper than {self.max_depth}")
+            raise wrong_at(self._here(), f"nested deeper than {self.max_depth}")
         found = part()
         self.depth -= 1
         return found
@@ -274,13 +230,13 @@ class _Parser:
     def _plain_number(self) -> Json:
         token = self._next("a number is needed here")
         if token.kind != "number":
-            raise _wrong(token.start, "a number is needed here")
-        return _number(token)
+            raise wrong_at(token.start, "a number is needed here")
+        return number_of(token)
 
     def _literal_text(self) -> str:
         token = self._next("a text is needed here")
         if token.kind != "text":
-            raise _wrong(token.start, "a text in single quotes is needed here")
+            raise wrong_at(token.start, "a text in single quotes is needed here")
         return token.text[1:-1].replace("''", "'")
 
     def _is_call(self) -> bool:
@@ -292,20 +248,20 @@ class _Parser:
         a condition has a comparison, at its level."""
         end = self.ends.get(self.at)
         if end is None:
-            raise _wrong(self._here(), "a parenthesis without its end")
+            raise wrong_at(self._here(), "a parenthesis without its end")
         following = self.tokens[end + 1].word if end + 1 < len(self.tokens) else ""
         return following in ("", "and", "or", ")")
 
-    def _peek(self) -> _Token:
-        return self.tokens[self.at] if self.at < len(self.tokens) else _Token("end", "", len(self.text))
+    def _peek(self) -> Token:
+        return self.tokens[self.at] if self.at < len(self.tokens) else Token("end", "", len(self.text))
 
     def _here(self) -> int:
         return self._peek().start
 
-    def _next(self, otherwise: str) -> _Token:
+    def _next(self, otherwise: str) -> Token:
         token = self._peek()
         if token.kind == "end":
-            raise _wrong(token.start, otherwise)
+            raise wrong_at(token.start, otherwise)
         self.at += 1
         return token
 
@@ -317,19 +273,8 @@ class _Parser:
 
     def _expect(self, word: str) -> None:
         if not self._take(word):
-            raise _wrong(self._here(), f"{word!r} is needed here")
+            raise wrong_at(self._here(), f"{word!r} is needed here")
 
     def expect_end(self) -> None:
         if self._peek().kind != "end":
-            raise _wrong(self._here(), "the filter should end here")
-
-
-def _number(token: _Token) -> int | float:
-    try:
-        return int(token.text)
-    except ValueError:
-        return float(token.text)
-
-
-def _wrong(at: int, what: str) -> FilterError:
-    return FilterError("", f"{what} (character {at + 1})")
+            raise wrong_at(self._here(), "the filter should end here")

@@ -305,7 +305,7 @@ def parse_bbox(text: str) -> list[float]:
 
 async def _where(service: Service, source: Pinned, text: str | None) -> str | None:
     found = await service.offload(condition, service, source, text)
-    return f" WHERE {found.bound}" if found else None
+    return f" WHERE {found}" if found else None
 
 
 async def _ask(service: Service, asker: Principal, source: Pinned, sql: str) -> list[dict[str, Any]]:

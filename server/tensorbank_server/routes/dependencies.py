@@ -11,7 +11,6 @@ from starlette.requests import Request
 from tensorbank_server.access import Principal
 from tensorbank_server.documents import collection_id
 from tensorbank_server.filters import (
-    Compiled,
     FilterBounds,
     Queryable,
     compile_filter,
@@ -102,7 +101,7 @@ def filter_names(pinned: Pinned) -> dict[str, Queryable]:
     return queryables(pinned.schema, collection_id(pinned.bank.name, pinned.table))
 
 
-def condition(service: Service, pinned: Pinned, given: Any) -> Compiled | None:
+def condition(service: Service, pinned: Pinned, given: Any) -> str | None:
     """A filter, as text or as CQL2-JSON, as a condition on a table's samples; None where there is none.
 
     Raises

@@ -192,7 +192,7 @@ async def _search(request: Request, service: Service, asker: Principal, body: Se
                 pinned = await pin_collection(service, asker, name, version)
             wanted = limit - len(items)
             where = await service.offload(condition, service, pinned, tree)
-            condition_sql = where.bound if where else "TRUE"
+            condition_sql = where or "TRUE"
             found = await _ids(service, pinned, condition_sql, last_id, last_split, wanted + 1)
             rows = await pinned.bank.run(_rows_of, pinned, found[:wanted])
             items += [_item(request, service, pinned, row) for row in rows]

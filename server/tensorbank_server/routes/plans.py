@@ -122,7 +122,7 @@ def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
             raise Problem(422, "invalid-request", f"{name[:80]!r} is no column of samples; see queryables")
         columns[name] = found.sql
     where = condition(service, pinned, body.filter)
-    return plan_sql(pinned.table, handles, list(columns.items()), where.bound if where else None, body.limit)
+    return plan_sql(pinned.table, handles, list(columns.items()), where, body.limit)
 
 
 @router.get("/plans/{plan}", operation_id="getPlan")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.filtered import NAMES
 from tensorbank import InvalidInputError
 from tensorbank_server.filters import compile_filter, parse_text
-from tensorbank_server.filters.cql2 import Literal
+from tensorbank_server.filters.literals import Literal
 
 N = 200
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -55,7 +55,7 @@ def rows():
 
 def found(con: duckdb.DuckDBPyConnection, tree: object) -> list[bool]:
     """Return which rows a tree selects."""
-    sql = compile_filter(tree, NAMES).bound
+    sql = compile_filter(tree, NAMES)
     hits = con.execute(f"SELECT n FROM t WHERE {sql}").fetchall()
     return np.isin(np.arange(N), [n for (n,) in hits]).tolist()
 
