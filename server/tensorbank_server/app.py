@@ -27,6 +27,7 @@ from tensorbank_server.routes import (
     samples,
     sql,
     stac,
+    table_contents,
     views,
 )
 from tensorbank_server.service import Service
@@ -38,6 +39,7 @@ ROUTERS = (
     health.router,
     pages.router,
     banks.router,
+    table_contents.router,
     plans.router,
     credentials.router,
     plan_reads.router,

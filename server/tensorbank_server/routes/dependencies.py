@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Path, Query
 from starlette.requests import Request
 
+from tensorbank.errors import InvalidInputError
 from tensorbank_server.access import Principal
 from tensorbank_server.documents import collection_id
 from tensorbank_server.filters import (
@@ -36,6 +37,7 @@ __all__ = [
     "filter_tree",
     "freshness",
     "granted",
+    "parse_bbox",
     "table_url",
 ]
 
@@ -140,6 +142,27 @@ def filter_bounds(service: Service) -> FilterBounds:
         limits.filter_list_items,
         limits.filter_vertices,
     )
+
+
+def parse_bbox(text: str) -> list[float]:
+    """Read west, south, east, north; west may lie east of east. Heights, in a box of six numbers, are left out.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no box on Earth.
+    """
+    try:
+        box = [float(part) for part in text.split(",", 6)]
+        if len(box) == 6:
+            box = [*box[:2], *box[3:5]]
+        west, south, east, north = box
+    except ValueError:
+        box, west, south, east, north = [], 0.0, 1.0, 0.0, 0.0
+    inside = all(abs(v) <= 180 for v in (west, east)) and -90 <= south <= north <= 90
+    if not box or not inside:
+        raise InvalidInputError("bbox is four numbers in degrees (six with heights): west,south,east,north")
+    return box
 
 
 def freshness(request: Request, service: Service, pinned: Pinned, representation: str) -> Freshness:

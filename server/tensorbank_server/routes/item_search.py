@@ -23,7 +23,6 @@ from tensorbank_server.documents import stac_documents
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.http import Problem
-from tensorbank_server.routes.banks import parse_bbox
 from tensorbank_server.routes.dependencies import (
     Asker,
     SampleId,
@@ -31,6 +30,7 @@ from tensorbank_server.routes.dependencies import (
     base_url,
     condition,
     filter_tree,
+    parse_bbox,
     table_url,
 )
 from tensorbank_server.routes.samples import find
