@@ -16,20 +16,9 @@ from tensorbank_server.front import Front
 from tensorbank_server.http import add_handlers
 from tensorbank_server.metrics import Metrics
 from tensorbank_server.openapi import add_openapi
-from tensorbank_server.routes import (
-    banks,
-    credentials,
-    health,
-    item_search,
-    pages,
-    plan_reads,
-    plans,
-    samples,
-    sql,
-    stac,
-    table_contents,
-    views,
-)
+from tensorbank_server.routes import banks, health, pages, samples, sql, table_contents, views
+from tensorbank_server.routes.plans import credentials, plan_reads, submission
+from tensorbank_server.routes.stac import item_search, stac_catalog
 from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings
 
@@ -40,10 +29,10 @@ ROUTERS = (
     pages.router,
     banks.router,
     table_contents.router,
-    plans.router,
+    submission.router,
     credentials.router,
     plan_reads.router,
-    stac.router,
+    stac_catalog.router,
     item_search.router,
     sql.router,
     views.router,

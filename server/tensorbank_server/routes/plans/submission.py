@@ -26,7 +26,7 @@ from tensorbank_server.routes.dependencies import (
     filter_names,
     granted,
 )
-from tensorbank_server.routes.plan_access import (
+from tensorbank_server.routes.plans.plan_access import (
     NO_STORE,
     Access,
     PlanId,

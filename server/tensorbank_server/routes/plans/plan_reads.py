@@ -23,7 +23,7 @@ from tensorbank_server.documents import CHUNK, byte_ranges, of_plan, read_block,
 from tensorbank_server.http import Problem, content_range, may_resume, parse_range
 from tensorbank_server.routes.dependencies import Asker, Served, granted
 from tensorbank_server.routes.etags import YEAR_S
-from tensorbank_server.routes.plan_access import (
+from tensorbank_server.routes.plans.plan_access import (
     Access,
     PlanId,
     ReadablePlan,

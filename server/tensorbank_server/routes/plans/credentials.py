@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from tensorbank_server.access import folders_of
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, Served
-from tensorbank_server.routes.plan_access import (
+from tensorbank_server.routes.plans.plan_access import (
     NO_STORE,
     Access,
     PlanId,

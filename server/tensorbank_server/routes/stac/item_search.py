@@ -34,7 +34,7 @@ from tensorbank_server.routes.dependencies import (
     table_url,
 )
 from tensorbank_server.routes.samples import find
-from tensorbank_server.routes.stac import (
+from tensorbank_server.routes.stac.stac_catalog import (
     NO_CACHE,
     CollectionId,
     pin_collection,

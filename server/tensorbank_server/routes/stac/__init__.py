@@ -1,0 +1,1 @@
+"""Routes of the STAC API: its catalog and the search for items."""
