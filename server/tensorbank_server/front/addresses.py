@@ -9,7 +9,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from tensorbank_server.http import Problem
-from tensorbank_server.settings import Limits
+from tensorbank_server.limits import Limits
 
 __all__ = ["check_address", "check_host"]
 
