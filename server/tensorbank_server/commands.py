@@ -1,18 +1,22 @@
-"""``tensorbank serve`` and ``tensorbank keys``."""
+"""The commands ``tensorbank serve`` and ``tensorbank keys``."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tensorbank.cli import Endpoint, Json, Region, say
 from tensorbank.errors import InvalidInputError
+
+if TYPE_CHECKING:  # the web framework is imported by the commands that need it
+    from tensorbank_server.settings import Settings
 
 __all__ = ["keys", "serve"]
 
@@ -56,44 +60,17 @@ def serve(
 ) -> None:
     """Serve banks over HTTP: look, query, fetch samples, plan training."""
     from tensorbank_server.app import create_app
-    from tensorbank_server.listening import configure_logs, is_loopback, listen
+    from tensorbank_server.listening import configure_logs, listen
     from tensorbank_server.listening import serve as run
-    from tensorbank_server.settings import load_settings
+    from tensorbank_server.settings import BankSettings, load_settings
 
-    given: dict[str, Any] = {}
-    if keys_file is not None:
-        given["keys_file"] = keys_file
-    found = load_settings(settings, **given)
-    changes: dict[str, Any] = {}
+    found = load_settings(settings, **({} if keys_file is None else {"keys_file": keys_file}))
     if bank is not None:
-        from tensorbank_server.settings import BankSettings
-
         served = BankSettings(url=bank, endpoint=endpoint, region=region)
-        changes["banks"] = {**found.banks, name or _name_of(bank): served}
-    if not (found.banks or changes):
+        found = found.model_copy(update={"banks": {**found.banks, name or _name_of(bank): served}})
+    if not found.banks:
         raise InvalidInputError("there is no bank to serve: name one, or give --settings")
-    local = is_loopback(host)
-    has_keys = found.keys_file is not None or found.oidc is not None
-    if found.access != "open" and not has_keys:
-        if not (local or insecure):
-            raise InvalidInputError(
-                f"{host} can be reached by others: make a key (`tensorbank keys create --file keys.json NAME`) and give "
-                "--keys keys.json, or give --insecure to let everybody in"
-            )
-        changes["access"] = "open"
-    elif found.access == "open" and not (local or insecure):
-        raise InvalidInputError(
-            f"{host} can be reached by others, and access is open; give --insecure if you mean it"
-        )
-    hosts = [
-        *found.allowed_hosts,
-        *(allowed_host or []),
-        *([] if local or host in ("0.0.0.0", "::") else [host]),
-    ]
-    changes["allowed_hosts"] = tuple(dict.fromkeys(hosts))
-    if local and "drain_s" not in found.model_fields_set:
-        changes["drain_s"] = 0.0
-    found = found.model_copy(update=changes)
+    found = _at_address(found, host, allowed_host or [], insecure=insecure)
     configure_logs(found.log_level)
     app = create_app(found)
     with listen(host, port) as listening:
@@ -102,8 +79,41 @@ def serve(
         run(app, found, listening, trusted_proxies)
 
 
+def _at_address(settings: Settings, host: str, names: Sequence[str], *, insecure: bool) -> Settings:
+    """Return the settings of a service that listens at a host: who is let in, and which names it is called by.
+
+    On loopback everybody is let in where there are no keys, and the end of the service waits for no balancer.
+
+    Raises
+    ------
+    InvalidInputError
+        Others can reach the host, nobody would be asked for a key, and ``insecure`` does not say that this is meant.
+    """
+    from tensorbank_server.listening import is_loopback
+
+    local = is_loopback(host)
+    has_keys = settings.keys_file is not None or settings.oidc is not None
+    changes: dict[str, object] = {}
+    if settings.access != "open" and not has_keys:
+        if not (local or insecure):
+            raise InvalidInputError(
+                f"{host} can be reached by others: make a key (`tensorbank keys create --file keys.json NAME`) and give "
+                "--keys keys.json, or give --insecure to let everybody in"
+            )
+        changes["access"] = "open"
+    elif settings.access == "open" and not (local or insecure):
+        raise InvalidInputError(
+            f"{host} can be reached by others, and access is open; give --insecure if you mean it"
+        )
+    own = [] if local or host in ("0.0.0.0", "::") else [host]
+    changes["allowed_hosts"] = tuple(dict.fromkeys([*settings.allowed_hosts, *names, *own]))
+    if local and "drain_s" not in settings.model_fields_set:
+        changes["drain_s"] = 0.0
+    return settings.model_copy(update=changes)
+
+
 def _name_of(url: str) -> str:
-    """A name for the bank of a URL: its last segment, as far as it can be one."""
+    """Return a name for the bank of a URL: its last segment, without the characters that a name cannot have."""
     last = url.rstrip("/").rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", last).strip("-_")
     return name[:63] if re.match(r"[A-Za-z]", name) else f"bank-{name}"[:63].rstrip("-")
@@ -148,7 +158,7 @@ def list_keys(file: KeyPath = DEFAULT_KEYS, as_json: Json = False) -> None:
 
 @keys.command()
 def revoke(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="Of the key, as `list` shows it.")],
+    identity: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, as `list` shows it.")],
     file: KeyPath = DEFAULT_KEYS,
 ) -> None:
     """End a key; a running service refuses it within two seconds."""
