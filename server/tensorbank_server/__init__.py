@@ -1,4 +1,4 @@
-"""The service of TensorBank: one address to look, query, fetch samples, and start training jobs from.
+"""The service of TensorBank: look at banks, query them, fetch samples, and start training jobs, by HTTP.
 
 It hands out plans and addresses; the ranks of a job read the object store themselves. It is the only room that may import a
 web framework; it stands on ``tensorbank`` and knows neither indexer nor loader.

@@ -1,4 +1,4 @@
-"""``python -m tensorbank_server``: print the description of the service as it is installed, in OpenAPI 3.1."""
+"""Print the description of the service as it is installed, in OpenAPI 3.1: ``python -m tensorbank_server``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The application: routes, front and service put together."""
+"""The ASGI application: routes, front and service put together."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROUTERS = (
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The service as an ASGI application; banks, workers and threads are opened by its lifespan.
+    """Build the service as an ASGI application; its lifespan opens banks, workers and threads.
 
     Raises
     ------

@@ -121,7 +121,7 @@ def _name_of(url: str) -> str:
 
 @keys.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose key it is, for people.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key's owner, for people.")],
     file: KeyPath = DEFAULT_KEYS,
     scope: Annotated[
         list[str] | None,
@@ -131,7 +131,7 @@ def create(
         list[str] | None, typer.Option(help="Bank that it opens; may be given again. All if not.")
     ] = None,
     expires: Annotated[
-        str | None, typer.Option(help="Lifetime such as 12h or 90d; for ever if not given.")
+        str | None, typer.Option(help="Lifetime such as 12h or 90d; unlimited if not given.")
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Names of values: hashes that tell them apart."""
+"""Hashes that tell values apart."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ class Limits(BaseModel):
     body_bytes: int = Field(default=64 << 10, gt=0)
     body_depth: int = Field(default=64, gt=0, description="Nesting of JSON in bodies.")
     body_s: float = Field(
-        default=10.0, gt=0, description="From the headers of a request to the end of its body."
+        default=10.0, gt=0, description="Time for the body of a request, behind its headers."
     )
     header_s: float = Field(
-        default=10.0, gt=0, description="From the first byte of a request to the end of its headers."
+        default=10.0, gt=0, description="Time for the headers of a request, from its first byte."
     )
     path_bytes: int = Field(default=2 << 10, gt=0, description="Path of a request, as it is sent.")
     query_bytes: int = Field(default=32 << 10, gt=0, description="Query of a request, as it is sent.")
@@ -50,24 +50,28 @@ class Limits(BaseModel):
     proxy_range_bytes: int = Field(default=64 << 20, gt=0)
     token_bytes: int = Field(default=2 << 10, gt=0)
     request_s: float = Field(
-        default=30.0, gt=0, description="From the first byte of a request to the first of its answer."
+        default=30.0,
+        gt=0,
+        description="Time from the first byte of a request to the first byte of its answer.",
     )
     send_stall_s: float = Field(
         default=30.0,
         gt=0,
-        description="A client that does not take 256 KiB of an answer in so long is dropped.",
+        description="Time for a client to take 256 KiB of an answer; a slower one is dropped.",
     )
     query_s: float = Field(
-        default=10.0, gt=0, description="Of one query in a worker; the worker is killed a second later."
+        default=10.0, gt=0, description="Time for one query in a worker, which is killed a second later."
     )
     bank_s: float = Field(
-        default=10.0, gt=0, description="Of one read or look-up in a bank, its wait for a thread included."
+        default=10.0,
+        gt=0,
+        description="Time for one read or look-up in a bank, its wait for a thread included.",
     )
     bank_waiting: int = Field(
         default=64, ge=0, description="Reads and look-ups that wait for a thread of one bank."
     )
-    plan_s: float = Field(default=60.0, gt=0, description="Of making a plan.")
-    sync_s: float = Field(default=2.0, gt=0, description="How long POST plans waits before it answers 202.")
+    plan_s: float = Field(default=60.0, gt=0, description="Time for making a plan.")
+    sync_s: float = Field(default=2.0, gt=0, description="Time that POST plans waits before it answers 202.")
     max_concurrent: int = Field(default=64, gt=0, description="Requests that are worked on at once.")
     max_concurrent_per_key: int = Field(default=32, gt=0)
     max_open: int = Field(

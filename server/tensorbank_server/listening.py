@@ -1,4 +1,4 @@
-"""Running the service: a socket, uvicorn, and an end that takes no running request with it."""
+"""The process of the service: a socket, uvicorn, and an end that lets running requests finish."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one.
+    """Bind a socket and listen; port 0 takes a free one.
 
     Raises
     ------
@@ -79,8 +79,7 @@ def configure_logs(level: str) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that stops being ready at once, goes on serving while balancers find out,
-    then accepts no more and finishes what runs."""
+    """A server with an orderly end: it stops being ready, serves on while balancers notice, then finishes what runs."""
 
     def __init__(self, config: uvicorn.Config, service: Service, settings: Settings) -> None:
         super().__init__(config)
@@ -90,7 +89,7 @@ class _Server(uvicorn.Server):
         self._draining = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
-        """The first signal drains, the second cuts. The process then ends as a program does that has done its work."""
+        """Begin the end at the first signal, and cut it short at the second."""
         if self._draining:
             self.force_exit = True
             return
@@ -108,7 +107,7 @@ class _Server(uvicorn.Server):
 
 
 def _end(limit_s: float) -> None:
-    """End the process, whatever hangs."""
+    """End the process, whatever hangs in it."""
     logging.getLogger(__name__).error(
         "the service did not end within %g s of its signal, and is cut", limit_s
     )
@@ -116,7 +115,7 @@ def _end(limit_s: float) -> None:
 
 
 def serve(app: FastAPI, settings: Settings, listening: socket.socket, trusted_proxies: str = "") -> None:
-    """Run until SIGTERM or SIGINT; returns when running requests have ended."""
+    """Run until SIGTERM or SIGINT; return when running requests have ended."""
     config = uvicorn.Config(
         app,
         log_config=None,

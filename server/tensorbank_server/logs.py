@@ -1,4 +1,4 @@
-"""Logs as JSON lines in UTC, without secrets; the audit log beside them."""
+"""Logs as JSON lines in UTC, without secrets, and the audit log beside them."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ def redacted(text: str) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """A formatter that writes one JSON object a record:
-    time, level, logger, event, and what was given as ``extra``."""
+    """A formatter that writes a record as one JSON object: time, level, logger, event, and its ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -47,8 +46,9 @@ class JsonLines(logging.Formatter):
 
 
 class AuditLog:
-    """A log of what was granted to whom: append-only JSON lines, each written at once.
-    Without a file it goes nowhere.
+    """A log of what was granted to whom: JSON lines, only appended, each written at once.
+
+    Without a file it writes nothing.
 
     Parameters
     ----------

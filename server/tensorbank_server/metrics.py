@@ -1,4 +1,4 @@
-"""Counters of one service, for Prometheus. No caller, filter or sample is a label."""
+"""Metrics of one service, for Prometheus. No caller, filter or sample is a label."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Metrics:
-    """The metrics of one service, in a registry of their own,
-    so that two services of one process do not share them."""
+    """The metrics of one service, in a registry of their own: two services in one process share none."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -22,26 +21,33 @@ class Metrics:
         info.labels(tensorbank.__version__).set(1)
         self.request_s = Histogram(
             "http_server_request_duration_seconds",
-            "From the first byte of a request to the last of its answer.",
+            "Time from the first byte of a request to the last byte of its answer.",
             ["http_request_method", "http_route", "http_response_status_code"],
             registry=r,
             buckets=BUCKETS_S,
         )
         self.running = Gauge("http_server_active_requests", "Requests under way.", registry=r)
         self.sent_bytes = Counter(
-            "http_server_response_body_bytes", "Sent in bodies.", ["http_route"], registry=r
+            "http_server_response_body_bytes", "Bytes sent in bodies.", ["http_route"], registry=r
         )
         self.rejected = Counter(
             "tensorbank_query_rejected", "Requests refused before they ran.", ["code"], registry=r
         )
         self.plan_s = Histogram(
-            "tensorbank_plan_duration_seconds", "Of making a plan.", ["bank"], registry=r, buckets=BUCKETS_S
+            "tensorbank_plan_duration_seconds",
+            "Time for making a plan.",
+            ["bank"],
+            registry=r,
+            buckets=BUCKETS_S,
         )
         self.plan_shards_scanned = Counter(
-            "tensorbank_plan_shards_scanned", "Roll-ups that a plan could not rule out.", ["bank"], registry=r
+            "tensorbank_plan_shards_scanned",
+            "Shard groups that a plan could not rule out.",
+            ["bank"],
+            registry=r,
         )
         self.plan_shards_skipped = Counter(
-            "tensorbank_plan_shards_skipped", "Roll-ups that a plan ruled out.", ["bank"], registry=r
+            "tensorbank_plan_shards_skipped", "Shard groups that a plan ruled out.", ["bank"], registry=r
         )
         self.worker_restarts = Counter(
             "tensorbank_query_worker_restarts", "Workers that were replaced.", ["reason"], registry=r
@@ -52,5 +58,5 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """The exposition format of Prometheus."""
+        """Return the metrics in the exposition format of Prometheus."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The description of the service in OpenAPI 3.1: what FastAPI finds out, with problems, keys, and bodies that are no JSON.
+"""The description of the service in OpenAPI 3.1: FastAPI's, completed by problems, keys, and bodies that are not JSON.
 
 ``python -m tensorbank_server`` prints what ``server/openapi.json`` holds.
 """
@@ -90,7 +90,7 @@ _OPEN = ("getHealth", "getReadiness")
 
 
 def add_openapi(app: FastAPI) -> None:
-    """Make an app describe itself so."""
+    """Make an app describe itself by :func:`document`."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -101,7 +101,7 @@ def add_openapi(app: FastAPI) -> None:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The description of an app."""
+    """Return the description of an app."""
     found = get_openapi(
         title=app.title,
         version=app.version,

@@ -1,4 +1,4 @@
-"""Values that were used lately, so many of them. The longest unused goes first: a full cache is never emptied at once."""
+"""A cache of the most recently used values. The longest unused goes first, so a full cache is never emptied at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """A cache of values by key. May be used from many threads.
+    """A cache of values by key, of a fixed number. May be used from many threads.
 
     Parameters
     ----------

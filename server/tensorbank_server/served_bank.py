@@ -42,13 +42,13 @@ MAX_EXTENTS = 1_000
 PROBE_S = 10.0
 """Seconds between two looks at a bank that is well."""
 PROBE_AGAIN_S = 1.0
-"""Seconds between two looks at a bank that cannot be read: it is used again as soon as it can be."""
+"""Seconds between two looks at a bank that cannot be read, which is used again as soon as it can be."""
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Pinned:
-    """A table at a version, as one request sees it. ``explicit`` says whether the caller chose the version."""
+    """A table at a version, as one request sees it. ``explicit`` is True if the caller chose the version."""
 
     bank: ServedBank
     table: str
@@ -63,7 +63,7 @@ class Pinned:
 
 
 class ServedBank:
-    """One bank and how to read it. May be used from many threads."""
+    """A bank, and the means to read it. May be used from many threads."""
 
     def __init__(
         self, name: str, settings: BankSettings, cache: Path, files: RowFiles, given: Settings
@@ -130,7 +130,7 @@ class ServedBank:
         return None if found is None else replace(found, explicit=version is not None)
 
     def pin(self, table: str, version: int | None) -> Pinned:
-        """A table at a version, the newest if None.
+        """Return a table at a version, the newest if None.
 
         Raises
         ------
@@ -158,7 +158,7 @@ class ServedBank:
         return known[1]
 
     def samples(self, pinned: Pinned) -> SampleTable:
-        """Return the samples by id of a table at a version."""
+        """Return the samples of a table at a version, by id."""
         key = (pinned.table, pinned.version)
         with self._lock:
             found = self._tables.pop(key, None)
@@ -184,8 +184,10 @@ class ServedBank:
         return ["url", "dir", "proxy"] if self.settings.sts_role is not None else ["url", "proxy"]
 
     def folder_keys(self, folders: Sequence[str], session: str, lifetime_s: float) -> FolderKeys:
-        """Return keys that read what lies below some folders; see
-        :func:`tensorbank_server.access.folder_keys.assume`."""
+        """Return keys that read what lies below some folders.
+
+        They are those of :func:`tensorbank_server.access.assume`.
+        """
         if self.settings.sts_role is None:
             raise AssertionError("access `dir` was not checked")
         endpoint = self.settings.sts_endpoint or self.settings.endpoint
@@ -205,11 +207,11 @@ class ServedBank:
         }
 
     def sign(self, keys: Sequence[str], lifetime_s: float) -> list[str]:
-        """Return URLs of objects, good for a while."""
+        """Return URLs of objects, signed for ``lifetime_s``."""
         return self._signer.sign(keys, lifetime_s)
 
     def size(self, key: str) -> int:
-        """Return the size in bytes of a shard; shards never change."""
+        """Return the size in bytes of a shard, asked for once: shards never change."""
         found = self._sizes.get(key)
         return self._sizes.put(key, self.store.size(key)) if found is None else found
 
@@ -218,7 +220,7 @@ class ServedBank:
         return f"{self.settings.title or self.name}: {table}"
 
     def _look(self) -> str | None:
-        """Return what keeps the bank from being read, None if nothing does; asks the store."""
+        """Ask the store whether the bank can be read; return what keeps it from that, None if nothing does."""
         try:
             self.bank.tables()
         except TensorBankError as error:

@@ -33,15 +33,14 @@ from tensorbank_server.workers.watches import Watch
 __all__ = ["Service"]
 
 CLOSE_S = 3.0
-"""The time that banks have to close: a read that hangs is not waited for."""
+"""Seconds that banks have to close; a read that hangs longer is left behind."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Service:
-    """The service of one process. The constructor assigns;
-    :meth:`open` starts workers and threads, :meth:`close` ends them."""
+    """The service of one process. The constructor assigns; :meth:`open` starts workers and threads, :meth:`close` ends them."""
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self.settings = settings
@@ -57,7 +56,7 @@ class Service:
         self.is_ready = False
         """True if requests should be sent here."""
         self.is_ending = False
-        """True if a request that comes now comes too late."""
+        """True if new requests are refused, since the service ends."""
         self.banks: dict[str, ServedBank] = {}
 
     async def open(self) -> None:
@@ -131,11 +130,11 @@ class Service:
         return self._disk.problem if self.is_ready else None
 
     async def offload(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run in a thread what takes time and asks no store; what may ask one is its bank's to run."""
+        """Run a call in a thread. It may take time but asks no store; calls that may are the bank's to run."""
         return await self._threads.run(call, *args, **kwargs)
 
     async def query(self, job: Job, principal: Principal) -> Any:
-        """Run a job in a worker, at the caller's expense."""
+        """Run a job in a worker, counted as a query of the caller."""
         self.queries.spend(principal.id)
         return await self.answer(job)
 
@@ -154,7 +153,7 @@ class Service:
             raise
 
     def bank(self, name: str, principal: Principal, scope: str = "read") -> ServedBank:
-        """A bank that the caller may see.
+        """Return a bank that the caller may see.
 
         Raises
         ------
@@ -169,7 +168,7 @@ class Service:
         return found
 
     async def pin(self, bank: str, table: str, snapshot: int | None, principal: Principal) -> Pinned:
-        """A table at a version, that the caller may read."""
+        """Return a table that the caller may read, at a version, the newest if None."""
         found = self.bank(bank, principal)
         pinned = found.known(table, snapshot)
         return pinned if pinned is not None else await found.run(found.pin, table, snapshot)

@@ -1,4 +1,4 @@
-"""Settings of a service: values, read once where the process starts.
+"""Settings of a service: frozen values, read where the process starts.
 
 ``Settings(banks={...})`` and :func:`load_settings` fill what they are not given from ``TENSORBANK_*``. Nested fields are
 joined by two underscores: ``TENSORBANK_LIMITS__BODY_BYTES=65536``. Secrets may lie in files: ``signing_key_file``,
@@ -30,7 +30,7 @@ __all__ = ["BankSettings", "OidcSettings", "Settings", "load_settings"]
 
 PREFIX = "TENSORBANK_"
 BANK_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,62}"
-"""A path segment and nothing else."""
+"""The pattern of a bank's name: one segment of a path."""
 
 
 class _Values(BaseModel):
@@ -38,7 +38,7 @@ class _Values(BaseModel):
 
 
 class BankSettings(_Values):
-    """One bank. Keys that are not given come from the platform's credential chain."""
+    """The settings of one bank. Keys that are not given come from the platform's credential chain."""
 
     url: str
     title: str = ""
@@ -47,7 +47,7 @@ class BankSettings(_Values):
     endpoint: str | None = None
     public_endpoint: str | None = Field(
         default=None,
-        description="Where clients reach the same server, if they reach it by another name; URLs are signed for it.",
+        description="Address by which clients reach the store, if it is another one; URLs are signed for it.",
     )
     region: str | None = None
     access_key: str | None = None
@@ -60,12 +60,11 @@ class BankSettings(_Values):
         description="ARN of a role that may read the bank: plans can then be read by keys of their folders.",
     )
     sts_endpoint: str | None = Field(
-        default=None, description="Of STS, if it is not the store's endpoint or AWS's own."
+        default=None, description="Address of STS, if it is not the store's endpoint or AWS's own."
     )
 
     def storage(self) -> StorageOptions:
-        """Return the options by which the service itself reaches the bank;
-        reads the file of the secret key."""
+        """Return the options by which the service itself reaches the bank; this reads the file of the secret key."""
         secret = self.secret_key.get_secret_value() if self.secret_key else None
         if self.secret_key_file is not None:
             secret = read_secret(self.secret_key_file)
@@ -80,7 +79,7 @@ class BankSettings(_Values):
 
 
 class OidcSettings(_Values):
-    """An issuer of JWTs that are accepted beside keys."""
+    """The settings of an issuer of JWTs, which are accepted beside keys."""
 
     issuer: str
     audience: str
@@ -91,7 +90,7 @@ class OidcSettings(_Values):
 
 
 class Settings(BaseSettings):
-    """A service. Frozen; nothing is opened or checked against the outside before :func:`tensorbank_server.create_app`."""
+    """The settings of a service. Nothing is opened or asked before the lifespan of :func:`tensorbank_server.create_app`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
@@ -107,7 +106,7 @@ class Settings(BaseSettings):
     signing_key: SecretStr | None = Field(default=None, description="Signs page tokens; random if not given.")
     signing_key_file: Path | None = None
     public_url: str | None = Field(
-        default=None, description="Base of links; that of the request if not given."
+        default=None, description="Base of links; the address of the request if not given."
     )
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
     cors_origins: tuple[str, ...] = ()
@@ -117,21 +116,21 @@ class Settings(BaseSettings):
     )
     limits: Limits = Limits()
     url_lifetime_s: float = Field(
-        default=1_800.0, gt=0, description="Of presigned URLs and prefix credentials."
+        default=1_800.0, gt=0, description="Lifetime of presigned URLs and of keys of folders."
     )
     plan_lifetime_s: float = Field(
-        default=86_400.0, gt=0, description="After its last use a plan may be forgotten."
+        default=86_400.0, gt=0, description="Time after its last use when a plan may be forgotten."
     )
     plan_cache_bytes: int = Field(default=8 << 30, gt=0)
     row_cache_bytes: int = Field(default=4 << 30, gt=0)
     encoded_cache_bytes: int = Field(
-        default=128 << 20, ge=0, description="Memory for GeoTIFFs between one range of them and the next."
+        default=128 << 20, ge=0, description="Memory for GeoTIFFs between one range request and the next."
     )
     data_folder: Path | None = Field(
         default=None, description="Plans and copies of index files; a temporary folder if not given."
     )
     latest_s: float = Field(
-        default=1.0, ge=0, description="For how long the newest snapshot is taken to stay the newest."
+        default=1.0, ge=0, description="Time for which the newest snapshot is taken to stay the newest."
     )
     n_workers: int = Field(default=2, gt=0, description="Processes that query.")
     n_threads: int = Field(
@@ -140,7 +139,7 @@ class Settings(BaseSettings):
     bank_probe_s: float = Field(
         default=5.0,
         gt=0,
-        description="A bank that does not answer for so long is not waited for until it does.",
+        description="Time for a bank to answer a look; one that needs longer is unavailable until it does.",
     )
     worker_memory_bytes: int = Field(default=4 << 30, gt=0)
     worker_max_queries: int = Field(default=1_000, gt=0)
@@ -154,12 +153,12 @@ class Settings(BaseSettings):
     audit_file: Path | None = None
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     drain_s: float = Field(
-        default=5.0, ge=0, description="From the end of readiness to the end of accepting."
+        default=5.0, ge=0, description="Time from the end of readiness to the end of accepting connections."
     )
     finish_s: float = Field(
         default=40.0,
         gt=0,
-        description="From the end of accepting to the end of what runs: answers that are sent by then.",
+        description="Time from the end of accepting connections to the end of running requests.",
     )
 
     @field_validator("banks")
@@ -181,7 +180,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Rank the sources: what is given in code wins over the environment, and that over the file."""
+        """Rank the sources: arguments win over the environment, and the environment over the file."""
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
     def page_secret(self) -> bytes | None:
@@ -192,15 +191,14 @@ class Settings(BaseSettings):
 
 
 def load_settings(file: Path | None = None, **given: Any) -> Settings:
-    """Load the settings of this process: what is given here, else ``TENSORBANK_*``, else the TOML file,
-    else the defaults.
+    """Load the settings of this process from the arguments, else ``TENSORBANK_*``, else the TOML file, else the defaults.
 
     Raises
     ------
     NotFoundError
         There is no such file.
     InvalidInputError
-        A value is wrong, or a name is none of :class:`Settings`.
+        A value is wrong, or :class:`Settings` has no such name.
     """
 
     class FromFile(Settings):

@@ -1,4 +1,4 @@
-"""Access: keys and tokens of callers, limits on what they ask for, and keys of a store that are lent to them."""
+"""Access to the service: keys and tokens of callers, limits on what they ask for, and keys of a store that are lent to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of an object store that read the folders of one plan for a while: access ``dir``.
+"""Temporary keys of an object store that read the folders of one plan: the access ``dir``.
 
 The store's own STS makes them (``AssumeRole``), by a role that may read the bank, narrowed by a session policy to reading objects
 below some folders. The service's keys are not handed out.
@@ -20,15 +20,17 @@ from tensorbank.storage import StorageOptions, bucket_and_prefix
 __all__ = ["FolderKeys", "assume", "folders_of", "read_policy"]
 
 LIFETIME_S = (900, 3_600)
-"""The shortest lifetime in seconds that STS gives,
-and the longest for callers whose own keys are of a role."""
+"""The shortest and the longest lifetime of such keys, seconds.
+
+STS gives none for less than the first, and none for more than the second to a caller whose own keys are of a role.
+"""
 MAX_POLICY_CHARS = 2_048
 TIMEOUT_S = 10
 
 
 @dataclass(frozen=True, slots=True)
 class FolderKeys:
-    """A set of keys that end. ``expires_s`` is of the wall clock."""
+    """A set of temporary keys. ``expires_s`` is of the wall clock."""
 
     access_key: str
     secret_key: str = field(repr=False)
@@ -42,8 +44,7 @@ def folders_of(keys: Iterable[str]) -> list[str]:
 
 
 def read_policy(bank_url: str, folders: Sequence[str]) -> str:
-    """Return the session policy that lets objects below some folders of a bank be read,
-    and nothing else be done.
+    """Return the session policy that lets objects below some folders of a bank be read, and nothing else.
 
     A policy has 2,048 characters. Of parts that do not fit, the folder that they all lie in is named.
     """
@@ -65,7 +66,7 @@ def read_policy(bank_url: str, folders: Sequence[str]) -> str:
 
 
 def _literal(text: str) -> str:
-    """A part of a resource's name in which nothing is a pattern.
+    """Return a part of a resource's name with ``$``, ``*`` and ``?`` escaped, so that none of them is a pattern.
 
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html#policy-vars-specialchars
     """
@@ -75,16 +76,16 @@ def _literal(text: str) -> str:
 def assume(
     storage: StorageOptions, role: str, endpoint: str | None, policy: str, session: str, lifetime_s: float
 ) -> FolderKeys:
-    """Ask STS for keys, as whoever ``storage`` says we are.
+    """Ask STS for keys, in the name of the keys in ``storage``.
 
     Parameters
     ----------
     role
-        ARN.
+        The ARN of the role that the keys are of.
     endpoint
-        Endpoint of STS, None for AWS's own.
+        The endpoint of STS, None for AWS's own.
     session
-        Name by which the store's log calls whoever uses the keys.
+        The name of the keys' user in the store's log.
 
     Raises
     ------

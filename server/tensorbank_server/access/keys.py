@@ -29,8 +29,11 @@ from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, nea
 __all__ = ["SCOPES", "Key", "KeyFile", "Principal"]
 
 SCOPES: tuple[str, ...] = ("read", "plan", "proxy", "sql", "admin")
-"""The scopes of a key. ``read``: banks, samples, searches. ``plan``: plans and URLs. ``proxy``: ranges
-through the service. ``sql``: full SQL. ``admin``: metrics."""
+"""The scopes of a key.
+
+``read``: banks, samples, searches. ``plan``: plans and URLs. ``proxy``: ranges through the service. ``sql``: full SQL.
+``admin``: metrics.
+"""
 
 LOOK_AGAIN_S = 1.0
 MAX_KEY_CHARACTERS = 128
@@ -40,7 +43,7 @@ _KEY = re.compile(r"tb_live_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The caller that asks. ``banks`` is None where every bank may be seen."""
+    """The caller of a request. ``banks`` is None where it may see every bank."""
 
     id: str
     scopes: frozenset[str]
@@ -66,12 +69,12 @@ class Key:
 
     @classmethod
     def read(cls, raw: object) -> Key:
-        """A key as the file has it.
+        """Read a key from its record in the file.
 
         Raises
         ------
         ValueError
-            It is not of the documented form; nothing of it is taken for a right.
+            It is not of the documented form, and grants nothing.
         """
         if not isinstance(raw, dict) or set(raw) - {f.name for f in fields(cls)}:
             raise ValueError("a key is an object with the fields of a key and no other")
@@ -112,12 +115,12 @@ def _are_texts(value: object) -> TypeGuard[list[str]]:
 
 
 class KeyFile:
-    """The keys in a file.
+    """A file of keys.
 
     Parameters
     ----------
     path
-        May be missing until the first key is made.
+        The file, which may be missing until the first key is made.
     clock
         Monotonic seconds, for when to look again.
     """
@@ -136,7 +139,7 @@ class KeyFile:
         banks: Sequence[str] | None = None,
         lifetime: timedelta | None = None,
     ) -> tuple[Key, str]:
-        """Make a key; the text is returned here and nowhere else.
+        """Make a key. Its text is returned here, and can never be had again.
 
         Raises
         ------
@@ -167,7 +170,7 @@ class KeyFile:
         return key, f"tb_live_{identity}_{secret.decode()}"
 
     def revoke(self, identity: str) -> Key:
-        """End a key; it stays in the list.
+        """Revoke a key; it stays in the list.
 
         Raises
         ------
@@ -187,8 +190,10 @@ class KeyFile:
         return sorted(self._read().values(), key=lambda k: (k.created, k.id))
 
     def find(self, text: str) -> Principal | None:
-        """Return the owner of the key that a text is; None if it belongs to nobody, any more or yet.
-        Takes the same time for all secrets."""
+        """Return the caller whose key a text is; None if the key is unknown, expired or revoked.
+
+        Takes the same time for every secret.
+        """
         if len(text) > MAX_KEY_CHARACTERS or (found := _KEY.fullmatch(text)) is None:
             return None
         key = self._current().get(found[1])
@@ -214,8 +219,10 @@ class KeyFile:
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _read(self, *, skip_bad: bool = False) -> dict[str, Key]:
-        """Return the keys by id; one that is not of the documented form is an error,
-        or left out and logged."""
+        """Return the keys by id.
+
+        A record that is not of the documented form is an error or, with ``skip_bad``, left out and logged.
+        """
         keys: list[Key] = []
         try:
             for number, raw in enumerate(json.loads(self.path.read_text())["keys"]):
@@ -233,7 +240,7 @@ class KeyFile:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, Key]]:
-        """The keys, to be changed; written when the block ends. One writer at a time."""
+        """Give the keys to be changed, and write them when the block ends. One writer at a time."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with Path(f"{self.path}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

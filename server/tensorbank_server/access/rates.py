@@ -1,5 +1,4 @@
-"""Limits on what a caller may ask for: token buckets, and the number of requests at once. Requests never
-queue: a caller over its limit is told when to come again."""
+"""Limits on callers: requests a minute, and requests at once. A request never queues: 429 says when to come again."""
 
 from __future__ import annotations
 
@@ -16,14 +15,15 @@ from tensorbank_server.http import Problem
 __all__ = ["PLACE", "Allowance", "Concurrency", "Place", "Rates"]
 
 MAX_CALLERS = 10_000
-"""The most callers remembered; the one that was quiet longest is forgotten first,
-whose bucket is full by then."""
+"""The most callers remembered. The one that was quiet longest is forgotten first; its bucket is full by then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """The remainder of a policy, as the headers ``RateLimit`` and ``RateLimit-Policy`` tell
-    it (draft-ietf-httpapi-ratelimit-headers)."""
+    """The remainder of a rate, told by the headers ``RateLimit`` and ``RateLimit-Policy``.
+
+    They are those of draft-ietf-httpapi-ratelimit-headers.
+    """
 
     name: str
     per_minute: int
@@ -38,7 +38,7 @@ class Allowance:
 
 
 class Rates:
-    """One bucket a caller. For one thread: the event loop's.
+    """A token bucket for each caller. For one thread: the event loop's.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Rates:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def spend(self, caller: str) -> Allowance:
-        """Take one.
+        """Take one request from a caller's bucket.
 
         Raises
         ------
@@ -84,7 +84,7 @@ class Rates:
 
 
 class Place:
-    """A place of one request, which leaves it while it waits for others and comes back without asking again."""
+    """A request's place among those that run at once. It is left while the request waits for something else."""
 
     def __init__(self, of: Concurrency, caller: str) -> None:
         self.caller = caller
@@ -106,14 +106,14 @@ class Place:
             self._of.count(self.caller, 1)
 
     def give_back(self) -> None:
-        """Count no more, whatever follows."""
+        """Give the place back for good."""
         if self._n_waits == 0 and not self._is_given_back:
             self._of.count(self.caller, -1)
         self._is_given_back = True
 
 
 PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
-"""The place of the request that this task works for."""
+"""The place of the request that the current task works for."""
 
 
 class Concurrency:
@@ -126,7 +126,7 @@ class Concurrency:
         self._of: Counter[str] = Counter()
 
     def count(self, caller: str, n: int) -> None:
-        """Add to the requests of a caller."""
+        """Add to the number of a caller's requests."""
         self.n_running += n
         self._of[caller] += n
         if not self._of[caller]:
@@ -134,7 +134,7 @@ class Concurrency:
 
     @contextmanager
     def slot(self, caller: str) -> Iterator[Place]:
-        """A place for one request.
+        """Hold a place for one request.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Find who asks: keys, tokens of an issuer, or nobody in particular where access is open."""
+"""Authentication of callers: by key, by a token of an issuer, or not at all where access is open."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class Authenticator:
-    """A checker that finds the principal of a request by its ``Authorization`` header;
-    never by its address or query.
+    """A checker of ``Authorization`` headers. A caller is never identified by its path or query.
+
+    An address that fails too often is told to wait; good keys from the same address are not held up.
 
     Who fails too often is told to wait, by address; good keys from the same address are not held up.
     """
@@ -115,7 +116,7 @@ def _are_texts(value: object) -> TypeGuard[list[str]]:
 
 
 class Issuer:
-    """A checker of tokens of an OpenID Connect issuer: signature, issuer, audience and times are checked.
+    """A checker of an OpenID Connect issuer's tokens: their signature, issuer, audience and times.
 
     Its signing keys are fetched from the configured address only; what a token says about where they are is ignored.
     """
@@ -127,7 +128,7 @@ class Issuer:
         self._lock = threading.Lock()
 
     def principal(self, text: str) -> Principal | None:
-        """Return the caller whose token a text is; None if it is not good.
+        """Return the caller whose token a text is; None if the token is not good.
 
         Raises
         ------
@@ -153,12 +154,15 @@ class Issuer:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except (jwt.PyJWTError, RecursionError, ValueError, TypeError):
-            # what is no token at all, nested without end or of odd types is nobody's
+            # a text that is no token, is nested without end, or has values of odd types identifies nobody
             return None
         return principal_of(claims, s.scope_claim)
 
     def _key(self, name: str) -> Any:
-        """A signing key of the issuer. A name that is not known makes it look again, but not often."""
+        """Return a signing key of the issuer, None if it has none of that name.
+
+        A name that is not known makes this fetch the keys again, but not within ``KEYS_COOLDOWN_S``.
+        """
         import jwt
 
         with self._lock:

@@ -1,4 +1,4 @@
-"""Pictures of samples by name: what bands make them, and how numbers become colours. Pure: arrays in, arrays out."""
+"""Pictures of samples by name: which bands make them, and how numbers become colours. Pure: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Composite:
-    """One named picture.
+    """A picture that can be asked for by name.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Composite:
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """The facts that a picture needs beside the pixels.
+    """The facts that a picture needs beside its pixels.
 
     ``rescale`` is the range of values from black to white, None for that of the picture: percentiles 2 to 98 of all bands
     together, so that colours stay what they are. ``pixel_m`` is the size of a pixel, metres.
@@ -111,7 +111,7 @@ _NDVI_COLOURS = np.array(
 
 
 def _ndvi(stored: npt.NDArray[np.generic], painting: Painting) -> Pixels:
-    """The stored index, or that of near infrared and red, from grey over yellow to green."""
+    """Colour the stored index, or that of near infrared and red, from grey over yellow to green."""
     values = stored.astype(np.float32)
     if len(values) == 2:
         total = values[0] + values[1]
@@ -196,7 +196,7 @@ COMPOSITES: Mapping[str, Composite] = {
 def picture(
     composite: Composite, stored: npt.NDArray[np.generic], painting: Painting, size: int
 ) -> Image.Image:
-    """A picture whose longer side has ``size`` pixels."""
+    """Return a picture whose longer side has ``size`` pixels."""
     image = Image.fromarray(composite.paint(stored, painting))
     scale = size / max(image.size)
     shape = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -207,7 +207,7 @@ def picture(
 
 
 def encode(image: Image.Image, form: str) -> bytes:
-    """Encode as PNG or WebP."""
+    """Encode a picture as PNG or WebP."""
     sink = io.BytesIO()
     if form == "png":
         image.save(sink, "PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""Coordinates of virtual Zarr groups: whose sample is number 7, and when, where and in which bands. Pure.
+"""Coordinates of virtual Zarr groups: the ids, times and places of samples, and the names of bands. Pure.
 
 A coordinate is a Zarr v3 array of one chunk along one dimension: texts as data type ``string`` (codec ``vlen-utf8``), numbers as
 float64 or int64, times as CF writes them.
@@ -22,14 +22,14 @@ from tensorbank.schema import Modality
 __all__ = ["CHUNK", "Coordinate", "of_band_names", "of_plan"]
 
 CHUNK = "c/0"
-"""The key of the only chunk."""
+"""The key of a coordinate's only chunk."""
 NO_TIME = np.iinfo(np.int64).min
 """The number that stands for a missing time of a sample; NumPy's NaT."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coordinate:
-    """One array along one dimension.
+    """An array along one dimension.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Coordinate:
         }
 
     def chunk(self) -> bytes:
-        """Return its values as they are stored."""
+        """Return its values as bytes of its only chunk."""
         if self._is_text:
             return bytes(VLenUTF8().encode(self.values))
         return bytes(self.values.astype(self.values.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -98,7 +98,7 @@ def of_band_names(handles: Iterable[Handle]) -> dict[str, Coordinate]:
 
 
 def _values(column: pa.ChunkedArray) -> tuple[Any, dict[str, Any]]:
-    """Return the values of a column and what they mean; None of a type that has no coordinate."""
+    """Return the values of a column and their attributes; None for a type that no coordinate can hold."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column = column.cast(kind.value_type)

@@ -1,4 +1,4 @@
-"""Files that were just encoded, kept in memory for the next range of them: GDAL reads a GeoTIFF in several requests."""
+"""A cache of encoded files, for the next range of one: GDAL reads a GeoTIFF in several requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors as bytes of the formats that people open them with. Pure: arrays in, bytes out.
+"""Encoders of tensors: NumPy, safetensors, GeoTIFF. Pure: arrays in, bytes out.
 
 Tensors are (time, band, y, x). A GeoTIFF has one sample a (time, band), in this order, and float16, which GDAL before
 3.11 does not know, as float32.
@@ -30,11 +30,11 @@ MEDIA_TYPES = {
     "tif": "image/tiff; application=geotiff; profile=cloud-optimized",
 }
 MAX_BLOCK_PIXELS = 512
-"""The side of a GeoTIFF's blocks, at most: GDAL's own default."""
+"""The longest side of a GeoTIFF's block, in pixels; GDAL's own default."""
 
 
 def as_npy(tensor: Tensor) -> bytes:
-    """Encode in NumPy's own format."""
+    """Encode a tensor in NumPy's own format."""
     sink = io.BytesIO()
     np.lib.format.write_array_header_1_0(sink, np.lib.format.header_data_from_array_1_0(tensor))
     return b"".join((sink.getvalue(), tensor.data.cast("B")))
@@ -48,7 +48,7 @@ def as_npz(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def as_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Encode several arrays and some words about them."""
+    """Encode several arrays and their metadata."""
     return bytes(save_safetensors(dict(tensors), dict(metadata)))
 
 
@@ -79,7 +79,7 @@ def georeference(
 
 @lru_cache(maxsize=1_024)
 def _is_projection(epsg: int) -> bool:
-    """Tell whether there is a projection of a code: an index may hold any number."""
+    """Tell whether a code is that of a projection; an index may hold any number."""
     try:
         pyproj.CRS.from_epsg(epsg)
     except pyproj.exceptions.CRSError:

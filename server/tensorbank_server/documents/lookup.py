@@ -1,4 +1,4 @@
-"""Samples by id: where each row of a samples table is, and its row, without a query.
+"""Rows of a samples table by sample id, found without a query.
 
 A table at a version never changes, so what is found out about it is kept in files: its ids, sorted, and the columns that samples
 are served from, one file a row group, made when a sample of it is first asked for. Both are Arrow, mapped into memory, so
@@ -28,18 +28,18 @@ from tensorbank_server.documents.row_json import finite, readable
 __all__ = ["RowFiles", "SampleTable"]
 
 BATCH_ROWS = 512
-"""The number of rows that are cut out at once: small, for one of them is wanted."""
+"""The rows of one batch of a file. Few, since one row is cut out of it at a time."""
 
 
 class RowFiles:
-    """A cache of files of row groups, least recently used first to go. Shared by all tables of a service.
+    """A cache of files of row groups, the least recently used first to go. All tables of a service share it.
 
     Parameters
     ----------
     folder
-        Belongs to this process alone.
+        A folder that belongs to this process alone.
     max_bytes
-        Most bytes of all files together.
+        The most bytes of all files together.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -82,7 +82,7 @@ class RowFiles:
 
 
 def _write_group(source: Path, group: int, modalities: Sequence[str], folder: Path) -> Path:
-    """The served columns of a row group: all plain ones, and of modalities their address."""
+    """Write the columns of a row group that samples are served from: plain ones, and the addresses of modalities."""
     with pq.ParquetFile(source, memory_map=True) as parquet:
         plain = [
             f.name
@@ -104,7 +104,7 @@ def _write_group(source: Path, group: int, modalities: Sequence[str], folder: Pa
 
 @dataclass(frozen=True)
 class SampleTable:
-    """The samples of one table at one version.
+    """The samples of one table at one version, found by their ids.
 
     Parameters
     ----------
@@ -159,8 +159,7 @@ class SampleTable:
         return len(self.ids)
 
     def find(self, sample_id: str, split: str | None = None) -> list[dict[str, Any]]:
-        """Return the rows of an id, as dictionaries; of some split if one is given.
-        A modality is its address or None.
+        """Return the rows of an id as dictionaries, of one split if it is given. A modality is its address or None.
 
         Raises
         ------
@@ -180,8 +179,7 @@ class SampleTable:
         return found
 
     def _first(self, sample_id: str) -> int:
-        """Return the position of the first id that is not smaller, in the order of UTF-8,
-        which Arrow sorts by."""
+        """Return the position of the first id that is not smaller, in the order of UTF-8, by which Arrow sorts."""
         wanted = sample_id.encode()
         low, high = 0, len(self.ids)
         while low < high:
@@ -208,7 +206,7 @@ class SampleTable:
 
 
 def _mapped(table: pa.Table, folder: Path) -> pa.Table:
-    """Copy the rows to a file without a name and map it: memory that the kernel may take back."""
+    """Copy rows to a file without a name and map it: memory that the kernel may take back."""
     if not table.num_rows:
         return table
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".ids") as target:

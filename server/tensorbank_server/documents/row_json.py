@@ -1,4 +1,4 @@
-"""Rows of the index as JSON: addresses stay inside, NaN and the infinities are null, long cells are cut."""
+"""Rows of the index as JSON: addresses are left out, NaN and the infinities are null, long cells are cut."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ MAX_CELL_CHARACTERS = 1_000
 FeatureList = list[dict[str, str]]
 
 INNER_COLUMNS = frozenset({"part", "stem", "hilbert"})
-"""The columns that say where TensorBank put things: of no use to a caller."""
+"""The columns that say where TensorBank keeps things, and are of no use to a caller."""
 
 
 def plain(value: Any) -> Any:
-    """A value of Arrow as JSON has it."""
+    """Return a value of Arrow as JSON has it."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -45,7 +45,7 @@ def plain(value: Any) -> Any:
 
 
 def readable(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return rows as dictionaries. What Python has no value for, such as a time in the year 300,000, is None there."""
+    """Return rows as dictionaries. A value that Python cannot hold, such as a time in the year 300,000, is None."""
     try:
         found: list[dict[str, Any]] = rows.to_pylist()
     except (ValueError, OverflowError, pa.ArrowException):
@@ -62,7 +62,7 @@ def _value(scalar: pa.Scalar) -> Any:
 
 
 def finite(value: Any) -> Any:
-    """Return a value whose numbers are all finite; the others are None."""
+    """Return a value in which numbers that are not finite are replaced by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -71,7 +71,7 @@ def finite(value: Any) -> Any:
 
 
 def cell(value: Any) -> tuple[Any, bool]:
-    """A value for a table on a page, and whether it was cut."""
+    """Return a value for a table on a page, and whether it was cut."""
     shown = plain(value)
     if isinstance(shown, str) and len(shown) > MAX_CELL_CHARACTERS:
         return shown[:MAX_CELL_CHARACTERS], True
@@ -79,12 +79,12 @@ def cell(value: Any) -> tuple[Any, bool]:
 
 
 def features(schema: pa.Schema) -> FeatureList:
-    """Return the features of the columns: their names and types."""
+    """Return the names and types of columns."""
     return [{"name": f.name, "type": str(f.type)} for f in schema]
 
 
 def sample_json(row: Mapping[str, Any], schema: TableSchema) -> dict[str, Any]:
-    """A sample as its own JSON: its columns, its footprint as GeoJSON, and the modalities it has."""
+    """Return a sample as JSON: its columns, its footprint as GeoJSON, and the modalities that it has."""
     found: dict[str, Any] = {
         k: plain(v)
         for k, v in row.items()
@@ -100,7 +100,7 @@ def sample_json(row: Mapping[str, Any], schema: TableSchema) -> dict[str, Any]:
 
 
 def _shape(wkb: bytes | None) -> shapely.Geometry | None:
-    """The geometry of a footprint; None where there is none that can be shown."""
+    """Return the geometry of a footprint; None where there is none that can be shown."""
     if wkb is None:
         return None
     try:
@@ -112,7 +112,7 @@ def _shape(wkb: bytes | None) -> shapely.Geometry | None:
 
 
 def geometry(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the footprint of a sample as GeoJSON, else its centre, else nothing.
+    """Return the footprint of a sample as GeoJSON, else its centre, else None.
 
     Outer rings run anticlockwise (RFC 7946, 3.1.6), in each part of a footprint that the antimeridian divides.
     """

@@ -22,8 +22,10 @@ __all__ = ["Cut", "byte_ranges", "count_times", "read_block", "read_tensor"]
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The wanted part of a modality: bands by number, in the order asked for, and a window ``[y0, y1) x [x0,
-    x1)``."""
+    """The wanted part of a modality: bands by number, in the order asked for, and a half-open window of pixels.
+
+    ``window`` is ``(y0, y1, x0, x1)``.
+    """
 
     modality: Modality
     bands: tuple[int, ...]
@@ -33,8 +35,7 @@ class Cut:
     def of(
         cls, modality: Modality, bands: str | Sequence[str] | None = None, window: str | None = None
     ) -> Cut:
-        """Parse text: ``B04,B08`` (or names) and ``y0,x0,height,width``;
-        all of the modality where nothing is given.
+        """Parse the text of a cut, ``B04,B08`` and ``y0,x0,height,width``; what is not given is taken whole.
 
         Raises
         ------
@@ -68,7 +69,7 @@ class Cut:
 
     @property
     def n_bytes(self) -> int:
-        """The decoded size of the blocks that it is cut from."""
+        """The decoded size in bytes of the blocks that the cut is made from."""
         return self.modality.n_times * len(self.bands) * self.modality.block_bytes
 
     @property
@@ -77,8 +78,7 @@ class Cut:
 
 
 def byte_ranges(ref: Mapping[str, Any], runs: Sequence[tuple[int, int]]) -> list[ByteRange]:
-    """Return the byte ranges of runs of blocks of a sample;
-    blocks of dates that it does not have take no bytes."""
+    """Return the byte ranges of runs of blocks of a sample; blocks of dates that it lacks take no bytes."""
     edges = [0, *accumulate(ref["block_bytes"])]
     return [ByteRange(ref["key"], ref["offset"] + edges[a], ref["offset"] + edges[b]) for a, b in runs]
 
@@ -89,8 +89,9 @@ def count_times(ref: Mapping[str, Any], modality: Modality) -> int:
 
 
 def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArray[np.generic]:
-    """Read a tensor (time, band, y, x) in the stored dtype, C-contiguous;
-    fill values at dates that the sample does not have.
+    """Read a tensor (time, band, y, x) in the stored dtype, C-contiguous.
+
+    Dates that the sample does not have are filled with the modality's fill value.
 
     Raises
     ------
@@ -115,9 +116,9 @@ def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArr
 
 
 def _bytes_of(fetcher: Fetcher, wanted: ByteRange) -> memoryview:
-    """A range; of a local bank in this thread, since a disk needs no second request."""
-    if fetcher.ranges.is_local:
-        return fetcher.ranges.get_range(wanted.key, wanted.start, wanted.end)
+    """Read a range; from a local bank in this thread, since a disk needs no second request."""
+    if fetcher.store.local_path is not None:
+        return fetcher.store.get_range(wanted.key, wanted.start, wanted.end)
     return fetcher.fetch(wanted, n_asked_bytes=wanted.n_bytes)
 
 
@@ -126,12 +127,12 @@ def _decode(data: memoryview, handle: Handle, run: tuple[int, int], out: npt.NDA
 
 
 def read_block(fetcher: Fetcher, ref: Mapping[str, Any], modality: Modality, block: int) -> bytes:
-    """Read one block as it is stored, verified.
+    """Read one block as it is stored, and verify it.
 
     Raises
     ------
     IntegrityError, NotFoundError, StorageError
-        As :func:`read_tensor`; the sample does not have the block.
+        The same as of :func:`read_tensor`; NotFoundError, too, if the sample does not have the block.
     """
     (wanted,) = byte_ranges(ref, [(block, block + 1)])
     if not wanted.n_bytes:

@@ -1,4 +1,4 @@
-"""STAC documents (1.1) of tables and samples: a table is a collection, a sample an item, a modality an asset. Pure."""
+"""STAC documents (1.1): a table is a collection, a sample an item, a modality an asset. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXTENSIONS: tuple[str, ...] = (
     "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
 )
 SEPARATOR = "."
-"""The separator between bank and table in the id of a collection: the names have none."""
+"""The separator between bank and table in the id of a collection: their names have none."""
 
 
 def collection_id(bank: str, table: str) -> str:
@@ -44,7 +44,7 @@ def collection_id(bank: str, table: str) -> str:
 def item(
     row: Mapping[str, Any], schema: TableSchema, *, base: str, collection: str, table_url: str
 ) -> dict[str, Any]:
-    """A sample as a STAC Item.
+    """Return a sample as a STAC Item.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def collection(
     extent: Sequence[float | None],
     times: Sequence[str | None],
 ) -> dict[str, Any]:
-    """A table as a STAC Collection; ``extent`` is west, south, east, north."""
+    """Return a table as a STAC Collection; ``extent`` is west, south, east, north."""
     here = f"{base}/collections/{identity}"
     box = [-180.0, -90.0, 180.0, 90.0] if None in extent else list(extent)
     return {
@@ -166,7 +166,7 @@ def collection(
 
 
 def landing(base: str, service_url: str, collections: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """The root catalog."""
+    """Return the root catalog."""
     return {
         "type": "Catalog",
         "stac_version": STAC_VERSION,

@@ -1,4 +1,4 @@
-"""Zarr v3 documents of things that are stored otherwise: a sample, or the samples of a plan. Pure.
+"""Zarr v3 documents of what is stored otherwise: one sample, or the samples of a plan. Pure.
 
 An inner chunk of a sharded array has the bytes of a chunk of an unsharded one with the same inner codecs. So a selection is an
 array ``[sample, time, band, y, x]`` with a chunk a block, whose chunks are ranges of shards, served
@@ -25,7 +25,7 @@ _CHUNK = re.compile(r"c((?:/(?:0|[1-9][0-9]{0,17})){4,5})")
 
 @dataclass(frozen=True, slots=True)
 class ChunkKey:
-    """One chunk: number of the sample in the array, of the date, and of the band as delivered."""
+    """The place of one chunk: its sample in the array, its date, and its band among those delivered."""
 
     sample: int
     time: int
@@ -41,7 +41,7 @@ def inner_codecs(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
 def array_document(
     handle: Handle, modalities: Sequence[Modality], codecs: Sequence[Mapping[str, Any]], n_samples: int | None
 ) -> dict[str, Any]:
-    """Return ``zarr.json`` of one handle; without the sample axis where ``n_samples`` is None."""
+    """Return ``zarr.json`` of the array of one handle; it has no sample axis where ``n_samples`` is None."""
     m = handle.modality
     shape, chunk = list(handle.shape), [1, 1, *handle.shape[2:]]
     dimensions = list(dimension_names(m, modalities))
@@ -67,8 +67,7 @@ def array_document(
 
 
 def parse_chunk_key(text: str, handle: Handle, n_samples: int | None) -> ChunkKey:
-    """Parse a chunk key, such as ``c/7/0/3/0/0``;
-    of a sample's own array, which has no sample axis, ``c/0/3/0/0``.
+    """Parse a chunk key: ``c/7/0/3/0/0``, or ``c/0/3/0/0`` in an array without a sample axis.
 
     Raises
     ------

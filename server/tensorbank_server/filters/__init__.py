@@ -1,4 +1,4 @@
-"""The filter language of remote callers: CQL2 (OGC 21-065r2), as JSON and as text, to SQL of ours.
+"""The filter language of remote callers: CQL2 (OGC 21-065r2), as JSON and as text, compiled to SQL.
 
 A caller's words never become SQL: names are looked up among the queryables of a table, operators are those of a list, and every
 literal is a parameter.

@@ -1,4 +1,4 @@
-"""Values in CQL2-JSON: numbers, texts, times and areas, checked one by one. Pure.
+"""Values in CQL2-JSON: numbers, texts, times and areas, each checked. Pure.
 
 What is wrong is an error that points to its place in the filter by a JSON Pointer.
 """
@@ -44,7 +44,7 @@ class FilterError(InvalidInputError):
     at
         JSON Pointer to what is wrong; empty for the filter as a whole.
     what
-        What is wrong there.
+        The sentence that says what is wrong there.
     """
 
     default_kind = ErrorKind.FILTER
@@ -60,7 +60,7 @@ class FilterError(InvalidInputError):
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A value of the caller's: a number, a text, or a time in UTC."""
+    """A value of a caller: a number, a text, or a time in UTC."""
 
     value: float | int | str | datetime | bool
 
@@ -78,7 +78,7 @@ class Literal:
 
 
 def number(value: int | float, at: str) -> Literal:
-    """A finite number, whole ones of 64 bits at most."""
+    """Return a number as a literal. It must be finite, and of 64 bits at most if it is whole."""
     if isinstance(value, int) and not INT64[0] <= value <= INT64[1]:
         raise wrong(at, "a whole number of more than 64 bits")
     if not math.isfinite(value):
@@ -87,7 +87,7 @@ def number(value: int | float, at: str) -> Literal:
 
 
 def text(value: str, at: str) -> Literal:
-    """A text that can be stored, and is not too long."""
+    """Return a text as a literal. It must not be too long, nor have a character that cannot be stored."""
     if len(value) > MAX_STRING_CHARACTERS:
         raise wrong(at, f"a text of more than {MAX_STRING_CHARACTERS:,} characters")
     if "\x00" in value or any(0xD800 <= ord(c) < 0xE000 for c in value):
@@ -118,7 +118,7 @@ def instant(node: Json, at: str) -> tuple[datetime, datetime]:
 
 
 def interval(node: Json, at: str) -> tuple[datetime | None, datetime | None]:
-    """Return the first and last moment of an instant or interval; None where it is open."""
+    """Return the first and last moment of an instant or an interval; None where it is open."""
     if not (isinstance(node, dict) and set(node) == {"interval"}):
         return instant(node, at)
     ends = node["interval"]
@@ -132,7 +132,7 @@ def interval(node: Json, at: str) -> tuple[datetime | None, datetime | None]:
 
 
 def search_times(text: str) -> dict[str, Json]:
-    """Return the ``datetime`` of a search (OGC API Features, 7.15.3) as CQL2-JSON: a moment, or two with a slash between.
+    """Return the ``datetime`` of a search (OGC API Features, 7.15.3) as CQL2-JSON: one moment, or two with a slash between.
 
     Raises
     ------
@@ -158,7 +158,7 @@ _GEOMETRIES = frozenset(
 
 
 def geometry(node: Json, at: str) -> str:
-    """Return a GeoJSON geometry or a box as GeoJSON text; a box whose west lies east of its east crosses the antimeridian."""
+    """Return a GeoJSON geometry or a box as GeoJSON text; a box whose west is greater than its east crosses the antimeridian."""
     if not isinstance(node, dict):
         raise wrong(at, "a geometry in GeoJSON or a bbox is needed here")
     if set(node) == {"bbox"}:
@@ -199,5 +199,5 @@ def _is_number(value: Json) -> TypeGuard[int | float]:
 
 
 def wrong(at: str, what: str) -> FilterError:
-    """An error that points to a place in the filter."""
+    """Return an error that points to a place in the filter."""
     return FilterError(at, what)

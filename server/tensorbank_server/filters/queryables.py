@@ -1,5 +1,4 @@
-"""The names that a filter may use: the columns of a table's samples and
-the statistics of their modalities."""
+"""Names that a filter may use: columns of a table's samples, and statistics of their modalities."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ Kind = Literal["number", "string", "timestamp", "geometry", "modality"]
 
 @dataclass(frozen=True, slots=True)
 class Queryable:
-    """One name.
+    """A name that a filter may use.
 
     Parameters
     ----------
@@ -62,7 +61,7 @@ _STATISTICS = (
 
 
 def queryables(schema: TableSchema, collection: str) -> dict[str, Queryable]:
-    """Return all names of a table's filters, those of STAC among them.
+    """Return all names that filters of a table may use, those of STAC among them.
 
     Parameters
     ----------
@@ -114,7 +113,7 @@ def _of_modality(m: Modality) -> list[Queryable]:
 
 
 def queryables_document(found: Mapping[str, Queryable], identity: str, title: str) -> dict[str, Any]:
-    """The JSON Schema that OGC API Features and STAC show to clients."""
+    """Return the JSON Schema of names, as OGC API Features and STAC show it to clients."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": identity,
@@ -146,5 +145,5 @@ def _text(value: str) -> str:
 
 
 def names_of_kind(found: Mapping[str, Queryable], kinds: Sequence[Kind]) -> list[str]:
-    """Return the names whose kind is one of some, for hints."""
+    """Return the names that are of one of some kinds."""
     return [q.name for q in found.values() if q.kind in kinds]

@@ -1,4 +1,4 @@
-"""CQL2 text to CQL2-JSON: ``S2L2A.B08.mean > 1500 AND season IN ('summer')``. Sugar: what it means is decided on the tree.
+"""A parser of CQL2 text into CQL2-JSON, such as ``S2L2A.B08.mean > 1500 AND season IN ('summer')``.
 
 A parser of bounded depth over a bounded text. Names may have dots, or be quoted; keywords and functions have no case.
 """
@@ -35,7 +35,7 @@ _WORDS = frozenset({"and", "or", "not", "between", "in", "like", "is", "null", "
 
 
 def parse_text(text: str, bounds: FilterBounds | None = None) -> Json:
-    """The tree that a text stands for.
+    """Parse CQL2 text into the CQL2-JSON that it stands for.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def parse_text(text: str, bounds: FilterBounds | None = None) -> Json:
 
 
 def _ends_of_parentheses(tokens: list[Token]) -> dict[int, int]:
-    """Number of the token that closes each parenthesis, by that of the one that opens it; found in one pass."""
+    """Return the number of the token that closes each parenthesis, by that of the one that opens it."""
     found: dict[int, int] = {}
     opened: list[int] = []
     for i, token in enumerate(tokens):
@@ -65,7 +65,7 @@ def _ends_of_parentheses(tokens: list[Token]) -> dict[int, int]:
 
 
 class _Parser:
-    """A parser by recursive descent; each level of nesting counts."""
+    """A parser by recursive descent, in which each level of nesting counts."""
 
     def __init__(self, text: str, tokens: list[Token], max_depth: int) -> None:
         self.text = text
@@ -244,8 +244,10 @@ class _Parser:
         return bool(following) and following[0].word == "("
 
     def _parenthesis_is_boolean(self) -> bool:
-        """Tell whether an opening parenthesis holds a condition rather than a sum:
-        a condition has a comparison, at its level."""
+        """Tell whether the parenthesis here holds a condition rather than a sum.
+
+        Behind a condition comes a junction, a closing parenthesis or the end; behind a sum comes a comparison or arithmetic.
+        """
         end = self.ends.get(self.at)
         if end is None:
             raise wrong_at(self._here(), "a parenthesis without its end")

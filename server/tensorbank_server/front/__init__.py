@@ -1,4 +1,4 @@
-"""The front of the service: connections, bodies, and what every request passes, whatever it asks for."""
+"""The front of the service: connections, bodies, and the checks, limits and logs that every request passes."""
 
 from __future__ import annotations
 

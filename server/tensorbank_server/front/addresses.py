@@ -14,8 +14,7 @@ from tensorbank_server.limits import Limits
 __all__ = ["check_address", "check_host"]
 
 MAX_SEGMENT_BYTES = 1_024
-"""The most bytes between two slashes of a path, percent-encoded;
-the longest name is an id of 128 characters."""
+"""The most bytes between two slashes of a path, percent-encoded. The longest name is an id of 128 characters."""
 MAX_HOST_CHARACTERS = 300
 
 

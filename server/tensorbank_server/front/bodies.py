@@ -1,4 +1,4 @@
-"""Bodies of requests: read whole, within a time and a size, and measured before any parser of the framework sees them."""
+"""Bodies of requests: read whole, within a size and a time, and measured before a parser of the framework sees them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from tensorbank_server.http import Problem
 __all__ = ["check_json", "read_body", "replaying"]
 
 MAX_NUMBER_CHARACTERS = 64
-"""The length of a number in JSON: no float needs more, and converting digits takes time that grows with their square."""
+"""The most characters of a number in JSON: no float needs more, and converting digits takes time that grows with their square."""
 CLOSE = {"Connection": "close"}
-"""The headers of an answer to a body that was not taken:
-what follows on the connection cannot be told from the body."""
+"""The headers of an answer to a body that was not read: where it ends on the connection is not known."""
 
 
 async def read_body(receive: Receive, headers: Headers, *, max_bytes: int, limit_s: float) -> bytes:
@@ -66,7 +65,7 @@ def _too_large() -> Problem:
 
 
 def replaying(body: bytes, receive: Receive) -> Receive:
-    """A ``receive`` that has the body at once, and then whatever else comes, such as the client's leaving."""
+    """Return a ``receive`` that gives the body at once, and then what else comes, such as the client's leaving."""
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replayed() -> Message:

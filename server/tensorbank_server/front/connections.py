@@ -1,4 +1,4 @@
-"""One connection of HTTP/1.1: uvicorn's protocol, whose refusals are problem documents and whose headers must come in time."""
+"""A connection of HTTP/1.1: uvicorn's protocol, with problem documents for refusals and a time limit for headers."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Connection(H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin; who never sends anything is an idle client."""
+        """Begin. A client that sends nothing is dropped as an idle one is."""
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the clock runs while a request line or its headers are incomplete."""
+        """Read on. The timer runs while a request line or its headers are incomplete."""
         super().data_received(data)
         is_waiting = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
         if is_waiting and self._header_timer is None:
@@ -55,12 +55,12 @@ class Connection(H11Protocol):
             self._stop_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
-        """Refuse what is no HTTP, with the status that h11 proposes."""
+        """Refuse what is not HTTP, with the status that h11 proposes."""
         error = sys.exc_info()[1]
         self._refuse(getattr(error, "error_status_hint", 400))
 

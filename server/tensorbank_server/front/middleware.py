@@ -1,4 +1,4 @@
-"""The front of the service, an ASGI middleware: what every request passes, whatever it asks for.
+"""The front of the service: an ASGI middleware that every request passes.
 
 Request number and trace, allowed hosts, who asks, rates, how many at once, a time limit until the answer begins and one for
 clients that take no byte, headers of security, one line of the log, and a problem for what nobody else caught.
@@ -41,22 +41,20 @@ __all__ = ["Front"]
 
 _LOG = logging.getLogger("tensorbank_server.access")
 AUDITED = ("/v1/banks/", "/v1/plans/", "/stac/search", "/stac/collections/")
-"""The beginnings of the paths where data are given out."""
+"""The beginnings of the paths at which data are given out."""
 PIECE_BYTES = 256 << 10
-"""The part of an answer that a client has to take within ``send_stall_s``."""
+"""The bytes of an answer that a client has to take within ``send_stall_s``."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""The paths that are answered to everybody, at any load, whatever name they call the host by:
-probes know an address only."""
+"""The paths that are answered to everybody, at any load and by any host name: a probe knows an address only."""
 PAGE_PATHS = ("/", "/docs", "/openapi.json", "/static/")
-"""The paths that are answered to everybody without a key:
-they are the same for all, and say nothing of a bank."""
+"""The paths that are answered without a key: they are the same for everybody and say nothing of a bank."""
 
 
 @dataclass
 class _Told:
-    """The facts that the log holds of a request."""
+    """The facts of a request that its line in the log holds."""
 
     request_id: str
     trace_id: str
@@ -67,8 +65,7 @@ class _Told:
 
 
 class Front:
-    """The middleware that every request passes, as the module describes it. One an app;
-    its counters are those of one event loop."""
+    """The middleware that every request passes, as the module describes it. One an app, for one event loop."""
 
     def __init__(
         self,
@@ -168,7 +165,7 @@ class Front:
                     await self.app(scope, replaying(body, receive), until_it_begins)
 
     def _telling(self, scope: Scope, send: Send, told: _Told) -> Send:
-        """Return a ``send`` that adds headers, counts, and gives up on a client that takes nothing."""
+        """Return a ``send`` that adds headers, counts, and gives up on a client that does not read."""
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -211,7 +208,7 @@ class Front:
         await respond(problem, told.request_id)(scope, receive, send)
 
     def _write_audit(self, scope: Scope, status: int, principal: str) -> None:
-        """Write who was granted what, before a byte of it goes: an answer that cannot be written down is not given."""
+        """Write to the audit log before a byte of an answer goes: an answer that cannot be written down is not given."""
         what = scope.get("tensorbank.audit")
         if what is None:
             if status >= 300 or not scope["path"].startswith(AUDITED):
@@ -254,7 +251,7 @@ def _address(scope: Scope) -> str:
 
 
 def _pieces(message: Message) -> Iterator[Message]:
-    """A message, its body in pieces: each has to be taken in time, so a client that trickles is dropped, too."""
+    """Yield a message with its body in pieces. Each has to be taken in time, so a client that reads by drops is dropped, too."""
     body = message.get("body", b"")
     if message["type"] != "http.response.body" or len(body) <= PIECE_BYTES:
         yield message
@@ -267,7 +264,7 @@ def _pieces(message: Message) -> Iterator[Message]:
 
 
 def _without_body(send: Send) -> Send:
-    """Return a ``send`` that keeps bodies to itself."""
+    """Return a ``send`` that sends no bodies."""
 
     async def head(message: Message) -> None:
         if message["type"] == "http.response.body":

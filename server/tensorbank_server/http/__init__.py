@@ -1,4 +1,4 @@
-"""HTTP as its standards have it: ranges, negotiation, problem documents, tokens of the next page."""
+"""HTTP as its standards define it: ranges, negotiation, problem documents, and tokens of the next page."""
 
 from __future__ import annotations
 

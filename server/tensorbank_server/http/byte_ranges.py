@@ -1,4 +1,4 @@
-"""HTTP's ranges (RFC 9110, 14), one at a time. Pure; HTTP's inclusive end lives here and nowhere else."""
+"""Ranges of HTTP (RFC 9110, 14), one at a time. Pure. HTTP's inclusive end occurs here and nowhere else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["content_range", "parse_range", "whole_or_range"]
 
 _RANGE = re.compile(r"bytes=(\d{0,64})-(\d{0,64})", re.IGNORECASE)
 _IGNORED = re.compile(r"(?!bytes=)[^=]*=.*|bytes=[\d\s-]+(,[\d\s-]*)+", re.IGNORECASE)
-"""Another unit, which a server must ignore (14.2), and more than one range, which it may answer by the whole (15.3.7)."""
+"""The headers that are answered by the whole: another unit (RFC 9110, 14.2), and more than one range (15.3.7)."""
 
 
 def parse_range(header: str | None, n_bytes: int) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Find what keeps a folder from being written, and say it to callers."""
+"""Problems of the service's own disk: found out, and told to callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS = {
     errno.ENFILE: "out-of-files",
 }
 PROBE_BYTES = 64 << 10
-"""The bytes written to find out: a file system that is full may still take an empty file."""
+"""The bytes of a probe: a file system that is full may still take an empty file."""
 
 
 def writing_problem(folder: Path) -> str | None:

@@ -1,5 +1,4 @@
-"""Read what a client accepts and what it has: ``Accept`` and conditional requests (RFC 9110, 12.5.1 and 13).
-Pure."""
+"""Headers about what a client accepts and already has (RFC 9110, 12.5.1 and 13). Pure."""
 
 from __future__ import annotations
 
@@ -14,15 +13,14 @@ _WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 
 def chosen(accept: str, offered: Sequence[str]) -> str:
-    """The media type of ``offered`` that a client wants most, the first among equals; the first of all if it wants none."""
+    """Return the media type of ``offered`` that a client wants most; the first among equals, and if it wants none."""
     weights = [_weight(accept, media_type) for media_type in offered]
     best = max(weights)
     return offered[weights.index(best)] if best > 0 else offered[0]
 
 
 def _weight(accept: str, media_type: str) -> float:
-    """Return the weight of the most specific range that a type falls under;
-    what is not named is not wanted."""
+    """Return the weight of the most specific range that a type falls under; 0 if it falls under none."""
     if not accept.strip():
         return 1.0
     best: tuple[int, float] = (-1, 0.0)
@@ -39,8 +37,7 @@ def _weight(accept: str, media_type: str) -> float:
 
 
 def has_current(if_none_match: str, etag: str) -> bool:
-    """Tell whether ``If-None-Match`` says that a client has what has this ETag (weak comparison);
-    ``*`` is any that exists."""
+    """Tell whether ``If-None-Match`` names this ETag (weak comparison); ``*`` names every one."""
     if if_none_match.strip() == "*":
         return True
     known = [t.strip().removeprefix("W/") for t in if_none_match.split(",", MAX_MEMBERS)[:MAX_MEMBERS]]
@@ -48,6 +45,5 @@ def has_current(if_none_match: str, etag: str) -> bool:
 
 
 def may_resume(if_range: str | None, etag: str) -> bool:
-    """Tell whether a range may be answered as one:
-    ``If-Range`` is not given, or is this very ETag (strong comparison)."""
+    """Tell whether a range may be answered: ``If-Range`` is missing, or is this very ETag (strong comparison)."""
     return if_range is None or (if_range.strip() == etag and not etag.startswith("W/"))

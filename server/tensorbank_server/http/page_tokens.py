@@ -1,4 +1,4 @@
-"""Tokens of the next page: opaque to callers, signed, and good for one caller, one question, and a while."""
+"""Tokens of the next page: opaque and signed, each good for one caller, one question, and an hour."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MAC_BYTES = 16
 
 
 class PageTokens:
-    """A maker and reader of tokens.
+    """A maker and reader of page tokens.
 
     Parameters
     ----------
     secret
-        Shared by the replicas of a service.
+        The key of the signature, shared by the replicas of a service.
     max_bytes
-        Most bytes of a token.
+        The most bytes of a token.
     clock
         Seconds since 1970.
     """
@@ -37,12 +37,12 @@ class PageTokens:
         self._clock = clock
 
     def token(self, place: Any, *question: object) -> str:
-        """Return a token of the place (JSON) where a page begins, for one caller and question."""
+        """Return the token of the place (JSON) where a page begins, for one caller and question."""
         body = json.dumps([place, int(self._clock() + LIFETIME_S)], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._mac(body, question) + body).decode().rstrip("=")
 
     def place(self, token: str, *question: object) -> Any:
-        """Return the place that :meth:`token` was given.
+        """Return the place that a token was made of.
 
         Raises
         ------

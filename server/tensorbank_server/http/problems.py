@@ -1,4 +1,4 @@
-"""Errors on the wire: RFC 9457 problem documents, each from one table of statuses.
+"""Errors on the wire: RFC 9457 problem documents, and the one table from errors to statuses.
 
 A problem says what the caller can do about it and nothing of the inside: no SQL, path, bucket or text of a library. What is
 unknown and what is forbidden look the same.
@@ -94,13 +94,13 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 
 def respond(problem: Problem, instance: str) -> JSONResponse:
-    """The response that tells a problem."""
+    """Return the response that tells a problem."""
     headers = {"Cache-Control": "no-store", "X-Error-Code": problem.code, **problem.headers}
     return JSONResponse(problem.document(instance), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 _OF_STORAGE = frozenset({ErrorKind.NO_OBJECT, ErrorKind.NO_BUCKET, ErrorKind.NO_FOLDER, ErrorKind.NOT_FOUND})
-"""The kinds of errors that are the operator's to mend: something is missing that the caller did not name."""
+"""The kinds of errors about a missing thing that the caller did not name: the operator's to mend."""
 
 
 _OF_DISK = frozenset({ErrorKind.DISK_FULL, ErrorKind.READ_ONLY, ErrorKind.DISK})
@@ -170,7 +170,7 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def request_id(request: Request) -> str:
-    """Number of a request, as its log and its answer have it."""
+    """Return the number of a request, as its log and its answer have it."""
     return str(request.scope.get("tensorbank.request_id", "-"))
 
 

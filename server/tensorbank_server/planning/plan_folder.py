@@ -82,8 +82,10 @@ class PlanFolder:
         Path(name).replace(self.folder / f"{record.request.id}.json")
 
     def read(self, identity: str) -> PlanRecord | None:
-        """Return what is known about a plan of an earlier life of the service, or of another replica; None if
-        there is no such plan, or its record cannot be read."""
+        """Return what is known about a plan; None if there is none of this id, or its record cannot be read.
+
+        It may have been made by another replica, or before the last restart.
+        """
         try:
             raw = json.loads((self.folder / f"{identity}.json").read_text())
             if not self.path(identity).exists():
@@ -152,8 +154,7 @@ class PlanFolder:
             (self.folder / f"{identity}.{suffix}").unlink(missing_ok=True)
 
     def evict(self, now_s: float) -> list[str]:
-        """Remove plans that nobody has used for long, the longest unused while there are too many, and files that
-        were left behind.
+        """Remove plans that nobody used for long, the longest unused while there are too many, and files that were left behind.
 
         Parameters
         ----------
@@ -181,8 +182,7 @@ class PlanFolder:
 
 
 def _sized(paths: Iterable[Path]) -> Iterator[tuple[float, int, Path]]:
-    """Yield the time of the last change, the bytes and the path of files; those that others have just removed are
-    left out."""
+    """Yield time of last change, bytes and path of files; files that others have just removed are left out."""
     for path in paths:
         try:
             stat = path.stat()

@@ -1,4 +1,4 @@
-"""Requests for plans: statements of ours over one table at one version, and the ids that they have."""
+"""Requests for plans: statements over one table at one version, and the ids that follow from them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ __all__ = ["PlanRequest", "plan_sql"]
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """The request for a plan: a statement of ours over a table at a version,
-    and the words that it was made of."""
+    """A request for a plan: the statement over a table at a version, and the caller's words that it was made from."""
 
     bank: str
     table: str
@@ -39,7 +38,7 @@ def plan_sql(
     where: str | None,
     n_max: int | None,
 ) -> str:
-    """The statement of a plan.
+    """Return the statement of a plan.
 
     Names must have been checked; ``columns`` are names and expressions of ours, and so is ``where``.
     """

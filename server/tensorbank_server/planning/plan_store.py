@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass
 class StoredPlan:
-    """A plan and what has become of it."""
+    """A plan that was asked for, and its state."""
 
     request: PlanRequest
     state: State = "submitted"
@@ -87,7 +87,9 @@ class PlanStore:
         self._running: dict[str, tuple[asyncio.Task[None], MakePlan]] = {}
 
     async def submit(self, request: PlanRequest, principal: str, wait_s: float) -> tuple[StoredPlan, bool]:
-        """The plan of a request, and whether it is new; made if it is not there, and waited for a little.
+        """Return the plan of a request, and whether it is new.
+
+        A plan that is not there is made. This waits ``wait_s`` for it; then the plan is returned as it is, ``submitted``.
 
         Raises
         ------
@@ -115,7 +117,7 @@ class PlanStore:
         return found, is_new
 
     async def get(self, identity: str) -> StoredPlan:
-        """A plan by id.
+        """Return a plan by its id.
 
         Raises
         ------
@@ -148,8 +150,7 @@ class PlanStore:
             raise Problem(410, "gone", "the plan is there no more; ask for it again") from error
 
     async def cancel(self, stored: StoredPlan, principal: str, *, for_all: bool = False) -> None:
-        """Note that one who asked for a plan needs it no more;
-        when nobody does, or ``for_all``, it is ended or removed.
+        """Note that a caller needs a plan no more. When nobody does, or with ``for_all``, it is ended or removed.
 
         Raises
         ------
@@ -177,7 +178,7 @@ class PlanStore:
         await self._threads.run(self._folder.remove, stored.id)
 
     async def close(self) -> None:
-        """Wait for nothing: plans under way end with their workers."""
+        """End the plans that are being made, and wait until they have ended."""
         for task, job in list(self._running.values()):
             self._workers.kill(job)
             task.cancel()
@@ -247,14 +248,17 @@ class PlanStore:
         return found
 
     async def _record(self, stored: StoredPlan, owner: str, *, wants: bool) -> None:
-        """Write down who asked for a plan, or needs it no more; a disk that is full costs the owner that right at most."""
+        """Write down that a caller asked for a plan, or needs it no more.
+
+        If the disk is full, this is logged: after a restart the caller may then lack the right to cancel.
+        """
         try:
             await self._threads.run(self._folder.add_owner, stored.id, owner, wants=wants)
         except OSError as error:
             _LOG.error("the owner of plan %s cannot be written down: %s", stored.id, error)
 
     def _forget_failures(self) -> None:
-        """Forget plans that came to nothing, but the last ones, whose problem is still asked for."""
+        """Forget plans that failed or were cancelled, but for the last ones, whose problem is still asked for."""
         failed = [i for i, s in self._known.items() if s.state in ("failed", "cancelled")]
         for identity in failed[:-MAX_RUNNING]:
             del self._known[identity]

@@ -1,4 +1,4 @@
-"""Tasks of a plan on the wire: NDJSON, a line a record, or an Arrow stream. Each page ends with a record that says so.
+"""Pages of a plan's tasks on the wire: NDJSON, one record a line, or an Arrow stream. Each ends with an end record.
 
 The end record has the token of the next page, or the error that came up after the answer had begun; a client that does not see it
 has not seen the page. In an Arrow stream it is the metadata ``tensorbank.end`` of a last batch without rows.
@@ -29,7 +29,7 @@ WIRE_VERSION = 1
 
 
 def described(plan: Plan) -> list[dict[str, Any]]:
-    """Describe the handles of a plan: what the bytes mean."""
+    """Describe the handles of a plan: what the bytes of its ranges mean."""
     return [
         {
             "name": h.name,
@@ -58,7 +58,7 @@ def shard_keys(plan: Plan, start: int = 0, end: int | None = None) -> list[str]:
 def as_ndjson(
     plan: Plan, start: int, end: int, shards: Iterator[Mapping[str, Any]], last: Mapping[str, Any]
 ) -> Iterator[bytes]:
-    """A page as lines: shards and where they are, then tasks ``[start, end)``, then the end."""
+    """Yield a page as lines: shards and their addresses, then the tasks ``[start, end)``, then the end record."""
     yield from (_line({"shard": shard}) for shard in shards)
     columns = list(plan.metadata_columns)
     for first in range(start, end, LINES_ROWS):
@@ -111,7 +111,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
 def as_arrow(
     plan: Plan, start: int, end: int, described_plan: Mapping[str, Any], last: Mapping[str, Any]
 ) -> Iterator[bytes]:
-    """A page as an Arrow stream of :attr:`Plan.table`, and what its columns mean in the metadata ``tensorbank.plans.plan``."""
+    """Yield a page as an Arrow stream of :attr:`Plan.table`; the metadata ``tensorbank.plan`` say what its columns mean."""
     sink = _Sink()
     metadata = {PLAN_KEY: json.dumps({"wire_version": WIRE_VERSION, **described_plan}).encode()}
     schema = plan.table.schema.with_metadata(metadata)
@@ -131,7 +131,7 @@ def _empty_batch(schema: pa.Schema) -> pa.RecordBatch:
 
 
 class _Sink(io.RawIOBase):
-    """A file for Arrow to write to, emptied as it fills."""
+    """A file for Arrow to write to, which is emptied as it fills."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

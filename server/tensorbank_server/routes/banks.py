@@ -66,7 +66,7 @@ async def list_tables(service: Served, asker: Asker, bank: BankName) -> dict[str
 
 @router.get(TABLE, operation_id="getTable")
 async def get_table(request: Request, service: Served, source: Source) -> Response:
-    """A table at a snapshot: modalities and counts."""
+    """Return the modalities of a table at a snapshot."""
     fresh = freshness(request, service, source, "table")
     if fresh.is_known:
         return fresh.not_modified()
@@ -106,7 +106,7 @@ def _snapshot_json(entry: SnapshotInfo) -> dict[str, Any]:
 
 @router.get(TABLE + "/schema", operation_id="getSchema")
 async def get_schema(request: Request, service: Served, source: Source) -> Response:
-    """Return the modalities: bands, shapes, dtypes, classes, attributes."""
+    """Return the modalities of a table: bands, shapes, dtypes, classes, attributes."""
     fresh = freshness(request, service, source, "schema")
     if fresh.is_known:
         return fresh.not_modified()
@@ -119,7 +119,7 @@ def _modalities(source: Pinned) -> dict[str, Any]:
 
 @router.get(TABLE + "/queryables", operation_id="getQueryables")
 async def get_queryables(request: Request, service: Served, source: Source) -> Response:
-    """Return what filters may name, as JSON Schema."""
+    """Return the names that filters may use, as JSON Schema."""
     fresh = freshness(request, service, source, "queryables")
     if fresh.is_known:
         return fresh.not_modified()

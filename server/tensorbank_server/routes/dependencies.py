@@ -1,5 +1,4 @@
-"""Values that routes take from a request:
-the service, who asks, and names that are checked before they are used."""
+"""Values that routes take from a request: the service, the caller, and names that are checked before they are used."""
 
 from __future__ import annotations
 
@@ -88,8 +87,7 @@ Source = Annotated[Pinned, Depends(_source)]
 
 
 def base_url(request: Request, service: Service) -> str:
-    """Return the address at which links begin:
-    the configured one, else the one that was asked, whose host has been checked."""
+    """Return the address at which links begin: the configured one, else that of the request, whose host was checked."""
     return (service.settings.public_url or str(request.base_url)).rstrip("/")
 
 
@@ -99,12 +97,12 @@ def table_url(request: Request, service: Service, pinned: Pinned) -> str:
 
 
 def filter_names(pinned: Pinned) -> dict[str, Queryable]:
-    """Return what a filter over a table may name."""
+    """Return the names that a filter over a table may use."""
     return queryables(pinned.schema, collection_id(pinned.bank.name, pinned.table))
 
 
 def condition(service: Service, pinned: Pinned, given: Any) -> str | None:
-    """A filter, as text or as CQL2-JSON, as a condition on a table's samples; None where there is none.
+    """Compile a filter, text or CQL2-JSON, to a condition on a table's samples; None where there is none.
 
     Raises
     ------
@@ -116,7 +114,7 @@ def condition(service: Service, pinned: Pinned, given: Any) -> str | None:
 
 
 def filter_tree(service: Service, given: Any) -> Any:
-    """A filter, as text or as CQL2-JSON, as a tree of bounded size; None where there is none.
+    """Return a filter, text or CQL2-JSON, as a tree of bounded size; None where there is none.
 
     Raises
     ------
@@ -145,7 +143,7 @@ def filter_bounds(service: Service) -> FilterBounds:
 
 
 def parse_bbox(text: str) -> list[float]:
-    """Read west, south, east, north; west may lie east of east. Heights, in a box of six numbers, are left out.
+    """Parse west, south, east, north in degrees. West may be greater than east; heights, in a box of six, are left out.
 
     Raises
     ------

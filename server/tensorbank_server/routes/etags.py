@@ -1,4 +1,4 @@
-"""ETags and how long answers may be kept.
+"""ETags of answers, and how long answers may be kept.
 
 What a snapshot and a request determine never changes, so its ETag is a hash of the two, known before any work is done.
 """

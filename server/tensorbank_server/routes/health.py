@@ -1,5 +1,4 @@
-"""The routes for operators: whether the service lives, whether it may be asked, its counts,
-and what may be asked of it."""
+"""Routes for operators: health, readiness, metrics, and the configuration that a caller may see."""
 
 from __future__ import annotations
 
@@ -22,14 +21,13 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 @router.get("/healthz", operation_id="getHealth")
 async def healthz() -> JSONResponse:
-    """The process answers."""
+    """Tell that the process answers."""
     return JSONResponse({"status": "ok"}, headers=NO_STORE)
 
 
 @router.get("/readyz", operation_id="getReadiness")
 async def readyz(service: Served) -> JSONResponse:
-    """Tell whether requests should be sent here. A sick bank is named and does not affect the others;
-    no store is asked for it."""
+    """Tell whether requests should be sent here. A sick bank is named and does not affect the others; no store is asked."""
     sick = {
         name: bank.watch.problem for name, bank in service.banks.items() if bank.watch.problem is not None
     }
@@ -62,7 +60,7 @@ async def metrics(service: Served, asker: Asker) -> Response:
 
 @router.get("/v1/config", operation_id="getConfig")
 async def config(request: Request, service: Served, asker: Asker) -> dict[str, Any]:
-    """Return the limits, endpoints and what this caller may do."""
+    """Return the limits, the endpoints, and the scopes of this caller."""
     endpoints = sorted(
         f"{method.upper()} {path}"
         for path, item in request.app.openapi()["paths"].items()

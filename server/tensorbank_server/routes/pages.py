@@ -1,4 +1,4 @@
-"""Pages for somebody who opens the service in a browser: a start page and the description of the endpoints to read and to try.
+"""Pages for a browser: a start page, and the description of the endpoints to read and to try.
 
 Everything that they load comes from the service itself, since its Content-Security-Policy admits nothing else. They need no key
 and show nothing of a bank; what is tried from them asks for one.
@@ -38,7 +38,7 @@ def _content(package: str, path: str) -> bytes:
 
 @router.get("/")
 async def get_start() -> Response:
-    """Say what this is, and where to go from here."""
+    """Show what this is, and where to go from here."""
     page = Template(_content("tensorbank_server", "pages/index.html").decode())
     return Response(page.substitute(version=tensorbank.__version__), media_type="text/html", headers=_HOUR)
 
@@ -57,7 +57,7 @@ async def get_openapi(request: Request) -> Response:
 
 @router.get("/static/{name}")
 async def get_static(name: str) -> Response:
-    """Give a file that the pages load."""
+    """Return a file that the pages load."""
     if name not in _STATIC:
         raise Problem(404, "not-found", "there is nothing at this address")
     package, path, kind = _STATIC[name]

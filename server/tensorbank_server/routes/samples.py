@@ -21,7 +21,7 @@ router = APIRouter(prefix="/v1/banks/{bank}/tables/{table}/samples", tags=["samp
 
 JSON, GEOJSON = "application/json", "application/geo+json"
 Split = Annotated[
-    str | None, Query(max_length=64, description="Where several splits have a sample of this id.")
+    str | None, Query(max_length=64, description="Split of the sample, where several splits have this id.")
 ]
 Bands = Annotated[
     str | None, Query(max_length=1_024, description="Names, separated by commas, in the wanted order.")
@@ -36,8 +36,10 @@ Modalities = Annotated[
 async def get_sample(
     request: Request, service: Served, source: Source, sample_id: SampleId, split: Split = None
 ) -> Response:
-    """Return the place and time of a sample and its modalities;
-    a STAC Item for ``Accept: application/geo+json``."""
+    """Return the place and time of a sample and its modalities.
+
+    A STAC Item for ``Accept: application/geo+json``.
+    """
     as_item = chosen(request.headers.get("accept", ""), (JSON, GEOJSON)) == GEOJSON
     fresh = freshness(request, service, source, "item" if as_item else "json")
     if fresh.is_known:
@@ -114,7 +116,7 @@ async def get_tensor(
 
 
 async def find(source: Pinned, sample_id: str, split: str | None) -> dict[str, Any]:
-    """The one sample of an id.
+    """Return the one sample of an id.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Full SQL, for keys with that scope and services that allow it, in a process of :mod:`tensorbank_server.workers.sandbox`."""
+"""Full SQL, for keys with that scope and services that allow it; each statement runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1", tags=["sql"])
 
 
 class SqlBody(BaseModel):
-    """One SELECT statement over the index; tables are as in the library, without pixel predicates."""
+    """A SELECT statement over the index; tables are as in the library, without pixel predicates."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -91,8 +91,7 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
 
 
 def _tables(bank: ServedBank, body: SqlBody) -> tuple[dict[str, dict[str, list[str]]], dict[str, int]]:
-    """Return the index files of the tables whose name the statement has, at their versions,
-    and those versions."""
+    """Return the index files of the tables that the statement mentions, and the versions of the tables."""
     words = body.sql.lower()
     tables: dict[str, dict[str, list[str]]] = {}
     versions: dict[str, int] = {}

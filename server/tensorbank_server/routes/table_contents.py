@@ -54,11 +54,10 @@ async def get_statistics(
     source: Source,
     filter: Filter = None,  # noqa: A002
     modalities: Annotated[
-        str | None, Query(max_length=1_024, description="Of which; all if not given.")
+        str | None, Query(max_length=1_024, description="Names, separated by commas; all if not given.")
     ] = None,
 ) -> Response:
-    """Return the statistics of modalities over all samples or those of a filter, from the index:
-    no pixel is read."""
+    """Return the statistics of modalities over all samples or those of a filter, from the index. No pixel is read."""
     names = tuple(dict.fromkeys(modalities.split(","))) if modalities else source.schema.names
     names = tuple(source.schema[name.strip()].name for name in names)
     where = await _where(service, source, filter)
@@ -86,7 +85,7 @@ async def _described(
 
 @router.get("/first-rows", operation_id="getFirstRows")
 async def get_first_rows(request: Request, service: Served, asker: Asker, source: Source) -> Response:
-    """The first rows, to look at."""
+    """Return the first rows of a table, to look at."""
     return await _rows(request, service, asker, source, None, 0, service.limits.page_rows)
 
 

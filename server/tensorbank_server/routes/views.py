@@ -59,7 +59,7 @@ async def get_preview(
     time: Annotated[int, Query(ge=0, le=10_000, description="Number of the date.")] = 0,
     split: Split = None,
 ) -> Response:
-    """A picture of a sample by a named composite."""
+    """Return a picture of a sample by a named composite."""
     fresh = freshness(request, service, source, form)
     if fresh.is_known:
         return fresh.not_modified()
@@ -143,7 +143,7 @@ _FIELDS = ("count", "valid", "min", "max", "mean", "std", "p02", "p25", "p50", "
 
 
 def _statistics_of(m: Modality) -> list[str]:
-    """Return the SELECT items, one per band, or the shares of classes."""
+    """Return the items of a SELECT for the statistics of a modality: one for each band, or the shares of classes."""
     if m.categorical:
         return [f"{_quoted(m.name)}.share AS {_quoted(m.name + chr(31) + 'share')}"]
     if len(m.bands) > 1:
@@ -213,7 +213,7 @@ async def get_sample_zarr(
     path: Annotated[str, Path(max_length=256)],
     split: Split = None,
 ) -> Response:
-    """A sample as a Zarr v3 group with an array a modality; its chunks are the stored blocks, checksums included."""
+    """Return a sample as a Zarr v3 group with an array a modality; its chunks are the stored blocks, checksums included."""
     fresh = freshness(request, service, source, "zarr")
     if fresh.is_known:
         return fresh.not_modified()

@@ -1,1 +1,1 @@
-"""Work beside the event loop: processes for queries, a sandbox for SQL of callers, threads and limits for each bank."""
+"""Work beside the event loop: processes for queries, a sandbox for SQL of callers, and threads and limits for each bank."""

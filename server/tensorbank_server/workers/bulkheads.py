@@ -1,4 +1,4 @@
-"""A bulkhead for each bank: threads of its own, few that wait, a time limit, and a circuit breaker.
+"""A bulkhead for each bank: threads of its own, a bounded number of waiting calls, a time limit, and a circuit breaker.
 
 A bank whose store hangs costs its own threads and those who ask for it. What blocks runs in daemon threads, so that one that
 never comes back holds up neither other banks nor the end of the process.
@@ -27,8 +27,7 @@ RETRY_AFTER_S = 5
 
 
 class Threads:
-    """A set of daemon threads that do what one event loop gives them, in order;
-    begun when there is work for them.
+    """A set of daemon threads that do what one event loop gives them, in order. They begin when there is work.
 
     Parameters
     ----------
@@ -47,7 +46,7 @@ class Threads:
         """The number of calls that run or wait, those whose caller has given up among them."""
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what blocks. A caller that is cancelled leaves it to itself; it keeps its thread until it comes back."""
+        """Run a call that blocks. If its caller is cancelled, the call keeps its thread until it returns."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         bound = partial(call, *args, **kwargs)
@@ -115,13 +114,13 @@ class Bulkhead:
     name
         Name of the bank.
     n_threads, max_waiting
-        Calls at once, and how many may wait behind them; whoever comes then is told to come again.
+        Calls at once, and calls that may wait behind them; callers beyond are told to come again.
     max_per_caller
-        Most calls of both kinds together, for one caller.
+        The most calls of one caller, running and waiting together.
     limit_s
         Seconds that one call may take, its wait included.
     watch
-        Says whether the bank can be read; while it cannot, nobody waits for it: the watch alone tries until it can again.
+        The watch that says whether the bank can be read. While it cannot, no call waits for it: the watch alone tries.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class Bulkhead:
         self._limit_s = limit_s
 
     def check(self) -> None:
-        """Refuse what needs the bank while it cannot be read.
+        """Refuse a call that needs the bank while it cannot be read.
 
         Raises
         ------
@@ -154,7 +153,7 @@ class Bulkhead:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Wait for the bank in its own room: the request leaves its place in the service, which others may need meanwhile.
+        """Wait for the bank: meanwhile the request leaves its place in the service, which others may need.
 
         Raises
         ------
@@ -180,7 +179,7 @@ class Bulkhead:
                     place.come_back()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what may wait for the store.
+        """Run a call that may wait for the store.
 
         Raises
         ------
@@ -195,7 +194,7 @@ class Bulkhead:
             raise self._unavailable() from None
 
     async def work(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run what works long with what a bank holds: as :meth:`run`, limited by the request's own time alone."""
+        """Run a long call with what a bank holds: as :meth:`run`, but limited by the request's own time alone."""
         with self.waiting():
             try:
                 return await self._threads.run(call, *args, **kwargs)
@@ -212,5 +211,5 @@ class Bulkhead:
         )
 
     def close(self) -> None:
-        """Let the threads go; those that hang are left behind."""
+        """Let the threads end; those that hang are left behind."""
         self._threads.close()

@@ -1,5 +1,4 @@
-"""The jobs of worker processes: values that pickle, each with a method that does it.
-No web framework is needed here."""
+"""Jobs of worker processes: values that pickle, each with a method that does it. They need no web framework."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 
 
 class Job(Protocol):
-    """A job to do with one of the banks of a worker."""
+    """A job that a worker does with one of its banks."""
 
     @property
     def bank(self) -> str: ...
@@ -55,7 +54,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class PlanMade:
-    """The facts of a plan that are known without opening it.
+    """The facts about a plan that are known without opening it.
 
     Parameters
     ----------
@@ -82,7 +81,7 @@ class PlanMade:
 
 @dataclass(frozen=True, slots=True)
 class MakePlan:
-    """A plan, saved to a file, which appears at once or not at all."""
+    """A job that makes a plan and saves it to a file, which appears at once or not at all."""
 
     bank: str
     versions: Mapping[str, int]

@@ -1,6 +1,7 @@
-"""Landlock: a process gives up, for itself and for good, what it will not need (https://docs.kernel.org/userspace-api/landlock.html).
+"""Landlock: a process gives up, for itself and for good, rights that it will not need.
 
 What is not granted here is refused by the kernel, whatever the code of the process is talked into.
+https://docs.kernel.org/userspace-api/landlock.html
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _ALL_OF_FILES = (1 << 13) - 1
-"""The rights of ABI 1: execute, write, read, list, remove, make."""
+"""The rights over files of ABI 1: execute, write, read, list, remove, make."""
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _BIND_TCP, _CONNECT_TCP = 1, 2
 _SCOPES = 3
-"""The flags of abstract sockets and signals, of ABI 6."""
+"""The flags of ABI 6, about abstract sockets and signals."""
 
 
 def abi_version() -> int:
@@ -32,8 +33,7 @@ def abi_version() -> int:
 
 
 def restrict(readable: Iterable[str]) -> int:
-    """Restrict this thread, and those that it starts:
-    it may read these files and folders, and neither write nor connect.
+    """Restrict this thread, and those that it starts, to reading some files and folders: no writes, no connections.
 
     Returns
     -------

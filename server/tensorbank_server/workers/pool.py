@@ -1,4 +1,4 @@
-"""Processes that query, so that a query can be killed, runs out of memory alone, and takes no time of the event loop.
+"""Processes that query: a query can be killed, runs out of memory alone, and takes no time of the event loop.
 
 Each is started afresh (a used object-store client does not survive a fork) and does one job at a time. The kernel ends
 one whose job takes too long, even if nobody is left to ask for it; the pool then starts another.
@@ -25,7 +25,7 @@ from tensorbank_server.workers.process import WorkerOptions, work
 __all__ = ["JobError", "WorkerPool"]
 
 GRACE_S = 1.0
-"""Seconds between the end of a job's time and the end of its worker."""
+"""Seconds from the end of a job's time to the end of its worker."""
 WAIT_S = 2.0
 """Seconds that a job waits for a worker; then the caller is told to come again."""
 START_S = 60.0
@@ -35,11 +35,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class JobError(RuntimeError):
-    """A job failed in a way that nobody foresaw; the words are for the log."""
+    """An error of a job that nobody foresaw; its words are for the log."""
 
 
 class WorkerPool:
-    """A few workers and who waits for them. Belongs to one event loop.
+    """A fixed number of workers, and the queue for them. Belongs to one event loop.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class WorkerPool:
             self._idle.put_nowait(worker)
 
     async def run(self, job: Job, limit_s: float, wait_s: float = WAIT_S) -> Any:
-        """Do a job, for which a worker is waited for ``wait_s`` at most.
+        """Do a job in a worker, which is waited for ``wait_s`` at most.
 
         Raises
         ------
@@ -136,7 +136,7 @@ class WorkerPool:
         self._idle.put_nowait(fresh)
 
     async def _start(self) -> _Worker:
-        """A new worker, however often that has to be tried."""
+        """Start a worker, and try again until one starts."""
         while True:
             try:
                 return await asyncio.to_thread(_Worker.start, self.options)
@@ -159,7 +159,7 @@ def _busy() -> Problem:
 
 
 class _Worker:
-    """One process, seen from ours. For one caller at a time."""
+    """A worker process, seen from the service. For one caller at a time."""
 
     def __init__(self, process: multiprocessing.process.BaseProcess, connection: Connection) -> None:
         self._process = process

@@ -1,4 +1,4 @@
-"""Body of a query worker: banks, and a job at a time. A module of its own, so that the process needs no web framework."""
+"""The body of a query worker: banks, and one job at a time. Its process needs no web framework."""
 
 from __future__ import annotations
 

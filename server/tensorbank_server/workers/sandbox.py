@@ -1,4 +1,4 @@
-"""SQL of callers, each statement in a process that may do nothing else: ``python -m tensorbank_server.workers.sandbox``.
+"""A sandbox for SQL of callers: each statement has a process that may do nothing else.
 
 DuckDB is no sandbox, so the fence is the operating system's: limits of memory, time, files and file sizes, and Landlock where the
 kernel has it, all before DuckDB is started. Inside of the fence its settings keep it to the index files of the tables, too.
@@ -22,22 +22,22 @@ from typing import Any
 __all__ = ["Question", "ask"]
 
 START_S = 5.0
-"""Seconds for the start of a process, beside the time of the statement."""
+"""Seconds that the start of a process may take, beside the time of the statement."""
 MAX_FILES = 256
 _SHOWN = ("ParserException", "BinderException", "CatalogException", "SyntaxException")
-"""The errors about the words of a statement; others may hold data, and are not shown."""
+"""The errors about the words of a statement, which the caller sees; others may hold data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One statement.
+    """A statement to answer, and its limits.
 
     Parameters
     ----------
     tables
         Index files of each level, by table.
     max_rows
-        Most rows of an answer; what is beyond is cut off.
+        The most rows of an answer; rows beyond are cut off.
     """
 
     sql: str
@@ -84,7 +84,7 @@ async def ask(question: Question) -> tuple[dict[str, Any], bytes]:
 
 
 def _give_up(question: Question, folders: Sequence[str]) -> int:
-    """Set limits and raise the fence; returns Landlock's version."""
+    """Set limits and restrict the process; return Landlock's version."""
     from tensorbank_server.workers.landlock import restrict
 
     seconds = math.ceil(question.limit_s)
@@ -104,7 +104,7 @@ def _files(tables: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
 
 
 def _unnamed(question: Question) -> Question:
-    """The question with its files opened, by number: a statement can read the definition of a view, and with it no path."""
+    """Return the question with its files opened and named by number: the definition of a view then shows no path."""
     opened = {path: f"/dev/fd/{os.open(path, os.O_RDONLY)}" for path in _files(question.tables)}
     tables = {
         name: {level: [opened[p] for p in paths] for level, paths in levels.items()}

@@ -1,4 +1,4 @@
-"""Watches: somebody looks in the background, so that whoever asks is answered at once, whatever hangs."""
+"""Watches: background checks, so that a caller is answered at once, whatever hangs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Watch"]
 
 _LOG = logging.getLogger(__name__)
 MAX_HUNG = 2
-"""The most looks that have not come back; there is none beside them until one does."""
+"""The most checks that have not come back; no other is started beside them until one does."""
 
 
 class Watch:
@@ -43,16 +43,16 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Look once, and go on in the background."""
+        """Check once, and go on in the background."""
         await self._once()
         self._task = asyncio.create_task(self._go_on())
 
     def doubt(self) -> None:
-        """Look soon: somebody had trouble."""
+        """Check soon: a caller had trouble."""
         self._doubted.set()
 
     async def close(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

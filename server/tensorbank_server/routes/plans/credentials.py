@@ -38,7 +38,7 @@ class CredentialsBody(BaseModel):
 
     access: Access
     shards: list[Annotated[str, Field(max_length=1_024)]] | None = Field(
-        default=None, max_length=1_000, description="Those of tasks; all if not given."
+        default=None, max_length=1_000, description="Ids of shards, as tasks have them; all if not given."
     )
     next: str | None = Field(default=None, max_length=2_048)
 
@@ -47,8 +47,7 @@ class CredentialsBody(BaseModel):
 async def create_credentials(
     request: Request, service: Served, asker: Asker, plan: PlanId, body: CredentialsBody
 ) -> Response:
-    """Return fresh addresses of a plan's shards, or keys of their folders, and of nothing else.
-    The plan stays what it is."""
+    """Return fresh addresses of a plan's shards, or keys of their folders, and of nothing else."""
     found = await open_plan(service, plan, asker)
     check_access(found.bank, body.access, asker)
     if body.access == "dir":

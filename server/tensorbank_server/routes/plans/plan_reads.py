@@ -1,4 +1,4 @@
-"""Bytes of a plan through the service, and a plan as Zarr.
+"""Reads of a plan through the service: ranges of its shards, and a view of it as Zarr.
 
 For closed networks, for banks of files, and for clients that know Zarr and nothing of TensorBank.
 """
@@ -126,8 +126,7 @@ async def get_references(
     plan: PlanId,
     access: Annotated[Access | None, Query(description="The best that the bank has if not given.")] = None,
 ) -> Response:
-    """Return the same group in Kerchunk's form:
-    the address of each chunk, so that its bytes do not pass the service."""
+    """Return the same group in Kerchunk's form: the address of each chunk, so that its bytes do not pass the service."""
     found = await open_plan(service, plan, asker)
     bank = found.bank
     way = access or bank.accesses()[0]

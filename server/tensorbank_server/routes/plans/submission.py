@@ -1,4 +1,4 @@
-"""Plans: asked for, looked at, cancelled, and delivered in tasks."""
+"""Plans from the request to the tasks: asked for, looked at, cancelled, delivered."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class PlanBody(BaseModel):
     filter: str | bool | dict[str, Any] | None = Field(default=None, description="CQL2, as text or JSON.")
     modalities: list[Name] | None = Field(default=None, max_length=64, description="All if not given.")
     bands: dict[Name, list[Name]] | None = Field(
-        default=None, max_length=64, description="By modality; all if not given."
+        default=None, max_length=64, description="Bands of each modality; all if not given."
     )
     columns: list[Name] = Field(
         default=["sample_id"], max_length=64, description="Queryables to deliver with each sample."
@@ -127,7 +127,7 @@ def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
 
 @router.get("/plans/{plan}", operation_id="getPlan")
 async def get_plan(request: Request, service: Served, asker: Asker, plan: PlanId) -> Response:
-    """State of a plan and what it holds."""
+    """Return the state of a plan and what it holds."""
     stored = await allowed(service, plan, asker)
     headers = {**NO_STORE, **({"Retry-After": "1"} if stored.state == "submitted" else {})}
     return JSONResponse(_status(request, service, stored), headers=headers)
@@ -153,8 +153,10 @@ async def get_tasks(
     next_page: Annotated[str | None, Query(alias="next", max_length=2_048)] = None,
     limit: Annotated[int | None, Query(ge=1, description="Tasks a page.")] = None,
 ) -> Response:
-    """Return samples and byte ranges, a page at a time, as NDJSON or
-    (``Accept: application/vnd.apache.arrow.stream``) Arrow."""
+    """Return samples and byte ranges, one page at a time.
+
+    NDJSON, or Arrow for ``Accept: application/vnd.apache.arrow.stream``.
+    """
     found = await open_plan(service, plan, asker)
     stored, bank = found.stored, found.bank
     as_arrow = (

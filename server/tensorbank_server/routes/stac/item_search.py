@@ -51,7 +51,7 @@ router = APIRouter(prefix="/stac", tags=["stac"])
 GEOJSON = "application/geo+json"
 DEFAULT_ITEMS = 10
 CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
-"""The name of the coordinates of filters, which are only longitude and latitude in degrees."""
+"""The only coordinate system of filters: longitude and latitude in degrees."""
 MAX_GEOMETRY_CHARACTERS = 65_536
 
 Limit = Annotated[
@@ -220,7 +220,7 @@ def _unavailable() -> Problem:
 
 
 def _tree(service: Service, body: SearchBody) -> Any:
-    """Return what a search asks as one CQL2 expression; None where it asks for all."""
+    """Return a search as one CQL2 expression; None where it asks for all samples."""
     if body.filter_crs not in (None, CRS84):
         raise Problem(400, "unsupported", f"filter-crs can only be {CRS84}")
     if body.bbox is not None and body.intersects is not None:
@@ -244,7 +244,7 @@ def _tree(service: Service, body: SearchBody) -> Any:
 async def _ids(
     service: Service, pinned: Pinned, where: str, last_id: str | None, last_split: str | None, n: int
 ) -> list[tuple[str, str | None]]:
-    """Return ids and splits behind a place, in order."""
+    """Return ids and splits of samples behind a place, in order."""
     after = ""
     if last_id is not None:
         ident, split = FilterLiteral(last_id).sql, FilterLiteral(last_split or "").sql

@@ -44,7 +44,7 @@ def stac_url(request: Request, service: Service) -> str:
 
 @router.get("", operation_id="getLanding")
 async def get_landing(request: Request, service: Served, asker: Asker) -> Response:
-    """The root catalog."""
+    """Return the root catalog."""
     visible = await visible_collections(service, asker)
     children = [(i, p.bank.title(p.table)) for i, p in visible.tables.items()]
     document = stac_documents.landing(stac_url(request, service), base_url(request, service), children)
@@ -90,7 +90,7 @@ async def get_collection(
 async def get_collection_queryables(
     request: Request, service: Served, asker: Asker, collection: CollectionId
 ) -> Response:
-    """Return what filters may name."""
+    """Return the names that filters of a table may use."""
     pinned = await pin_collection(service, asker, collection)
     identity = f"{stac_url(request, service)}/collections/{collection}/queryables"
     document = queryables_document(filter_names(pinned), identity, collection)
@@ -99,7 +99,7 @@ async def get_collection_queryables(
 
 @router.get("/queryables", operation_id="getStacQueryables")
 async def get_stac_queryables(request: Request, service: Served, asker: Asker) -> Response:
-    """Return what filters of a search over all tables may name: what every table has."""
+    """Return the names that filters of a search over all tables may use: those that every table has."""
     each = [filter_names(p) for p in (await visible_collections(service, asker)).tables.values()]
     common = {n: q for n, q in each[0].items() if all(n in other for other in each)} if each else {}
     document = queryables_document(common, f"{stac_url(request, service)}/queryables", "All tables")
@@ -108,15 +108,14 @@ async def get_stac_queryables(request: Request, service: Served, asker: Asker) -
 
 @dataclass
 class Visible:
-    """The tables that a caller may see, by the id of their collection,
-    and banks that could not be read just now."""
+    """The tables that a caller may see, by the id of their collection, and the banks that could not be read."""
 
     tables: dict[str, Pinned] = field(default_factory=dict)
     unavailable: set[str] = field(default_factory=set)
 
     @property
     def note(self) -> dict[str, list[str]]:
-        """The note in an answer on banks that are missing from it; empty where none is."""
+        """The note in an answer about banks that are missing from it; empty where none is."""
         return {"tensorbank:unavailable": sorted(self.unavailable)} if self.unavailable else {}
 
     @asynccontextmanager
@@ -156,7 +155,7 @@ async def visible_collections(service: Service, asker: Principal) -> Visible:
 async def pin_collection(
     service: Service, asker: Principal, collection: str, version: int | None = None
 ) -> Pinned:
-    """Pin the table behind the id of a collection; what is no such id is unknown, whatever it looks like."""
+    """Pin the table behind the id of a collection, at its newest version if none is given."""
     bank, _, table = collection.partition(stac_documents.SEPARATOR)
     return await service.pin(bank, table, version, asker)
 
