@@ -1,5 +1,11 @@
 """Limits on callers: requests a minute, and requests at once. A request never queues: 429 says when to come again."""
 
+# Own code rather than the package `limits`: a bucket must give the two numbers of the RateLimit headers and the exact seconds
+# of Retry-After with the decision, in one step and without a lock. `limits` has windows but no token bucket, and answers them
+# by a second question. Its shared back ends would make limits hold over replicas, at the price of a Redis that each request
+# waits for: counting per replica is documented, and a proxy in front counts for all. `Place` and `Concurrency` have no
+# counterpart there.
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,9 @@
 """Pictures of samples by name: which bands make them, and how numbers become colours. Pure: arrays in, arrays out."""
 
+# Own code rather than `rio-tiler` or the colour maps of matplotlib: pixels come as arrays, not from files, and half of the
+# pictures (radar, hillshade, classes by name) need code in any case. What a library would save is the six colours of the
+# vegetation index.
+
 from __future__ import annotations
 
 import io

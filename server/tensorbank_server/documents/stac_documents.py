@@ -1,5 +1,9 @@
 """STAC documents (1.1): a table is a collection, a sample an item, a modality an asset. Pure."""
 
+# Own dictionaries rather than the models of `stac-pydantic`: documents are only written here, never read, and a page has a
+# thousand of them; models would check in each answer what the tests check once, against the schemas of the STAC
+# specification.
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

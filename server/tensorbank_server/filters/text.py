@@ -3,6 +3,8 @@
 A parser of bounded depth over a bounded text. Names may have dots, or be quoted; keywords and functions have no case.
 """
 
+# The parser is our own: see `tensorbank_server.filters.cql2`.
+
 from __future__ import annotations
 
 import json
