@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from tensorbank.errors import StorageError
 from tensorbank_server.access import Concurrency, Principal, Rates
@@ -133,12 +133,12 @@ class Service:
         """Run a call in a thread. It may take time but asks no store; calls that may are the bank's to run."""
         return await self._threads.run(call, *args, **kwargs)
 
-    async def query(self, job: Job, principal: Principal) -> Any:
+    async def query(self, job: Job[T], principal: Principal) -> T:
         """Run a job in a worker, counted as a query of the caller."""
         self.queries.spend(principal.id)
         return await self.answer(job)
 
-    async def answer(self, job: Job) -> Any:
+    async def answer(self, job: Job[T]) -> T:
         """Run a job in a worker, unless its bank cannot be read."""
         bank = self.banks[job.bank]
         try:

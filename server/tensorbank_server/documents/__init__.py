@@ -6,10 +6,18 @@ from tensorbank_server.documents.coordinates import CHUNK, of_band_names, of_pla
 from tensorbank_server.documents.encoded import EncodedFiles
 from tensorbank_server.documents.lookup import RowFiles, SampleTable
 from tensorbank_server.documents.row_json import plain, readable, sample_json
-from tensorbank_server.documents.sample_tensors import Cut, byte_ranges, count_times, read_block, read_tensor
+from tensorbank_server.documents.sample_tensors import (
+    BlockAddress,
+    Cut,
+    byte_ranges,
+    count_times,
+    read_block,
+    read_tensor,
+)
 from tensorbank_server.documents.stac_documents import collection_id
 
 __all__ = [
+    "BlockAddress",
     "CHUNK",
     "Cut",
     "EncodedFiles",

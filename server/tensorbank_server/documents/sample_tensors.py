@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,18 @@ from tensorbank.ranges import ByteRange
 from tensorbank.reading import decode_block, decode_run
 from tensorbank.schema import Modality
 
-__all__ = ["Cut", "byte_ranges", "count_times", "read_block", "read_tensor"]
+__all__ = ["BlockAddress", "Cut", "byte_ranges", "count_times", "read_block", "read_tensor"]
+
+
+class BlockAddress(TypedDict):
+    """The address of a sample's modality, as its row in the index has it.
+
+    ``key`` is that of the shard, ``offset`` the first byte in it, ``block_bytes`` the lengths of the blocks in stored order.
+    """
+
+    key: str
+    offset: int
+    block_bytes: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +88,18 @@ class Cut:
         return tuple(self.modality.band_names[b] for b in self.bands)
 
 
-def byte_ranges(ref: Mapping[str, Any], runs: Sequence[tuple[int, int]]) -> list[ByteRange]:
+def byte_ranges(ref: BlockAddress, runs: Sequence[tuple[int, int]]) -> list[ByteRange]:
     """Return the byte ranges of runs of blocks of a sample; blocks of dates that it lacks take no bytes."""
     edges = [0, *accumulate(ref["block_bytes"])]
     return [ByteRange(ref["key"], ref["offset"] + edges[a], ref["offset"] + edges[b]) for a, b in runs]
 
 
-def count_times(ref: Mapping[str, Any], modality: Modality) -> int:
+def count_times(ref: BlockAddress, modality: Modality) -> int:
     """Return the number of dates that a sample has."""
     return sum(n_bytes > 0 for n_bytes in ref["block_bytes"][:: len(modality.bands)])
 
 
-def read_tensor(fetcher: Fetcher, ref: Mapping[str, Any], cut: Cut) -> npt.NDArray[np.generic]:
+def read_tensor(fetcher: Fetcher, ref: BlockAddress, cut: Cut) -> npt.NDArray[np.generic]:
     """Read a tensor (time, band, y, x) in the stored dtype, C-contiguous.
 
     Dates that the sample does not have are filled with the modality's fill value.
@@ -126,7 +137,7 @@ def _decode(data: memoryview, handle: Handle, run: tuple[int, int], out: npt.NDA
     decode_run(data, [out[handle.slot(block)] for block in range(*run)])
 
 
-def read_block(fetcher: Fetcher, ref: Mapping[str, Any], modality: Modality, block: int) -> bytes:
+def read_block(fetcher: Fetcher, ref: BlockAddress, modality: Modality, block: int) -> bytes:
     """Read one block as it is stored, and verify it.
 
     Raises

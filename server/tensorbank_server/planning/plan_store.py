@@ -202,7 +202,7 @@ class PlanStore:
     async def _make(self, stored: StoredPlan, job: MakePlan) -> None:
         started_s = time.perf_counter()
         try:
-            made: PlanMade = await self._workers.run(job, self._limit_s, wait_s=self._limit_s)
+            made = await self._workers.run(job, self._limit_s, wait_s=self._limit_s)
             if stored.state == "cancelled":
                 await self._threads.run(self._folder.remove, stored.id)
                 return

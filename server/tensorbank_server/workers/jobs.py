@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -20,14 +20,16 @@ from tensorbank.storage import of_system
 
 __all__ = ["Describe", "Job", "MakePlan", "PlanMade", "Rows", "Summarize"]
 
+Answer_co = TypeVar("Answer_co", covariant=True)
 
-class Job(Protocol):
+
+class Job(Protocol[Answer_co]):
     """A job that a worker does with one of its banks."""
 
     @property
     def bank(self) -> str: ...
 
-    def do(self, banks: Mapping[str, Bank]) -> Any: ...
+    def do(self, banks: Mapping[str, Bank]) -> Answer_co: ...
 
 
 @dataclass(frozen=True, slots=True)

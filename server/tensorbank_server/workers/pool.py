@@ -12,8 +12,9 @@ import multiprocessing
 import signal
 import threading
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TypeVar
 
+import anyio
 import anyio.to_thread
 
 from tensorbank.errors import TensorBankError
@@ -23,6 +24,8 @@ from tensorbank_server.workers.jobs import Job
 from tensorbank_server.workers.process import WorkerOptions, work
 
 __all__ = ["JobError", "WorkerPool"]
+
+T = TypeVar("T")
 
 GRACE_S = 1.0
 """Seconds from the end of a job's time to the end of its worker."""
@@ -57,7 +60,7 @@ class WorkerPool:
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._workers: set[_Worker] = set()
         self._replacing: set[asyncio.Task[None]] = set()
-        self._limiter: Any = None
+        self._limiter: anyio.CapacityLimiter | None = None
         self._busy: dict[int, _Worker] = {}
 
     async def start(self) -> None:
@@ -70,7 +73,7 @@ class WorkerPool:
             self._workers.add(worker)
             self._idle.put_nowait(worker)
 
-    async def run(self, job: Job, limit_s: float, wait_s: float = WAIT_S) -> Any:
+    async def run(self, job: Job[T], limit_s: float, wait_s: float = WAIT_S) -> T:
         """Do a job in a worker, which is waited for ``wait_s`` at most.
 
         Raises
@@ -91,7 +94,7 @@ class WorkerPool:
         finally:
             share.release()
 
-    async def _run(self, job: Job, limit_s: float, wait_s: float) -> Any:
+    async def _run(self, job: Job[T], limit_s: float, wait_s: float) -> T:
         try:
             async with asyncio.timeout(wait_s):
                 worker = await self._idle.get()
@@ -108,7 +111,7 @@ class WorkerPool:
             del self._busy[id(job)]
             self._give_back(worker)
 
-    def kill(self, job: Job) -> bool:
+    def kill(self, job: Job[object]) -> bool:
         """End the worker that does a job, if one does; whoever waits for it is told."""
         worker = self._busy.get(id(job))
         if worker is not None:
@@ -188,7 +191,7 @@ class _Worker:
         """True if the process lives."""
         return self._process.is_alive()
 
-    def ask(self, job: Job, limit_s: float) -> Any:
+    def ask(self, job: Job[T], limit_s: float) -> T:
         with self._lock:
             self.n_jobs += 1
             try:
@@ -199,7 +202,8 @@ class _Worker:
             except (EOFError, OSError):
                 raise self._ended(limit_s) from None
         if kind == "answer":
-            return answer
+            found: T = answer  # the other process did this job
+            return found
         if kind == "error":
             raise answer
         if kind == "disk":

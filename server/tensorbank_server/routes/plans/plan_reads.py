@@ -19,7 +19,7 @@ from tensorbank.layout import group_document, place_of_key
 from tensorbank.plans import Handle, Plan
 from tensorbank.ranges import ByteRange
 from tensorbank_server.digests import digest
-from tensorbank_server.documents import CHUNK, byte_ranges, of_plan, read_block, virtual_zarr
+from tensorbank_server.documents import CHUNK, BlockAddress, byte_ranges, of_plan, read_block, virtual_zarr
 from tensorbank_server.http import Problem, content_range, may_resume, parse_range
 from tensorbank_server.routes.dependencies import Asker, Served, granted
 from tensorbank_server.routes.etags import YEAR_S
@@ -185,7 +185,7 @@ def _chunk(service: Service, found: ReadablePlan, handle: Handle, key: str) -> b
     return read_block(found.bank.fetcher, ref, handle.modality, block)
 
 
-def _ref(found: ReadablePlan, handle: Handle, position: int) -> dict[str, Any] | None:
+def _ref(found: ReadablePlan, handle: Handle, position: int) -> BlockAddress | None:
     """Return the address of a sample of a plan with the lengths of its blocks, None if it lacks the modality.
 
     The plan has the lengths of runs of blocks, so the lengths of single blocks come from the index of its snapshot.
@@ -197,7 +197,7 @@ def _ref(found: ReadablePlan, handle: Handle, position: int) -> dict[str, Any] |
     pinned = found.bank.pin(request.table, request.version)
     sample_id = plan.table["sample_id"][position].as_py()
     for row in found.bank.samples(pinned).find(sample_id):
-        ref: dict[str, Any] | None = row[handle.modality.name]
+        ref: BlockAddress | None = row[handle.modality.name]
         if ref is None or ref["key"] != a.shard_keys[a.shard_of[position]]:
             continue
         if byte_ranges(ref, [handle.runs[0]])[0].start == a.starts[position, 0]:
