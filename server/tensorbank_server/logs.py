@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 __all__ = ["AuditLog", "JsonLines", "redacted"]
 
@@ -36,7 +35,7 @@ class JsonLines(logging.Formatter):
     """A formatter that writes a record as one JSON object: time, level, logger, event, and its ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -70,7 +69,7 @@ class AuditLog:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def write(self, action: str, **what: Any) -> None:
+    def write(self, action: str, **what: object) -> None:
         """Write one line; values are those of the log of requests, and never a credential.
 
         Raises
@@ -80,7 +79,7 @@ class AuditLog:
         """
         if self._fd is None:
             return
-        line: Mapping[str, Any] = {
+        line: Mapping[str, object] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "action": action,
             **{k: v for k, v in what.items() if v is not None},

@@ -88,7 +88,7 @@ class Authenticator:
         return found
 
 
-def principal_of(claims: Mapping[str, Any], scope_claim: str) -> Principal | None:
+def principal_of(claims: Mapping[str, object], scope_claim: str) -> Principal | None:
     """Return the caller that a verified token's claims name; None if they do not say.
 
     Only what is of the documented form gives anything: scopes are a text of words or a list of texts, banks a list of texts.
@@ -123,7 +123,7 @@ class Issuer:
 
     def __init__(self, settings: OidcSettings) -> None:
         self._settings = settings
-        self._keys: dict[str, Any] = {}
+        self._keys: dict[str, object] = {}
         self._asked_s = -math.inf
         self._lock = threading.Lock()
 

@@ -39,15 +39,16 @@ class Coordinate:
 
     dimension: str
     values: Any
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def _is_text(self) -> bool:
         return bool(self.values.dtype == object)
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> dict[str, object]:
         """Return its ``zarr.json``."""
         n = len(self.values)
+        fill: object
         if self._is_text:
             kind, fill, codec = "string", "", {"name": "vlen-utf8", "configuration": {}}
         else:
@@ -97,7 +98,7 @@ def of_band_names(handles: Iterable[Handle]) -> dict[str, Coordinate]:
     return found
 
 
-def _values(column: pa.ChunkedArray) -> tuple[Any, dict[str, Any]]:
+def _values(column: pa.ChunkedArray) -> tuple[Any, dict[str, object]]:
     """Return the values of a column and their attributes; None for a type that no coordinate can hold."""
     kind = column.type
     if pa.types.is_dictionary(kind):

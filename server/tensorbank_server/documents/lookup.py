@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tensorbank.errors import ErrorKind, NotFoundError
 from tensorbank.schema import TableSchema
-from tensorbank_server.documents.row_json import finite, readable
+from tensorbank_server.documents.row_json import Row, finite, readable
 
 __all__ = ["RowFiles", "SampleTable"]
 
@@ -124,7 +125,7 @@ class SampleTable:
     paths: tuple[Path, ...]
     starts: tuple[int, ...]
     ids: pa.Array
-    rows: Any
+    rows: npt.NDArray[np.int64]
     groups: tuple[tuple[int, ...], ...]
     files: RowFiles
 
@@ -158,7 +159,7 @@ class SampleTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def find(self, sample_id: str, split: str | None = None) -> list[dict[str, Any]]:
+    def find(self, sample_id: str, split: str | None = None) -> list[Row]:
         """Return the rows of an id as dictionaries, of one split if it is given. A modality is its address or None.
 
         Raises
@@ -190,7 +191,7 @@ class SampleTable:
                 high = middle
         return low
 
-    def _row(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> Row:
         file = int(np.searchsorted(self.starts, number, side="right")) - 1
         number -= self.starts[file]
         group = 0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +14,12 @@ import shapely
 
 from tensorbank.schema import TableSchema
 
-__all__ = ["FeatureList", "cell", "features", "finite", "plain", "readable", "sample_json"]
+__all__ = ["FeatureList", "Row", "cell", "features", "finite", "plain", "readable", "sample_json"]
 
 MAX_CELL_CHARACTERS = 1_000
 FeatureList = list[dict[str, str]]
+Row: TypeAlias = Mapping[str, Any]
+"""A row of the index by column, as Arrow gives it: its values have no static types. A modality is its address or None."""
 
 INNER_COLUMNS = frozenset({"part", "stem", "hilbert"})
 """The columns that say where TensorBank keeps things, and are of no use to a caller."""
@@ -83,9 +85,9 @@ def features(schema: pa.Schema) -> FeatureList:
     return [{"name": f.name, "type": str(f.type)} for f in schema]
 
 
-def sample_json(row: Mapping[str, Any], schema: TableSchema) -> dict[str, Any]:
+def sample_json(row: Row, schema: TableSchema) -> dict[str, object]:
     """Return a sample as JSON: its columns, its footprint as GeoJSON, and the modalities that it has."""
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         k: plain(v)
         for k, v in row.items()
         if k not in schema.names and k not in INNER_COLUMNS and k not in ("footprint", "modalities")
@@ -111,15 +113,15 @@ def _shape(wkb: bytes | None) -> shapely.Geometry | None:
     return shape if is_finite and not shape.is_empty else None
 
 
-def geometry(row: Mapping[str, Any]) -> dict[str, Any] | None:
+def geometry(row: Row) -> dict[str, object] | None:
     """Return the footprint of a sample as GeoJSON, else its centre, else None.
 
     Outer rings run anticlockwise (RFC 7946, 3.1.6), in each part of a footprint that the antimeridian divides.
     """
     shape = _shape(row.get("footprint"))
     if shape is not None:
-        found: dict[str, Any] = shapely.geometry.mapping(shapely.orient_polygons(shape))
-        return plain(found)  # type: ignore[no-any-return]
+        found: dict[str, object] = plain(shapely.geometry.mapping(shapely.orient_polygons(shape)))
+        return found
     if row.get("lon") is not None and row.get("lat") is not None:
         return {"type": "Point", "coordinates": [row["lon"], row["lat"]]}
     return None

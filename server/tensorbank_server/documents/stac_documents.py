@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import shapely
 
 from tensorbank.schema import Modality, TableSchema
 from tensorbank_server.documents.formats import MEDIA_TYPES
-from tensorbank_server.documents.row_json import geometry, plain
+from tensorbank_server.documents.row_json import Row, geometry, plain
 
 __all__ = ["CONFORMANCE", "STAC_VERSION", "collection", "collection_id", "item", "landing"]
 
@@ -45,9 +44,7 @@ def collection_id(bank: str, table: str) -> str:
     return f"{bank}{SEPARATOR}{table}"
 
 
-def item(
-    row: Mapping[str, Any], schema: TableSchema, *, base: str, collection: str, table_url: str
-) -> dict[str, Any]:
+def item(row: Row, schema: TableSchema, *, base: str, collection: str, table_url: str) -> dict[str, object]:
     """Return a sample as a STAC Item.
 
     Parameters
@@ -62,7 +59,7 @@ def item(
     here = f"{path}/samples/{sample_id}"
     tail = f"?{query}" if query else ""
     times = [row[c] for c in ("S2_time", "S1_time") if row.get(c) is not None]
-    properties: dict[str, Any] = {
+    properties: dict[str, object] = {
         "datetime": plain(times[0]) if times else None,
         "tensorbank:split": row.get("split"),
         "tensorbank:season": row.get("season"),
@@ -76,8 +73,16 @@ def item(
         bounds = row.get("bounds")
         if bounds and None not in bounds.values():
             properties["proj:bbox"] = [bounds[n] for n in ("x_min", "y_min", "x_max", "y_max")]
-    box = row.get("bbox")
-    found: dict[str, Any] = {
+    assets: dict[str, object] = {
+        "preview": {
+            "href": f"{here}/preview.png{tail}",
+            "type": "image/png",
+            "roles": ["thumbnail"],
+            "title": "Preview",
+        }
+    }
+    assets |= {m.name: _asset(m, f"{here}/{m.name}", tail) for m in schema if row.get(m.name) is not None}
+    found: dict[str, object] = {
         "type": "Feature",
         "stac_version": STAC_VERSION,
         "stac_extensions": list(EXTENSIONS),
@@ -95,26 +100,17 @@ def item(
             {"rel": "collection", "type": "application/json", "href": f"{base}/collections/{collection}"},
             {"rel": "root", "type": "application/json", "href": base},
         ],
-        "assets": {
-            "preview": {
-                "href": f"{here}/preview.png{tail}",
-                "type": "image/png",
-                "roles": ["thumbnail"],
-                "title": "Preview",
-            }
-        },
+        "assets": assets,
     }
+    box = row.get("bbox")
     if box and None not in box.values():
         found["bbox"] = [box[n] for n in ("west", "south", "east", "north")]
     elif found["geometry"] is not None:
         found["bbox"] = list(shapely.geometry.shape(found["geometry"]).bounds)
-    for modality in schema:
-        if row.get(modality.name) is not None:
-            found["assets"][modality.name] = _asset(modality, f"{here}/{modality.name}", tail)
     return found
 
 
-def _asset(m: Modality, href: str, tail: str) -> dict[str, Any]:
+def _asset(m: Modality, href: str, tail: str) -> dict[str, object]:
     return {
         "href": f"{href}.tif{tail}",
         "type": MEDIA_TYPES["tif"],
@@ -139,7 +135,7 @@ def collection(
     schema: TableSchema,
     extent: Sequence[float | None],
     times: Sequence[str | None],
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return a table as a STAC Collection; ``extent`` is west, south, east, north."""
     here = f"{base}/collections/{identity}"
     box = [-180.0, -90.0, 180.0, 90.0] if None in extent else list(extent)
@@ -169,7 +165,7 @@ def collection(
     }
 
 
-def landing(base: str, service_url: str, collections: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def landing(base: str, service_url: str, collections: Sequence[tuple[str, str]]) -> dict[str, object]:
     """Return the root catalog."""
     return {
         "type": "Catalog",

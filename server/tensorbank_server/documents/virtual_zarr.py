@@ -32,15 +32,18 @@ class ChunkKey:
     band: int
 
 
-def inner_codecs(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
+def inner_codecs(stored: Mapping[str, Any]) -> list[dict[str, object]]:
     """Return the codecs of a block, from the ``zarr.json`` of the array that it is stored in."""
-    found: list[dict[str, Any]] = stored["codecs"][0]["configuration"]["codecs"]
+    found: list[dict[str, object]] = stored["codecs"][0]["configuration"]["codecs"]
     return found
 
 
 def array_document(
-    handle: Handle, modalities: Sequence[Modality], codecs: Sequence[Mapping[str, Any]], n_samples: int | None
-) -> dict[str, Any]:
+    handle: Handle,
+    modalities: Sequence[Modality],
+    codecs: Sequence[Mapping[str, object]],
+    n_samples: int | None,
+) -> dict[str, object]:
     """Return ``zarr.json`` of the array of one handle; it has no sample axis where ``n_samples`` is None."""
     m = handle.modality
     shape, chunk = list(handle.shape), [1, 1, *handle.shape[2:]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from tensorbank.index_schema import SEASONS
 from tensorbank.schema import Modality, TableSchema
@@ -112,7 +112,7 @@ def _of_modality(m: Modality) -> list[Queryable]:
     return found
 
 
-def queryables_document(found: Mapping[str, Queryable], identity: str, title: str) -> dict[str, Any]:
+def queryables_document(found: Mapping[str, Queryable], identity: str, title: str) -> dict[str, object]:
     """Return the JSON Schema of names, as OGC API Features and STAC show it to clients."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -124,8 +124,8 @@ def queryables_document(found: Mapping[str, Queryable], identity: str, title: st
     }
 
 
-def _property(q: Queryable) -> dict[str, Any]:
-    kinds: dict[Kind, dict[str, Any]] = {
+def _property(q: Queryable) -> dict[str, object]:
+    kinds: dict[Kind, dict[str, object]] = {
         "number": {"type": "number"},
         "string": {"type": "string"},
         "timestamp": {"type": "string", "format": "date-time"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
@@ -92,7 +91,7 @@ def check_json(body: bytes, *, max_depth: int) -> None:
         ) from None
     except ValueError:
         return
-    waiting: list[tuple[Any, int]] = [(tree, 1)]
+    waiting: list[tuple[object, int]] = [(tree, 1)]
     while waiting:
         node, depth = waiting.pop()
         if depth > max_depth:

@@ -36,7 +36,7 @@ class PageTokens:
         self._max_bytes = max_bytes
         self._clock = clock
 
-    def token(self, place: Any, *question: object) -> str:
+    def token(self, place: object, *question: object) -> str:
         """Return the token of the place (JSON) where a page begins, for one caller and question."""
         body = json.dumps([place, int(self._clock() + LIFETIME_S)], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(self._mac(body, question) + body).decode().rstrip("=")

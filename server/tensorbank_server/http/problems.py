@@ -10,7 +10,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -71,14 +70,14 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     detail: str
     errors: Sequence[Mapping[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.status} {self.code}: {self.detail}"
 
-    def document(self, instance: str) -> dict[str, Any]:
+    def document(self, instance: str) -> dict[str, object]:
         """Return the problem as JSON; ``instance`` names the request."""
-        found: dict[str, Any] = {
+        found: dict[str, object] = {
             "type": TYPE_BASE + self.code,
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,

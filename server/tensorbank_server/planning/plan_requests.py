@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tensorbank.planning import PLANNER_VERSION
 from tensorbank_server.digests import digest
@@ -21,7 +20,7 @@ class PlanRequest:
     version: int
     table_id: str
     sql: str
-    asked: Mapping[str, Any]
+    asked: Mapping[str, object]
     by_date: bool = False
 
     @property

@@ -28,7 +28,7 @@ LINES_ROWS = 1_000
 WIRE_VERSION = 1
 
 
-def described(plan: Plan) -> list[dict[str, Any]]:
+def described(plan: Plan) -> list[dict[str, object]]:
     """Describe the handles of a plan: what the bytes of its ranges mean."""
     return [
         {
@@ -56,7 +56,7 @@ def shard_keys(plan: Plan, start: int = 0, end: int | None = None) -> list[str]:
 
 
 def as_ndjson(
-    plan: Plan, start: int, end: int, shards: Iterator[Mapping[str, Any]], last: Mapping[str, Any]
+    plan: Plan, start: int, end: int, shards: Iterator[Mapping[str, object]], last: Mapping[str, object]
 ) -> Iterator[bytes]:
     """Yield a page as lines: shards and their addresses, then the tasks ``[start, end)``, then the end record."""
     yield from (_line({"shard": shard}) for shard in shards)
@@ -81,7 +81,7 @@ def as_ndjson(
     yield _line({"end": dict(last)})
 
 
-def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str, Any] | None]:
+def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str, object] | None]:
     a = plan.addresses[handle.name]
     starts, lengths, codes = (
         a.starts[start:end].tolist(),
@@ -104,12 +104,12 @@ def _tensors(plan: Plan, handle: Handle, start: int, end: int) -> list[dict[str,
     ]
 
 
-def _line(record: Mapping[str, Any]) -> bytes:
+def _line(record: Mapping[str, object]) -> bytes:
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
 def as_arrow(
-    plan: Plan, start: int, end: int, described_plan: Mapping[str, Any], last: Mapping[str, Any]
+    plan: Plan, start: int, end: int, described_plan: Mapping[str, object], last: Mapping[str, object]
 ) -> Iterator[bytes]:
     """Yield a page as an Arrow stream of :attr:`Plan.table`; the metadata ``tensorbank.plan`` say what its columns mean."""
     sink = _Sink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -31,21 +30,21 @@ TABLE = "/{bank}/tables/{table}"
 
 
 @router.get("", operation_id="listBanks")
-async def list_banks(service: Served, asker: Asker) -> dict[str, Any]:
+async def list_banks(service: Served, asker: Asker) -> dict[str, object]:
     """List the banks that this caller may see."""
     seen = [b for name, b in service.banks.items() if asker.banks is None or name in asker.banks]
     return {"banks": [_bank_json(b) for b in seen]}
 
 
 @router.get("/{bank}", operation_id="getBank")
-async def get_bank(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
+async def get_bank(service: Served, asker: Asker, bank: BankName) -> dict[str, object]:
     """Return one bank with its tables."""
     found = service.bank(bank, asker)
     tables = await found.run(found.tables)
     return {**_bank_json(found), "tables": [{"name": t} for t in tables]}
 
 
-def _bank_json(bank: ServedBank) -> dict[str, Any]:
+def _bank_json(bank: ServedBank) -> dict[str, object]:
     s = bank.settings
     return {
         "name": bank.name,
@@ -58,7 +57,7 @@ def _bank_json(bank: ServedBank) -> dict[str, Any]:
 
 
 @router.get("/{bank}/tables", operation_id="listTables")
-async def list_tables(service: Served, asker: Asker, bank: BankName) -> dict[str, Any]:
+async def list_tables(service: Served, asker: Asker, bank: BankName) -> dict[str, object]:
     """List the tables of a bank."""
     found = service.bank(bank, asker)
     return {"tables": [{"name": t} for t in await found.run(found.tables)]}
@@ -76,7 +75,9 @@ async def get_table(request: Request, service: Served, source: Source) -> Respon
 
 
 @router.get(TABLE + "/snapshots", operation_id="listSnapshots")
-async def list_snapshots(service: Served, asker: Asker, bank: BankName, table: TableName) -> dict[str, Any]:
+async def list_snapshots(
+    service: Served, asker: Asker, bank: BankName, table: TableName
+) -> dict[str, object]:
     """List the versions of a table, newest first."""
     pinned = await service.pin(bank, table, None, asker)
     history = await pinned.bank.run(lambda: pinned.bank.bank.table(table).history())
@@ -86,7 +87,7 @@ async def list_snapshots(service: Served, asker: Asker, bank: BankName, table: T
 @router.get(TABLE + "/snapshots/{version}", operation_id="getSnapshot")
 async def get_snapshot(
     service: Served, asker: Asker, bank: BankName, table: TableName, version: int
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return one version of a table."""
     pinned = await service.pin(bank, table, None, asker)
     for entry in await pinned.bank.run(lambda: pinned.bank.bank.table(table).history()):
@@ -95,7 +96,7 @@ async def get_snapshot(
     raise Problem(404, "unknown-snapshot", "the table has no such version; see its snapshots")
 
 
-def _snapshot_json(entry: SnapshotInfo) -> dict[str, Any]:
+def _snapshot_json(entry: SnapshotInfo) -> dict[str, object]:
     return {
         "snapshot": entry.version,
         "time": entry.when.isoformat().replace("+00:00", "Z"),
@@ -113,7 +114,7 @@ async def get_schema(request: Request, service: Served, source: Source) -> Respo
     return JSONResponse({"snapshot": source.version, **_modalities(source)}, headers=fresh.headers)
 
 
-def _modalities(source: Pinned) -> dict[str, Any]:
+def _modalities(source: Pinned) -> dict[str, object]:
     return {"modalities": [json.loads(m.to_json()) for m in source.schema]}
 
 

@@ -65,7 +65,7 @@ SnapshotVersion = Annotated[
 ]
 
 
-def granted(request: Request, action: str, **what: Any) -> None:
+def granted(request: Request, action: str, **what: object) -> None:
     """Say what an answer grants, for the audit log. Without it the log has the operation and its parameters."""
     request.scope["tensorbank.audit"] = {"action": action, **what}
 

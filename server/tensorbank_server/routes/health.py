@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,7 +33,7 @@ async def readyz(service: Served) -> JSONResponse:
     readable = not service.banks or len(sick) < len(service.banks)
     ready = service.is_ready and workers > 0 and readable
     disk = service.disk_problem
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "status": "unavailable" if not ready else "degraded" if sick or disk else "ok",
         "workers": workers,
         "banks": len(service.banks),
@@ -59,7 +57,7 @@ async def metrics(service: Served, asker: Asker) -> Response:
 
 
 @router.get("/v1/config", operation_id="getConfig")
-async def config(request: Request, service: Served, asker: Asker) -> dict[str, Any]:
+async def config(request: Request, service: Served, asker: Asker) -> dict[str, object]:
     """Return the limits, the endpoints, and the scopes of this caller."""
     endpoints = sorted(
         f"{method.upper()} {path}"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tensorbank_server.documents import Cut, formats, read_tensor, sample_json, stac_documents
+from tensorbank_server.documents.row_json import Row
 from tensorbank_server.http import Problem, chosen, whole_or_range
 from tensorbank_server.routes.dependencies import SampleId, Served, Source, base_url, freshness, table_url
 from tensorbank_server.served_bank import Pinned
@@ -115,7 +116,7 @@ async def get_tensor(
     return whole_or_range(request, await source.bank.run(encoded), headers, formats.MEDIA_TYPES[form])
 
 
-async def find(source: Pinned, sample_id: str, split: str | None) -> dict[str, Any]:
+async def find(source: Pinned, sample_id: str, split: str | None) -> Row:
     """Return the one sample of an id.
 
     Raises
@@ -130,7 +131,7 @@ async def find(source: Pinned, sample_id: str, split: str | None) -> dict[str, A
     return found[0]
 
 
-def _encode(service: Service, source: Pinned, row: dict[str, Any], cuts: list[Cut], form: str) -> bytes:
+def _encode(service: Service, source: Pinned, row: Row, cuts: list[Cut], form: str) -> bytes:
     n_bytes = sum(cut.n_bytes for cut in cuts)
     if n_bytes > service.limits.tensor_bytes:
         raise Problem(413, "too-large", f"{n_bytes:,} bytes of tensors; ask for fewer bands or modalities")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import pyarrow as pa
 from fastapi import APIRouter
@@ -81,7 +80,7 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
         raise Problem(
             400, "sql", f"several columns are called {twice[0]!r}; give each a name of its own by AS"
         )
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "snapshots": versions,
         "features": row_json.features(table.schema),
         "rows": row_json.plain(row_json.readable(table)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 from fastapi import APIRouter, Query
@@ -174,7 +174,7 @@ async def _where(service: Service, source: Pinned, text: str | None) -> str | No
     return f" WHERE {found}" if found else None
 
 
-async def _ask(service: Service, asker: Principal, source: Pinned, sql: str) -> list[dict[str, Any]]:
+async def _ask(service: Service, asker: Principal, source: Pinned, sql: str) -> list[dict[str, object]]:
     return row_json.readable(await _table(service, asker, source, sql))
 
 
@@ -201,7 +201,7 @@ PLAIN_COLUMNS = (
 )
 
 
-def _row_json(number: int, row: dict[str, Any]) -> dict[str, Any]:
+def _row_json(number: int, row: dict[str, object]) -> dict[str, object]:
     cells = {name: row_json.cell(value) for name, value in row.items()}
     return {
         "row_idx": number,

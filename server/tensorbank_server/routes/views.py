@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyproj
@@ -28,6 +28,7 @@ from tensorbank_server.documents import (
     row_json,
     virtual_zarr,
 )
+from tensorbank_server.documents.row_json import Row
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, SampleId, Served, Source, freshness
@@ -85,7 +86,7 @@ def _range(text: str | None) -> tuple[float, float] | None:
 
 def _paint(
     source: Pinned,
-    row: dict[str, Any],
+    row: Row,
     name: str | None,
     size: int,
     rescale: tuple[float, float] | None,
@@ -108,7 +109,7 @@ def _paint(
     raise Problem(404, "no-modality", "the sample has no modality that this composite is made of")
 
 
-def _pixel_m(row: dict[str, Any], modality: Modality) -> float:
+def _pixel_m(row: Row, modality: Modality) -> float:
     bounds = row.get("bounds")
     if not bounds or None in bounds.values() or bounds["x_max"] - bounds["x_min"] < 1:
         return 10.0  # of Sentinel-2: not georeferenced, or in degrees
@@ -131,7 +132,7 @@ async def get_sample_statistics(
     sql = f'SELECT {", ".join(columns) or "1 AS one"} FROM "{source.table}" WHERE {where}'
     job = Rows(source.bank.name, source.versions, sql, service.limits.answer_bytes)
     (found,) = row_json.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())
-    content: dict[str, dict[str, Any]] = {}
+    content: dict[str, dict[str, object]] = {}
     for name, value in found.items():
         modality, _, band = name.partition("\x1f")
         content.setdefault(modality, {})[band] = row_json.plain(value)
@@ -177,9 +178,9 @@ async def get_point(
 
 
 def _values_at(
-    source: Pinned, row: dict[str, Any], modalities: list[Modality], lon: float, lat: float
-) -> dict[str, Any]:
-    found = {}
+    source: Pinned, row: Row, modalities: list[Modality], lon: float, lat: float
+) -> dict[str, object]:
+    found: dict[str, object] = {}
     for m in modalities:
         epsg, (x_min, y_min, x_max, y_max) = formats.georeference(
             row, m.height, m.width, (0, m.height, 0, m.width)
@@ -258,7 +259,7 @@ async def get_modality_zarr(
     return await get_sample_zarr(request, service, source, sample_id, f"{modality}/{path}", split)
 
 
-def _group(source: Pinned, row: dict[str, Any]) -> dict[str, Any]:
+def _group(source: Pinned, row: Row) -> dict[str, object]:
     present = [m for m in source.schema if row[m.name] is not None]
     arrays = {m.name: _array(source.bank, m, list(source.schema), row) for m in present}
     attributes = {
@@ -271,7 +272,7 @@ def _group(source: Pinned, row: dict[str, Any]) -> dict[str, Any]:
     return group_document(attributes, arrays | {n: c.document() for n, c in bands.items()})
 
 
-def _array(bank: ServedBank, m: Modality, modalities: list[Modality], row: dict[str, Any]) -> dict[str, Any]:
+def _array(bank: ServedBank, m: Modality, modalities: list[Modality], row: Row) -> dict[str, object]:
     stored = bank.array_document(place_of_key(row[m.name]["key"])[0])
     return virtual_zarr.array_document(_whole(m), modalities, virtual_zarr.inner_codecs(stored), None)
 

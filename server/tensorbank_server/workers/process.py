@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog, IndexMirror
@@ -70,7 +69,7 @@ def work(connection: Connection, options: WorkerOptions) -> None:
             job, limit_s = connection.recv()
             signal.setitimer(signal.ITIMER_REAL, limit_s)  # ends the process: nothing in it can hold it up
             try:
-                answer: tuple[Any, ...] = ("answer", job.do(banks))
+                answer: tuple[object, ...] = ("answer", job.do(banks))
             except TensorBankError as error:
                 answer = ("error", error)
             except OSError as error:  # of this machine's disk: a store's are TensorBankErrors

@@ -17,9 +17,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
-__all__ = ["Question", "ask"]
+if TYPE_CHECKING:  # the sandbox starts DuckDB after it has given up its rights
+    import duckdb
+
+__all__ = ["Head", "Question", "ask"]
 
 START_S = 5.0
 """Seconds that the start of a process may take, beside the time of the statement."""
@@ -48,10 +51,19 @@ class Question:
     limit_s: float
 
 
-async def ask(question: Question) -> tuple[dict[str, Any], bytes]:
-    """Return the head and Arrow stream of the answer.
+class Head(TypedDict, total=False):
+    """The head of an answer: ``landlock``, and either ``truncated`` or ``error``.
 
-    The head has ``landlock`` and either ``truncated`` or ``error``, whose value is a sentence for the caller or None.
+    The error is a sentence for the caller, None where its words could hold data.
+    """
+
+    landlock: int
+    truncated: bool
+    error: str | None
+
+
+async def ask(question: Question) -> tuple[Head, bytes]:
+    """Return the head and Arrow stream of the answer.
 
     Raises
     ------
@@ -113,11 +125,10 @@ def _unnamed(question: Question) -> Question:
     return replace(question, tables=tables)
 
 
-def _answer(question: Question, landlock: int) -> tuple[dict[str, Any], bytes]:
+def _answer(question: Question, landlock: int) -> tuple[Head, bytes]:
     import duckdb
     import pyarrow as pa
 
-    head: dict[str, Any] = {"landlock": landlock}
     try:
         con = duckdb.connect(
             ":memory:",
@@ -135,7 +146,7 @@ def _answer(question: Question, landlock: int) -> tuple[dict[str, Any], bytes]:
         _show(con, question.tables)
         statements = con.extract_statements(question.sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            return head | {"error": "one SELECT statement is needed"}, b""
+            return Head(landlock=landlock, error="one SELECT statement is needed"), b""
         reader = con.sql(question.sql).to_arrow_reader(8_192)
         batches, n_rows, n_bytes = [], 0, 0
         for batch in reader:
@@ -145,17 +156,17 @@ def _answer(question: Question, landlock: int) -> tuple[dict[str, Any], bytes]:
                 break
     except duckdb.Error as error:
         shown = type(error).__name__ in _SHOWN
-        return head | {"error": _sentence(str(error)) if shown else None}, b""
+        return Head(landlock=landlock, error=_sentence(str(error)) if shown else None), b""
     if n_bytes > question.max_bytes:
-        return head | {"error": f"the answer has more than {question.max_bytes:,} bytes"}, b""
+        return Head(landlock=landlock, error=f"the answer has more than {question.max_bytes:,} bytes"), b""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, reader.schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
-    return head | {"truncated": n_rows > question.max_rows}, sink.getvalue().to_pybytes()
+    return Head(landlock=landlock, truncated=n_rows > question.max_rows), sink.getvalue().to_pybytes()
 
 
-def _show(con: Any, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+def _show(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     """Create views of the tables, and then close every way to anything else."""
     for name, levels in tables.items():
         quoted = '"' + name.replace('"', '""') + '"'

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request
@@ -153,7 +153,7 @@ def _check_whole(plan: Plan) -> None:
         raise Problem(409, "tiles", "windows of samples are no arrays of stored blocks")
 
 
-def _group(found: ReadablePlan) -> dict[str, Any]:
+def _group(found: ReadablePlan) -> dict[str, object]:
     arrays = {h.name: _array(found, h) for h in found.plan.handles}
     coordinates = of_plan(found.plan)
     attributes = {
@@ -165,7 +165,7 @@ def _group(found: ReadablePlan) -> dict[str, Any]:
     return group_document(attributes, arrays | {n: c.document() for n, c in coordinates.items()})
 
 
-def _array(found: ReadablePlan, handle: Handle) -> dict[str, Any]:
+def _array(found: ReadablePlan, handle: Handle) -> dict[str, object]:
     keys = found.plan.addresses[handle.name].shard_keys
     if not keys:
         raise Problem(409, "no-tensors", f"no sample of the plan has {handle.name}")
@@ -205,8 +205,8 @@ def _ref(found: ReadablePlan, handle: Handle, position: int) -> BlockAddress | N
     raise Problem(410, "gone", "the plan's snapshot is there no more; ask for the plan again")
 
 
-def _references(found: ReadablePlan, urls: dict[str, str]) -> dict[str, Any]:
-    refs: dict[str, Any] = {"zarr.json": json.dumps(_group(found))}
+def _references(found: ReadablePlan, urls: dict[str, str]) -> dict[str, object]:
+    refs: dict[str, object] = {"zarr.json": json.dumps(_group(found))}
     for name, coordinate in of_plan(found.plan).items():
         refs[f"{name}/zarr.json"] = json.dumps(coordinate.document())
         refs[f"{name}/{CHUNK}"] = "base64:" + base64.b64encode(coordinate.chunk()).decode()
@@ -216,11 +216,11 @@ def _references(found: ReadablePlan, urls: dict[str, str]) -> dict[str, Any]:
     return {"version": 1, "refs": refs}
 
 
-def _chunk_references(found: ReadablePlan, handle: Handle, urls: dict[str, str]) -> dict[str, Any]:
+def _chunk_references(found: ReadablePlan, handle: Handle, urls: dict[str, str]) -> dict[str, object]:
     """Return ``[url, offset, length]`` of every chunk of a handle, by its key; blocks that are not there have none."""
     n_bands = len(handle.modality.bands)
     blocks = [(t, i, t * n_bands + b) for t in range(handle.n_times) for i, b in enumerate(handle.bands)]
-    refs = {}
+    refs: dict[str, object] = {}
     for position in range(len(found.plan)):
         ref = _ref(found, handle, position)
         if ref is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import formatdate
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,7 +53,7 @@ class PlanBody(BaseModel):
 
     table: str = Field(max_length=63)
     snapshot: int | None = Field(default=None, ge=0, le=2**53)
-    filter: str | bool | dict[str, Any] | None = Field(default=None, description="CQL2, as text or JSON.")
+    filter: str | bool | dict[str, object] | None = Field(default=None, description="CQL2, as text or JSON.")
     modalities: list[Name] | None = Field(default=None, max_length=64, description="All if not given.")
     bands: dict[Name, list[Name]] | None = Field(
         default=None, max_length=64, description="Bands of each modality; all if not given."
@@ -185,7 +185,7 @@ async def get_tasks(
         }
         content = task_pages.as_arrow(found.plan, start, end, words, last)
         return StreamingResponse(iterate_in_threadpool(content), media_type=task_pages.ARROW, headers=headers)
-    shards: Iterator[Mapping[str, Any]] = iter(())
+    shards: Iterator[Mapping[str, object]] = iter(())
     if access is not None:
         check_access(bank, access, asker)
         keys = await service.offload(task_pages.shard_keys, found.plan, start, end)
@@ -196,9 +196,9 @@ async def get_tasks(
     return StreamingResponse(iterate_in_threadpool(content), media_type=task_pages.NDJSON, headers=headers)
 
 
-def _status(request: Request, service: Service, stored: StoredPlan) -> dict[str, Any]:
+def _status(request: Request, service: Service, stored: StoredPlan) -> dict[str, object]:
     here = f"{base_url(request, service)}/v1/plans/{stored.id}"
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         "id": stored.id,
         "state": stored.state,
         "bank": stored.request.bank,

@@ -6,7 +6,6 @@ A parameter that is not supported is refused: an answer that ignores it would lo
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -20,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from tensorbank_server.access import Principal
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import stac_documents
+from tensorbank_server.documents.row_json import Row
 from tensorbank_server.filters.literals import Literal as FilterLiteral
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.http import Problem
@@ -71,9 +71,9 @@ class SearchBody(BaseModel):
     collections: list[str] | None = Field(default=None, max_length=100)
     ids: list[str] | None = Field(default=None, max_length=1_000)
     bbox: list[float] | None = None
-    intersects: dict[str, Any] | None = None
+    intersects: dict[str, object] | None = None
     datetime: str | None = Field(default=None, max_length=128)
-    filter: str | bool | dict[str, Any] | None = None
+    filter: str | bool | dict[str, object] | None = None
     filter_lang: str | None = Field(default=None, alias="filter-lang", pattern="^cql2-(text|json)$")
     filter_crs: str | None = Field(default=None, alias="filter-crs", max_length=256)
     limit: int = Field(default=DEFAULT_ITEMS, ge=1)
@@ -156,7 +156,7 @@ async def search_items_by_body(request: Request, service: Served, asker: Asker, 
     return await _search(request, service, asker, body)
 
 
-def _geometry(text: str) -> dict[str, Any]:
+def _geometry(text: str) -> dict[str, object]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -180,7 +180,7 @@ async def _search(request: Request, service: Service, asker: Principal, body: Se
     at: list[Any] = service.page_tokens.place(body.token, *question) if body.token else ["", None, None, None]
     if at[1] is not None and at[0] not in names and visible.unavailable:
         raise _unavailable()  # in the middle of its items
-    items: list[dict[str, Any]] = []
+    items: list[dict[str, object]] = []
     following: list[Any] | None = None
     for number, name in enumerate(names):
         if name < at[0]:
@@ -258,12 +258,12 @@ async def _ids(
     return list(zip(found["sample_id"].to_pylist(), found["split"].to_pylist(), strict=True))
 
 
-def _rows_of(pinned: Pinned, ids: list[tuple[str, str | None]]) -> list[Mapping[str, Any]]:
+def _rows_of(pinned: Pinned, ids: list[tuple[str, str | None]]) -> list[Row]:
     table = pinned.bank.samples(pinned)
     return [next(r for r in table.find(i) if r["split"] == split) for i, split in ids]
 
 
-def _item(request: Request, service: Service, pinned: Pinned, row: Mapping[str, Any]) -> dict[str, Any]:
+def _item(request: Request, service: Service, pinned: Pinned, row: Row) -> dict[str, object]:
     return stac_documents.item(
         row,
         pinned.schema,
@@ -273,16 +273,18 @@ def _item(request: Request, service: Service, pinned: Pinned, row: Mapping[str, 
     )
 
 
-def _links(request: Request, service: Service, body: SearchBody, token: str | None) -> list[dict[str, Any]]:
+def _links(
+    request: Request, service: Service, body: SearchBody, token: str | None
+) -> list[dict[str, object]]:
     base = stac_url(request, service)
     here = f"{base_url(request, service)}{request.url.path}"
-    links: list[dict[str, Any]] = [
+    links: list[dict[str, object]] = [
         {"rel": "root", "type": "application/json", "href": base},
         {"rel": "self", "type": GEOJSON, "href": here},
     ]
     if token is None:
         return links
-    following: dict[str, Any] = {"rel": "next", "type": GEOJSON}
+    following: dict[str, object] = {"rel": "next", "type": GEOJSON}
     if request.method == "POST":
         asked = body.model_dump(exclude_none=True, by_alias=True) | {"token": token}
         return [*links, following | {"href": here, "method": "POST", "body": asked, "merge": False}]

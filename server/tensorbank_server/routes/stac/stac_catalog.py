@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 from fastapi import APIRouter, Path
@@ -162,7 +162,7 @@ async def pin_collection(
 
 async def _collection(
     request: Request, service: Service, asker: Principal, identity: str, pinned: Pinned
-) -> dict[str, Any]:
+) -> dict[str, object]:
     key = (pinned.table, pinned.version)
     extents = pinned.bank.extents
     extent = extents.get(key)
