@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import math
 import operator
+import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import duckdb
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from support.filtered import NAMES
 from tensorbank import InvalidInputError
-from tensorbank_server.filters import compile_filter, parse_text
+from tensorbank_server.filters import FilterError, compile_filter, parse_text
 from tensorbank_server.filters.literals import Literal
 
 N = 200
@@ -439,11 +441,88 @@ def test_what_is_no_text_is_refused(text):
     assert refused.value.kind == "filter"
 
 
-@given(st.text(max_size=200))
-@settings(max_examples=300)
-def test_no_text_breaks_the_parser(text):
-    with contextlib.suppress(InvalidInputError):
-        compile_filter(parse_text(text), NAMES)
+def outcome(compiling) -> str:
+    """Tell what became of a filter; anything but a refusal of its own is an error."""
+    try:
+        compiling()
+    except FilterError:
+        return "refused"
+    return "accepted"
+
+
+WORDS = [
+    *[
+        "lon",
+        "NDVI.mean",
+        "season",
+        "S2_time",
+        "geometry",
+        "NDVI",
+        '"cloud_cover"',
+        "1",
+        "-0.5",
+        "2e3",
+        "'a'",
+    ],
+    *[
+        "DATE('2021-07-01')",
+        "INTERVAL('2021-01-01', '..')",
+        "BBOX(5, 45, 15, 55)",
+        "TRUE",
+        "NULL",
+        "(",
+        ")",
+        ",",
+    ],
+    *["AND", "OR", "NOT", "=", "<>", ">", "<=", "+", "-", "*", "/", "BETWEEN", "IN", "LIKE", "IS"],
+    *["S_INTERSECTS", "T_AFTER", "pixels_any"],
+]
+GOOD_TEXTS = [
+    "lon > 1 AND season IN ('summer', 'it''s')",
+    "NOT (NDVI.mean BETWEEN 0 AND 1 OR season LIKE 'a%')",
+    "NDVI IS NOT NULL",
+    "S_INTERSECTS(geometry, BBOX(5, 45, 15, 55))",
+    "T_AFTER(S2_time, DATE('2021-07-01'))",
+    "(lon + 2 * -lat) / 3 >= 1.5e3",
+    "pixels_any(NDVI, '> 0.8')",
+]
+
+
+good_texts = st.recursive(
+    st.sampled_from(GOOD_TEXTS),
+    lambda parts: st.builds("({}) {} ({})".format, parts, st.sampled_from(["AND", "OR", "AND NOT"]), parts),
+    max_leaves=3,
+)
+
+
+@st.composite
+def nearly_good(draw):
+    """A good text of which one word, or none, is replaced or left out."""
+    words = re.findall(r"'(?:[^']|'')*'|[\w.]+|[<>=]+|\S", draw(good_texts))
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(words) - 1))
+        words[at : at + 1] = draw(st.lists(st.sampled_from(WORDS), max_size=1))
+    return " ".join(words)
+
+
+TEXTS = st.one_of(
+    st.text(max_size=200), st.lists(st.sampled_from(WORDS), max_size=9).map(" ".join), nearly_good()
+)
+
+
+def test_no_text_breaks_the_parser():
+    outcomes: Counter[str] = Counter()
+
+    @given(TEXTS)
+    @settings(max_examples=400)
+    def check(text):
+        found = outcome(lambda: compile_filter(parse_text(text), NAMES))
+        outcomes[found] += 1
+        hypothesis.event(found)
+
+    check()
+    assert outcomes["accepted"] >= 20, "the texts hardly reach the compiler"
+    assert outcomes["refused"] >= 100, "the texts are hardly ever wrong"
 
 
 @pytest.mark.parametrize(
@@ -490,8 +569,34 @@ JSON_VALUES = st.recursive(
 )
 
 
-@given(JSON_VALUES)
-@settings(max_examples=500)
-def test_no_tree_breaks_the_compiler(tree):
-    with contextlib.suppress(InvalidInputError):
-        compile_filter(tree, NAMES)
+@st.composite
+def nearly_good_trees(draw):
+    """A good tree of which one value, or none, is replaced by any other."""
+    tree, _ = draw(conditions())
+    tree = copy.deepcopy(tree)
+    places = []
+    waiting: list = [tree]
+    while waiting:
+        node = waiting.pop()
+        inside = list(node.items()) if isinstance(node, dict) else list(enumerate(node))
+        places += [(node, key) for key, _ in inside]
+        waiting += [value for _, value in inside if isinstance(value, dict | list)]
+    if draw(st.booleans()):
+        node, key = draw(st.sampled_from(places))
+        node[key] = draw(JSON_VALUES)
+    return tree
+
+
+def test_no_tree_breaks_the_compiler():
+    outcomes: Counter[str] = Counter()
+
+    @given(st.one_of(JSON_VALUES, nearly_good_trees()))
+    @settings(max_examples=500)
+    def check(tree):
+        found = outcome(lambda: compile_filter(tree, NAMES))
+        outcomes[found] += 1
+        hypothesis.event(found)
+
+    check()
+    assert outcomes["accepted"] >= 50, "the trees hardly reach what is compiled"
+    assert outcomes["refused"] >= 100, "the trees are hardly ever wrong"
