@@ -62,4 +62,7 @@ def truth(bank):
     group = zarr.open_group(url.removeprefix("file://"), mode="r")
     refs = ", ".join(f'"{n}".ref.row AS "{n}_row"' for n in names)
     rows = bank.sql(f"SELECT *, {refs} FROM terramesh ORDER BY sample_id").arrow().to_pylist()
-    return [(r, {n: group[n][r[f"{n}_row"]] for n in names if r[f"{n}_row"] is not None}) for r in rows]
+    found = [(r, {n: group[n][r[f"{n}_row"]] for n in names if r[f"{n}_row"] is not None}) for r in rows]
+    assert len(found) == 20
+    assert all(len(pixels) > 1 for _, pixels in found)
+    return found

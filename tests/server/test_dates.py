@@ -47,6 +47,7 @@ def test_a_plan_by_date_is_that_of_the_bank(banks):
         assert mine.handles == theirs.handles
         assert [h.by_date for h in mine.handles] == [by_date, False]
         assert mine.table == theirs.table
+        assert len(mine) == 6
 
 
 def test_dates_that_are_drawn_are_those_of_the_bank(banks):
@@ -59,6 +60,9 @@ def test_dates_that_are_drawn_are_those_of_the_bank(banks):
         )
         for bank in (remote, direct)
     ]
+    drawn = sorted(sample_id for batch in batches[0] for sample_id in batch["sample_id"])
+    assert drawn == direct.sql("SELECT sample_id FROM t ORDER BY sample_id").arrow()["sample_id"].to_pylist()
+    assert len(drawn) == 6
     for mine, theirs in zip(*batches, strict=True):
         assert mine["sample_id"] == theirs["sample_id"]
         assert mine["S2L2A"].shape[1] == 2

@@ -103,6 +103,7 @@ def test_ndjson_has_every_task_and_an_end(service, plan, expected):
     assert (end["n_tasks"], end["n_total"], end["next"]) == (len(expected), len(expected), None)
     ids = expected.table["sample_id"].to_pylist()
     assert [r["task"]["columns"]["sample_id"] for r in records[:-1]] == ids
+    assert {"S1GRD" in r["task"]["tensors"] for r in records[:-1]} == {True, False}
     for r in records[:-1]:
         task = r["task"]
         for name in ("S2L2A", "S1GRD"):
@@ -286,6 +287,7 @@ def test_xarray_opens_a_selection(service, plan, truth, expected):
     assert int(dataset["sample_id"].sizes["sample"]) == len(ids)
     for at in (0, len(ids) - 1):
         np.testing.assert_array_equal(dataset["S2L2A"][at].values, by_id[ids[at]]["S2L2A"][:, [7, 1]])
+    assert {"S1GRD" in by_id[sample] for sample in ids} == {True, False}
     for at, sample in enumerate(ids):
         found = dataset["S1GRD"][at].values
         if "S1GRD" in by_id[sample]:
