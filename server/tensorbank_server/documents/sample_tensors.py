@@ -128,8 +128,8 @@ def read_tensor(fetcher: Fetcher, ref: BlockAddress, cut: Cut) -> npt.NDArray[np
 
 def _bytes_of(fetcher: Fetcher, wanted: ByteRange) -> memoryview:
     """Read a range; from a local bank in this thread, since a disk needs no second request."""
-    if fetcher.store.local_path is not None:
-        return fetcher.store.get_range(wanted.key, wanted.start, wanted.end)
+    if fetcher.ranges.is_local:
+        return fetcher.ranges.get_range(wanted.key, wanted.start, wanted.end)
     return fetcher.fetch(wanted, n_asked_bytes=wanted.n_bytes)
 
 
