@@ -1,4 +1,9 @@
-"""One sample's tensor, by its address: read, verified, decoded."""
+"""Tensors of one sample, by the address in its row: read, verified, decoded."""
+
+# Not the core's SampleReader, which schedules reads of many samples over threads: making its arrays of addresses from a row
+# takes as many lines as reading the row's few runs does here, and a local bank's file would be read in another thread than
+# the one that waits for it. What must not differ, the fetcher's patience and the verification in `decode_run`, is the core's
+# in both.
 
 from __future__ import annotations
 
