@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numcodecs
 import numpy as np
 
-from tensorbank_indexer.zarr_groups.decoders import Decoder
+from tensorbank_indexer.zarr_groups.decoding_step import Decoder
 
 __all__ = ["MAX_TEXT_BYTES", "ArraySpec", "Sharding", "Sizes", "sizes_of"]
 

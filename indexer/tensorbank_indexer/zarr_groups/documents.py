@@ -11,7 +11,8 @@ import numpy as np
 
 from tensorbank.errors import ErrorKind, FormatError
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec, Sharding, sizes_of
-from tensorbank_indexer.zarr_groups.decoders import Decoder, open_decoder
+from tensorbank_indexer.zarr_groups.decoders import open_decoder
+from tensorbank_indexer.zarr_groups.decoding_step import Decoder
 from tensorbank_indexer.zarr_groups.dtypes import parse_fill, type_v2, type_v3
 
 __all__ = ["parse_consolidated", "parse_v2", "parse_v3"]
