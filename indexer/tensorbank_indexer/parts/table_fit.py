@@ -29,7 +29,8 @@ def conform(pixels: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.gener
     with np.errstate(invalid="ignore", over="ignore"):
         cast = pixels.astype(wanted)
         same = np.array_equal(cast.astype(pixels.dtype), pixels, equal_nan=wanted.kind == "f")
-    return cast if same else pixels
+    # Between signed and unsigned integers a value that does not fit wraps around, and comes back by the same way.
+    return cast if same and np.array_equal(cast < 0, pixels < 0) else pixels
 
 
 def misfit(raw: RawModality, pixels: npt.NDArray[np.generic], modality: Modality) -> tuple[str, str] | None:
