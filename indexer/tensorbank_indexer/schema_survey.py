@@ -54,7 +54,7 @@ def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
                     refused[name] = error
     described = {name for name, modalities in seen.items() if modalities}
     for name, refusal in refused.items():
-        if name not in described:  # else one odd member among sound ones
+        if name not in described:  # otherwise it is one odd member among sound ones
             raise refusal
     if not described:
         raise FormatError(
@@ -89,7 +89,7 @@ def _first_of_each(refs: Iterable[SampleRef]) -> list[list[SampleRef]]:
 
 
 def _elected(seen: Sequence[Modality]) -> Modality:
-    """Return the modality that most of them are, dates aside, with the largest number of dates that at least two have."""
+    """Return the modality that most of them are, dates aside, with the largest number of dates that two or more have."""
     alike: dict[str, list[Modality]] = defaultdict(list)
     for modality in seen:
         alike[replace(modality, n_times=1).to_json()].append(modality)
@@ -100,9 +100,9 @@ def _elected(seen: Sequence[Modality]) -> Modality:
 
 
 def require_fit(table: TableSchema, found: TableSchema, name: str) -> None:
-    """Refuse an archive most of whose modalities are other ones in the table than they are in it.
+    """Refuse an archive of which most modalities differ from those of the table.
 
-    Else its samples would be ingested with what is left of them, and there they stay.
+    Otherwise its samples would be ingested with what is left of them, and stay so.
 
     Raises
     ------

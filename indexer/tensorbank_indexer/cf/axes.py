@@ -33,7 +33,8 @@ MAX_UNEVENNESS = 0.25
 
 
 def four_axes(array: Array, dims: tuple[str, ...], problems: list[Problem], name: str = "bands") -> Array:
-    """Return the array as (time, band, y, x): transposed by the names of its axes, those that it lacks added with length 1.
+    """Return the array as (time, band, y, x): transposed by the names of its axes, with an axis of length 1 for
+    each that it lacks.
 
     Axes without a name are taken to lie in this order.
 
@@ -106,7 +107,7 @@ def grid_problem(name: str, values: Array) -> str:
 
 @lru_cache(maxsize=256)
 def _unevenness(centres: bytes) -> str:
-    """Say what is wrong with pixel centres, float64; kept, as all modalities of a sample have the same."""
+    """Say what is wrong with pixel centres, float64; cached, since all modalities of a sample have the same."""
     values = np.frombuffer(centres)
     finite = np.isfinite(values)
     if not finite.all():

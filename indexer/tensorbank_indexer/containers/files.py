@@ -44,7 +44,7 @@ RETRY_DELAYS_S = (0.5, 2.0, 8.0)
 """The seconds to wait between attempts after an answer such as 429 or 503 (hubs limit rates)."""
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 QUOTED = "%/:?#[]@!$&'()*+,;="
-"""The signs of a URL that stay as they are;
+"""The characters of a URL that stay as they are;
 blanks and the like are percent-encoded, as in the links of index pages."""
 T = TypeVar("T")
 
@@ -217,7 +217,7 @@ class SourceFiles:
 
         paths: list[str] = []
         seen: set[str] = set()
-        # Caches of hubs consist of symbolic links; a link to a folder above must not send us in circles.
+        # Caches of hubs consist of symbolic links; a link to a folder above must not make the walk endless.
         for folder, subfolders, names in os.walk(self._base, onerror=refuse, followlinks=True):
             real = os.path.realpath(folder)
             if real in seen:

@@ -1,7 +1,7 @@
-"""Problems of one member of an archive, and the boundary that keeps them from costing anything else.
+"""Problems of one member of an archive, and the boundary that keeps them from affecting anything else.
 
-An archive is somebody else's data: no list of exceptions is complete for what it may make a parser raise. So there
-is one place where everything is caught and becomes a reason in words.
+An archive is somebody else's data: no list of exceptions is complete for what it may make a parser raise. So
+there is one place where everything is caught and becomes a reason in words.
 """
 
 from __future__ import annotations

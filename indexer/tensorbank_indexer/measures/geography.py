@@ -1,4 +1,4 @@
-"""Compute the place and time of a sample: footprint, box, season, Hilbert position."""
+"""The place and season of a sample: footprint, box, position on the Hilbert curve."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _half_step(centres: npt.NDArray[np.float64], axis: str) -> float:
 def _ring(
     bounds: tuple[float, float, float, float],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Outline of a rectangle, counter-clockwise from its lower left corner, which it does not repeat."""
+    """Return the outline of a rectangle, counter-clockwise from its lower left corner, which it does not repeat."""
     x0, y0, x1, y1 = bounds
     step = np.arange(N_EDGE_POINTS) / N_EDGE_POINTS
     x = np.concatenate(
@@ -214,7 +214,7 @@ def _outline(
 def _around_pole(
     lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], steps: npt.NDArray[np.float64]
 ) -> tuple[tuple[float, float, float, float], bytes]:
-    """A ring that goes once around a pole holds all longitudes, and every latitude from it to the pole."""
+    """Return the box and footprint of a ring that goes once around a pole: all longitudes, and all latitudes up to the pole."""
     pole = math.copysign(90.0, float(lat.mean()))
     unrolled = lon[0] + np.concatenate([[0.0], np.cumsum(steps)])
     heights = np.append(lat, lat[0])

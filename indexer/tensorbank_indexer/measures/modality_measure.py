@@ -1,4 +1,4 @@
-"""Measure one modality of one sample, by its kind: numbers or classes."""
+"""The measure of one modality of one sample, by its kind: numbers or classes."""
 
 from __future__ import annotations
 

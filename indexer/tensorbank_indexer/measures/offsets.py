@@ -24,7 +24,7 @@ OFFSET = 1000.0
 FIRST_WITH_OFFSET = 400
 """The processing baseline 04.00, as product ids write it."""
 BRIGHT = 3000.0
-"""The median of the blue band from which on a scene is cloud, snow or salt, with or without the offset."""
+"""The median of the blue band above which a scene is cloud, snow or salt, with or without the offset."""
 FEW = 1e-3
 """The share of dark or zero pixels that may be damaged ones."""
 MEDIAN = 2
@@ -38,7 +38,7 @@ all where there is none."""
 
 @dataclass(frozen=True, slots=True)
 class RadiometricOffset:
-    """The offset of one sample: ``value`` is None where the pixels do not tell; ``contradiction`` says where the product id
+    """The offset of one sample: ``value`` is None if the pixels do not tell; ``contradiction`` says where the product id
     tells otherwise."""
 
     value: float | None

@@ -1,4 +1,4 @@
-"""Values that are kept bit for bit, but that somebody should know of."""
+"""Values that look wrong. They are kept bit for bit, with a finding."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tensorbank_indexer.source import Finding, SampleRef
 __all__ = ["suspicions"]
 
 MAX_CLASSES = 256
-"""The number of distinct codes without a name beyond which an array holds no classes, but something else."""
+"""The most distinct codes without a name that a map of classes may have; an array with more is none."""
 
 
 def suspicions(statistics: Measure, modality: Modality, ref: SampleRef) -> list[Finding]:
-    """Return findings on values that are kept bit for bit but that somebody should know of."""
+    """Return findings about values that look wrong, which are kept bit for bit."""
 
     def suspicion(kind: str, reason: str, action: str) -> Finding:
         return Finding(kind, ref.archive, reason, action, member=ref.stem, modality=modality.name)

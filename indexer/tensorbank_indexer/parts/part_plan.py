@@ -1,4 +1,4 @@
-"""Decide what one commit will add, before a pixel is read. Pure.
+"""The plan of a part: what one commit will add, decided before a pixel is read. Pure.
 
 Samples are placed by season, then along the Hilbert curve, so that what a query selects together lies together; where a
 source can only be read archive by archive, the archive comes first. The name of a part is a hash of all that decides its
@@ -69,7 +69,7 @@ def plan_part(
     placement
         Placement of samples, as in :class:`tensorbank_indexer.source.Source`.
     strict
-        True if the part is removed if something is found: it must not share its name with one that stays.
+        True if the part is removed when something is found; its name then differs from that of a part that stays.
     """
     lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
     hilbert = hilbert_index(lon, lat)

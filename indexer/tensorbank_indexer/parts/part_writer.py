@@ -34,12 +34,11 @@ from tensorbank_indexer.source import Scan, Source
 __all__ = ["PartWriter", "Progress"]
 
 Progress = Callable[[str, int, int], None]
-"""A callback that is called with what is being done, how many are done and how many there are,
-as far as known."""
+"""A callback that takes a stage, how many are done, and how many there are as far as known."""
 
 
 class PartWriter:
-    """A writer of parts of one table. What it writes counts only once it is committed, which is not its work."""
+    """A writer of parts of one table. What it writes becomes visible by a commit, which the ingest makes."""
 
     def __init__(
         self, source: Source, store: Store, table: str, options: IngestOptions, progress: Progress
@@ -117,7 +116,7 @@ class PartWriter:
         self.store.put(key, json.dumps(document, indent=1).encode())
 
     def save_report(self, plan: PartPlan, report: IngestReport) -> None:
-        """Leave the report beside a part."""
+        """Write the report beside a part."""
         self.store.put(report_key(self.table, plan.part), report.to_json().encode())
 
     def discard(self, plan: PartPlan) -> None:
@@ -138,7 +137,7 @@ class PartWriter:
 
 
 def _digest(etags: dict[str, str]) -> str:
-    """Name for a source's content where nobody gave its revision."""
+    """Return the revision of a source that was given none: a hash of its files' ETags."""
     return "sha256:" + hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
 
 

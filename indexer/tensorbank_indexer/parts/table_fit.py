@@ -30,7 +30,7 @@ def conform(pixels: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.gener
         cast = pixels.astype(wanted)
         same = np.array_equal(cast.astype(pixels.dtype), pixels, equal_nan=wanted.kind == "f")
     # Between signed and unsigned integers a value that does not fit wraps around, and comes back by the same way.
-    return cast if same and np.array_equal(cast < 0, pixels < 0) else pixels
+    return cast if same and np.array_equal(np.less(cast, 0), np.less(pixels, 0)) else pixels
 
 
 def misfit(raw: RawModality, pixels: npt.NDArray[np.generic], modality: Modality) -> tuple[str, str] | None:

@@ -48,7 +48,7 @@ class Assembly:
         )
 
     def boundary(self, modality: str, action: str = "modality left out") -> Boundary:
-        """Return the edge of one member: what is raised inside becomes a finding."""
+        """Return a block around one member: what is raised inside becomes a finding."""
         return Boundary(lambda kind, reason: self.find(kind, modality, reason, action))
 
     def add(self, modality: str, member: Member) -> None:
@@ -103,7 +103,8 @@ class Assembly:
         return ids.most_common(1)[0][0] if ids else self.ref.sample_id
 
     def _check_places(self) -> None:
-        """Leave out members that differ in id and in place, since they show another sample; one of both is only reported."""
+        """Leave out members that differ in id and in place, since they show another sample; a difference in one of these
+        is only reported."""
         agreed = self.agreed_id()
         place = self._place()
         holders = [

@@ -148,7 +148,7 @@ def _of_first_member(files: SourceFiles, paths: Iterable[str]) -> str:
     looked: list[str] = []
     for path in paths:
         size_bytes = files.stat([path])[0].size_bytes
-        # What lies beyond the first headers is taken for cut off, so the index ends there.
+        # The index ends behind the first headers, since the rest looks cut off.
         head_bytes = min(size_bytes, FIRST_HEADERS_BYTES)
         found = _first_member(files, path, head_bytes, size_bytes)
         if found is None:

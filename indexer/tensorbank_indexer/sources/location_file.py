@@ -29,7 +29,7 @@ STORED_NAMES = {
     "time": "time_",
     "file_id": "file_id",
 }
-"""The arrays of a file, by what they are called in a member of one location."""
+"""The names of the arrays of a file, by their names in a member of one location."""
 
 
 class LocationFile:

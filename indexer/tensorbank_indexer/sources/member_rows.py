@@ -19,7 +19,7 @@ __all__ = ["DATED_COLUMNS", "MEMBER_SUFFIX", "MemberRow", "RowProblems", "proble
 MEMBER_SUFFIX = ".zarr.zip"
 DATED_COLUMNS = ("S2_time", "cloud_cover")
 MAX_DEGREES = {"center_lon": 360.0, "center_lat": 90.0}
-"""The degrees beyond which a number is no place."""
+"""The most degrees that a longitude or latitude may have."""
 
 RowProblems = list[tuple[str, str]]
 """A list of members (empty for the table), each with what is wrong with its rows."""

@@ -40,7 +40,7 @@ __all__ = ["MemberTars", "TAR_NAME"]
 TAR_NAME = re.compile(r"(?P<subset>[a-z0-9]+)_shard_\d+\.tar")
 REMOTE_READAHEAD_BYTES = 4096
 APPLE_DOUBLE = "._"
-"""The start of the names of companions that tar on a Mac puts beside files with extended attributes."""
+"""The start of the names of files that tar on a Mac adds beside those with extended attributes."""
 CATEGORICAL = frozenset(name for name, known in KNOWN.items() if known.classes)
 N_THREADS = 16
 """The number of requests at a time to a remote store."""
@@ -71,7 +71,7 @@ class MemberTars:
         return folders.archives(self.files, subsets)
 
     def scan(self, archive: Archive) -> Scan:
-        """Read the tars' headers, join members by stem, and look up or look for id, place and time."""
+        """Read the tars' headers, join members by stem, and find id, place and time in a table or in the members."""
         findings: list[Finding] = []
         indexes = self._mapped(self._index, archive.files)
         members: dict[str, dict[str, MemberAddress]] = {}

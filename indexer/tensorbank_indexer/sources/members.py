@@ -121,7 +121,7 @@ def put_pixels(member: Member, pixels: Array, names: Array | None, modality: str
     if len(bands) == n_bands == len(set(bands)) and all(map(is_identifier, bands)):
         member.bands = bands
         return
-    # A number as a name tells nothing wrong; a modality with one band is that band.
+    # A number is no wrong name, and the only band of a modality has the modality's name.
     member.bands = (modality,) if n_bands == 1 and modality else tuple(f"b{i}" for i in range(n_bands))
     reason = (
         f"The bands have no distinct names, {n_bands} are needed and {readable(str(list(bands)), 100)} given."

@@ -130,7 +130,7 @@ class MetadataTable:
             except NotFoundError:
                 continue
             except StorageError:
-                # Whoever may read one split need not be allowed to read the folder above.
+                # A reader of one split may not be allowed to read the folder above.
                 if files is self.files:
                     raise
         return None
@@ -175,7 +175,7 @@ def _without_views(schema: pa.Schema) -> pa.Schema:
 def _check_size(table: pq.ParquetFile, columns: list[str], path: str) -> None:
     """Refuse a table whose pages would not fit into memory.
 
-    The footer's sizes of single columns are not asked for: where they contradict its other words pyarrow ends the process,
+    The footer's sizes of single columns are not asked for: if they contradict the rest of it, pyarrow ends the process,
     since ``RowGroupMetaData.column`` lets an exception of C++ pass.
     """
     layout = table.metadata

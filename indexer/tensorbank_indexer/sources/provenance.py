@@ -1,4 +1,4 @@
-"""Read what every copy of a dataset says of itself, to be written into each part made from it."""
+"""Attributes that every copy of a dataset has; they are written into each part that is made of it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def decode_range(buffer: bytes | memoryview, start: int, end: int) -> npt.NDArra
     n_blocks = -(-n_bytes // block_bytes)
     first, last = start // block_bytes, -(-end // block_bytes)
     if first == n_blocks - 1 and first and n_bytes % block_bytes:
-        # Blosc refuses a buffer that is smaller than its block: the short last block needs company.
+        # Blosc refuses a buffer that is smaller than its block, so the short last block takes the one before it along.
         first -= 1
     if HEADER.size + 4 * n_blocks > stored_bytes:
         raise IntegrityError("A Blosc buffer ends before its blocks.")

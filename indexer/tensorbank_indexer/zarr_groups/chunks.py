@@ -148,7 +148,7 @@ def _chunk_shape(spec: ArraySpec, n_bytes: int, clipped: tuple[int, ...]) -> tup
 
 
 def check_grid(name: str, spec: ArraySpec) -> None:
-    """Refuse an array of more chunks than somebody could mean.
+    """Refuse an array with more chunks than any real one has.
 
     Raises
     ------
@@ -191,7 +191,7 @@ def native(array: Array) -> Array:
     array = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     if array.dtype.kind == "U" and array.size:
         points = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
-        # numpy makes no text of such numbers, it fails when somebody looks at them.
+        # numpy does not check such numbers; it fails when the text is used.
         if points.max() > sys.maxunicode:
             raise IntegrityError(f"a text holds the number {points.max()}, which is no character.")
     return array

@@ -1,4 +1,4 @@
-"""One step of decoding a chunk: what a compressor, filter or checksum of an archive is taken back by."""
+"""One step of decoding a chunk: the inverse of a compressor, a filter or a checksum."""
 
 from __future__ import annotations
 
