@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any, Never
 
-from tensorbank.bank import Bank
+from tensorbank.bank import Bank, LocalEngine
 from tensorbank.catalog import Catalog, IndexMirror, default_cache_folder
 from tensorbank.client import Access
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
-from tensorbank.served import RemoteBank, RemotePlanner, find_service
+from tensorbank.served import ServedEngine, ServicePlanner, find_service
 from tensorbank.storage import Credentials, StorageOptions, Store, normalize_url, with_surroundings
 
 __all__ = ["create", "open"]
@@ -69,7 +69,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
     if address.startswith(("http:", "https:")):
         found = find_service(address, key)
         if found is not None:
-            return RemoteBank(RemotePlanner(*found, access))
+            return Bank(ServedEngine(ServicePlanner(*found, access)))
     elif key is not None:
         raise InvalidInputError(
             f"a key is for a service, and {address} is opened directly; give access_key and secret_key"
@@ -79,7 +79,7 @@ def open(  # noqa: A001 - tb.open is the product's front door
     )
     store = Store(address, with_surroundings(address, options))
     folder = Path(cache).expanduser() if cache is not None else default_cache_folder()
-    return Bank(Catalog(store, IndexMirror(store, folder)))
+    return Bank(LocalEngine(Catalog(store, IndexMirror(store, folder))))
 
 
 def create(url: str | os.PathLike[str], **options: Any) -> Bank:
@@ -100,10 +100,6 @@ def create(url: str | os.PathLike[str], **options: Any) -> Bank:
         if name not in OPTIONS:
             raise _no_option("create", name)
     bank = open(url, **options)
-    if isinstance(bank, RemoteBank):
-        raise InvalidInputError(
-            f"{bank.url} is a service, which only reads; create the bank at its store", kind=ErrorKind.SERVED
-        )
     bank.catalog.mirror.require_writable()
     bank.catalog.require_arbitration()
     return bank

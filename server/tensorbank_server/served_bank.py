@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tensorbank.bank import Bank
+from tensorbank.bank import Bank, LocalEngine
 from tensorbank.catalog import Catalog, IndexMirror
 from tensorbank.errors import ErrorKind, NotFoundError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions
@@ -73,7 +73,7 @@ class ServedBank:
         url = normalize_url(settings.url)
         self.address = BankAddress(url, with_surroundings(url, settings.storage()))
         self.store = Store(self.address.url, self.address.storage)
-        self.bank = Bank(Catalog(self.store, IndexMirror(self.store, cache)))
+        self.bank = Bank(LocalEngine(Catalog(self.store, IndexMirror(self.store, cache))))
         limits = given.limits
         self.fetcher = Fetcher(self.store, FetchOptions(patience_s=limits.bank_s))
         self.watch = Watch(

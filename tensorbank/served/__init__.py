@@ -1,12 +1,13 @@
-"""A bank behind a service: its tables, selections and plans, asked for over HTTP."""
+"""A bank behind a service: the engine that asks it for tables, selections and plans over HTTP."""
 
 from __future__ import annotations
 
-from tensorbank.served.remote_bank import RemoteBank, find_service
-from tensorbank.served.service_planner import RemotePlanner
+from tensorbank.served.discovery import find_service
+from tensorbank.served.served_engine import ServedEngine
+from tensorbank.served.service_planner import ServicePlanner
 
 __all__ = [
-    "RemoteBank",
-    "RemotePlanner",
+    "ServedEngine",
+    "ServicePlanner",
     "find_service",
 ]

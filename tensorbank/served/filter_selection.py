@@ -14,17 +14,17 @@ from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.plans import Plan, Query, Selection, sides_of
 from tensorbank.polygons import as_geojson
 from tensorbank.reading import as_dataset
-from tensorbank.served.service_planner import RemotePlanner, Wish
+from tensorbank.served.service_planner import ServicePlanner, Wish
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["RemoteSelection"]
+__all__ = ["FilterSelection"]
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteSelection(Selection):
+class FilterSelection(Selection):
     """A selection of samples of one table of a service.
     Conditions are CQL2 text, which reads as the simple part of SQL does.
 
@@ -32,7 +32,7 @@ class RemoteSelection(Selection):
     opened directly. ``sample_id`` is always the first column.
     """
 
-    planner: RemotePlanner = field(kw_only=True, repr=False, compare=False)
+    planner: ServicePlanner = field(kw_only=True, repr=False, compare=False)
     version: int | None = field(default=None, kw_only=True)
 
     def bbox(self, west: float, south: float, east: float, north: float) -> Selection:

@@ -19,7 +19,7 @@ from tensorbank.plans import Handle, LevelReport, Plan, PlanSource
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics import BandSummary, Quantile, Statistics
 
-__all__ = ["ARROW", "RemotePlanner", "Wish", "as_statistics", "page_of"]
+__all__ = ["ARROW", "ServicePlanner", "Wish", "as_statistics", "page_of"]
 
 ARROW = "application/vnd.apache.arrow.stream"
 PLAN_KEY, END_KEY = b"tensorbank.plan", b"tensorbank.end"
@@ -48,7 +48,7 @@ class Wish:
     by_date: bool = False
 
 
-class RemotePlanner:
+class ServicePlanner:
     """The engine that answers wishes at one bank of a service.
 
     Parameters
@@ -65,7 +65,7 @@ class RemotePlanner:
         self.access = access
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemotePlanner) and (self.url, self.access) == (other.url, other.access)
+        return isinstance(other, ServicePlanner) and (self.url, self.access) == (other.url, other.access)
 
     def __hash__(self) -> int:
         return hash((self.url, self.access))

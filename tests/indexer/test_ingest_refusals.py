@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import tensorbank as tb
+from tensorbank.bank import LocalEngine
 from tensorbank.cli.app import main
 from tensorbank.layout import RESERVED_WORDS, check_table_name
 from tensorbank_indexer import IngestOptions, ingest, open_source
@@ -205,7 +206,7 @@ def test_two_ingests_at_once_are_one(write_members, tmp_path, s3_server, where):
     reports: list[IngestReport | BaseException] = []
 
     def run() -> None:
-        mine = tb.Bank(pickle.loads(pickle.dumps(bank.catalog)))
+        mine = tb.Bank(LocalEngine(pickle.loads(pickle.dumps(bank.catalog))))
         publish = mine.catalog.publish
 
         def later(*given: Any) -> Any:
@@ -230,7 +231,7 @@ def test_two_ingests_at_once_are_one(write_members, tmp_path, s3_server, where):
     for report in reports:
         assert report.n_added + report.n_present == report.n_found == 8
         assert report.n_added or "8 were added by another ingest meanwhile" in report.summary()
-    again = tb.Bank(pickle.loads(pickle.dumps(bank.catalog)))
+    again = tb.Bank(LocalEngine(pickle.loads(pickle.dumps(bank.catalog))))
     assert again.table("t").snapshot().n_samples == 8
     assert len(again.sql("SELECT sample_id, DEM FROM t").plan()) == 8
     assert [o.key for o in bank.catalog.store.objects("t/tensors") if ".progress" in o.key] == []

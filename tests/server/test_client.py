@@ -22,8 +22,8 @@ from tensorbank.client.service import ServiceClient
 from tensorbank.errors import ConflictError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.fetch.fetcher import FetchOptions
 from tensorbank.reading.sample_reader import SampleReader
-from tensorbank.served.remote_bank import RemoteBank
-from tensorbank.served.service_planner import ARROW, RemotePlanner, Wish, page_of
+from tensorbank.served import ServedEngine
+from tensorbank.served.service_planner import ARROW, ServicePlanner, Wish, page_of
 from tensorbank_server.access.keys import KeyFile
 
 ALL = "S2L2A.B08.mean > -1"
@@ -68,7 +68,7 @@ def test_a_bank_is_found_by_its_address(service, remote):
 def test_files_over_http_are_no_service(bank_folder):
     handler = partial(SimpleHTTPRequestHandler, directory=str(bank_folder))
     with listening(handler) as url:
-        assert not isinstance(tb.open(url), RemoteBank)
+        assert not isinstance(tb.open(url).engine, ServedEngine)
         with pytest.raises(StorageError, match="no TensorBank service") as failed:
             tb.open(url, key="tb_live_x")
         assert failed.value.kind == "no-service"
@@ -562,7 +562,7 @@ def test_only_ranges_are_served():
 
 def test_a_wish_has_no_other_words(service):
     """A caller's text travels as a filter, never as SQL."""
-    planner = RemotePlanner(ServiceClient(service.url), "eo")
+    planner = ServicePlanner(ServiceClient(service.url), "eo")
     for hostile in ("1=1; DROP TABLE x", "getenv('HOME') = ''", "TRUE) OR (TRUE"):
         with pytest.raises(InvalidInputError):
             planner.plan(Wish("terramesh", filter=hostile))

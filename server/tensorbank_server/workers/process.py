@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from tensorbank.bank import Bank
+from tensorbank.bank import Bank, LocalEngine
 from tensorbank.catalog import Catalog, IndexMirror
 from tensorbank.errors import TensorBankError
 from tensorbank.storage import StorageOptions, Store
@@ -61,7 +61,7 @@ def work(connection: Connection, options: WorkerOptions) -> None:
     banks = {}
     for name, address in options.banks.items():
         store = Store(address.url, address.storage)
-        banks[name] = Bank(Catalog(store, IndexMirror(store, options.cache)))
+        banks[name] = Bank(LocalEngine(Catalog(store, IndexMirror(store, options.cache))))
     resource.setrlimit(resource.RLIMIT_AS, (options.memory_bytes, options.memory_bytes))
     connection.send("ready")
     with contextlib.suppress(EOFError, BrokenPipeError):  # the service has ended

@@ -27,7 +27,7 @@ from tensorbank import (
     StorageOptions,
     TableSchema,
 )
-from tensorbank.bank import Bank
+from tensorbank.bank import Bank, LocalEngine
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.catalog.mirror import IndexMirror
 from tensorbank.schema import Band, Modality
@@ -106,7 +106,7 @@ class OverwritingStore(Store):
 
 def overwriting_bank(tmp_path) -> Bank:
     store = OverwritingStore((tmp_path / "bank").as_uri())
-    return Bank(Catalog(store, IndexMirror(store, tmp_path / "cache")))
+    return Bank(LocalEngine(Catalog(store, IndexMirror(store, tmp_path / "cache"))))
 
 
 def test_a_store_that_ignores_conditions_is_refused(tmp_path):

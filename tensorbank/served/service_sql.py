@@ -13,21 +13,21 @@ import pyarrow.ipc
 from tensorbank.client import BANKS
 from tensorbank.errors import ErrorKind, InvalidInputError, StorageError
 from tensorbank.plans import Plan
-from tensorbank.served.service_planner import ARROW, RemotePlanner
+from tensorbank.served.service_planner import ARROW, ServicePlanner
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["RemoteSql"]
+__all__ = ["ServiceSql"]
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteSql:
+class ServiceSql:
     """An engine that answers SQL with rows. A :class:`tensorbank.plans.query.QueryEngine` that plans nothing:
     a service plans filters only."""
 
-    planner: RemotePlanner
+    planner: ServicePlanner
     versions: Mapping[str, int] = field(hash=False)
 
     def arrow(self, sql: str) -> pa.Table:

@@ -1,0 +1,100 @@
+"""The engine of a bank whose files are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from tensorbank.bank.engine import Snapshot
+from tensorbank.catalog import Catalog, Provenance, SnapshotInfo, provenance_of
+from tensorbank.errors import InvalidInputError
+from tensorbank.layout import LEVELS, part_key
+from tensorbank.planning import Planner
+from tensorbank.plans import Query, Selection
+from tensorbank.schema import TableSchema
+from tensorbank.statistics import Statistics
+
+__all__ = ["LocalEngine"]
+
+
+class LocalEngine:
+    """An :class:`tensorbank.bank.Engine` over a catalog; its planner runs in this process."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    @property
+    def url(self) -> str:
+        """The URL of the bank."""
+        return self.catalog.store.url
+
+    def tables(self) -> list[str]:
+        """Return the names of the tables, sorted."""
+        return self.catalog.tables()
+
+    def schema(self, table: str, version: int | None) -> TableSchema:
+        """Return the modalities of a table."""
+        return self.catalog.schema(table, version)
+
+    def history(self, table: str) -> list[SnapshotInfo]:
+        """Return the versions of a table, newest first."""
+        return self.catalog.history(table)
+
+    def snapshot(self, table: str, version: int | None) -> Snapshot:
+        """Count what a table holds, from its log and the roll-ups of the shards."""
+        levels = {level: self.catalog.files(table, level, version) for level in LEVELS}
+        parts = levels["samples"].parts
+        if parts is not None:  # tiles and shards are read at their newest, where other parts lie as well
+            levels = {level: files.of_parts(parts) for level, files in levels.items()}
+        version = levels["samples"].version
+        schema = self.schema(table, version)
+        sums = ", ".join(
+            f'coalesce(sum("{m.name}".n_samples), 0)::BIGINT AS n{i}, coalesce(sum("{m.name}".length), 0)::BIGINT AS b{i}'
+            for i, m in enumerate(schema)
+        )
+        rows = self._planner(table, version).arrow(
+            f'SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM "{table}".shards'
+        )
+        (row,) = rows.to_pylist()
+        return Snapshot(
+            table=table,
+            version=version,
+            n_samples=levels["samples"].n_rows,
+            n_parts=int(row["n_parts"]),
+            n_shards=int(row["n_shards"]),
+            tensor_bytes=sum(int(row[f"n{i}"]) * m.sample_bytes for i, m in enumerate(schema)),
+            stored_bytes=sum(int(row[f"b{i}"]) for i, _ in enumerate(schema)),
+            index_bytes=sum(files.n_bytes for files in levels.values()),
+        )
+
+    def describe(self, table: str, version: int | None) -> dict[str, Statistics]:
+        """Summarize every modality, from the roll-ups of the shards: no pixel and no sample row is read."""
+        return self._planner(table, version).describe(table)
+
+    def parts(self, table: str, version: int | None) -> dict[str, str]:
+        """Return the URLs of the parts' Zarr groups, by part."""
+        rows = self._planner(table, version).arrow(f'SELECT DISTINCT part FROM "{table}" ORDER BY part')
+        return {part: f"{self.url}/{part_key(table, part)}" for part in rows["part"].to_pylist()}
+
+    def provenance(self, table: str, version: int | None) -> list[Provenance]:
+        """Return the source, revision and licence of every part, by the name of the part."""
+        return [provenance_of(self.catalog.store, table, part) for part in self.parts(table, version)]
+
+    def query(self, sql: str, versions: Mapping[str, int], registered: Mapping[str, pa.Table]) -> Query:
+        """Return a statement as a query."""
+        return Query(sql, Planner(self.catalog, versions, registered))
+
+    def select(
+        self, table: str, versions: Mapping[str, int], registered: Mapping[str, pa.Table]
+    ) -> Selection:
+        """Return the samples of one table."""
+        return Selection(table, Planner(self.catalog, versions, registered))
+
+    def check_own_table(self, name: str) -> None:
+        """Refuse a name that a table of the bank has, in whatever capitals."""
+        if name.lower() in (t.lower() for t in self.catalog.told_tables()):
+            raise InvalidInputError(f"the bank has a table {name!r} already; register under another name")
+
+    def _planner(self, table: str, version: int | None) -> Planner:
+        return Planner(self.catalog, {} if version is None else {table: version})

@@ -1,0 +1,126 @@
+"""Tables of a bank: what each holds, at one version or the newest, and samples of it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.arguments import whole_number
+from tensorbank.bank.engine import Snapshot
+from tensorbank.catalog import Provenance, SnapshotInfo
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
+from tensorbank.plans import MAX_DATASET_BYTES
+from tensorbank.reading import read_tensors
+from tensorbank.schema import TableSchema
+from tensorbank.statistics import Statistics
+
+if TYPE_CHECKING:
+    from tensorbank.bank.bank import Bank
+
+__all__ = ["Table"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Table:
+    """A versioned set of samples with one schema. ``version`` is None for the newest."""
+
+    bank: Bank
+    name: str
+    version: int | None = None
+
+    def __repr__(self) -> str:
+        version = "" if self.version is None else f", version {self.version}"
+        return f"Table({self.name!r} of {self.bank.url}{version})"
+
+    @property
+    def schema(self) -> TableSchema:
+        """Return the modalities; NotFoundError with the nearest names if there is no such table."""
+        return self.bank.engine.schema(self.name, self.version)
+
+    def at(self, version: int) -> Table:
+        """Return the same table at another version; InvalidInputError if that is no whole number from 0 on."""
+        return Table(self.bank, self.name, whole_number("version", version, at_least=0))
+
+    def history(self) -> list[SnapshotInfo]:
+        """Return the versions, newest first. A service does not tell which part a version added."""
+        return self.bank.engine.history(self.name)
+
+    def snapshot(self) -> Snapshot:
+        """Count what the table holds at its version."""
+        return self.bank.engine.snapshot(self.name, self.version)
+
+    def describe(self) -> dict[str, Statistics]:
+        """Summarize every modality, from the roll-ups of the shards: no pixel and no sample row is read."""
+        return self.bank.engine.describe(self.name, self.version)
+
+    def read(
+        self, sample_id: str, *, split: str | None = None, modalities: Sequence[str] | None = None
+    ) -> dict[str, npt.NDArray[np.generic]]:
+        """Read one sample: ``(time, band, y, x)`` in the stored dtype, by modality; those that it lacks are left out.
+
+        Parameters
+        ----------
+        split
+            Split that is meant where several splits have a sample of this id.
+        modalities
+            Names, or names with bands such as ``S2L2A[B04,B08]``; all if not given.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such sample (``kind`` is ``unknown-sample``).
+        InvalidInputError
+            Several splits have one (``kind`` is ``ambiguous-sample``).
+        IntegrityError, StorageError
+            Blocks are damaged, or the store does not answer.
+        """
+        chosen = list(modalities) if modalities is not None else list(self.schema.names)
+        versions = {} if self.version is None else {self.name: self.version}
+        found = self.bank.engine.select(self.name, versions, {}).where(f"sample_id = {_text(sample_id)}")
+        if split is not None:
+            found = found.where(f"split = {_text(split)}")
+        plan = found.select("sample_id", "split", *chosen).plan()
+        if not len(plan):
+            where = f"{self.name} has no sample {sample_id!r}" + (
+                f" in {split!r}" if split is not None else ""
+            )
+            raise NotFoundError(f"table {where}", kind=ErrorKind.UNKNOWN_SAMPLE)
+        if len(plan) > 1:
+            splits = ", ".join(map(repr, plan.table["split"].to_pylist()))
+            raise InvalidInputError(
+                f"{len(plan)} samples are called {sample_id!r}, in splits {splits}; name one with split=",
+                kind=ErrorKind.AMBIGUOUS_SAMPLE,
+            )
+        tensors = read_tensors(plan, MAX_DATASET_BYTES)
+        return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].present[0]}
+
+    def provenance(self) -> list[Provenance]:
+        """Return the source, revision and licence of every part, by the name of the part.
+
+        Raises
+        ------
+        InvalidInputError
+            The bank is read through a service, which does not tell; the kind is ``served``.
+        """
+        return self.bank.engine.provenance(self.name, self.version)
+
+    def parts(self) -> dict[str, str]:
+        """Return the URLs of the parts' Zarr groups, by part.
+
+        Raises
+        ------
+        InvalidInputError
+            The bank is read through a service, which does not hand out parts; the kind is ``served``.
+        """
+        return self.bank.engine.parts(self.name, self.version)
+
+
+def _text(value: str) -> str:
+    """Return a text as SQL and CQL2 write it."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"the id or split of a sample is a text, got {value!r}")
+    return "'" + value.replace("'", "''") + "'"
