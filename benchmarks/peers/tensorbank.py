@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import tensorbank as tb
-import tensorbank.planning.session  # the peers import what they need before their clock starts, too
+import tensorbank.planning.planner  # the peers import what they need before their clock starts, too
 import tensorbank_loader  # noqa: F401
 from peers.contract import Batch, Export, Request
 from tensorbank.fetch.fetcher import FetchOptions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.shard_keys import ShardKeys
 from tensorbank.plans import Handle
 from tensorbank.schema import Modality, TableSchema
+from tensorbank.statements import Origin
 
 __all__ = ["BANDS_SEPARATOR", "HandleColumn", "address_columns", "resolve"]
 
@@ -28,8 +28,6 @@ BANDS_SEPARATOR = "\x1f"
 Present = npt.NDArray[np.bool_]
 Sizes = npt.NDArray[np.integer[Any]]
 
-_BANDS_CALL = re.compile(r"""bands\((?:(?:"[^"]+"|\w+)\.)*(?:"(?P<quoted>[^"]+)"|(?P<plain>\w+)),""")
-
 
 @dataclass(frozen=True)
 class HandleColumn:
@@ -38,16 +36,16 @@ class HandleColumn:
     ``name`` is the column's name in the result; ``rows`` has the columns key, offset, length; where bands were chosen, also
     block_bytes and bands, their names joined by :data:`BANDS_SEPARATOR`; where there are several dates, also block_bytes; of
     tiles also y0, x0, height, width, and, where there are several dates, time_index. Keys are dictionary-encoded, in one chunk,
-    with a dictionary in the order of the rows. ``candidates`` are the modalities whose column type fits, by table.
+    with a dictionary in the order of the rows. ``origins`` are those that the statement itself tells, none if it does not.
     """
 
     name: str
     rows: pa.Table
-    candidates: tuple[tuple[str, str], ...]
+    origins: tuple[Origin, ...] = ()
 
     @classmethod
     def of(
-        cls, name: str, rows: pa.ChunkedArray, candidates: tuple[tuple[str, str], ...], shards: ShardKeys
+        cls, name: str, rows: pa.ChunkedArray, origins: tuple[Origin, ...], shards: ShardKeys
     ) -> HandleColumn:
         """Return the column of structs with these fields, a hash for each key.
 
@@ -58,7 +56,7 @@ class HandleColumn:
         """
         columns = dict(zip([f.name for f in rows.type], rows.flatten(), strict=True))
         keys = shards.encode(as_numpy(columns["key"]), name)
-        return cls(name, pa.table({**columns, "key": keys}), candidates)
+        return cls(name, pa.table({**columns, "key": keys}), origins)
 
     @classmethod
     def of_refs(cls, name: str, refs: pa.StructArray) -> HandleColumn:
@@ -69,7 +67,7 @@ class HandleColumn:
             "height": pc.subtract(columns["y1"], columns["y0"]),
             "width": pc.subtract(columns["x1"], columns["x0"]),
         }
-        return cls(name, pa.table({**columns, **size, "key": columns["key"].dictionary_encode()}), ())
+        return cls(name, pa.table({**columns, **size, "key": columns["key"].dictionary_encode()}))
 
     def __post_init__(self) -> None:
         """Refuse keys that are none: whoever wrote the index, nothing is looked up or read by their word alone."""
@@ -115,13 +113,8 @@ def resolve(
         The column mixes modalities or band choices, or nothing tells which modality it is.
     """
     found = {(table_of_key(key), modality_of_key(key)) for key in column.arrays}
-    if not found:
-        wanted, chosen = _written(column)
-        named = [c for c in column.candidates if c[1].lower() == wanted.lower()]
-        fitting = [
-            c for c in column.candidates if chosen <= {n.lower() for n in schemas[c[0]][c[1]].band_names}
-        ]
-        found = set((named or fitting or list(column.candidates))[:1])
+    if not found:  # no row has the modality, so the statement alone can tell
+        found = {(o.table, o.modality.name) for o in column.origins} or _named(column.name, schemas)
     if not found:
         raise InvalidInputError(
             f"no row is selected, so the modality of column {column.name!r} is unknown; alias it to its modality"
@@ -170,24 +163,20 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
     return shapes[0] if shapes else (1, 1)
 
 
-def _written(column: HandleColumn) -> tuple[str, set[str]]:
-    """Return the modality and lower-case band names as the query has them, for where no row tells."""
-    call = _BANDS_CALL.match(column.name)
-    choices = _choices(column)
-    return (call["quoted"] or call["plain"] if call else column.name), {n.lower() for c in choices for n in c}
+def _named(name: str, schemas: Mapping[str, TableSchema]) -> set[tuple[str, str]]:
+    """Return the modalities that are called as a column is, by table."""
+    return {
+        (table, m.name) for table, schema in schemas.items() for m in schema if m.name.lower() == name.lower()
+    }
 
 
 def _choices(column: HandleColumn) -> set[tuple[str, ...]]:
-    """Return the lists of band names in ``bands()``:
-    of the rows, or of the column's name where there is no row."""
+    """Return the lists of band names in ``bands()``: of the rows, or of the statement where there is no row."""
     if not column.has("bands"):
         return set()
     written = pc.unique(column.rows["bands"]).drop_null().to_pylist()
-    choices = {tuple(names.split(BANDS_SEPARATOR)) if names else () for names in written}
-    call = _BANDS_CALL.match(column.name)
-    if not choices and call:
-        choices = {tuple(re.findall(r"'([^']*)'", column.name[call.end() :]))} - {()}
-    return choices
+    of_rows = {tuple(names.split(BANDS_SEPARATOR)) if names else () for names in written}
+    return of_rows or {origin.bands for origin in column.origins if origin.bands is not None}
 
 
 def _form(modality: Modality) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from tensorbank.errors import TensorBankError
 from tensorbank.layout import LEVELS, Level
 from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.schema import TableSchema
+from tensorbank.sql import BaseTable, Node
 from tensorbank.statements import common_names, mention_of, mentions
 
 __all__ = ["PinnedTable", "pin", "pin_mentioned"]
@@ -79,7 +80,7 @@ def pin(catalog: Catalog, name: str, levels: Collection[Level], version: int | N
 
 def pin_mentioned(
     catalog: Catalog,
-    tree: Any,
+    tree: Node,
     levels: Collection[Level],
     versions: Mapping[str, int],
     others: Collection[str],
@@ -100,17 +101,17 @@ def pin_mentioned(
     others
         Names that mean something else.
     """
-    nodes = list(mentions(tree))
-    names = {str(n) for node in nodes for n in (node.get("schema_name"), node["table_name"]) if n} - {*others}
+    mentioned = [table for _, table in mentions(tree)]
+    names = {name for table in mentioned for name in (table.schema, table.name) if name} - {*others}
     spelled = {n: n for n in names - common_names(tree)}
     with ThreadPoolExecutor(N_THREADS) as pool:
         listed = pool.submit(catalog.among, names)
         guesses = {
             at: pool.submit(_guess, catalog, *at, versions.get(at[0]))
-            for at in _levels_of(nodes, spelled, levels)
+            for at in _levels_of(mentioned, spelled, levels)
         }
         tables = listed.result()
-        needed = sorted(_levels_of(nodes, {t: t for t in tables}, levels))
+        needed = sorted(_levels_of(mentioned, {t: t for t in tables}, levels))
         found = {at: guess for at, future in guesses.items() if (guess := future.result()) is not None}
         rest = {at: pool.submit(catalog.files, *at, versions.get(at[0])) for at in needed if at not in found}
         found |= {at: future.result() for at, future in rest.items()}
@@ -122,10 +123,10 @@ def pin_mentioned(
 
 
 def _levels_of(
-    nodes: Collection[Any], tables: Mapping[str, Any], levels: Collection[Level]
+    mentioned: Collection[BaseTable], tables: Mapping[str, Any], levels: Collection[Level]
 ) -> set[tuple[str, Level]]:
     """Return the tables and levels that are needed, if these are the tables."""
-    found = {mention for node in nodes if (mention := mention_of(node, tables)) is not None}
+    found = {mention for table in mentioned if (mention := mention_of(table, tables)) is not None}
     return found | {(name, level) for name, _ in found for level in ("samples", *levels)}
 
 

@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +16,13 @@ from tensorbank.fetch import Fetcher
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
 from tensorbank.planning.handle_columns import HandleColumn, address_columns
+from tensorbank.planning.tile_answers import TileAnswers
 from tensorbank.plans import Addresses, Handle
 from tensorbank.reading import SampleReader
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statements import PixelPredicate, Verdicts, n_matching
-from tensorbank.storage import StorageOptions, Store
 
-__all__ = ["PixelJudge", "TileAnswers"]
+__all__ = ["PixelJudge"]
 
 SAMPLES_AT_ONCE = 64
 TILES_FROM = 8
@@ -32,28 +32,33 @@ one scan of a row group or two."""
 Ref = Mapping[str, Any]
 
 
-class TileAnswers(Protocol):
-    """A callable that asks the tiles; :meth:`tensorbank.planning.session.Session.tile_answers` is one."""
-
-    def __call__(
-        self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]
-    ) -> Mapping[int, float]: ...
-
-
 class PixelJudge:
-    """An evaluator of pixel predicates. May be called from DuckDB's threads;
-    each row is decided once per predicate.
+    """An evaluator of pixel predicates. DuckDB's threads may call it at once; each row is decided once per predicate.
+
+    DuckDB calls it for the rows that statistics leave open, while it executes the statement, so one of its threads waits for the
+    network meanwhile. To find these rows first, read them, and execute again with what was found would hold no thread, but which
+    rows are open depends on the answers themselves: LIMIT, QUALIFY and EXCEPT over a predicate whose value is not known yet keep
+    other rows than over one whose value is. Only a statement whose WHERE alone has the predicate could be answered by two passes.
 
     Parameters
     ----------
-    bank, storage
-        Bank where the pixels are, and the options to reach it.
+    bank
+        URL of the bank where the pixels are.
+    fetcher
+        Fetcher of its bytes: one for all reads of a statement, so that connections are made once.
+    schemas
+        Tables whose rows are asked about, by name.
+    tiles
+        Gives answers from the statistics of tiles.
     """
 
-    def __init__(self, bank: str, storage: StorageOptions) -> None:
+    def __init__(
+        self, bank: str, fetcher: Fetcher, schemas: Mapping[str, TableSchema], tiles: TileAnswers
+    ) -> None:
         self.bank = bank
-        self.storage = storage
-        self.schemas: dict[str, TableSchema] = {}
+        self.fetcher = fetcher
+        self.schemas = schemas
+        self.tiles = tiles
         self._verdicts = Verdicts()
         self._known: dict[tuple[object, ...], float | None] = {}
         self._lock = threading.Lock()
@@ -64,7 +69,7 @@ class PixelJudge:
         with self._lock:
             return self._verdicts
 
-    def judge(self, refs: Sequence[Ref | None], text: str, ask_tiles: TileAnswers) -> list[float | None]:
+    def judge(self, refs: Sequence[Ref | None], text: str) -> list[float | None]:
         """Return the values of one predicate for some rows, None where it stays open.
 
         Parameters
@@ -87,7 +92,7 @@ class PixelJudge:
                     f"the index says that pixels lie in {key!r}, which is no shard",
                     kind=ErrorKind.BAD_ADDRESS,
                 )
-        found = self._by_tiles(predicate, unknown, ask_tiles)
+        found = self._by_tiles(predicate, unknown)
         still = {n: r for n, r in unknown.items() if n not in found}
         more = Verdicts(by_tiles=len(found))
         if predicate.from_index_only:
@@ -102,7 +107,7 @@ class PixelJudge:
             return [None if n is None else self._known[n] for n in names]
 
     def _by_tiles(
-        self, predicate: PixelPredicate, refs: Mapping[tuple[object, ...], Ref], ask_tiles: TileAnswers
+        self, predicate: PixelPredicate, refs: Mapping[tuple[object, ...], Ref]
     ) -> dict[tuple[object, ...], float | None]:
         """Return the answers for samples whose tiles' statistics say more than their own."""
         by_key: dict[str, list[tuple[object, ...]]] = defaultdict(list)
@@ -114,7 +119,7 @@ class PixelJudge:
             if predicate.from_index_only or len(names) >= TILES_FROM:
                 table = table_of_key(key)
                 modality = self.schemas[table][modality_of_key(key)]
-                answers = ask_tiles(predicate, table, modality, key, [refs[n]["offset"] for n in names])
+                answers = self.tiles.find(predicate, table, modality, key, [refs[n]["offset"] for n in names])
                 found |= {n: answers[refs[n]["offset"]] for n in names if refs[n]["offset"] in answers}
         return found
 
@@ -146,11 +151,7 @@ class PixelJudge:
         handle = Handle("pixels", modality, bands, window)
         column = HandleColumn.of_refs("pixels", pa.array([{"row": None, **r} for r in refs], TILE_REF_TYPE))
         addresses = Addresses.of(pa.table(address_columns(column, handle)), [handle], self.bank)
-        reader = SampleReader(addresses, Fetcher(Store(self.bank, self.storage)))
-        try:
-            pixels = reader.read(np.arange(addresses.n_samples))["pixels"]
-        finally:
-            reader.close()
+        pixels = SampleReader(addresses, self.fetcher).read(np.arange(addresses.n_samples))["pixels"]
         with self._lock:
             self._verdicts = _plus(self._verdicts, Verdicts(read=len(refs), read_bytes=addresses.read_bytes))
         n_times = addresses["pixels"].n_times

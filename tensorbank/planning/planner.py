@@ -1,23 +1,31 @@
-"""The planner: SQL in, plans out. Pure but for the session that it asks."""
+"""The planner: SQL in, plans out."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from tensorbank.catalog import Catalog
+from tensorbank.layout import Level
+from tensorbank.planning.binding import Bound, Namespace, bind
+from tensorbank.planning.execution import Execution, executing
 from tensorbank.planning.handle_columns import address_columns, check_names, resolve
-from tensorbank.planning.pixel_judge import PixelJudge
+from tensorbank.planning.pinned_table import pin
+from tensorbank.planning.rollups import shard_rows, shard_totals
 from tensorbank.planning.row_order import by_address
-from tensorbank.planning.session import Session
+from tensorbank.planning.statement import parse
 from tensorbank.planning.table_digest import table_digest
+from tensorbank.planning.views import TableViews
 from tensorbank.plans import Handle, LevelReport, Plan, PlanSource, StoreAddress
 from tensorbank.pruning import count_row_groups
 from tensorbank.reading import as_dataset
+from tensorbank.sql import Parser, database, translated
+from tensorbank.statements import Verdicts
 from tensorbank.statistics import Statistics, of_samples, of_shards
 
 if TYPE_CHECKING:
@@ -74,8 +82,8 @@ class Planner:
         InvalidInputError
             The SQL is wrong.
         """
-        with self._session() as session:
-            return session.rows(sql, levels=set(), narrow="ref")
+        with self._executing(sql) as execution:
+            return execution.rows()
 
     def plan(self, sql: str, *, by_date: bool = False) -> Plan:
         """The frozen answer of a query. Without ORDER BY, samples come in the order of their bytes.
@@ -90,27 +98,26 @@ class Planner:
         InvalidInputError
             The SQL is wrong, or a handle column cannot be told to be one modality.
         """
-        with self._session() as session:
-            rows = session.rows(sql, levels={"shards"}, narrow="address")
-            columns = session.handle_columns(rows)
-            schemas = {t.name: t.schema for t in session.views.tables}
-            resolved = [resolve(c, schemas, by_date=by_date) for c in columns]
+        with self._executing(sql, levels=["shards"], is_plan=True) as execution:
+            answer = execution.answer()
+            schemas = execution.bound.schemas
+            resolved = [resolve(column, schemas, by_date=by_date) for column in answer.columns]
             handles = tuple(handle for _, handle in resolved)
-            check_names(handles, rows.column_names)
-            names = {c.name for c in columns}
-            data: dict[str, Any] = {n: rows[n] for n in rows.column_names if n not in names}
-            for column, handle in zip(columns, handles, strict=True):
+            check_names(handles, answer.table.column_names)
+            names = {column.name for column in answer.columns}
+            data: dict[str, Any] = {n: answer.table[n] for n in answer.table.column_names if n not in names}
+            for column, handle in zip(answer.columns, handles, strict=True):
                 data |= address_columns(column, handle)
             table = pa.table(data)
-            if not session.ordered(sql):
+            if not execution.bound.statement.is_ordered:
                 table = by_address(table, handles)
             source = PlanSource(
                 sql=sql.strip(),
-                snapshots={t.name: t.snapshot for t in session.views.tables},
+                snapshots={t.name: t.snapshot for t in execution.tables},
                 planner_version=PLANNER_VERSION,
-                **_pruning(session, resolved, table),
+                **_pruning(execution, answer.verdicts, resolved, table),
             )
-            fingerprint = _fingerprint(session.syntax.canonical(sql), source, session.joined, handles, table)
+        fingerprint = _fingerprint(execution.bound, source, handles, table)
         store = self.catalog.store
         return Plan(fingerprint, source, handles, table, StoreAddress(store.url, store.options))
 
@@ -122,40 +129,55 @@ class Planner:
         InvalidInputError
             The SQL is wrong, or it does not select the handle as a whole.
         """
-        with self._session() as session:
-            return of_samples(*session.statistics_rows(sql, name))
+        with self._executing(sql) as execution:
+            return of_samples(*execution.statistics(name))
 
     def describe(self, table: str) -> dict[str, Statistics]:
         """Summarize every modality of a table, from the roll-ups of its shards."""
-        with self._session() as session:
-            return {m.name: of_shards(m, rows) for m, rows in session.shard_rows(table)}
+        with database() as db:
+            views = TableViews(db, self.catalog)
+            with translated(self.catalog.told_tables, views.paths):
+                pinned = pin(self.catalog, table, ["samples", "shards"], self.versions.get(table))
+                views.show(pinned.by_files({}))
+                return {m.name: of_shards(m, shard_rows(db.con, table, m)) for m in pinned.schema}
 
     def dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:
         """Read a plan into an xarray dataset; see :func:`tensorbank.reading.xarray_dataset.as_dataset`."""
         return as_dataset(plan, max_bytes)
 
-    def _session(self) -> Session:
-        store = self.catalog.store
-        judge = PixelJudge(store.url, store.options)
-        return Session(self.catalog, self.versions, self.registered, judge)
+    @contextmanager
+    def _executing(
+        self, sql: str, *, levels: Collection[Level] = (), is_plan: bool = False
+    ) -> Iterator[Execution]:
+        """Parse, bind and begin to execute a statement, on an instance of DuckDB that is its own meanwhile."""
+        namespace = Namespace(self.catalog, self.versions, self.registered)
+        with database() as db:
+            parser = Parser(db.con)
+            with translated(self.catalog.told_tables):
+                statement = parse(sql, parser)
+                bound = bind(statement, namespace, parser, db.has_function, levels=levels, is_plan=is_plan)
+            with executing(bound, db, self.catalog) as execution:
+                yield execution
 
 
-def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa.Table) -> dict[str, Any]:
+def _pruning(
+    execution: Execution, verdicts: Verdicts, resolved: Sequence[tuple[str, Handle]], table: pa.Table
+) -> dict[str, Any]:
     """Return the levels and the cost of a scan, for :class:`PlanSource`."""
     n_shards: dict[str, int] = {}
     scan_blocks = scan_bytes = 0
-    for pinned in session.views.tables:
+    for pinned in execution.tables:
         mine = [handle for name, handle in resolved if name == pinned.name]
-        n_shards[pinned.name], totals = session.shard_totals(pinned.name, [h.modality.name for h in mine])
+        modalities = [handle.modality.name for handle in mine]
+        n_shards[pinned.name], totals = shard_totals(execution.con, execution.catalog, pinned, modalities)
         for (n_samples, n_bytes), handle in zip(totals, mine, strict=True):
             scan_blocks += n_samples * handle.modality.n_blocks
             scan_bytes += n_bytes
-    verdicts = session.judge.verdicts
     return {
-        "levels": tuple(_levels(session, n_shards, resolved, table)),
+        "levels": tuple(_levels(execution, n_shards, resolved, table)),
         "scan_blocks": scan_blocks,
         "scan_bytes": scan_bytes,
-        "pixel_predicates": session.n_pixel_predicates,
+        "pixel_predicates": execution.bound.plain.n_pixel_predicates,
         "pixels_by_tiles": verdicts.by_tiles,
         "pixels_read": verdicts.read,
         "pixels_read_bytes": verdicts.read_bytes,
@@ -164,27 +186,27 @@ def _pruning(session: Session, resolved: Sequence[tuple[str, Handle]], table: pa
 
 
 def _levels(
-    session: Session, n_shards: Mapping[str, int], resolved: Sequence[tuple[str, Handle]], table: pa.Table
+    execution: Execution, n_shards: Mapping[str, int], resolved: Sequence[tuple[str, Handle]], table: pa.Table
 ) -> Iterator[LevelReport]:
     """Yield what each level of the index considered and kept, the coarsest first.
 
     A row group counts as pruned where its footer rules it out, as DuckDB does. What the last level keeps is the result; a
     level that is only joined to keeps what was not ruled out.
     """
-    read = [(t, level) for t in session.views.tables for level in t.mentioned]
+    read = [(t, level) for t in execution.tables for level in t.mentioned]
     yield LevelReport(
         "files", sum(len(t.levels[v].files) for t, v in read), sum(len(t.kept[v].files) for t, v in read)
     )
-    shards = [(n_shards[t.name], t) for t in session.views.tables]
+    shards = [(n_shards[t.name], t) for t in execution.tables]
     yield LevelReport(
         "shards",
         sum(n for n, _ in shards),
         sum(n if t.shards_kept is None else t.shards_kept for n, t in shards),
     )
-    groups = [count_row_groups(session.con, session.views.files[t.name, v], t.conditions[v]) for t, v in read]
+    groups = [count_row_groups(execution.con, execution.files[t.name, v], t.conditions[v]) for t, v in read]
     yield LevelReport("row groups", sum(n for n, _ in groups), sum(n for _, n in groups))
     tiles = any(h.window is not None for _, h in resolved)
-    touched = {name for name, _ in resolved} or {t.name for t in session.views.tables}
+    touched = {name for name, _ in resolved} or {t.name for t in execution.tables}
     for level in ("samples", "tiles"):
         mine = [t for t, v in read if v == level]
         considered = sum(t.levels[level].n_rows for t in mine)
@@ -195,18 +217,13 @@ def _levels(
             yield LevelReport(level, considered, sum(t.kept[level].n_rows for t in mine))
 
 
-def _fingerprint(
-    canonical: str,
-    source: PlanSource,
-    joined: Mapping[str, pa.Table],
-    handles: Sequence[Handle],
-    table: pa.Table,
-) -> str:
+def _fingerprint(bound: Bound, source: PlanSource, handles: Sequence[Handle], table: pa.Table) -> str:
     """A hash of what was asked, of what, and of the answer, so that another selection is another plan whatever its cause."""
     snapshots = sorted(source.snapshots.values())
+    canonical = bound.statement.canonical
     asked = [source.planner_version, snapshots, canonical, [h.name for h in handles if h.by_date]]
     digest = hashlib.sha256(json.dumps(asked).encode())
-    for name, mine in sorted(joined.items()):
+    for name, mine in sorted(bound.joined.items()):
         digest.update(name.encode() + table_digest(mine))
     digest.update(table_digest(table))
     return digest.hexdigest()[:32]

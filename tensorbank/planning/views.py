@@ -13,9 +13,9 @@ from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
 from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.pruning import leaves, may_match, of_shards, shard_columns
-from tensorbank.sql import Database
+from tensorbank.sql import Database, literal, quoted
 
-__all__ = ["TableViews", "quoted", "read_parquet"]
+__all__ = ["TableViews", "read_parquet"]
 
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
 SMALL_BYTES = 16 << 20
@@ -24,19 +24,23 @@ rather than level by level as conditions are known."""
 
 
 class TableViews:
-    """The views for one statement. ``tables`` are those shown,
-    ``files`` and ``types`` what their levels read and its columns."""
+    """The views for one statement, which last until DuckDB's instance is cleared.
+
+    ``paths`` are the files that they read, ``files`` the same by table and level, ``columns`` the names of what is in them.
+    """
 
     def __init__(self, db: Database, catalog: Catalog) -> None:
         self._db = db
         self._catalog = catalog
-        self.tables: list[PinnedTable] = []
         self.paths: list[str] = []
         self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
-        self.types: dict[tuple[str, Level], dict[str, str]] = {}
+        self.columns: set[str] = set()
 
-    def show(self, table: PinnedTable) -> None:
-        """Create the views of a table: shards first, since their roll-ups say which other files are needed at all."""
+    def show(self, table: PinnedTable) -> PinnedTable:
+        """Create the views of a table, and return it without the files that its roll-ups rule out.
+
+        Shards come first, since their roll-ups say which other files are needed at all.
+        """
         self._db.create_schema(quoted(table.name))
         every = [file for files in table.kept.values() for file in files.files]
         if sum(file.n_bytes for file in every) <= SMALL_BYTES:
@@ -44,9 +48,9 @@ class TableViews:
         if "shards" in table.levels:
             self._create_view(table, "shards")
             table = self._by_shards(table)
-        self.tables.append(table)
         for level in table.mentioned:
             self._create_view(table, level)
+        return table
 
     def _by_shards(self, table: PinnedTable) -> PinnedTable:
         """The table without files of parts that the roll-ups rule out."""
@@ -90,8 +94,8 @@ class TableViews:
         self.paths += paths
         self.files[table.name, level] = paths
         scan = read_parquet(paths)
-        types = self._catalog.fact(*table.snapshot, ("types", *paths), lambda: self._types(scan))
-        self.types[table.name, level] = types
+        columns = self._catalog.fact(*table.snapshot, ("columns", *paths), lambda: self._columns(scan))
+        self.columns.update(columns)
         if not table.levels["samples"].finite and (nans := frozenset().union(*map(of_file, paths))):
             # as text: Parquet's statistics, which leave NaN out, make DuckDB take isnan(x) for false
             given = (
@@ -102,7 +106,7 @@ class TableViews:
         missing = self._catalog.fact(
             *table.snapshot,
             ("missing", level, *paths),
-            lambda: [f.name for f in _SCHEMAS[level](table.schema) if f.name not in types],
+            lambda: [f.name for f in _SCHEMAS[level](table.schema) if f.name not in columns],
         )
         if not missing:
             return scan
@@ -111,28 +115,11 @@ class TableViews:
         absent = ", ".join(f"(SELECT {quoted(m)} FROM {quoted(empty)}) AS {quoted(m)}" for m in missing)
         return f"(SELECT *, {absent} FROM {scan})"
 
-    def _types(self, scan: str) -> dict[str, str]:
-        """Return the types of the columns of a scan, as DuckDB writes them."""
-        relation = self._db.con.sql(f"SELECT * FROM {scan}")
-        return {name: str(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
-
-    def candidates(self, kind: str) -> tuple[tuple[str, str], ...]:
-        """Return the (table, modality) pairs whose column has this type."""
-        pairs = [
-            (table.name, m.name)
-            for table in self.tables
-            for m in table.schema
-            if any(types.get(m.name) == kind for (name, _), types in self.types.items() if name == table.name)
-        ]
-        return tuple(dict.fromkeys(pairs)) or tuple((t.name, m.name) for t in self.tables for m in t.schema)
+    def _columns(self, scan: str) -> frozenset[str]:
+        """Return the names of the columns of a scan."""
+        return frozenset(self._db.con.sql(f"SELECT * FROM {scan}").columns)
 
 
 def read_parquet(paths: Sequence[str]) -> str:
     """Return SQL that reads some Parquet files as one."""
-    listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
-    return f"read_parquet([{listed}], union_by_name = true)"
-
-
-def quoted(name: str) -> str:
-    """A name as SQL takes it, whatever it is."""
-    return '"' + name.replace('"', '""') + '"'
+    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"

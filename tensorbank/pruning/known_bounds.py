@@ -14,6 +14,7 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy, from_python
 from tensorbank.layout import Level
 from tensorbank.pruning.conditions import Bounds
 from tensorbank.schema import TableSchema
+from tensorbank.sql import quoted
 from tensorbank.statistics import QUANTILES
 
 __all__ = ["of_files", "of_row_groups", "of_shards", "shard_columns"]
@@ -65,19 +66,19 @@ def shard_columns(leaf: Leaf, schema: TableSchema, level: Level) -> tuple[str, s
     name = _only(schema.names, leaf[0]) if leaf else None
     if name is None:
         return None
-    modality, column = schema[name], _quoted(name)
+    modality, column = schema[name], quoted(name)
     if modality.categorical:
         name = _only([n for _, n in modality.classes], leaf[2]) if len(leaf) == 3 else None
         if name is None or leaf[1] != "share" or level == "tiles":
             return None
-        return f"{column}.min_share.{_quoted(name)}", f"{column}.max_share.{_quoted(name)}"
+        return f"{column}.min_share.{quoted(name)}", f"{column}.max_share.{quoted(name)}"
     if len(modality.bands) == 1:
         path, field = column, leaf[1:]
     else:
         band = _only(modality.band_names, leaf[1]) if len(leaf) > 1 else None
         if band is None:
             return None
-        path, field = f"{column}.{_quoted(band)}", leaf[2:]
+        path, field = f"{column}.{quoted(band)}", leaf[2:]
     if field == ("mean",) and level != "tiles":
         return f"{path}.min_mean", f"{path}.max_mean"
     if len(field) != 1 or field[0] not in (*_WITHIN, "mean"):
@@ -147,7 +148,3 @@ def _array(column: pa.ChunkedArray) -> pa.Array:
     combined = column.combine_chunks()
     array = pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
     return pc.cast(array, pa.string()) if pa.types.is_large_string(array.type) else array
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -9,9 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
 
 from tensorbank.pruning.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition, Constant
+from tensorbank.sql import (
+    Between,
+    Call,
+    Cast,
+    Comparison,
+    Conjunction,
+    In,
+    Node,
+    Not,
+    Window,
+    expression_of,
+    names_of,
+)
+from tensorbank.sql import Constant as Literal
 
 __all__ = ["Resolve", "necessary"]
 
@@ -19,49 +32,35 @@ Resolve = Callable[[Sequence[str]], tuple[int | None, tuple[str, ...]] | None]
 """A function from the names of a column to the ``owner`` and ``leaf`` of
 :class:`tensorbank.pruning.conditions.Compare`; None where unclear."""
 
-_OPERATORS = {
-    "COMPARE_GREATERTHAN": ">",
-    "COMPARE_GREATERTHANOREQUALTO": ">=",
-    "COMPARE_LESSTHAN": "<",
-    "COMPARE_LESSTHANOREQUALTO": "<=",
-    "COMPARE_EQUAL": "=",
-    "COMPARE_NOTEQUAL": "!=",
-}
-_MIRRORED = {">": "<", ">=": "<=", "<": ">", "<=": ">=", "=": "=", "!=": "!="}
-_NEGATED = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "=": "!=", "!=": "="}
 
-
-def necessary(node: Any, resolve: Resolve, *, negated: bool = False) -> Condition:
+def necessary(node: Node, resolve: Resolve, *, negated: bool = False) -> Condition:
     """Return what holds of every row for which an expression is true, or, if ``negated``, false."""
-    if not isinstance(node, dict):
-        return ANYTHING
-    kind = node.get("class")
-    if kind == "CONJUNCTION":
-        parts = tuple(necessary(c, resolve, negated=negated) for c in node["children"])
-        if node["type"] not in ("CONJUNCTION_AND", "CONJUNCTION_OR"):
-            return ANYTHING
-        return AllOf(parts) if (node["type"] == "CONJUNCTION_AND") != negated else AnyOf(parts)
-    if kind == "OPERATOR" and node.get("type") == "OPERATOR_NOT":
-        return necessary(node["children"][0], resolve, negated=not negated)
-    if kind == "COMPARISON" and node.get("type") in _OPERATORS:
-        return _comparison(node["left"], _OPERATORS[node["type"]], node["right"], resolve, negated=negated)
-    if kind == "BETWEEN" and node.get("type") == "COMPARE_BETWEEN":
-        low = _comparison(node["input"], ">=", node["lower"], resolve, negated=negated)
-        high = _comparison(node["input"], "<=", node["upper"], resolve, negated=negated)
-        return AnyOf((low, high)) if negated else AllOf((low, high))
-    if kind == "OPERATOR" and node.get("type") == "COMPARE_IN" and not negated:
-        first, *others = node["children"]
-        return AnyOf(tuple(_comparison(first, "=", other, resolve, negated=False) for other in others))
-    if kind == "FUNCTION" and not negated:
-        return _function(node, resolve)
+    match expression_of(node):
+        case Conjunction(is_and, parts):
+            conditions = tuple(necessary(part, resolve, negated=negated) for part in parts)
+            return AllOf(conditions) if is_and != negated else AnyOf(conditions)
+        case Not(part):
+            return necessary(part, resolve, negated=not negated)
+        case Comparison() as comparison:
+            return _comparison(comparison.negated() if negated else comparison, resolve)
+        case Between(value, low, high):
+            sides = (Comparison(value, ">=", low), Comparison(value, "<=", high))
+            if negated:
+                return AnyOf(tuple(_comparison(side.negated(), resolve) for side in sides))
+            return AllOf(tuple(_comparison(side, resolve) for side in sides))
+        case In(value, listed) if not negated:
+            return AnyOf(tuple(_comparison(Comparison(value, "=", one), resolve) for one in listed))
+        case Call("within_bbox", arguments, by_name) as call if not negated and not isinstance(call, Window):
+            # arguments that are given by name come in any order
+            return ANYTHING if by_name else _within_bbox(arguments, resolve)
     return ANYTHING
 
 
-def _comparison(left: Any, op: str, right: Any, resolve: Resolve, *, negated: bool) -> Condition:
-    for one, other, operator in ((left, right, op), (right, left, _MIRRORED[op])):
-        path, constant = _path(one), _constant(other)
+def _comparison(comparison: Comparison, resolve: Resolve) -> Condition:
+    for either in (comparison, comparison.mirrored()):
+        path, constant = names_of(either.left), _constant(either.right)
         if path is not None and constant is not None:
-            return _compare(path, _NEGATED[operator] if negated else operator, constant, resolve)
+            return _compare(path, either.op, constant, resolve)
     return ANYTHING
 
 
@@ -70,16 +69,11 @@ def _compare(path: Sequence[str], op: str, value: Constant, resolve: Resolve) ->
     return ANYTHING if found is None else Compare(found[1], op, value, found[0])
 
 
-def _function(node: Any, resolve: Resolve) -> Condition:
-    arguments = node.get("arguments") or []
-    # arguments that are given by name come in any order
-    if str(node.get("function_name")).lower() != "within_bbox" or any(a.get("name") for a in arguments):
+def _within_bbox(arguments: Sequence[Node], resolve: Resolve) -> Condition:
+    if len(arguments) != 6:
         return ANYTHING
-    values = [a.get("expression", a) for a in arguments]
-    if len(values) != 6:
-        return ANYTHING
-    lon, lat = _path(values[0]), _path(values[1])
-    box = [float(v) for a in values[2:] if isinstance(v := _constant(a), int | float)]
+    lon, lat = names_of(arguments[0]), names_of(arguments[1])
+    box = [float(v) for a in arguments[2:] if isinstance(v := _constant(a), int | float)]
     return _in_box(lon, lat, box, resolve) if lon and lat and len(box) == 4 else ANYTHING
 
 
@@ -92,40 +86,21 @@ def _in_box(lon: Sequence[str], lat: Sequence[str], box: Sequence[float], resolv
     return AllOf((_compare(lat, ">=", south, resolve), _compare(lat, "<=", north, resolve), across))
 
 
-def _path(node: Any) -> list[str] | None:
-    """Return the names of a column or of a field in one."""
-    if not isinstance(node, dict):
+def _constant(node: Node) -> Constant | None:
+    """Return the value of a constant, or of a text as a time; None of anything else."""
+    found = expression_of(node)
+    if isinstance(found, Literal):
+        return found.value
+    if not isinstance(found, Cast) or found.or_null:
         return None
-    if node.get("class") == "COLUMN_REF":
-        return [str(n) for n in node["column_names"]]
-    if node.get("class") == "OPERATOR" and node.get("type") in ("STRUCT_EXTRACT", "ARRAY_EXTRACT"):
-        inner, field = _path(node["children"][0]), _constant(node["children"][1])
-        return [*inner, field] if inner is not None and isinstance(field, str) else None
+    inner = _constant(found.value)
+    if not isinstance(inner, str):
+        return None
+    if found.type_name in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"):
+        return inner
+    if found.type_name in ("DATE", "TIMESTAMP"):
+        return _without_zone(inner, whole_days=found.type_name == "DATE")
     return None
-
-
-def _constant(node: Any) -> Constant | None:
-    if not isinstance(node, dict):
-        return None
-    if node.get("class") == "CAST" and not node.get("try_cast"):
-        inner = _constant(node["child"])
-        target = str((node.get("type_expr") or {}).get("type_name", "")).upper()
-        if target in ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE"):
-            return inner if isinstance(inner, str) else None
-        if target in ("DATE", "TIMESTAMP"):
-            return _without_zone(inner, whole_days=target == "DATE") if isinstance(inner, str) else None
-        return None
-    literal = node.get("literal") if node.get("class") == "CONSTANT" else None
-    if not isinstance(literal, dict) or "text" not in literal:
-        return None
-    kind, text = literal.get("kind"), str(literal["text"])
-    if kind == "INTEGER":
-        return int(text)
-    if kind in ("NUMERIC", "FLOAT", "DOUBLE"):
-        return float(text)
-    if kind == "BOOLEAN":
-        return text.lower() == "true"
-    return text if kind == "STRING" else None
 
 
 def _without_zone(text: str, *, whole_days: bool) -> datetime | None:

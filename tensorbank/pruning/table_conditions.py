@@ -35,13 +35,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tensorbank.layout import Level
 from tensorbank.pruning.conditions import ANYTHING, AllOf, AnyOf, Compare, Condition
 from tensorbank.pruning.necessary import Resolve, necessary
 from tensorbank.schema import TableSchema
-from tensorbank.statements import Item, common_tables, mention_of, mentions, scope_of
+from tensorbank.sql import Join, Node, Select, relation_of, select_of
+from tensorbank.statements import Item, Visible, in_scopes, mention_of, mentions
 
 __all__ = ["wanted"]
 
@@ -69,46 +69,33 @@ _ON_REACHES = {
 matter only if they may satisfy its ON condition."""
 
 
-def wanted(tree: Any, tables: Mapping[str, TableSchema]) -> dict[Mention, Condition]:
+def wanted(tree: Node, tables: Mapping[str, TableSchema]) -> dict[Mention, Condition]:
     """Return what rows of each mentioned table and level must satisfy to matter to a statement.
 
     A table that is mentioned several times needs the rows of every mention.
     """
     found: dict[Mention, list[Condition]] = {}
     handled: set[int] = set()
-    for select, common in _selects(tree, tables, {}):
-        for leaf, condition in _From.of(select, tables, common).asked():
+    for node, around in in_scopes(tree, Visible(tables)):
+        select = select_of(node)
+        if select is None:
+            continue
+        for leaf, condition in _From.of(select, around.scopes[0].items).asked():
             if leaf.item.mention is not None:
                 handled.add(id(leaf.node))
                 found.setdefault(leaf.item.mention, []).append(condition)
-    for node in mentions(tree):
-        mention = mention_of(node, tables)
+    for node, table in mentions(tree):
+        mention = mention_of(table, tables)
         if mention is not None and id(node) not in handled:
             found.setdefault(mention, []).append(ANYTHING)
     return {mention: parts[0] if len(parts) == 1 else AnyOf(tuple(parts)) for mention, parts in found.items()}
-
-
-def _selects(
-    node: Any, tables: Mapping[str, TableSchema], common: Mapping[str, Any]
-) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yield every SELECT of a tree, with the common tables that it sees."""
-    if isinstance(node, list):
-        for value in node:
-            yield from _selects(value, tables, common)
-    elif isinstance(node, dict):
-        if "cte_map" in node:
-            common = common_tables(node, tables, common)
-        if node.get("type") == "SELECT_NODE":
-            yield node, common
-        for value in node.values():
-            yield from _selects(value, tables, common)
 
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
     """An item of a FROM clause, and its node."""
 
-    node: Any
+    node: Node
     item: Item
 
 
@@ -116,7 +103,7 @@ class _Leaf:
 class _From:
     """The FROM clause of one SELECT."""
 
-    select: Any
+    select: Select
     leaves: tuple[_Leaf, ...]
     shared: frozenset[str] | None
     """The columns that a join makes one, lower-case; None where they may be any."""
@@ -124,42 +111,43 @@ class _From:
     """True if columns that a join makes one have the same values on both sides."""
 
     @classmethod
-    def of(cls, select: Any, tables: Mapping[str, TableSchema], common: Mapping[str, Any]) -> _From:
-        root = select.get("from_table") or {}
-        items = scope_of(select, tables, common).items
-        leaves = tuple(_Leaf(n, i) for n, i in zip(_leaf_nodes(root), items, strict=True))
-        joins = list(_joins(root))
-        natural = any(j["ref_type"] == "NATURAL" for j in joins)
-        using = {str(name).lower() for j in joins for name in j.get("using_columns") or []}
-        inner = all(j["join_type"] == "INNER" and j["ref_type"] in _PAIRED for j in joins)
+    def of(cls, select: Select, items: Sequence[Item]) -> _From:
+        leaves = tuple(_Leaf(n, i) for n, i in zip(_leaf_nodes(select.source), items, strict=True))
+        joins = list(_joins(select.source))
+        natural = any(j.how == "NATURAL" for j in joins)
+        using = {name.lower() for j in joins for name in j.using}
+        inner = all(j.kind == "INNER" and j.how in _PAIRED for j in joins)
         same = inner and all(leaf.item.mention is not None for leaf in leaves)
         return cls(select, leaves, None if natural else frozenset(using), same)
 
     def asked(self) -> Iterator[tuple[_Leaf, Condition]]:
         """Yield each item, with what its rows must satisfy to matter."""
-        root = self.select.get("from_table") or {}
-        where = necessary(self.select.get("where_clause"), self._names(_visible(root)))
-        above = () if self.select.get("sample") else (where,)
-        yield from self._of_node(root, 0, above)
+        where = necessary(self.select.where, self._names(_visible(self.select.source)))
+        above = () if self.select.is_sampled else (where,)
+        yield from self._of_node(self.select.source, 0, above)
 
     def _of_node(
-        self, node: Any, first: int, above: tuple[Condition, ...]
+        self, node: Node | None, first: int, above: tuple[Condition, ...]
     ) -> Iterator[tuple[_Leaf, Condition]]:
-        """The items below a node, which begin with number ``first``; ``above`` is what its own rows must satisfy."""
-        if node.get("sample"):
-            above = ()
-        if node.get("type") != "JOIN":
-            if first < len(self.leaves):
-                parts = tuple(_of_item(condition, first) for condition in above)
-                yield self.leaves[first], parts[0] if len(parts) == 1 else AllOf(parts)
+        """Yield the items below a node, which begin with number ``first``; ``above`` is what its own rows must satisfy."""
+        found = relation_of(node)
+        if found is None:
             return
-        sides = (node["left"], node["right"])
-        firsts = (first, first + len(list(_leaf_nodes(node["left"]))))
-        kind, by = str(node.get("join_type")), str(node.get("ref_type"))
-        from_where = _WHERE_REACHES.get(kind, (False, False)) if by in _PAIRED else (by == "ASOF", False)
-        from_on = _ON_REACHES.get(kind, (False, False)) if by in _PAIRED else (False, False)
+        if found.is_sampled:
+            above = ()
+        if not isinstance(found, Join):
+            parts = tuple(_of_item(condition, first) for condition in above)
+            yield self.leaves[first], parts[0] if len(parts) == 1 else AllOf(parts)
+            return
+        sides = (found.left, found.right)
+        firsts = (first, first + len(list(_leaf_nodes(found.left))))
+        from_where = (found.how == "ASOF", False)
+        from_on = (False, False)
+        if found.how in _PAIRED:
+            from_where = _WHERE_REACHES.get(found.kind, (False, False))
+            from_on = _ON_REACHES.get(found.kind, (False, False))
         both = [n for side, start in zip(sides, firsts, strict=True) for n in _visible(side, start)]
-        on = necessary(node.get("condition"), self._names(both))
+        on = necessary(found.condition, self._names(both))
         for side, number, where_holds, on_holds in zip(sides, firsts, from_where, from_on, strict=True):
             yield from self._of_node(
                 side, number, (*(above if where_holds else ()), *((on,) if on_holds else ()))
@@ -194,27 +182,30 @@ def _of_item(condition: Condition, number: int) -> Condition:
     return AllOf(parts) if isinstance(condition, AllOf) else AnyOf(parts)
 
 
-def _leaf_nodes(node: Any) -> Iterator[Any]:
-    """The items of a FROM clause, in the order of :func:`tensorbank.statements.names.scope_of`."""
-    if node.get("type") == "JOIN":
-        yield from _leaf_nodes(node["left"])
-        yield from _leaf_nodes(node["right"])
-    elif node.get("type") not in (None, "EMPTY"):
+def _leaf_nodes(node: Node | None) -> Iterator[Node]:
+    """Yield the items of a FROM clause, in the order of a scope's."""
+    found = relation_of(node)
+    if isinstance(found, Join):
+        yield from _leaf_nodes(found.left)
+        yield from _leaf_nodes(found.right)
+    elif found is not None:
         yield node
 
 
-def _joins(node: Any) -> Iterator[Any]:
-    if node.get("type") == "JOIN":
-        yield node
-        yield from _joins(node["left"])
-        yield from _joins(node["right"])
+def _joins(node: Node | None) -> Iterator[Join]:
+    found = relation_of(node)
+    if isinstance(found, Join):
+        yield found
+        yield from _joins(found.left)
+        yield from _joins(found.right)
 
 
-def _visible(node: Any, first: int = 0) -> list[int]:
+def _visible(node: Node | None, first: int = 0) -> list[int]:
     """Return the numbers of the items below a node, counted from ``first``, whose columns its rows have."""
-    if node.get("type") != "JOIN":
+    found = relation_of(node)
+    if not isinstance(found, Join):
         return [first for _ in _leaf_nodes(node)]
-    left = _visible(node["left"], first)
-    if node.get("join_type") in ("SEMI", "ANTI"):
+    left = _visible(found.left, first)
+    if found.kind in ("SEMI", "ANTI"):
         return left
-    return [*left, *_visible(node["right"], first + len(list(_leaf_nodes(node["left"]))))]
+    return [*left, *_visible(found.right, first + len(list(_leaf_nodes(found.left))))]

@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
-from tensorbank.sql.diagnostics import Translated, tensor_type
-from tensorbank.sql.functions import SqlFunctions
-from tensorbank.sql.instances import Database, database
+from tensorbank.sql.diagnostics import (
+    tensor_type,
+    translate,
+    translated,
+)
+from tensorbank.sql.expressions import (
+    Between,
+    Call,
+    Cast,
+    Choice,
+    Column,
+    Comparison,
+    Conjunction,
+    Constant,
+    Expression,
+    In,
+    Node,
+    Not,
+    ScalarQuery,
+    Star,
+    Window,
+    alias_of,
+    expression_of,
+    is_null,
+    named,
+    names_of,
+    text_of,
+    with_operand,
+)
+from tensorbank.sql.functions import (
+    SqlFunctions,
+)
+from tensorbank.sql.instances import (
+    Database,
+    database,
+)
 from tensorbank.sql.known_functions import (
     CLASS_FUNCTION,
     CLOCKS,
@@ -21,33 +54,122 @@ from tensorbank.sql.known_functions import (
     WINDOWS,
     is_operator,
 )
-from tensorbank.sql.parameters import bound
-from tensorbank.sql.shows import TABLES, as_relations
-from tensorbank.sql.syntax import Syntax, without_semicolon
+from tensorbank.sql.parameters import (
+    bound,
+)
+from tensorbank.sql.parser import (
+    Parser,
+    without_semicolon,
+)
+from tensorbank.sql.quoting import (
+    literal,
+    path,
+    quoted,
+)
+from tensorbank.sql.shows import (
+    TABLES,
+    as_relations,
+)
+from tensorbank.sql.syntax import (
+    BaseTable,
+    Join,
+    Select,
+    Show,
+    Subquery,
+    TableFunction,
+    children,
+    children_but_common_tables,
+    common_tables,
+    is_known,
+    is_query,
+    modifiers_of,
+    ordered_further,
+    query_of,
+    rebuilt,
+    rebuilt_query,
+    recursive_name,
+    relation_of,
+    sample_has_no_seed,
+    select_of,
+    set_operation_of,
+    walk,
+    with_columns_of,
+    with_query,
+)
 
 __all__ = [
+    "BaseTable",
+    "Between",
     "CLASS_FUNCTION",
     "CLOCKS",
+    "Call",
+    "Cast",
+    "Choice",
+    "Column",
+    "Comparison",
+    "Conjunction",
+    "Constant",
     "Database",
     "EXACT_AGGREGATES",
+    "Expression",
+    "In",
+    "Join",
     "KEYWORDS",
+    "Node",
+    "Not",
     "ORDERED_AGGREGATES",
     "OWN",
     "PIXELS_FUNCTION",
     "POLYGON_FUNCTION",
+    "Parser",
     "RANDOM",
     "SCALARS",
     "SUMS",
+    "ScalarQuery",
+    "Select",
+    "Show",
     "SqlFunctions",
-    "Syntax",
+    "Star",
+    "Subquery",
     "TABLES",
     "TABLE_FUNCTIONS",
-    "Translated",
+    "TableFunction",
     "WINDOWS",
+    "Window",
+    "alias_of",
     "as_relations",
     "bound",
+    "children",
+    "children_but_common_tables",
+    "common_tables",
     "database",
+    "expression_of",
+    "is_known",
+    "is_null",
     "is_operator",
+    "is_query",
+    "literal",
+    "modifiers_of",
+    "named",
+    "names_of",
+    "ordered_further",
+    "path",
+    "query_of",
+    "quoted",
+    "rebuilt",
+    "rebuilt_query",
+    "recursive_name",
+    "relation_of",
+    "sample_has_no_seed",
+    "select_of",
+    "set_operation_of",
     "tensor_type",
+    "text_of",
+    "translate",
+    "translated",
+    "walk",
+    "with_columns_of",
+    "with_operand",
+    "with_query",
     "without_semicolon",
 ]

@@ -1,17 +1,17 @@
-"""DuckDB's errors as sentences of ours: what was wrong, and the nearest valid names."""
+"""DuckDB's errors in the words of TensorBank: what was wrong, and the nearest valid names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import duckdb
 
-from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, nearest
+from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, TensorBankError, nearest
 from tensorbank.schema import Modality
 
-__all__ = ["Translated", "tensor_type"]
+__all__ = ["tensor_type", "translate", "translated"]
 
 _MISTAKES = (
     duckdb.BinderException,
@@ -20,7 +20,8 @@ _MISTAKES = (
     duckdb.ParserException,
     duckdb.OutOfMemoryException,
 )
-
+"""The classes of errors that are about the statement, or about the limits it runs under, and never about a file."""
+_OF_READING = (duckdb.IOException, duckdb.InternalException, duckdb.FatalException)
 
 _OWN_FUNCTION = re.compile(r"Macro (\w+)\(\) does not support|Function with name (\w+) does not exist")
 _USAGE = {
@@ -31,12 +32,12 @@ _USAGE = {
     "within_bbox": "within_bbox(lon, lat, west, south, east, north)",
 }
 """Examples of the functions that TensorBank adds, of which DuckDB tells little."""
-_OF_PAGES = ("bit width", "ut of buffer", "TProtocol", "know what type", "ecompress", "orrupt")
-"""The words of reports about the inside of a Parquet file, which do not name it."""
 
 
-class Translated:
-    """The DuckDB's errors as sentences of ours, with the nearest valid names.
+def translate(
+    error: duckdb.Error | RecursionError, tables: Callable[[], Sequence[str]], paths: Sequence[str]
+) -> TensorBankError:
+    """Return the error to raise for one that DuckDB raised: what was wrong, the nearest valid names, or the damaged index file.
 
     Parameters
     ----------
@@ -44,52 +45,34 @@ class Translated:
         Gives the names of the bank's tables.
     paths
         Index files that the statement reads.
-    slip
-        Finds which name is wrong, if DuckDB's report is about one.
     """
+    if isinstance(error, RecursionError):
+        return InvalidInputError("the statement is nested too deeply", kind=ErrorKind.SQL)
+    text = _sentence(str(error))
+    if not isinstance(error, _MISTAKES) and (path := _unreadable(error, paths)):
+        return IntegrityError(f"index file {path} cannot be read: {text}")
+    called = _OWN_FUNCTION.search(text)
+    if called and (usage := _USAGE.get((called[1] or called[2]).lower())):
+        return InvalidInputError(f"{called[1] or called[2]}() is called as {usage}", kind=ErrorKind.SQL)
+    missing = re.search(r"Table with name (\S+) does not exist", text)
+    if missing:
+        name = missing[1].strip('"')
+        hint = nearest(name, tables()) or " No table of this bank is known."
+        return InvalidInputError(f"there is no table {name!r}.{hint}", kind=ErrorKind.UNKNOWN_TABLE)
+    return InvalidInputError(f"the SQL cannot be answered: {text}", kind=ErrorKind.SQL)
 
-    def __init__(
-        self,
-        tables: Callable[[], Sequence[str]],
-        paths: Sequence[str],
-        slip: Callable[[str], InvalidInputError | None] = lambda _: None,
-    ) -> None:
-        self.tables = tables
-        self.paths = paths
-        self.slip = slip
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RecursionError):
-            raise InvalidInputError("the statement is nested too deeply", kind=ErrorKind.SQL) from error
-        if not isinstance(error, duckdb.Error):
-            return
-        text = _sentence(str(error))
-        if not isinstance(error, _MISTAKES) and (path := _unreadable(self.paths, str(error))):
-            raise IntegrityError(f"index file {path} cannot be read: {text}") from error
-        if isinstance(error, duckdb.BinderException | duckdb.ConversionException):
-            slip = self.slip(str(error))
-            if slip is not None:
-                raise slip from error
-        called = _OWN_FUNCTION.search(text)
-        if called and (usage := _USAGE.get((called[1] or called[2]).lower())):
-            raise InvalidInputError(
-                f"{called[1] or called[2]}() is called as {usage}", kind=ErrorKind.SQL
-            ) from error
-        missing = re.search(r"Table with name (\S+) does not exist", text)
-        if missing:
-            name = missing[1].strip('"')
-            hint = nearest(name, self.tables()) or " No table of this bank is known."
-            raise InvalidInputError(
-                f"there is no table {name!r}.{hint}", kind=ErrorKind.UNKNOWN_TABLE
-            ) from error
-        raise InvalidInputError(f"the SQL cannot be answered: {text}", kind=ErrorKind.SQL) from error
+@contextmanager
+def translated(tables: Callable[[], Sequence[str]], paths: Sequence[str] = ()) -> Iterator[None]:
+    """Raise the errors of DuckDB as :func:`translate` has them; ``paths`` may grow meanwhile."""
+    try:
+        yield
+    except (duckdb.Error, RecursionError) as error:
+        raise translate(error, tables, paths) from error
 
 
 def tensor_type(modality: Modality | None, kind: str) -> str:
-    """A column's type as people read it: of a handle, that of its tensors."""
+    """Return a column's type as people read it: of a handle, that of its tensors; ``kind`` is DuckDB's name of the type."""
     if not kind.startswith('STRUCT("ref"'):
         return kind
     if modality is None:
@@ -97,15 +80,20 @@ def tensor_type(modality: Modality | None, kind: str) -> str:
     return f"TENSOR {modality.dtype}[{', '.join(map(str, modality.sample_shape))}]"
 
 
-def _unreadable(paths: Sequence[str], report: str) -> str | None:
-    """The index file that an error is about: the one it names, else the first that cannot be read."""
+def _unreadable(error: duckdb.Error, paths: Sequence[str]) -> str | None:
+    """Return the index file that an error is about: the one that it names, else the first whose footer cannot be read.
+
+    Of damage inside a page DuckDB often names no file, and has no class of error either, or one of reading. Then all pages are
+    read: that takes long, but nobody waits for an answer any more.
+    """
+    report = str(error)
     named = next((p for p in paths if p in report), None)
     if named is not None:
         return named
+    checks = ["SELECT count(*) FROM parquet_metadata(?)"]
+    if type(error) is duckdb.Error or isinstance(error, _OF_READING):
+        checks.append("SELECT max(hash(x)) FROM read_parquet(?) AS x")
     with duckdb.connect(":memory:") as con:  # the other connection may not survive the error
-        checks = ["SELECT count(*) FROM parquet_metadata(?)"]
-        if any(word in report for word in _OF_PAGES):
-            checks.append("SELECT max(hash(x)) FROM read_parquet(?) AS x")
         for check in checks:
             for path in paths:
                 try:
@@ -124,7 +112,7 @@ def _sentence(text: str) -> str:
 
 
 def _without_handle_types(text: str) -> str:
-    """The report with the long type of a handle column called a tensor."""
+    """Return the report with the long type of a handle column called a tensor."""
     while (start := text.find('STRUCT("ref"')) >= 0:
         depth, end = 0, start
         for end in range(text.index("(", start), len(text)):

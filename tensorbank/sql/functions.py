@@ -36,13 +36,15 @@ JudgePixels = Callable[[Sequence[Mapping[str, Any] | None], str], list[float | N
 
 
 class SqlFunctions:
-    """A set of the functions of one connection. An error of their own is kept,
-    for :meth:`raise_failure` to raise in DuckDB's stead."""
+    """The functions that one connection calls back.
+
+    ``failure`` is the error that one of them raised: to be raised in place of DuckDB's, which only says that it failed.
+    """
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self._con = con
         self._names: list[str] = []
-        self._failure: TensorBankError | None = None
+        self.failure: TensorBankError | None = None
 
     def add_pixels(self, judge: JudgePixels) -> None:
         """Add the function that :mod:`tensorbank.statements.own_predicates` calls for rows that statistics leave open."""
@@ -64,15 +66,10 @@ class SqlFunctions:
         self._add(POLYGON_FUNCTION, evaluate, ["BLOB", "VARCHAR"], "BOOLEAN")
 
     def close(self) -> None:
-        """Take the functions out again: they hold on to what they call."""
+        """Take the functions out again: the connection would keep alive what they call."""
         for name in self._names:
             self._con.remove_function(name)
         self._names.clear()
-
-    def raise_failure(self) -> None:
-        """The error that made a function fail, if one did."""
-        if self._failure is not None:
-            raise self._failure
 
     def _add(
         self, name: str, function: Callable[[pa.Array, pa.Array], pa.Array], kinds: list[Any], result: str
@@ -84,7 +81,7 @@ class SqlFunctions:
             try:
                 return function(values, texts)
             except TensorBankError as error:
-                self._failure = error
+                self.failure = error
                 raise
 
         self._con.create_function(name, kept, kinds, result, type=ARROW, null_handling=SPECIAL)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tensorbank.errors import ErrorKind, InvalidInputError
+from tensorbank.sql.expressions import Node, named
+from tensorbank.sql.syntax import Show, rebuilt, relation_of
 
 __all__ = ["TABLES", "as_relations"]
 
@@ -13,12 +14,12 @@ TABLES = "tensorbank_tables"
 """The name of the relation that lists the bank's tables, in its column ``name``."""
 
 
-def as_relations(tree: Any, relation_of: Callable[[str], Any]) -> Any:
+def as_relations(tree: Node, relation: Callable[[str], Node]) -> Node:
     """Return the tree with SHOW TABLES as a relation, and SHOW NAME as DESCRIBE NAME.
 
     Parameters
     ----------
-    relation_of
+    relation
         Gives the FROM clause of a statement.
 
     Raises
@@ -26,17 +27,13 @@ def as_relations(tree: Any, relation_of: Callable[[str], Any]) -> Any:
     InvalidInputError
         Something else is to be shown.
     """
-    if isinstance(tree, list):
-        return [as_relations(child, relation_of) for child in tree]
-    if not isinstance(tree, dict):
-        return tree
-    if tree.get("type") != "SHOW_REF" or tree.get("query"):
-        return {key: as_relations(value, relation_of) for key, value in tree.items()}
-    name = str(tree.get("table_name"))
-    if tree.get("show_type") != "SHOW_SPECIAL":
-        return relation_of(f"DESCRIBE {name}")
-    if name.strip('"') not in ("tables", "__show_tables_expanded"):
+    found = relation_of(tree)
+    if not isinstance(found, Show) or found.query:
+        return rebuilt(tree, lambda child: as_relations(child, relation))
+    if not found.is_special:
+        return relation(f"DESCRIBE {found.name}")
+    if found.name.strip('"') not in ("tables", "__show_tables_expanded"):
         raise InvalidInputError(
             "a bank has tables: SHOW TABLES names them, DESCRIBE their columns", kind=ErrorKind.SQL
         )
-    return {**relation_of(f"FROM {TABLES}"), "alias": tree.get("alias", "")}
+    return named(relation(f"FROM {TABLES}"), found.alias)

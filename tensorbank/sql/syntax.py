@@ -1,111 +1,380 @@
-"""Statements and DuckDB's syntax trees of them, either way."""
+"""DuckDB's syntax trees: ways through them, and their queries and relations. Pure.
+
+A tree is what ``json_serialize_sql`` writes: dicts with the keys and kinds of DuckDB's parser. It promises neither of them for
+the next version, so this module and :mod:`tensorbank.sql.expressions` alone know them, and ``tests/core/sql/test_syntax.py`` pins
+them. Both keep one contract: of a node that they do not know they say nothing. Then nothing is pruned or rewritten by it, or a
+sentence refuses it.
+
+A node is never changed: trees share their parts.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import duckdb
-
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.sql.pivots import with_columns
+from tensorbank.sql.expressions import Node, column_node, is_known_expression
 
-__all__ = ["Syntax", "without_semicolon"]
+__all__ = [
+    "BaseTable",
+    "CommonTable",
+    "Join",
+    "Modifiers",
+    "Relation",
+    "Select",
+    "SetOperation",
+    "Show",
+    "Subquery",
+    "TableFunction",
+    "children",
+    "children_but_common_tables",
+    "common_tables",
+    "is_known",
+    "is_query",
+    "modifiers_of",
+    "ordered_further",
+    "query_of",
+    "recursive_name",
+    "rebuilt",
+    "rebuilt_query",
+    "relation_of",
+    "sample_has_no_seed",
+    "select_of",
+    "set_operation_of",
+    "walk",
+    "with_columns_of",
+    "with_query",
+]
 
-
-class Syntax:
-    """A parser of statements on one connection; each statement is parsed once."""
-
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self._con = con
-        self._selects: dict[str, str] = {}
-        self._canonical: dict[str, str] = {}
-        self._trees: dict[str, Any] = {}
-
-    def select(self, sql: str) -> str:
-        """The one SELECT that a text is, with columns for its PIVOTs.
-
-        Raises
-        ------
-        InvalidInputError
-            It is something else.
-        """
-        if sql not in self._selects:
-            statements = self._con.extract_statements(self.with_columns(sql) or sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise InvalidInputError("a query is one SELECT statement", kind=ErrorKind.SQL)
-            self._selects[sql] = without_semicolon(str(statements[0].query))
-        return self._selects[sql]
-
-    def with_columns(self, sql: str) -> str | None:
-        """The statement with columns for its PIVOTs where only the data name them: DuckDB makes several statements of it."""
-        if "pivot" not in sql.lower():
-            return None
-        statements = self._con.extract_statements(sql)
-        several = len(statements) == 1 and statements[0].type == duckdb.StatementType.MULTI
-        return with_columns(sql) if several else None
-
-    def canonical(self, sql: str) -> str:
-        """The statement's syntax tree without positions, as text: the same for every way of spacing it."""
-        if sql not in self._canonical:
-            found = self._con.execute("SELECT json_serialize_sql(?)", [self.select(sql)]).fetchall()
-            parsed = json.loads(str(found[0][0]))
-            if parsed.get("error"):
-                raise InvalidInputError(
-                    f"the SQL cannot be answered: {parsed.get('error_message')}", kind=ErrorKind.SQL
-                )
-            self._canonical[sql] = json.dumps(_without_positions(parsed), sort_keys=True)
-        return self._canonical[sql]
-
-    def tree(self, sql: str) -> Any:
-        """Return the syntax tree of a statement, not to be changed."""
-        if sql not in self._trees:
-            self._trees[sql] = json.loads(self.canonical(sql))
-        return self._trees[sql]
-
-    def node(self, expression: str) -> Any:
-        """The tree of an expression."""
-        return self.tree(f"SELECT {expression}")["statements"][0]["node"]["select_list"][0]
-
-    def text(self, tree: Any) -> str:
-        """The statement of a tree."""
-        found = self._con.execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchall()
-        return str(found[0][0])
-
-    def says(self, sql: str, tree: Any) -> bool:
-        """Tell whether a statement means what a tree does:
-        words can be lost when a tree becomes a statement."""
-        return bool(_meaning(self.tree(sql)) == _meaning(tree))
-
-    def name(self, expression: Any) -> str:
-        """Name of the column that an expression without an alias makes."""
-        tree = self.tree("SELECT 1")
-        (statement,) = tree["statements"]
-        node = {**statement["node"], "select_list": [expression]}
-        return self.text({**tree, "statements": [{**statement, "node": node}]}).removeprefix("SELECT ")
+_KNOWN = frozenset(
+    {
+        *("SELECT_NODE", "SET_OPERATION_NODE", "ORDER_MODIFIER", "LIMIT_MODIFIER", "DISTINCT_MODIFIER"),
+        *("BASE_TABLE", "EMPTY", "EXPRESSION_LIST", "JOIN", "PIVOT", "SUBQUERY", "TABLE_FUNCTION"),
+    }
+)
+"""The kinds of queries, of what follows them, and of items of FROM that do not depend on the order of rows by themselves."""
 
 
-def without_semicolon(sql: str) -> str:
-    """A statement without what ends it: semicolons, and comments after them."""
-    text = sql.encode()
-    for start, kind in reversed(duckdb.tokenize(sql)):  # offsets are in bytes
-        if kind != duckdb.token_type.comment and text[start : start + 1] != b";":
-            break
-        text = text[:start]
-    return text.decode().strip()
+@dataclass(frozen=True, slots=True)
+class Select:
+    """A SELECT.
+
+    ``source`` is its FROM clause, None where it has none. ``is_grouped`` says that GROUP BY or HAVING makes one row of several,
+    ``is_sampled`` that a sample of the FROM clause is drawn.
+    """
+
+    columns: Sequence[Node]
+    source: Node | None
+    where: Node | None
+    is_grouped: bool
+    is_sampled: bool
 
 
-def _meaning(node: Any) -> Any:
-    """A syntax tree without what is empty or said by default, to compare two of them."""
-    if isinstance(node, dict):
-        found = {k: _meaning(v) for k, v in node.items() if k != "qualified_name"}
-        return {k: v for k, v in found.items() if v not in ("", None, [], {}, False)}
-    return [_meaning(v) for v in node] if isinstance(node, list) else node
+@dataclass(frozen=True, slots=True)
+class SetOperation:
+    """A UNION, EXCEPT or INTERSECT of some queries; ``by_name`` says how their columns are matched."""
+
+    branches: Sequence[Node]
+    by_name: bool
 
 
-def _without_positions(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {k: _without_positions(v) for k, v in node.items() if not k.startswith("query_location")}
-    if isinstance(node, list):
-        return [_without_positions(v) for v in node]
-    return node
+@dataclass(frozen=True, slots=True)
+class CommonTable:
+    """A common table expression of a query; ``is_renamed`` says that it names its columns anew."""
+
+    name: str
+    query: Node
+    is_renamed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Modifiers:
+    """What follows a query: ORDER BY, LIMIT or OFFSET, DISTINCT, and DISTINCT ON; ``nodes`` are all of it."""
+
+    nodes: Sequence[Node]
+    is_ordered: bool
+    is_limited: bool
+    is_distinct: bool
+    is_distinct_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """An item of a FROM clause.
+
+    ``is_renamed`` says that it names its columns anew, ``is_sampled`` that a sample of it is drawn.
+    """
+
+    alias: str
+    is_renamed: bool
+    is_sampled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BaseTable(Relation):
+    """A table by its name; ``catalog`` and ``schema`` are empty where the statement does not say them."""
+
+    catalog: str
+    schema: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subquery(Relation):
+    """A query in a FROM clause."""
+
+    query: Node
+
+
+@dataclass(frozen=True, slots=True)
+class TableFunction(Relation):
+    """A function that gives rows, by its lower-case name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Show(Relation):
+    """A SHOW, DESCRIBE or SUMMARIZE: of a query, or of a name; ``is_special`` says that the name is no table's."""
+
+    query: Node | None
+    name: str
+    is_special: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Join(Relation):
+    """A join.
+
+    ``how`` rows are matched is REGULAR, CROSS, NATURAL, ASOF, POSITIONAL or DEPENDENT; its ``kind`` is INNER, LEFT and so on.
+    """
+
+    left: Node
+    right: Node
+    how: str
+    kind: str
+    condition: Node | None
+    using: Sequence[str]
+
+
+def walk(tree: Node | Sequence[Node], *, subqueries: bool = True) -> Iterator[Node]:
+    """Yield every node of a tree or of several, the outer before the inner ones, with or without their subqueries."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if not subqueries and is_query(value):
+                continue
+            yield value
+            waiting.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+
+
+def children(node: Node) -> Iterator[Node]:
+    """Yield the nodes right below a node, in their order."""
+    waiting = list(reversed(node.values()))
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            yield value
+        elif isinstance(value, list):
+            waiting.extend(reversed(value))
+
+
+def children_but_common_tables(node: Node) -> Iterator[Node]:
+    """Yield the nodes right below a query but those of its common tables; of any other node all."""
+    yield from children({key: value for key, value in node.items() if key != "cte_map"})
+
+
+def rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
+    """Return a node with each of the nodes right below it changed; the node itself where none is."""
+    return with_value(node, {key: _changed(value, change) for key, value in node.items()})
+
+
+def with_value(node: Node, values: Mapping[str, Any]) -> Node:
+    """Return a node with other values of some keys; the node itself where all are what they were."""
+    same = all(key in node and node[key] is value for key, value in values.items())
+    return node if same else {**node, **values}
+
+
+def _changed(value: Any, change: Callable[[Node], Node]) -> Any:
+    if isinstance(value, dict):
+        return change(value)
+    if isinstance(value, list):
+        found = [_changed(v, change) for v in value]
+        return found if any(a is not b for a, b in zip(found, value, strict=True)) else value
+    return value
+
+
+def is_known(node: Node) -> bool:
+    """Tell whether a node is of a kind of which it is known that it does not depend on the order of rows by itself.
+
+    What is neither expression, nor query, nor what follows one, nor item of FROM, is.
+    """
+    known = is_known_expression(node)
+    kind = node.get("type")
+    if known is not None or not isinstance(kind, str):
+        return known is not False
+    is_part = "alias" in node or kind.endswith(("_NODE", "_MODIFIER", "_REF"))
+    return not is_part or kind in _KNOWN
+
+
+def query_of(tree: Node) -> Node:
+    """Return the query that a statement is."""
+    return tree["statements"][0]["node"]
+
+
+def with_query(tree: Node, query: Node) -> Node:
+    """Return the tree of a statement with another query; the tree itself where it is the one that it has."""
+    if query is query_of(tree):
+        return tree
+    return {**tree, "statements": [{**tree["statements"][0], "node": query}]}
+
+
+def is_query(node: Node) -> bool:
+    """Tell whether a node is a query."""
+    return "cte_map" in node and "type" in node
+
+
+def select_of(node: Node) -> Select | None:
+    """Return what a query selects, None if it is no plain SELECT."""
+    if node.get("type") != "SELECT_NODE":
+        return None
+    source = node.get("from_table")
+    is_grouped = node.get("group_expressions") or node.get("group_sets") or node.get("having")
+    return Select(
+        node["select_list"],
+        None if not source or source.get("type") == "EMPTY" else source,
+        node.get("where_clause"),
+        bool(is_grouped) or node.get("aggregate_handling") == "FORCE_AGGREGATES",
+        _is_sampled(node),
+    )
+
+
+def with_columns_of(select: Node, columns: Sequence[Node]) -> Node:
+    """Return a SELECT with other columns; the SELECT itself where all are what they were."""
+    same = all(a is b for a, b in zip(select["select_list"], columns, strict=True))
+    return select if same else {**select, "select_list": list(columns)}
+
+
+def set_operation_of(node: Node) -> SetOperation | None:
+    """Return the queries that a query puts together, None if it does not."""
+    if node.get("type") != "SET_OPERATION_NODE":
+        return None
+    return SetOperation(node.get("children") or [], str(node.get("setop_type")).endswith("BY_NAME"))
+
+
+def common_tables(query: Node) -> tuple[CommonTable, ...]:
+    """Return the common table expressions that a query begins with, in their order."""
+    entries = (query.get("cte_map") or {}).get("map") or ()
+    return tuple(CommonTable(str(e["key"]), _query_of(e), bool(e["value"].get("aliases"))) for e in entries)
+
+
+def _query_of(entry: Node) -> Node:
+    query = entry["value"].get("query_node")
+    if query is None:
+        raise InvalidInputError(
+            f"the common table {entry['key']!r} is no query that is known here; write a SELECT",
+            kind=ErrorKind.SQL,
+        )
+    return query
+
+
+def recursive_name(node: Node) -> str | None:
+    """Return the name by which a recursive query calls itself, None if it is none."""
+    return str(node["cte_name"]) if node.get("type") == "RECURSIVE_CTE_NODE" else None
+
+
+def rebuilt_query(
+    query: Node, common: Sequence[Node], part: Callable[[Node], Node], modifier: Callable[[Node], Node]
+) -> Node:
+    """Return a query with other common tables, and with what is right below it changed, modifiers by a function of their own.
+
+    Its sample stays. The query itself where nothing changes.
+    """
+    found: dict[str, Any] = {}
+    for key, value in query.items():
+        if key == "cte_map":
+            entries = (value or {}).get("map") or []
+            changed = [
+                with_value(e, {"value": with_value(e["value"], {"query_node": q})})
+                for e, q in zip(entries, common, strict=True)
+            ]
+            same = all(a is b for a, b in zip(changed, entries, strict=True))
+            found[key] = value if same else {**value, "map": changed}
+        elif key != "sample":
+            found[key] = _changed(value, modifier if key == "modifiers" else part)
+    return with_value(query, found)
+
+
+def modifiers_of(query: Node) -> Modifiers:
+    """Return what follows a query."""
+    given = query.get("modifiers") or []
+    kinds = {str(m.get("type")) for m in given}
+    has_targets = [bool(m.get("distinct_on_targets")) for m in given if m.get("type") == "DISTINCT_MODIFIER"]
+    return Modifiers(
+        given, "ORDER_MODIFIER" in kinds, "LIMIT_MODIFIER" in kinds, False in has_targets, True in has_targets
+    )
+
+
+def ordered_further(node: Node, columns: Sequence[Sequence[str]]) -> Node:
+    """Return a query, or a call over a window, whose ORDER BY goes on with some columns, ascending and NULL last."""
+    more = [
+        {"type": "ASCENDING", "null_order": "NULLS LAST", "expression": column_node(names)}
+        for names in columns
+    ]
+    if not is_query(node):
+        return {**node, "orders": [*node["orders"], *more]}
+    return {
+        **node,
+        "modifiers": [
+            {**m, "orders": [*m["orders"], *more]} if m.get("type") == "ORDER_MODIFIER" else m
+            for m in node["modifiers"]
+        ],
+    }
+
+
+def sample_has_no_seed(node: Node) -> bool:
+    """Tell whether a query or an item of FROM draws a sample that is another one each time."""
+    return (
+        _is_sampled(node) and bool(node["sample"].get("sample_size")) and not node["sample"].get("repeatable")
+    )
+
+
+def relation_of(node: Node | None) -> Relation | None:
+    """Return what an item of FROM is; None where there is none.
+
+    One of a kind that is not known is a plain :class:`Relation`: nothing is known of its columns.
+    """
+    kind = None if node is None or "class" in node else node.get("type")
+    if node is None or not isinstance(kind, str) or kind == "EMPTY":
+        return None
+    own = (str(node.get("alias") or ""), bool(node.get("column_name_alias")), _is_sampled(node))
+    if kind == "JOIN":
+        return Join(
+            *own,
+            node["left"],
+            node["right"],
+            str(node.get("ref_type")),
+            str(node.get("join_type")),
+            node.get("condition"),
+            tuple(map(str, node.get("using_columns") or [])),
+        )
+    if kind == "BASE_TABLE":
+        names = (str(node.get(key) or "") for key in ("catalog_name", "schema_name", "table_name"))
+        return BaseTable(*own, *names)
+    if kind == "SUBQUERY":
+        return Subquery(*own, node["subquery"]["node"])
+    if kind == "TABLE_FUNCTION":
+        return TableFunction(*own, str(node["function"].get("function_name")).lower())
+    if kind == "SHOW_REF":
+        special = node.get("show_type") == "SHOW_SPECIAL"
+        return Show(*own, node.get("query"), str(node.get("table_name")), special)
+    return Relation(*own)
+
+
+def _is_sampled(node: Node) -> bool:
+    return isinstance(node.get("sample"), dict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tensorbank.statements.handle_uses import check_handles
 from tensorbank.statements.long_lists import shorten
-from tensorbank.statements.names import Item, common_names, common_tables, mention_of, mentions, scope_of
+from tensorbank.statements.mentions import common_names, mention_of, mentions
+from tensorbank.statements.names import Item, Origin, Visible, in_scopes, origins_of_result, outputs
 from tensorbank.statements.own_predicates import functions_of, n_predicates, rewrite
 from tensorbank.statements.pixel_bounds import Bounds, bounds, decision
 from tensorbank.statements.pixel_predicates import PixelPredicate, Verdicts, n_matching, parse_comparison
@@ -16,25 +17,28 @@ from tensorbank.statements.tie_breaks import settle
 __all__ = [
     "Bounds",
     "Item",
+    "Origin",
     "PixelPredicate",
     "Verdicts",
+    "Visible",
     "bounds",
     "check_handles",
     "check_inside",
     "check_known",
     "check_repeatable",
     "common_names",
-    "common_tables",
     "decision",
     "find_slip",
     "functions_of",
+    "in_scopes",
     "mention_of",
     "mentions",
     "n_matching",
     "n_predicates",
+    "origins_of_result",
+    "outputs",
     "parse_comparison",
     "rewrite",
-    "scope_of",
     "settle",
     "shorten",
     "unknown_column",

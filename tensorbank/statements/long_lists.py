@@ -7,17 +7,19 @@ tree passes all of them. As rows of a subquery they are hashed, and one text in 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+
+from tensorbank.sql import Constant, In, Node, alias_of, expression_of, literal, named, rebuilt, with_operand
 
 __all__ = ["shorten"]
 
 MIN_LISTED = 100
 """The number of constants from which on a list is shortened."""
-_KINDS = {"STRING": "VARCHAR", "INTEGER": "BIGINT"}
+MAX_BIGINT = 10**18
+"""The bound of the absolute value of a number in a list that is shortened: its rows are of type BIGINT."""
 
 
-def shorten(tree: Any, parse: Callable[[str], Any]) -> Any:
+def shorten(tree: Node, parse: Callable[[str], Node]) -> Node:
     """Return the tree with its long lists as rows; the tree itself if it has none.
 
     Parameters
@@ -25,32 +27,28 @@ def shorten(tree: Any, parse: Callable[[str], Any]) -> Any:
     parse
         Turns the text of an expression into its node.
     """
-    if isinstance(tree, list):
-        children = [shorten(child, parse) for child in tree]
-        return children if any(a is not b for a, b in zip(children, tree, strict=True)) else tree
-    if not isinstance(tree, dict):
-        return tree
-    kind = _kind_of(tree)
-    if kind is None:
-        found = {key: shorten(value, parse) for key, value in tree.items()}
-        return found if any(found[key] is not tree[key] for key in tree) else tree
-    first, *others = tree["children"]
-    texts = [str(c["literal"]["text"]) for c in others]
-    rows = json.dumps(texts if kind == "STRING" else list(map(int, texts))).replace("'", "''")
-    node = parse(f"""0 IN (SELECT unnest(from_json('{rows}', '["{_KINDS[kind]}"]')))""")
-    return {**node, "child": shorten(first, parse), "alias": tree.get("alias", "")}
+    found = expression_of(tree)
+    kind = _kind_of(found.listed) if isinstance(found, In) else None
+    if not isinstance(found, In) or kind is None:
+        return rebuilt(tree, lambda child: shorten(child, parse))
+    rows = literal(json.dumps([_value(node) for node in found.listed]))
+    node = parse(f"""0 IN (SELECT unnest(from_json({rows}, '["{kind}"]')))""")
+    return named(with_operand(node, shorten(found.value, parse)), alias_of(tree))
 
 
-def _kind_of(node: Any) -> str | None:
-    """The kind of the constants of a long list, None of anything else."""
-    if (
-        node.get("class") != "OPERATOR"
-        or node.get("type") != "COMPARE_IN"
-        or len(node["children"]) <= MIN_LISTED
-    ):
+def _kind_of(listed: Sequence[Node]) -> str | None:
+    """Return the type of the constants of a long list, None of anything else."""
+    if len(listed) < MIN_LISTED:
         return None
-    kinds = {c["literal"].get("kind") if c.get("class") == "CONSTANT" else None for c in node["children"][1:]}
-    kind = kinds.pop() if len(kinds) == 1 else None
-    if kind == "INTEGER" and any(len(c["literal"]["text"]) > 18 for c in node["children"][1:]):
-        return None
-    return kind if kind in _KINDS else None
+    values = [_value(node) for node in listed]
+    if all(isinstance(value, str) for value in values):
+        return "VARCHAR"
+    whole = all(
+        isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_BIGINT for value in values
+    )
+    return "BIGINT" if whole else None
+
+
+def _value(node: Node) -> float | int | str | bool | None:
+    found = expression_of(node)
+    return found.value if isinstance(found, Constant) else None

@@ -1,42 +1,70 @@
-"""Resolve the names in a statement: which mention of which table, at which level, and which modality. Pure.
+"""Resolve the names in a statement: which of them is a column of which table, and which modality. Pure.
 
-Works on DuckDB's serialized syntax trees. Every SELECT has a scope: the items of its FROM clause. A handle keeps its meaning
-through aliases, stars, subqueries and common table expressions; where it cannot be followed, nothing is claimed.
+Every SELECT has a scope: the items of its FROM clause. A handle keeps its meaning through aliases, stars, ``bands()``, CASE and
+COALESCE, set operations, subqueries and common table expressions; where it cannot be followed, nothing is claimed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 
-from tensorbank.layout import LEVELS, Level
+from tensorbank.layout import Level
 from tensorbank.schema import Modality, TableSchema
+from tensorbank.sql import (
+    BaseTable,
+    Call,
+    Choice,
+    Column,
+    Join,
+    Node,
+    ScalarQuery,
+    Star,
+    Subquery,
+    alias_of,
+    children,
+    common_tables,
+    expression_of,
+    is_null,
+    recursive_name,
+    relation_of,
+    select_of,
+    set_operation_of,
+    text_of,
+)
+from tensorbank.statements.mentions import mention_of
 
 __all__ = [
     "Found",
+    "Item",
     "Origin",
     "Scope",
-    "common_names",
-    "common_tables",
+    "Visible",
+    "choice_of_bands",
     "in_scopes",
-    "mention_of",
-    "mentions",
-    "scope_of",
+    "outputs",
+    "texts_of",
 ]
-
-Node = Any
-Handles = Mapping[str, "Origin"]
-"""The handle columns by lower-case name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The origin of a handle."""
+    """The origin of a handle; ``bands`` are those that ``bands()`` chose, None where the handle is whole."""
 
     table: str
     level: Level
-    modality: Modality
+    modality: Modality = field(hash=False)
+    bands: tuple[str, ...] | None = None
+
+    def is_like(self, other: Origin) -> bool:
+        """Tell whether tensors of another origin mean the same, so that both may be in one column."""
+        return (self.level, self.modality, self.bands) == (other.level, other.modality, other.bands)
+
+
+Origins = tuple[Origin, ...]
+Handles = Mapping[str, Origins]
+"""The origins of the handle columns of a relation, by lower-case name. A column that is not here may be one of any origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +78,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a FROM clause. ``mention`` is (table, level) where it is a bank's table, with the alias's names."""
+    """One item of a FROM clause, by any of its lower-case names.
+
+    ``mention`` is (table, level) where it is a bank's table under the names of its own columns.
+    """
 
     names: tuple[tuple[str, ...], ...]
     handles: Handles
     mention: tuple[str, Level] | None = None
-    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,32 +95,30 @@ class Scope:
     items: tuple[Item, ...]
 
     def handle(self, path: Sequence[str]) -> Found | None:
-        """The handle that a path such as ``t.S2L2A.B08`` begins with."""
-        lower = tuple(p.lower() for p in path)
-        for item, n_prefix in self._owners(lower):
-            origin = item.handles.get(lower[n_prefix]) if len(lower) > n_prefix else None
-            if origin is not None:
-                cut = n_prefix + 1
-                return Found(origin, tuple(path[:cut]), tuple(path[cut:]))
-        return None
+        """Find the handle that a path such as ``t.S2L2A.B08`` begins with: a whole one, certainly of one modality."""
+        place, origins = self.origins(path)
+        if not origins or origins[0].bands is not None or not all(map(origins[0].is_like, origins)):
+            return None
+        return Found(origins[0], tuple(path[:place]), tuple(path[place:]))
 
-    def leaf(self, path: Sequence[str]) -> tuple[int | None, tuple[str, ...]]:
-        """Number of the item that a column belongs to, None where that is not said, and its lower-case path in the item."""
+    def origins(self, path: Sequence[str]) -> tuple[int, Origins]:
+        """Return the length of the path of the handle that a path begins with, and where its tensors may come from."""
         lower = tuple(p.lower() for p in path)
         for item, n_prefix in self._owners(lower):
-            if n_prefix:
-                return self.items.index(item), lower[n_prefix:]
-        return None, lower
+            if len(lower) > n_prefix and (origins := item.handles.get(lower[n_prefix])) is not None:
+                return n_prefix + 1, origins
+        return 0, ()
 
     def owns(self, path: Sequence[str]) -> bool:
         """Tell whether a column is certainly one of a bank's table."""
-        number, leaf = self.leaf(path)
-        item = self.items[number] if number is not None else self.items[0] if len(self.items) == 1 else None
-        return len(leaf) == 1 and item is not None and item.mention is not None
+        lower = tuple(p.lower() for p in path)
+        item, n_prefix = next(((i, n) for i, n in self._owners(lower) if n), (None, 0))
+        if item is None and len(self.items) == 1:
+            item = self.items[0]
+        return len(lower) == n_prefix + 1 and item is not None and item.mention is not None
 
     def _owners(self, path: tuple[str, ...]) -> Iterator[tuple[Item, int]]:
-        """Yield the items that may own a path, those that it names first,
-        and the length of the name in it."""
+        """Yield the items that may own a path, those that it names first, and the length of the name in it."""
         for item in self.items:
             for name in item.names:
                 if len(path) > len(name) and path[: len(name)] == name:
@@ -99,145 +127,222 @@ class Scope:
             yield item, 0
 
 
-def mention_of(node: Node, tables: Mapping[str, Any]) -> tuple[str, Level] | None:
-    """Return the table and level of a BASE_TABLE node, None if it is none of the bank's.
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """What the names in a part of a statement may refer to.
+
+    ``common`` are the handles of the common table expressions, by lower-case name; ``scopes`` those of the SELECTs around the
+    part, the innermost first.
+    """
+
+    tables: Mapping[str, TableSchema]
+    common: Mapping[str, Handles] = field(default_factory=dict)
+    scopes: tuple[Scope, ...] = ()
+
+    def inside(self, node: Node) -> Visible:
+        """Return what is visible to a node and to what is below it, given what is around it."""
+        found = self
+        if (own := recursive_name(node)) is not None:
+            found = replace(found, common={**found.common, own.lower(): {}})
+        for table in common_tables(node):
+            handles = {} if table.is_renamed else outputs(table.query, found)
+            found = replace(found, common={**found.common, table.name.lower(): handles})
+        select = select_of(node)
+        if select is None:
+            return found
+        return replace(found, scopes=(Scope(tuple(_items(select.source, found))), *found.scopes))
+
+    def handle(self, path: Sequence[str]) -> Found | None:
+        """Find the handle that a path begins with, in the innermost scope that has it."""
+        return next((found for scope in self.scopes if (found := scope.handle(path))), None)
+
+    def handle_of(self, node: Node) -> Found | None:
+        """Find the handle that a column begins with; None of any other expression."""
+        column = expression_of(node)
+        return self.handle(column.names) if isinstance(column, Column) else None
+
+
+def in_scopes(tree: Node, around: Visible) -> Iterator[tuple[Node, Visible]]:
+    """Yield every node, with what is visible to it."""
+    around = around.inside(tree)
+    yield tree, around
+    for child in children(tree):
+        yield from in_scopes(child, around)
+
+
+def outputs(query: Node, around: Visible) -> Handles:
+    """Return the handle columns that a query gives."""
+    found: dict[str, Origins | None] = {}
+    for is_star, columns in _columns(query, around):
+        for name, origins in columns.items():
+            # of two columns of one name the first keeps it; but one of a star may be another than it seems
+            found[name] = origins if name not in found else found[name] if is_star else None
+    return {name: origins for name, origins in found.items() if origins}
+
+
+def origins_of_result(query: Node, around: Visible, names: Sequence[str]) -> list[Origins]:
+    """Return where the tensors of each column of a result may come from; none where that is not known.
 
     Parameters
     ----------
-    tables
-        Tables by name as the bank spells it.
+    names
+        Names of the result's columns. What a star stands for is found by name, other columns by their place: DuckDB makes up
+        the name of an expression without an alias.
     """
-    schema, name = str(node.get("schema_name") or "").lower(), str(node["table_name"]).lower()
-    spelled = {t.lower(): t for t in tables}
-    if schema in ("", "main"):
-        return (spelled[name], "samples") if name in spelled else None
-    level = next((v for v in LEVELS if v == name), None)
-    return (spelled[schema], level) if schema in spelled and level is not None else None
+    columns, by_name = _columns(query, around), outputs(query, around)
+    if len(columns) > len(names):
+        return [() for _ in names]
+    stars = [place for place, (is_star, _) in enumerate(columns) if is_star]
+    n_before, n_after = (stars[0], len(columns) - stars[-1] - 1) if stars else (len(columns), 0)
+    if not stars and len(columns) != len(names):
+        n_before = n_after = 0
+    middle = names[n_before : len(names) - n_after]
+    before, after = columns[:n_before], columns[len(columns) - n_after :]
+    return [*map(_only, before), *(by_name.get(name.lower(), ()) for name in middle), *map(_only, after)]
 
 
-def mentions(node: Node) -> Iterator[Node]:
-    """Yield every BASE_TABLE of a syntax tree."""
-    if isinstance(node, dict):
-        if node.get("type") == "BASE_TABLE":
-            yield node
-        for value in node.values():
-            yield from mentions(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from mentions(value)
+def choice_of_bands(call: Call) -> tuple[Node, Node] | None:
+    """Return the handle and the list of names that ``bands()`` is called with, None of another call."""
+    given = [*call.arguments, *(call.by_name[n] for n in ("handle", "names") if n in call.by_name)]
+    return (given[0], given[1]) if call.name == "bands" and len(given) == 2 else None
 
 
-def common_names(node: Node) -> set[str]:
-    """Return the names of all common table expressions of a syntax tree, as they are spelled there."""
-    if isinstance(node, dict):
-        own = {str(entry["key"]) for entry in (node.get("cte_map") or {}).get("map") or []}
-        return own.union(*map(common_names, node.values()))
-    return set().union(*map(common_names, node)) if isinstance(node, list) else set()
+def texts_of(node: Node) -> tuple[str, ...] | None:
+    """Return the texts of a list of constants, None of anything else."""
+    call = expression_of(node)
+    if not isinstance(call, Call) or call.name not in ("list_value", "list_pack"):
+        return None
+    texts = [text for a in call.arguments if (text := text_of(a)) is not None]
+    return tuple(texts) if len(texts) == len(call.arguments) else None
 
 
-def common_tables(
-    node: Node, tables: Mapping[str, TableSchema], outer: Mapping[str, Handles]
-) -> dict[str, Handles]:
-    """Return the handles of the common table expressions that are visible in a query node,
-    by lower-case name."""
-    known = dict(outer)
-    for entry in (node.get("cte_map") or {}).get("map") or []:
-        value = entry["value"]
-        query = value.get("query_node") or value.get("query", {}).get("node")
-        known[entry["key"].lower()] = _exports(query, tables, known) if not value.get("aliases") else {}
-    return known
+def _items(source: Node | None, around: Visible) -> Iterator[Item]:
+    """Yield the items of a FROM clause, from left to right."""
+    found = relation_of(source)
+    if isinstance(found, Join):
+        yield from _items(found.left, around)
+        yield from _items(found.right, around)
+    elif isinstance(found, BaseTable):
+        yield _base_item(found, around)
+    elif found is not None:
+        handles = outputs(found.query, around) if isinstance(found, Subquery) else {}
+        names = ((found.alias.lower(),),) if found.alias else ()
+        yield Item(names, {} if found.is_renamed else handles)
 
 
-def scope_of(select: Node, tables: Mapping[str, TableSchema], common: Mapping[str, Handles]) -> Scope:
-    """Return the scope of a SELECT node; ``common`` holds the common table expressions that it sees."""
-    return Scope(tuple(_items(select.get("from_table") or {}, tables, common)))
-
-
-def in_scopes(
-    tree: Node,
-    tables: Mapping[str, TableSchema],
-    scopes: Sequence[Scope] = (),
-    common: Mapping[str, Handles] | None = None,
-) -> Iterator[tuple[Node, Sequence[Scope]]]:
-    """Yield every node, with the scopes of the SELECTs around it, the innermost first."""
-    common = common or {}
-    if isinstance(tree, list):
-        for value in tree:
-            yield from in_scopes(value, tables, scopes, common)
-    elif isinstance(tree, dict):
-        if "cte_map" in tree:
-            common = common_tables(tree, tables, common)
-        if tree.get("type") == "SELECT_NODE":
-            scopes = (scope_of(tree, tables, common), *scopes)
-        yield tree, scopes
-        for value in tree.values():
-            yield from in_scopes(value, tables, scopes, common)
-
-
-def _items(node: Node, tables: Mapping[str, TableSchema], common: Mapping[str, Handles]) -> Iterator[Item]:
-    kind, alias = node.get("type"), str(node.get("alias") or "").lower()
-    if kind == "JOIN":
-        yield from _items(node["left"], tables, common)
-        yield from _items(node["right"], tables, common)
-    elif kind == "SUBQUERY":
-        handles = _exports(node["subquery"]["node"], tables, common)
-        yield Item(((alias,),) if alias else (), {} if node.get("column_name_alias") else handles)
-    elif kind == "BASE_TABLE":
-        yield _base_item(node, alias, tables, common)
-    elif kind not in (None, "EMPTY"):
-        yield Item(((alias,),) if alias else (), {})
-
-
-def _base_item(
-    node: Node, alias: str, tables: Mapping[str, TableSchema], common: Mapping[str, Handles]
-) -> Item:
-    name = str(node["table_name"]).lower()
-    renamed = bool(node.get("column_name_alias"))
-    if not node.get("schema_name") and name in common:
-        return Item(((alias or name,),), {} if renamed else common[name])
-    found = mention_of(node, tables)
-    if found is None:
+def _base_item(found: BaseTable, around: Visible) -> Item:
+    schema, name, alias = found.schema.lower(), found.name.lower(), found.alias.lower()
+    if not schema and name in around.common:
+        return Item(((alias or name,),), {} if found.is_renamed else around.common[name])
+    mention = mention_of(found, around.tables)
+    if mention is None:
         return Item(((alias or name,),), {})
-    table, level = found
-    origins = {m.name.lower(): Origin(table, level, m) for m in tables[table]}
-    schema = str(node.get("schema_name") or "").lower()
     names = ((alias,),) if alias else ((name,), *([(schema, name)] if schema else []))
-    sampled = bool(node.get("sample"))
-    return Item(names, {} if renamed else origins, None if renamed else found, sampled)
+    if found.is_renamed:
+        return Item(names, {})
+    table, level = mention
+    return Item(names, {m.name.lower(): (Origin(table, level, m),) for m in around.tables[table]}, mention)
 
 
-def _exports(query: Node, tables: Mapping[str, TableSchema], outer: Mapping[str, Handles]) -> Handles:
-    """Handle columns that a query node gives to what is around it."""
-    common = common_tables(query, tables, outer)
-    if query.get("type") == "SET_OPERATION_NODE":
-        children = query.get("children") or [query.get("left")]
-        return _exports(children[0], tables, common) if children[0] else {}
-    if query.get("type") != "SELECT_NODE":
-        return {}
-    scope = scope_of(query, tables, common)
-    given: dict[str, Origin] = {}
-    for column in query["select_list"]:
-        if column.get("class") == "STAR":
-            given |= _of_star(column, scope)
-        elif column.get("class") == "COLUMN_REF":
-            found = scope.handle(column["column_names"])
-            name = str(column.get("alias") or column["column_names"][-1]).lower()
-            given.pop(name, None)
-            if found is not None and not found.rest:
-                given[name] = found.origin
-        elif column.get("alias"):
-            given.pop(str(column["alias"]).lower(), None)
-    return given
+Columns = list[tuple[bool, dict[str, Origins | None]]]
+"""The columns of a query, in their order: True and all of its handles for a star, False and the one column for anything else.
+The origins of a column are None where they are not known, none where it is NULL."""
 
 
-def _of_star(star: Node, scope: Scope) -> dict[str, Origin]:
-    owner = (str(star.get("relation_name") or "").lower(),)
-    changed = {str(n).lower() for n in star.get("exclude_list") or []}
-    changed |= {str(e["key"]).lower() for e in star.get("replace_list") or []}
-    if star.get("expr") or star.get("rename_list") or star.get("qualified_exclude_list"):
-        return {}
-    given: dict[str, Origin] = {}
+def _columns(query: Node, around: Visible) -> Columns:
+    around = around.inside(query)
+    together = set_operation_of(query)
+    if together is not None:
+        branches = [_columns(branch, around) for branch in together.branches]
+        return _matched_by_name(branches) if together.by_name else _matched_by_place(branches)
+    select = select_of(query)
+    if select is None:
+        return []
+    found: Columns = []
+    for node in select.columns:
+        column = expression_of(node)
+        if isinstance(column, Star):
+            found.append((True, dict(_of_star(column, around.scopes[0]))))
+        elif isinstance(column, Call) and column.name == "unnest":
+            found.append((True, {}))  # of a struct it makes a column a field
+        else:
+            found.append((False, {_name_of(node).lower(): _origins_of(node, around)}))
+    return found
+
+
+def _only(column: tuple[bool, dict[str, Origins | None]]) -> Origins:
+    """Return the origins of a column that is no star."""
+    return next(iter(column[1].values())) or ()
+
+
+def _name_of(node: Node) -> str:
+    column = expression_of(node)
+    return alias_of(node) or (column.names[-1] if isinstance(column, Column) else "")
+
+
+def _origins_of(node: Node, around: Visible) -> Origins | None:
+    """Return where the tensors that an expression gives may come from: None where that is not known."""
+    if is_null(node):
+        return ()
+    found = expression_of(node)
+    if isinstance(found, Column):
+        place, origins = around.scopes[0].origins(found.names)
+        return origins if origins and place == len(found.names) else None
+    if isinstance(found, Call) and (chosen := choice_of_bands(found)) is not None:
+        handle, bands = _origins_of(chosen[0], around), texts_of(chosen[1])
+        return None if handle is None or bands is None else tuple(replace(o, bands=bands) for o in handle)
+    if isinstance(found, Choice):
+        return _joined(_origins_of(result, around) for result in found.results)
+    if isinstance(found, Call) and found.name == "if" and len(found.arguments) == 3:
+        return _joined(_origins_of(result, around) for result in found.arguments[1:])
+    if isinstance(found, ScalarQuery):
+        columns = _columns(found.query, around)
+        return next(iter(columns[0][1].values())) if len(columns) == 1 and not columns[0][0] else None
+    return None
+
+
+def _joined(many: Iterable[Origins | None]) -> Origins | None:
+    found = list(many)
+    known = [origins for origins in found if origins is not None]
+    return tuple(dict.fromkeys(chain.from_iterable(known))) if len(known) == len(found) else None
+
+
+def _of_star(star: Star, scope: Scope) -> Iterator[tuple[str, Origins]]:
     for item in scope.items:
-        if owner == ("",) or owner in item.names:
-            given |= {n: o for n, o in item.handles.items() if n not in changed}
-    return given
+        if star.is_plain and (not star.table or (star.table,) in item.names):
+            for name, origins in item.handles.items():
+                if name not in star.without | star.replaced:
+                    yield name, origins
+
+
+def _matched_by_place(branches: Sequence[Columns]) -> Columns:
+    """Return the columns of a set operation, which have the names of the first branch.
+
+    How many columns a star has is not known here. So a claim needs stars at the same places, of the same handles.
+    """
+    first, *others = branches
+    if any([is_star for is_star, _ in b] != [is_star for is_star, _ in first] for b in others):
+        return []
+    found: Columns = []
+    for (is_star, columns), *rest in zip(first, *others, strict=True):
+        if is_star:
+            same = all(list(c) == list(columns) for _, c in rest)
+            found.append(
+                (
+                    True,
+                    {n: _joined([o, *(c[n] for _, c in rest)]) for n, o in columns.items()} if same else {},
+                )
+            )
+        else:
+            ((name, origins),) = columns.items()
+            found.append((False, {name: _joined([origins, *(o for _, c in rest for o in c.values())])}))
+    return found
+
+
+def _matched_by_name(branches: Sequence[Columns]) -> Columns:
+    """Return the columns of a set operation that matches them by name; a branch without the column gives NULL for it."""
+    if any(is_star for branch in branches for is_star, _ in branch):
+        return []
+    named = [{name: o for _, columns in branch for name, o in columns.items()} for branch in branches]
+    names = dict.fromkeys(chain.from_iterable(named))
+    return [(False, {name: _joined(columns.get(name, ()) for columns in named)}) for name in names]

@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorbank.layout import Level
 from tensorbank.schema import Modality
+from tensorbank.sql import quoted
 from tensorbank.statements.pixel_predicates import OPERATORS, PixelPredicate
 from tensorbank.statistics import QUANTILES
 
@@ -139,7 +140,7 @@ def necessary(
         share = {"any": 0.0, "all": 1.0}.get(predicate.quantifier, predicate.share)
         names = [n for code, n in modality.classes if op == "=" and code == c]
         least = f">= {_plain(share * (1 - SHARE_SLACK))}" if share else "> 0"
-        return f"{handle}.share.{_quoted(names[0])} {least}" if names else None
+        return f"{handle}.share.{quoted(names[0])} {least}" if names else None
     low, high = f"{paths[0]}.min", f"{paths[0]}.max"
     if predicate.quantifier == "all":
         low, high = high, low
@@ -215,7 +216,7 @@ def _of_classes(predicate: PixelPredicate, handle: str, modality: Modality, leve
     pixels whose code has no name match or not, as far as the shares tell."""
     matches, c = OPERATORS[predicate.comparison], predicate.constant
     count = _count(handle, level)
-    shares = [f"{handle}.share.{_quoted(n)}" for code, n in modality.classes if matches(code, c)]
+    shares = [f"{handle}.share.{quoted(n)}" for code, n in modality.classes if matches(code, c)]
     named = f"round(({' + '.join(shares) or '0'}) * {count})"
     unnamed = f"({count} - {handle}.valid)"
     is_named = any(code == c for code, _ in modality.classes)
@@ -250,7 +251,3 @@ def _float32(value: float, towards: float) -> float:
     rounded = np.float32(value)
     inside = rounded > value if towards < 0 else rounded < value
     return float(np.nextafter(rounded, np.float32(towards)) if inside else rounded)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any
 
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.layout import LEVELS
-from tensorbank.sql import TABLE_FUNCTIONS
-from tensorbank.statements.names import mention_of
+from tensorbank.sql import (
+    TABLE_FUNCTIONS,
+    BaseTable,
+    Node,
+    TableFunction,
+    children_but_common_tables,
+    common_tables,
+    recursive_name,
+    relation_of,
+)
+from tensorbank.statements.mentions import mention_of
 
 __all__ = ["check_inside", "check_known"]
 
@@ -22,7 +30,7 @@ _REGISTER = (
 )
 
 
-def check_inside(tree: Any) -> None:
+def check_inside(tree: Node) -> None:
     """Refuse files, URLs and functions that read.
 
     Raises
@@ -30,18 +38,18 @@ def check_inside(tree: Any) -> None:
     InvalidInputError
         The statement has some.
     """
-    for node, _ in _relations(tree, frozenset()):
-        if node["type"] == "TABLE_FUNCTION":
-            _check_function(str(node["function"].get("function_name")).lower())
-        elif _FILE.search(str(node["table_name"])):
+    for relation, _ in _relations(tree, frozenset()):
+        if isinstance(relation, TableFunction):
+            _check_function(relation.name)
+        elif _FILE.search(relation.name):
             raise InvalidInputError(
-                f"{node['table_name']!r} is outside of the bank and may change; {_REGISTER}",
+                f"{relation.name!r} is outside of the bank and may change; {_REGISTER}",
                 kind=ErrorKind.OUTSIDE_BANK,
             )
 
 
 def check_known(
-    tree: Any,
+    tree: Node,
     tables: Collection[str],
     registered: Collection[str],
     every_table: Callable[[], Iterable[str]],
@@ -64,15 +72,15 @@ def check_known(
     """
     mine = {name.lower() for name in registered}
     known = dict.fromkeys(tables)
-    for node, common in _relations(tree, frozenset()):
-        if node["type"] == "TABLE_FUNCTION":
+    for relation, common in _relations(tree, frozenset()):
+        if isinstance(relation, TableFunction):
             continue
-        schema, name = str(node.get("schema_name") or "").lower(), str(node["table_name"])
+        schema, name = relation.schema.lower(), relation.name
         is_common = schema in ("", "recurring") and name.lower() in common
         is_mine = schema in ("", "main") and name.lower() in mine
-        if node.get("catalog_name") or not (is_common or is_mine or mention_of(node, known)):
-            path = [str(node.get(part) or "") for part in ("catalog_name", "schema_name")]
-            raise _unknown([p for p in path if p], name, list(every_table()))
+        if relation.catalog or not (is_common or is_mine or mention_of(relation, known)):
+            path = [part for part in (relation.catalog, relation.schema) if part]
+            raise _unknown(path, name, list(every_table()))
 
 
 def _check_function(name: str) -> None:
@@ -99,20 +107,20 @@ def _unknown(path: Sequence[str], name: str, tables: Sequence[str]) -> InvalidIn
     )
 
 
-def _relations(node: Any, common: frozenset[str]) -> Iterator[tuple[Any, frozenset[str]]]:
-    """Yield every base table and table function, with the common table expressions that are visible there,
-    in lower case."""
-    if isinstance(node, list):
-        for value in node:
-            yield from _relations(value, common)
-    elif isinstance(node, dict):
-        if node.get("type") in ("BASE_TABLE", "TABLE_FUNCTION"):
-            yield node, common
-        if node.get("type") == "RECURSIVE_CTE_NODE":
-            common |= {str(node["cte_name"]).lower()}
-        for entry in (node.get("cte_map") or {}).get("map") or []:
-            yield from _relations(entry["value"], common)
-            common |= {str(entry["key"]).lower()}
-        for key, value in node.items():
-            if key != "cte_map":
-                yield from _relations(value, common)
+def _relations(
+    node: Node, common: frozenset[str]
+) -> Iterator[tuple[BaseTable | TableFunction, frozenset[str]]]:
+    """Yield every base table and table function, with the common table expressions that are visible there, in lower case.
+
+    A common table expression sees those before it; a recursive one also itself.
+    """
+    relation = relation_of(node)
+    if isinstance(relation, BaseTable | TableFunction):
+        yield relation, common
+    if (own := recursive_name(node)) is not None:
+        common |= {own.lower()}
+    for table in common_tables(node):
+        yield from _relations(table.query, common)
+        common |= {table.name.lower()}
+    for child in children_but_common_tables(node):
+        yield from _relations(child, common)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.sql import (
@@ -17,7 +16,16 @@ from tensorbank.sql import (
     SUMS,
     TABLE_FUNCTIONS,
     WINDOWS,
+    Call,
+    Column,
+    Expression,
+    Node,
+    Show,
+    expression_of,
     is_operator,
+    relation_of,
+    sample_has_no_seed,
+    walk,
 )
 
 __all__ = ["check_repeatable"]
@@ -25,7 +33,7 @@ __all__ = ["check_repeatable"]
 _KNOWN = OWN | SCALARS | EXACT_AGGREGATES | SUMS | ORDERED_AGGREGATES | WINDOWS | TABLE_FUNCTIONS
 
 
-def check_repeatable(tree: Any, is_function: Callable[[str], bool]) -> None:
+def check_repeatable(tree: Node, is_function: Callable[[str], bool]) -> None:
     """Refuse whatever may answer otherwise at another time or on another machine.
 
     Parameters
@@ -38,24 +46,25 @@ def check_repeatable(tree: Any, is_function: Callable[[str], bool]) -> None:
     InvalidInputError
         A sample without a seed, or a call of a function that is not known to follow from its arguments.
     """
-    for node in _nodes(tree):
-        sample = node.get("sample")
-        if isinstance(sample, dict) and sample.get("sample_size") and not sample.get("repeatable"):
+    for node in walk(tree):
+        if sample_has_no_seed(node):
             raise InvalidInputError(
                 "a plan must be the same again: give the sample a seed, such as USING SAMPLE reservoir(100 ROWS) REPEATABLE (7)",
                 kind=ErrorKind.NOT_REPEATABLE,
             )
-        if node.get("type") == "SHOW_REF":
+        if isinstance(relation_of(node), Show):
             raise InvalidInputError(
                 "SHOW, DESCRIBE and SUMMARIZE answer with rows, which .arrow() gives; a plan selects samples of a table",
                 kind=ErrorKind.SQL,
             )
-        _check_call(node, is_function)
+        _check_call(expression_of(node), is_function)
 
 
-def _check_call(node: Any, is_function: Callable[[str], bool]) -> None:
-    name = _called(node)
-    until_now = name == "age" and len(node.get("arguments") or []) < 2
+def _check_call(found: Expression | None, is_function: Callable[[str], bool]) -> None:
+    name = _called(found)
+    if name is None:
+        return
+    until_now = name == "age" and isinstance(found, Call) and len(found.arguments) < 2
     if (name in _KNOWN and not until_now) or is_operator(name):
         return
     if name in RANDOM:
@@ -69,20 +78,9 @@ def _check_call(node: Any, is_function: Callable[[str], bool]) -> None:
     raise InvalidInputError(f"a plan must be the same again, and {say}", kind=ErrorKind.NOT_REPEATABLE)
 
 
-def _called(node: Any) -> str:
-    """Return the lower-case name of the function that a node calls; empty if it calls none."""
-    if node.get("class") in ("FUNCTION", "WINDOW"):
-        return str(node.get("function_name")).lower()
-    names = node.get("column_names") if node.get("class") == "COLUMN_REF" else None
-    name = str(names[0]).lower() if names and len(names) == 1 else ""
-    return name if name in KEYWORDS else ""
-
-
-def _nodes(tree: Any) -> Iterator[Any]:
-    if isinstance(tree, dict):
-        yield tree
-        for value in tree.values():
-            yield from _nodes(value)
-    elif isinstance(tree, list):
-        for value in tree:
-            yield from _nodes(value)
+def _called(found: Expression | None) -> str | None:
+    """Return the lower-case name of the function that an expression calls, with parentheses or without; None if it calls none."""
+    if isinstance(found, Call):
+        return found.name
+    name = found.names[0].lower() if isinstance(found, Column) and len(found.names) == 1 else None
+    return name if name in KEYWORDS else None

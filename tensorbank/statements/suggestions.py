@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.schema import Modality, TableSchema
-from tensorbank.sql import SUMS
-from tensorbank.statements.names import Found, Scope, in_scopes
+from tensorbank.sql import (
+    SUMS,
+    Between,
+    Call,
+    Comparison,
+    Expression,
+    In,
+    Node,
+    Window,
+    expression_of,
+    quoted,
+)
+from tensorbank.statements.names import Found, Visible, in_scopes
 from tensorbank.statistics import QUANTILES
 
 __all__ = ["find_slip", "unknown_column"]
@@ -29,14 +39,11 @@ _ARITHMETIC = SUMS | frozenset(
 )
 
 
-def find_slip(tree: Any, tables: Mapping[str, TableSchema]) -> InvalidInputError | None:
+def find_slip(tree: Node, tables: Mapping[str, TableSchema]) -> InvalidInputError | None:
     """Return an error that says what is wrong with a name of a handle and what is right; None if all seem right."""
-    for node, scopes in in_scopes(tree, tables):
-        if node.get("class") == "COLUMN_REF":
-            found = _found(node, scopes)
-            slip = _of_path(found) if found is not None and found.rest else None
-        else:
-            slip = _of_operands(node, scopes)
+    for node, around in in_scopes(tree, Visible(tables)):
+        found = around.handle_of(node)
+        slip = _of_path(found) if found is not None and found.rest else _of_operands(node, around)
         if slip is not None:
             return slip
     return None
@@ -58,25 +65,10 @@ def unknown_column(report: str, columns: Iterable[str]) -> InvalidInputError | N
     return InvalidInputError(f"there is no column {name!r}{owner}.{nearest(name, known)}", kind=ErrorKind.SQL)
 
 
-def _found(node: Any, scopes: Sequence[Scope]) -> Found | None:
-    path = [str(n) for n in node.get("column_names") or []]
-    return next((f for scope in scopes if (f := scope.handle(path))), None) if path else None
-
-
-def _of_operands(node: Any, scopes: Sequence[Scope]) -> InvalidInputError | None:
-    """A handle that is compared or calculated with as if it were a number."""
-    kind = node.get("class")
-    operands: list[Any] = []
-    if kind == "COMPARISON":
-        operands = [node.get("left"), node.get("right")]
-    elif kind == "BETWEEN":
-        operands = [node.get("input"), node.get("lower"), node.get("upper")]
-    elif kind == "OPERATOR" and node.get("type") in ("COMPARE_IN", "COMPARE_NOT_IN"):
-        operands = node.get("children") or []
-    elif kind == "FUNCTION" and str(node.get("function_name")).lower() in _ARITHMETIC:
-        operands = [a.get("expression", a) for a in node.get("arguments") or []]
-    for operand in operands:
-        found = _found(operand, scopes) if isinstance(operand, dict) else None
+def _of_operands(node: Node, around: Visible) -> InvalidInputError | None:
+    """Return an error where a handle is compared or calculated with as if it were a number."""
+    for operand in _operands(expression_of(node)):
+        found = around.handle_of(operand)
         if found is not None and not found.rest:
             name = ".".join(found.path)
             return InvalidInputError(
@@ -84,6 +76,20 @@ def _of_operands(node: Any, scopes: Sequence[Scope]) -> InvalidInputError | None
                 kind=ErrorKind.SQL,
             )
     return None
+
+
+def _operands(found: Expression | None) -> Sequence[Node]:
+    """Return the expressions that must be numbers, or texts, for another to make sense."""
+    match found:
+        case Comparison(left, _, right):
+            return [left, right]
+        case Between(value, low, high):
+            return [value, low, high]
+        case In(value, listed):
+            return [value, *listed]
+        case Call(name, arguments) if name in _ARITHMETIC and not isinstance(found, Window):
+            return arguments
+    return []
 
 
 def _of_path(found: Found) -> InvalidInputError | None:
@@ -118,7 +124,7 @@ def _of_classes(modality: Modality, name: str, rest: Sequence[str]) -> InvalidIn
         return None
     if not first.endswith("share"):
         meant = classes.get(first)
-        such = f"{name}.share.{_quoted(meant)}" if meant else _example(name, modality)
+        such = f"{name}.share.{_name(meant)}" if meant else _example(name, modality)
         return InvalidInputError(
             f"{name} holds classes, whose shares are its statistics; there is no {rest[0]!r}, but {such}",
             kind=ErrorKind.SQL,
@@ -141,12 +147,12 @@ def _example(name: str, modality: Modality, statistic: str = "mean") -> str:
     """The path of a statistic that a handle has."""
     if modality.categorical:
         classes = [n for _, n in modality.classes]
-        return f"{name}.share.{_quoted(classes[-1])}"
+        return f"{name}.share.{_name(classes[-1])}"
     if len(modality.bands) == 1:
         return f"{name}.{statistic}"
     names = modality.band_names
-    return f"{name}.{_quoted('B04' if 'B04' in names else names[0])}.{statistic}"
+    return f"{name}.{_name('B04' if 'B04' in names else names[0])}.{statistic}"
 
 
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
+def _name(name: str) -> str:
+    return name if name.isidentifier() else quoted(name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tensorbank.schema import TableSchema
 from tensorbank.sql import (
@@ -20,9 +19,34 @@ from tensorbank.sql import (
     SCALARS,
     SUMS,
     TABLE_FUNCTIONS,
+    BaseTable,
+    Call,
+    Column,
+    Join,
+    Node,
+    Select,
+    Star,
+    Subquery,
+    Window,
+    alias_of,
+    common_tables,
+    expression_of,
+    is_known,
     is_operator,
+    is_query,
+    modifiers_of,
+    named,
+    ordered_further,
+    query_of,
+    rebuilt,
+    rebuilt_query,
+    relation_of,
+    select_of,
+    walk,
+    with_columns_of,
+    with_query,
 )
-from tensorbank.statements.names import mention_of
+from tensorbank.statements.mentions import mention_of
 
 __all__ = ["Settled", "settle"]
 
@@ -37,28 +61,6 @@ _RANKS = frozenset({"rank", "dense_rank", "rank_dense", "percent_rank", "cume_di
 _PLACES = frozenset({"row_number", "ntile", "lag", "lead"})
 """The windows that number rows, whatever their frame."""
 _VALUES = frozenset({"first_value", "last_value", "nth_value", "first", "last"})
-_EXPRESSIONS = frozenset(
-    {
-        *(
-            "BETWEEN",
-            "CASE",
-            "CAST",
-            "COLUMN_REF",
-            "COMPARISON",
-            "CONJUNCTION",
-            "CONSTANT",
-            "FUNCTION",
-            "LAMBDA",
-        ),
-        *("OPERATOR", "POSITIONAL_REFERENCE", "STAR", "SUBQUERY", "TYPE", "WINDOW"),
-    }
-)
-_NODES = frozenset(
-    {
-        *("SELECT_NODE", "SET_OPERATION_NODE", "ORDER_MODIFIER", "LIMIT_MODIFIER", "DISTINCT_MODIFIER"),
-        *("BASE_TABLE", "EMPTY", "EXPRESSION_LIST", "JOIN", "PIVOT", "SUBQUERY", "TABLE_FUNCTION"),
-    }
-)
 _JOINS = frozenset({"REGULAR", "CROSS", "NATURAL", "DEPENDENT"})
 _JOIN_TYPES = frozenset({"INNER", "LEFT", "RIGHT", "OUTER", "FULL", "SEMI", "ANTI"})
 
@@ -73,16 +75,16 @@ class Settled:
     ``by_arrival`` says that the rows or their order do, ``by_digits`` that at most the last digits of sums do.
     """
 
-    tree: Any
+    tree: Node
     by_arrival: bool
     by_digits: bool
 
 
 def settle(
-    tree: Any,
+    tree: Node,
     tables: Mapping[str, TableSchema],
     registered: Mapping[str, Sequence[str]],
-    name_of: Callable[[Any], str],
+    name_of: Callable[[Node], str],
 ) -> Settled:
     """Break the ties of a statement by the samples' identity.
 
@@ -99,17 +101,18 @@ def settle(
     """
     mine = {name.lower(): tuple(columns) for name, columns in registered.items()}
     settling = _Settling(tables, mine, name_of)
-    statement = dict(tree["statements"][0])
-    statement["node"] = settling.query(statement["node"], {}, ordered=True)
-    return Settled({**tree, "statements": [statement]}, settling.by_arrival, settling.by_digits)
+    query = settling.query(query_of(tree), {}, ordered=True)
+    return Settled(with_query(tree, query), settling.by_arrival, settling.by_digits)
 
 
 class _Settling:
+    """One pass over a statement. ``by_arrival`` and ``by_digits`` are as those of :class:`Settled`, of what was seen so far."""
+
     def __init__(
         self,
         tables: Mapping[str, TableSchema],
         registered: Mapping[str, tuple[str, ...]],
-        name_of: Callable[[Any], str],
+        name_of: Callable[[Node], str],
     ) -> None:
         self.tables = tables
         self.registered = registered
@@ -117,236 +120,189 @@ class _Settling:
         self.by_arrival = False
         self.by_digits = False
 
-    def node(self, tree: Any, common: Mapping[str, Names | None], identity: Names | None) -> Any:
-        """A node with what is below it, within one SELECT whose rows an identity tells apart."""
-        if isinstance(tree, list):
-            return [self.node(child, common, identity) for child in tree]
-        if not isinstance(tree, dict):
-            return tree
-        if "cte_map" in tree and "type" in tree:
+    def node(self, tree: Node, common: Mapping[str, Names | None], identity: Names | None) -> Node:
+        """Settle a node with what is below it, within one SELECT whose rows an identity tells apart."""
+        if is_query(tree):
             return self.query(tree, common, ordered=False)
-        kind = tree.get("class")
-        if kind is None:
-            self._look_at(tree)
-        elif kind not in _EXPRESSIONS:
-            self.by_arrival = True
-        found = {key: self.node(value, common, identity) for key, value in tree.items()}
-        if kind == "WINDOW":
-            return self._window(found, identity)
-        if kind == "FUNCTION":
-            self._call(str(tree.get("function_name")).lower())
+        self.by_arrival |= not is_known(tree)
+        relation = relation_of(tree)
+        if relation is not None:
+            self.by_arrival |= relation.is_sampled
+        if isinstance(relation, Join):
+            self.by_arrival |= relation.how not in _JOINS or relation.kind not in _JOIN_TYPES
+        found = rebuilt(tree, lambda child: self.node(child, common, identity))
+        call = expression_of(tree)
+        if isinstance(call, Window):
+            return self._window(call, found, identity)
+        if isinstance(call, Call):
+            self._call(call.name)
         return found
 
-    def query(self, tree: Any, common: Mapping[str, Names | None], *, ordered: bool) -> Any:
-        """A query node; ``ordered`` where the order of its rows is part of the answer."""
-        entries = (tree.get("cte_map") or {}).get("map") or []
+    def query(self, tree: Node, common: Mapping[str, Names | None], *, ordered: bool) -> Node:
+        """Settle a query; ``ordered`` where the order of its rows is part of the answer."""
         changed = []
-        for entry in entries:
-            changed.append({**entry, "value": self.node(entry["value"], common, None)})
-            common = {**common, str(entry["key"]).lower(): self._of_common_table(entry["value"], common)}
+        for table in common_tables(tree):
+            changed.append(self.node(table.query, common, None))
+            names = None if table.is_renamed else self._given(table.query, common)
+            common = {**common, table.name.lower(): names}
         identity, for_order = None, None
-        if tree["type"] == "SELECT_NODE":
-            identity = None if _is_grouped(tree) else self._identity(tree.get("from_table") or {}, common)
-            for_order = None if _multiplies(tree["select_list"]) else identity
-        elif tree["type"] not in _NODES:
-            self.by_arrival = True
-        if isinstance(tree.get("sample"), dict):
-            self.by_arrival = True
-        found = {
-            key: self.node(value, common, identity)
-            for key, value in tree.items()
-            if key not in ("cte_map", "modifiers", "sample")
-        }
-        if tree["type"] == "SELECT_NODE":
-            pairs = zip(tree["select_list"], found["select_list"], strict=True)
-            found["select_list"] = [self._named(old, new) for old, new in pairs]
-        modifiers = self.node(tree.get("modifiers") or [], common, for_order)
-        found["modifiers"] = self._modifiers(modifiers, for_order, ordered=ordered)
-        cte_map = {**tree["cte_map"], "map": changed} if entries else tree.get("cte_map")
-        rest = {"sample": tree["sample"]} if "sample" in tree else {}
-        made = {**found, "cte_map": cte_map, **rest}
-        return {key: made[key] for key in tree} | {key: made[key] for key in made if key not in tree}
-
-    def _named(self, column: Any, changed: Any) -> Any:
-        """An item of a SELECT list under the name that it had before it was changed."""
-        return (
-            changed
-            if changed == column or column.get("alias")
-            else {**changed, "alias": self.name_of(column)}
+        select = select_of(tree)
+        if select is not None:
+            identity = None if _is_grouped(tree, select) else self._identity(select.source, common)
+            for_order = None if _multiplies(select) else identity
+            self.by_arrival |= select.is_sampled
+        self.by_arrival |= not is_known(tree)
+        found = rebuilt_query(
+            tree,
+            changed,
+            lambda part: self.node(part, common, identity),
+            lambda modifier: self.node(modifier, common, for_order),
         )
+        if select is not None and (settled := select_of(found)) is not None:
+            pairs = zip(select.columns, settled.columns, strict=True)
+            found = with_columns_of(found, [self._named(old, new) for old, new in pairs])
+        return self._ordered(found, for_order, ordered=ordered)
 
-    def _modifiers(self, modifiers: Sequence[Any], identity: Names | None, *, ordered: bool) -> list[Any]:
-        kinds = [m.get("type") for m in modifiers]
-        chooses = "LIMIT_MODIFIER" in kinds
-        by_groups = any(m.get("distinct_on_targets") for m in modifiers)
-        plain = any(
-            m.get("type") == "DISTINCT_MODIFIER" and not m.get("distinct_on_targets") for m in modifiers
-        )
-        if "ORDER_MODIFIER" not in kinds:
-            self.by_arrival |= chooses or by_groups
-            return list(modifiers)
-        if identity is None or plain:
-            self.by_arrival |= chooses or by_groups or ordered
-            return list(modifiers)
-        return [
-            {**m, "orders": [*m["orders"], *map(_ascending, identity)]}
-            if m["type"] == "ORDER_MODIFIER"
-            else m
-            for m in modifiers
-        ]
+    def _named(self, column: Node, changed: Node) -> Node:
+        """Return an item of a SELECT list under the name that it had before it was changed."""
+        return changed if changed is column or alias_of(column) else named(changed, self.name_of(column))
 
-    def _window(self, window: Any, identity: Names | None) -> Any:
-        name = str(window.get("function_name")).lower()
+    def _ordered(self, query: Node, identity: Names | None, *, ordered: bool) -> Node:
+        """Return a query whose ORDER BY tells all of its rows apart, where an identity does."""
+        given = modifiers_of(query)
+        chooses = given.is_limited or given.is_distinct_on
+        if not given.is_ordered:
+            self.by_arrival |= chooses
+            return query
+        if identity is None or given.is_distinct:
+            self.by_arrival |= chooses or ordered
+            return query
+        return ordered_further(query, identity)
+
+    def _window(self, window: Window, node: Node, identity: Names | None) -> Node:
+        name = window.name
         self.by_digits |= name in SUMS
-        if window.get("arg_orders") or window.get("exclude_clause") not in (None, "NO_OTHER"):
+        if not window.is_plain:
             self.by_arrival = True
-            return window
+            return node
         if name in _RANKS or (name in EXACT_AGGREGATES | SUMS and not _counts_rows(window)):
-            return window
-        if identity is None or not window.get("orders") or not _is_helped(name, window):
+            return node
+        if identity is None or not window.orders or not _is_helped(window):
             self.by_arrival = True
-            return window
-        return {**window, "orders": [*window["orders"], *map(_ascending, identity)]}
+            return node
+        return ordered_further(node, identity)
 
     def _call(self, name: str) -> None:
         self.by_digits |= name in SUMS
         self.by_arrival |= not (name in _EXACT or name in SUMS or is_operator(name))
 
-    def _look_at(self, node: Any) -> None:
-        """Note what a part of a FROM clause does with the order of rows."""
-        kind = node.get("type")
-        if not isinstance(kind, str):
-            return
-        self.by_arrival |= isinstance(node.get("sample"), dict)
-        if kind == "JOIN":
-            sound = node.get("ref_type") in _JOINS and node.get("join_type") in _JOIN_TYPES
-            self.by_arrival |= not sound
-        elif "alias" in node or kind.endswith(("_NODE", "_MODIFIER", "_REF")):
-            self.by_arrival |= kind not in _NODES
+    def _identity(self, source: Node | None, common: Mapping[str, Names | None]) -> Names | None:
+        """Return the columns that tell the rows of a FROM clause apart; None where those are not known.
 
-    def _identity(self, node: Any, common: Mapping[str, Names | None]) -> Names | None:
-        """Return the columns that tell the rows of a FROM clause apart; None where those are not known."""
-        kind, alias = node.get("type"), str(node.get("alias") or "")
-        if kind == "JOIN":
-            left = self._identity(node["left"], common)
-            if node.get("join_type") in ("SEMI", "ANTI"):
+        Rows of a join are told apart by the columns of both sides: each pair comes once.
+        """
+        relation = relation_of(source)
+        if isinstance(relation, Join):
+            left = self._identity(relation.left, common)
+            if relation.kind in ("SEMI", "ANTI"):
                 return left
-            right = self._identity(node["right"], common)
+            right = self._identity(relation.right, common)
             return None if left is None or right is None else left + right
-        if node.get("column_name_alias"):
+        if relation is None or relation.is_renamed:
             return None
-        if kind == "SUBQUERY":
-            inner = self._given(node["subquery"]["node"], common)
-            return None if inner is None or not alias else tuple((alias, *path) for path in inner)
-        if kind != "BASE_TABLE":
+        if isinstance(relation, Subquery):
+            inner = self._given(relation.query, common)
+            owner = (relation.alias,)
+            return None if inner is None or not relation.alias else tuple((*owner, *p) for p in inner)
+        if not isinstance(relation, BaseTable):
             return None
-        schema, name = str(node.get("schema_name") or ""), str(node["table_name"])
-        owner = (alias,) if alias else ((schema, name) if schema else (name,))
+        schema, name = relation.schema, relation.name
+        path = (relation.alias,) if relation.alias else ((schema, name) if schema else (name,))
         if not schema and name.lower() in common:
             inner = common[name.lower()]
         elif schema.lower() in ("", "main") and name.lower() in self.registered:
             inner = tuple((column,) for column in self.registered[name.lower()])
         else:
-            mention = mention_of(node, self.tables)
+            mention = mention_of(relation, self.tables)
             inner = None if mention is None else tuple((column,) for column in IDENTITY[mention[1]])
-        return None if inner is None else tuple((*owner, *path) for path in inner)
+        return None if inner is None else tuple((*path, *p) for p in inner)
 
-    def _of_common_table(self, value: Any, common: Mapping[str, Names | None]) -> Names | None:
-        query = value.get("query_node") or value.get("query", {}).get("node")
-        return None if value.get("aliases") or not query else self._given(query, common)
-
-    def _given(self, query: Any, outer: Mapping[str, Names | None]) -> Names | None:
+    def _given(self, query: Node, outer: Mapping[str, Names | None]) -> Names | None:
         """Return the columns that tell the rows of a subquery apart outside of it:
         the identity of the one table whose rows it hands on."""
-        if query.get("type") != "SELECT_NODE" or _is_grouped(query) or _multiplies(query["select_list"]):
+        select = select_of(query)
+        if select is None or _is_grouped(query, select) or _multiplies(select):
             return None
-        if (query.get("cte_map") or {}).get("map") or (query.get("from_table") or {}).get("type") == "JOIN":
+        if common_tables(query) or isinstance(relation_of(select.source), Join):
             return None
-        inner = self._identity(query.get("from_table") or {}, outer)
+        inner = self._identity(select.source, outer)
         if inner is None:
             return None
-        columns = query["select_list"]
         given = []
         for path in inner:
-            passed = next((name for c in columns if (name := _passed(c, path)) is not None), None)
-            if passed is None or sum(_is_called(c, passed) for c in columns) > 1:
+            passed = next((name for c in select.columns if (name := _passed(c, path)) is not None), None)
+            if passed is None or sum(_is_called(c, passed) for c in select.columns) > 1:
                 return None
             given.append((passed,))
         return tuple(given)
 
 
-def _counts_rows(window: Any) -> bool:
+def _counts_rows(window: Window) -> bool:
     """Tell whether a frame ends at rows, rather than at all rows that are equal in the order."""
-    return any(str(window.get(end)).endswith("_ROWS") for end in ("start", "end"))
+    return window.start.endswith("_ROWS") or window.end.endswith("_ROWS")
 
 
-def _is_helped(name: str, window: Any) -> bool:
-    """Tell whether a window keeps its answers for rows that differ in its order
-    when tied rows are told apart, too."""
+def _is_helped(window: Window) -> bool:
+    """Tell whether a window keeps its answers for rows that differ in its order when tied rows are told apart, too.
+
+    A frame that ends at rows equal in the order would be another one: of these, only the first of all rows stays the first.
+    """
+    name, start, end = window.name, window.start, window.end
     if name in _PLACES or _counts_rows(window):
         return name in _PLACES | _VALUES | EXACT_AGGREGATES | SUMS
-    ends = (window.get("start"), window.get("end"))
-    whole = ends == ("UNBOUNDED_PRECEDING", "UNBOUNDED_FOLLOWING")
-    begins = (
-        name in ("first_value", "first")
-        and ends[0] == "UNBOUNDED_PRECEDING"
-        and not window.get("ignore_nulls")
-    )
-    return name in _VALUES and (whole or (begins and ends[1] == "CURRENT_ROW_RANGE"))
+    whole = (start, end) == ("UNBOUNDED_PRECEDING", "UNBOUNDED_FOLLOWING")
+    begins = name in ("first_value", "first") and start == "UNBOUNDED_PRECEDING" and not window.ignores_nulls
+    return name in _VALUES and (whole or (begins and end == "CURRENT_ROW_RANGE"))
 
 
-def _is_called(column: Any, name: str) -> bool:
-    """Tell whether an item of a SELECT list has this name;
-    a star has it, too, unless it excludes the column."""
-    if column.get("class") == "STAR":
-        return name.lower() not in {str(c).lower() for c in column.get("exclude_list") or []}
-    own = column.get("alias") or (column.get("column_names") or [""])[-1]
-    return str(own).lower() == name.lower()
+def _is_called(column: Node, name: str) -> bool:
+    """Tell whether an item of a SELECT list has this name; a star has it, too, unless it excludes the column."""
+    found = expression_of(column)
+    if isinstance(found, Star):
+        return name.lower() not in found.without
+    own = alias_of(column) or (found.names[-1] if isinstance(found, Column) else "")
+    return own.lower() == name.lower()
 
 
-def _passed(column: Any, path: Sequence[str]) -> str | None:
-    """Name under which an item of a SELECT list hands a column on, None if it does not."""
-    name = path[-1].lower()
-    if column.get("class") == "STAR":
-        changed = [*(column.get("exclude_list") or []), *(e["key"] for e in column.get("replace_list") or [])]
-        others = column.get("expr") or column.get("rename_list") or column.get("qualified_exclude_list")
-        owner = str(column.get("relation_name") or "").lower()
-        mine = owner in ("", path[-2].lower() if len(path) > 1 else "")
-        return path[-1] if mine and not others and name not in {str(c).lower() for c in changed} else None
-    if column.get("class") != "COLUMN_REF":
-        return None
-    names = [str(n).lower() for n in column["column_names"]]
+def _passed(column: Node, path: Sequence[str]) -> str | None:
+    """Return the name under which an item of a SELECT list hands a column on, None if it does not."""
+    found = expression_of(column)
     whole = [p.lower() for p in path]
+    if isinstance(found, Star):
+        is_mine = found.table in ("", whole[-2] if len(whole) > 1 else "")
+        is_same = found.is_plain and whole[-1] not in found.without | found.replaced
+        return path[-1] if is_mine and is_same else None
+    if not isinstance(found, Column):
+        return None
+    names = [n.lower() for n in found.names]
     if len(names) <= len(whole) and names == whole[-len(names) :]:
-        return str(column.get("alias") or column["column_names"][-1])
+        return alias_of(column) or found.names[-1]
     return None
 
 
-def _is_grouped(select: Any) -> bool:
+def _is_grouped(query: Node, select: Select) -> bool:
     """Tell whether a SELECT makes one row of several."""
-    if select.get("group_expressions") or select.get("group_sets") or select.get("having"):
-        return True
-    if select.get("aggregate_handling") == "FORCE_AGGREGATES":
-        return True
-    return _calls(select["select_list"], _AGGREGATES) or _calls(select.get("modifiers") or [], _AGGREGATES)
+    return select.is_grouped or _calls([*select.columns, *modifiers_of(query).nodes], _AGGREGATES)
 
 
-def _multiplies(columns: Any) -> bool:
+def _multiplies(select: Select) -> bool:
     """Tell whether a SELECT list makes several rows of one."""
-    return _calls(columns, frozenset({"unnest", "generate_subscripts"}))
+    return _calls(select.columns, frozenset({"unnest", "generate_subscripts"}))
 
 
-def _calls(node: Any, names: frozenset[str]) -> bool:
-    """Tell whether an expression calls one of some functions itself, not in a subquery or as a window."""
-    if isinstance(node, list):
-        return any(_calls(child, names) for child in node)
-    if not isinstance(node, dict) or "cte_map" in node:
-        return False
-    if node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() in names:
-        return True
-    return any(_calls(child, names) for child in node.values())
-
-
-def _ascending(path: Sequence[str]) -> dict[str, Any]:
-    column = {"class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "column_names": list(path)}
-    return {"type": "ASCENDING", "null_order": "NULLS LAST", "expression": column}
+def _calls(nodes: Sequence[Node], names: frozenset[str]) -> bool:
+    """Tell whether an expression calls one of some functions itself, not in a subquery or over a window."""
+    found = map(expression_of, walk(nodes, subqueries=False))
+    return any(
+        isinstance(call, Call) and not isinstance(call, Window) and call.name in names for call in found
+    )

@@ -31,6 +31,7 @@ from tensorbank.index_schema import samples_schema
 from tensorbank.planning import pinned_table, pixel_judge
 from tensorbank.pruning import conditions, known_bounds, necessary, table_conditions
 from tensorbank.pruning.conditions import Compare, may_match
+from tensorbank.sql import expressions
 from tensorbank.statements import own_predicates, pixel_bounds, pixel_predicates
 from tensorbank.statistics.band_stats import BandStats, merge_all
 from tensorbank_indexer.measures import measure
@@ -152,40 +153,40 @@ MISTAKES = {
     # what an expression asks
     "NOT (a AND b) as NOT a AND NOT b": Mistake(
         necessary,
-        'if (node["type"] == "CONJUNCTION_AND") != negated else',
-        'if node["type"] == "CONJUNCTION_AND" else',
+        "AllOf(conditions) if is_and != negated else",
+        "AllOf(conditions) if is_and else",
         ("not and",),
     ),
     "a OR b as a AND b": Mistake(
         necessary,
-        'if (node["type"] == "CONJUNCTION_AND") != negated else AnyOf(parts)',
-        "if not negated else AnyOf(parts)",
+        "AllOf(conditions) if is_and != negated else",
+        "AllOf(conditions) if not negated else",
         ("or",),
     ),
     "NOT BETWEEN as BETWEEN": Mistake(
         necessary,
-        "return AnyOf((low, high)) if negated else AllOf((low, high))",
-        "return AllOf((low, high))",
+        "return AnyOf(tuple(_comparison(side.negated(), resolve) for side in sides))",
+        "return AllOf(tuple(_comparison(side, resolve) for side in sides))",
         ("not between",),
     ),
     "NOT left out": Mistake(necessary, "negated=not negated", "negated=negated", ("not and",)),
     "a comparison negated by half": Mistake(
-        necessary, '_NEGATED = {">": "<=", ">=": "<",', '_NEGATED = {">": "<", ">=": "<=",', ("not or",)
+        expressions, '_NEGATED = {">": "<=", ">=": "<",', '_NEGATED = {">": "<", ">=": "<=",', ("not or",)
     ),
     "a comparison mirrored by half": Mistake(
-        necessary, '_MIRRORED = {">": "<", ">=": "<=",', '_MIRRORED = {">": "<", ">=": ">=",', ("mirrored",)
+        expressions, '_MIRRORED = {">": "<", ">=": "<=",', '_MIRRORED = {">": "<", ">=": ">=",', ("mirrored",)
     ),
     "NOT IN as IN": Mistake(
         necessary,
-        'node.get("type") == "COMPARE_IN" and not negated',
-        'node.get("type") == "COMPARE_IN"',
+        "case In(value, listed) if not negated:",
+        "case In(value, listed):",
         ("not in",),
     ),
     "the first of a list only": Mistake(
-        necessary, "for other in others))", "for other in others[:1]))", ("first of a list",)
+        necessary, "for one in listed))", "for one in listed[:1]))", ("first of a list",)
     ),
     "NOT within a box as within": Mistake(
-        necessary, 'kind == "FUNCTION" and not negated', 'kind == "FUNCTION"', ("not in a box",)
+        necessary, "as call if not negated and not", "as call if not", ("not in a box",)
     ),
     "a box across the date line as empty": Mistake(
         necessary,
@@ -194,13 +195,16 @@ MISTAKES = {
         ("box across the date line",),
     ),
     "named arguments by position": Mistake(
-        necessary, 'any(a.get("name") for a in arguments)', "False", ("box with named arguments",)
+        necessary,
+        "ANYTHING if by_name else _within_bbox(arguments, resolve)",
+        "_within_bbox([*arguments, *by_name.values()], resolve)",
+        ("box with named arguments",),
     ),
     # what a join lets be asked
     "the right side of ASOF": Mistake(
         table_conditions,
-        '(by == "ASOF", False)',
-        '(by == "ASOF", by == "ASOF")',
+        '(found.how == "ASOF", False)',
+        '(found.how == "ASOF", found.how == "ASOF")',
         ("right of an asof join of a registered table", "right of an asof join"),
     ),
     "both sides of POSITIONAL": Mistake(

@@ -8,18 +8,17 @@ import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import tensorbank as tb
-import tensorbank.planning.session
 from support.handmade_index import LULC, NDVI, S1, S2, MadeTable, make_table, part_of
 from tensorbank import Band, IntegrityError, InvalidInputError, NotFoundError, Plan, TableSchema
 from tensorbank.plans import StoreAddress
+from tensorbank.sql import instances
+from tensorbank.sql.instances import Database
 
 
 @dataclass
@@ -229,16 +228,6 @@ def test_without_order_by_samples_come_in_the_order_of_their_bytes(made):
         assert plan.table["sample_id"].to_pylist() == expected + lacking
 
 
-def with_threads(monkeypatch, n):
-    def connect(database):
-        connection = duckdb.connect(database)
-        connection.execute(f"SET threads = {n}")
-        return connection
-
-    names = {**vars(duckdb), "connect": connect}
-    monkeypatch.setattr(tensorbank.planning.session, "duckdb", SimpleNamespace(**names))
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -248,10 +237,23 @@ def with_threads(monkeypatch, n):
     ],
 )
 def test_the_order_does_not_depend_on_the_number_of_threads(made, monkeypatch, sql):
-    plans = []
-    for n in (1, 2, 8):
-        with_threads(monkeypatch, n)
+    plans, used, numbers = [], [], [1, 2, 8]
+
+    class WithThreads(Database):
+        def __init__(self) -> None:
+            super().__init__()
+            self.con.execute(f"SET threads = {numbers[len(plans)]}")
+
+        def clear(self) -> None:
+            used.extend(self.con.execute("SELECT current_setting('threads')").fetchall())
+            self.use_up()
+            super().clear()
+
+    monkeypatch.setattr(instances, "Database", WithThreads)
+    monkeypatch.setattr(instances, "_IDLE", instances._Idle())
+    for _ in numbers:
         plans.append(made.bank.sql(sql).plan())
+    assert [n for (n,) in used] == numbers
     assert len(plans[0]) >= 60
     assert plans[0] == plans[1] == plans[2]
 
@@ -299,15 +301,15 @@ def test_one_modality_may_be_selected_twice_under_two_names(made):
         ("everything", (0, 1, 2, 3, 4)),
     ]
     red, everything = plan.addresses["red"], plan.addresses["everything"]
-    assert (red.key == everything.key).all()
+    assert (red.shard_of == everything.shard_of).all()
     ref_of = {
         (r["S2L2A"]["ref"]["key"], r["S2L2A"]["ref"]["offset"]): r["S2L2A"]["ref"]
         for r in made.a.samples
         if r["S2L2A"]
     }
-    for k, start, got in zip(everything.key, everything.starts[:, 0], red.starts, strict=True):
+    for k, start, got in zip(everything.shard_of, everything.starts[:, 0], red.starts, strict=True):
         if k >= 0:
-            ref = ref_of[everything.keys[k], int(start)]
+            ref = ref_of[everything.shard_keys[k], int(start)]
             assert got.tolist() == [start for start, _ in expected_runs(ref, [2, 7])]
 
 

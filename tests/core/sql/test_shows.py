@@ -48,7 +48,10 @@ def test_describe(bank, sql):
 
 def test_describe_of_some_columns_and_of_another_level(bank):
     found = bank.sql("DESCRIBE SELECT NDVI AS x, lon + 1 AS y FROM tied").arrow().to_pylist()
-    assert [(r["column_name"], r["column_type"]) for r in found] == [("x", "TENSOR"), ("y", "DOUBLE")]
+    types = [("x", "TENSOR float32[1, 1, 8, 8]"), ("y", "DOUBLE")]
+    assert [(r["column_name"], r["column_type"]) for r in found] == types
+    (found,) = bank.sql("DESCRIBE SELECT list_value(NDVI)[1] AS x FROM tied").arrow().to_pylist()
+    assert found["column_type"] == "TENSOR", "of what cannot be followed nothing is claimed"
     found = bank.sql("DESCRIBE tied.tiles").arrow()["column_name"].to_pylist()
     assert "tile" in found
     assert (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import duckdb
 import pyarrow as pa
 import pytest
 
 import tensorbank as tb
 from support.tied_index import make_tied_table
-from tensorbank.planning.session import Session
+from tensorbank.planning import execution, planner
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,14 @@ def rows(bank):
 def threads(monkeypatch):
     """Numbers of threads that the statements were executed by."""
     found: list[int] = []
-    attach = Session._attach
 
-    def attached(session: Session, sql: str, levels: set, **options: bool) -> str:
-        text = attach(session, sql, levels, **options)
-        found.append(session.con.execute("SELECT current_setting('threads')").fetchall()[0][0])
-        return text
+    @contextmanager
+    def executing(bound, db, catalog):
+        with execution.executing(bound, db, catalog) as running:
+            found.append(running.con.execute("SELECT current_setting('threads')").fetchall()[0][0])
+            yield running
 
-    monkeypatch.setattr(Session, "_attach", attached)
+    monkeypatch.setattr(planner, "executing", executing)
     return found
 
 

@@ -1,0 +1,63 @@
+"""Answers of pixel predicates from the statistics of a sample's tiles."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from tensorbank.catalog import Catalog
+from tensorbank.layout import part_of_key
+from tensorbank.planning.views import read_parquet
+from tensorbank.schema import Modality
+from tensorbank.sql import literal, quoted
+from tensorbank.statements import Bounds, PixelPredicate, bounds, decision
+
+__all__ = ["TileAnswers"]
+
+
+class TileAnswers:
+    """Answers from the tiles of a bank, whose statistics say more than those of the sample. May be called by many threads.
+
+    Parameters
+    ----------
+    con
+        A connection to DuckDB of its own: it is asked while a statement runs on another.
+    """
+
+    def __init__(self, con: Any, catalog: Catalog) -> None:
+        self._con = con
+        self._catalog = catalog
+        self._lock = threading.Lock()
+
+    def find(
+        self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]
+    ) -> dict[int, float]:
+        """Return the answers of a predicate for samples of one shard, by their offset, where their tiles decide it.
+
+        The bounds of a sample are the sums of those of its tiles, which must be all of them: as many pixels as it has.
+        """
+        handle = quoted(modality.name)
+        bands = [modality.band_names[modality.band_index(b)] for b in predicate.bands]
+        paths = [f"{handle}.{quoted(b)}" if len(modality.bands) > 1 else handle for b in bands]
+        each = bounds(predicate, handle, paths, modality, "tiles")
+        summed = Bounds("sum(low)", "sum(high)", "sum(n)")
+        with self._lock:
+            files = self._catalog.files(table, "tiles").of_parts(frozenset({part_of_key(key)}))
+            if not files.files:
+                return {}
+            scan = read_parquet([str(p) for p in self._catalog.mirror.readable(files.files)])
+            found = self._con.sql(
+                f"""
+                SELECT "offset", ({decision(predicate, summed, "NULL")})::DOUBLE AS answer
+                FROM (SELECT {handle}.ref."offset" AS "offset", {each.low} AS low, {each.high} AS high, {each.count} AS n
+                      FROM {scan}
+                      WHERE {handle}.ref.key = {literal(key)}
+                        AND {handle}.ref."offset" BETWEEN {min(offsets)} AND {max(offsets)})
+                GROUP BY ALL
+                HAVING sum(n) = {math.prod(modality.sample_shape) // len(modality.bands)} AND count(low) = count(*)
+                   AND answer IS NOT NULL
+                """
+            ).fetchall()
+        return dict(found)

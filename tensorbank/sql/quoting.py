@@ -1,0 +1,22 @@
+"""Names and texts as SQL writes them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["literal", "path", "quoted"]
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL takes it, whatever it is."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def path(names: Iterable[str]) -> str:
+    """Return SQL of a column, or of a field in one, by its names from the outermost on."""
+    return ".".join(map(quoted, names))
+
+
+def literal(text: str) -> str:
+    """Return a text as SQL's literal of it."""
+    return "'" + text.replace("'", "''") + "'"
