@@ -126,27 +126,35 @@ def test_every_pixel_arrives_and_batches_keep_their_order(tmp_path, accelerator,
 
 def test_a_batch_is_waited_for_by_the_consumers_stream_and_its_memory_kept_from_reuse(tmp_path, accelerator):
     made = make(tmp_path, 64)
+    n = 0
     for batch in DataLoader(made.plan, batch_size=8, shuffle=False):
         kept = {id(t) for t in accelerator.kept}
         assert {id(batch["S2"]), id(batch["mask"]["series"]), id(batch["count"])} <= kept
         assert accelerator.log[-1][0] == "waits for", "the host is not what waits last"
+        n += 1
+    assert n == 8
 
 
 def test_few_batches_are_copied_ahead(tmp_path, accelerator):
     made = make(tmp_path, 120)
     n_handles = len(made.plan.handles)
-    for number, _ in enumerate(DataLoader(made.plan, batch_size=8, shuffle=False)):
-        ahead = len(accelerator.side.work) - accelerator.side.n_done
-        assert ahead <= N_COPIES_AHEAD * n_handles, number
+    ahead = [
+        len(accelerator.side.work) - accelerator.side.n_done
+        for _ in DataLoader(made.plan, batch_size=8, shuffle=False)
+    ]
+    assert len(ahead) == 15
+    assert max(ahead) <= N_COPIES_AHEAD * n_handles
+    assert len(accelerator.side.work) >= 15, "large tensors of every batch are work of the side stream"
 
 
 def test_the_host_is_few_steps_ahead_of_the_device(tmp_path, accelerator):
     """A consumer that never waits for its work would else fill the device with batches that are still to be used."""
     made = make(tmp_path, 120)
     consumer = accelerator.consumer
-    for number, _ in enumerate(DataLoader(made.plan, batch_size=8, shuffle=False)):
+    for _ in DataLoader(made.plan, batch_size=8, shuffle=False):
         consumer.work.append(lambda: None)
-        assert len(consumer.work) - consumer.n_done <= N_STEPS_AHEAD + 1, number
+        assert len(consumer.work) - consumer.n_done <= N_STEPS_AHEAD + 1
+    assert len(consumer.work) == 15
     assert consumer.n_done < len(consumer.work), "the host waited for the last step"
 
 
@@ -174,7 +182,9 @@ def test_an_error_of_the_next_batch_does_not_hold_back_this_one(tmp_path, accele
 
 def test_another_device_gets_tensors_masks_and_numbers(tmp_path):
     made = make(tmp_path, N)
-    for batch in DataLoader(made.plan, batch_size=4, device="meta"):
+    batches = list(DataLoader(made.plan, batch_size=4, device="meta"))
+    assert [len(batch["sample_id"]) for batch in batches] == [4, 4, 4, 4, 4, 3]
+    for batch in batches:
         moved = [batch["S2"], batch["mask"]["series"], batch["count"]]
         assert {t.device.type for t in moved} == {"meta"}
         assert isinstance(batch["sample_id"], list)
@@ -186,7 +196,10 @@ def test_on_a_gpu_every_pixel_arrives(tmp_path):
     at = {name: i for i, name in enumerate(made.plan.table["sample_id"].to_pylist())}
     with DataLoader(made.plan, batch_size=4, device="cuda") as batches:
         for _ in range(20):
+            seen = []
             for batch in batches:
+                seen += batch["sample_id"]
                 expected = torch.from_numpy(made.truth["S2"][[at[i] for i in batch["sample_id"]]][:, 0])
                 assert batch["S2"].device.type == "cuda"
                 assert torch.equal(batch["S2"].cpu(), expected)
+            assert sorted(seen) == sorted(at)

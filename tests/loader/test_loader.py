@@ -90,18 +90,22 @@ def test_every_tensor_of_every_batch_is_the_truth(made, batch_size, options):
 
 
 def test_a_mask_is_there_for_handles_that_some_sample_lacks_and_for_no_other(made):
+    n_missing = 0
     for batch in DataLoader(made.plan, batch_size=4):
         assert set(batch["mask"]) == {"series", "both", "LULC"}
-        assert torch.isnan(batch["series"][~batch["mask"]["series"]]).all()
+        gone = ~batch["mask"]["series"]
+        assert torch.isnan(batch["series"][gone]).all()
+        n_missing += int(gone.sum())
+    assert n_missing == 4
     complete = replace(made.plan, handles=HANDLES[:2])
-    assert all("mask" not in batch for batch in DataLoader(complete, batch_size=4))
+    assert ["mask" in batch for batch in DataLoader(complete, batch_size=4)] == [False] * 6
 
 
 def test_nothing_is_invented(made):
     only = replace(
         made.plan, handles=HANDLES[:1], table=made.plan.table.select(["S2.key", "S2.starts", "S2.lengths"])
     )
-    assert all(set(batch) == {"S2"} for batch in DataLoader(only, batch_size=8))
+    assert [set(batch) for batch in DataLoader(only, batch_size=8)] == [{"S2"}] * 3
 
 
 def test_every_batch_has_the_same_types(made):
@@ -133,8 +137,11 @@ def test_over_http(made, s3_server):
     )
     plan = moved(made, f"s3://{s3_server.bucket}/loader", options)
     with DataLoader(plan, batch_size=8) as loader:
+        seen = []
         for batch in loader:
             check_batch(made, batch)
+            seen += ids(batch)
+    assert sorted(seen) == sorted(position_of(made))
 
 
 # ------------------------------------------------------------- order
@@ -289,16 +296,19 @@ def test_closing_early_stops_the_threads_and_keeps_the_state(made):
 
 
 def test_a_loader_that_is_forgotten_leaves_no_thread(made):
-    next(iter(DataLoader(made.plan, batch_size=2)))
-    next(iter(StreamingDataset(made.plan, global_batch_size=2)))
+    for one in (DataLoader(made.plan, batch_size=2), StreamingDataset(made.plan, global_batch_size=2)):
+        batches = iter(one)
+        next(batches)
+        assert readers()
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "uint32", "float64", "int8"])
 def test_all_dtypes_that_torch_has(tmp_path, dtype):
     handle = replace(HANDLES[0], modality=replace(HANDLES[0].modality, dtype=dtype))
     own = make(tmp_path, 5, handles=(handle,))
-    for batch in DataLoader(own.plan, batch_size=5):
-        check_batch(own, batch)
+    (batch,) = DataLoader(own.plan, batch_size=5)
+    assert len(ids(batch)) == 5
+    check_batch(own, batch)
 
 
 def test_plans_and_options_that_cannot_be_streamed_are_refused_at_once(made):

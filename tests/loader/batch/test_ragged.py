@@ -46,6 +46,7 @@ def test_dates_that_are_not_there_are_missing_chunks_of_the_array(table):
     ((_, url),) = bank.table("t").parts().items()
     group = zarr.open_group(url.removeprefix("file://"), mode="r")
     rows = bank.sql(SQL).arrow().to_pylist()
+    assert sorted(row["sample_id"] for row in rows) == sorted(pixels)
     for name in (*STACKS, "DEM", "cloud_mask"):
         array = group[name]
         for row in rows:
@@ -56,7 +57,9 @@ def test_dates_that_are_not_there_are_missing_chunks_of_the_array(table):
 def test_statistics_are_those_of_the_dates_that_are_there(table):
     bank, pixels = table
     sql = "SELECT sample_id, S1GRD.vv AS vv, S2L2A.B08 AS b08, cloud_mask.share.land AS land FROM t"
-    for row in bank.sql(sql).arrow().to_pylist():
+    rows = bank.sql(sql).arrow().to_pylist()
+    assert sorted(row["sample_id"] for row in rows) == sorted(pixels)
+    for row in rows:
         mine = pixels[row["sample_id"]]
         for band, expected in (("vv", mine["S1GRD"][:, 0]), ("b08", mine["S2L2A"][:, 7])):
             values = expected.astype(np.float64)
@@ -96,9 +99,12 @@ def test_batches_are_padded_and_masked(table):
     bank, pixels = table
     for by_date in (False, True):
         plan = bank.sql(SQL).plan(by_date=by_date)
+        seen = []
         for batch in plan.dataloader(batch_size=3, shuffle=True, seed=2):
             assert set(batch["mask"]) == set(STACKS)
             check(batch, pixels, [list(range(N_DATES))] * len(batch["sample_id"]))
+            seen += batch["sample_id"]
+        assert sorted(seen) == sorted(pixels)
 
 
 @pytest.mark.parametrize("times", [1, 2, 4, [3], [2, 0]])
@@ -107,18 +113,22 @@ def test_dates_are_drawn_of_those_that_are_there(table, times):
     most = times if isinstance(times, int) else 0
     with bank.sql(SQL).dataloader(batch_size=4, seed=1, times=times) as loader:
         for _ in range(8):
+            seen = []
             for batch in loader:
                 chosen = batch["time_index"].tolist()
+                seen += batch["sample_id"]
                 check(batch, pixels, chosen)
                 for sample, dates in zip(batch["sample_id"], chosen, strict=True):
                     n = min(len(pixels[sample][name]) for name in STACKS)
                     assert sum(d < n for d in dates) >= min(most, n)
+            assert sorted(seen) == sorted(pixels)
 
 
 def test_bands_of_short_stacks(table):
     bank, pixels = table
     plan = bank.sql("SELECT sample_id, bands(S2L2A, ['B08', 'B02']) AS S2L2A FROM t").plan()
     (batch,) = plan.dataloader(batch_size=7)
+    assert sorted(batch["sample_id"]) == sorted(pixels)
     for sample, tensor, there in zip(batch["sample_id"], batch["S2L2A"], batch["mask"]["S2L2A"], strict=True):
         mine = pixels[sample]["S2L2A"][:, [7, 1]]
         np.testing.assert_array_equal(tensor.numpy(), padded(mine))
@@ -146,6 +156,7 @@ def test_pixels_are_judged_by_the_dates_that_are_there(table):
     bank, pixels = table
     for constant in (2e3, 3e3, 5e3):
         query = bank.sql(f"SELECT sample_id, pixels_share(S2L2A.B08, '> {constant}') AS share FROM t").arrow()
+        assert sorted(query["sample_id"].to_pylist()) == sorted(pixels)
         for row in query.to_pylist():
             assert row["share"] == pytest.approx((pixels[row["sample_id"]]["S2L2A"][:, 7] > constant).mean())
     everywhere = bank.sql("SELECT sample_id FROM t WHERE pixels_all(S2L2A.B08, '> 0')").arrow()["sample_id"]
@@ -178,6 +189,7 @@ def test_the_reader_alone_fills_buffers(table):
     plan = bank.sql(SQL).plan()
     with closing(SampleReader.of(plan)) as reader:
         found = reader.read(np.arange(7))
+    assert len(found["S1GRD"]) == len(plan) == 7
     for sample, tensor in zip(plan.table["sample_id"].to_pylist(), found["S1GRD"], strict=True):
         np.testing.assert_array_equal(tensor, padded(pixels[sample]["S1GRD"]))
 

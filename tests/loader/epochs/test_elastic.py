@@ -98,6 +98,7 @@ def test_the_sequence_of_global_batches_is_the_same_in_every_world(kind):
 def test_a_run_saved_at_any_step_goes_on_in_any_world(kind):
     run = epochs_of(ORDERS[kind])
     alone = global_steps(run, State(1), 1, 0)
+    assert len(alone) == run.n_batches >= 9
     for done in range(run.n_batches):
         told = json.dumps(saved(run, State(1, done, 0, done), World(n_ranks=2)))
         assert len(told) < 1024
@@ -197,6 +198,7 @@ def test_padding_is_marked_and_true_data(made):
         for rank in range(4)
     ]
     alone = [ids(b) for b in DataLoader(made.plan, batch_size=10, seed=1)]
+    assert [len(rank) for rank in ranks] == [len(alone)] * 4 == [3] * 4
     for number, steps in enumerate(zip(*ranks, strict=True)):
         assert {len(ids(b)) for b in steps} == {3 if number < 2 else 1}
         real = [i for b in steps for i, fill in zip(ids(b), b["padding"].tolist(), strict=True) if not fill]

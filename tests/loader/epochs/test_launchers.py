@@ -89,6 +89,7 @@ def test_launchers_that_tell_by_variables(plan, alone, tmp_path):
         (tmp_path / name).mkdir()
         commands += [(["-W", "ignore", PROGRAM, "environment", plan, tmp_path / name], r) for r in ranks]
     run(*commands)
+    assert len(LAUNCHERS) > 1
     for name in LAUNCHERS:
         ranks = found_in(tmp_path / name)
         assert together([r["had"] for r in ranks]) == alone, name

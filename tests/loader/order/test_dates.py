@@ -125,6 +125,7 @@ def test_batches_hold_the_chosen_dates_of_tensors_and_columns(table, plan, times
     k = times if isinstance(times, int) else len(times)
     with DataLoader(plan, batch_size=3, seed=5, times=times) as loader:
         epochs = [list(loader) for _ in range(2)]
+    assert [[len(batch["row"]) for batch in epoch] for epoch in epochs] == [[3, 3, 1]] * 2
     for batch in epochs[0] + epochs[1]:
         check(batch, table, k)
         if not isinstance(times, int):
@@ -137,6 +138,7 @@ def test_all_dates_come_without_a_choice(table, plan):
     _, arrays = table
     for by in (plan, table[0].sql(SQL).plan()):
         (batch,) = DataLoader(by, batch_size=7, shuffle=None)
+        assert len(batch["row"]) == 7
         assert "time_index" not in batch
         assert len(batch["S2_times"][0]) == N_DATES
         for row, tensor in zip(batch["row"].tolist(), batch["S2L2A"], strict=True):
@@ -212,6 +214,7 @@ def run(plan, world: World, *, epoch: int, times, size: int = 5) -> list[list]:
 def test_every_world_draws_the_same(plan, times):
     for epoch in range(2):
         alone = run(plan, World(), epoch=epoch, times=times)
+        assert [len(batch) for batch in alone] == [5, 2]
         for n_ranks in (2, 3, 5):
             shares = [run(plan, World(r, n_ranks), epoch=epoch, times=times) for r in range(n_ranks)]
             assert [list(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == alone
@@ -224,6 +227,7 @@ def test_every_world_draws_the_same(plan, times):
 def test_workers_draw_the_same(plan):
     dataset = StreamingDataset(plan, global_batch_size=3, seed=3, world=World(), times=2)
     alone = [choices([b]) for b in dataset]
+    assert len(alone) == 3
     dataset.set_epoch(0)
     loader = TorchDataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="spawn")
     assert [choices([b]) for b in loader] == alone
@@ -232,6 +236,7 @@ def test_workers_draw_the_same(plan):
 def test_a_run_goes_on_with_its_dates_at_any_step(plan):
     with DataLoader(plan, batch_size=2, seed=9, times=2) as loader:
         whole = [choices([b]) for _ in range(2) for b in loader]
+    assert len(whole) == 8
     for done in range(1, len(whole)):
         with DataLoader(plan, batch_size=2, seed=9, times=2) as loader:
             had = list(itertools.islice((choices([b]) for _ in range(2) for b in loader), done))

@@ -102,6 +102,7 @@ def test_values_change_for_each_modality_by_itself_and_never_for_masks(batch):
 def test_the_batch_that_is_given_stays_as_it_is(batch):
     before = {name: value.clone() for name, value in batch.items() if isinstance(value, torch.Tensor)}
     steps = [*GEOMETRIC, K.RandomGaussianNoise(p=1.0), K.RandomErasing(p=1.0)]
+    assert {"S2", "S1", "half", "LULC"} <= set(before)
     Augment(steps, modalities=["S2", "S1", "half"], masks=["LULC"])(batch)
     assert all(torch.equal(batch[name], value) for name, value in before.items())
 
@@ -126,7 +127,8 @@ def test_in_a_loader_on_whole_batches(tmp_path):
     made = make(tmp_path, 23)
     augment = Augment(K.RandomHorizontalFlip(p=1.0), modalities=["S2", "series"], masks=["LULC"])
     options = {"batch_size": 5, "shuffle": False}
-    plain = DataLoader(made.plan, **options)
+    plain = list(DataLoader(made.plan, **options))
+    assert len(plain) == 5
     for before, after in zip(plain, DataLoader(made.plan, transform=augment, **options), strict=True):
         for name in ("S2", "series", "LULC"):
             torch.testing.assert_close(

@@ -50,6 +50,7 @@ def batches_of(plan, **options: object):
 
 def test_integers_and_floats_become_what_numpy_says_and_the_rest_is_left_alone(made):
     plain = batches_of(made.plan)
+    assert len(plain) > 1
     for before, after in zip(
         plain, batches_of(made.plan, transform=Normalize(made.plan, CONSTANTS)), strict=True
     ):
@@ -160,6 +161,7 @@ def test_a_transform_is_moved_to_the_device_once_and_keeps_its_mode(made):
 
 
 def test_every_profile_is_usable(tmp_path):
+    assert len(PROFILE_NAMES) > 1
     for profile in PROFILE_NAMES:
         n = len(normalization(profile, "S2L2A").mean)
         made = make(tmp_path / profile, 3, handles=(Handle("S2L2A", S2L2A, tuple(range(n))),))
