@@ -22,8 +22,6 @@ from tensorbank.schema import Modality
 
 __all__ = ["PROFILES", "BlockCodec", "codec_for", "crc32c", "decode_block", "decode_run"]
 
-blosc.use_threads = False  # parallelism is the caller's: one job a sample, not one a block
-
 CRC_BYTES = 4
 HEADER_BYTES = 16
 _LENGTHS = struct.Struct("<III")  # nbytes, blocksize, cbytes at header offset 4

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numcodecs
 import numpy as np
 
 from tensorbank_indexer.zarr_groups.decoding_step import Decoder
 
 __all__ = ["MAX_TEXT_BYTES", "ArraySpec", "Sharding", "Sizes", "sizes_of"]
-
-numcodecs.blosc.use_threads = False
-"""One thread a call: parallelism is the caller's, over samples."""
 
 TEXT_BYTES = 16
 """The bytes that a text of variable length is counted with."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,3 +84,21 @@ def test_crc32c_is_castagnoli():
 def test_an_unknown_profile_has_a_nearest_name():
     with pytest.raises(InvalidInputError, match="'balanced'"):
         codec_for("balance", M)
+
+
+def test_importing_changes_nothing_in_numcodecs():
+    """Blosc's threads are a setting of the user's whole process."""
+    code = (
+        "from numcodecs import blosc\n"
+        "for there in (None, True, False):\n"
+        "    blosc.use_threads = there\n"
+        "    import tensorbank.bank, tensorbank.reading, tensorbank.verification\n"
+        "    import tensorbank_indexer.ingest, tensorbank_demo.landscape\n"
+        "    assert blosc.use_threads is there\n"
+        "    print('left alone')\n"
+        "    import sys\n"
+        "    for name in [n for n in sys.modules if n.startswith('tensorbank')]:\n"
+        "        del sys.modules[name]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.stdout.splitlines() == ["left alone"] * 3, done.stderr
