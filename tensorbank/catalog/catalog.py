@@ -55,14 +55,13 @@ from tensorbank.index_schema import samples_schema, shards_schema, table_schema,
 from tensorbank.layout import LEVELS, Level, check_table_name, index_key
 from tensorbank.schema import TableSchema
 from tensorbank.storage import (
+    BACKOFF_BASE,
+    CLIENT_POLICY,
     CONNECT_TIMEOUT_S,
-    MAX_RETRIES,
-    RETRY_TIMEOUT_S,
     Store,
     as_ours,
     bucket_and_prefix,
     certificates,
-    hedged,
     is_panic,
     of_system,
     quoted_url,
@@ -74,9 +73,6 @@ __all__ = ["Catalog", "Commit", "Published", "SnapshotInfo"]
 ROW_GROUP_ROWS = 122_880
 MAX_FACTS = 32
 N_THREADS = 16
-N_TRIES = 6
-"""The number of times to try opening a level, which takes several requests in a row;
-delta-rs repeats each three times."""
 Fact = TypeVar("Fact")
 DELTA_REQUEST_TIMEOUT_S = 30  # of a whole request; delta-rs knows no time-out of a silence
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
@@ -463,25 +459,12 @@ class Catalog:
             )
 
     def _open(self, table: str, level: Level) -> DeltaTable:
-        """A level at its newest version, by the store itself."""
-        for _ in range(N_TRIES):
-            try:
-                return self._opened(table, level)
-            except StorageError:
-                self.store.folders()  # a store that is out of reach says so here, in our words; one that is busy has time
-        return self._opened(table, level)
-
-    def _opened(self, table: str, level: Level) -> DeltaTable:
+        """Open a level at its newest version, by the store itself."""
         self.mirror.require_writable()
-
-        def load() -> DeltaTable:
-            options, environment = self._settings()
-            with surroundings(environment):
-                return DeltaTable(self._uri(table, level), storage_options=options)
-
+        options, environment = self._settings()
         try:
-            with self._translated(self._where(table, level)):
-                delta = hedged(load)
+            with self._translated(self._where(table, level)), surroundings(environment):
+                delta = DeltaTable(self._uri(table, level), storage_options=options)
         except NotFoundError as error:
             if error.kind == ErrorKind.NO_BUCKET:
                 raise
@@ -506,8 +489,11 @@ class Catalog:
         given: dict[str, str | None] = {
             "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
             "timeout": f"{DELTA_REQUEST_TIMEOUT_S}s",
-            "max_retries": str(MAX_RETRIES),
-            "retry_timeout": f"{RETRY_TIMEOUT_S}s",
+            "max_retries": str((CLIENT_POLICY.n_tries or 1) - 1),
+            "retry_timeout": f"{CLIENT_POLICY.deadline_s:g}s",
+            "backoff_config.init_backoff": f"{1000 * CLIENT_POLICY.first_pause_s:g}ms",
+            "backoff_config.max_backoff": f"{CLIENT_POLICY.max_pause_s:g}s",
+            "backoff_config.base": str(BACKOFF_BASE),
             "AWS_ENDPOINT_URL": options.endpoint,
             "AWS_REGION": options.region,
             "AWS_ALLOW_HTTP": "true",

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import crc32c as crc
@@ -28,7 +27,7 @@ from tensorbank.errors import (
     TensorBankError,
 )
 from tensorbank.layout import is_below
-from tensorbank.storage import PATIENCE_S, ObjectInfo, Store, hedged, of_system
+from tensorbank.storage import LATE_S, ObjectInfo, Store, of_system
 
 __all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
 
@@ -198,7 +197,7 @@ class IndexMirror:
         """Return the files of a log by name: those that begin with a version."""
         if is_static(self.store):
             return log_files(self.store, key, version, whole=whole)
-        found = hedged(partial(self.store.objects, f"{key}/{LOG}"))
+        found = self.store.objects(f"{key}/{LOG}", LATE_S)
         names = {info.key.removeprefix(f"{key}/{LOG}/"): info for info in found}
         return {name: info for name, info in names.items() if _OF_VERSION.match(name) and "/" not in name}
 
@@ -241,7 +240,7 @@ class IndexMirror:
             if found.n_bytes == file.n_bytes and self._is_sound(path):
                 self._sound[path] = found
                 return path
-        data = hedged(partial(self.store.get, file.key), PATIENCE_S + file.n_bytes / SLOW_BYTES_S)
+        data = self.store.get(file.key, LATE_S + file.n_bytes / SLOW_BYTES_S)
         if len(data) != file.n_bytes:
             raise IntegrityError(
                 f"index file {self.store.url}/{file.key} has {len(data)} bytes, its commit says {file.n_bytes}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +10,7 @@ from urllib.parse import urlencode
 
 from tensorbank.client.http import Answer, HttpPool
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.storage import MAX_PAUSE_S, RetryPolicy, parse_retry_after
+from tensorbank.storage import MAX_PAUSE_S, PASSING, RetryPolicy, parse_retry_after, retrying
 
 __all__ = ["BANKS", "ONCE", "POLICY", "ServiceClient", "failure"]
 
@@ -95,22 +93,14 @@ class ServiceClient:
         headers = {**self.headers, "Accept": accept}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        started_s = time.monotonic()
-        for attempt in itertools.count():
-            try:
-                answer = self.pool.ask(method, url, headers, body)
-                if answer.status < 300:
-                    return answer
-                raise failure(self.url, answer)
-            except StorageError as error:
-                if error.kind not in (ErrorKind.THROTTLED, ErrorKind.UNREACHABLE):
-                    raise
-                waited_s = time.monotonic() - started_s
-                pause_s = self.policy.pause_s(attempt, waited_s, error.retry_after_s)
-                if pause_s is None:
-                    raise
-                time.sleep(pause_s)
-        raise AssertionError("no try was made")
+
+        def ask_once() -> Answer:
+            answer = self.pool.ask(method, url, headers, body)
+            if answer.status < 300:
+                return answer
+            raise failure(self.url, answer)
+
+        return retrying(dict.fromkeys(PASSING, self.policy), ask_once)
 
 
 def failure(service: str, answer: Answer) -> TensorBankError:

@@ -10,31 +10,40 @@ from tensorbank.storage.address import (
     quoted_url,
 )
 from tensorbank.storage.aws_settings import certificates, surroundings, with_surroundings
-from tensorbank.storage.hedging import PATIENCE_S, hedged
-from tensorbank.storage.retries import MAX_PAUSE_S, RetryPolicy, parse_retry_after
-from tensorbank.storage.store import CONNECT_TIMEOUT_S, MAX_RETRIES, RETRY_TIMEOUT_S, ObjectInfo, Store
+from tensorbank.storage.client import BACKOFF_BASE, CONNECT_TIMEOUT_S, ObjectInfo
+from tensorbank.storage.hedging import LATE_S
+from tensorbank.storage.retries import (
+    CLIENT_POLICY,
+    MAX_PAUSE_S,
+    PASSING,
+    RetryPolicy,
+    parse_retry_after,
+    retrying,
+)
+from tensorbank.storage.store import Store
 from tensorbank.storage.store_errors import as_ours, is_panic, of_system
 
 __all__ = [
+    "BACKOFF_BASE",
+    "CLIENT_POLICY",
     "CONNECT_TIMEOUT_S",
     "Credentials",
+    "LATE_S",
     "MAX_PAUSE_S",
-    "MAX_RETRIES",
     "ObjectInfo",
-    "PATIENCE_S",
-    "RETRY_TIMEOUT_S",
+    "PASSING",
     "RetryPolicy",
     "StorageOptions",
     "Store",
     "as_ours",
     "bucket_and_prefix",
     "certificates",
-    "hedged",
     "is_panic",
     "normalize_url",
     "of_system",
     "parse_retry_after",
     "quoted_url",
+    "retrying",
     "surroundings",
     "with_surroundings",
 ]

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from tensorbank.errors import ErrorKind, StorageError, as_error
 
-__all__ = ["PATIENCE_S", "hedged"]
+__all__ = ["LATE_S", "hedged"]
 
 T = TypeVar("T")
-PATIENCE_S = 2.0
+LATE_S = 2.0
 """Seconds before a second try: several times what a sound store takes for a small object."""
 MAX_TRIES = 4
 LIMIT_S = 600.0
@@ -25,9 +25,9 @@ LIMIT_S = 600.0
 longer than the time limits of the clients' requests and their tries allow."""
 
 
-def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
+def hedged(call: Callable[[], T], late_s: float = LATE_S) -> T:
     """Return the result of the first try to succeed;
-    another try begins whenever ``patience_s`` passed without an answer.
+    another try begins whenever ``late_s`` passed without an answer.
 
     A call may be of several requests in a row: a try gets past the one that held up the try before it. What slower tries
     bring is dropped.
@@ -40,13 +40,13 @@ def hedged(call: Callable[[], T], patience_s: float = PATIENCE_S) -> T:
         No try has ended within :data:`LIMIT_S`; its kind is ``stalled``.
     """
     tries = [_started(call)]
-    done, _ = wait(tries, timeout=patience_s)
+    done, _ = wait(tries, timeout=late_s)
     while not done and len(tries) < MAX_TRIES:
         try:
             tries.append(_started(call))
         except RuntimeError:  # the system gives no more threads: the tries under way have to do
             break
-        done, _ = wait(tries, timeout=patience_s, return_when=FIRST_COMPLETED)
+        done, _ = wait(tries, timeout=late_s, return_when=FIRST_COMPLETED)
     while True:
         sound = [one for one in tries if one.done() and one.exception() is None]
         waiting = [one for one in tries if not one.done()]

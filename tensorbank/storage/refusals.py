@@ -1,16 +1,52 @@
-"""Refusals of a store in its own words, asked for where its client does not hand them out."""
+"""Refusals of a store in its own words, asked for where its client does not hand them out: the reason, and the pause it wants."""
 
 from __future__ import annotations
 
 import ssl
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
-__all__ = ["ask_refusal"]
+from tensorbank.errors import TensorBankError
+from tensorbank.storage.address import StorageOptions
+from tensorbank.storage.aws_settings import certificates
+from tensorbank.storage.client import ObjectClient
+from tensorbank.storage.probes import PROBE
+from tensorbank.storage.retries import ask_retry_after_s
+from tensorbank.storage.store_errors import says_why
+
+__all__ = ["ask_refusal", "told_pause_s", "told_reason"]
 
 TIMEOUT_S = 5
 MAX_BYTES = 4_096
+SIGNED_FOR_S = 60
+
+
+def told_reason(client: ObjectClient, url: str, options: StorageOptions, key: str) -> TensorBankError | None:
+    """Ask S3 for the reason of a refusal by a request whose answer can give one;
+    None if it gives none."""
+    if not url.startswith("s3:") or options.anonymous:
+        return None
+    with suppress(TensorBankError):
+        (signed,) = client.sign("GET", [key or PROBE], SIGNED_FOR_S)
+        told = ask_refusal(signed, certificates(options))
+        if told is not None and says_why(ValueError(told)):
+            return client.error(ValueError(told), key)
+    return None
+
+
+def told_pause_s(client: ObjectClient, url: str, options: StorageOptions, key: str) -> float | None:
+    """Ask a store that is busy for how many seconds it is; None if it does not say."""
+    if url.startswith("http"):
+        return ask_retry_after_s(f"{url}/{quote(key)}")
+    if options.anonymous:
+        return None
+    with suppress(TensorBankError):
+        (signed,) = client.sign("HEAD", [key], SIGNED_FOR_S)
+        return ask_retry_after_s(signed)
+    return None
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -1,19 +1,75 @@
-"""Decide how long to leave an overloaded server alone. In seconds."""
+"""Ask again: after which errors, after which pauses, and until when. In seconds.
+
+One layer repeats each kind of request, so that tries never multiply, and that layer owns the deadline. All others hand errors on
+at once.
+
+=====================================  ==========================================  ============================================
+request                                who repeats it                              policy
+=====================================  ==========================================  ============================================
+range of a shard                       :mod:`tensorbank.fetch`                     ``range_policies(patience_s)``
+object, HEAD, listing, deletion        :class:`tensorbank.storage.Store`           :data:`OBJECT_POLICIES`
+upload, which is many requests         the store's client, for a Store             :data:`CLIENT_POLICY`
+requests of delta-rs                   its client, for the catalog                 :data:`CLIENT_POLICY`
+question to a service                  :class:`tensorbank.client.ServiceClient`    its ``policy``
+signed address of a shard              :mod:`tensorbank.fetch`, with the range     ``range_policies(patience_s)``
+file of an archive by ``http``         the indexer's ``SourceFiles``               its ``POLICY``
+file of an archive by another way      fsspec's file system                        its own
+=====================================  ==========================================  ============================================
+
+A second request beside one that is late (:mod:`tensorbank.storage.hedging`, and the fetcher's hedges) is part of one try. A
+commit that lost a race against another writer is no failed request: the catalog's loop over races begins anew with what the
+winner wrote.
+
+An error is reported after at most this many seconds. *Dead*: nothing listens, so each try fails at once. *Silent*: packets are
+lost, or nothing answers; a try ends after 5 s without a connection, and after 20 s of silence. *Refused*: 403. *Busy*: 503 for
+ever; a ``Retry-After`` is obeyed within the same time.
+
+=======================================================  ======  =============  =======  =========================
+caller                                                   dead    silent         refused  busy
+=======================================================  ======  =============  =======  =========================
+``tb.open``, ``plan()``; ``tensorbank tables``,          5       55             10       35
+``show``, ``history``, ``query``; planning in a service
+uploads and commits of ``tensorbank ingest``             30      65             10       35
+ranges: the loader, ``verify``, ``bench stream``,        305     305            10       305 (``patience_s`` + 5)
+a service's proxy
+a bank behind a service: ``tb.open("https://...")``      30      65             1        35
+archives by ``http`` in ``tensorbank ingest``            at once  at once       at once  65
+=======================================================  ======  =============  =======  =========================
+"""
 
 from __future__ import annotations
 
 import email.utils
+import itertools
 import random
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
-__all__ = ["MAX_PAUSE_S", "RetryPolicy", "ask_retry_after_s", "backoff_s", "parse_retry_after"]
+from tensorbank.errors import ErrorKind, StorageError
 
+__all__ = [
+    "CLIENT_POLICY",
+    "MAX_PAUSE_S",
+    "OBJECT_POLICIES",
+    "PASSING",
+    "RetryPolicy",
+    "ask_retry_after_s",
+    "backoff_s",
+    "parse_retry_after",
+    "retrying",
+]
+
+T = TypeVar("T")
 TIMEOUT_S = 5
 MAX_PAUSE_S = 30.0
 """Seconds of the longest pause, however long the server asks to be left alone."""
+PASSING = frozenset({ErrorKind.UNREACHABLE, ErrorKind.THROTTLED})
+"""The kinds of errors of a store or service as a whole, which pass."""
 _DRAWS = random.SystemRandom()  # forks differ, and the global generator is left to its users
 
 
@@ -52,10 +108,53 @@ class RetryPolicy:
         return min(left_s, backoff_s(attempt, self.first_pause_s, retry_after_s, self.max_pause_s))
 
 
+OBJECT_POLICIES: Mapping[str, RetryPolicy] = {
+    # A port where nothing listens is usually a wrong address: a person waits for its error. The tries get past a few lost
+    # connections and cut bodies in a row.
+    ErrorKind.UNREACHABLE: RetryPolicy(first_pause_s=0.05, max_pause_s=2.0, deadline_s=30.0, n_tries=6),
+    # A store that refuses some requests and not others serves what is asked for often enough: thirty tries get through
+    # where three in five are refused. Pauses are short, since a plan asks few questions.
+    ErrorKind.THROTTLED: RetryPolicy(first_pause_s=0.1, max_pause_s=1.0, deadline_s=30.0),
+}
+"""The policies of requests for whole objects and of listings, by kind of error."""
+CLIENT_POLICY = RetryPolicy(first_pause_s=0.1, max_pause_s=5.0, deadline_s=30.0, n_tries=10)
+"""The policy of clients that repeat requests themselves: an upload and a commit are of many requests, of which only their client
+can repeat one."""
+
+
+def retrying(policies: Mapping[str, RetryPolicy], question: Callable[[], T]) -> T:
+    """Return the answer to a question, asked again after the errors that a policy is for.
+
+    Parameters
+    ----------
+    policies
+        Policies by kind of error. Any other error is raised at once.
+    question
+        Callable that asks once. It raises :class:`StorageError`, whose ``retry_after_s`` is obeyed.
+
+    Raises
+    ------
+    StorageError
+        The error of the last try.
+    """
+    started_s = time.monotonic()
+    for attempt in itertools.count():
+        try:
+            return question()
+        except StorageError as error:
+            policy = policies.get(error.kind)
+            waited_s = time.monotonic() - started_s
+            pause_s = None if policy is None else policy.pause_s(attempt, waited_s, error.retry_after_s)
+            if pause_s is None:
+                raise
+        time.sleep(pause_s)
+    raise AssertionError("no try was made")
+
+
 def backoff_s(
     attempt: int, first_s: float, retry_after_s: float | None = None, max_s: float = MAX_PAUSE_S
 ) -> float:
-    """A pause after try number ``attempt``, from 0 on: doubled each time, drawn between half and one and a half of that.
+    """Return a pause after try number ``attempt``, from 0 on: doubled each time, drawn between half and one and a half of that.
 
     A server that said how long to wait gets that, and up to ``first_s`` more: its other clients were told the same.
     """
@@ -82,8 +181,6 @@ def ask_retry_after_s(url: str) -> float | None:
     """Ask a URL by HEAD for the seconds to wait: 0 if it is served by now, None if the server does not say.
 
     Only the header is wanted, which the store's client does not hand out.
-
-    For the sake of the header only, which the store's client does not hand out.
     """
     request = urllib.request.Request(url, method="HEAD")
     try:

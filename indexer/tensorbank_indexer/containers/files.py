@@ -11,9 +11,9 @@ import asyncio
 import errno
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from tensorbank.errors import (
     StorageError,
     nearest,
 )
+from tensorbank.storage import MAX_PAUSE_S, RetryPolicy, parse_retry_after, retrying
 from tensorbank_indexer.containers.descriptors import Descriptors
 from tensorbank_indexer.containers.file_stat import FileStat, stat_of
 from tensorbank_indexer.containers.index_pages import walk_pages
@@ -40,9 +41,12 @@ __all__ = ["SourceFiles"]
 
 N_STAT_THREADS = 16
 """The number of requests for sizes at a time."""
-RETRY_DELAYS_S = (0.5, 2.0, 8.0)
-"""The seconds to wait between attempts after an answer such as 429 or 503 (hubs limit rates)."""
-RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
+POLICIES: Mapping[str, RetryPolicy] = {
+    ErrorKind.THROTTLED: RetryPolicy(first_pause_s=0.5, max_pause_s=MAX_PAUSE_S, deadline_s=60.0, n_tries=5)
+}
+"""The policy for web servers that are busy, as hubs are that limit rates. File systems of buckets ask again themselves, and an
+archive that cannot be reached is reported at once: an ingest resumes."""
+BUSY_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 QUOTED = "%/:?#[]@!$&'()*+,;="
 """The characters of a URL that stay as they are;
 blanks and the like are percent-encoded, as in the links of index pages."""
@@ -257,25 +261,32 @@ class SourceFiles:
         return stat_of(path, self._calling(path, lambda: fs.info(full)))
 
     def _calling(self, path: str, function: Callable[[], T]) -> T:
-        """Call the store; its many errors become two of ours, and an answer such as 429 or 503 is waited for."""
-        for delay_s in (*RETRY_DELAYS_S, None):
-            try:
-                return function()
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise NotFoundError(f"There is no {self._full(path)}.") from error
-            except _store_errors() as error:
-                if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-                    raise StorageError(
-                        f"{self._full(path)} cannot be opened: there are no file descriptors left; "
-                        "close other files or raise the limit (ulimit -n).",
-                        kind=ErrorKind.NO_DESCRIPTORS,
-                    ) from error
-                if delay_s is None or getattr(error, "status", None) not in RETRIED_STATUSES:
-                    raise StorageError(
-                        f"{self._full(path)} cannot be read: {type(error).__name__}: {error}"
-                    ) from error
-            time.sleep(delay_s)
-        raise AssertionError("unreachable")
+        """Call the store; its many errors become two of ours. A web server that is busy is asked again."""
+        return retrying(POLICIES, partial(self._calling_once, path, function))
+
+    def _calling_once(self, path: str, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFoundError(f"There is no {self._full(path)}.") from error
+        except _store_errors() as error:
+            if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+                raise StorageError(
+                    f"{self._full(path)} cannot be opened: there are no file descriptors left; "
+                    "close other files or raise the limit (ulimit -n).",
+                    kind=ErrorKind.NO_DESCRIPTORS,
+                ) from error
+            failed = StorageError(f"{self._full(path)} cannot be read: {type(error).__name__}: {error}")
+            if getattr(error, "status", None) in BUSY_STATUSES:
+                failed.kind = ErrorKind.THROTTLED
+                failed.retry_after_s = _retry_after_s(error)
+            raise failed from error
+
+
+def _retry_after_s(error: BaseException) -> float | None:
+    """Return the pause that an answer of aiohttp asks for."""
+    headers = getattr(error, "headers", None) or {}
+    return parse_retry_after(headers.get("Retry-After"), datetime.now(UTC))
 
 
 def _is_http(fs: Any) -> bool:

@@ -38,11 +38,11 @@ class CountingStore(Store):
         self.n_listings = 0
         self._inner = Store(folder.as_uri())
 
-    def get(self, key):
+    def get(self, key, late_s=None):
         self.fetched.append(key)
         return self._inner.get(key)
 
-    def objects(self, prefix=""):
+    def objects(self, prefix="", late_s=None):
         self.n_listings += 1
         return super().objects(prefix)
 

@@ -237,7 +237,7 @@ def tells(call):
     try:
         call()
     except StorageError as error:
-        return error.kind
+        return str(error.kind)
     return "nothing"
 
 for cache_dir in (None, {str(tmp_path)!r}):

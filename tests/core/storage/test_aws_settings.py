@@ -80,7 +80,7 @@ def sent(server, bank_or_store) -> tuple[str, str, str | None]:
     assert not store.exists("x")
     catalog = Catalog(store, IndexMirror(store, Path("/nowhere")))
     with pytest.raises(tb.TensorBankError):
-        catalog._opened("t", "samples")
+        catalog._open("t", "samples")
     found = set()
     for asked in server.asked:
         scope = asked.headers["authorization"].split("Credential=")[1].split(",")[0].split("/")
@@ -252,7 +252,7 @@ def test_anonymous_requests_are_not_signed_whatever_keys_there_are(answering, no
     bank = tb.open("s3://bucket", endpoint=answering.url, anonymous=True)
     assert not bank.catalog.store.exists("x")
     with pytest.raises(tb.TensorBankError):
-        bank.catalog._opened("t", "samples")
+        bank.catalog._open("t", "samples")
     assert len(answering.asked) > 2
     assert not [
         a for a in answering.asked if "authorization" in a.headers or "x-amz-security-token" in a.headers
@@ -324,4 +324,4 @@ def test_a_certificate_of_another_host_is_told(answering_as_another_host, certif
         store.get("x")
     assert caught.value.kind == "tls"
     with pytest.raises(StorageError, match="of another host"):
-        Catalog(store, IndexMirror(store, Path("/nowhere")))._opened("t", "samples")
+        Catalog(store, IndexMirror(store, Path("/nowhere")))._open("t", "samples")

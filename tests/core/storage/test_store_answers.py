@@ -20,6 +20,7 @@ from support import WITH_SUPPORT
 from tensorbank import NotFoundError, StorageError, StorageOptions
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.storage import client
 from tensorbank.storage.store import Store
 from tensorbank.storage.store_errors import as_ours, of_system
 
@@ -57,7 +58,7 @@ def catalog_of(store: Store, tmp_path: Path) -> Catalog:
 @pytest.mark.parametrize("code", CASES)
 def test_s3_says_itself_what_is_wrong(code, answering, tmp_path, monkeypatch):
     """Its code and message are in the sentence, whatever was asked for; what another try cannot mend is not tried again."""
-    monkeypatch.setattr(tensorbank.storage.store, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(tensorbank.storage.store, "OBJECT_POLICIES", {})
     status, kind, hint, more = CASES[code]
     store = store_at(answering)
     catalog = catalog_of(store, tmp_path)
@@ -160,7 +161,7 @@ def test_the_innermost_cause_is_told(answering, answering_tls):
         assert caught.value.kind == kind
         assert endpoint in str(caught.value)
         with pytest.raises(StorageError, match=cause):
-            catalog_of(store, Path("/nowhere"))._opened("t", "samples")
+            catalog_of(store, Path("/nowhere"))._open("t", "samples")
 
 
 def test_a_certificate_that_is_not_trusted_is_not_tried_again(answering_tls, monkeypatch):
@@ -172,8 +173,7 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(answering_tls, mon
 
 
 def test_silence_is_told_as_such(monkeypatch):
-    monkeypatch.setattr(tensorbank.storage.store, "STALL_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(tensorbank.storage.store, "MAX_RETRIES", 0)
+    monkeypatch.setattr(client, "STALL_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(StorageError, match="no answer in time") as caught:
@@ -193,8 +193,8 @@ def test_a_breakdown_of_the_client_is_an_error(monkeypatch, tmp_path):
     def breaks(*_: object, **__: object):
         raise PanicException("request valid: InvalidUri")
 
-    monkeypatch.setattr(tensorbank.storage.store.obstore, "get_range", breaks)
-    monkeypatch.setattr(tensorbank.storage.store.obstore, "list", breaks)
+    monkeypatch.setattr(client.obstore, "get_range", breaks)
+    monkeypatch.setattr(client.obstore, "list", breaks)
     found = []
 
     def ask():
@@ -241,11 +241,27 @@ def test_a_probe_whose_write_failed_is_removed(tmp_path):
     class Failing(Store):
         def create(self, key, data):
             super().create(key, data)
-            raise StorageError("no answer in time", kind="unreachable")
+            raise StorageError("the disk is full", kind="disk-full")
 
     store = Failing((tmp_path / "bank").as_uri())
-    with pytest.raises(StorageError, match="in time"):
+    with pytest.raises(StorageError, match="is full"):
         store.arbitrates_writers()
+    assert store.objects() == []
+
+
+def test_a_probe_whose_answer_was_lost_is_written_again_and_knows_itself(tmp_path):
+    class Lossy(Store):
+        n_asked = 0
+
+        def create(self, key, data):
+            self.n_asked += 1
+            super().create(key, data)
+            if self.n_asked == 1:
+                raise StorageError("no answer in time", kind="unreachable")
+
+    store = Lossy((tmp_path / "bank").as_uri())
+    assert store.arbitrates_writers()
+    assert store.n_asked == 3
     assert store.objects() == []
 
 

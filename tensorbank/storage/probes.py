@@ -1,0 +1,79 @@
+"""Try out what answers for a store: whether it is one, and whether it arbitrates between writers."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tensorbank.errors import ConflictError, ErrorKind, NotFoundError, StorageError
+from tensorbank.storage.retries import OBJECT_POLICIES, retrying
+
+if TYPE_CHECKING:
+    from tensorbank.storage.store import Store
+
+__all__ = ["PROBE", "arbitrates_writers", "require_store"]
+
+PROBE = ".tensorbank-probe-"
+"""The beginning of the names of objects that are written to try a store."""
+logger = logging.getLogger(__name__)
+
+
+def arbitrates_writers(store: Store) -> bool:
+    """Tell whether a second conditional create of one key is refused,
+    tried on an object that is then removed.
+
+    Each try writes a token of its own. A try whose answer was lost is repeated and meets its own object, which its token tells
+    from another's.
+
+    Raises
+    ------
+    StorageError
+        The store cannot be written, or does not give back what was written.
+    """
+    key = f"{PROBE}{uuid.uuid4()}"
+    try:
+        return not _wins(store, key, b"first") or not _wins(store, key, b"second")
+    finally:
+        try:
+            store.delete(key)
+        except StorageError as error:
+            logger.warning(
+                "%s/%s, which tried conditional writes, could not be removed: %s", store.url, key, error
+            )
+
+
+def require_store(store: Store) -> None:
+    """Raise StorageError if every address is answered, as by the page of a login or of another site."""
+    try:
+        store.info(f"{PROBE}{uuid.uuid4()}")
+    except NotFoundError:
+        return
+    except StorageError as error:
+        if error.kind not in (ErrorKind.DENIED, ErrorKind.REFUSED):
+            raise
+        return  # a store may keep silent about what is not there
+    raise _no_store(store, "it answers for every address, as a login page or another site does")
+
+
+def _wins(store: Store, key: str, name: bytes) -> bool:
+    """Tell whether a conditional create of a key made the object that is there."""
+    token = name + b" " + uuid.uuid4().hex.encode()
+    with suppress(ConflictError):
+        retrying(OBJECT_POLICIES, partial(store.create, key, token))
+    there = store.get(key)
+    if there != token and not re.fullmatch(rb"(first|second) [0-9a-f]{32}", there):
+        raise _no_store(store, "it does not give back what was written")
+    return there == token
+
+
+def _no_store(store: Store, why: str) -> StorageError:
+    endpoint = store.options.endpoint
+    at = f" at {endpoint}" if endpoint else ""
+    return StorageError(
+        f"what answers for {store.url}{at} is no object store ({why}); check the address and the endpoint",
+        kind=ErrorKind.NOT_A_STORE,
+    )
