@@ -50,7 +50,7 @@ from synthetic_world import (
     places,
 )
 from tensorbank import Modality
-from tensorbank.catalog.catalog import Commit
+from tensorbank.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import array_key
 from tensorbank.statistics.band_stats import QUANTILES, bin_edges

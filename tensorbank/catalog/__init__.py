@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tensorbank.catalog.catalog import Catalog, Commit, SnapshotInfo
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.commits import Commit
+from tensorbank.catalog.history import SnapshotInfo
 from tensorbank.catalog.level_files import LevelFiles
 from tensorbank.catalog.mirror import IndexMirror, default_cache_folder
 from tensorbank.catalog.nan_columns import of_file

@@ -10,10 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow
+from tensorbank.catalog.delta_log import data_path
 from tensorbank.layout import Level
 from tensorbank.pruning import Condition, may_match, of_files
 
-__all__ = ["IndexFile", "LevelFiles"]
+__all__ = ["IndexFile", "LevelFiles", "files_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,11 @@ class LevelFiles:
         return None if None in parts else frozenset(p for p in parts if p is not None)
 
     def of_parts(self, parts: frozenset[str]) -> LevelFiles:
-        """The files that may hold rows of some parts."""
+        """Return the files that may hold rows of some parts."""
         return self.keeping(np.array([f.part is None or f.part in parts for f in self.files], np.bool_))
 
     def matching(self, condition: Condition) -> LevelFiles:
-        """The files that may hold a row which satisfies a condition."""
+        """Return the files that may hold a row which satisfies a condition."""
         return self.keeping(may_match(condition, of_files(self.statistics), len(self.files)))
 
     def keeping(self, mask: npt.NDArray[np.bool_]) -> LevelFiles:
@@ -72,3 +73,44 @@ class LevelFiles:
             return self
         kept = tuple(f for f, keep in zip(self.files, mask.tolist(), strict=True) if keep)
         return replace(self, files=kept, statistics=self.statistics.filter(as_arrow(mask)))
+
+
+def files_of(actions: pa.Table, key: str, where: str) -> tuple[tuple[IndexFile, ...], pa.Table]:
+    """Return the files that a Delta log names, part by part as samples lie in the bank, and their statistics in the same order.
+
+    Parameters
+    ----------
+    actions
+        The log's add-actions, a row a file: ``path``, ``size_bytes``, ``num_records`` and maybe the structs ``min`` and ``max``.
+    key, where
+        Key and URL of the table.
+
+    Raises
+    ------
+    FormatError
+        The path of a file leads out of the table.
+    """
+    keys = [
+        (part or "", path)
+        for part, path in zip(_parts(actions, "min"), actions["path"].to_pylist(), strict=True)
+    ]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    if order != list(range(len(keys))):  # a column for each statistic of each band takes long to move
+        actions = actions.take(as_arrow(np.array(order, np.int64)))
+    low, high = (_parts(actions, side) for side in ("min", "max"))
+    columns = (actions[name].to_pylist() for name in ("path", "size_bytes", "num_records"))
+    files = tuple(
+        IndexFile(
+            f"{key}/{data_path(path, where)}", int(size), int(rows or 0), first if first == last else None
+        )
+        for path, size, rows, first, last in zip(*columns, low, high, strict=True)
+    )
+    return files, actions.select([n for n in ("min", "max") if n in actions.column_names])
+
+
+def _parts(actions: pa.Table, side: str) -> list[str | None]:
+    """Return the smallest or largest part of each file, None where the log does not say."""
+    bounds = actions.column(side).combine_chunks() if side in actions.column_names else None
+    if bounds is None or bounds.type.get_field_index("part") < 0:
+        return [None] * actions.num_rows
+    return list(bounds.field("part").to_pylist())

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from tensorbank import Band, Bank, Modality, TableSchema
-from tensorbank.catalog.catalog import Commit
+from tensorbank.catalog import Commit
 from tensorbank.index_schema import SEASONS, samples_schema, shards_schema, tiles_schema
 
 S2 = Modality("S2L2A", "int16", tuple(Band(b) for b in ("B02", "B03", "B04", "B08", "B11")), 2, 8, 8)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from tensorbank import Band, Bank, Modality, TableSchema
-from tensorbank.catalog.catalog import Commit
+from tensorbank.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 
 NDVI = Modality("NDVI", "float32", (Band("NDVI"),), 1, 8, 8)

@@ -16,9 +16,11 @@ import pytest
 import tensorbank as tb
 from support.handmade_index import SCHEMA, make_table, part_of
 from tensorbank import ConflictError, InvalidInputError, NotFoundError
-from tensorbank.catalog.catalog import Catalog, Commit
+from tensorbank.catalog import Commit
+from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.delta import DeltaLevel, open_level
 from tensorbank.catalog.mirror import IndexMirror
-from tensorbank.layout import LEVELS
+from tensorbank.layout import LEVELS, index_key
 from tensorbank.storage.store import Store
 
 
@@ -103,14 +105,14 @@ def test_a_writer_that_dies_between_levels_shows_nothing_and_is_taken_up_again(
     bank.catalog.create("t", SCHEMA)
     shown, lost = part_of("t", "p1", 4), part_of("t", "p2", 6)
     bank.catalog.commit("t", shown)
-    write = Catalog._write
+    append = DeltaLevel.append
 
-    def dies(self, delta, part, rows, transactions):
+    def dies(self, part, rows, transactions):
         if rows.schema.equals(getattr(lost, broken_at).schema):
             raise KeyboardInterrupt
-        write(self, delta, part, rows, transactions)
+        append(self, part, rows, transactions)
 
-    monkeypatch.setattr(Catalog, "_write", dies)
+    monkeypatch.setattr(DeltaLevel, "append", dies)
     with pytest.raises(KeyboardInterrupt):
         bank.catalog.commit("t", lost)
     monkeypatch.undo()
@@ -128,8 +130,8 @@ def test_tiles_and_shards_of_an_uncommitted_part_are_invisible(bank):
     bank.catalog.create("t", SCHEMA)
     shown, hidden = part_of("t", "p1", 4), part_of("t", "p2", 6)
     bank.catalog.commit("t", shown)
-    bank.catalog._append("t", "tiles", "p2", hidden.tiles)
-    bank.catalog._append("t", "shards", "p2", hidden.shards)
+    for level, rows in (("tiles", hidden.tiles), ("shards", hidden.shards)):
+        open_level(bank.catalog.store, index_key("t", level)).append("p2", rows, {"p2": 1})
     assert bank.catalog.files("t", "tiles").n_rows == 20
     assert bank.sql("SELECT DISTINCT part FROM t.tiles").arrow()["part"].to_pylist() == ["p1"]
     assert bank.sql("SELECT DISTINCT part FROM t.shards").arrow()["part"].to_pylist() == ["p1"]

@@ -8,7 +8,7 @@ import pytest
 
 import tensorbank as tb
 from support.handmade_index import SCHEMA, part_of
-from tensorbank.catalog.catalog import Commit
+from tensorbank.catalog import Commit
 
 LONG = "\u00e9" * 70
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import tensorbank as tb
 from support.differential.rows import SCHEMA, Facts, make_part, places, spoil
 from tensorbank import TableSchema
-from tensorbank.catalog.catalog import Commit
+from tensorbank.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.storage.store import Store
 

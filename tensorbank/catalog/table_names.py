@@ -1,0 +1,105 @@
+"""The names of a bank's tables, and what is said of names that are none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from tensorbank.catalog import static_bank
+from tensorbank.catalog.delta_log import LOG
+from tensorbank.catalog.static_bank import is_static, table_names
+from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
+from tensorbank.layout import Level, index_key
+from tensorbank.storage import Store
+
+__all__ = ["TableNames"]
+
+N_THREADS = 16
+SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
+
+
+class TableNames:
+    """The names of the tables in one store. May be used from many threads at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._met: set[str] = set()  # of tables that exist, so the bank bounds their number
+        self._lock = threading.Lock()
+
+    def meet(self, table: str) -> None:
+        """Remember that a table exists."""
+        with self._lock:
+            self._met.add(table)
+
+    def all(self) -> list[str]:
+        """Return the names of the tables, sorted."""
+        if is_static(self._store):
+            return table_names(self._store)
+        return self._with_logs(self._store.folders())
+
+    def among(self, names: Collection[str]) -> list[str]:
+        """Return the tables that some names may mean, whatever their case.
+        The store is asked only for names not met before."""
+        meant = {n.lower() for n in names}
+        with self._lock:
+            known = {table for table in self._met if table.lower() in meant}
+        if meant <= {n.lower() for n in known}:
+            return sorted(known)
+        if is_static(self._store):
+            with suppress(NotFoundError):
+                known |= {table for table in table_names(self._store) if table.lower() in meant}
+            unknown = [n for n in names if n.lower() not in {table.lower() for table in known}]
+            known |= {n for n in unknown if static_bank.has_log(self._store, index_key(n, "samples"))}
+        else:
+            known |= set(self._with_logs([n for n in self._store.folders() if n.lower() in meant]))
+        return sorted(known)
+
+    def _with_logs(self, folders: Sequence[str]) -> list[str]:
+        """Return the folders that hold tables."""
+        keys = [f"{index_key(name, 'samples')}/{LOG}" for name in folders]
+        with ThreadPoolExecutor(N_THREADS) as pool:
+            return [
+                name for name, log in zip(folders, pool.map(self._store.objects, keys), strict=True) if log
+            ]
+
+    def missing(self, table: str, version: int | None = None) -> NotFoundError:
+        """Return the error that names what is missing: the table, its version, or the bank."""
+        tables = self.told()
+        if version is not None and table in tables:
+            return NotFoundError(
+                f"table {table} has no version {version}; see `tensorbank history`",
+                kind=ErrorKind.UNKNOWN_SNAPSHOT,
+            )
+        hint = nearest(table, tables) or (
+            "" if tables or is_static(self._store) else " There is no table at all."
+        )
+        return NotFoundError(f"{self._store.url} has no table {table!r}.{hint}", kind=ErrorKind.UNKNOWN_TABLE)
+
+    def told(self) -> list[str]:
+        """Return the names of the tables, or of those met so far where no list is to be had."""
+        try:
+            return self.all()
+        except NotFoundError as error:
+            if error.kind != ErrorKind.NO_LIST_OF_TABLES:
+                raise
+            return sorted(self._met)
+
+    def has_log(self, table: str, level: Level) -> bool:
+        """Tell whether a level of a table has been made."""
+        with suppress(NotFoundError):
+            return bool(self._store.objects(f"{index_key(table, level)}/{LOG}"))
+        return False
+
+    def check_free(self, table: str) -> None:
+        """Raise InvalidInputError if SQL, which does not tell the case of names,
+        would take the table for something else."""
+        if table.lower() in SQL_SCHEMAS:
+            raise InvalidInputError(f"{table!r} cannot name a table, since SQL has its own {table.lower()}")
+        with suppress(NotFoundError):
+            for other in self._store.folders():
+                if other != table and other.lower() == table.lower() and other in self.all():
+                    raise InvalidInputError(
+                        f"there is a table {other!r} already, and SQL cannot tell {table!r} from it"
+                    )
