@@ -183,8 +183,8 @@ def test_a_footer_that_was_damaged_on_the_way_is_fetched_again(written, tmp_path
     make_table(bank, "t", parts=1, n=3)
     sound, n_bad = remote.get, [2]
 
-    def get(key):
-        data = sound(key)
+    def get(key, late_s=None):
+        data = sound(key, late_s)
         if key.endswith(".parquet") and n_bad[0]:
             n_bad[0] -= 1
             return data[:-8] + b"\xff\xff\xff\x7f" + data[-4:]
