@@ -5,17 +5,18 @@ from __future__ import annotations
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
 from tensorbank.fetch.range_reader import RangeReader
-from tensorbank.fetch.range_requests import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, PATIENCE_S, Wanted
-from tensorbank.fetch.read_group import Pending
+from tensorbank.fetch.range_requests import PATIENCE_S
+from tensorbank.fetch.read_group import ReadGroup
+from tensorbank.fetch.tries import range_policies
+from tensorbank.fetch.wanted import Wanted
 
 __all__ = [
-    "FIRST_PAUSE_S",
     "FetchOptions",
     "FetchStats",
     "Fetcher",
-    "MAX_PAUSE_WHEN_AWAY_S",
     "PATIENCE_S",
-    "Pending",
     "RangeReader",
+    "ReadGroup",
     "Wanted",
+    "range_policies",
 ]

@@ -13,7 +13,7 @@ import math
 from collections import deque
 from typing import Literal
 
-__all__ = ["MAX_DEPTH", "MIN_DEPTH", "Depth"]
+__all__ = ["MAX_DEPTH", "MIN_DEPTH", "Concurrency"]
 
 GAIN = 2.0
 MIN_DEPTH = 8
@@ -28,7 +28,7 @@ N_ROUNDS = 20
 PROBE_EVERY_S = 10.0
 
 
-class Depth:
+class Concurrency:
     """A controller that follows the reads of one run. For one thread at a time.
 
     Parameters

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from tensorbank.cache import CacheStats
+from tensorbank.fetch.wanted import Wanted
 
-__all__ = ["FetchStats"]
+__all__ = ["FetchCounts", "FetchStats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class FetchStats:
     refetches
         Reads made again for a bad block.
     retries
-        Tries made again for an error of the store, beyond the retries of its client.
+        Tries made again for an error of the store.
     hedges, hedges_won
         Second requests for late reads, and those that were first to answer.
     stalls
@@ -77,4 +78,41 @@ class FetchStats:
             depth=self.depth + other.depth,
             away_s=max(self.away_s, other.away_s),
             cache=self.cache + other.cache,
+        )
+
+
+@dataclass(slots=True)
+class FetchCounts:
+    """The counts of one reader, which go up. For one thread at a time; their meaning is that of :class:`FetchStats`."""
+
+    requests: int = 0
+    bytes_read: int = 0
+    bytes_asked: int = 0
+    refetches: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    stalls: int = 0
+    fetch_s: float = 0.0
+
+    def record(self, wanted: Wanted, n_bytes: int, seconds: float, *, is_hedge: bool) -> None:
+        """Count an answer of ``n_bytes``, which came ``seconds`` after the range was first asked for."""
+        self.requests += 1
+        self.bytes_read += n_bytes
+        self.bytes_asked += wanted.n_asked_bytes
+        self.refetches += wanted.again
+        self.hedges_won += is_hedge
+        self.fetch_s += seconds
+
+    def stats(
+        self, *, retries: int, latencies_s: tuple[float, float], depth: int, away_s: float
+    ) -> FetchStats:
+        """Return the counts as a value, with what others count and measure."""
+        p50, p99 = latencies_s
+        return FetchStats(
+            **asdict(self),
+            retries=retries,
+            latency_p50_s=p50,
+            latency_p99_s=p99,
+            depth=depth,
+            away_s=away_s,
         )

@@ -21,10 +21,12 @@ from tensorbank.errors import StorageError, as_error
 from tensorbank.fetch.concurrency import MAX_DEPTH
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.range_reader import RangeReader
-from tensorbank.fetch.range_requests import AWAY, PATIENCE_S, SILENCE_S, Requests, Wanted
-from tensorbank.fetch.read_group import Pending, forked
-from tensorbank.fetch.threads import Crew
+from tensorbank.fetch.range_requests import PATIENCE_S, SILENCE_S, Requests
+from tensorbank.fetch.read_group import ReadGroup, forked
+from tensorbank.fetch.threads import ReadingThreads
+from tensorbank.fetch.wanted import Wanted
 from tensorbank.ranges import ByteRange, coalesce
+from tensorbank.storage import PASSING
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 
@@ -125,8 +127,8 @@ class Fetcher:
             patience_s=o.patience_s,
         )
         self._cache = BlockCache(Path(o.cache_dir).expanduser(), o.cache_bytes) if o.cache_dir else None
-        self._serving: Crew | None = None
-        self._pending: weakref.WeakSet[Pending] = weakref.WeakSet()
+        self._serving: ReadingThreads | None = None
+        self._groups: weakref.WeakSet[ReadGroup] = weakref.WeakSet()
         self._pid = 0
         self._n_over = 0
 
@@ -135,23 +137,24 @@ class Fetcher:
 
     @property
     def stats(self) -> FetchStats:
+        """The counts so far, and what is measured at present."""
         self._check_process()
         stats = self._requests.stats
         return stats if self._cache is None else replace(stats, cache=self._cache.stats)
 
-    def submit(self, n: int, wanted: Callable[[int], Wanted]) -> Pending:
+    def submit(self, n: int, wanted: Callable[[int], Wanted]) -> ReadGroup:
         """Start reads as :meth:`Requests.submit` does. The cache is asked first, and keeps what is read."""
         if self._cache is None:
             return self._requests.submit(n, wanted)
-        crew = self._open()
+        threads = self._open()
         silence_s = (
             self.options.patience_s + 2 * SILENCE_S
         )  # the requests behind the cache have told theirs by then
-        pending = Pending(n, stall_s=silence_s, beats=lambda: self._n_over)
-        self._pending.add(pending)
-        jobs = (partial(self._serve, self._cache, number, wanted, pending) for number in pending.numbers())
-        crew.submit(jobs, n)
-        return pending
+        group = ReadGroup(n, stall_s=silence_s, beats=lambda: self._n_over)
+        self._groups.add(group)
+        jobs = (partial(self._serve, self._cache, number, wanted, group) for number in group.numbers())
+        threads.submit(jobs, n)
+        return group
 
     def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
         """The bytes of a range, at once.
@@ -181,8 +184,8 @@ class Fetcher:
         if self._pid not in (0, os.getpid()):
             return  # the threads are another process's, and so may be the locks
         serving, self._serving = self._serving, None
-        for pending in list(self._pending):
-            pending.cancel()
+        for group in list(self._groups):
+            group.cancel()
         if serving is not None:
             serving.dismiss()
         self._requests.close()
@@ -193,14 +196,14 @@ class Fetcher:
         if self._pid not in (0, os.getpid()):
             raise forked()
 
-    def _open(self) -> Crew:
+    def _open(self) -> ReadingThreads:
         self._check_process()
         if self._serving is None:
-            self._serving, self._pid = Crew(lambda: N_SERVING), os.getpid()
+            self._serving, self._pid = ReadingThreads(lambda: N_SERVING), os.getpid()
         return self._serving
 
     def _serve(
-        self, cache: BlockCache, number: int, wanted: Callable[[int], Wanted], pending: Pending
+        self, cache: BlockCache, number: int, wanted: Callable[[int], Wanted], group: ReadGroup
     ) -> None:
         """Hand on what the cache has, and what it lacks once it has come."""
         error: Exception | None = None
@@ -209,10 +212,10 @@ class Fetcher:
             this.deliver(self._from_cache(cache, this.range, this.spans))
         except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
             error = as_error(failed)
-            if isinstance(error, StorageError) and error.kind in AWAY:
-                pending.cancel()
+            if isinstance(error, StorageError) and error.kind in PASSING:
+                group.cancel()
         self._n_over += 1
-        pending.end(number, error)
+        group.end(number, error)
 
     def _from_cache(
         self, cache: BlockCache, wanted: ByteRange, spans: Sequence[Interval], *, again: bool = False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tensorbank.errors import ErrorKind, StorageError
 
-__all__ = ["Pending", "forked"]
+__all__ = ["ReadGroup", "forked"]
 
 LOOK_S = 1.0
 """Seconds between two looks of a waiting thread at whether anything progresses.
@@ -32,7 +32,7 @@ def forked() -> StorageError:
     )
 
 
-class Pending:
+class ReadGroup:
     """An account of ``n`` reads, numbered from 0.
     May be called from many threads of the process that made it.
 
@@ -70,7 +70,7 @@ class Pending:
             yield number
 
     def end(self, number: int, error: Exception | None = None) -> None:
-        """A read that was started is over."""
+        """Note the end of a read that was started."""
         with self._changed:
             self._n_running -= 1
             if error is not None:

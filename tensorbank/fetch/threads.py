@@ -1,7 +1,7 @@
 """Threads that work off jobs in order, as many as are wanted at the moment.
 
-Unlike an executor's, they end when they are told to, and a thread that hangs in a request holds up neither its crew's end nor the
-interpreter's.
+Unlike an executor's, they end when they are told to, and a thread that hangs in a request holds up neither the others' end nor
+the interpreter's.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from functools import cache
 
 from tensorbank.errors import ErrorKind, StorageError
 
-__all__ = ["Crew"]
+__all__ = ["ReadingThreads"]
 
 LINGER_S = 0.5
-"""Seconds to wait for running jobs when a crew ends:
+"""Seconds to wait for running jobs at close:
 longer than most requests take, short enough for a person."""
 
 Job = Callable[[], None]
@@ -28,7 +28,7 @@ Job = Callable[[], None]
 _log = logging.getLogger(__name__)
 
 
-class Crew:
+class ReadingThreads:
     """A pool of threads of one owner. May be called from many threads at once.
 
     Parameters
@@ -42,11 +42,11 @@ class Crew:
         self._jobs: deque[Iterator[Job]] = deque()
         self._ready = threading.Condition()
         self._threads: set[threading.Thread] = set()
-        self._n_idle = self._n_workers = 0
+        self._n_idle = self._n_workers = self._n_lost = 0
         self._until = 0.0
         self.closing = threading.Event()
-        """The event that is set when the crew ends: jobs that pause should go on."""
-        _crews().add(self)
+        """The event that is set when the threads end: jobs that pause should go on."""
+        _living().add(self)
 
     def submit(self, jobs: Iterator[Job], n: int) -> None:
         """Run about ``n`` jobs, which must not raise, behind those submitted before. Each is asked for when its turn comes.
@@ -62,7 +62,7 @@ class Crew:
             self._jobs.append(jobs)
             self._ready.notify(min(self._n_idle, n))
             self._staff()
-            if not self._n_workers and not self.closing.is_set() and self._size() > 0:
+            if not self._n_workers and not self.closing.is_set() and self._n_wanted > 0:
                 self._jobs.pop()
                 raise StorageError(
                     "the system gives no more threads, so nothing can be read; lower n_threads, or raise the limits of "
@@ -70,10 +70,21 @@ class Crew:
                     kind=ErrorKind.NO_THREADS,
                 )
 
-    def staff(self) -> None:
-        """Take on threads, since the size has grown."""
+    def replace(self, n: int) -> None:
+        """Let others take the place of ``n`` threads that wait for answers which nobody wants any more.
+
+        A request that lost its race keeps its thread until its client gives up, after 20 s of silence. With one answer in a
+        hundred that late, and reads of 10 ms, four threads would soon do nothing but wait for them.
+        """
+        if n:
+            with self._ready:
+                self._n_lost += n
+                self._staff()
+
+    def take_back(self) -> None:
+        """Count a thread again that was replaced: its answer has come."""
         with self._ready:
-            self._staff()
+            self._n_lost -= 1
 
     def spawn(self, job: Job) -> None:
         """Run a job at once, beside the others. RuntimeError if the system gives no thread."""
@@ -103,6 +114,10 @@ class Crew:
             if thread is not threading.current_thread():
                 thread.join(max(self._until - time.monotonic(), 0))
 
+    @property
+    def _n_wanted(self) -> int:
+        return self._size() + self._n_lost
+
     def _start(self, job: Job) -> None:
         def run() -> None:
             try:
@@ -129,7 +144,7 @@ class Crew:
 
     def _next(self) -> Job | None:
         with self._ready:
-            while not self.closing.is_set() and self._n_workers <= self._size():
+            while not self.closing.is_set() and self._n_workers <= self._n_wanted:
                 if self._jobs:
                     jobs = self._jobs[0]
                     try:
@@ -140,7 +155,7 @@ class Crew:
                     if job is not None:
                         self._staff()
                         return job
-                    if self._jobs:  # the last job's end may have been the crew's
+                    if self._jobs:  # the last job may have ended all
                         self._jobs.popleft()
                     del jobs
                 else:
@@ -154,7 +169,7 @@ class Crew:
 
     def _staff(self) -> None:
         """Start one more thread, where there is work for it; it looks for the next itself."""
-        if self._jobs and not self._n_idle and not self.closing.is_set() and self._n_workers < self._size():
+        if self._jobs and not self._n_idle and not self.closing.is_set() and self._n_workers < self._n_wanted:
             self._n_workers += 1
             try:
                 self._start(self._work)
@@ -164,14 +179,14 @@ class Crew:
 
 
 @cache
-def _crews() -> weakref.WeakSet[Crew]:
-    """Return the crews that live. Daemon threads must not come back from a request while
+def _living() -> weakref.WeakSet[ReadingThreads]:
+    """Return the pools that live. Daemon threads must not come back from a request while
     the interpreter goes down, so they end before."""
-    crews: weakref.WeakSet[Crew] = weakref.WeakSet()
+    living: weakref.WeakSet[ReadingThreads] = weakref.WeakSet()
 
     def end() -> None:
-        for crew in list(crews):
-            crew.close()
+        for threads in list(living):
+            threads.close()
 
     atexit.register(end)
-    return crews
+    return living

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.errors import ErrorKind, StorageError
-from tensorbank.fetch import Pending
+from tensorbank.fetch import ReadGroup
 from tensorbank.reading.batch_in_progress import BatchInProgress
 
 __all__ = ["BatchRead"]
@@ -25,7 +25,7 @@ class BatchRead:
         Memory that the batch takes until it is over, buffers and stored bytes.
     """
 
-    def __init__(self, batch: BatchInProgress, pending: Pending, n_bytes: int) -> None:
+    def __init__(self, batch: BatchInProgress, pending: ReadGroup, n_bytes: int) -> None:
         self.n_bytes = n_bytes
         self.masks: dict[str, npt.NDArray[np.bool_]] = batch.masks
         """The flags of the samples that have a handle, (n,) bool, by handle name; where some sample has fewer dates than others,

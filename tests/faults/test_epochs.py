@@ -14,7 +14,7 @@ import pytest
 
 from support.handmade import make
 from tensorbank import IntegrityError, StorageError
-from tensorbank.fetch import FetchOptions, FetchStats, range_requests
+from tensorbank.fetch import FetchOptions, FetchStats, range_requests, tries
 from tensorbank.plans import StoreAddress
 from tensorbank.reading import BatchRead, SampleReader
 from tensorbank.testing import Faults, FaultServer
@@ -139,7 +139,7 @@ def test_what_is_flipped_again_names_object_and_sample(served):
 
 def test_a_store_that_is_away_for_a_while_ends_no_epoch(served, monkeypatch):
     """Longer than any number of tries with pauses of a millisecond would take."""
-    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(tries, "FIRST_PAUSE_S", 0.001)
     server, _ = served
     back = threading.Timer(3.0, server.set, [Faults()])
     back.start()

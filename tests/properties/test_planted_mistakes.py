@@ -26,7 +26,7 @@ from support.differential.check import compare
 from support.differential.examples import KEPT, OLD, PRUNED, filled
 from support.differential.planted import planted
 from support.differential.rows import SCHEMA
-from tensorbank.fetch.concurrency import FIRST_DEPTH, Depth
+from tensorbank.fetch.concurrency import FIRST_DEPTH, Concurrency
 from tensorbank.index_schema import samples_schema
 from tensorbank.planning import pinned_table, pixel_judge
 from tensorbank.pruning import conditions, known_bounds, necessary, table_conditions
@@ -143,7 +143,7 @@ def check_rollups() -> None:
 
 def check_rounds() -> None:
     """Check that reads that end within one moment say nothing of the rate."""
-    depth = Depth()
+    depth = Concurrency()
     for i in range(4 * FIRST_DEPTH):
         depth.add(0.001, i * 1e-5)
     assert depth.n == FIRST_DEPTH

@@ -6,7 +6,7 @@ import heapq
 
 import pytest
 
-from tensorbank.fetch.concurrency import FIRST_DEPTH, MAX_DEPTH, MIN_DEPTH, Depth
+from tensorbank.fetch.concurrency import FIRST_DEPTH, MAX_DEPTH, MIN_DEPTH, Concurrency
 
 
 def run(
@@ -14,12 +14,12 @@ def run(
     bytes_per_s: float,
     read_bytes: int,
     n_reads: int,
-    depth: Depth | None = None,
+    depth: Concurrency | None = None,
     begin_s: float = 0.0,
-) -> tuple[Depth, float]:
+) -> tuple[Concurrency, float]:
     """Run reads over a link: each waits for the latency and then for its turn on the wire. Returns depth and
     share of the wire used over the second half."""
-    depth = depth or Depth()
+    depth = depth or Concurrency()
     now = wire_free = half = begin_s
     coming: list[tuple[float, float]] = []
     for number in range(n_reads):
@@ -63,9 +63,9 @@ def test_a_network_that_changes_is_followed():
 
 
 def test_a_fixed_depth_stays_whatever_is_measured():
-    depth, _ = run(0.05, 1e9, 1 << 20, 1000, Depth(3))
+    depth, _ = run(0.05, 1e9, 1 << 20, 1000, Concurrency(3))
     assert depth.n == 3
 
 
 def test_it_begins_in_the_middle():
-    assert MIN_DEPTH < Depth().n == FIRST_DEPTH < MAX_DEPTH
+    assert MIN_DEPTH < Concurrency().n == FIRST_DEPTH < MAX_DEPTH

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tensorbank import ByteRange, InvalidInputError, NotFoundError, StorageError, StorageOptions
-from tensorbank.fetch import FetchOptions, outage, range_requests
+from tensorbank.fetch import FetchOptions, outage, range_requests, tries
 from tensorbank.fetch.fetcher import Fetcher
-from tensorbank.fetch.range_requests import Wanted
+from tensorbank.fetch.wanted import Wanted
 from tensorbank.storage.store import Store
 
 
@@ -46,8 +46,8 @@ WANTED = ByteRange("k", 10, 30)
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(range_requests, "FIRST_PAUSE_WHEN_BUSY_S", 0.001)
+    monkeypatch.setattr(tries, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(tries, "FIRST_PAUSE_WHEN_BUSY_S", 0.001)
 
 
 @pytest.fixture
@@ -112,8 +112,8 @@ def test_a_store_that_stays_away_is_waited_for_as_long_as_was_stated_and_no_long
 
 
 def test_the_first_answer_ends_the_pauses_of_all(fetching, monkeypatch):
-    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 60.0)
-    monkeypatch.setattr(range_requests, "MAX_PAUSE_WHEN_AWAY_S", 60.0)
+    monkeypatch.setattr(tries, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(tries, "MAX_PAUSE_WHEN_AWAY_S", 60.0)
     store = ScriptedStore(unreachable(3))
     fetcher = fetching(store)
     pending = fetcher.submit(3, lambda _: Wanted(WANTED, lambda _: None))
@@ -142,6 +142,26 @@ def test_a_request_that_hangs_in_its_client_ends_with_its_patience(monkeypatch):
         let_go.set()
     assert caught.value.kind == "unreachable"
     assert time.monotonic() - started < 10
+
+
+def test_reads_go_on_while_all_threads_wait_for_losers():
+    """Two reads hang in their client and win by a second request; with the threads that they keep, all would be over."""
+    let_go, n_hung = threading.Event(), itertools.count()
+
+    class HangsAtFirst(ScriptedStore):
+        def get_range(self, key: str, start: int, end: int) -> memoryview:
+            if start < 2 and next(n_hung) < 2:
+                assert let_go.wait(60)
+            return memoryview(bytes(end - start))
+
+    def wanted(number: int) -> Wanted:
+        return Wanted(ByteRange("k", number, number + 9), lambda _: None)
+
+    with closing(Fetcher(HangsAtFirst(), FetchOptions(n_threads=2, stall_s=0.05))) as fetcher:
+        assert fetcher.submit(20, wanted).wait(for_all=True) == {}
+        assert not let_go.is_set()
+        assert (fetcher.stats.requests, fetcher.stats.stalls) == (20, 2)
+        let_go.set()
 
 
 # ---------------------------------------------------------------- ends of threads
@@ -225,7 +245,7 @@ import os, sys, time, threading, warnings
 warnings.simplefilter("ignore")
 from tensorbank import ByteRange, StorageError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
-from tensorbank.fetch.range_requests import Wanted
+from tensorbank.fetch.wanted import Wanted
 from tensorbank.storage.store import Store
 
 class Slow(Store):
@@ -264,7 +284,7 @@ for cache_dir in (None, {str(tmp_path)!r}):
 
 
 def test_the_end_of_a_fetcher_is_not_held_up_by_pauses(fetching, monkeypatch):
-    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 60.0)
+    monkeypatch.setattr(tries, "FIRST_PAUSE_S", 60.0)
     store = ScriptedStore(unreachable(9))
     fetcher = fetching(store)
     pending = fetcher.submit(1, lambda _: Wanted(WANTED, lambda _: None))

@@ -9,11 +9,11 @@ import pytest
 
 import tensorbank.fetch.read_group as pending_module
 from tensorbank import StorageError
-from tensorbank.fetch.read_group import Pending
+from tensorbank.fetch.read_group import ReadGroup
 
 
 def test_each_number_comes_once_and_the_end_is_told():
-    pending = Pending(5)
+    pending = ReadGroup(5)
     assert not pending.over
     numbers = list(pending.numbers())
     assert numbers == [0, 1, 2, 3, 4]
@@ -27,11 +27,11 @@ def test_each_number_comes_once_and_the_end_is_told():
 
 
 def test_none_at_all_is_over():
-    assert Pending(0).succeeded
+    assert ReadGroup(0).succeeded
 
 
 def test_the_first_error_wakes_whoever_does_not_want_all():
-    pending, found = Pending(3), []
+    pending, found = ReadGroup(3), []
     numbers = pending.numbers()
     next(numbers)
     waiter = threading.Thread(target=lambda: found.append(pending.wait(for_all=False)))
@@ -44,7 +44,7 @@ def test_the_first_error_wakes_whoever_does_not_want_all():
 
 
 def test_cancelled_reads_do_not_start_and_those_that_run_are_waited_for():
-    pending, found = Pending(3), []
+    pending, found = ReadGroup(3), []
     numbers = pending.numbers()
     assert next(numbers) == 0
     pending.cancel()
@@ -62,7 +62,7 @@ def test_cancelled_reads_do_not_start_and_those_that_run_are_waited_for():
 
 def test_a_silence_that_no_time_limit_explains_ends_the_wait(monkeypatch):
     monkeypatch.setattr(pending_module, "LOOK_S", 0.05)
-    pending = Pending(2, stall_s=0.2)
+    pending = ReadGroup(2, stall_s=0.2)
     next(pending.numbers())
     with pytest.raises(StorageError, match="a thread has been lost") as caught:
         pending.wait(for_all=True)
@@ -72,7 +72,7 @@ def test_a_silence_that_no_time_limit_explains_ends_the_wait(monkeypatch):
 def test_reads_that_end_elsewhere_are_no_silence(monkeypatch):
     monkeypatch.setattr(pending_module, "LOOK_S", 0.02)
     beats = itertools.count()
-    pending = Pending(1, stall_s=0.1, beats=lambda: next(beats))
+    pending = ReadGroup(1, stall_s=0.1, beats=lambda: next(beats))
     next(pending.numbers())
     waiter = threading.Thread(target=lambda: pending.wait(for_all=True))
     waiter.start()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from support.handmade import HANDLES, Handmade, check, make, modality, moved
 from tensorbank import IntegrityError, InvalidInputError, NotFoundError, StorageError, StorageOptions
-from tensorbank.fetch import FetchOptions, range_requests
+from tensorbank.fetch import FetchOptions, tries
 from tensorbank.plans.handle import Handle
 from tensorbank.reading.batch_in_progress import N_BAD_TRIES
 from tensorbank.reading.codec import PROFILES
@@ -200,7 +200,7 @@ def test_zeros_in_place_of_blocks_are_noticed(own):
 
 
 def test_a_truncated_object_and_a_lost_one_are_errors(own, monkeypatch):
-    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(tries, "FIRST_PAUSE_S", 0.001)
     path = own.path_of("S2", 6)
     last = int(own.plan.addresses["S2"].starts[6, 0]) + 20
     path.write_bytes(path.read_bytes()[:last])

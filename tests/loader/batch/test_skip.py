@@ -11,7 +11,7 @@ import pytest
 
 from support.handmade import Handmade, make
 from tensorbank import InvalidInputError, StorageError
-from tensorbank.fetch import range_requests
+from tensorbank.fetch import tries
 from tensorbank_loader import DataLoader, FetchOptions, StreamingDataset
 
 N = 23
@@ -20,7 +20,7 @@ SKIP = FetchOptions(on_error="skip")
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Handmade:
-    monkeypatch.setattr(range_requests, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(tries, "FIRST_PAUSE_S", 0.001)
     return make(tmp_path, N)
 
 
