@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tensorbank.cli.app import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at
+from tensorbank.cli.output import say
 from tensorbank.errors import InvalidInputError
 
 if TYPE_CHECKING:

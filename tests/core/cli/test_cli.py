@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 import tensorbank as tb
 from support.handmade_index import SCHEMA, make_table
-from tensorbank.cli.app import _plain, _texts, main
+from tensorbank.cli.app import main
+from tensorbank.cli.output import _plain, _texts
 
 ENVIRONMENT = {
     k: v for k, v in os.environ.items() if not k.startswith("AWS_") and k not in ("COLUMNS", "FORCE_COLOR")

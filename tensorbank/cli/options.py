@@ -1,0 +1,41 @@
+"""The arguments and options that commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tensorbank.bank import Bank
+from tensorbank.opening import open as open_bank
+
+__all__ = ["AwsProfile", "BankUrl", "Endpoint", "Json", "Region", "TableName", "bank_at"]
+
+BankUrl = Annotated[
+    str, typer.Argument(metavar="BANK", help="Folder or URL of the bank: file://, s3://, gs://, az://.")
+]
+TableName = Annotated[str, typer.Argument(metavar="TABLE", help="Name of a table.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="URL of an S3-compatible server.",
+        envvar=["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"],
+        show_envvar=True,
+    ),
+]
+Region = Annotated[
+    str | None,
+    typer.Option(help="Region of the bucket.", envvar=["AWS_REGION", "AWS_DEFAULT_REGION"], show_envvar=True),
+]
+AwsProfile = Annotated[
+    str | None,
+    typer.Option(
+        help="Profile of ~/.aws/config and ~/.aws/credentials that has the keys.", show_default=False
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def bank_at(url: str, endpoint: str | None, region: str | None, profile: str | None = None) -> Bank:
+    """Open the bank of a command line; credentials come from the environment, never from arguments."""
+    return open_bank(url, endpoint=endpoint, region=region, profile=profile)
