@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tensorbank.cache.folders import private_folder
 from tensorbank.cache.intervals import Interval
-from tensorbank.cache.range_cache import BlockCache, CacheStats
+from tensorbank.cache.range_cache import CacheStats, RangeCache
 
 __all__ = [
-    "BlockCache",
+    "RangeCache",
     "CacheStats",
     "Interval",
     "private_folder",

@@ -1,12 +1,12 @@
-"""Stored bytes near the device: a cache on a local disk that all processes of a node share.
+"""A cache of stored bytes on a local disk, which all processes of a node share.
 
-What is kept are extents of objects as they were asked for, under the object's address. Objects of a bank never change once they
+Kept are ranges of objects as they were asked for, under the object's address. Objects of a bank never change once they
 are committed, so what is kept is valid for ever. Bytes lie in segments, large files that only grow, and are found by an SQLite
 index (:mod:`tensorbank.cache.range_index`): a hit is one look-up and one read, whatever the size, and costs no file of its own.
 
 There is no daemon. Whoever misses bytes locks them (:mod:`tensorbank.cache.locks`), fetches them and stores them; whoever
 misses the same bytes meanwhile waits for that, so they cross the network once. A process that dies gives its locks back, and
-leaves nothing but unused room. Every extent is verified when it is read: a checksum over its bytes and their address.
+leaves nothing but unused room. Every range is verified when it is read: a checksum over its bytes and their address.
 
 The folder and its files are for this user alone: a folder of another user's is not used, and a name or number in the index that
 was not written here is damage, which empties the cache.
@@ -34,10 +34,10 @@ import numpy as np
 from tensorbank.cache.folders import private_folder
 from tensorbank.cache.intervals import Interval, disjoint, touching
 from tensorbank.cache.locks import IntervalLocks
-from tensorbank.cache.range_index import Extent, ExtentIndex, is_damage, make_file, match
-from tensorbank.cache.segments import Target, checksum, read_extents, write_segment
+from tensorbank.cache.range_index import CachedRange, RangeIndex, is_damage, make_file, match
+from tensorbank.cache.segments import Target, checksum, read_ranges, write_segment
 
-__all__ = ["BlockCache", "CacheStats"]
+__all__ = ["RangeCache", "CacheStats"]
 
 Fetch = Callable[[Sequence[Interval]], Iterable[tuple[int, memoryview]]]
 """A callable that brings some intervals, disjoint and by start: pieces of the object by start, with the byte
@@ -60,17 +60,17 @@ class CacheStats:
     Parameters
     ----------
     hits, misses
-        Extents found and not found.
+        Ranges found and not found.
     hit_bytes, miss_bytes
         Their sizes.
     waits
         Reads that waited for bytes which another fetched.
     dropped
-        Extents that were damaged on the disk, or gave blocks that were.
+        Ranges that were damaged on the disk, or gave blocks that were.
     evicted_bytes
-        What this process removed to make room.
+        Bytes that this process removed to make room.
     refused_bytes
-        What was not stored, since all that is stored was used lately.
+        Bytes that were not stored, since all that is stored was used lately.
     """
 
     hits: int = 0
@@ -96,21 +96,21 @@ class CacheStats:
         )
 
 
-class BlockCache:
-    """A cache of extents of objects on a local disk. May be called from many threads and processes at once.
+class RangeCache:
+    """A cache of ranges of objects on a local disk. May be called from many threads and processes at once.
 
     Parameters
     ----------
     folder
-        On a disk of this node. Made when it is first used.
+        Folder on a disk of this node. It is made when it is first used.
     max_bytes
-        Most stored bytes; the index comes on top, about 100 bytes an extent.
+        Most stored bytes; the index comes on top, about 100 bytes a range.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder / "v1"
         self._locks = self.folder / "locks"
-        self._index = ExtentIndex(self.folder, max_bytes)
+        self._index = RangeIndex(self.folder, max_bytes)
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._pid = 0
@@ -118,6 +118,7 @@ class BlockCache:
 
     @property
     def stats(self) -> CacheStats:
+        """The counts of this process so far."""
         return CacheStats(**self._counts)
 
     def read(self, name: str, wanted: Interval, spans: Iterable[Interval], fetch: Fetch) -> memoryview:
@@ -128,7 +129,7 @@ class BlockCache:
         name
             Address of the object, for ever that of the same bytes.
         wanted
-            What the answer covers, read-only. Outside of the spans its content is undefined.
+            The bytes that the answer covers, read-only. Outside of the spans its content is undefined.
         spans
             Within ``wanted``, in any order; they may overlap. Kept as they are, so that they are found one by one.
         fetch
@@ -168,10 +169,10 @@ class BlockCache:
         self._remove(self._opened().find(name, *wanted))
 
     def _load(self, name: str, spans: list[Interval], target: Target) -> list[Interval]:
-        """Read what is there into the target, and tell what is not."""
+        """Read what is there into the target, and return what is not."""
         index = self._opened()
         found = match(spans, index.find(name, spans[0][0], spans[-1][1]))[0]
-        bad, gone = read_extents(str(self.folder), name, found, target)
+        bad, gone = read_ranges(str(self.folder), name, found, target)
         if bad:
             self._attempt(self._remove, bad, otherwise=None, writes=True)
         sound = [e for e in found if e not in bad and e not in gone]
@@ -181,7 +182,7 @@ class BlockCache:
         return match(spans, sound)[1]
 
     def _claim(self, name: str, spans: list[Interval], locks: IntervalLocks) -> list[Interval]:
-        """The spans that nobody else is fetching; they are locked."""
+        """Lock the spans that nobody else is fetching, and return them."""
         number = crc.crc32c(
             name.encode()
         )  # objects that share one wait for each other in vain: rare, and not for long
@@ -197,18 +198,18 @@ class BlockCache:
         self._count(evicted_bytes=room.n_evicted_bytes)
         datas = [_cut(pieces, span) for span in spans]
         ends = np.cumsum([len(d) for d in datas]).tolist()
-        extents = [
-            Extent(a, b, room.segment, room.file, room.position + end - (b - a), checksum(name, a, data))
+        ranges = [
+            CachedRange(a, b, room.segment, room.file, room.position + end - (b - a), checksum(name, a, data))
             for (a, b), end, data in zip(spans, ends, datas, strict=True)
         ]
         if write_segment(f"{self.folder}/{room.file}", room.position, datas):
-            self._index.add(name, extents)
+            self._index.add(name, ranges)
 
-    def _remove(self, extents: list[Extent]) -> None:
-        self._index.remove(extents)
-        self._count(dropped=len(extents))
+    def _remove(self, ranges: list[CachedRange]) -> None:
+        self._index.remove(ranges)
+        self._count(dropped=len(ranges))
 
-    def _opened(self) -> ExtentIndex:
+    def _opened(self) -> RangeIndex:
         if self._pid == 0:
             with self._lock:
                 if self._pid == 0:

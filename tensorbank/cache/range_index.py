@@ -1,8 +1,8 @@
-"""A list of the extents stored in the segments of a cache:
+"""A list of the ranges stored in the segments of a cache:
 an SQLite database that all processes of a node share.
 
 SQLite brings what is hard: transactions between processes without a daemon, and a state that a kill at any moment leaves sound.
-Extents of one object never overlap, so a look-up is one walk along the primary key.
+Ranges of one object never overlap, so a look-up is one walk along the primary key.
 
 Space is reserved before it is written, in the transaction that makes room for it. Segments are the unit of eviction: files that
 only grow, at most 1/256 of the limit each. A writer that dies leaves a gap in a segment, which goes when the segment does.
@@ -26,12 +26,12 @@ from typing import Any
 from tensorbank.cache.folders import FILE_MODE
 from tensorbank.cache.intervals import Interval
 
-__all__ = ["Extent", "ExtentIndex", "Reservation", "is_damage", "make_file", "match"]
+__all__ = ["CachedRange", "RangeIndex", "Reservation", "is_damage", "make_file", "match"]
 
 N_SEGMENTS = 256
 BUSY_TIMEOUT_S = 10
 KEEP_S = 600.0
-"""Seconds since its last use in which an extent is not evicted; what finds no room then is not stored.
+"""Seconds since its last use in which a range is not evicted; what finds no room then is not stored.
 
 An epoch in random order comes back to everything once: where only the share f of it fits, the least recently used are the very
 ones that are wanted next, and evicting them leaves far less than f to be found (a fifth instead of a half at f = 0.5). Kept as
@@ -41,6 +41,7 @@ it is, a full cache serves f of every epoch, and what no run uses any more still
 MAX_OFFSET = 1 << 45
 """The bound of offsets in bytes: more than a store allows an object, and than a segment has."""
 _SEGMENT = re.compile(r"[0-9a-f]{32}\.segment")
+# Tables are called as ever, so that folders of earlier versions serve on.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS segments (
@@ -62,7 +63,7 @@ ORDER BY start
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class CachedRange:
     """The bytes ``[start, end)`` of an object that lie in a segment from ``position`` on."""
 
     start: int
@@ -74,6 +75,7 @@ class Extent:
 
     @property
     def n_bytes(self) -> int:
+        """The bytes that are kept."""
         return self.end - self.start
 
 
@@ -93,15 +95,15 @@ class _BadRowError(sqlite3.DatabaseError):
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
-class ExtentIndex:
-    """The extents of one folder. May be called from many threads and processes at once, not across a fork.
+class RangeIndex:
+    """The ranges of one folder. May be called from many threads and processes at once, not across a fork.
 
     Every method may raise ``sqlite3.Error`` and ``OSError``.
 
     Parameters
     ----------
     folder
-        Holds the database and the segments.
+        Folder that holds the database and the segments.
     max_bytes
         Most bytes of all segments together.
     """
@@ -118,6 +120,7 @@ class ExtentIndex:
 
     @property
     def path(self) -> Path:
+        """The file of the database."""
         return self.folder / "index.sqlite"
 
     def open(self) -> None:
@@ -136,8 +139,8 @@ class ExtentIndex:
         for path in (*self.folder.glob("index.sqlite*"), *self.folder.glob("*.segment")):
             path.unlink(missing_ok=True)
 
-    def find(self, name: str, start: int, end: int) -> list[Extent]:
-        """Return the extents that overlap bytes ``[start, end)`` of an object, by start. Writes nothing."""
+    def find(self, name: str, start: int, end: int) -> list[CachedRange]:
+        """Return the ranges that overlap bytes ``[start, end)`` of an object, by start. Writes nothing."""
         with self._reading:
             number = self._objects.get(name) or _number_of(self._reader, name)
             if number is None:
@@ -145,10 +148,10 @@ class ExtentIndex:
             self._objects[name] = number
             return _overlapping(self._reader, number, start, end)
 
-    def note(self, extents: Sequence[Extent]) -> None:
-        """Remember that extents were used, now and then."""
+    def note(self, ranges: Sequence[CachedRange]) -> None:
+        """Remember that ranges were used, now and then."""
         now_s = time.time()
-        stale = {e.segment for e in extents if now_s - self._noted_s.get(e.segment, 0.0) > KEEP_S / 4}
+        stale = {e.segment for e in ranges if now_s - self._noted_s.get(e.segment, 0.0) > KEEP_S / 4}
         if stale:
             with self._transaction() as write:
                 write.executemany(
@@ -196,37 +199,37 @@ class ExtentIndex:
             )
             return Reservation(newest[0], _segment_name(newest[1]), newest[2], n_evicted_bytes)
 
-    def add(self, name: str, extents: Sequence[Extent]) -> None:
-        """Make extents of one segment known whose bytes are written.
+    def add(self, name: str, ranges: Sequence[CachedRange]) -> None:
+        """Make ranges of one segment known whose bytes are written.
 
         Left out are those that overlap others, and all if the segment has been evicted.
 
         Parameters
         ----------
-        extents
-            Extents, at least one; disjoint, by start.
+        ranges
+            Ranges, at least one; disjoint, by start.
         """
         with self._transaction() as write:
-            if not write.execute("SELECT 1 FROM segments WHERE number = ?", (extents[0].segment,)).fetchone():
+            if not write.execute("SELECT 1 FROM segments WHERE number = ?", (ranges[0].segment,)).fetchone():
                 return
             write.execute("INSERT OR IGNORE INTO objects (name) VALUES (?)", (name,))
             number = _number_of(write, name)  # remembered by those who find it committed
-            there = _overlapping(write, number, extents[0].start, extents[-1].end)
+            there = _overlapping(write, number, ranges[0].start, ranges[-1].end)
             write.executemany(
                 "INSERT INTO extents VALUES (?, ?, ?, ?, ?, ?)",
                 [
                     (number, e.start, e.n_bytes, e.segment, e.position, e.checksum)
-                    for e in extents
+                    for e in ranges
                     if not any(o.start < e.end and e.start < o.end for o in there)
                 ],
             )
 
-    def remove(self, extents: Sequence[Extent]) -> None:
-        """Forget extents, if they are still where they were."""
+    def remove(self, ranges: Sequence[CachedRange]) -> None:
+        """Forget ranges, if they are still where they were."""
         with self._transaction() as write:
             write.executemany(
                 "DELETE FROM extents WHERE segment = ? AND position = ?",
-                [(e.segment, e.position) for e in extents],
+                [(e.segment, e.position) for e in ranges],
             )
 
     def _connect(self) -> None:
@@ -253,23 +256,25 @@ class ExtentIndex:
                 raise
 
 
-def match(spans: Sequence[Interval], extents: Sequence[Extent]) -> tuple[list[Extent], list[Interval]]:
-    """Find the extents that hold bytes of the spans, and the intervals that no extent holds.
+def match(
+    spans: Sequence[Interval], ranges: Sequence[CachedRange]
+) -> tuple[list[CachedRange], list[Interval]]:
+    """Find the ranges that hold bytes of the spans, and the intervals that no range holds.
     All disjoint and by start. Pure."""
-    used: list[Extent] = []
+    used: list[CachedRange] = []
     missing: list[Interval] = []
     i = 0
     for start, end in spans:
-        while i < len(extents) and extents[i].end <= start:
+        while i < len(ranges) and ranges[i].end <= start:
             i += 1
         j = i
-        while j < len(extents) and extents[j].start < end:
-            extent = extents[j]
-            if start < extent.start:
-                missing.append((start, extent.start))
-            if not used or used[-1] is not extent:
-                used.append(extent)
-            start = extent.end
+        while j < len(ranges) and ranges[j].start < end:
+            cached = ranges[j]
+            if start < cached.start:
+                missing.append((start, cached.start))
+            if not used or used[-1] is not cached:
+                used.append(cached)
+            start = cached.end
             j += 1
         if start < end:
             missing.append((start, end))
@@ -291,18 +296,22 @@ def _number_of(connection: sqlite3.Connection, name: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _overlapping(connection: sqlite3.Connection, number: int | None, start: int, end: int) -> list[Extent]:
+def _overlapping(
+    connection: sqlite3.Connection, number: int | None, start: int, end: int
+) -> list[CachedRange]:
     given = {"object": number, "start": start, "end": end}
-    return [e for e in map(_extent, connection.execute(_OVERLAPPING, given)) if e.end > start]
+    return [e for e in map(_cached_range, connection.execute(_OVERLAPPING, given)) if e.end > start]
 
 
-def _extent(row: tuple[Any, ...]) -> Extent:
-    """A row of the index, whoever wrote it: nothing is opened or allocated by its word alone."""
+def _cached_range(row: tuple[Any, ...]) -> CachedRange:
+    """Return a row of the index as a value, or refuse it: nothing is opened or allocated by its word alone."""
     start, end, segment, file, position, checksum = row
     _number_below(checksum, 1 << 32)
     if not _number_below(start, MAX_OFFSET) < _number_below(end, MAX_OFFSET):
-        raise _BadRowError(f"an extent of the cache runs from {start} to {end}")
-    return Extent(start, end, segment, _segment_name(file), _number_below(position, MAX_OFFSET), checksum)
+        raise _BadRowError(f"a range of the cache runs from {start} to {end}")
+    return CachedRange(
+        start, end, segment, _segment_name(file), _number_below(position, MAX_OFFSET), checksum
+    )
 
 
 def _number_below(value: object, limit: int) -> int:
@@ -312,7 +321,7 @@ def _number_below(value: object, limit: int) -> int:
 
 
 def _segment_name(name: object) -> str:
-    """A name that this module made, which lies in the folder."""
+    """Return the name of a segment, or refuse what is none: it must not lead out of the folder."""
     if not isinstance(name, str) or not _SEGMENT.fullmatch(name):
         raise _BadRowError(f"the cache's index names {str(name)[:60]!r}, which is no segment")
     return name

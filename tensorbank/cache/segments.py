@@ -1,4 +1,4 @@
-"""Extents of objects as bytes in files: read into place and verified, written in one go."""
+"""Ranges of objects as bytes in files: read into place and verified, written in one go."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import crc32c as crc
 import numpy as np
 
 from tensorbank.cache.intervals import Interval
-from tensorbank.cache.range_index import Extent
+from tensorbank.cache.range_index import CachedRange
 
-__all__ = ["Target", "checksum", "read_extents", "write_segment"]
+__all__ = ["Target", "checksum", "read_ranges", "write_segment"]
 
 MAX_BUFFERS = 512
 """The most buffers of one vectored read or write; Linux takes 1024."""
@@ -41,7 +41,7 @@ class Target:
         return self._open()[start - self._start : end - self._start]
 
     def fill(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
-        """Take what of some pieces lies within."""
+        """Copy the parts of some pieces that lie within."""
         for start, data in pieces:
             end = start + len(data)
             if self._buffer is None and (start, end) == (self._start, self._end):
@@ -58,17 +58,17 @@ class Target:
 
 def checksum(name: str, start: int, data: memoryview) -> int:
     """Return a checksum over the bytes and where they belong:
-    an index that mixes up extents is found out, too."""
+    an index that mixes up ranges is found out, too."""
     return int(crc.crc32c(data, crc.crc32c(_START.pack(start), crc.crc32c(name.encode()))))
 
 
-def read_extents(
-    folder: str, name: str, extents: Sequence[Extent], target: Target
-) -> tuple[list[Extent], list[Extent]]:
-    """Read extents into the target; those that are damaged, and those whose segment is gone."""
-    bad: list[Extent] = []
-    gone: list[Extent] = []
-    for file, group in groupby(extents, key=lambda e: e.file):
+def read_ranges(
+    folder: str, name: str, ranges: Sequence[CachedRange], target: Target
+) -> tuple[list[CachedRange], list[CachedRange]]:
+    """Read ranges into the target; return those that are damaged, and those whose segment is gone."""
+    bad: list[CachedRange] = []
+    gone: list[CachedRange] = []
+    for file, group in groupby(ranges, key=lambda e: e.file):
         mine = list(group)
         try:
             segment = os.open(f"{folder}/{file}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -85,8 +85,8 @@ def read_extents(
     return bad, gone
 
 
-def _read_run(segment: int, name: str, run: list[Extent], target: Target) -> list[Extent]:
-    """Read extents that follow each other in a segment; the damaged ones."""
+def _read_run(segment: int, name: str, run: list[CachedRange], target: Target) -> list[CachedRange]:
+    """Read ranges that follow each other in a segment; return the damaged ones."""
     places = [target.place(e.start, e.end) for e in run]
     buffers = [memoryview(bytearray(e.n_bytes)) if p is None else p for e, p in zip(run, places, strict=True)]
     n_read = os.preadv(segment, buffers, run[0].position)
@@ -99,10 +99,10 @@ def _read_run(segment: int, name: str, run: list[Extent], target: Target) -> lis
     return bad
 
 
-def _runs(extents: Sequence[Extent]) -> list[list[Extent]]:
-    """Return the extents that follow each other in their segment, some at a time."""
-    runs: list[list[Extent]] = []
-    for e in extents:
+def _runs(ranges: Sequence[CachedRange]) -> list[list[CachedRange]]:
+    """Return the ranges that follow each other in their segment, some at a time."""
+    runs: list[list[CachedRange]] = []
+    for e in ranges:
         follows = runs and runs[-1][-1].position + runs[-1][-1].n_bytes == e.position
         if follows and len(runs[-1]) < MAX_BUFFERS:
             runs[-1].append(e)

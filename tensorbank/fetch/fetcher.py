@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from tensorbank.arguments import choice, instance, number, whole_number
-from tensorbank.cache import BlockCache, Interval
+from tensorbank.cache import Interval, RangeCache
 from tensorbank.errors import StorageError, as_error
 from tensorbank.fetch.concurrency import MAX_DEPTH
 from tensorbank.fetch.fetch_stats import FetchStats
@@ -126,7 +126,7 @@ class Fetcher:
             stall_s=o.stall_s,
             patience_s=o.patience_s,
         )
-        self._cache = BlockCache(Path(o.cache_dir).expanduser(), o.cache_bytes) if o.cache_dir else None
+        self._cache = RangeCache(Path(o.cache_dir).expanduser(), o.cache_bytes) if o.cache_dir else None
         self._serving: ReadingThreads | None = None
         self._groups: weakref.WeakSet[ReadGroup] = weakref.WeakSet()
         self._pid = 0
@@ -203,7 +203,7 @@ class Fetcher:
         return self._serving
 
     def _serve(
-        self, cache: BlockCache, number: int, wanted: Callable[[int], Wanted], group: ReadGroup
+        self, cache: RangeCache, number: int, wanted: Callable[[int], Wanted], group: ReadGroup
     ) -> None:
         """Hand on what the cache has, and what it lacks once it has come."""
         error: Exception | None = None
@@ -218,7 +218,7 @@ class Fetcher:
         group.end(number, error)
 
     def _from_cache(
-        self, cache: BlockCache, wanted: ByteRange, spans: Sequence[Interval], *, again: bool = False
+        self, cache: RangeCache, wanted: ByteRange, spans: Sequence[Interval], *, again: bool = False
     ) -> memoryview:
         def bring(missing: Sequence[Interval]) -> Iterable[tuple[int, memoryview]]:
             starts, ends = np.array(missing, np.int64).T

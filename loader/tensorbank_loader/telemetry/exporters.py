@@ -79,10 +79,10 @@ METRICS = (
     Metric("hedges", "hedges", "counter", "", "Second requests for late reads."),
     Metric("hedges_won", "hedges_won", "counter", "", "Second requests that were first to answer."),
     Metric("stalls", "stalls", "counter", "", "Requests made again since nothing came."),
-    Metric("cache.hits", "cache_hits", "counter", "", "Extents that the local cache had."),
-    Metric("cache.misses", "cache_misses", "counter", "", "Extents that it had not."),
+    Metric("cache.hits", "cache_hits", "counter", "", "Ranges that the local cache had."),
+    Metric("cache.misses", "cache_misses", "counter", "", "Ranges that it had not."),
     Metric("cache.hit_bytes", "cache_hit", "counter", "bytes", "Bytes that came from the local cache."),
-    Metric("cache.dropped", "cache_dropped", "counter", "", "Extents that were damaged on the disk."),
+    Metric("cache.dropped", "cache_dropped", "counter", "", "Ranges that were damaged on the disk."),
     Metric("fetch_s", "fetch", "counter", "seconds", "Time in requests, summed over threads."),
     Metric(
         "decode_s", "decode", "counter", "seconds", "Time in verifying and decoding, summed over threads."

@@ -22,8 +22,8 @@ from tensorbank import StorageError
 from tensorbank.cache import range_cache, range_index
 from tensorbank.cache.intervals import disjoint, touching
 from tensorbank.cache.locks import IntervalLocks
-from tensorbank.cache.range_cache import BlockCache
-from tensorbank.cache.range_index import Extent, ExtentIndex, match
+from tensorbank.cache.range_cache import RangeCache
+from tensorbank.cache.range_index import CachedRange, RangeIndex, match
 
 OBJECT = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8).tobytes()
 MB = 1 << 20
@@ -75,7 +75,7 @@ def test_disjoint_spans_are_the_same_bytes_cut_where_spans_begin_and_end(spans):
 @given(intervals, intervals)
 def test_what_is_used_and_what_is_missing(spans, stored):
     spans = disjoint(spans)
-    have = [Extent(a, b, 1, "f", a, 0) for a, b in disjoint(stored)]
+    have = [CachedRange(a, b, 1, "f", a, 0) for a, b in disjoint(stored)]
     used, missing = match(spans, have)
     held = bytes_of((e.start, e.end) for e in have)
     assert bytes_of(missing) == bytes_of(spans) - held
@@ -85,7 +85,7 @@ def test_what_is_used_and_what_is_missing(spans, stored):
 
 @given(st.lists(st.tuples(intervals, st.booleans()), max_size=6))
 def test_any_sequence_of_reads_brings_the_truth_and_asks_for_no_byte_twice(tmp_path_factory, reads):
-    here = BlockCache(tmp_path_factory.mktemp("cache"), MB)
+    here = RangeCache(tmp_path_factory.mktemp("cache"), MB)
     origin = Origin()
     for spans, wide in reads:
         spans = [s for s in spans if s[0] < s[1]]
@@ -105,12 +105,12 @@ def test_any_sequence_of_reads_brings_the_truth_and_asks_for_no_byte_twice(tmp_p
 
 
 def test_a_second_read_asks_for_nothing(tmp_path):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     spans = [(100, 5000), (5000, 9000), (20_000, 30_000)]
     first = here.read("k", (100, 30_000), spans, origin.fetch)
     assert bytes(first[:8900]) == OBJECT[100:9000]
     asked = list(origin.asked)
-    for other in (here, BlockCache(tmp_path, MB)):
+    for other in (here, RangeCache(tmp_path, MB)):
         found = other.read("k", (4000, 25_000), [(4000, 9000), (20_000, 25_000)], origin.fetch)
         assert found[:5000] == OBJECT[4000:9000]
         assert found[16_000:] == OBJECT[20_000:25_000]
@@ -121,12 +121,12 @@ def test_a_second_read_asks_for_nothing(tmp_path):
 
 def test_what_is_whole_is_handed_on_without_a_copy(tmp_path):
     data = memoryview(OBJECT)[:5000]
-    found = BlockCache(tmp_path, MB).read("k", (0, 5000), [(0, 2000), (2000, 5000)], lambda _: [(0, data)])
+    found = RangeCache(tmp_path, MB).read("k", (0, 5000), [(0, 2000), (2000, 5000)], lambda _: [(0, data)])
     assert np.shares_memory(np.asarray(found), np.asarray(data))
 
 
 def test_objects_do_not_mix(tmp_path):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     other = Origin(OBJECT[::-1])
     for _ in range(2):
         assert here.read("a", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
@@ -135,7 +135,7 @@ def test_objects_do_not_mix(tmp_path):
 
 
 def test_many_small_extents_of_one_read(tmp_path):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     spans = [(i, i + 16) for i in range(0, 40_000, 20)]  # more than one vectored call takes
     for _ in range(2):
         found = here.read("k", (0, 40_000), spans, origin.fetch)
@@ -144,7 +144,7 @@ def test_many_small_extents_of_one_read(tmp_path):
 
 
 def test_errors_of_the_network_are_raised_and_leave_no_lock(tmp_path):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
 
     def fail(_):
         raise StorageError("no", kind="denied")
@@ -161,7 +161,7 @@ def test_errors_of_the_network_are_raised_and_leave_no_lock(tmp_path):
 
 @pytest.mark.parametrize("how", ["bit", "truncated", "gone", "zeros"])
 def test_what_is_damaged_on_the_disk_is_dropped_and_fetched_again(tmp_path, how):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     spans = [(0, 3000), (5000, 9000)]
     here.read("k", (0, 9000), spans, origin.fetch)
     (segment,) = files(tmp_path)
@@ -187,7 +187,7 @@ def test_what_is_damaged_on_the_disk_is_dropped_and_fetched_again(tmp_path, how)
 
 
 def test_an_index_that_mixes_up_extents_is_found_out(tmp_path):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     here.read("k", (0, 2000), [(0, 1000), (1000, 2000)], origin.fetch)
     with sqlite3.connect(tmp_path / "v1" / "index.sqlite") as index:
         index.execute(
@@ -199,7 +199,7 @@ def test_an_index_that_mixes_up_extents_is_found_out(tmp_path):
 
 
 def test_what_is_dropped_is_fetched_again(tmp_path):
-    here = BlockCache(tmp_path, MB)
+    here = RangeCache(tmp_path, MB)
     bad, good = Origin(bytes(1000)), Origin()
     assert here.read("k", (0, 99), [(0, 99)], bad.fetch) == bytes(99)
     here.drop("k", (10, 20))
@@ -209,12 +209,12 @@ def test_what_is_dropped_is_fetched_again(tmp_path):
 
 @pytest.mark.parametrize("content", [b"not a database" * 1000, b""])
 def test_an_index_that_is_none_is_made_anew(tmp_path, content):
-    BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
+    RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
     for path in (tmp_path / "v1").glob("index.sqlite*"):
         path.write_bytes(content)
     origin = Origin()
     for _ in range(2):
-        assert BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
+        assert RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
     assert len(origin.asked) == 1
 
 
@@ -224,7 +224,7 @@ def test_an_index_that_is_none_is_made_anew(tmp_path, content):
 @pytest.mark.parametrize("limit", [100_000, 300_000])
 def test_the_limit_holds_at_every_moment_and_the_least_recently_used_goes(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(range_index, "KEEP_S", 0.0)
-    here, origin = BlockCache(tmp_path, limit), Origin()
+    here, origin = RangeCache(tmp_path, limit), Origin()
     size = 7000
     for i in range(140):
         here.read("k", (0, size), [(0, size)], origin.fetch)  # used all the time
@@ -245,7 +245,7 @@ def test_the_limit_holds_at_every_moment_and_the_least_recently_used_goes(tmp_pa
 def test_what_is_in_use_stays_although_it_is_full(tmp_path):
     """Half of an epoch in random order is found in every further epoch, if half of it fits."""
     n, size = 100, 5000
-    here, origin = BlockCache(tmp_path, n * size // 2), Origin()
+    here, origin = RangeCache(tmp_path, n * size // 2), Origin()
     rng = np.random.default_rng(1)
     for epoch in range(4):
         before = len(origin.asked)
@@ -258,7 +258,7 @@ def test_what_is_in_use_stays_although_it_is_full(tmp_path):
 
 
 def test_what_is_larger_than_the_limit_is_not_kept(tmp_path):
-    here, origin = BlockCache(tmp_path, 1000), Origin()
+    here, origin = RangeCache(tmp_path, 1000), Origin()
     here.read("k", (0, 500), [(0, 500)], origin.fetch)
     for _ in range(2):
         assert here.read("k", (1000, 3000), [(1000, 3000)], origin.fetch) == OBJECT[1000:3000]
@@ -271,7 +271,7 @@ def test_what_is_larger_than_the_limit_is_not_kept(tmp_path):
 
 def test_threads_fetch_every_byte_once(tmp_path):
     origin = Origin()
-    caches = [BlockCache(tmp_path, MB) for _ in range(2)]
+    caches = [RangeCache(tmp_path, MB) for _ in range(2)]
 
     def slow(intervals):
         time.sleep(0.01)
@@ -294,7 +294,7 @@ def test_threads_fetch_every_byte_once(tmp_path):
 
 def test_who_waits_too_long_fetches_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(range_cache, "WAIT_S", 0.2)
-    here, other, origin = BlockCache(tmp_path, MB), BlockCache(tmp_path, MB), Origin()
+    here, other, origin = RangeCache(tmp_path, MB), RangeCache(tmp_path, MB), Origin()
     fetching, go_on = threading.Event(), threading.Event()
 
     def hang(intervals):
@@ -308,7 +308,7 @@ def test_who_waits_too_long_fetches_alone(tmp_path, monkeypatch):
         assert other.read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
         go_on.set()
         assert hanging.result(60) == OBJECT[:99]
-    assert BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], hang) == OBJECT[:99]
+    assert RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], hang) == OBJECT[:99]
     assert origin.asked == [(0, 99)] * 2
 
 
@@ -319,7 +319,7 @@ def read_all(folder, seed, n, size, results):
         time.sleep(0.002)
         return origin.fetch(intervals)
 
-    here = BlockCache(folder, MB)
+    here = RangeCache(folder, MB)
     for i in np.random.default_rng(seed).permutation(n).tolist():
         a = i * size
         assert here.read("k", (a, a + size), [(a, a + size)], slow) == OBJECT[a : a + size]
@@ -343,7 +343,7 @@ def test_processes_fetch_every_byte_once(tmp_path):
 
 
 def write_until_killed(folder, started):
-    here, origin = BlockCache(folder, 40_000), Origin()
+    here, origin = RangeCache(folder, 40_000), Origin()
     range_index.KEEP_S = 0.0
     for i in range(1_000_000):
         a = i * 97 % 900_000
@@ -364,7 +364,7 @@ def test_a_writer_that_is_killed_harms_nobody(tmp_path, after_s, monkeypatch):
     time.sleep(after_s)  # the moment is meant to be any
     os.kill(process.pid, signal.SIGKILL)
     process.join(30)
-    here, origin = BlockCache(tmp_path, 40_000), Origin()
+    here, origin = RangeCache(tmp_path, 40_000), Origin()
     began = time.monotonic()
     for i in range(200):
         a = i * 97 % 900_000
@@ -379,7 +379,7 @@ def fetch_for_ever(folder, fetching):
         fetching.set()
         time.sleep(1000)
 
-    BlockCache(folder, MB).read("k", (0, 99), [(0, 99)], hang)
+    RangeCache(folder, MB).read("k", (0, 99), [(0, 99)], hang)
 
 
 def test_a_fetcher_that_is_killed_gives_its_locks_back(tmp_path):
@@ -388,7 +388,7 @@ def test_a_fetcher_that_is_killed_gives_its_locks_back(tmp_path):
     process = context.Process(target=fetch_for_ever, args=(tmp_path, fetching))
     process.start()
     assert fetching.wait(60)
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(here.read, "k", (0, 99), [(0, 99)], origin.fetch)
         while not here.stats.waits:
@@ -429,10 +429,10 @@ def test_a_disk_that_takes_nothing_costs_one_warning(tmp_path, monkeypatch, capl
     if broken == "full":
         monkeypatch.setattr("tensorbank.cache.segments.os.pwritev", no_room)
     elif broken == "read-only":
-        monkeypatch.setattr(ExtentIndex, "reserve", read_only)
+        monkeypatch.setattr(RangeIndex, "reserve", read_only)
     else:
         folder.write_text("a file in its place")
-    here, origin = BlockCache(folder, MB), Origin()
+    here, origin = RangeCache(folder, MB), Origin()
     with caplog.at_level(logging.WARNING):
         for i in range(5):
             assert here.read("k", (i, i + 99), [(i, i + 99)], origin.fetch) == OBJECT[i : i + 99]
@@ -441,7 +441,7 @@ def test_a_disk_that_takes_nothing_costs_one_warning(tmp_path, monkeypatch, capl
 
 
 def test_what_is_there_is_used_when_the_disk_is_full(tmp_path, monkeypatch, caplog):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     here.read("k", (0, 99), [(0, 99)], origin.fetch)
     monkeypatch.setattr("tensorbank.cache.segments.os.pwritev", no_room)
     for _ in range(2):
@@ -452,7 +452,7 @@ def test_what_is_there_is_used_when_the_disk_is_full(tmp_path, monkeypatch, capl
 
 
 def test_in_a_forked_child_the_cache_is_off(tmp_path):
-    here, origin = BlockCache(tmp_path, MB), Origin()
+    here, origin = RangeCache(tmp_path, MB), Origin()
     here.read("k", (0, 99), [(0, 99)], origin.fetch)
     pid = os.fork()
     if pid == 0:
@@ -496,9 +496,9 @@ def test_an_index_that_somebody_else_wrote_leads_nowhere(tmp_path, sql, value):
     victim, folder = tmp_path / "victim.txt", tmp_path / "cache"
     victim.write_text("mine")
     origin = Origin()
-    BlockCache(folder, MB).read("k", (0, 99), [(0, 99)], origin.fetch)
+    RangeCache(folder, MB).read("k", (0, 99), [(0, 99)], origin.fetch)
     change_index(folder, sql, value)
-    here = BlockCache(folder, MB)
+    here = RangeCache(folder, MB)
     for start in (0, 200, 400):
         span = (start, start + 99)
         assert here.read("k", span, [span], origin.fetch) == OBJECT[start : start + 99]
@@ -511,9 +511,9 @@ def test_eviction_removes_nothing_outside_of_the_folder(tmp_path, monkeypatch):
     victim, folder = tmp_path / "victim.txt", tmp_path / "cache"
     victim.write_text("mine")
     origin = Origin()
-    BlockCache(folder, 1000).read("k", (0, 900), [(0, 900)], origin.fetch)
+    RangeCache(folder, 1000).read("k", (0, 900), [(0, 900)], origin.fetch)
     change_index(folder, "UPDATE segments SET file = '../../victim.txt'")
-    assert BlockCache(folder, 1000).read("k", (1000, 1900), [(1000, 1900)], origin.fetch) == OBJECT[1000:1900]
+    assert RangeCache(folder, 1000).read("k", (1000, 1900), [(1000, 1900)], origin.fetch) == OBJECT[1000:1900]
     assert victim.read_text() == "mine"
 
 
@@ -521,7 +521,7 @@ def test_everything_is_for_this_user_alone(tmp_path):
     old = os.umask(0)
     try:
         folder = tmp_path / "new" / "cache"
-        BlockCache(folder, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
+        RangeCache(folder, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
     finally:
         os.umask(old)
     found = {p: p.stat().st_mode & 0o777 for p in tmp_path.rglob("*")}
@@ -533,7 +533,7 @@ def test_everything_is_for_this_user_alone(tmp_path):
 def test_a_folder_that_others_can_read_is_closed(tmp_path):
     (tmp_path / "v1").mkdir()
     (tmp_path / "v1").chmod(0o755)
-    BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
+    RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
     assert (tmp_path / "v1").stat().st_mode & 0o777 == 0o700
 
 
@@ -546,7 +546,7 @@ def test_a_link_is_not_followed(tmp_path, caplog, what):
     else:
         (folder / "v1").mkdir(parents=True)
     (folder / what).symlink_to(elsewhere)
-    here, origin = BlockCache(folder, MB), Origin()
+    here, origin = RangeCache(folder, MB), Origin()
     for _ in range(2):
         assert here.read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
     assert len(origin.asked) == 2
@@ -556,8 +556,8 @@ def test_a_link_is_not_followed(tmp_path, caplog, what):
 
 def test_a_folder_of_another_user_is_not_used(tmp_path, monkeypatch, caplog):
     origin = Origin()
-    BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch)
+    RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch)
     monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-    assert BlockCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
+    assert RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
     assert len(origin.asked) == 2
     assert "belongs to user" in caplog.text
