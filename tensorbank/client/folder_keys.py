@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tensorbank.client.plan_client import PlanClient
 from tensorbank.client.service import ServiceClient
-from tensorbank.fetch import FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S
-from tensorbank.storage import RetryPolicy
+from tensorbank.errors import ErrorKind
+from tensorbank.fetch import range_policies
 
 if TYPE_CHECKING:
     from tensorbank.client.served_plan import ServedPlan
@@ -47,7 +47,7 @@ class FolderKeys:
     def _ask(self) -> dict[str, Any]:
         asked = datetime.now(UTC)
         # All of the patience is spent here: the store's client takes a failure for a refusal, which is final.
-        policy = RetryPolicy(FIRST_PAUSE_S, MAX_PAUSE_WHEN_AWAY_S, self.patience_s)
+        policy = range_policies(self.patience_s)[ErrorKind.UNREACHABLE]
         service = ServiceClient(self.plan.service, self.plan.key, policy)
         found = PlanClient(service, self.plan).addresses(None)
         # By this machine's clock, whatever the service's says.
