@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from tensorbank_server.filters.cql2 import compile_filter
 from tensorbank_server.filters.filter_bounds import FilterBounds, measure
-from tensorbank_server.filters.literals import FilterError
-from tensorbank_server.filters.queryables import Queryable, queryables, queryables_document
+from tensorbank_server.filters.literals import FilterError, Json, Literal
+from tensorbank_server.filters.queryables import Queryable, queryables, queryables_document, quoted
 from tensorbank_server.filters.text import parse_text
 
 __all__ = [
     "FilterBounds",
     "FilterError",
+    "Json",
+    "Literal",
     "Queryable",
     "compile_filter",
     "measure",
     "parse_text",
     "queryables",
     "queryables_document",
+    "quoted",
 ]

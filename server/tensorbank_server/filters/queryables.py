@@ -9,8 +9,9 @@ from typing import Literal
 from tensorbank.index_schema import SEASONS
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statistics import QUANTILES
+from tensorbank_server.filters.literals import Literal as FilterLiteral
 
-__all__ = ["Kind", "Queryable", "queryables", "queryables_document"]
+__all__ = ["Kind", "Queryable", "queryables", "queryables_document", "quoted"]
 
 Kind = Literal["number", "string", "timestamp", "geometry", "modality"]
 
@@ -68,22 +69,24 @@ def queryables(schema: TableSchema, collection: str) -> dict[str, Queryable]:
     collection
         Id of the table's STAC collection.
     """
-    found = [Queryable(name, _quoted(name), kind, text) for name, kind, text in _COLUMNS]
+    found = [Queryable(name, quoted(name), kind, text) for name, kind, text in _COLUMNS]
     found += [
-        Queryable("id", _quoted("sample_id"), "string", "Id of the sample."),
-        Queryable("collection", _text(collection), "string", "Id of the collection.", (collection,)),
+        Queryable("id", quoted("sample_id"), "string", "Id of the sample."),
+        Queryable(
+            "collection", FilterLiteral(collection).sql, "string", "Id of the collection.", (collection,)
+        ),
         # rounded as in the items, so that a value that an item shows is found again
         Queryable(
             "eo:cloud_cover", 'round(100 * "cloud_cover", 4)', "number", "Share of cloudy pixels, 0 to 100."
         ),
     ]
     found.append(
-        Queryable("season", _quoted("season"), "string", "Meteorological season at the place.", SEASONS)
+        Queryable("season", quoted("season"), "string", "Meteorological season at the place.", SEASONS)
     )
     found.append(
         Queryable("datetime", 'coalesce("S2_time", "S1_time")', "timestamp", "First date of the sample.")
     )
-    found.append(Queryable("geometry", _quoted("footprint"), "geometry", "Footprint of the sample."))
+    found.append(Queryable("geometry", quoted("footprint"), "geometry", "Footprint of the sample."))
     for modality in schema:
         found += _of_modality(modality)
     return {q.name: q for q in found}
@@ -91,12 +94,12 @@ def queryables(schema: TableSchema, collection: str) -> dict[str, Queryable]:
 
 def _of_modality(m: Modality) -> list[Queryable]:
     long_name = str(m.attributes.get("long_name", ""))
-    found = [Queryable(m.name, _quoted(m.name), "modality", long_name)]
+    found = [Queryable(m.name, quoted(m.name), "modality", long_name)]
     if m.categorical:
         return found + [
             Queryable(
                 f"{m.name}.share.{name}",
-                _quoted(m.name, "share", name),
+                quoted(m.name, "share", name),
                 "number",
                 f"Share of pixels of class {name}, 0 to 1.",
             )
@@ -105,10 +108,10 @@ def _of_modality(m: Modality) -> list[Queryable]:
     for band in m.bands if len(m.bands) > 1 else (None,):
         head = (m.name,) if band is None else (m.name, band.name)
         found += [
-            Queryable(".".join((*head, s)), _quoted(*head, s), "number", text) for s, text in _STATISTICS
+            Queryable(".".join((*head, s)), quoted(*head, s), "number", text) for s, text in _STATISTICS
         ]
         if band is not None:
-            found.append(Queryable(".".join(head), _quoted(*head), "modality", band.long_name))
+            found.append(Queryable(".".join(head), quoted(*head), "modality", band.long_name))
     return found
 
 
@@ -136,12 +139,9 @@ def _property(q: Queryable) -> dict[str, object]:
     return found | {"enum": list(q.values)} if q.values else found
 
 
-def _quoted(*names: str) -> str:
+def quoted(*names: str) -> str:
+    """Return a name in SQL, of one or more parts: ``"S2L2A"."B08"``."""
     return ".".join('"' + name.replace('"', '""') + '"' for name in names)
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def names_of_kind(found: Mapping[str, Queryable], kinds: Sequence[Kind]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tensorbank.planning import PLANNER_VERSION
 from tensorbank_server.digests import digest
+from tensorbank_server.filters import Literal, quoted
 
 __all__ = ["PlanRequest", "plan_sql"]
 
@@ -43,14 +44,10 @@ def plan_sql(
     """
     handles = []
     for name, bands in modalities:
-        listed = ", ".join("'" + b.replace("'", "''") + "'" for b in bands or ())
-        handles.append(f"bands({_quoted(name)}, [{listed}])" if bands else _quoted(name))
-    named = (sql if sql == _quoted(name) else f"{sql} AS {_quoted(name)}" for name, sql in columns)
+        listed = ", ".join(Literal(b).sql for b in bands or ())
+        handles.append(f"bands({quoted(name)}, [{listed}])" if bands else quoted(name))
+    named = (sql if sql == quoted(name) else f"{sql} AS {quoted(name)}" for name, sql in columns)
     selected = ", ".join([*named, *handles])
     condition = f" WHERE {where}" if where is not None else ""
     first = f" ORDER BY sample_id, split LIMIT {int(n_max)}" if n_max is not None else ""
-    return f"SELECT {selected} FROM {_quoted(table)}{condition}{first}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"SELECT {selected} FROM {quoted(table)}{condition}{first}"

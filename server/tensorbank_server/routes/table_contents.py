@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from tensorbank_server.access import Principal
 from tensorbank_server.documents import row_json
+from tensorbank_server.filters import quoted
 from tensorbank_server.routes.dependencies import Asker, Served, Source, condition, freshness, parse_bbox
 from tensorbank_server.served_bank import Pinned
 from tensorbank_server.service import Service
@@ -40,7 +41,7 @@ async def get_size(
     fresh = freshness(request, service, source, "size")
     if fresh.is_known:
         return fresh.not_modified()
-    sql = f"SELECT count(*) AS n FROM {_quoted(source.table)}{where}"
+    sql = f"SELECT count(*) AS n FROM {quoted(source.table)}{where}"
     (row,) = await _ask(service, asker, source, sql)
     content = {"snapshot": source.version, "size": {"table": source.table, "n_samples": row["n"]}}
     return JSONResponse(content, headers=fresh.headers)
@@ -66,7 +67,7 @@ async def get_statistics(
     fresh = freshness(request, service, source, "statistics")
     if fresh.is_known:
         return fresh.not_modified()
-    sql = f"SELECT {', '.join(map(_quoted, names))} FROM {_quoted(source.table)}{where or ''}"
+    sql = f"SELECT {', '.join(map(quoted, names))} FROM {quoted(source.table)}{where or ''}"
     found = await service.query(Summarize(source.bank.name, source.versions, sql, names), asker)
     content = {"snapshot": source.version, "statistics": row_json.plain(json.loads(found))}
     return JSONResponse(content, headers=fresh.headers)
@@ -116,9 +117,9 @@ async def _rows(
     fresh = freshness(request, service, source, "rows")
     if fresh.is_known:
         return fresh.not_modified()
-    columns = ", ".join(_quoted(c) for c in PLAIN_COLUMNS)
+    columns = ", ".join(quoted(c) for c in PLAIN_COLUMNS)
     sql = (
-        f"SELECT {columns} FROM {_quoted(source.table)}{where or ''} "
+        f"SELECT {columns} FROM {quoted(source.table)}{where or ''} "
         f"ORDER BY sample_id, split LIMIT {int(length)} OFFSET {int(offset)}"
     )
     table = await _table(service, asker, source, sql)
@@ -155,7 +156,7 @@ async def get_density(
     near = f" AND within_bbox(lon, lat, {', '.join(map(repr, parse_bbox(bbox)))})" if bbox else ""
     sql = (
         f"SELECT floor((lon + 180) / {size!r})::INTEGER AS x, floor((lat + 90) / {size!r})::INTEGER AS y, count(*) AS n "
-        f"FROM {_quoted(source.table)}{where or ' WHERE TRUE'} AND lon IS NOT NULL AND lat IS NOT NULL{near} "
+        f"FROM {quoted(source.table)}{where or ' WHERE TRUE'} AND lon IS NOT NULL AND lat IS NOT NULL{near} "
         f"GROUP BY ALL ORDER BY n DESC, x, y LIMIT {MAX_CELLS + 1}"
     )
     cells = [[row["x"], row["y"], row["n"]] for row in await _ask(service, asker, source, sql)]
@@ -208,7 +209,3 @@ def _row_json(number: int, row: dict[str, object]) -> dict[str, object]:
         "row": {name: shown for name, (shown, _) in cells.items()},
         "truncated_cells": [name for name, (_, cut) in cells.items() if cut],
     }
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -29,7 +29,8 @@ from tensorbank_server.documents import (
     virtual_zarr,
 )
 from tensorbank_server.documents.row_json import Row
-from tensorbank_server.filters.literals import Literal as FilterLiteral
+from tensorbank_server.filters import Literal as FilterLiteral
+from tensorbank_server.filters import quoted
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, SampleId, Served, Source, freshness
 from tensorbank_server.routes.samples import Modalities, Split, find
@@ -146,11 +147,11 @@ _FIELDS = ("count", "valid", "min", "max", "mean", "std", "p02", "p25", "p50", "
 def _statistics_of(m: Modality) -> list[str]:
     """Return the items of a SELECT for the statistics of a modality: one for each band, or the shares of classes."""
     if m.categorical:
-        return [f"{_quoted(m.name)}.share AS {_quoted(m.name + chr(31) + 'share')}"]
+        return [f"{quoted(m.name)}.share AS {quoted(m.name + chr(31) + 'share')}"]
     if len(m.bands) > 1:
-        return [f"{_quoted(m.name)}.{_quoted(b)} AS {_quoted(m.name + chr(31) + b)}" for b in m.band_names]
-    fields = ", ".join(f'"{f}" := {_quoted(m.name)}."{f}"' for f in _FIELDS)
-    return [f"struct_pack({fields}) AS {_quoted(m.name + chr(31) + m.band_names[0])}"]
+        return [f"{quoted(m.name)}.{quoted(b)} AS {quoted(m.name + chr(31) + b)}" for b in m.band_names]
+    fields = ", ".join(f'"{f}" := {quoted(m.name)}."{f}"' for f in _FIELDS)
+    return [f"struct_pack({fields}) AS {quoted(m.name + chr(31) + m.band_names[0])}"]
 
 
 @router.get("/point/{lon},{lat}", operation_id="getPoint")
@@ -279,7 +280,3 @@ def _array(bank: ServedBank, m: Modality, modalities: list[Modality], row: Row) 
 
 def _whole(m: Modality) -> Handle:
     return Handle(m.name, m, tuple(range(len(m.bands))))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -169,6 +169,7 @@ def _answer(question: Question, landlock: int) -> tuple[Head, bytes]:
 def _show(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
     """Create views of the tables, and then close every way to anything else."""
     for name, levels in tables.items():
+        # quoted here, since importing the core's SQL would start libraries before the process is fenced in
         quoted = '"' + name.replace('"', '""') + '"'
         con.execute(f"CREATE SCHEMA {quoted}")
         for level, paths in levels.items():

@@ -20,7 +20,8 @@ from tensorbank_server.access import Principal
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import stac_documents
 from tensorbank_server.documents.row_json import Row
-from tensorbank_server.filters.literals import Literal as FilterLiteral
+from tensorbank_server.filters import Literal as FilterLiteral
+from tensorbank_server.filters import quoted
 from tensorbank_server.filters.literals import search_times
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import (
@@ -250,7 +251,7 @@ async def _ids(
         ident, split = FilterLiteral(last_id).sql, FilterLiteral(last_split or "").sql
         after = f" AND (sample_id > {ident} OR (sample_id = {ident} AND coalesce(split, '') > {split}))"
     sql = (
-        f'SELECT sample_id, split FROM "{pinned.table}" WHERE ({where}){after} '
+        f"SELECT sample_id, split FROM {quoted(pinned.table)} WHERE ({where}){after} "
         f"ORDER BY sample_id, coalesce(split, '') LIMIT {int(n)}"
     )
     job = Rows(pinned.bank.name, pinned.versions, sql, service.limits.answer_bytes)

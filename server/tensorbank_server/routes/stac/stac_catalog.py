@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 from tensorbank.errors import FormatError, IntegrityError, StorageError
 from tensorbank_server.access import Principal
 from tensorbank_server.documents import row_json, stac_documents
-from tensorbank_server.filters import queryables_document
+from tensorbank_server.filters import queryables_document, quoted
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import Asker, Served, base_url, filter_names
 from tensorbank_server.served_bank import Pinned, ServedBank
@@ -169,7 +169,7 @@ async def _collection(
     if extent is None:
         sql = (
             "SELECT min(bbox.west) AS west, min(bbox.south) AS south, max(bbox.east) AS east, max(bbox.north) AS north, "
-            f'min(first_time) AS start, max(last_time) AS "end" FROM "{pinned.table}".shards'
+            f'min(first_time) AS start, max(last_time) AS "end" FROM {quoted(pinned.table)}.shards'
         )
         job = Rows(pinned.bank.name, pinned.versions, sql, service.limits.answer_bytes)
         (row,) = row_json.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())
