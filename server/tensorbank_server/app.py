@@ -14,7 +14,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank_server.access import Authenticator
 from tensorbank_server.front import Front
 from tensorbank_server.http import add_handlers
-from tensorbank_server.metrics import Metrics
+from tensorbank_server.monitoring import Metrics
 from tensorbank_server.openapi import add_openapi
 from tensorbank_server.routes import banks, health, pages, samples, sql, table_contents, views
 from tensorbank_server.routes.plans import credentials, plan_reads, submission

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 
 from tensorbank.errors import ErrorKind, StorageError
 from tensorbank_server.front import Connection
-from tensorbank_server.logs import JsonLines
+from tensorbank_server.monitoring import JsonLines
 from tensorbank_server.service import Service
 from tensorbank_server.settings import Settings
 

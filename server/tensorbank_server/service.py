@@ -19,8 +19,7 @@ from tensorbank.errors import StorageError
 from tensorbank_server.access import Concurrency, Principal, Rates
 from tensorbank_server.documents import EncodedFiles, RowFiles
 from tensorbank_server.http import PageTokens, Problem, writing_problem
-from tensorbank_server.logs import AuditLog
-from tensorbank_server.metrics import Metrics
+from tensorbank_server.monitoring import AuditLog, Metrics
 from tensorbank_server.planning import PlanFolder, PlanStore
 from tensorbank_server.served_bank import PROBE_AGAIN_S, PROBE_S, Pinned, ServedBank
 from tensorbank_server.settings import Settings

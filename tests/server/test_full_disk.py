@@ -15,7 +15,7 @@ import pytest
 from support.server_process import Served, serving
 from support.service import check_problem, children, make, wait_until
 from tensorbank_server.http.disks import disk_problem, writing_problem
-from tensorbank_server.logs import AuditLog
+from tensorbank_server.monitoring import AuditLog
 
 TABLE = "/v1/banks/eo/tables/terramesh"
 

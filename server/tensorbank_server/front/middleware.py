@@ -33,8 +33,7 @@ from tensorbank_server.http import (
     of_status,
     respond,
 )
-from tensorbank_server.logs import AuditLog
-from tensorbank_server.metrics import Metrics
+from tensorbank_server.monitoring import AuditLog, Metrics
 from tensorbank_server.settings import Settings
 
 __all__ = ["Front"]

@@ -15,7 +15,7 @@ from typing import Literal
 
 from tensorbank.errors import TensorBankError
 from tensorbank_server.http import Problem, as_problem, disk_problem, internal
-from tensorbank_server.metrics import Metrics
+from tensorbank_server.monitoring import Metrics
 from tensorbank_server.planning.plan_folder import OpenedPlan, PlanFolder, PlanRecord
 from tensorbank_server.planning.plan_requests import PlanRequest
 from tensorbank_server.workers.bulkheads import Threads

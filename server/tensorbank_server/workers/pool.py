@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from tensorbank.errors import TensorBankError
 from tensorbank_server.http import Problem
-from tensorbank_server.metrics import Metrics
+from tensorbank_server.monitoring import Metrics
 from tensorbank_server.workers.jobs import Job
 from tensorbank_server.workers.process import WorkerOptions, work
 

@@ -24,7 +24,7 @@ from tensorbank_server import Settings, create_app
 from tensorbank_server.access.keys import KeyFile
 from tensorbank_server.access.rates import Concurrency, Rates
 from tensorbank_server.http.problems import Problem
-from tensorbank_server.logs import redacted
+from tensorbank_server.monitoring.logs import redacted
 
 # -------------------------------------------------------- problems
 
