@@ -1,8 +1,8 @@
 """The plans of one service: made once, kept in a folder, found again after a restart.
 
 The id of a plan is a hash of the snapshot and of what was asked of it: the same question has the same id on every replica, and
-whoever has the id and may read the bank may read the plan. What a process has seen of plans it knows in memory; files are asked
-once for each plan that it does not know, in a thread.
+whoever has the id and may read the bank may read the plan. Plans that this process has seen are known in memory; the files of
+any other are looked for in a thread.
 """
 
 from __future__ import annotations
