@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 from urllib.parse import unquote
 
 import numpy as np
@@ -20,8 +20,9 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.plans.answers import Answers
 from tensorbank.plans.handle import Handle
 from tensorbank.plans.origin import Origin, common_origin
-from tensorbank.plans.plan import Plan, loader_package
+from tensorbank.plans.plan import Plan
 from tensorbank.plans.proportions import Proportions
+from tensorbank.plans.streaming import DatasetOptions, LoaderOptions, dataset_of, loader_of
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader, StreamingDataset
@@ -124,15 +125,13 @@ class Mix:
         source = replace(first.source, sql=" + ".join(p.source.sql for p in self.plans))
         return Plan(self.fingerprint, source, first.handles, table, origin)
 
-    def dataloader(self, **options: Any) -> DataLoader:
+    def dataloader(self, **options: Unpack[LoaderOptions]) -> DataLoader:
         """Stream the mix in batches; see :class:`tensorbank_loader.DataLoader` for the options."""
-        loader: DataLoader = loader_package().DataLoader(self, **options)
-        return loader
+        return loader_of(self, **options)
 
-    def dataset(self, **options: Any) -> StreamingDataset:
-        """The mix for a loader of torch's; see :class:`tensorbank_loader.StreamingDataset` for the options."""
-        dataset: StreamingDataset = loader_package().StreamingDataset(self, **options)
-        return dataset
+    def dataset(self, **options: Unpack[DatasetOptions]) -> StreamingDataset:
+        """Return the mix for a loader of torch's; see :class:`tensorbank_loader.StreamingDataset` for the options."""
+        return dataset_of(self, **options)
 
 
 Source = Answers | Plan

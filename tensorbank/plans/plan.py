@@ -26,8 +26,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +42,13 @@ from tensorbank.plans.origin import Origin, origin_from_json, origin_to_json, tr
 from tensorbank.plans.plan_source import PlanSource
 from tensorbank.plans.sealed_table import load_table, save_table
 from tensorbank.plans.shared_table import SharedTable, can_share
+from tensorbank.plans.streaming import LoaderOptions, loader_of
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader
 
 __all__ = [
     "Plan",
-    "loader_package",
 ]
 
 _NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
@@ -337,43 +336,22 @@ class Plan:
                 table.schema.field(name)
         return cls(described["fingerprint"], PlanSource.from_json(source), handles, table, origin)
 
-    def dataloader(
-        self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any
-    ) -> DataLoader:
-        """Stream the plan in batches, of so many samples a rank or of all ranks together; one of the two is needed.
+    def dataloader(self, **options: Unpack[LoaderOptions]) -> DataLoader:
+        """Stream the plan in batches.
 
-        See :class:`tensorbank_loader.DataLoader` for the options.
+        Takes the options of :class:`tensorbank_loader.DataLoader`, of which one is needed: ``batch_size``, the samples of a rank,
+        or ``global_batch_size``, those of all ranks together.
 
         Raises
         ------
         InvalidInputError
-            The plan selects no tensors, or torch is not installed.
+            The plan selects no tensors, an option makes no sense, or torch is not installed.
         """
         if not self.handles:
             raise InvalidInputError(
                 "the query selects no modality, so there is nothing to stream; use .arrow()"
             )
-        loader: DataLoader = loader_package().DataLoader(
-            self, batch_size=batch_size, global_batch_size=global_batch_size, **options
-        )
-        return loader
-
-
-def loader_package() -> ModuleType:
-    """Return the package `tensorbank_loader`, which is optional: it streams, if torch is installed.
-
-    Raises
-    ------
-    InvalidInputError
-        A package that it needs is not installed.
-    """
-    try:
-        import tensorbank_loader
-    except ModuleNotFoundError as error:
-        raise InvalidInputError(
-            f"streaming needs {error.name}; pip install 'tensorbank[loader]'", kind=ErrorKind.MISSING_EXTRA
-        ) from error
-    return tensorbank_loader
+        return loader_of(self, **options)
 
 
 def _describe(handle: Handle) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans.answers import Answers
 from tensorbank.plans.plan import Plan
+from tensorbank.plans.streaming import LoaderOptions
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -126,12 +127,7 @@ class Query(Answers):
             low = high
         return parts
 
-    def dataloader(
-        self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any
-    ) -> DataLoader:
-        """Plan and stream in batches, of so many samples a rank or of all ranks together; one of the two is needed.
-
-        See :class:`tensorbank_loader.DataLoader` for the options.
-        """
+    def dataloader(self, **options: Unpack[LoaderOptions]) -> DataLoader:
+        """Plan and stream in batches; takes what :meth:`Plan.dataloader` takes."""
         plan = self.plan(by_date=options.get("times") is not None)
-        return plan.dataloader(batch_size=batch_size, global_batch_size=global_batch_size, **options)
+        return plan.dataloader(**options)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
@@ -15,6 +15,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.plans.answers import Answers
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.query import Query, QueryEngine
+from tensorbank.plans.streaming import LoaderOptions
 from tensorbank.polygons import as_geojson
 from tensorbank.statistics import Statistics
 
@@ -130,12 +131,10 @@ class Selection(Answers):
         """See :meth:`Query.split_by`."""
         return self.query.split_by(group, fractions, seed=seed)
 
-    def dataloader(
-        self, *, batch_size: int | None = None, global_batch_size: int | None = None, **options: Any
-    ) -> DataLoader:
+    def dataloader(self, **options: Unpack[LoaderOptions]) -> DataLoader:
         """See :meth:`Query.dataloader`."""
         plan = self.plan(by_date=options.get("times") is not None)
-        return plan.dataloader(batch_size=batch_size, global_batch_size=global_batch_size, **options)
+        return plan.dataloader(**options)
 
 
 def _end(condition: str) -> str:
