@@ -1,4 +1,4 @@
-"""``tensorbank demo``."""
+"""The command ``tensorbank demo``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _opened(url: str | None, endpoint: str | None, region: str | None) -> Iterat
 
 
 def _ingested(truth: DemoTruth, report: IngestReport | None, snapshot: Snapshot) -> str:
-    """Say what went in, in three lines, or that it was there."""
+    """Say in three lines what was ingested, or that it was in the bank already."""
     if report is None:
         return f"\ningested   nothing: the {snapshot.n_samples} samples are there already\n"
     seconds = report.seconds

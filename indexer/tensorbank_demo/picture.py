@@ -1,4 +1,4 @@
-"""A picture of a batch: one row a sample, one column a modality, as people of the field are used to see them."""
+"""A picture of a batch: one row a sample, one column a modality, in the colours that are usual in the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tensorbank ingest``."""
+"""The command ``tensorbank ingest``."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ def ingest(
     bank: BankUrl,
     table: Annotated[str, typer.Option(help="Table to add to; made if there is none.")],
     form: Annotated[
-        str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="Archive format; detected from the layout if not given.",
+        ),
     ] = None,
     profile: Annotated[str, typer.Option(help="Codec profile: balanced, hot or raw.")] = "balanced",
     workers: Annotated[
         int | None, typer.Option(help="Processes; as many as processors if not given.")
     ] = None,
     samples_per_shard: Annotated[
-        int | None, typer.Option(help="Samples a shard; chosen by sample size if not given.")
+        int | None, typer.Option(help="Samples per shard; chosen by the size of a sample if not given.")
     ] = None,
     max_sample_bytes: Annotated[
         int | None,
         typer.Option(
-            help="Raw bytes that a sample may have; more than 512 MiB only for archives to be trusted."
+            help="Decoded bytes that a sample may have, 512 MiB if not given; raise it for archives that you trust."
         ),
     ] = None,
     revision: Annotated[

@@ -1,4 +1,4 @@
-"""An S3 server of its own on loopback: SeaweedFS, gone with the program that started it."""
+"""An S3 server on loopback, SeaweedFS, which ends with the program that started it."""
 
 from __future__ import annotations
 

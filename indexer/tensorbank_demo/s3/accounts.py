@@ -1,4 +1,4 @@
-"""Write SeaweedFS's configuration files, which say who may do what.
+"""SeaweedFS's configuration files of accounts, roles and their rights.
 
 https://github.com/seaweedfs/seaweedfs/tree/master/test/s3/iam has their form.
 """

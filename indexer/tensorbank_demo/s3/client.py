@@ -1,4 +1,4 @@
-"""The S3 client that sees to a server's bucket."""
+"""The S3 client that makes a server's bucket and asks whether it is ready."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def weed_binary() -> Path:
 
 
 def _free_ports(n_ports: int, *, first: int | None) -> list[int]:
-    """Return ports nobody listens on, all different; ``first`` is taken as given."""
+    """Return ports on which nobody listens, all different; ``first`` is taken as given."""
     ports = [] if first is None else [first]
     candidates = random.SystemRandom()
     while len(ports) < n_ports:

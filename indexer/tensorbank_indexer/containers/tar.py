@@ -71,7 +71,7 @@ class TarIndex:
 
 
 class _Window:
-    """The stretch of the file read last. Reads ahead as far as pays: far while members are small."""
+    """The stretch of the file read last. Reads further ahead while members are small."""
 
     def __init__(self, read: ReadRange, size_bytes: int, readahead_bytes: int) -> None:
         self.read = read
