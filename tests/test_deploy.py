@@ -111,6 +111,7 @@ def test_services_are_closed_but_for_what_they_need(compose):
 
 def test_files_and_targets_of_compose_are_there(compose):
     targets = set(re.findall(r" AS (\S+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE))
+    assert any("build" in service for service in compose["services"].values())
     for service in compose["services"].values():
         if "build" in service:
             assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).exists()

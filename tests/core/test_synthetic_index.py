@@ -94,6 +94,7 @@ def test_what_is_streamed_lies_in_the_shards(world):
     sql = "SELECT S2L2A.ref.\"offset\" AS first, S2L2A.ref.block_bytes AS sizes, S2L2A FROM world WHERE part = 'part-0001'"
     batch = next(iter(bank.sql(sql).plan().dataloader(batch_size=5, seed=1)))
     stored = (folder / "stored" / "S2L2A").read_bytes()
+    assert len(batch["S2L2A"]) == 5
     for sample, first, sizes in zip(batch["S2L2A"], batch["first"].tolist(), batch["sizes"], strict=True):
         for band, size in zip(sample, sizes, strict=True):
             block = Blosc().decode(stored[first : first + size - 4])  # crc32c behind it

@@ -303,6 +303,7 @@ def test_a_plan_of_tiles_is_read(bank, tmp_path):
 def test_every_byte_of_a_plan_is_under_its_seal(plan, tmp_path):
     path = plan.save(tmp_path / "saved.plan")
     data = path.read_bytes()
+    assert len(data) > 1000
     for at in (*range(0, len(data) - 40, 997), *range(len(data) - 40, len(data))):
         path.write_bytes(data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :])
         with pytest.raises(second.RefusedError):

@@ -53,5 +53,7 @@ def test_every_command_of_the_readme_exists():
 
 
 def test_every_link_of_the_readme_leads_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    for target in targets:
         assert (Path(__file__).parents[2] / target).exists(), target

@@ -108,6 +108,7 @@ def test_tiles_join_their_samples(table):
 def test_a_polygon_meets_the_same_footprints_with_and_without_boxes_before_it(table):
     bank, _ = table
     boxes = bank.sql("SELECT lon, lat FROM t ORDER BY sample_id LIMIT 2").arrow().to_pylist()
+    assert len(boxes) == 2
     for point in boxes:
         w, s, e, n = point["lon"] - 0.01, point["lat"] - 0.01, point["lon"] + 0.01, point["lat"] + 0.01
         area = f'{{"type":"Polygon","coordinates":[[[{w},{s}],[{e},{s}],[{e},{n}],[{w},{n}],[{w},{s}]]]}}'

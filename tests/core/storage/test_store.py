@@ -158,6 +158,10 @@ def catalog_of(store: Store) -> Catalog:
     return Catalog(store, IndexMirror(store, Path("/nowhere")))
 
 
+N_CALLS = 11
+"""The number of calls that `calls` has."""
+
+
 def calls(store: Store):
     catalog = catalog_of(store)
     return {
@@ -180,7 +184,7 @@ def is_a_sentence(text: str) -> bool:
 
 
 def test_a_wrong_secret_is_denied(s3_server):
-    right = options_of(s3_server)
+    right, denied = options_of(s3_server), 0
     for options in (replace(right, secret_key="wrong"), replace(right, access_key="nobody", secret_key="x")):
         for name, call in calls(Store(s3_server.url, options)).items():
             with pytest.raises(StorageError, match="check the credentials") as caught:
@@ -188,9 +192,12 @@ def test_a_wrong_secret_is_denied(s3_server):
             assert caught.value.kind == "denied", name
             assert is_a_sentence(str(caught.value))
             assert right.secret_key not in str(caught.value)
+            denied += 1
+    assert denied == 2 * N_CALLS
 
 
 def test_a_bucket_that_does_not_exist(moto_server):
+    told = []
     for name, call in calls(Store("s3://no-such-bucket", options_of(moto_server))).items():
         if name in ("exists", "delete"):  # HEAD has no body to tell a bucket from an object
             assert not call()
@@ -198,6 +205,8 @@ def test_a_bucket_that_does_not_exist(moto_server):
         with pytest.raises(NotFoundError, match="there is no bucket no-such-bucket") as caught:
             call()
         assert caught.value.kind == "no-bucket", name
+        told.append(name)
+    assert len(told) == N_CALLS - 2
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid:9"])

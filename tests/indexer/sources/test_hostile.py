@@ -433,6 +433,7 @@ def test_a_metadata_table_of_any_kind_costs_its_wrong_values_only(tmp_path: Path
     if name != "tar of numbers":
         kind = "cloud-cover-range" if name == "cloud cover NaN" else "corrupt-metadata"
         assert kind in {f.kind for f in report.findings}
+    assert len(rows) == 3
     for row in rows:
         assert row["lon"] is None or np.isfinite(row["lon"])
         assert row["cloud_cover"] is None or 0 <= row["cloud_cover"] <= 1
