@@ -202,9 +202,9 @@ def test_the_bytes_through_the_service_are_the_pixels(service, plan, truth, bank
         assert int(answer.headers["content-length"]) == end - start
         return answer.content
 
-    for record in records:
-        if "task" not in record:
-            continue
+    tasks = [record for record in records if "task" in record]
+    assert len(tasks) == plan["n_samples"] > 0
+    for record in tasks:
         tensors = record["task"]["tensors"]
         pixels = by_id[record["task"]["columns"]["sample_id"]]
         found = pixels_of(tensors, shard_bytes, schema["S2L2A"], "S2L2A")
