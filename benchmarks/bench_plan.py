@@ -102,7 +102,7 @@ def connect(bank: tb.Bank) -> duckdb.DuckDBPyConnection:
 
 
 def row_groups(con: duckdb.DuckDBPyConnection, bank: tb.Bank, level: str) -> dict[str, np.ndarray]:
-    """Number of the row after each row group, by file."""
+    """Return the number of the row after each row group, by file."""
     found = {}
     for path in bank.catalog.mirror.paths(bank.catalog.files("world", level).files):
         sizes = con.execute(

@@ -65,7 +65,7 @@ class Decoded:
 
 
 def hidden_ratio(steps_s: float, copies_s: float, both_s: float) -> float:
-    """Share of the copies' time that running both takes less than one after the other; in [0, 1]."""
+    """Return the share of the copies' time that running both takes less than one after the other; in [0, 1]."""
     return min(max(1 - (both_s - steps_s) / copies_s, 0.0), 1.0)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         StorageError,
         TensorBankError,
     )
-    from tensorbank.opening import create, open  # noqa: A004 - tb.open is the front door
+    from tensorbank.opening import create, open  # noqa: A004 - tb.open is the name that users call
     from tensorbank.plans import Mix, Plan, Query, Selection, mix
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema

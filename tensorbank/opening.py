@@ -17,7 +17,7 @@ from tensorbank.storage import Credentials, StorageOptions, Store, normalize_url
 __all__ = ["create", "open"]
 
 
-def open(  # noqa: A001 - tb.open is the product's front door
+def open(  # noqa: A001 - tb.open is the name that users call
     url: str | os.PathLike[str],
     *,
     endpoint: str | None = None,

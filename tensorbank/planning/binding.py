@@ -44,7 +44,7 @@ __all__ = ["Bound", "Namespace", "bind", "spelled_out"]
 
 @dataclass(frozen=True)
 class Namespace:
-    """What the names of tables in a statement may mean.
+    """The tables that names in a statement may mean.
 
     Parameters
     ----------

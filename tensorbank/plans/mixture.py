@@ -90,7 +90,7 @@ class Mix:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all sources and how they are mixed, 32 hexadecimal digits."""
+        """The hash of all sources and how they are mixed, 32 hexadecimal digits."""
         told = [[p.fingerprint for p in self.plans], self.weights, self.seed, self.homogeneous, self.length]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
 

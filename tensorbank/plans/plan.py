@@ -118,7 +118,7 @@ class Plan:
 
     @property
     def weight_column(self) -> str | None:
-        """Name of the column of sampling weights, with the capitals that the query has given it; None if there is none."""
+        """The name of the column of sampling weights, with the capitals that the query has given it; None if there is none."""
         named = [name for name in self.metadata_columns if name.lower() == "weight"]
         return "weight" if "weight" in named else next(iter(named), None)
 

@@ -91,7 +91,7 @@ class CommonTable:
 
 @dataclass(frozen=True, slots=True)
 class Modifiers:
-    """What follows a query: ORDER BY, LIMIT or OFFSET, DISTINCT, and DISTINCT ON; ``nodes`` are all of it."""
+    """The clauses that follow a query: ORDER BY, LIMIT or OFFSET, DISTINCT, and DISTINCT ON; ``nodes`` are all of it."""
 
     nodes: Sequence[Node]
     is_ordered: bool

@@ -129,7 +129,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Visible:
-    """What the names in a part of a statement may refer to.
+    """The handles and scopes that names in a part of a statement may refer to.
 
     ``common`` are the handles of the common table expressions, by lower-case name; ``scopes`` those of the SELECTs around the
     part, the innermost first.

@@ -100,5 +100,5 @@ class BandStats:
 
 
 def merge_all(parts: Iterable[BandStats]) -> BandStats:
-    """Fold of :meth:`BandStats.merge`; the empty statistics for no parts."""
+    """Merge the statistics of many sets of pixels, by :meth:`BandStats.merge`; without any, the empty statistics."""
     return reduce(BandStats.merge, parts, BandStats())

@@ -1,4 +1,4 @@
-"""What the packages of the project are: their sentences, sizes and floors, taken from the code and from pyproject.toml.
+"""The packages of the project: their sentences, sizes and floors, taken from the code and from pyproject.toml.
 
 python -m support.architecture            writes the table of tensorbank/ARCHITECTURE.md anew
 python -m support.architecture floors     prints the floors of packages, upper ones first

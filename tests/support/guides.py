@@ -35,7 +35,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 MARK = "\x1e"
-"""What separates the output of one block from that of the next."""
+"""The mark that separates the output of one block from that of the next."""
 
 
 @dataclass(frozen=True)

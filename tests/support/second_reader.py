@@ -25,7 +25,7 @@ MISSING = 2**64 - 1
 
 
 class RefusedError(Exception):
-    """What a reader must refuse."""
+    """The content of a bank that a reader must refuse."""
 
 
 def crc32c(data: bytes) -> int:

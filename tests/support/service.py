@@ -1,4 +1,4 @@
-"""What tests ask a running service, and how they wait for it."""
+"""Questions that tests ask a running service, and the waiting for its answers."""
 
 from __future__ import annotations
 

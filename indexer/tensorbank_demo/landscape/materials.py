@@ -23,7 +23,7 @@ MATERIALS = {
 SOIL, SAND, CROP, FOREST, GRASS, ROCK, TOWN, DEEP, SHALLOW, WHITE, HAZE = range(len(MATERIALS))
 """The rows of materials in the arrays below. White is snow, haze is cloud."""
 SPECTRA = np.array(list(MATERIALS.values()), np.float32).T
-"""The same as an array, (14, material)."""
+"""The reflectances of the materials as an array, (14, material)."""
 
 BROWN = np.zeros((len(MATERIALS), N_COVERS), np.float32)
 """The share of each material in a class of land cover at greenness 0, (material, class)."""

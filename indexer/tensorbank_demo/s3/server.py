@@ -152,7 +152,7 @@ class S3Server:
 
     @property
     def bucket(self) -> str:
-        """Name of the bucket that exists from the start."""
+        """The name of the bucket that exists from the start."""
         return self._bucket
 
     @property

@@ -1,4 +1,4 @@
-"""Fit of a modality that was read to the one of its table: the type, the shape and the names of the bands."""
+"""The fit of a modality that was read to the one of its table: the type, the shape and the names of the bands."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ __all__ = ["sample_facts"]
 IDENTITY_COLUMNS = ("sample_id", "part", "split", "subset", "stem")
 """The columns without which a sample cannot be told from another."""
 EMPTY_COLUMNS = ("split", "subset")
-"""Those of them that may be empty texts."""
+"""The identity columns that may be empty texts."""
 _OPTICAL_MODALITIES = ("S2L2A", "S2L1C", "S2RGB")
 _RADAR_MODALITIES = ("S1RTC", "S1GRD")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

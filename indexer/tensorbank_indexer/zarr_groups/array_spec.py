@@ -46,12 +46,12 @@ class Sharding:
 
     @property
     def index_bytes(self) -> int:
-        """Size of the index, decoded."""
+        """The size of the index, decoded."""
         return INDEX_ENTRY_BYTES * self.inner.sizes.n_chunks
 
     @property
     def stored_index_bytes(self) -> int:
-        """Size of the index as it is stored: its codecs may only add a checksum."""
+        """The size of the index as it is stored: its codecs may only add a checksum."""
         size = self.index_bytes
         for decoder in reversed(self.index_decoders):
             size = decoder.max_stored(size)

@@ -220,7 +220,7 @@ def _without_texts(codecs: Sequence[Any], dtype: np.dtype[Any], is_texts: Any) -
 def _codecs_v3(
     codecs: Any, dtype: np.dtype[Any], chunks: tuple[int, ...], fill_value: Any
 ) -> tuple[tuple[int, ...], np.dtype[Any], tuple[Decoder, ...], Sharding | None]:
-    """Order of axes, type with its byte order, decoders, the last codec's first, and sharding of chunks of this shape."""
+    """Return the order of axes, the type with its byte order, the decoders, last codec first, and how chunks are sharded."""
     if not isinstance(codecs, list) or not all(isinstance(item, dict) for item in codecs):
         raise FormatError("The codecs of an array are not a list of JSON objects.")
     axes = tuple(range(len(chunks)))
