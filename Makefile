@@ -14,7 +14,7 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
   tests/core/fetch/test_concurrency.py tests/core/fetch/test_latencies.py tests/core/fetch/test_read_group.py \
   tests/core/pruning tests/core/reading/test_codec.py tests/core/sql tests/core/statements tests/core/statistics \
   tests/properties/test_ranges.py tests/properties/test_shard_keys.py \
-  tests/properties/test_stats.py tests/server/filters
+  tests/properties/test_stats.py tests/server/filters tests/test_tests.py tests/test_words.py
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo check values test fuzz lint format docs architecture floors clean
