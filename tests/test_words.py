@@ -44,7 +44,18 @@ THIRD_PERSON = frozenset(
 
 NO_ARTICLE = frozenset(
     {"All", "Any", "Each", "None", "One", "Some", "Two", "Three"}
-    | {"Arithmetic", "Data", "Memory", "Authentication", "Discovery", "Normalisation", "Reading", "SQL", "Time", "Verification"}
+    | {
+        "Arithmetic",
+        "Data",
+        "Memory",
+        "Authentication",
+        "Discovery",
+        "Normalisation",
+        "Reading",
+        "SQL",
+        "Time",
+        "Verification",
+    }
     | {"Learn"}
 )
 """Words in front of "of" that need no article: numbers, what is not counted, and verbs."""
