@@ -64,37 +64,19 @@ __all__ = [
     "open",
 ]
 
-_HOMES = {
-    "tensorbank.storage.address": ("StorageOptions",),
-    "tensorbank.bank": ("Bank", "Snapshot", "Table"),
-    "tensorbank.errors": (
-        "ConflictError",
-        "FormatError",
-        "IntegrityError",
-        "InvalidInputError",
-        "NotFoundError",
-        "StorageError",
-        "TensorBankError",
-    ),
-    "tensorbank.plans.mixture": ("Mix", "mix"),
-    "tensorbank.opening": ("create", "open"),
-    "tensorbank.plans.plan": ("Plan",),
-    "tensorbank.statistics.published": ("Normalization", "normalization"),
-    "tensorbank.plans.query": ("Query",),
-    "tensorbank.plans.selection": ("Selection",),
-    "tensorbank.ranges": ("ByteRange",),
-    "tensorbank.schema": ("Band", "Modality", "TableSchema"),
-    "tensorbank.statistics.summaries": ("Statistics",),
-    "tensorbank.statistics.band_stats": ("BandStats",),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_DOORS = ("errors", "ranges", "schema", "storage", "statistics", "plans", "bank", "opening")
+"""The modules and packages that have the public names, lower ones first: what is imported on the way to a name is imported by the
+package that has it, too."""
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use, so that a program which needs one value does not pay for DuckDB."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'tensorbank' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name in __all__:
+        for door in _DOORS:
+            module = importlib.import_module(f"tensorbank.{door}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'tensorbank' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
