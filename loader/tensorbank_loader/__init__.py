@@ -1,4 +1,4 @@
-"""Loader: plans as PyTorch batches.
+"""The loader: plans and mixes as batches of PyTorch tensors, in one order on any hardware.
 
 ::
 

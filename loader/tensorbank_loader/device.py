@@ -1,8 +1,8 @@
-"""Copies of batches to the device, which nobody waits for.
+"""Copies of batches to the device, beside the consumer's work.
 
-Copies run on a stream of their own, so that they overlap with the consumer's work. The consumer's stream waits for a copy by an
-event. The host waits only if two copies, or two of the consumer's steps, are under way already. :class:`Accelerator` is all that
-copies need of torch, so that their order can be tested without a GPU.
+Copies run on a stream of their own, and the consumer's stream waits for a copy by an event. The host waits only if two copies, or
+two of the consumer's steps, are under way already. :class:`Accelerator` is all that copies need of torch, so that their order can
+be tested without a GPU.
 """
 
 from __future__ import annotations

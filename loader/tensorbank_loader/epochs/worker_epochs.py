@@ -44,7 +44,7 @@ PAUSE_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """One ``iter()`` of torch's DataLoader, as a worker knows it.
+    """An ``iter()`` of torch's DataLoader, by the numbers that a worker can know it by.
 
     Parameters
     ----------

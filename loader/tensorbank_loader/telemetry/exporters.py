@@ -77,12 +77,12 @@ METRICS = (
     Metric("refetches", "refetches", "counter", "", "Reads made again for a bad block."),
     Metric("retries", "retries", "counter", "", "Reads made again for an error of the store."),
     Metric("hedges", "hedges", "counter", "", "Second requests for late reads."),
-    Metric("hedges_won", "hedges_won", "counter", "", "Second requests that were first to answer."),
-    Metric("stalls", "stalls", "counter", "", "Requests made again since nothing came."),
+    Metric("hedges_won", "hedges_won", "counter", "", "Second requests that answered before the first."),
+    Metric("stalls", "stalls", "counter", "", "Requests made again because nothing came."),
     Metric("cache.hits", "cache_hits", "counter", "", "Ranges that the local cache had."),
-    Metric("cache.misses", "cache_misses", "counter", "", "Ranges that it had not."),
+    Metric("cache.misses", "cache_misses", "counter", "", "Ranges that the local cache lacked."),
     Metric("cache.hit_bytes", "cache_hit", "counter", "bytes", "Bytes that came from the local cache."),
-    Metric("cache.dropped", "cache_dropped", "counter", "", "Ranges that were damaged on the disk."),
+    Metric("cache.dropped", "cache_dropped", "counter", "", "Cached ranges that were damaged on the disk."),
     Metric("fetch_s", "fetch", "counter", "seconds", "Time in requests, summed over threads."),
     Metric(
         "decode_s", "decode", "counter", "seconds", "Time in verifying and decoding, summed over threads."
@@ -94,9 +94,11 @@ METRICS = (
     Metric("n_ahead", "ahead_batches", "gauge", "", "Batches under way or waiting for the consumer."),
     Metric("inflight_bytes", "inflight", "gauge", "bytes", "Memory of those batches."),
     Metric("depth", "depth", "gauge", "", "Requests that are kept under way."),
-    Metric("away_s", "away", "gauge", "seconds", "How long the store has not answered, 0 while it does."),
-    Metric("latency_p50_s", "latency_p50", "gauge", "seconds", "Median read of the recent past."),
-    Metric("latency_p99_s", "latency_p99", "gauge", "seconds", "99th percentile of recent reads."),
+    Metric("away_s", "away", "gauge", "seconds", "Time since the store last answered, 0 while it does."),
+    Metric("latency_p50_s", "latency_p50", "gauge", "seconds", "Median of the times of recent reads."),
+    Metric(
+        "latency_p99_s", "latency_p99", "gauge", "seconds", "99th percentile of the times of recent reads."
+    ),
 )
 GAP_HELP = "Gaps between two steps: the waits for batches one by one."
 """The description of the histogram of gaps."""

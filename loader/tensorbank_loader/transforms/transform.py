@@ -1,4 +1,4 @@
-"""Transforms of whole batches on the device."""
+"""The type of transforms, and the check and the preparation of one that was given."""
 
 from __future__ import annotations
 
