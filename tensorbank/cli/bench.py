@@ -1,4 +1,4 @@
-"""The ``tensorbank bench`` commands: how fast a bank of one's own streams, and what stands in the way."""
+"""The ``tensorbank bench`` commands: the rate at which a bank streams, beside the rate of raw reads of the same bytes."""
 
 from __future__ import annotations
 

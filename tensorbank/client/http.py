@@ -71,7 +71,7 @@ class HttpPool:
         *,
         n_bytes: int = -1,
     ) -> Answer:
-        """The answer to a request.
+        """Send a request and return the answer.
 
         A connection that the server has closed meanwhile is replaced, once; so a request may arrive twice.
 
@@ -120,7 +120,7 @@ class HttpPool:
             _close(self._idle)
 
     def _connections(self, origin: Origin) -> Iterator[tuple[http.client.HTTPConnection, bool]]:
-        """Yield a connection that is there, then a new one; each with whether it is new."""
+        """Yield an idle connection if there is one, then a new one; each with True if it is new."""
         if (
             self._pid != os.getpid()
         ):  # the other process goes on using its own, and a thread of it may have held the lock
@@ -168,7 +168,7 @@ def _close(idle: dict[Origin, list[http.client.HTTPConnection]]) -> None:
 
 
 def _read(response: http.client.HTTPResponse, n_bytes: int) -> tuple[Answer, bool]:
-    """The answer, and whether nothing is left on the connection."""
+    """Return the answer, and True if nothing of it is left on the connection."""
     status, headers = response.status, response.headers
     if n_bytes >= 0 and status == 206 and response.length == n_bytes:
         body = np.empty(n_bytes, np.uint8).data

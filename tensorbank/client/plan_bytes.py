@@ -1,7 +1,7 @@
 """Bytes of a plan that a service made: from the object store by signed URLs, or through the service.
 
-A store may end a URL early, or its clock be another: then it is renewed once more, and the read is repeated. What a store refuses
-is told by the code in its answer, since the status says little.
+A store may end a URL before its time, or have another clock. Then the URL is renewed, and the read repeated once. Why a store
+refuses is read from the code in its answer, since one status stands for many reasons.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class PlanBytes:
         return answer.body
 
     def _by_url(self, key: str, start: int, end: int) -> Answer:
-        """An expired address is renewed once, and the range asked for again."""
+        """Read by a signed URL; one that has expired is renewed once, and the range asked for again."""
         for is_last in (False, True):
             address = self._urls.of(key)
             answer = self._request(address.url, {}, start, end)
@@ -97,7 +97,7 @@ class PlanBytes:
         raise AssertionError("no try was made")
 
     def _by_proxy(self, key: str, start: int, end: int) -> Answer:
-        """A plan that the service has lost is asked for once more."""
+        """Read through the service; a plan that it has lost is asked for once more."""
         url = f"{self._client.service.url}/v1/plans/{self._client.plan.plan}/shards/{quote(key)}"
         for is_last in (False, True):
             answer = self._request(url, self._client.service.headers, start, end)

@@ -1,4 +1,4 @@
-"""A service as a client sees it: questions in JSON, answers or errors of ours."""
+"""A client of a service: questions in JSON, answers in JSON or as errors of TensorBank's."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class ServiceClient:
         return found | {"Authorization": f"Bearer {self.key}"} if self.key else found
 
     def get(self, path: str, **query: str | int | None) -> Any:
-        """The JSON at a path.
+        """Return the JSON at a path.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class ServiceClient:
         return _as_json(self.url, self._ask("GET", path, query))
 
     def post(self, path: str, content: Mapping[str, Any]) -> Any:
-        """The JSON that is answered to a JSON."""
+        """Post JSON to a path and return the JSON of the answer."""
         return _as_json(self.url, self._ask("POST", path, {}, json.dumps(content).encode()))
 
     def ask(self, path: str, content: Mapping[str, Any], accept: str) -> Answer:
@@ -77,7 +77,7 @@ class ServiceClient:
         return self._ask("POST", path, {}, json.dumps(content).encode(), accept)
 
     def read(self, path: str, accept: str, **query: str | int | None) -> memoryview:
-        """The body at a path, in a form of one's choice."""
+        """Return the body at a path, in the form that ``accept`` names."""
         return self._ask("GET", path, query, accept=accept).body
 
     def _ask(

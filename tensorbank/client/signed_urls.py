@@ -1,8 +1,8 @@
 """Signed URLs of a plan's shards: asked for when they are needed, for many shards at once, and renewed well before they end.
 
-Whoever reads meanwhile goes on with the old ones. Whoever needs new ones while they are asked for shares that answer, its error
-too: a service that does not answer is waited for once, not once for each thread. Addresses are timed by what the service says of
-its own clock.
+Threads that read meanwhile go on with the old ones. Threads that need new ones share one question, and its answer or error: a
+service that does not answer is waited for once, not once for each thread. How long an address lives is told by two times of the
+service's own clock, so that this machine's clock does not matter.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SignedUrls:
         self._lock = threading.Lock()
 
     def of(self, key: str) -> SignedUrl:
-        """An address that is good now.
+        """Return an address that is good now.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class SignedUrls:
             self._known = {k: a for k, a in self._known.items() if a.number != address.number}
 
     def _join(self) -> tuple[_Question, bool]:
-        """The question under way, or a new one that the caller has to have answered."""
+        """Return the question under way and False, or a new one and True: then the caller has to answer it."""
         with self._lock:
             if self._question is not None:
                 return self._question, False
@@ -185,7 +185,7 @@ class SignedUrls:
 
 
 def _copy(error: Exception) -> Exception:
-    """The error for one of several threads: each adds a traceback of its own."""
+    """Return the error for one of several threads: each adds a traceback of its own."""
     if not isinstance(error, TensorBankError):
         return error
     mine = type(error)(str(error), kind=error.kind)

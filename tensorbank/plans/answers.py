@@ -27,11 +27,11 @@ class Answers(ABC):
 
     @abstractmethod
     def arrow(self) -> pa.Table:
-        """The rows as an Arrow table."""
+        """Return the rows as an Arrow table."""
 
     @abstractmethod
     def plan(self, *, by_date: bool = False) -> Plan:
-        """The frozen answer."""
+        """Return the frozen answer."""
 
     @abstractmethod
     def _first(self, n: int) -> pa.Table:
@@ -39,11 +39,11 @@ class Answers(ABC):
 
     @abstractmethod
     def _count(self) -> int:
-        """The number of rows."""
+        """Return the number of rows."""
 
     @abstractmethod
     def _dataset(self, plan: Plan, max_bytes: int) -> xarray.Dataset:
-        """The tensors of a plan of this query, read."""
+        """Read the tensors of a plan of this query."""
 
     def __len__(self) -> int:
         """Count the rows, by a query."""

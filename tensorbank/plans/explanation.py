@@ -1,5 +1,4 @@
-"""Format the explanation of a plan as text and as HTML.
-Pure: facts in, as ``Plan.explain_json`` gives them, words out."""
+"""The explanation of a plan as text and as HTML, made of the facts that ``Plan.explain_json`` gives. Pure."""
 
 from __future__ import annotations
 

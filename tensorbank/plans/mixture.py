@@ -300,7 +300,7 @@ def _common_origin(plans: Sequence[Plan]) -> tuple[Origin, list[str]]:
 
 
 def _rebased(plan: Plan, prefix: str) -> pa.Table:
-    """A plan's table with shard keys below another folder."""
+    """Return a plan's table with shard keys below another folder."""
     table = plan.table
     if not prefix:
         return table

@@ -1,4 +1,4 @@
-"""Plans: the frozen answer of a query.
+"""Plans: frozen answers of queries.
 
 A plan holds the selected samples in order and, for every handle the query selected, the bytes to read: no listing, no
 footer and no metadata request stands between it and the pixels. It is Arrow in memory and on disk, and a value: two plans
@@ -11,7 +11,7 @@ Columns of ``Plan.table`` for a handle named ``S2L2A``:
 ``S2L2A.starts``, ``S2L2A.lengths``
     fixed-size lists, one entry a run of consecutive blocks: ``[start, start + length)`` in bytes of the object.
 ``S2L2A.corner``
-    fixed-size list (y0, x0), only where tiles were selected: where in the sample's grid the window begins.
+    fixed-size list (y0, x0), only where tiles were selected: the first row and column of the window in the sample's grid.
 ``S2L2A.n_times``
     int16, only where a selected sample has fewer dates than its table: how many it has, the first ones; 0 where it lacks the
     modality.

@@ -48,7 +48,7 @@ class Query(Answers):
     engine: QueryEngine = field(repr=False)
 
     def plan(self, *, by_date: bool = False) -> Plan:
-        """The frozen answer.
+        """Return the frozen answer.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Query(Answers):
         return self.engine.plan(self.sql, by_date=by_date)
 
     def arrow(self) -> pa.Table:
-        """The rows as an Arrow table; a handle column holds the addresses of its tensors."""
+        """Return the rows as an Arrow table; a handle column holds the addresses of its tensors."""
         return self.engine.arrow(self.sql)
 
     def _first(self, n: int) -> pa.Table:
@@ -78,7 +78,7 @@ class Query(Answers):
 
     @property
     def _inner(self) -> str:
-        """The statement as the inner one of another."""
+        """Return the statement as the inner one of another."""
         return self.sql.rstrip().rstrip(";")
 
     def statistics(self, name: str) -> Statistics:

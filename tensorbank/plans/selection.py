@@ -1,4 +1,4 @@
-"""Queries for people who prefer building to writing: each step gives a new selection, and the SQL it stands for."""
+"""Selections: queries built step by step, each step a new value with the SQL that it stands for."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Selection(Answers):
         return replace(self, columns=(*self.columns, *map(_column, columns)))
 
     def where(self, condition: str) -> Selection:
-        """A SQL condition; several must all hold."""
+        """Add a SQL condition; several must all hold."""
         instance("condition", condition, str, "give an SQL expression such as 'cloud_cover < 0.1'")
         return replace(self, conditions=(*self.conditions, condition))
 
@@ -82,7 +82,7 @@ class Selection(Answers):
         return self.where(f"S2_time >= {_timestamp(start)} AND S2_time < {_timestamp(end)}")
 
     def order_by(self, *expressions: str) -> Selection:
-        """The order of the plan; that of the bytes if never called."""
+        """Order the plan by SQL expressions; samples come in the order of their bytes if this is never called."""
         return replace(self, order=(*self.order, *expressions))
 
     def limit(self, n: int) -> Selection:

@@ -1,8 +1,9 @@
-"""Blocks as bytes: Blosc, closed by a crc32c of the compressed bytes.
+"""The encoding of blocks: Blosc, and a crc32c of the compressed bytes behind it.
 
 This is Zarr v3's inner chain ``bytes, blosc, crc32c``. A Blosc buffer carries its own compressed length
 (header bytes 12-16, https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst), so the blocks of a contiguous run are
-found by walking it: a plan needs no length a block. numcodecs and crc32c both release the GIL or are too short to matter.
+found by walking it, and a plan needs no length for each block. A damaged length leads to other bytes, whose checksum is wrong.
+numcodecs releases the GIL; crc32c keeps it, and is too short to matter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Selections at a service: built step by step as those of a bank are, of conditions in CQL2."""
+"""Selections at a service: built step by step as those of a bank are, from conditions in CQL2."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class FilterSelection(Selection):
         return self.planner.plan(self._wish(by_date=by_date))
 
     def arrow(self) -> pa.Table:
-        """The selected columns; of a modality, the addresses that :attr:`Plan.table` has."""
+        """Return the selected columns; of a modality, the addresses that :attr:`Plan.table` has."""
         return self.plan().table
 
     def _count(self) -> int:

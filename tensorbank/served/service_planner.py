@@ -1,4 +1,4 @@
-"""Plans that a service makes: asked for, delivered, and as good as those of a planner here."""
+"""The planner of a bank at a service: asks for plans and statistics, and makes values of the answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Wish:
 
 
 class ServicePlanner:
-    """The engine that answers wishes at one bank of a service.
+    """A planner that answers wishes at one bank of a service.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class ServicePlanner:
         return TableSchema(tuple(Modality.from_json(json.dumps(m)) for m in found["modalities"]))
 
     def plan(self, wish: Wish) -> Plan:
-        """The frozen answer of a wish. Samples come in the order of their bytes; with ``n_max``, in that of their ids.
+        """Ask for the frozen answer of a wish. Samples come in the order of their bytes; with ``n_max``, in that of their ids.
 
         ``sample_id`` is always among the columns. ``source.sql`` is the statement that the service planned: on the bank itself it
         gives the same plan, with the same fingerprint.
@@ -135,7 +135,7 @@ class ServicePlanner:
         return as_statistics(found["statistics"][name])
 
     def _question(self, wish: Wish) -> dict[str, Any]:
-        """A wish as the service reads it."""
+        """Return a wish as the service reads it."""
         question: dict[str, Any] = {"table": wish.table, "filter": wish.filter, "limit": wish.n_max}
         question |= {"snapshot": wish.version, "by_date": wish.by_date or None}
         if wish.columns and wish.columns != ("*",):

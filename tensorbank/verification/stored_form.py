@@ -1,6 +1,6 @@
-"""Checks of what other readers of a part go by: its Zarr documents and the indices of its shards, against the samples table.
+"""Checks of the Zarr documents of parts and the indices of shards against the samples table.
 
-TensorBank itself needs neither, so damage to them shows nowhere else.
+Other readers of Zarr go by both. TensorBank needs neither, so damage to them shows nowhere else.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _most_common(found: Counter[int], least: int) -> int:
 
 
 def _number_at(document: Any, *path: str | int) -> int:
-    """A number in a document, 0 if there is none."""
+    """Return a number in a document, 0 if there is none."""
     try:
         for step in path:
             document = document[step]
@@ -166,7 +166,7 @@ def _number_at(document: Any, *path: str | int) -> int:
 
 
 def _document(store: Store, key: str) -> tuple[Any, str]:
-    """A JSON document, or what is wrong with it."""
+    """Return a JSON document and an empty text, or None and what is wrong with it."""
     try:
         return json.loads(store.get(key)), ""
     except (NotFoundError, StorageError) as error:
@@ -216,5 +216,5 @@ def _difference_of_group(group: Any, arrays: Mapping[str, Any]) -> str:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """True if two values are one JSON: True is not 1 there."""
+    """Return True if two values are the same JSON, in which true is not 1."""
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
