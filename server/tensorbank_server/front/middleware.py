@@ -4,6 +4,10 @@ Request number and trace, allowed hosts, who asks, rates, how many at once, a ti
 clients that take no byte, headers of security, one line of the log, and a problem for what nobody else caught.
 """
 
+# One middleware rather than a stack of Starlette's: its steps depend on each other (the caller decides the rate, the body is
+# read before a place is taken, the audit line is written before the first byte), and each refusal, also of a host, must be a
+# problem document with a number that the log has.
+
 from __future__ import annotations
 
 import asyncio

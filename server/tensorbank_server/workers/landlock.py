@@ -4,6 +4,9 @@ What is not granted here is refused by the kernel, whatever the code of the proc
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
+# Three system calls by ctypes rather than a package: they are called in the process that answers SQL of callers, which should
+# import nothing but what it needs.
+
 from __future__ import annotations
 
 import ctypes
