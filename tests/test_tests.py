@@ -34,6 +34,34 @@ def test_every_test_file_is_read():
     assert len([n for n in names if n.startswith("test_")]) > 100
 
 
+ROOMS = {
+    "core": "tensorbank",
+    "indexer": "indexer/tensorbank_indexer",
+    "loader": "loader/tensorbank_loader",
+    "server": "server/tensorbank_server",
+}
+ELSEWHERE = {
+    "core/bank": "every test of planning and reading asks a bank",
+    "core/testing": "its contracts run in core/storage, its servers in faults",
+    "indexer/cf": "indexer/sources/test_meaning.py: what attributes mean is seen in what is read",
+    "indexer/zarr_groups": "indexer/sources/test_formats.py and test_hostile.py: sound and broken documents of archives",
+    "server/monitoring": "server/front/test_front.py: logs and metrics of requests",
+}
+"""Packages without a folder of tests, and where they are tested."""
+
+
+def test_each_package_has_its_folder_of_tests():
+    packages = {
+        f"{room}/{init.parent.name}"
+        for room, folder in ROOMS.items()
+        for init in (TESTS.parent / folder).glob("*/__init__.py")
+    }
+    assert len(packages) > 30
+    assert sorted(p for p in packages - ELSEWHERE.keys() if not (TESTS / p).is_dir()) == []
+    folders = {f"{room}/{path.parent.name}" for room in ROOMS for path in (TESTS / room).glob("*/test_*.py")}
+    assert sorted(folders - packages) == [], "folders of packages that there are no more"
+
+
 SURE = [
     "assert f()",
     "with pytest.raises(ValueError): f()",
