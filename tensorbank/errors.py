@@ -294,7 +294,7 @@ def as_error(failed: BaseException) -> Exception:
 
 
 def nearest(name: str, valid: Iterable[str], *, n: int = 3) -> str:
-    """A hint such as `` Did you mean 'B08'?``, or the valid names, or nothing at all."""
+    """Return a hint such as `` Did you mean 'B08'?``, or the valid names, or nothing at all."""
     names = sorted(set(valid))
     folded = {v.lower(): v for v in names}
     close = difflib.get_close_matches(name.lower(), list(folded), n=n, cutoff=0.6)

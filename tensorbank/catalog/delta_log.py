@@ -88,12 +88,12 @@ def needed(names: Collection[str], version: int, where: str) -> list[str]:
 
 
 def check_commit(data: bytes, where: str) -> None:
-    """A look at a commit that costs nothing: it is there, whole, and hides no rows by a list beside the files.
+    """Check that a commit is there, whole, and hides no rows by a list beside the files; it is not parsed.
 
     Raises
     ------
     IntegrityError, FormatError
-        It is not.
+        It is damaged, or hides rows.
     """
     if not data.startswith(b"{") or not data.rstrip().endswith(b"}"):
         raise _damaged(where, "it is not JSON from its first byte to its last")
@@ -106,7 +106,7 @@ def check_commit(data: bytes, where: str) -> None:
 
 
 def find_damage(files: Mapping[str, Path]) -> TensorBankError | None:
-    """The first damaged file of a log, by URL and local copy; None if each is sound by itself."""
+    """Return the error of the first damaged file of a log, by URL and local copy; None if each is sound by itself."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -143,7 +143,7 @@ def require_readable(
 
 
 def data_path(path: str, where: str) -> str:
-    """The path of a file of a table as its log names it, below the table; FormatError if it leads elsewhere."""
+    """Return the path of a file below its table, by the name in the log; FormatError if that leads elsewhere."""
     plain = unquote(path)
     if (
         plain.startswith("/")

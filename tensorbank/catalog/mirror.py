@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import crc32c as crc
-
 from tensorbank.cache import private_folder
 from tensorbank.catalog.delta_log import LOG, commit_name, commits_in, needed
 from tensorbank.catalog.level_files import IndexFile
+from tensorbank.catalog.local_copies import Identity, checksum, digest, disk_error, identity, write
 from tensorbank.catalog.parquet_check import check_index_file
 from tensorbank.catalog.static_bank import is_static, log_files
 from tensorbank.errors import (
@@ -23,11 +19,9 @@ from tensorbank.errors import (
     IntegrityError,
     InvalidInputError,
     NotFoundError,
-    StorageError,
-    TensorBankError,
 )
 from tensorbank.layout import is_below
-from tensorbank.storage import LATE_S, ObjectInfo, Store, of_system
+from tensorbank.storage import LATE_S, ObjectInfo, Store
 
 __all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
 
@@ -85,8 +79,8 @@ class IndexMirror:
     def __init__(self, store: Store, folder: Path) -> None:
         self.store = store
         self.folder = folder
-        self._sound: dict[Path, _Identity] = {}
-        self._readable: dict[Path, tuple[_Identity, int, int]] = {}
+        self._sound: dict[Path, Identity] = {}
+        self._readable: dict[Path, tuple[Identity, int, int]] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.store, self.folder))
@@ -153,7 +147,9 @@ class IndexMirror:
         return paths
 
     def log(self, key: str, version: int | None = None, *, whole: bool = False) -> LogCopy:
-        """The log of a Delta table as it is now, or as it was at a version: one listing, and what is not here yet.
+        """Return a copy of the log of a Delta table as it is now, or as it was at a version.
+
+        That takes one listing, and the files that are not here yet.
 
         The ``whole`` log has all commits that there are, not just those since the last checkpoint.
 
@@ -171,7 +167,7 @@ class IndexMirror:
         if not commits or (version is not None and version > max(commits)):
             raise NotFoundError(f"{where} has no {'log' if version is None else 'such version'}")
         version = max(commits) if version is None else version
-        first = _digest(f"{min(files)}|{files[min(files)].tag}")
+        first = digest(f"{min(files)}|{files[min(files)].tag}")
         wanted = {name: files[name] for name in needed(files, version, where)}
         if whole:
             wanted |= {
@@ -209,14 +205,14 @@ class IndexMirror:
                 "what reads them; give another folder by cache=",
                 kind=ErrorKind.BAD_CACHE_FOLDER,
             )
-        folder = self.folder / _digest(f"{self.store.options.endpoint or ''}|{self.store.url}")
+        folder = self.folder / digest(f"{self.store.options.endpoint or ''}|{self.store.url}")
         try:
             return private_folder(folder)
         except OSError as error:
-            raise _of_disk(error, folder) from error
+            raise disk_error(error, folder) from error
 
     def _is_checked(self, file: IndexFile, path: Path) -> bool:
-        return self._readable.get(path) == (_identity(path), file.n_bytes, file.n_rows)
+        return self._readable.get(path) == (identity(path), file.n_bytes, file.n_rows)
 
     def _check(self, file: IndexFile, path: Path) -> None:
         """Check a file, and fetch a copy that is damaged once more."""
@@ -229,11 +225,11 @@ class IndexMirror:
                     raise
                 path.unlink(missing_ok=True)  # what came was not what was sent
                 self._copy(file, path)
-        if (found := _identity(path)) is not None:
+        if (found := identity(path)) is not None:
             self._readable[path] = (found, file.n_bytes, file.n_rows)
 
     def _copy(self, file: IndexFile | ObjectInfo, path: Path) -> Path:
-        found = _identity(path)
+        found = identity(path)
         if found is not None:
             if self._sound.get(path) == found:
                 return path
@@ -246,18 +242,18 @@ class IndexMirror:
                 f"index file {self.store.url}/{file.key} has {len(data)} bytes, its commit says {file.n_bytes}"
             )
         try:
-            _write(path, data)
-            _write(self._sum_of(path), _sum(data))
+            write(path, data)
+            write(self._sum_of(path), checksum(data))
         except OSError as error:
-            raise _of_disk(error, path) from error
-        if (found := _identity(path)) is not None:
+            raise disk_error(error, path) from error
+        if (found := identity(path)) is not None:
             self._sound[path] = found
         return path
 
     def _is_sound(self, path: Path) -> bool:
         """True if a copy is what was fetched; False if nothing tells."""
         try:
-            return self._sum_of(path).read_bytes() == _sum(path.read_bytes())
+            return self._sum_of(path).read_bytes() == checksum(path.read_bytes())
         except OSError:
             return False
 
@@ -266,51 +262,3 @@ class IndexMirror:
         not beside the copy, where delta-rs looks for logs."""
         below = path.relative_to(self.folder)
         return self.folder / below.parts[0] / SUMS / Path(*below.parts[1:-1], f"{path.name}.crc32c")
-
-
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """The properties of a file that change when it is written to."""
-
-    n_bytes: int
-    written_ns: int
-    changed_ns: int
-    number: int
-
-
-def _identity(path: Path) -> _Identity | None:
-    """Return the identity of a file; None if there is none of its own, but nothing, or a link."""
-    try:
-        found = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return _Identity(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-
-
-def _sum(data: bytes) -> bytes:
-    return f"{crc.crc32c(data):08x} {len(data)}\n".encode()
-
-
-def _of_disk(error: OSError, path: Path) -> TensorBankError:
-    if isinstance(error, TensorBankError):
-        return error
-    return of_system(error, f"the copy of an index file, {path}") or StorageError(
-        f"{path} cannot be written: {error}", kind=ErrorKind.DISK
-    )
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that appears at once."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as target:
-        try:
-            target.write(data)
-            target.close()
-            Path(target.name).replace(path)
-        except BaseException:
-            Path(target.name).unlink(missing_ok=True)
-            raise
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

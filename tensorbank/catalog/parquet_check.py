@@ -45,7 +45,7 @@ def check_index_file(path: Path, file: IndexFile) -> None:
 
 
 def _what_is_wrong(path: Path, file: IndexFile) -> str:
-    """A reason not to open a file; none if the text is empty."""
+    """Return the reason not to open a file; an empty text if there is none."""
     with path.open("rb") as opened:
         n_bytes = opened.seek(0, 2)
         if n_bytes != file.n_bytes:

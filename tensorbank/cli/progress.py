@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A callback ``(what, done, total)`` that shows each kind of work as a bar of its own."""
+    """Yield a callback ``(what, done, total)`` that shows each kind of work as a bar of its own."""
     if not sys.stderr.isatty():
         yield _plain_lines()
         return

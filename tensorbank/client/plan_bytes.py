@@ -17,11 +17,10 @@ from tensorbank.client.plan_client import PlanClient, is_lost
 from tensorbank.client.service import failure
 from tensorbank.client.signed_urls import SignedUrls
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, StorageError, TensorBankError
-from tensorbank.storage import MAX_PAUSE_S, parse_retry_after
+from tensorbank.storage import EXPIRED, MAX_PAUSE_S, parse_retry_after
 
 __all__ = ["PlanBytes"]
 
-EXPIRED = ("ExpiredToken", "TokenRefreshRequired", "RequestExpired", "Request has expired")
 SKEWED = "RequestTimeTooSkewed"
 
 

@@ -157,7 +157,7 @@ class Fetcher:
         return group
 
     def fetch(self, wanted: ByteRange, *, n_asked_bytes: int = 0, again: bool = False) -> memoryview:
-        """The bytes of a range, at once.
+        """Read a range at once.
 
         Parameters
         ----------

@@ -28,8 +28,10 @@ class Latencies:
         self._recent[n_bytes.bit_length()].append(seconds)
 
     def usual_s(self, n_bytes: int, q: float) -> float | None:
-        """A quantile of the reads of about this size, or of any while those are few, and at most :data:`TAIL` of their medians;
-        None while all are too few to tell."""
+        """Return a quantile of the reads of about this size, or of any while those are few; None while all are too few to tell.
+
+        It is at most :data:`TAIL` times their median.
+        """
         recent = list(self._recent[n_bytes.bit_length()])
         if len(recent) < FEW:
             recent = [s for group in self._recent.values() for s in group]

@@ -24,7 +24,7 @@ so that a process that was suspended is not taken for one that hangs.
 
 
 def forked() -> StorageError:
-    """The error of a child process that uses its parent's threads: none of them came with it."""
+    """Return the error of a child process that uses its parent's threads: none of them came with it."""
     return StorageError(
         "this process was forked after reading had begun, and the reading threads did not come with it; "
         'start workers with multiprocessing_context="forkserver" or "spawn", or open the plan anew in the child',

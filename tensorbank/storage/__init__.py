@@ -21,13 +21,14 @@ from tensorbank.storage.retries import (
     retrying,
 )
 from tensorbank.storage.store import Store
-from tensorbank.storage.store_errors import as_ours, is_panic, of_system
+from tensorbank.storage.store_errors import EXPIRED, as_ours, is_panic, of_system
 
 __all__ = [
     "BACKOFF_BASE",
     "CLIENT_POLICY",
     "CONNECT_TIMEOUT_S",
     "Credentials",
+    "EXPIRED",
     "LATE_S",
     "MAX_PAUSE_S",
     "ObjectInfo",

@@ -106,7 +106,7 @@ class StorageOptions:
 
 
 def check_endpoint(endpoint: str, name: str) -> str:
-    """The URL of an S3-compatible server; InvalidInputError, by the name of the setting, if it is none.
+    """Return the URL of an S3-compatible server; InvalidInputError, by the name of the setting, if it is none.
 
     Clients of S3 take what has no scheme for granted and break on it later.
     """
@@ -142,7 +142,7 @@ def check_endpoint(endpoint: str, name: str) -> str:
 
 
 def normalize_url(url: str | os.PathLike[str]) -> str:
-    """A URL without trailing slash, its scheme in small letters; a plain path becomes ``file://``.
+    """Return a URL without trailing slash, its scheme in small letters; a plain path becomes ``file://``.
 
     Raises
     ------
@@ -177,13 +177,13 @@ def normalize_url(url: str | os.PathLike[str]) -> str:
 
 
 def bucket_and_prefix(url: str) -> tuple[str, str]:
-    """The bucket of a normalized URL, and what the keys of the bank's objects begin with, without a slash at its end."""
+    """Return the bucket of a normalized URL, and what the keys of the bank's objects begin with, without a slash at its end."""
     bucket, _, prefix = url.partition("://")[2].partition("/")
     return bucket, prefix
 
 
 def quoted_url(url: str) -> str:
-    """A normalized URL as parsers of URLs want it: with everything quoted that they would take for something else."""
+    """Return a normalized URL for parsers of URLs: quoted is what they would take for something else."""
     scheme, _, place = url.partition("://")
     return f"{scheme}://{quote(place)}" if scheme in BUCKETS else url
 

