@@ -16,7 +16,8 @@ __all__ = ["planted"]
 def planted(module: ModuleType, right: str, wrong: str) -> Iterator[None]:
     """Run a module with one piece of its source, which it must hold just once, replaced by another.
 
-    Functions keep their identity, since others have imported them: they get other code. Constants are put in place of the old.
+    Functions keep their identity, since others have imported them: they get other code. Constants are put in place of the old,
+    but for tables of functions, which get other code as they are.
     """
     source = inspect.getsource(module)
     assert source.count(right) == 1, f"{module.__name__} has {right!r} {source.count(right)} times"
@@ -33,6 +34,7 @@ def planted(module: ModuleType, right: str, wrong: str) -> Iterator[None]:
         for name, value in vars(module).items()
         if isinstance(value, str | int | float | tuple | dict | frozenset | timedelta)
         and not name.startswith("__")
+        and not (isinstance(value, dict) and any(map(callable, value.values())))
         and repr(mutant.get(name)) != repr(value)
     }
     for name in constants:
