@@ -11,8 +11,8 @@ from support.architecture import PAGE, as_table, floors, packages, table_of_page
 
 TEXT = PAGE.read_text()
 MODULES = sorted(set(re.findall(r"`(tensorbank\w*(?:\.[a-z_0-9]+)*)`", TEXT)))
-MAX_FILES = 13
-"""A dozen modules of a package, and its ``__init__``."""
+MAX_FILES = 15
+"""About a dozen modules in a package, and its ``__init__``: one knows a room at a glance."""
 
 
 def test_the_table_of_packages_is_that_of_today():
@@ -33,7 +33,7 @@ def test_every_package_says_what_it_is_in_a_sentence():
         assert re.fullmatch(r"[A-Z`].*[^.]\.", package.sentence), package
 
 
-def test_no_package_is_larger_than_a_dozen_modules():
+def test_no_package_is_larger_than_about_a_dozen_modules():
     crowded = {p.name: p.n_files for p in packages() if p.n_files > MAX_FILES}
     assert not crowded
 

@@ -42,16 +42,16 @@ def packages() -> Iterator[Package]:
     """Yield all packages: those of an import package after itself, from its upper floors to its lower ones."""
     for name, folder in HOUSES.items():
         floor = floors_of(name)
-        # packages in packages are counted with those that they lie in
-        inside = sorted(
-            folder.glob("*/__init__.py"), key=lambda init: (floor.get(init.parent.name, 0), init.parent.name)
-        )
-        for init in (folder / "__init__.py", *inside):
-            below = init in inside
-            files = sorted(init.parent.rglob("*.py") if below else folder.glob("*.py"))
-            path = ".".join((name, *init.parent.relative_to(folder).parts))
+        found = {init: init.parent.relative_to(folder).parts for init in folder.rglob("__init__.py")}
+        for init in sorted(found, key=lambda init: _place(found[init], floor)):
+            files = sorted(init.parent.glob("*.py"))
             lines = sum(len(file.read_text().splitlines()) for file in files)
-            yield Package(path, first_sentence(init), len(files), lines)
+            yield Package(".".join((name, *found[init])), first_sentence(init), len(files), lines)
+
+
+def _place(parts: tuple[str, ...], floor: dict[str, int]) -> tuple[int, tuple[str, ...]]:
+    """Return what packages are sorted by: their floor and their path; an import package itself comes first."""
+    return (floor.get(parts[0], 0) if parts else -1, parts)
 
 
 def contracts() -> list[dict[str, Any]]:
