@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
+from pathlib import Path
 
 import pytest
 
 from support.guides import read_blocks, run_guide
+
+ROOT = Path(__file__).parents[2]
+RUN_BY = {
+    "README.md": "e2e/test_readme.py",
+    "indexer/README.md": "indexer/test_guide.py",
+    "loader/README.md": "loader/test_guide.py",
+    "server/README.md": "server/test_readme.py",
+    "tensorbank/README.md": "docs/test_sql_guide.py",
+}
+"""The test that runs the blocks of a guide."""
 
 GUIDE = """
 # A guide
@@ -88,3 +100,11 @@ def test_a_block_that_fails_is_named(guide, tmp_path, block, said):
 def test_what_is_replaced_must_be_there(guide, tmp_path):
     with pytest.raises(AssertionError, match="http://nowhere"):
         run_guide(guide(GUIDE), tmp_path, replace={"http://nowhere": "x"})
+
+
+def test_the_blocks_of_all_guides_are_run():
+    rooms = {page.relative_to(ROOT).as_posix() for page in ROOT.glob("*/*.md")} | {"README.md"}
+    with_blocks = {name for name in rooms if any(block.is_run for block in read_blocks(ROOT / name))}
+    assert with_blocks == set(RUN_BY)
+    for test in RUN_BY.values():
+        assert re.search(r"\brun_guide\(", (ROOT / "tests" / test).read_text()), test
