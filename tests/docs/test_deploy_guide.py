@@ -18,7 +18,7 @@ def rows_of_the_module() -> list[list[str]]:
     """Return the rows of the last table of the module's docstring; a row that has no numbers goes on with the one before."""
     rule = re.compile(r"^(?:=+ +)+=+$", re.MULTILINE)
     rules = list(rule.finditer(retries.__doc__ or ""))
-    assert len(rules) == 6
+    assert len(rules) >= 3
     columns = [m.start() for m in re.finditer(r"=+", rules[-1][0])]
     rows: list[list[str]] = []
     for line in (retries.__doc__ or "")[rules[-2].end() : rules[-1].start()].strip("\n").splitlines():
@@ -34,5 +34,5 @@ def test_times_until_an_error_are_those_of_the_module():
     section = GUIDE.read_text().split("<!-- patience -->")[1].split("<!-- /patience -->")[0].strip()
     told = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in section.splitlines()[2:]]
     expected = rows_of_the_module()
-    assert len(expected) == 5
+    assert len(expected) > 4
     assert [[words(c) for c in row] for row in told] == [[words(c) for c in row] for row in expected]

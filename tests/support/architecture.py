@@ -10,7 +10,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,18 @@ class Package:
     n_lines: int
 
 
-def packages() -> Iterator[Package]:
-    """Yield all packages: those of an import package after itself, from its upper floors to its lower ones."""
+def packages() -> list[Package]:
+    """Return all packages: those of an import package after itself, from its upper floors to its lower ones."""
+    listed = []
     for name, folder in HOUSES.items():
         floor = floors_of(name)
         found = {init: init.parent.relative_to(folder).parts for init in folder.rglob("__init__.py")}
         for init in sorted(found, key=lambda init: _place(found[init], floor)):
             files = sorted(init.parent.glob("*.py"))
             lines = sum(len(file.read_text().splitlines()) for file in files)
-            yield Package(".".join((name, *found[init])), first_sentence(init), len(files), lines)
+            path = ".".join((name, *found[init]))
+            listed.append(Package(path, first_sentence(init), len(files), lines))
+    return listed
 
 
 def _place(parts: tuple[str, ...], floor: dict[str, int]) -> tuple[int, tuple[str, ...]]:
@@ -79,7 +82,7 @@ def first_sentence(module: Path) -> str:
     return re.split(r"(?<=\.) ", paragraph, maxsplit=1)[0]
 
 
-def as_table(found: Iterator[Package]) -> str:
+def as_table(found: Sequence[Package]) -> str:
     """Return the table of the page."""
     rows = ["| package | is | files | lines |", "|---|---|---|---|"]
     for p in found:
