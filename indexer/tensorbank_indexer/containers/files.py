@@ -164,14 +164,7 @@ class SourceFiles:
     def open(self, path: str, size_bytes: int | None = None) -> RangeFile:
         """Return a file for libraries that want one; each of its reads is a request if files are remote.
 
-        ``size_bytes`` saves asking for it.
-
-        Raises
-        ------
-        NotFoundError
-            There is no such file.
-        StorageError
-            The store refused or cannot be reached.
+        ``size_bytes`` saves asking for it; else what :meth:`read` raises is raised here, too.
         """
         if size_bytes is None:
             size_bytes = self.stat([path])[0].size_bytes
