@@ -1,6 +1,8 @@
 """DuckDB instances to plan with: in memory, one statement at a time each, kept for the next statement.
 
-Making an instance costs more than many a plan, and a kept one remembers the footers of the Parquet files that it has read.
+Making an instance costs more than many a plan, and a kept one remembers the footers of the Parquet files that it has read. One
+instance with a cursor for each statement would share too much: the number of threads, which some statements set, the functions
+that are called back, and the schemas that are called as the bank's tables are, of which each statement has its own snapshot.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ no variables of the caller, extensions and secrets of the user."""
 
 
 class Database:
-    """One instance. ``con`` runs the statement, ``side`` what has to run meanwhile."""
+    """An instance of DuckDB. ``con`` runs the statement, ``side`` what has to run meanwhile."""
 
     def __init__(self) -> None:
         self.con = duckdb.connect(":memory:", config=_CLOSED)
@@ -129,7 +131,10 @@ _IDLE = _Idle()
 
 @contextmanager
 def database() -> Iterator[Database]:
-    """An instance for one statement. One that failed at its statement is not used again; a refusal of ours leaves it sound."""
+    """Lend an instance to one statement.
+
+    An instance that failed at its statement is not used again; an error that TensorBank raised of its own accord leaves it sound.
+    """
     found = _IDLE.take()
     sound = False
     try:

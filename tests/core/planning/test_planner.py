@@ -285,8 +285,9 @@ def test_chosen_bands_are_the_right_bytes(made, names):
     expected = []
     for i in plan.table["sample_id"].to_pylist():
         ref = number(rows[i], "S2L2A", "ref")
-        expected.append(ref and (ref["key"], expected_runs(ref, blocks)))
+        expected.append(None if ref is None else (ref["key"], expected_runs(ref, blocks)))
     assert delivered(plan, "S2L2A") == expected
+    assert {runs is None for runs in expected} == {True, False}
     assert {handle.slot(b) for b in blocks} == {(t, i) for t in range(2) for i in range(len(names))}
     assert handle.shape == (2, len(names), 8, 8)
 
@@ -311,6 +312,7 @@ def test_one_modality_may_be_selected_twice_under_two_names(made):
         if k >= 0:
             ref = ref_of[everything.shard_keys[k], int(start)]
             assert got.tolist() == [start for start, _ in expected_runs(ref, [2, 7])]
+    assert (everything.shard_of >= 0).sum() == len(ref_of) > 0
 
 
 def test_missing_modalities_have_no_address(made):
@@ -364,8 +366,8 @@ def test_rows_show_the_address_of_a_tensor(made):
     assert sum(row["S2L2A"] is not None for row in rows) > 30
     for row in rows:
         ref = number(mine[row["sample_id"]], "S2L2A", "ref")
-        expected = ref and {k: ref[k] for k in ("key", "offset", "length")}
-        assert row["S2L2A"] == expected
+        assert row["S2L2A"] == (None if ref is None else {k: ref[k] for k in ("key", "offset", "length")})
+    assert {row["S2L2A"] is None for row in rows} == {True, False}
 
 
 # ---------------------------------------------------------------- what is refused
