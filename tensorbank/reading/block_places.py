@@ -33,6 +33,7 @@ class BlockPlaces:
     def __init__(self, addresses: Addresses) -> None:
         self.addresses = addresses
         self._runs = [handle.runs for handle in addresses.handles]
+        self._blocks = [(h.modality.height, h.modality.width) for h in addresses.handles]
         self._places = [_places_of_runs(handle) for handle in addresses.handles]
 
     def decode(
@@ -60,7 +61,7 @@ class BlockPlaces:
         IntegrityError
             A block is not what was written.
         """
-        number, run, slot, *_ = pieces[0]
+        number, run, slot, _, _, _ = pieces[0]
         handle, addresses = self.addresses.handles[number], self.addresses.by_handle[number]
         places, tensors, corners = self._places[number][run], out[handle.name], addresses.corners
         if addresses.n_times is not None:
@@ -75,7 +76,7 @@ class BlockPlaces:
                 y, x = corners[positions[piece.slot]].tolist()
                 window = slice(y, y + height), slice(x, x + width)
                 targets.append((tensors[piece.slot, piece.time :], window))
-        _decode(data, places, targets, (handle.modality.height, handle.modality.width))
+        _decode(data, places, targets, self._blocks[number])
 
 
 def same_bytes(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
