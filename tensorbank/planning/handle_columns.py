@@ -196,7 +196,7 @@ def _chosen_bands(column: HandleColumn, modality: Modality) -> tuple[int, ...]:
 
 
 def address_columns(column: HandleColumn, handle: Handle) -> dict[str, pa.Array]:
-    """The columns of :class:`tensorbank.plans.plan.Plan` for one handle.
+    """Return the columns of a :class:`tensorbank.plans.plan.Plan` for one handle.
 
     Raises
     ------

@@ -19,7 +19,7 @@ def shown(column: str, *, is_tile: bool) -> str:
 
 
 def address(column: str, fields: Collection[str], *, is_tile: bool, blocks: bool) -> str:
-    """The fields of a :class:`tensorbank.planning.handle_columns.HandleColumn`.
+    """Return SQL of the fields of a :class:`tensorbank.planning.handle_columns.HandleColumn`.
 
     Parameters
     ----------

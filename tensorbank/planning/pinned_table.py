@@ -71,7 +71,7 @@ class PinnedTable:
 
 
 def pin(catalog: Catalog, name: str, levels: Collection[Level], version: int | None) -> PinnedTable:
-    """A table at a version, the newest if None."""
+    """Pin a table to a version, to the newest if None."""
     with ThreadPoolExecutor(max(1, len(levels))) as pool:  # each level is some requests in a row
         found = pool.map(lambda level: catalog.files(name, level, version), levels)
         files = dict(zip(levels, found, strict=True))

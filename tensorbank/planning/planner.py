@@ -86,7 +86,7 @@ class Planner:
             return execution.rows()
 
     def plan(self, sql: str, *, by_date: bool = False) -> Plan:
-        """The frozen answer of a query. Without ORDER BY, samples come in the order of their bytes.
+        """Plan a query: the frozen answer. Without ORDER BY, samples come in the order of their bytes.
 
         Parameters
         ----------
@@ -220,7 +220,10 @@ def _levels(
 
 
 def _fingerprint(bound: Bound, source: PlanSource, handles: Sequence[Handle], table: pa.Table) -> str:
-    """A hash of what was asked, of what, and of the answer, so that another selection is another plan whatever its cause."""
+    """Return a hash of the statement, of what it was asked of, and of its answer.
+
+    The answer is part of it so that another selection is another plan, whatever its cause.
+    """
     snapshots = sorted(source.snapshots.values())
     canonical = bound.statement.canonical
     asked = [source.planner_version, snapshots, canonical, [h.name for h in handles if h.by_date]]

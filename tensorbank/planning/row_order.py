@@ -32,13 +32,16 @@ def by_address(table: pa.Table, handles: Sequence[Handle]) -> pa.Table:
     """
     if not table.num_rows:
         return table
+    # Invariant: `order` sorts the rows by the keys of the handles so far, the first handle first. Handles are taken one by one,
+    # since the first alone nearly always tells all rows apart: then the others need no keys, and rows that DuckDB gave in the
+    # order of their bytes are not moved at all. Only where all handles leave ties do the plain columns decide.
     keys: list[Int64] = []
     order: npt.NDArray[np.intp] | None = None
     for handle in handles:
         keys += _sort_keys(table, handle)
         if order is None and _ascending(keys):
             return table
-        order = np.lexsort(keys[::-1])
+        order = np.lexsort(keys[::-1])  # which sorts by its last key first
         if not _ties(keys, order):
             break
     else:
@@ -68,7 +71,9 @@ def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
     rank of the shard's key, first byte, corner of the window."""
     keys = _dictionary(table, handle)
     names = keys.dictionary.to_pylist()
-    rank = np.empty(len(names) + 1, np.int64)
+    rank = np.empty(
+        len(names) + 1, np.int64
+    )  # the last entry is of code -1, a missing modality, and sorts behind all
     rank[sorted(range(len(names)), key=[place_of_key(n) for n in names].__getitem__)] = np.arange(len(names))
     rank[-1] = len(names)
     codes = as_numpy(keys.indices, -1)
@@ -121,7 +126,7 @@ def _by_every_column(
 def _by_texts(
     by: pa.Table, nested: Sequence[pa.ChunkedArray], order: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
-    """An order in which rows that are equal in all that Arrow can sort are sorted by the rest, as text."""
+    """Return an order in which rows that are equal in all that Arrow can sort are sorted by the rest, as text."""
     same = np.ones(len(order) - 1, np.bool_)
     for column in by.columns:
         before, after = column.slice(0, len(order) - 1), column.slice(1)
@@ -130,6 +135,7 @@ def _by_texts(
     tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
     if not len(tied):
         return order
+    # rows are in runs that Arrow cannot tell apart: sort within a run, by the run's number first, and put back where it was
     group = np.insert(np.cumsum(~same), 0, 0)[tied]
     rows = order[tied]
     texts = [list(map(repr, column.take(as_arrow(rows)).to_pylist())) for column in nested]

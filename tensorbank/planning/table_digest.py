@@ -73,7 +73,7 @@ def _add(digest: _Hash, array: pa.Array) -> None:
 
 
 def _add_dictionary(digest: _Hash, array: pa.DictionaryArray) -> None:
-    """A digest of each entry in place of the entries: they are long and few."""
+    """Add a digest of each row's entry in place of the entry: entries are long and few."""
     texts = [repr(entry).encode() for entry in array.dictionary.to_pylist()]
     known = b"".join(sha256(text).digest()[: np.dtype(ENTRY).itemsize] for text in texts)
     entries = np.append(np.frombuffer(known, ENTRY), ENTRY(0))
@@ -81,7 +81,7 @@ def _add_dictionary(digest: _Hash, array: pa.DictionaryArray) -> None:
 
 
 def _numbers(array: pa.Array) -> Any:
-    """The values as their bytes, zero where there is none."""
+    """Return the values as their bytes, zero where there is none."""
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.uint8())
     elif pa.types.is_temporal(array.type):

@@ -53,7 +53,7 @@ class TableViews:
         return table
 
     def _by_shards(self, table: PinnedTable) -> PinnedTable:
-        """The table without files of parts that the roll-ups rule out."""
+        """Return the table without files of parts that the roll-ups rule out."""
         known = {
             (level, leaf): columns
             for level in table.mentioned

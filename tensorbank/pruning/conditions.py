@@ -146,7 +146,7 @@ def _sorted(values: Sequence[Constant], kind: pa.DataType) -> list[Constant] | N
 
 
 def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:
-    """A block is kept if its bounds are unknown, or cannot be compared with the constant.
+    """Return the blocks to keep, among them those whose bounds are unknown or cannot be compared with the constant.
 
     With ``least <= value <= most`` and ``low <= x <= high``, ``x < value`` means ``low < most``, and so on.
     """
@@ -170,7 +170,7 @@ def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:
 
 
 def _enclosed(value: Constant, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:
-    """A constant as two values of a column's type that enclose it, None where it is of another kind."""
+    """Return two values of a column's type that enclose a constant, None where it is of another kind."""
     if pa.types.is_timestamp(kind):
         times = _times(value)
         if times is None:
@@ -199,7 +199,7 @@ def _enclosed(value: Constant, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar]
 
 
 def _neighbours(value: float, kind: pa.DataType) -> tuple[float, float]:
-    """A number as the column's type has it is one of these, or lies between them: SQL may round it on the way."""
+    """Return the neighbours of a number among the floats of a column: SQL may round the number to one between them."""
     as_kind = np.float32 if pa.types.is_float32(kind) else np.float64
     near = as_kind(value)
     return float(np.nextafter(near, as_kind(-np.inf))), float(np.nextafter(near, as_kind(np.inf)))

@@ -116,7 +116,7 @@ _OF_COLUMNS: dict[Leaf, tuple[str, str]] = {
 
 
 def _field(statistics: pa.Table, side: str, leaf: Leaf) -> pa.Array | None:
-    """A leaf of a nested struct by its lower-case path, None where there is no such leaf."""
+    """Return a leaf of a nested struct by its lower-case path, None where there is no such leaf."""
     if side not in statistics.column_names:
         return None
     array = _array(statistics[side])
@@ -130,13 +130,13 @@ def _field(statistics: pa.Table, side: str, leaf: Leaf) -> pa.Array | None:
 
 
 def _only(names: Iterable[str], lower: str) -> str | None:
-    """The name that is meant by its lower case, None if there is none, or another: DuckDB tells some capitals apart."""
+    """Return the name that is meant by its lower case, None if there is none, or another: DuckDB tells some capitals apart."""
     found = [n for n in names if n.lower() == lower]
     return found[0] if len(found) == 1 else None
 
 
 def _widened(low: pa.Array, high: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """The log writes float32 as decimals, which may be rounded inward."""
+    """Return bounds one float32 wider: the log writes them as decimals, which may be rounded inward."""
     if not pa.types.is_float32(low.type):
         return low, high
     down = np.nextafter(as_numpy(low), np.float32(-np.inf))

@@ -78,7 +78,7 @@ def _extremes(con: Any, paths: Sequence[str], asked: frozenset[Leaf]) -> dict[st
 
 
 def _value(kind: str, text: str | None) -> Any:
-    """A statistic by the physical type of its column; instants are of UTC. None for what it cannot be."""
+    """Return a statistic by the physical type of its column; instants are of UTC. None for what it cannot be."""
     if text is None or kind == "BYTE_ARRAY":
         return text
     try:

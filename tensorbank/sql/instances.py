@@ -57,7 +57,7 @@ class Database:
         self._schemas.append(name)
 
     def create_view(self, schema: str, name: str, sql: str) -> None:
-        """A view until the end of the statement, in the schema ``main`` or in one of its own."""
+        """Create a view until the end of the statement, in the schema ``main`` or in one of its own."""
         self.con.execute(f"CREATE VIEW {schema}.{name} AS {sql}")
         if schema == "main":
             self._views.append(name)

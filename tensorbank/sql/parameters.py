@@ -14,6 +14,7 @@ import numpy as np
 
 from tensorbank.arguments import instance
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
+from tensorbank.sql.quoting import literal
 
 __all__ = ["bound"]
 
@@ -83,7 +84,7 @@ def _by_lower_case(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _literal(name: str, value: Any, before: list[str]) -> str:
-    """A value as SQL; ``before`` are the last two words in front of it."""
+    """Return a value as SQL; ``before`` are the last two words in front of it."""
     value = _as_python(value)
     if not isinstance(value, list | tuple | set | frozenset):
         return f" {_scalar(name, value)} "
@@ -100,7 +101,7 @@ def _literal(name: str, value: Any, before: list[str]) -> str:
 
 
 def _as_python(value: Any) -> Any:
-    """A value of numpy, pandas or Arrow as Python's own; times to the microsecond, as SQL has them."""
+    """Return a value of numpy, pandas or Arrow as Python's own; times to the microsecond, as SQL has them."""
     if isinstance(value, np.generic | np.ndarray) and value.dtype.kind in "Mm":
         unit = np.datetime_data(str(value.dtype))[0]
         if unit in ("ns", "ps", "fs", "as"):  # which tolist() would give as whole numbers
@@ -129,7 +130,7 @@ def _scalar(name: str, value: Any) -> str:
     if isinstance(value, timedelta):
         return f"to_microseconds({value // timedelta(microseconds=1)})"
     if isinstance(value, str) and "\0" not in value and value.encode("utf-8", "replace").decode() == value:
-        return "'" + value.replace("'", "''") + "'"
+        return literal(value)
     raise InvalidInputError(
         f"parameter ${name} is {type(value).__name__} {str(value)[:80]!r}; "
         "a number, text, bool, date, time, None or a list of them is possible",
@@ -138,7 +139,7 @@ def _scalar(name: str, value: Any) -> str:
 
 
 def _float(value: float) -> str:
-    """A DOUBLE: without an exponent SQL would take it for a decimal number."""
+    """Return the literal of a DOUBLE: without an exponent SQL would take it for a decimal number."""
     if not math.isfinite(value):
         return f"'{value}'::DOUBLE"
     text = repr(value) if "e" in repr(value) else f"{value!r}e0"

@@ -178,6 +178,10 @@ def _of_band(predicate: PixelPredicate, band: BandFields) -> Bounds:
 
 def _up_to(band: BandFields, c: float, op: str) -> tuple[str, str]:
     """Bound the number of valid pixels that are ``<`` or ``<=`` a constant."""
+    # Every knot (value, least, most) bounds the count from both sides: if the value itself matches, so do at least `least`
+    # pixels, and if it does not, at most `most` do. The highest knot that matches gives the best lower bound, the lowest that
+    # does not the best upper one; CASE takes the first that applies, so they are tried in that order. With knots (0, 1, 0),
+    # (5, 50, 49) and (9, 100, 99), "< 7" is true of 5 and not of 9: between 50 and 99 of 100 pixels are below 7.
     x = _double(c)
     inside = [(f"{value} {op} {x}", least) for value, least, _ in reversed(band.knots)]
     beyond = [(f"NOT ({value} {op} {x})", most) for value, _, most in band.knots]
@@ -192,6 +196,8 @@ def _of_difference(predicate: PixelPredicate, a: BandFields, b: BandFields) -> B
     """Bound a difference by interval arithmetic, where both bands are positive:
     ``(a - b) / (a + b)`` rises with a and falls with b."""
     (a_min, *_), (b_min, *_), (a_max, *_), (b_max, *_) = a.knots[0], b.knots[0], a.knots[-1], b.knots[-1]
+    # Where a or b may be negative, a denominator may be 0 in between: then nothing is claimed. At least `both` pixels have a
+    # value in both bands, however those without one fall, and at most `most`.
     positive = f"({a_min} >= 0 AND {b_min} >= 0 AND {a_min} + {b_min} > 0)"
     low = f"(({a_min} - {b_max}) / ({a_min} + {b_max}) - {_double(ROUNDING)})"
     high = f"(({a_max} - {b_min}) / ({a_max} + {b_min}) + {_double(ROUNDING)})"
@@ -217,6 +223,8 @@ def _of_classes(predicate: PixelPredicate, handle: str, modality: Modality, leve
     matches, c = OPERATORS[predicate.comparison], predicate.constant
     count = _count(handle, level)
     shares = [f"{handle}.share.{quoted(n)}" for code, n in modality.classes if matches(code, c)]
+    # shares are of all pixels, so `named` counts those of matching classes; `unnamed` ones hold a code without a name, which may
+    # be any code but those named: "= c" of a named c never matches them, "!= c" of a named c always does
     named = f"round(({' + '.join(shares) or '0'}) * {count})"
     unnamed = f"({count} - {handle}.valid)"
     is_named = any(code == c for code, _ in modality.classes)
@@ -237,17 +245,17 @@ def _share(n: str, count: str) -> str:
 
 
 def _double(value: float) -> str:
-    """A float64, bit by bit; a decimal literal might be rounded to the float32 of a column."""
+    """Return SQL of a float64, bit by bit; a decimal literal might be rounded to the float32 of a column."""
     return f"CAST('{value!r}' AS DOUBLE)"
 
 
 def _plain(value: float) -> str:
-    """A literal without exponent, which takes the type of the column that it is compared with, so that DuckDB skips by it."""
+    """Return a literal without exponent: it takes the type of the column that it is compared with, so that DuckDB skips by it."""
     return format(Decimal(repr(float(value))), "f")
 
 
 def _float32(value: float, towards: float) -> float:
-    """The nearest float32 on one side of a value, or the value itself."""
+    """Return the nearest float32 on one side of a value, or the value itself."""
     rounded = np.float32(value)
     inside = rounded > value if towards < 0 else rounded < value
     return float(np.nextafter(rounded, np.float32(towards)) if inside else rounded)

@@ -77,7 +77,7 @@ class PixelPredicate:
         return cls(**{**raw, "bands": tuple(raw["bands"])})
 
     def answer(self, n: int, count: int) -> float:
-        """The predicate's value for ``n`` matching pixels of ``count``: 1 or 0, or the share itself."""
+        """Return the predicate's value for ``n`` matching pixels of ``count``: 1 or 0, or the share itself."""
         if self.quantifier == "any":
             return float(n > 0)
         if self.quantifier == "all":

@@ -144,7 +144,7 @@ def _no_statistic(name: str, got: str) -> InvalidInputError:
 
 
 def _example(name: str, modality: Modality, statistic: str = "mean") -> str:
-    """The path of a statistic that a handle has."""
+    """Return the path of a statistic that a handle has."""
     if modality.categorical:
         classes = [n for _, n in modality.classes]
         return f"{name}.share.{_name(classes[-1])}"

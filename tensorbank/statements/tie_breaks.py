@@ -140,6 +140,8 @@ class _Settling:
 
     def query(self, tree: Node, common: Mapping[str, Names | None], *, ordered: bool) -> Node:
         """Settle a query; ``ordered`` where the order of its rows is part of the answer."""
+        # Two identities: windows see the rows of FROM, told apart by `identity`; ORDER BY sees those after SELECT, which are told
+        # apart by the same columns unless unnest() makes several of one.
         changed = []
         for table in common_tables(tree):
             changed.append(self.node(table.query, common, None))
@@ -185,6 +187,7 @@ class _Settling:
         if not window.is_plain:
             self.by_arrival = True
             return node
+        # these give equal rows equal values, whichever comes first
         if name in _RANKS or (name in EXACT_AGGREGATES | SUMS and not _counts_rows(window)):
             return node
         if identity is None or not window.orders or not _is_helped(window):
