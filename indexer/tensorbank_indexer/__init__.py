@@ -8,22 +8,28 @@
 ``Source`` is the port for archive formats; the values that a source takes and yields are here, too.
 """
 
-from tensorbank_indexer.containers import ReadLimits, SourceFiles
-from tensorbank_indexer.ingestion import ingest
-from tensorbank_indexer.options import IngestOptions
-from tensorbank_indexer.report import IngestReport
-from tensorbank_indexer.source import (
-    Archive,
-    Finding,
-    MemberAddress,
-    RawModality,
-    RawSample,
-    SampleRef,
-    Scan,
-    Source,
-    SourceFile,
-)
-from tensorbank_indexer.sources import open_source
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # names are imported when they are used: every command of the CLI loads this package
+    from tensorbank_indexer.containers import ReadLimits, SourceFiles
+    from tensorbank_indexer.ingestion import ingest
+    from tensorbank_indexer.options import IngestOptions
+    from tensorbank_indexer.report import IngestReport
+    from tensorbank_indexer.source import (
+        Archive,
+        Finding,
+        MemberAddress,
+        RawModality,
+        RawSample,
+        SampleRef,
+        Scan,
+        Source,
+        SourceFile,
+    )
+    from tensorbank_indexer.sources import open_source
 
 __all__ = [
     "Archive",
@@ -42,3 +48,20 @@ __all__ = [
     "ingest",
     "open_source",
 ]
+
+_DOORS = ("options", "report", "source", "containers", "sources", "ingestion")
+"""The modules that hold the public names, those that import the least first."""
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name in __all__:
+        for door in _DOORS:
+            module = importlib.import_module(f"tensorbank_indexer.{door}")
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'tensorbank_indexer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
