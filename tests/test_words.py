@@ -99,7 +99,12 @@ def wrong_beginning(text: str, *, of_function: bool) -> str | None:
         return f"begins with {first!r}: write the imperative"
     if first[:1].islower():
         return f"begins with a small letter: {first!r}"
-    if words[1:2] == ["of"] and first.isalpha() and not first.endswith("s") and first not in NO_ARTICLE:
+    if (
+        words[1:2] == ["of"]
+        and first.isalpha()
+        and not first.endswith(("s", "ing"))
+        and first not in NO_ARTICLE
+    ):
         return f"begins with {first!r} of: give the noun an article"
     return None
 

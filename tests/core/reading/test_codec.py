@@ -93,7 +93,7 @@ def test_importing_changes_nothing_in_numcodecs():
         "for there in (None, True, False):\n"
         "    blosc.use_threads = there\n"
         "    import tensorbank.bank, tensorbank.reading, tensorbank.verification\n"
-        "    import tensorbank_indexer.ingest, tensorbank_demo.landscape\n"
+        "    import tensorbank_indexer.ingestion, tensorbank_demo.landscape\n"
         "    assert blosc.use_threads is there\n"
         "    print('left alone')\n"
         "    import sys\n"
