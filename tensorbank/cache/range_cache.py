@@ -31,10 +31,11 @@ from typing import Any, TypeVar
 import crc32c as crc
 import numpy as np
 
+from tensorbank.cache.cached_range import CachedRange, match
 from tensorbank.cache.folders import private_folder
 from tensorbank.cache.intervals import Interval, disjoint, touching
 from tensorbank.cache.locks import IntervalLocks
-from tensorbank.cache.range_index import CachedRange, RangeIndex, is_damage, make_file, match
+from tensorbank.cache.range_index import RangeIndex, is_damage, make_file
 from tensorbank.cache.segments import Target, checksum, read_ranges, write_segment
 
 __all__ = ["RangeCache", "CacheStats"]

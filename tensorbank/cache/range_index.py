@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tensorbank.cache.cached_range import CachedRange
 from tensorbank.cache.folders import FILE_MODE
-from tensorbank.cache.intervals import Interval
 
-__all__ = ["CachedRange", "RangeIndex", "Reservation", "is_damage", "make_file", "match"]
+__all__ = ["RangeIndex", "Reservation", "is_damage", "make_file"]
 
 N_SEGMENTS = 256
 BUSY_TIMEOUT_S = 10
@@ -60,23 +60,6 @@ WHERE object = :object AND start < :end AND start >= coalesce(
     (SELECT max(start) FROM extents WHERE object = :object AND start <= :start), :start)
 ORDER BY start
 """
-
-
-@dataclass(frozen=True, slots=True)
-class CachedRange:
-    """The bytes ``[start, end)`` of an object that lie in a segment from ``position`` on."""
-
-    start: int
-    end: int
-    segment: int
-    file: str
-    position: int
-    checksum: int
-
-    @property
-    def n_bytes(self) -> int:
-        """The bytes that are kept."""
-        return self.end - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,31 +237,6 @@ class RangeIndex:
                 if write.in_transaction:
                     write.execute("ROLLBACK")
                 raise
-
-
-def match(
-    spans: Sequence[Interval], ranges: Sequence[CachedRange]
-) -> tuple[list[CachedRange], list[Interval]]:
-    """Find the ranges that hold bytes of the spans, and the intervals that no range holds.
-    All disjoint and by start. Pure."""
-    used: list[CachedRange] = []
-    missing: list[Interval] = []
-    i = 0
-    for start, end in spans:
-        while i < len(ranges) and ranges[i].end <= start:
-            i += 1
-        j = i
-        while j < len(ranges) and ranges[j].start < end:
-            cached = ranges[j]
-            if start < cached.start:
-                missing.append((start, cached.start))
-            if not used or used[-1] is not cached:
-                used.append(cached)
-            start = cached.end
-            j += 1
-        if start < end:
-            missing.append((start, end))
-    return used, missing
 
 
 def is_damage(error: Exception) -> bool:

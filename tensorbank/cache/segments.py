@@ -11,8 +11,8 @@ from itertools import groupby
 import crc32c as crc
 import numpy as np
 
+from tensorbank.cache.cached_range import CachedRange
 from tensorbank.cache.intervals import Interval
-from tensorbank.cache.range_index import CachedRange
 
 __all__ = ["Target", "checksum", "read_ranges", "write_segment"]
 

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from tensorbank import StorageError
 from tensorbank.cache import range_cache, range_index
+from tensorbank.cache.cached_range import CachedRange, match
 from tensorbank.cache.intervals import disjoint, touching
 from tensorbank.cache.locks import IntervalLocks
 from tensorbank.cache.range_cache import RangeCache
-from tensorbank.cache.range_index import CachedRange, RangeIndex, match
+from tensorbank.cache.range_index import RangeIndex
 
 OBJECT = np.random.default_rng(0).integers(0, 256, 1 << 20, np.uint8).tobytes()
 MB = 1 << 20
