@@ -18,7 +18,6 @@ from tensorbank.sql.expressions import (
     Constant,
     Expression,
     In,
-    Node,
     Not,
     ScalarQuery,
     Star,
@@ -77,7 +76,6 @@ from tensorbank.sql.syntax import (
     Show,
     Subquery,
     TableFunction,
-    children,
     children_but_common_tables,
     common_tables,
     is_known,
@@ -85,17 +83,16 @@ from tensorbank.sql.syntax import (
     modifiers_of,
     ordered_further,
     query_of,
-    rebuilt,
     rebuilt_query,
     recursive_name,
     relation_of,
     sample_has_no_seed,
     select_of,
     set_operation_of,
-    walk,
     with_columns_of,
     with_query,
 )
+from tensorbank.sql.trees import Node, children, rebuilt, walk
 
 __all__ = [
     "BaseTable",

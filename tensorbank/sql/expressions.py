@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tensorbank.sql.trees import Node
+
 __all__ = [
     "Between",
     "Call",
@@ -21,7 +23,6 @@ __all__ = [
     "Expression",
     "Field",
     "In",
-    "Node",
     "Not",
     "ScalarQuery",
     "Star",
@@ -36,9 +37,6 @@ __all__ = [
     "text_of",
     "with_operand",
 ]
-
-Node = Any
-"""A dict of a tree, such as an expression, a query, an item of FROM, or what binds these together."""
 
 _COMPARISONS = {
     "COMPARE_GREATERTHAN": ">",

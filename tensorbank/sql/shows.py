@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.sql.expressions import Node, named
-from tensorbank.sql.syntax import Show, rebuilt, relation_of
+from tensorbank.sql.expressions import named
+from tensorbank.sql.syntax import Show, relation_of
+from tensorbank.sql.trees import Node, rebuilt
 
 __all__ = ["TABLES", "as_relations"]
 

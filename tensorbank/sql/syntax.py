@@ -1,21 +1,22 @@
-"""DuckDB's syntax trees: ways through them, and their queries and relations. Pure.
+"""Queries and relations in DuckDB's syntax trees. Pure.
 
 A tree is what ``json_serialize_sql`` writes: dicts with the keys and kinds of DuckDB's parser. It promises neither of them for
 the next version, so this module and :mod:`tensorbank.sql.expressions` alone know them, and ``tests/core/sql/test_syntax.py`` pins
 them. Both keep one contract: of a node that they do not know they say nothing. Then nothing is pruned or rewritten by it, or a
 sentence refuses it.
 
-A node is never changed: trees share their parts.
+A node is never changed: trees share their parts. :mod:`tensorbank.sql.trees` has the ways through them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.sql.expressions import Node, column_node, is_known_expression
+from tensorbank.sql.expressions import column_node, is_known_expression
+from tensorbank.sql.trees import Node, changed, children, with_value
 
 __all__ = [
     "BaseTable",
@@ -28,7 +29,6 @@ __all__ = [
     "Show",
     "Subquery",
     "TableFunction",
-    "children",
     "children_but_common_tables",
     "common_tables",
     "is_known",
@@ -37,13 +37,11 @@ __all__ = [
     "ordered_further",
     "query_of",
     "recursive_name",
-    "rebuilt",
     "rebuilt_query",
     "relation_of",
     "sample_has_no_seed",
     "select_of",
     "set_operation_of",
-    "walk",
     "with_columns_of",
     "with_query",
 ]
@@ -159,54 +157,9 @@ class Join(Relation):
     using: Sequence[str]
 
 
-def walk(tree: Node | Sequence[Node], *, subqueries: bool = True) -> Iterator[Node]:
-    """Yield every node of a tree or of several, the outer before the inner ones, with or without their subqueries."""
-    waiting: list[Any] = [tree]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            if not subqueries and is_query(value):
-                continue
-            yield value
-            waiting.extend(reversed(value.values()))
-        elif isinstance(value, list):
-            waiting.extend(reversed(value))
-
-
-def children(node: Node) -> Iterator[Node]:
-    """Yield the nodes right below a node, in their order."""
-    waiting = list(reversed(node.values()))
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            yield value
-        elif isinstance(value, list):
-            waiting.extend(reversed(value))
-
-
 def children_but_common_tables(node: Node) -> Iterator[Node]:
     """Yield the nodes right below a query but those of its common tables; of any other node all."""
     yield from children({key: value for key, value in node.items() if key != "cte_map"})
-
-
-def rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
-    """Return a node with each of the nodes right below it changed; the node itself where none is."""
-    return with_value(node, {key: _changed(value, change) for key, value in node.items()})
-
-
-def with_value(node: Node, values: Mapping[str, Any]) -> Node:
-    """Return a node with other values of some keys; the node itself where all are what they were."""
-    same = all(key in node and node[key] is value for key, value in values.items())
-    return node if same else {**node, **values}
-
-
-def _changed(value: Any, change: Callable[[Node], Node]) -> Any:
-    if isinstance(value, dict):
-        return change(value)
-    if isinstance(value, list):
-        found = [_changed(v, change) for v in value]
-        return found if any(a is not b for a, b in zip(found, value, strict=True)) else value
-    return value
 
 
 def is_known(node: Node) -> bool:
@@ -299,14 +252,14 @@ def rebuilt_query(
     for key, value in query.items():
         if key == "cte_map":
             entries = (value or {}).get("map") or []
-            changed = [
+            entries_now = [
                 with_value(e, {"value": with_value(e["value"], {"query_node": q})})
                 for e, q in zip(entries, common, strict=True)
             ]
-            same = all(a is b for a, b in zip(changed, entries, strict=True))
-            found[key] = value if same else {**value, "map": changed}
+            same = all(a is b for a, b in zip(entries_now, entries, strict=True))
+            found[key] = value if same else {**value, "map": entries_now}
         elif key != "sample":
-            found[key] = _changed(value, modifier if key == "modifiers" else part)
+            found[key] = changed(value, modifier if key == "modifiers" else part)
     return with_value(query, found)
 
 

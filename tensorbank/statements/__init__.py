@@ -5,7 +5,8 @@ from __future__ import annotations
 from tensorbank.statements.handle_uses import check_handles
 from tensorbank.statements.long_lists import shorten
 from tensorbank.statements.mentions import common_names, mention_of, mentions
-from tensorbank.statements.names import Item, Origin, Visible, in_scopes, origins_of_result, outputs
+from tensorbank.statements.names import Item, Visible, in_scopes, origins_of_result, outputs
+from tensorbank.statements.origins import Origin
 from tensorbank.statements.own_predicates import functions_of, n_predicates, rewrite
 from tensorbank.statements.pixel_bounds import Bounds, bounds, decision
 from tensorbank.statements.pixel_predicates import PixelPredicate, Verdicts, n_matching, parse_comparison

@@ -6,12 +6,11 @@ COALESCE, set operations, subqueries and common table expressions; where it cann
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 from tensorbank.layout import Level
-from tensorbank.schema import Modality, TableSchema
+from tensorbank.schema import TableSchema
 from tensorbank.sql import (
     BaseTable,
     Call,
@@ -34,11 +33,20 @@ from tensorbank.sql import (
     text_of,
 )
 from tensorbank.statements.mentions import mention_of
+from tensorbank.statements.origins import (
+    Columns,
+    Handles,
+    Origin,
+    Origins,
+    joined,
+    matched_by_name,
+    matched_by_place,
+    only,
+)
 
 __all__ = [
     "Found",
     "Item",
-    "Origin",
     "Scope",
     "Visible",
     "choice_of_bands",
@@ -46,25 +54,6 @@ __all__ = [
     "outputs",
     "texts_of",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The origin of a handle; ``bands`` are those that ``bands()`` chose, None where the handle is whole."""
-
-    table: str
-    level: Level
-    modality: Modality = field(hash=False)
-    bands: tuple[str, ...] | None = None
-
-    def is_like(self, other: Origin) -> bool:
-        """Tell whether tensors of another origin mean the same, so that both may be in one column."""
-        return (self.level, self.modality, self.bands) == (other.level, other.modality, other.bands)
-
-
-Origins = tuple[Origin, ...]
-Handles = Mapping[str, Origins]
-"""The origins of the handle columns of a relation, by lower-case name. A column that is not here may be one of any origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +187,7 @@ def origins_of_result(query: Node, around: Visible, names: Sequence[str]) -> lis
         n_before = n_after = 0
     middle = names[n_before : len(names) - n_after]
     before, after = columns[:n_before], columns[len(columns) - n_after :]
-    return [*map(_only, before), *(by_name.get(name.lower(), ()) for name in middle), *map(_only, after)]
+    return [*map(only, before), *(by_name.get(name.lower(), ()) for name in middle), *map(only, after)]
 
 
 def choice_of_bands(call: Call) -> tuple[Node, Node] | None:
@@ -244,17 +233,12 @@ def _base_item(found: BaseTable, around: Visible) -> Item:
     return Item(names, {m.name.lower(): (Origin(table, level, m),) for m in around.tables[table]}, mention)
 
 
-Columns = list[tuple[bool, dict[str, Origins | None]]]
-"""The columns of a query, in their order: True and all of its handles for a star, False and the one column for anything else.
-The origins of a column are None where they are not known, none where it is NULL."""
-
-
 def _columns(query: Node, around: Visible) -> Columns:
     around = around.inside(query)
     together = set_operation_of(query)
     if together is not None:
         branches = [_columns(branch, around) for branch in together.branches]
-        return _matched_by_name(branches) if together.by_name else _matched_by_place(branches)
+        return matched_by_name(branches) if together.by_name else matched_by_place(branches)
     select = select_of(query)
     if select is None:
         return []
@@ -268,11 +252,6 @@ def _columns(query: Node, around: Visible) -> Columns:
         else:
             found.append((False, {_name_of(node).lower(): _origins_of(node, around)}))
     return found
-
-
-def _only(column: tuple[bool, dict[str, Origins | None]]) -> Origins:
-    """Return the origins of a column that is no star."""
-    return next(iter(column[1].values())) or ()
 
 
 def _name_of(node: Node) -> str:
@@ -292,19 +271,13 @@ def _origins_of(node: Node, around: Visible) -> Origins | None:
         handle, bands = _origins_of(chosen[0], around), texts_of(chosen[1])
         return None if handle is None or bands is None else tuple(replace(o, bands=bands) for o in handle)
     if isinstance(found, Choice):
-        return _joined(_origins_of(result, around) for result in found.results)
+        return joined(_origins_of(result, around) for result in found.results)
     if isinstance(found, Call) and found.name == "if" and len(found.arguments) == 3:
-        return _joined(_origins_of(result, around) for result in found.arguments[1:])
+        return joined(_origins_of(result, around) for result in found.arguments[1:])
     if isinstance(found, ScalarQuery):
         columns = _columns(found.query, around)
         return next(iter(columns[0][1].values())) if len(columns) == 1 and not columns[0][0] else None
     return None
-
-
-def _joined(many: Iterable[Origins | None]) -> Origins | None:
-    found = list(many)
-    known = [origins for origins in found if origins is not None]
-    return tuple(dict.fromkeys(chain.from_iterable(known))) if len(known) == len(found) else None
 
 
 def _of_star(star: Star, scope: Scope) -> Iterator[tuple[str, Origins]]:
@@ -313,36 +286,3 @@ def _of_star(star: Star, scope: Scope) -> Iterator[tuple[str, Origins]]:
             for name, origins in item.handles.items():
                 if name not in star.without | star.replaced:
                     yield name, origins
-
-
-def _matched_by_place(branches: Sequence[Columns]) -> Columns:
-    """Return the columns of a set operation, which have the names of the first branch.
-
-    How many columns a star has is not known here. So a claim needs stars at the same places, of the same handles.
-    """
-    first, *others = branches
-    if any([is_star for is_star, _ in b] != [is_star for is_star, _ in first] for b in others):
-        return []
-    found: Columns = []
-    for (is_star, columns), *rest in zip(first, *others, strict=True):
-        if is_star:
-            same = all(list(c) == list(columns) for _, c in rest)
-            found.append(
-                (
-                    True,
-                    {n: _joined([o, *(c[n] for _, c in rest)]) for n, o in columns.items()} if same else {},
-                )
-            )
-        else:
-            ((name, origins),) = columns.items()
-            found.append((False, {name: _joined([origins, *(o for _, c in rest for o in c.values())])}))
-    return found
-
-
-def _matched_by_name(branches: Sequence[Columns]) -> Columns:
-    """Return the columns of a set operation that matches them by name; a branch without the column gives NULL for it."""
-    if any(is_star for branch in branches for is_star, _ in branch):
-        return []
-    named = [{name: o for _, columns in branch for name, o in columns.items()} for branch in branches]
-    names = dict.fromkeys(chain.from_iterable(named))
-    return [(False, {name: _joined(columns.get(name, ()) for columns in named)}) for name in names]

@@ -305,7 +305,7 @@ def _multiplies(select: Select) -> bool:
 
 def _calls(nodes: Sequence[Node], names: frozenset[str]) -> bool:
     """Tell whether an expression calls one of some functions itself, not in a subquery or over a window."""
-    found = map(expression_of, walk(nodes, subqueries=False))
+    found = map(expression_of, walk(nodes, without=is_query))
     return any(
         isinstance(call, Call) and not isinstance(call, Window) and call.name in names for call in found
     )

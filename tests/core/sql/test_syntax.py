@@ -36,22 +36,20 @@ from tensorbank.sql.syntax import (
     Show,
     Subquery,
     TableFunction,
-    children,
     common_tables,
     is_known,
     is_query,
     modifiers_of,
     ordered_further,
     query_of,
-    rebuilt,
     recursive_name,
     relation_of,
     sample_has_no_seed,
     select_of,
     set_operation_of,
-    walk,
     with_query,
 )
+from tensorbank.sql.trees import children, rebuilt, walk
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +299,7 @@ def test_a_tree_is_the_statement_again(parser):
     assert not parser.says("SELECT 1", tree)
     assert rebuilt(tree, lambda node: node) is tree
     assert sum(map(is_query, walk(tree))) == 2
-    assert sum(map(is_query, walk([select_of(query_of(tree)).columns], subqueries=False))) == 0
+    assert sum(map(is_query, walk([select_of(query_of(tree)).columns], without=is_query))) == 0
     assert len(list(children(query_of(tree)))) < len(list(walk(query_of(tree))))
 
 
