@@ -11,7 +11,7 @@ QUIET := $(shell test -t 2 || echo --quiet)
 # Tests of values and arithmetic: no server, no bank, few files.
 VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/core/test_layout.py tests/core/test_polygons.py \
   tests/core/test_schema.py tests/core/test_values.py \
-  tests/core/fetch/test_concurrency.py tests/core/fetch/test_latencies.py tests/core/fetch/test_read_group.py \
+  tests/core/fetch/test_concurrency.py tests/core/fetch/test_lateness.py tests/core/fetch/test_read_group.py \
   tests/core/pruning tests/core/reading/test_codec.py tests/core/sql tests/core/statements tests/core/statistics \
   tests/properties/test_ranges.py tests/properties/test_shard_keys.py \
   tests/properties/test_stats.py tests/server/filters tests/test_tests.py tests/test_words.py

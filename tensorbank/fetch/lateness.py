@@ -1,15 +1,15 @@
-"""Tell which reads are late, by what the recent ones took."""
+"""Tell which reads are late, by what the recent ones took. Pure but for its memory and the clock."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from typing import Literal
 
-from tensorbank.fetch.latencies import Latencies, by_rate_s
 from tensorbank.fetch.races import Race
 
-__all__ = ["Lateness"]
+__all__ = ["Lateness", "Latencies", "by_rate_s"]
 
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
@@ -23,6 +23,14 @@ FIRST_STALL_S = 1.0
 """Seconds after which a read counts as stalled while too few reads are known to tell what is late."""
 RECENT = 32
 """The number of recent answers that tell how fast they come."""
+KEPT = 128
+"""The number of reads remembered of each size:
+enough for a 95th percentile, few enough to follow a network that changes."""
+FEW = 8
+"""The number of reads below which those of a size tell nothing."""
+TAIL = 8.0
+"""The multiple of the median beyond which no read counts as usual. Among few reads the high quantile is the
+longest, and one that hung would make hanging usual."""
 
 
 class Lateness:
@@ -90,3 +98,54 @@ class Lateness:
             return usual_s
         found_s = by_rate_s(self._answers_at_s, n_running, time.perf_counter())
         return max(usual_s, min(found_s, FIRST_STALL_S / STALL_FACTOR))
+
+
+class Latencies:
+    """A record of the durations of reads by size, in octaves of bytes:
+    a small read says little of a large one. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._recent: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
+
+    def add(self, n_bytes: int, seconds: float) -> None:
+        """Remember a read."""
+        self._recent[n_bytes.bit_length()].append(seconds)
+
+    def usual_s(self, n_bytes: int, q: float) -> float | None:
+        """Return a quantile of the reads of about this size, or of any while those are few; None while all are too few to tell.
+
+        It is at most :data:`TAIL` times their median.
+        """
+        recent = list(self._recent[n_bytes.bit_length()])
+        if len(recent) < FEW:
+            recent = [s for group in self._recent.values() for s in group]
+        return min(_quantile(recent, q), TAIL * _quantile(recent, 0.5)) if len(recent) >= FEW else None
+
+    def all_s(self) -> tuple[float, float]:
+        """Return the median and 99th percentile of all reads remembered; zeros where there are none."""
+        recent = [s for group in self._recent.values() for s in group]
+        return (_quantile(recent, 0.5), _quantile(recent, 0.99)) if recent else (0.0, 0.0)
+
+
+def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> float:
+    """Return the seconds that a read under way takes by Little's law:
+    ``n / rate``, the rate being that of the recent answers.
+
+    Silence since the last of them counts for no longer than they took to come: with all others behind them, the reads that are
+    left may be the late ones, and must not pass for usual the longer they take.
+
+    Parameters
+    ----------
+    answers_at_s
+        Times at which answers came, ascending, at least two.
+    n_running
+        Reads under way.
+    """
+    span_s = answers_at_s[-1] - answers_at_s[0]
+    silent_s = min(now_s - answers_at_s[-1], span_s)
+    return n_running * (span_s + silent_s) / (len(answers_at_s) - 1)
+
+
+def _quantile(values: list[float], q: float) -> float:
+    """Return a quantile by nearest rank: for so few values, numpy takes longer to start than to count."""
+    return sorted(values)[min(int(q * len(values)), len(values) - 1)]
