@@ -27,7 +27,8 @@ if TYPE_CHECKING:
         TensorBankError,
     )
     from tensorbank.opening import create, open  # noqa: A004 - tb.open is the name that users call
-    from tensorbank.plans import Mix, Plan, Query, Selection, mix
+    from tensorbank.plans import Plan
+    from tensorbank.queries import Mix, Query, Selection, mix
     from tensorbank.ranges import ByteRange
     from tensorbank.schema import Band, Modality, TableSchema
     from tensorbank.statistics import BandStats, Normalization, Statistics, normalization
@@ -64,7 +65,7 @@ __all__ = [
     "open",
 ]
 
-_DOORS = ("errors", "ranges", "schema", "storage", "statistics", "plans", "bank", "opening")
+_DOORS = ("errors", "ranges", "schema", "storage", "statistics", "plans", "queries", "bank", "opening")
 """The modules and packages that have the public names, lower ones first: what is imported on the way to a name is imported by the
 package that has it, too."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tensorbank.arguments import instance, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
-from tensorbank.plans import Mix, Plan
+from tensorbank.plans import Plan
+from tensorbank.queries import Mix
 from tensorbank.reading import SampleReader
 from tensorbank_loader.batch import PADDING, BatchForm, MixForm, MixReader, PlanForm, Reader
 from tensorbank_loader.epochs import Epochs

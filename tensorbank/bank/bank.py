@@ -17,7 +17,7 @@ from tensorbank.bank.table import Table
 from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import check_table_name
-from tensorbank.plans import Query, Selection
+from tensorbank.queries import Query, Selection
 from tensorbank.sql import bound
 
 __all__ = ["Bank"]

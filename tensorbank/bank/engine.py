@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from tensorbank.catalog import Catalog, Provenance, SnapshotInfo
-from tensorbank.plans import Query, Selection
+from tensorbank.queries import Query, Selection
 from tensorbank.schema import TableSchema
 from tensorbank.statistics import Statistics
 

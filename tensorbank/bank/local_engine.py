@@ -11,7 +11,7 @@ from tensorbank.catalog import Catalog, Provenance, SnapshotInfo, provenance_of
 from tensorbank.errors import InvalidInputError
 from tensorbank.layout import LEVELS, part_key
 from tensorbank.planning import Planner
-from tensorbank.plans import Query, Selection
+from tensorbank.queries import Query, Selection
 from tensorbank.schema import TableSchema
 from tensorbank.statistics import Statistics
 

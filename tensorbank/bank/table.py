@@ -13,7 +13,7 @@ from tensorbank.arguments import whole_number
 from tensorbank.bank.engine import Snapshot
 from tensorbank.catalog import Provenance, SnapshotInfo
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
-from tensorbank.plans import MAX_DATASET_BYTES
+from tensorbank.queries import MAX_DATASET_BYTES
 from tensorbank.reading import read_tensors
 from tensorbank.schema import TableSchema
 from tensorbank.statistics import Statistics

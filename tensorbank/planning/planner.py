@@ -39,7 +39,7 @@ raised when the same query on the same snapshot may give another plan."""
 
 
 class Planner:
-    """The engine that answers SQL over the tables of one bank. A :class:`tensorbank.plans.query.QueryEngine`.
+    """The engine that answers SQL over the tables of one bank. A :class:`tensorbank.queries.query.QueryEngine`.
 
     Parameters
     ----------

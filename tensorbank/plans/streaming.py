@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import torch
 
     from tensorbank.fetch import FetchOptions
-    from tensorbank.plans.mixture import Mix
     from tensorbank.plans.plan import Plan
+    from tensorbank.queries import Mix
     from tensorbank_loader import DataLoader, StreamingDataset, World
     from tensorbank_loader.epochs import OnIter
     from tensorbank_loader.order import Even, Shuffle, Times

@@ -46,7 +46,7 @@ def read_tensors(plan: Plan, max_bytes: int) -> dict[str, Any]:
 
 
 def as_dataset(plan: Plan, max_bytes: int) -> xarray.Dataset:
-    """Read a plan into an xarray dataset; see :meth:`tensorbank.plans.answers.Answers.to_xarray`."""
+    """Read a plan into an xarray dataset; see :meth:`tensorbank.queries.answers.Answers.to_xarray`."""
     try:
         import xarray
     except ModuleNotFoundError:

@@ -11,8 +11,9 @@ import pyarrow as pa
 import shapely
 
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.plans import Plan, Query, Selection, sides_of
+from tensorbank.plans import Plan
 from tensorbank.polygons import as_geojson
+from tensorbank.queries import Query, Selection, sides_of
 from tensorbank.reading import as_dataset
 from tensorbank.served.service_planner import ServicePlanner, Wish
 from tensorbank.statistics import Statistics

@@ -12,7 +12,7 @@ from tensorbank.bank import Snapshot
 from tensorbank.catalog import SnapshotInfo
 from tensorbank.client import BANKS
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.plans import Query, Selection
+from tensorbank.queries import Query, Selection
 from tensorbank.schema import TableSchema
 from tensorbank.served.filter_selection import FilterSelection
 from tensorbank.served.service_planner import ServicePlanner, as_statistics

@@ -34,7 +34,7 @@ _BANDS = re.compile(r"bands\(([A-Za-z_]\w*), \[(.*)\]\)")
 @dataclass(frozen=True, slots=True)
 class Wish:
     """A request for samples of one table by a filter in CQL2 text, and what of them; as
-    :class:`tensorbank.plans.selection.Selection` writes it.
+    :class:`tensorbank.queries.selection.Selection` writes it.
 
     ``columns`` are names of queryables, modalities, or ``bands(M, ['B1', 'B2'])``; everything if empty. ``by_date`` asks for an
     address of each date of a sample.

@@ -24,7 +24,7 @@ __all__ = ["ServiceSql"]
 
 @dataclass(frozen=True, slots=True)
 class ServiceSql:
-    """An engine that answers SQL with rows. A :class:`tensorbank.plans.query.QueryEngine` that plans nothing:
+    """An engine that answers SQL with rows. A :class:`tensorbank.queries.query.QueryEngine` that plans nothing:
     a service plans filters only."""
 
     planner: ServicePlanner

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from tensorbank.fetch import FetchOptions, FetchStats
-from tensorbank.plans import Mix
+from tensorbank.queries import Mix
 from tensorbank.reading import BatchRead, Buffers, SampleReader, Skipped
 from tensorbank_loader.batch.form import Batch
 from tensorbank_loader.batch.memory import BatchMemory

@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorbank.arguments import numbers_of
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.plans import Mix, Proportions
+from tensorbank.queries import Mix, Proportions
 from tensorbank_loader.order.batch_bounds import n_batches
 from tensorbank_loader.order.options import OrderOptions
 from tensorbank_loader.order.plan_order import order_of_plan

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from support.handmade import HANDLES, Handmade, make
 from tensorbank import InvalidInputError
-from tensorbank.plans.proportions import Proportions
+from tensorbank.queries.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epochs import Epochs, State
 from tensorbank_loader.epochs.saved_state import loaded, saved

@@ -19,7 +19,7 @@ import tensorbank as tb
 from support.handmade import HANDLES, Handmade, make
 from support.resume import assert_resumable
 from tensorbank import InvalidInputError
-from tensorbank.plans.proportions import Proportions
+from tensorbank.queries.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epochs import Epochs, State
 from tensorbank_loader.order.mix_order import Mixed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.plans.plan import Plan
+from tensorbank.plans import Plan
 
 if TYPE_CHECKING:
     import pandas as pd

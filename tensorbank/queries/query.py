@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.answers import Answers
-from tensorbank.plans.plan import Plan
-from tensorbank.plans.streaming import LoaderOptions
+from tensorbank.plans import LoaderOptions, Plan
+from tensorbank.queries.answers import Answers
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ import pyarrow as pa
 
 from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.answers import Answers
-from tensorbank.plans.plan import Plan
-from tensorbank.plans.query import Query, QueryEngine
-from tensorbank.plans.streaming import LoaderOptions
+from tensorbank.plans import LoaderOptions, Plan
 from tensorbank.polygons import as_geojson
+from tensorbank.queries.answers import Answers
+from tensorbank.queries.query import Query, QueryEngine
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:

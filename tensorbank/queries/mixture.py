@@ -17,12 +17,18 @@ import pyarrow as pa
 from tensorbank.arguments import flag, number, whole_number
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans.answers import Answers
-from tensorbank.plans.handle import Handle
-from tensorbank.plans.origin import Origin, common_origin
-from tensorbank.plans.plan import Plan
-from tensorbank.plans.proportions import Proportions
-from tensorbank.plans.streaming import DatasetOptions, LoaderOptions, dataset_of, loader_of
+from tensorbank.plans import (
+    DatasetOptions,
+    Handle,
+    LoaderOptions,
+    Origin,
+    Plan,
+    common_origin,
+    dataset_of,
+    loader_of,
+)
+from tensorbank.queries.answers import Answers
+from tensorbank.queries.proportions import Proportions
 
 if TYPE_CHECKING:
     from tensorbank_loader import DataLoader, StreamingDataset
