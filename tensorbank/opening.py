@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Never
 
 from tensorbank.bank import Bank, LocalEngine
-from tensorbank.catalog import Catalog, IndexMirror, default_cache_folder
+from tensorbank.catalog import Catalog
 from tensorbank.client import Access
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
+from tensorbank.index_files import IndexMirror, default_cache_folder
 from tensorbank.served import ServedEngine, ServicePlanner, find_service
 from tensorbank.storage import Credentials, StorageOptions, Store, normalize_url, with_surroundings
 
@@ -37,7 +38,7 @@ def open(  # noqa: A001 - tb.open is the name that users call
 
     What is not given is taken from AWS's environment variables and files and from the machine's role, as
     :mod:`tensorbank.storage.aws_settings` says. Nothing is read yet, but of ``http://`` and ``https://``: one request
-    tells whether a TensorBank service answers there, or files lie there, as :mod:`tensorbank.catalog.static_bank`
+    tells whether a TensorBank service answers there, or files lie there, as :mod:`tensorbank.index_files.static_bank`
     describes.
 
     Parameters

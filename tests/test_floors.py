@@ -92,9 +92,9 @@ VIOLATIONS = [
     ),
     Violation(
         "second-importer-of-sqlite",
-        "tensorbank/catalog/mirror.py",
+        "tensorbank/index_files/mirror.py",
         "import sqlite3",
-        ("the cache alone knows sqlite BROKEN", "tensorbank.catalog.mirror"),
+        ("the cache alone knows sqlite BROKEN", "tensorbank.index_files.mirror"),
     ),
     Violation(
         "sideways",

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tensorbank.bank import Bank, LocalEngine
-from tensorbank.catalog import Catalog, IndexMirror
+from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, NotFoundError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions
+from tensorbank.index_files import IndexMirror
 from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, normalize_url, with_surroundings

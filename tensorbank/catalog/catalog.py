@@ -24,12 +24,8 @@ from tensorbank.catalog.delta import (
     read_history,
     read_version,
 )
-from tensorbank.catalog.delta_log import LOG, check_commit, find_damage
 from tensorbank.catalog.history import SnapshotInfo
 from tensorbank.catalog.known_versions import KnownVersions
-from tensorbank.catalog.level_files import LevelFiles
-from tensorbank.catalog.mirror import IndexMirror, LogCopy
-from tensorbank.catalog.static_bank import is_static
 from tensorbank.catalog.table_names import TableNames
 from tensorbank.errors import (
     ConflictError,
@@ -39,6 +35,7 @@ from tensorbank.errors import (
     NotFoundError,
     StorageError,
 )
+from tensorbank.index_files import LOG, IndexMirror, LevelFiles, LogCopy, check_commit, find_damage, is_static
 from tensorbank.index_schema import samples_schema, shards_schema, table_schema, tiles_schema
 from tensorbank.layout import LEVELS, Level, check_table_name, index_key
 from tensorbank.schema import TableSchema

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.catalog.delta import DeltaLevel, LostCommitError
-from tensorbank.catalog.nan_columns import FINITE, with_nan
 from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
+from tensorbank.index_files import FINITE, with_nan
 from tensorbank.layout import Level
 
 __all__ = ["KEY_COLUMNS", "Commit", "Published", "publish"]

@@ -24,12 +24,8 @@ from deltalake import (
 from deltalake import exceptions as delta_errors
 
 from tensorbank.arrow_numpy import as_table
-from tensorbank.catalog.delta_log import require_readable
 from tensorbank.catalog.delta_options import delta_options, delta_url
 from tensorbank.catalog.history import SnapshotInfo
-from tensorbank.catalog.level_files import LevelFiles, files_of
-from tensorbank.catalog.mirror import LogCopy
-from tensorbank.catalog.nan_columns import FINITE
 from tensorbank.errors import (
     ErrorKind,
     FormatError,
@@ -38,6 +34,7 @@ from tensorbank.errors import (
     StorageError,
     TensorBankError,
 )
+from tensorbank.index_files import FINITE, LevelFiles, LogCopy, files_of, require_readable
 from tensorbank.layout import Level
 from tensorbank.storage import (
     Store,

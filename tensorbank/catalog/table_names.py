@@ -7,10 +7,8 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from tensorbank.catalog import static_bank
-from tensorbank.catalog.delta_log import LOG
-from tensorbank.catalog.static_bank import is_static, table_names
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
+from tensorbank.index_files import LOG, is_static, static_bank, table_names
 from tensorbank.layout import Level, index_key
 from tensorbank.storage import Store
 

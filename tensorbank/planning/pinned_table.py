@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tensorbank.catalog import Catalog, LevelFiles
+from tensorbank.catalog import Catalog
 from tensorbank.errors import TensorBankError
+from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
 from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.schema import TableSchema

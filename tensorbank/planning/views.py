@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorbank.arrow_numpy import as_arrow
-from tensorbank.catalog import Catalog, LevelFiles, of_file
+from tensorbank.catalog import Catalog
+from tensorbank.index_files import LevelFiles, of_file
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
 from tensorbank.planning.pinned_table import PinnedTable

@@ -19,11 +19,12 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import StorageError, StorageOptions
-from tensorbank.catalog import Catalog, IndexMirror, delta_options
+from tensorbank.catalog import Catalog, delta_options
 from tensorbank.cli import main
 from tensorbank.client.http import HttpPool
 from tensorbank.client.service import POLICY, ServiceClient
 from tensorbank.fetch import Fetcher, FetchOptions, range_requests
+from tensorbank.index_files import IndexMirror
 from tensorbank.ranges import ByteRange
 from tensorbank.storage import client, retries, store
 from tensorbank.storage.store import Store

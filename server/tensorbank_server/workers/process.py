@@ -11,8 +11,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from tensorbank.bank import Bank, LocalEngine
-from tensorbank.catalog import Catalog, IndexMirror
+from tensorbank.catalog import Catalog
 from tensorbank.errors import TensorBankError
+from tensorbank.index_files import IndexMirror
 from tensorbank.storage import StorageOptions, Store
 
 __all__ = ["BankAddress", "WorkerOptions", "work"]

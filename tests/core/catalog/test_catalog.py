@@ -19,7 +19,7 @@ from tensorbank import ConflictError, InvalidInputError, NotFoundError
 from tensorbank.catalog import Commit
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.catalog.delta import DeltaLevel, open_level
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.layout import LEVELS, index_key
 from tensorbank.storage.store import Store
 

@@ -16,7 +16,8 @@ import pytest
 
 import tensorbank as tb
 from tensorbank import InvalidInputError, StorageError, StorageOptions
-from tensorbank.catalog import Catalog, IndexMirror
+from tensorbank.catalog import Catalog
+from tensorbank.index_files import IndexMirror
 from tensorbank.storage import aws_settings
 from tensorbank.storage.aws_settings import (
     ChainKeys,

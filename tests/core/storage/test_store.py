@@ -29,7 +29,7 @@ from tensorbank import (
 from tensorbank.bank import Bank, LocalEngine
 from tensorbank.catalog import delta_options
 from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.schema import Band, Modality
 from tensorbank.storage import client, retries
 from tensorbank.storage.store import Store

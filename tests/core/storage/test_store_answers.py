@@ -19,7 +19,7 @@ import tensorbank.storage.store
 from support import WITH_SUPPORT
 from tensorbank import NotFoundError, StorageError, StorageOptions
 from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.storage import client
 from tensorbank.storage.store import Store
 from tensorbank.storage.store_errors import as_ours, of_system

@@ -170,7 +170,7 @@ def test_an_address_that_cannot_be_is_damage_and_the_rest_is_looked_at(bank, mon
     changed = table.set_column(at, field, pa.array(rows, field.type))
     pq.write_table(changed, path)
     monkeypatch.setattr(
-        "tensorbank.catalog.mirror.check_index_file", lambda path, file: None
+        "tensorbank.index_files.mirror.check_index_file", lambda path, file: None
     )  # its length is another
     report = verify(tb.open(bank), "t")
     assert "DEM" in {d.modality for d in report.damage}

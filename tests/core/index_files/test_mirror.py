@@ -22,8 +22,8 @@ import tensorbank as tb
 from support.handmade_index import make_table, part_of
 from tensorbank import IntegrityError, NotFoundError, StorageError, StorageOptions, TensorBankError
 from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.level_files import IndexFile
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.index_files.level_files import IndexFile
+from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.storage.store import Store
 
 
@@ -401,8 +401,8 @@ import sys, time
 from pathlib import Path
 import tempfile
 from tensorbank import StorageOptions
-from tensorbank.catalog.level_files import IndexFile
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.index_files.level_files import IndexFile
+from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.storage.store import Store
 url, endpoint, access, secret, cache, key, size, slow = sys.argv[1:]
 if slow == "slow":

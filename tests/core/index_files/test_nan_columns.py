@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tensorbank.catalog.nan_columns import of_file, with_nan
+from tensorbank.index_files.nan_columns import of_file, with_nan
 
 ROWS = pa.table(
     {

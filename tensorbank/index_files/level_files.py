@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow
-from tensorbank.catalog.delta_log import data_path
+from tensorbank.index_files.delta_log import data_path
 from tensorbank.layout import Level
 from tensorbank.pruning import Condition, may_match, of_files
 
@@ -35,7 +35,7 @@ class LevelFiles:
     """The files of one level at one version.
 
     ``statistics`` has a row a file, in the same order: the structs ``min`` and ``max`` of its add-action. ``finite`` says
-    that no file ever held NaN (:mod:`tensorbank.catalog.nan_columns`).
+    that no file ever held NaN (:mod:`tensorbank.index_files.nan_columns`).
     """
 
     level: Level

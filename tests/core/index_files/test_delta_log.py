@@ -14,8 +14,8 @@ import tensorbank as tb
 from support.handmade_index import SCHEMA, make_table, part_of
 from tensorbank import FormatError, IntegrityError, NotFoundError, StorageError, TensorBankError
 from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.delta_log import check_commit, data_path, needed, require_readable
-from tensorbank.catalog.mirror import IndexMirror
+from tensorbank.index_files.delta_log import check_commit, data_path, needed, require_readable
+from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.storage.store import Store
 
 

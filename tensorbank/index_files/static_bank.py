@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from tensorbank.catalog.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name
 from tensorbank.errors import ErrorKind, FormatError, NotFoundError
+from tensorbank.index_files.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name
 from tensorbank.storage import ObjectInfo, Store
 
 __all__ = ["TABLES", "has_log", "is_static", "log_files", "table_names"]

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tensorbank.cache import private_folder
-from tensorbank.catalog.delta_log import LOG, commit_name, commits_in, needed
-from tensorbank.catalog.level_files import IndexFile
-from tensorbank.catalog.local_copies import Identity, checksum, digest, disk_error, identity, write
-from tensorbank.catalog.parquet_check import check_index_file
-from tensorbank.catalog.static_bank import is_static, log_files
 from tensorbank.errors import (
     ErrorKind,
     IntegrityError,
     InvalidInputError,
     NotFoundError,
 )
+from tensorbank.index_files.delta_log import LOG, commit_name, commits_in, needed
+from tensorbank.index_files.level_files import IndexFile
+from tensorbank.index_files.local_copies import Identity, checksum, digest, disk_error, identity, write
+from tensorbank.index_files.parquet_check import check_index_file
+from tensorbank.index_files.static_bank import is_static, log_files
 from tensorbank.layout import is_below
 from tensorbank.storage import LATE_S, ObjectInfo, Store
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from tensorbank.catalog.level_files import IndexFile
 from tensorbank.errors import ErrorKind, IntegrityError
+from tensorbank.index_files.level_files import IndexFile
 
 __all__ = ["check_index_file"]
 
