@@ -15,14 +15,13 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from tensorbank.addressing import HandleColumn, address, shown
 from tensorbank.arrow_numpy import strings
 from tensorbank.catalog import Catalog
 from tensorbank.errors import InvalidInputError, TensorBankError, nearest
 from tensorbank.fetch import Fetcher
 from tensorbank.layout import Level
 from tensorbank.planning.binding import Bound, spelled_out
-from tensorbank.planning.handle_columns import HandleColumn
-from tensorbank.planning.handle_fields import address, shown
 from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.planning.pixel_judge import PixelJudge
 from tensorbank.planning.rollups import shard_keys

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from tensorbank.addressing import HandleColumn, address_columns
 from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.fetch import Fetcher
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
-from tensorbank.planning.handle_columns import HandleColumn, address_columns
 from tensorbank.planning.tile_answers import TileAnswers
 from tensorbank.plans import Addresses, Handle
 from tensorbank.reading import SampleReader

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from tensorbank.addressing import address_columns, by_address, check_names, resolve, table_digest
 from tensorbank.catalog import Catalog
 from tensorbank.layout import Level
 from tensorbank.planning.binding import Bound, Namespace, bind
 from tensorbank.planning.execution import Execution, executing
-from tensorbank.planning.handle_columns import address_columns, check_names, resolve
 from tensorbank.planning.pinned_table import pin
 from tensorbank.planning.rollups import shard_rows, shard_totals
-from tensorbank.planning.row_order import by_address
 from tensorbank.planning.statement import parse
-from tensorbank.planning.table_digest import table_digest
 from tensorbank.planning.views import TableViews
 from tensorbank.plans import Handle, LevelReport, Plan, PlanSource, StoreAddress
 from tensorbank.pruning import count_row_groups

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from tensorbank.addressing import ShardKeys
 from tensorbank.arrow_numpy import as_numpy
 from tensorbank.catalog import Catalog
 from tensorbank.planning.pinned_table import PinnedTable
-from tensorbank.planning.shard_keys import ShardKeys
 from tensorbank.schema import Modality
 from tensorbank.sql import quoted
 

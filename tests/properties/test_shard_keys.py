@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorbank import FormatError, InvalidInputError
-from tensorbank.planning.shard_keys import NO_SHARD, ShardKeys
+from tensorbank.addressing.shard_keys import NO_SHARD, ShardKeys
 
 KEYS = [f"t/tensors/part-{i // 4}/S2/c/{i % 4}/0/0/0/0" for i in range(12)]
 HASHES = np.random.default_rng(1).integers(1, 2**64, len(KEYS), dtype=np.uint64)

@@ -13,7 +13,7 @@ import pytest
 import tensorbank as tb
 from support.handmade_index import make_table
 from tensorbank import InvalidInputError
-from tensorbank.planning.table_digest import table_digest
+from tensorbank.addressing.table_digest import table_digest
 from tensorbank.sql.known_functions import (
     EXACT_AGGREGATES,
     KEYWORDS,

@@ -8,9 +8,9 @@ import pytest
 
 from support.handmade_index import NDVI, S2
 from tensorbank import IntegrityError, InvalidInputError, TableSchema
+from tensorbank.addressing.handle_columns import HandleColumn, address_columns, resolve
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import shard_key
-from tensorbank.planning.handle_columns import HandleColumn, address_columns, resolve
 from tensorbank.plans import Handle
 
 KEY = shard_key("a", "p", "S2L2A", 0)

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tensorbank.addressing.shard_keys import ShardKeys
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
-from tensorbank.planning.shard_keys import ShardKeys
 from tensorbank.plans import Handle
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.statements import Origin

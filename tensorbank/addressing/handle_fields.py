@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tensorbank.planning.handle_columns import BANDS_SEPARATOR
-from tensorbank.planning.shard_keys import NO_SHARD
+from tensorbank.addressing.handle_columns import BANDS_SEPARATOR
+from tensorbank.addressing.shard_keys import NO_SHARD
 
 __all__ = ["address", "shown"]
 
@@ -19,7 +19,7 @@ def shown(column: str, *, is_tile: bool) -> str:
 
 
 def address(column: str, fields: Collection[str], *, is_tile: bool, blocks: bool) -> str:
-    """Return SQL of the fields of a :class:`tensorbank.planning.handle_columns.HandleColumn`.
+    """Return SQL of the fields of a :class:`tensorbank.addressing.handle_columns.HandleColumn`.
 
     Parameters
     ----------
