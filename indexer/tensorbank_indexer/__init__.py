@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # names are imported when they are used: every command of the
     from tensorbank_indexer.containers import ReadLimits, SourceFiles
     from tensorbank_indexer.ingestion import ingest
     from tensorbank_indexer.options import IngestOptions
-    from tensorbank_indexer.report import IngestReport
+    from tensorbank_indexer.reports import IngestReport
     from tensorbank_indexer.source import (
         Archive,
         Finding,

@@ -63,7 +63,7 @@ def ingest(
     from tensorbank_indexer.containers import ReadLimits
     from tensorbank_indexer.ingestion import ingest as run
     from tensorbank_indexer.options import IngestOptions
-    from tensorbank_indexer.report import IngestReport
+    from tensorbank_indexer.reports import IngestReport
     from tensorbank_indexer.sources import open_source
 
     options = IngestOptions(

@@ -30,11 +30,10 @@ from tensorbank_indexer.parts import (
     samples_per_shard_for,
 )
 from tensorbank_indexer.presence import presence_of
-from tensorbank_indexer.report import IngestReport
+from tensorbank_indexer.reports import IngestReport, SourceHistory
 from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.schema_survey import extend, require_fit, survey
 from tensorbank_indexer.source import Archive, SampleRef, Scan, Source
-from tensorbank_indexer.source_history import SourceHistory
 
 __all__ = ["ingest"]
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 from tensorbank.errors import ErrorKind, FormatError, InvalidInputError
 from tensorbank.schema import Modality, TableSchema
-from tensorbank_indexer.finding_kinds import HARMLESS
 from tensorbank_indexer.guarded_source import read_each
 from tensorbank_indexer.modalities import describe
 from tensorbank_indexer.parts import stored_numbers
+from tensorbank_indexer.reports import HARMLESS
 from tensorbank_indexer.source import Finding, SampleRef, Source
 
 __all__ = ["ORDER", "extend", "require_fit", "survey"]

@@ -19,7 +19,7 @@ from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.reading import PROFILES
 from tensorbank_indexer import IngestOptions, commands, open_source
 from tensorbank_indexer.containers import problems
-from tensorbank_indexer.finding_kinds import FINDING_KINDS, HARMLESS
+from tensorbank_indexer.reports.finding_kinds import FINDING_KINDS, HARMLESS
 from tensorbank_indexer.sources import FORMATS
 
 ROOM = Path(__file__).parents[2] / "indexer"

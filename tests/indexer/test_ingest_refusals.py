@@ -21,7 +21,7 @@ from tensorbank.bank import LocalEngine
 from tensorbank.cli.app import main
 from tensorbank.layout import RESERVED_WORDS, check_table_name
 from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_indexer.report import IngestReport
+from tensorbank_indexer.reports.report import IngestReport
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=4)
 STRICT = IngestOptions(n_workers=1, samples_per_shard=4, strict=True)

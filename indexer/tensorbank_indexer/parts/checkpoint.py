@@ -14,9 +14,9 @@ from tensorbank.errors import NotFoundError
 from tensorbank.layout import part_key
 from tensorbank.storage import Store
 from tensorbank_indexer.parts.shard_task import ShardResult
+from tensorbank_indexer.reports import StageSeconds
 from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.source import Finding
-from tensorbank_indexer.stage_seconds import StageSeconds
 
 __all__ = ["folder_of", "forget", "load", "parts_with", "remove", "remove_empty", "save"]
 

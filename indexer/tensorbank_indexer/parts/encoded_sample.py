@@ -13,8 +13,8 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank_indexer.guarded_source import cause_of, is_text
 from tensorbank_indexer.measures import Measure, PixelMeasure, measure, radiometric_offset, suspicions
 from tensorbank_indexer.parts.table_fit import conform, misfit, stored_numbers
+from tensorbank_indexer.reports import StageClock
 from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
-from tensorbank_indexer.stage_seconds import StageClock
 
 __all__ = ["EncodedModality", "EncodedSample", "encode_sample"]
 

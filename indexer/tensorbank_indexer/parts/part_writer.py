@@ -28,7 +28,7 @@ from tensorbank_indexer.parts.checkpoint import remove_empty
 from tensorbank_indexer.parts.part_plan import PartPlan
 from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask
 from tensorbank_indexer.parts.workers import execute
-from tensorbank_indexer.report import IngestReport
+from tensorbank_indexer.reports import IngestReport
 from tensorbank_indexer.source import Scan, Source
 
 __all__ = ["PartWriter", "Progress"]

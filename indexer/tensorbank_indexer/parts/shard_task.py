@@ -18,9 +18,9 @@ from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import cause_of, read_each
 from tensorbank_indexer.parts.encoded_sample import EncodedModality, EncodedSample, encode_sample
 from tensorbank_indexer.parts.shard_assembler import ShardAssembler
+from tensorbank_indexer.reports import StageClock, StageSeconds
 from tensorbank_indexer.rows import IndexRows, StoredModality, StoredSample, index_rows, sample_facts
 from tensorbank_indexer.source import Finding, RawSample, SampleRef, Source
-from tensorbank_indexer.stage_seconds import StageClock, StageSeconds
 
 __all__ = ["ShardResult", "ShardTask", "run"]
 

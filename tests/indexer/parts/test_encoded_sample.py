@@ -9,7 +9,7 @@ from tensorbank.reading import codec_for
 from tensorbank.schema import TableSchema
 from tensorbank_indexer import MemberAddress, RawModality, RawSample, SampleRef
 from tensorbank_indexer.parts.encoded_sample import encode_sample
-from tensorbank_indexer.stage_seconds import StageClock
+from tensorbank_indexer.reports.stage_seconds import StageClock
 
 S2 = Modality("S2", "int16", (Band("B02"), Band("B03")), 3, 8, 8)
 DEM = Modality("DEM", "int16", (Band("DEM"),), 1, 8, 8)

@@ -16,7 +16,7 @@ from support.hostile.members import SIDE, pixels_of, sample_of, sound_members, s
 from support.hostile.mutations import HOSTILE, mutated_locations, mutated_member, mutated_table, mutated_tar
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.containers.limits import ReadLimits
-from tensorbank_indexer.finding_kinds import FINDING_KINDS
+from tensorbank_indexer.reports.finding_kinds import FINDING_KINDS
 from tensorbank_indexer.source import Finding, RawSample
 
 LIMITS = ReadLimits(max_sample_bytes=8 << 20, max_metadata_bytes=1 << 20, max_sample_s=10.0)

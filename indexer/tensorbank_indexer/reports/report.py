@@ -6,10 +6,10 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from tensorbank_indexer.finding_kinds import HARMLESS
+from tensorbank_indexer.reports.finding_kinds import HARMLESS
+from tensorbank_indexer.reports.source_history import CHANGES
+from tensorbank_indexer.reports.stage_seconds import StageSeconds
 from tensorbank_indexer.source import Finding, Source
-from tensorbank_indexer.source_history import CHANGES
-from tensorbank_indexer.stage_seconds import StageSeconds
 
 __all__ = ["IngestReport"]
 
