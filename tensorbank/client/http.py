@@ -1,7 +1,8 @@
 """HTTP/1.1 over connections that are kept, for many threads.
 
 ``http.client`` reads a body into memory of ours and takes any URL, signatures and all. obstore would need a client, and so new
-connections, for each signed object.
+connections, for each signed object. urllib3 bounds the silence of a connection, but not the time of a whole
+body, and its pools do not survive a fork: the loop that reads in pieces and the care for forks, most of this module, would stay.
 """
 
 from __future__ import annotations
