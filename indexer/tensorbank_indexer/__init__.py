@@ -49,7 +49,7 @@ __all__ = [
     "open_source",
 ]
 
-_DOORS = ("options", "report", "source", "containers", "sources", "ingestion")
+_DOORS = ("options", "reports", "source", "containers", "sources", "ingestion")
 """The modules that hold the public names, those that import the least first."""
 
 
