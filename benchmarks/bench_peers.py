@@ -116,7 +116,7 @@ def summary(result: Mapping[str, Any]) -> str:
 
 
 def timed(result: Mapping[str, Any]) -> dict[str, Any]:
-    """A run whose rate counts: who loses samples, or brings others, has none.
+    """Return a run whose rate counts: who loses samples, or brings others, has none.
 
     Raises
     ------

@@ -113,7 +113,7 @@ def row_groups(con: duckdb.DuckDBPyConnection, bank: tb.Bank, level: str) -> dic
 
 
 def cases(con: duckdb.DuckDBPyConnection) -> list[Case]:
-    """The queries, with constants from the index."""
+    """Return the queries, with constants from the index."""
     ndvi = con.execute(
         f"SELECT quantile_cont(NDVI.mean, {[1 - s for s in SELECTIVITIES]}) FROM samples"
     ).fetchall()[0][0]
@@ -149,7 +149,7 @@ def cases(con: duckdb.DuckDBPyConnection) -> list[Case]:
 
 
 def _box(lon: np.ndarray, lat: np.ndarray, n: int) -> tuple[float, float, float, float]:
-    """A box around the densest middle that holds about n points."""
+    """Return a box around the densest middle that holds about n points."""
     x, y = np.median(lon), np.median(lat)
     distance = np.maximum(np.abs(lon - x), 2 * np.abs(lat - y))
     r = float(np.partition(distance, min(n, len(distance) - 1))[min(n, len(distance) - 1)])
@@ -268,7 +268,8 @@ print(memory("VmHWM") - before, plan.table.nbytes)
 
 def peak_bytes(index: Path, case: Case) -> tuple[int, int]:
     """Return the peak memory of a fresh process above what it had before planning,
-    and the size of its result. Linux."""
+    and the size of its result. Linux.
+    """
     command = [sys.executable, "-c", PEAK, str(index), case.sql]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     peak, result = map(int, done.stdout.split())

@@ -81,7 +81,7 @@ class Result:
 
 
 def made_index(n_samples: int) -> Path:
-    """A bank of so many samples, whose shards can be read."""
+    """Return a bank of so many samples, whose shards can be read."""
     folder = DATA / f"serve-{n_samples}"
     if not (folder / "world").exists():
         script = HERE / "synthetic_index.py"
@@ -92,7 +92,7 @@ def made_index(n_samples: int) -> Path:
 
 @contextmanager
 def serving(bank: str, **environment: str) -> Iterator[tuple[str, int]]:
-    """A service over a bank called ``eo``: its address and its process."""
+    """Return a service over a bank called ``eo``: its address and its process."""
     unlimited = {
         "TENSORBANK_LIMITS__REQUESTS_PER_MINUTE": "100000000",
         "TENSORBANK_LIMITS__QUERIES_PER_MINUTE": "1000000",
@@ -130,7 +130,7 @@ class Client:
         self.pool = HttpPool()
 
     def get(self, url: str, accept: str = "*/*") -> memoryview:
-        """The body at an address; ends the benchmark where there is none."""
+        """Return the body at an address; ends the benchmark where there is none."""
         answer = self.pool.ask("GET", url, {"Accept": accept})
         if answer.status != 200:
             raise SystemExit(f"{url}: {answer.status} {answer.text[:300]}")

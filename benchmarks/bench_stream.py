@@ -92,7 +92,8 @@ def as_table(found: Sequence[Figure | Missing]) -> Table:
 
 def earlier(file: Path, setup: Setup, without: Sequence[str]) -> list[Figure | Missing]:
     """Return the figures in a file, without those of some sections,
-    if they are of the same bank and amounts."""
+    if they are of the same bank and amounts.
+    """
     if not file.is_file():
         return []
     known = json.loads(file.read_text())

@@ -35,7 +35,8 @@ SIDE = 4096
 @dataclass(frozen=True, slots=True)
 class DeviceReport:
     """The measurements of one batch: milliseconds of its copy and of its step;
-    the share of the copy that is hidden; GB/s of copies."""
+    the share of the copy that is hidden; GB/s of copies.
+    """
 
     device: str
     batch_mb: float

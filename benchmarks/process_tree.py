@@ -14,7 +14,8 @@ INTERVAL_S = 0.05
 
 class PeakMemory:
     """A sampler of the proportional set size (shared pages counted once) of
-    this process tree while the block runs."""
+    this process tree while the block runs.
+    """
 
     def __init__(self) -> None:
         self.peak_bytes = 0

@@ -103,7 +103,8 @@ class World:
 
     def tiles_of(self, p: Places, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
         """Return the statistics of the tiles of some samples, (n, tiles) float64 for each field,
-        by modality and band."""
+        by modality and band.
+        """
         n = len(p.lon)
         shape = (n, N_TILES)
         cloud = 1 / (1 + np.exp(-2.5 * (self.cloud.at(p) - 0.4)[:, None] - rng.normal(0, 0.8, shape)))
@@ -139,7 +140,8 @@ def _spread(
     mean: Floats, std: Floats, dtype: Any, low: float, high: float, rng: np.random.Generator
 ) -> dict[str, Floats]:
     """Return mean, std and extremes of tiles:
-    extremes are numbers of the dtype, a few standard deviations off."""
+    extremes are numbers of the dtype, a few standard deviations off.
+    """
     mean = np.clip(mean, low + 2, high - 2) if high > 1 else np.clip(mean, low + 0.01, high - 0.01)
     std = std * rng.uniform(0.4, 1.4, mean.shape)
     least = np.clip(mean - std * rng.uniform(2, 4, mean.shape), low, None).astype(dtype).astype(np.float64)

@@ -52,7 +52,8 @@ def _bits(buffer: pa.Buffer, start: int, end: int) -> npt.NDArray[np.bool_]:
 
 def as_arrow(values: npt.NDArray[Any], null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
     """Convert (n,) numbers or bools of numpy's type; shares their memory, but of bools.
-    ``null``, (n,) bool, says which are null."""
+    ``null``, (n,) bool, says which are null.
+    """
     values = np.ascontiguousarray(values)
     kind = pa.from_numpy_dtype(values.dtype)
     data = _packed(values) if values.dtype == np.bool_ else pa.py_buffer(values)
@@ -87,7 +88,7 @@ def strings(values: Sequence[str], null: npt.NDArray[np.bool_] | None = None) ->
 
 
 def as_scalar(value: float | str | bool, kind: pa.DataType) -> pa.Scalar:
-    """A value of a type that has it: string, bool, number, or timestamp as so many of its units since 1970."""
+    """Return a value of a type that has it: string, bool, number, or timestamp as so many of its units since 1970."""
     if pa.types.is_string(kind):
         return strings([str(value)])[0]
     if pa.types.is_timestamp(kind):
@@ -96,5 +97,5 @@ def as_scalar(value: float | str | bool, kind: pa.DataType) -> pa.Scalar:
 
 
 def as_table(source: Any) -> pa.Table:
-    """A table of another library, by the Arrow C stream interface."""
+    """Return a table of another library, by the Arrow C stream interface."""
     return pa.RecordBatchReader.from_stream(source).read_all()

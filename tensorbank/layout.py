@@ -69,12 +69,12 @@ RESERVED_WORDS = frozenset(_SQL_WORDS.split())
 
 
 def check_table_name(name: str) -> str:
-    """The name, if it can be a SQL identifier and a path segment; InvalidInputError otherwise."""
+    """Return the name, if it can be a SQL identifier and a path segment; InvalidInputError otherwise."""
     return check_identifier(name, "a table")
 
 
 def check_identifier(name: str, what: str) -> str:
-    """The name of ``what``, if SQL can say it without quotes; InvalidInputError of kind ``bad-name`` otherwise."""
+    """Return the name of ``what``, if SQL can say it without quotes; InvalidInputError of kind ``bad-name`` otherwise."""
     given: object = name
     if not isinstance(given, str) or not _TABLE_NAME.fullmatch(given):
         raise InvalidInputError(
@@ -115,12 +115,12 @@ def shard_key(table: str, part: str, modality: str, shard: int) -> str:
 
 
 def is_shard_key(key: object) -> bool:
-    """True if a key has the form of :func:`shard_key`; others may lead out of the bank."""
+    """Return True if a key has the form of :func:`shard_key`; others may lead out of the bank."""
     return isinstance(key, str) and _SHARD_KEY.fullmatch(key) is not None and not _UPWARD & {*key.split("/")}
 
 
 def is_below(path: object) -> bool:
-    """True if a path names something below where it starts: it is relative, and no part of it leads upward."""
+    """Return True if a path names something below where it starts: it is relative, and no part of it leads upward."""
     if not isinstance(path, str) or not path or len(path.encode(errors="replace")) > MAX_KEY_BYTES:
         return False
     parts = path.split("/")

@@ -35,7 +35,8 @@ def as_geojson(area: Any) -> str:
 
 def intersects(footprints: pa.Array, text: str) -> pa.Array:
     """Tell for each footprint, WKB in degrees, whether it shares a point with an area;
-    null where there is no footprint."""
+    null where there is no footprint.
+    """
     shapes = shapely.from_wkb(footprints.to_pylist())
     found = shapely.intersects(_shape(text), shapes)
     return pa.array(found, mask=np.array([s is None for s in shapes]))
@@ -47,7 +48,10 @@ def _shape(text: str) -> Any:
 
 @lru_cache(maxsize=64)
 def _of_thread(text: str, _thread: int) -> Any:
-    """An area, prepared for one thread: GEOS builds the index of a prepared geometry when it is first used, without a lock."""
+    """Return an area, prepared for one thread.
+
+    GEOS builds the index of a prepared geometry when it is first used, without a lock.
+    """
     try:
         raw = json.loads(text)
         parts = raw["features"] if raw.get("type") == "FeatureCollection" else [raw]

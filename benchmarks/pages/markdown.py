@@ -14,7 +14,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def placed(page: str, text: str, name: str = "peers") -> str:
-    """A page with the text between its markers of a name."""
+    """Return a page with the text between its markers of a name."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, begun, rest = page.partition(begin)
     _, ended, after = rest.partition(end)

@@ -1,5 +1,6 @@
 """Write the page on speed: a table per workload, the peers ahead of us, options that were tried,
-and the README's headline."""
+and the README's headline.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ most were read ahead when the first came."""
 
 
 def speed_tables(speed: Mapping[Key, Mapping[str, Any]], remarks: Mapping[str, str]) -> list[str]:
-    """A table a workload and track, and below it who is ahead of us and why."""
+    """Return a table a workload and track, and below it who is ahead of us and why."""
     parts = []
     for name, words in WORKLOADS.items():
         for track in ("raw", "zstd"):
@@ -113,7 +114,7 @@ def behind(speed: Mapping[Key, Mapping[str, Any]], track: str, name: str) -> lis
 
 
 def best_options(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The best of the options that were tried beside each one's defaults."""
+    """Return the best of the options that were tried beside each one's defaults."""
     tried: dict[Key, dict[str, list[Mapping[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         key = run["key"]
@@ -140,7 +141,8 @@ def best_options(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def headline(found: Mapping[str, Any]) -> str:
     """Return the table for the README: per workload,
-    our rate beside the best of the others and the ceiling."""
+    our rate beside the best of the others and the ceiling.
+    """
     speed = medians(found["runs"]) if found else {}
     rows = []
     for name, words in WORKLOADS.items():

@@ -221,6 +221,7 @@ def cut(
 
 def fingerprint(pixels: npt.NDArray[np.generic], *, full: bool) -> int:
     """Return the CRC-32 of [band, y, x]: of every byte, or of every 37th row's and column's pixel,
-    which costs a timed run nothing."""
+    which costs a timed run nothing.
+    """
     seen = pixels if full else pixels[:, ::37, ::37]
     return zlib.crc32(np.ascontiguousarray(seen))

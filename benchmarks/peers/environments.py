@@ -19,7 +19,7 @@ class InstallError(Exception):
 
 
 def python_of(peer: str, cache: Path, *, install: bool = True) -> Path:
-    """The interpreter of a peer's environment, made or renewed if its requirements changed.
+    """Return the interpreter of a peer's environment, made or renewed if its requirements changed.
 
     Raises
     ------

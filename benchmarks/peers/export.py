@@ -83,7 +83,7 @@ def export(bank_url: str, folder: Path, n_samples: int) -> None:
 
 
 def variant(pixels: npt.NDArray[np.generic], k: int) -> npt.NDArray[np.generic]:
-    """The k-th form of [..., y, x]: the eight symmetries of a square, then the same again shifted."""
+    """Return the k-th form of [..., y, x]: the eight symmetries of a square, then the same again shifted."""
     turned = np.rot90(pixels, k % 4, axes=(-2, -1))
     mirrored = np.flip(turned, -1) if k // 4 % 2 else turned
     return np.roll(mirrored, 31 * (k // 8), axis=-1)

@@ -29,7 +29,7 @@ ROWS_PER_BATCH = 16
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """A table with scalar columns and binary ones."""
+    """Return a table with scalar columns and binary ones."""
     stored = {name: export.pixels(name) for name in export.modalities}
     packing = {"lance-encoding:compression": "none"}
     if track == "zstd":
@@ -60,7 +60,8 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 class Loader:
     """A loader by ``StreamingDataset`` in a ``DataLoader``:
-    one of each an epoch, which is an argument of theirs."""
+    one of each an epoch, which is an argument of theirs.
+    """
 
     def __init__(self, request: Request) -> None:
         self.request = request

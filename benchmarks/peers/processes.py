@@ -18,7 +18,8 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A reading at a moment of the monotonic clock:
-    CPU seconds of all descendants so far, ended ones included, and memory of all."""
+    CPU seconds of all descendants so far, ended ones included, and memory of all.
+    """
 
     at: float
     cpu_s: float

@@ -245,7 +245,8 @@ class Connection:
 
 def range_of(asked: str, size: int) -> tuple[int, int] | None:
     """Return the half-open span of a Range header;
-    the whole object without one, None if it cannot be satisfied."""
+    the whole object without one, None if it cannot be satisfied.
+    """
     found = RANGE.fullmatch(asked)
     if not found:
         return 0, size

@@ -245,7 +245,7 @@ def steady_rate(epochs: Sequence[dict[str, Any]], n: int) -> float | None:
 
 @contextlib.contextmanager
 def _empty_folder(path: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards: what one peer leaves would fill the disk of the next."""
+    """Return a folder that is gone afterwards: what one peer leaves would fill the disk of the next."""
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     try:
@@ -284,7 +284,8 @@ _EXPECTED: dict[tuple[str, str, bool], dict[str, dict[str, int]]] = {}
 
 def expected(request: Request, folder: str) -> dict[str, dict[str, int]]:
     """Return the fingerprints of what a workload has to deliver, by item and modality;
-    kept, since it takes as long as reading."""
+    kept, since it takes as long as reading.
+    """
     key = (folder, request.workload.name, request.verify)
     if key not in _EXPECTED:
         _EXPECTED[key] = {
@@ -296,7 +297,8 @@ def expected(request: Request, folder: str) -> dict[str, dict[str, int]]:
 
 def content(epochs: Sequence[dict[str, Any]], wanted: dict[str, dict[str, int]]) -> dict[str, int]:
     """Count the items that are wrong, lost, delivered twice or not asked for, over all epochs.
-    Without pixels only ids are looked at."""
+    Without pixels only ids are looked at.
+    """
     found: Counter[str] = Counter(wrong=0, lost=0, repeated=0, unasked=0)
     for epoch in epochs:
         prints = epoch["prints"]
@@ -312,7 +314,8 @@ def content(epochs: Sequence[dict[str, Any]], wanted: dict[str, dict[str, int]])
 
 def score(batches: Sequence[Sequence[str]], ids: Sequence[str], batch_size: int) -> dict[str, float] | None:
     """Return how well batches are mixed: distinct groups among six runs of neighbours in a full batch,
-    and what chance would give."""
+    and what chance would give.
+    """
     full = [b for b in batches if len(b) == batch_size]
     if not full:
         return None

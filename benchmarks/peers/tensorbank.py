@@ -82,7 +82,8 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 class Loader:
     """A loader by ``bank.sql(...).dataloader(...)``;
-    the index is mirrored and the plan made within the measured time."""
+    the index is mirrored and the plan made within the measured time.
+    """
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -123,7 +124,7 @@ class Loader:
 
 
 def sql(request: Request, export: Export) -> str:
-    """The workload as a query."""
+    """Return the workload as a query."""
     work = request.workload
     columns = ["sample_id", *(["y0", "x0"] if work.windows is not None else [])]
     for name, bands in work.modalities.items():

@@ -31,7 +31,8 @@ SHUFFLE = 200
 
 def prepare(export: Export, folder: Path, track: str) -> None:
     """Write ``<modality>/NNNNN.tar``; the raw track keeps arrays uncompressed,
-    the other packs them by zstd 3 in place of lz4."""
+    the other packs them by zstd 3 in place of lz4.
+    """
     packing = Zstd(3) if track == "zstd" else None
     for name in export.modalities:
         pixels = export.pixels(name)

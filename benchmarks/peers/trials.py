@@ -22,7 +22,8 @@ SEED = 7
 
 def fault_named(name: str) -> Faults:
     """Return the server's faults by name; every 20th body has a flipped bit, but only once per object,
-    so that asking again helps."""
+    so that asking again helps.
+    """
     kind, _, share = name.partition(" ")
     part = float(share.rstrip("%")) / 100 if share else 0.05
     if kind == "none":
@@ -40,7 +41,8 @@ def fault_named(name: str) -> Faults:
 
 def order_of(requests: Sequence[Request], stage: Stage, server: ObjectServer) -> dict[str, Any]:
     """Count the batches that hold the same samples as with the first number of workers,
-    and tell whether a second run repeats the first."""
+    and tell whether a second run repeats the first.
+    """
     server.set(Faults())
     first = _batches(stage.measure(requests[0], server))
     again = _batches(stage.measure(requests[0], server))

@@ -31,7 +31,8 @@ _READ = (
 
 def prepare(export: Export, folder: Path, track: str) -> None:
     """Write ``<modality>.npy``, or ``<modality>.npy.zst`` with a decoder of two lines:
-    the library has none for zstd."""
+    the library has none for zstd.
+    """
     stored = {name: export.pixels(name) for name in export.modalities}
     suffix = "npy" if track == "raw" else "npyzst"
     pack = zstandard.ZstdCompressor(3).compress if track == "zstd" else bytes

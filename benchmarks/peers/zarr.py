@@ -22,7 +22,7 @@ DISTRIBUTIONS = ("zarr", "s3fs", "xarray", "torch")
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
-    """A group of one array a modality."""
+    """Return a group of one array a modality."""
     write(zarr.create_group(str(folder)), export, track)
     zarr.consolidate_metadata(str(folder))
 

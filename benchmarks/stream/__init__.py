@@ -1,2 +1,3 @@
 """Measurements of streaming, question by question:
-each module has ``measure(setup)``, which gives figures."""
+each module has ``measure(setup)``, which gives figures.
+"""

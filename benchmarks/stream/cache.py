@@ -1,5 +1,6 @@
 """Measure whether a byte crosses the network once:
-a second epoch on a cache, and two processes of a node that share one."""
+a second epoch on a cache, and two processes of a node that share one.
+"""
 
 from __future__ import annotations
 

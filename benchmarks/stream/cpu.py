@@ -1,5 +1,6 @@
 """Measure whether the CPU is spent on decoding:
-unlimited loopback beside a loop that fetches, decodes and does nothing else."""
+unlimited loopback beside a loop that fetches, decodes and does nothing else.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ EPOCH_BYTES = 1.2e9
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """The loader beside the reference, and the reference with checksums beside itself without."""
+    """Return the loader beside the reference, and the reference with checksums beside itself without."""
     options = FetchOptions()
     with loopback(setup.folder) as origin:
         plan = origin.plan(setup.sized(setup.plan(), EPOCH_BYTES))

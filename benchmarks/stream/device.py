@@ -18,7 +18,7 @@ NO_GPU = "no GPU"
 
 
 def measure(setup: Setup) -> Iterator[Figure | Missing]:
-    """A loop with copies beside one without, and the rate of copies beside that of one large copy."""
+    """Return a loop with copies beside one without, and the rate of copies beside that of one large copy."""
     n_batches = str(setup.n(200))
     command = [sys.executable, str(SCRIPT), "--json", "--samples", "64", "--batches", n_batches]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,5 +1,6 @@
 """Check that the order is independent of the hardware:
-one hash of the global batches for every number of ranks and workers."""
+one hash of the global batches for every number of ranks and workers.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Measure the cost of faults: epochs over a server that is late, busy or breaks off,
-beside epochs without faults; and bits that flip."""
+beside epochs without faults; and bits that flip.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +116,8 @@ def _cut(setup: Setup, server: FaultServer, origin: Origin, local: Plan) -> Iter
 
 def _flips(setup: Setup) -> Iterator[Figure]:
     """Measure reads of one block each; a block that was flipped is asked for once more,
-    and flipped again half of the time."""
+    and flipped again half of the time.
+    """
     small = write_small(setup.scratch / "flipped", n_samples=4096, side=8)
     n_flips = setup.n(N_FLIPS)
     rng = np.random.default_rng(0)

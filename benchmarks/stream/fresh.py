@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 def fresh(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
     """Return the result of a module's function that a new process runs,
-    whose modules are imported already."""
+    whose modules are imported already.
+    """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *args, **options).result()

@@ -1,5 +1,6 @@
 """Measure whether memory stays within its budget:
-peak over the budget, growth over a million samples, and what a worker takes. Linux."""
+peak over the budget, growth over a million samples, and what a worker takes. Linux.
+"""
 
 from __future__ import annotations
 

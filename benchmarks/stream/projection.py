@@ -1,5 +1,6 @@
 """Measure whether a part costs only its share: some bands of some modalities of some samples,
-bytes over the network beside those stored."""
+bytes over the network beside those stored.
+"""
 
 from __future__ import annotations
 

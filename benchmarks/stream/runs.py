@@ -68,7 +68,7 @@ class Streamed:
 
 
 def epoch_order(plan: Plan, batch_size: int, shuffle: Shuffle = "full") -> Epochs:
-    """The order that a loader of this process alone has."""
+    """Return the order that a loader of this process alone has."""
     dataset = StreamingDataset(plan, global_batch_size=batch_size, seed=SEED, shuffle=shuffle, world=WORLD)
     return dataset.epochs
 
@@ -132,7 +132,8 @@ def read_bytes(plan: Plan, batch_size: int, *, epoch: int, shuffle: Shuffle, opt
 
 def fetched(plan: Plan, batch_size: int, *, epoch: int = 1, shuffle: Shuffle = "full") -> Callable[[], Run]:
     """Return a function that fetches the ranges of an epoch as the loader asks for them,
-    and drops what comes."""
+    and drops what comes.
+    """
     ranges = ranges_of(
         plan.addresses, batches_of(plan, batch_size, epoch=epoch, shuffle=shuffle), FetchOptions()
     )

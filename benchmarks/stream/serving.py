@@ -43,7 +43,7 @@ class Origin:
     storage: StorageOptions
 
     def plan(self, plan: Plan) -> Plan:
-        """A plan of the local bank, read from here."""
+        """Return a plan of the local bank, read from here."""
         return replace(plan, origin=StoreAddress(self.url, self.storage))
 
 
@@ -54,7 +54,7 @@ def origin_of(server: FaultServer) -> Origin:
 
 @contextmanager
 def fault_server(folder: Path, faults: Faults) -> Iterator[tuple[FaultServer, Origin]]:
-    """A server that does what it is told."""
+    """Return a server that does what it is told."""
     with FaultServer(folder, faults) as server:
         yield server, origin_of(server)
 
@@ -62,7 +62,8 @@ def fault_server(folder: Path, faults: Faults) -> Iterator[tuple[FaultServer, Or
 @contextmanager
 def loopback(folder: Path) -> Iterator[Origin]:
     """Serve a folder as fast as the machine can:
-    by nginx, or where that is not installed by the fault server without faults."""
+    by nginx, or where that is not installed by the fault server without faults.
+    """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         with fault_server(folder, Faults()) as (_, origin):

@@ -43,7 +43,7 @@ class Setup:
     batch_size: int = 32
 
     def plan(self, columns: str = "", where: str = "true") -> tb.Plan:
-        """A plan of the bank as it lies on the disk; all modalities of a majortom sample unless told otherwise."""
+        """Return a plan of the bank as it lies on the disk; all modalities of a majortom sample unless told otherwise."""
         columns = columns or ", ".join(MODALITIES)
         sql = f"SELECT sample_id, cloud_cover, {columns} FROM {self.table} WHERE {where}"
         return tb.open(str(self.folder)).sql(sql).plan()
@@ -54,12 +54,12 @@ class Setup:
         return sized(plan, max(n, MIN_BATCHES * self.batch_size))
 
     def n(self, n: int) -> int:
-        """A number of samples, reads or batches, scaled."""
+        """Return a number of samples, reads or batches, scaled."""
         return max(round(n * self.scale), MIN_BATCHES * self.batch_size)
 
 
 def sized(plan: tb.Plan, n: int) -> tb.Plan:
-    """The first rows of a plan, repeated where that needs more than there are."""
+    """Return the first rows of a plan, repeated where that needs more than there are."""
     return replace(plan, table=plan.table.take(np.resize(np.arange(len(plan)), n)).combine_chunks())
 
 

@@ -36,7 +36,8 @@ LATENCY_MS, RATE_MB_S = 20, 200
 
 def distinct_groups(batches: Sequence[npt.NDArray[np.int64]]) -> float:
     """Return the number of distinct groups of neighbours in a batch, mean over full batches.
-    Positions are in stored order."""
+    Positions are in stored order.
+    """
     groups = np.sort(np.stack([b // GROUP for b in batches if len(b) == len(batches[0])]), axis=1)
     return float((1 + (np.diff(groups, axis=1) > 0).sum(axis=1)).mean())
 

@@ -27,14 +27,15 @@ N_DISTINCT = 64
 @dataclass(frozen=True, slots=True)
 class SmallBank:
     """A small bank: ``plan`` selects all samples in stored order;
-    ``pixels`` (m, y, x) are theirs, sample ``i`` having number ``i % m``."""
+    ``pixels`` (m, y, x) are theirs, sample ``i`` having number ``i % m``.
+    """
 
     folder: Path
     plan: Plan
     pixels: npt.NDArray[np.int16]
 
     def repeated(self, n: int) -> Plan:
-        """A plan of ``n`` rows, which lead to the samples in turn and are numbered."""
+        """Return a plan of ``n`` rows, which lead to the samples in turn and are numbered."""
         table = self.plan.table.take(np.resize(np.arange(len(self.plan)), n)).combine_chunks()
         table = table.set_column(table.column_names.index("number"), "number", pa.array(np.arange(n)))
         return replace(self.plan, table=table)

@@ -1,5 +1,6 @@
 """Measure the time to begin: from a plan to the first batch in a fresh process,
-and from one epoch to the next."""
+and from one epoch to the next.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ def reference_s(plan: Plan, batch_size: int) -> float:
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """The first batch near and far, and the gap at the end of an epoch."""
+    """Return the first batch near and far, and the gap at the end of an epoch."""
     local = setup.plan()
     with loopback(setup.folder) as origin:
         yield _first(setup, "loopback", origin, local, 300.0)

@@ -1,5 +1,6 @@
 """Measure whether the defaults are good enough:
-the best of a small grid of options beside them, over networks of five kinds."""
+the best of a small grid of options beside them, over networks of five kinds.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ N_CHOOSING = 2
 
 def measure(setup: Setup) -> Iterator[Figure]:
     """Measure the gain of tuning. The best is chosen in some rounds and measured in others,
-    so that luck is no gain."""
+    so that luck is no gain.
+    """
     local = setup.plan(COLUMNS)
     grid = {
         f"{n} threads, reads of {read >> 20} MiB, gaps of {gap >> 10} KiB": FetchOptions(

@@ -21,7 +21,7 @@ EPOCH_S = 4.0
 
 
 def measure(setup: Setup) -> Iterator[Figure]:
-    """The loader's MB/s beside those of raw reads, at two rates."""
+    """Return the loader's MB/s beside those of raw reads, at two rates."""
     local = setup.plan()
     for rate in RATES_MB_S:
         faults = Faults(latency_ms=LATENCY_MS, bandwidth_bytes_s=rate * 1e6)

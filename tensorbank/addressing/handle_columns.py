@@ -61,7 +61,8 @@ class HandleColumn:
     @classmethod
     def of_refs(cls, name: str, refs: pa.StructArray) -> HandleColumn:
         """Return the column of addresses as rows of the index have them:
-        :data:`tensorbank.index_schema.TILE_REF_TYPE`."""
+        :data:`tensorbank.index_schema.TILE_REF_TYPE`.
+        """
         columns = dict(zip([f.name for f in refs.type], refs.flatten(), strict=True))
         size = {
             "height": pc.subtract(columns["y1"], columns["y0"]),
@@ -274,7 +275,8 @@ def _block_bytes(column: HandleColumn, n_blocks: int) -> tuple[Present, Sizes]:
 
 def _n_times(handle: Handle, present: Present, sizes: Sizes) -> npt.NDArray[np.int16] | None:
     """Return the number of dates that each sample has, (n,), None where all have all.
-    Blocks of a date that is not there take no bytes."""
+    Blocks of a date that is not there take no bytes.
+    """
     m = handle.modality
     if handle.window is not None or m.n_times == 1:
         return None
@@ -288,7 +290,8 @@ def _n_times(handle: Handle, present: Present, sizes: Sizes) -> npt.NDArray[np.i
 
 def check_names(handles: Sequence[Handle], columns: Sequence[str]) -> None:
     """Raise InvalidInputError where two handles would share one key of the batch,
-    or a plain column takes one of the plan."""
+    or a plain column takes one of the plan.
+    """
     for handle in handles:
         for taken in handle.columns.possible:
             if taken in columns:

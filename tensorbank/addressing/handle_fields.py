@@ -12,7 +12,8 @@ __all__ = ["address", "shown"]
 
 def shown(column: str, *, is_tile: bool) -> str:
     """Return SQL of the key, first byte and length, and the window of a tile, for rows that people read;
-    NULL where there is no tensor."""
+    NULL where there is no tensor.
+    """
     names = ["key", "offset", "length", *(["time_index", "y0", "y1", "x0", "x1"] if is_tile else [])]
     wanted = ", ".join(f'"{n}" := {column}.ref."{n}"' for n in names)
     return f"CASE WHEN {column}.ref.key IS NULL THEN NULL ELSE struct_pack({wanted}) END"

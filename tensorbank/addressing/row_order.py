@@ -68,7 +68,8 @@ def _ascending(keys: Sequence[Int64]) -> bool:
 
 def _sort_keys(table: pa.Table, handle: Handle) -> list[Int64]:
     """Return the columns to sort by, the first one first:
-    rank of the shard's key, first byte, corner of the window."""
+    rank of the shard's key, first byte, corner of the window.
+    """
     keys = _dictionary(table, handle)
     names = keys.dictionary.to_pylist()
     rank = np.empty(

@@ -31,7 +31,8 @@ def match(
     spans: Sequence[Interval], ranges: Sequence[CachedRange]
 ) -> tuple[list[CachedRange], list[Interval]]:
     """Find the ranges that hold bytes of the spans, and the intervals that no range holds.
-    All disjoint and by start. Pure."""
+    All disjoint and by start. Pure.
+    """
     used: list[CachedRange] = []
     missing: list[Interval] = []
     i = 0

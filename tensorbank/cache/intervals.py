@@ -15,7 +15,8 @@ Interval = tuple[int, int]
 
 def disjoint(spans: Iterable[Interval]) -> list[Interval]:
     """Return intervals of the same bytes that do not overlap, by start, cut wherever a span begins or ends.
-    Pure."""
+    Pure.
+    """
     found = sorted({span for span in spans if span[0] < span[1]})
     if all(a[1] <= b[0] for a, b in pairwise(found)):
         return found

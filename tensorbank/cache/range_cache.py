@@ -232,7 +232,8 @@ class RangeCache:
 
     def _attempt(self, step: Callable[..., T], *given: Any, otherwise: T, writes: bool = False) -> T:
         """Return the result of a step, or ``otherwise`` if the cache is off, is full,
-        or has to be turned off now."""
+        or has to be turned off now.
+        """
         if self._is_off or self._pid not in (0, os.getpid()):  # SQLite does not survive a fork
             return otherwise
         if writes and self._is_full:

@@ -23,7 +23,8 @@ _START = struct.Struct("<q")
 
 class Target:
     """The buffer in which the bytes of one read come together.
-    One piece that covers the whole read is handed on without a copy."""
+    One piece that covers the whole read is handed on without a copy.
+    """
 
     def __init__(self, wanted: Interval) -> None:
         self._start, self._end = wanted
@@ -58,7 +59,8 @@ class Target:
 
 def checksum(name: str, start: int, data: memoryview) -> int:
     """Return a checksum over the bytes and where they belong:
-    an index that mixes up ranges is found out, too."""
+    an index that mixes up ranges is found out, too.
+    """
     return int(crc.crc32c(data, crc.crc32c(_START.pack(start), crc.crc32c(name.encode()))))
 
 

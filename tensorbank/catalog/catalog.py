@@ -94,7 +94,8 @@ class Catalog:
 
     def among(self, names: Collection[str]) -> list[str]:
         """Return the tables that some names may mean, whatever their case.
-        The store is asked only for names not met before."""
+        The store is asked only for names not met before.
+        """
         return self._names.among(names)
 
     def fact(self, table_id: str, version: int, what: Hashable, find: Callable[[], Fact]) -> Fact:

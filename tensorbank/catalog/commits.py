@@ -42,7 +42,8 @@ class Commit:
 @dataclass(frozen=True, slots=True)
 class Published:
     """The version of the samples table that shows a part;
-    the newest version if another writer ``added`` the part."""
+    the newest version if another writer ``added`` the part.
+    """
 
     version: int
     added: bool

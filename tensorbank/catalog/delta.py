@@ -224,7 +224,8 @@ def create_level(store: Store, key: str, schema: pa.Schema) -> None:
 @contextmanager
 def _translated(where: str, store: Store) -> Iterator[None]:
     """Raise errors of delta-rs as ours, by their class;
-    what its client of the store says, as our client's."""
+    what its client of the store says, as our client's.
+    """
     try:
         yield
     except TensorBankError:

@@ -25,7 +25,8 @@ def delta_url(store: Store, key: str) -> str:
 
 def delta_options(store: Store) -> tuple[dict[str, str], dict[str, str | None]]:
     """Return the options for delta-rs, and the variables it must find in the environment,
-    which it reads in any case."""
+    which it reads in any case.
+    """
     if not store.url.startswith("s3:"):
         return {}, {}
     options, keys = store.settings()

@@ -39,7 +39,8 @@ class TableNames:
 
     def among(self, names: Collection[str]) -> list[str]:
         """Return the tables that some names may mean, whatever their case.
-        The store is asked only for names not met before."""
+        The store is asked only for names not met before.
+        """
         meant = {n.lower() for n in names}
         with self._lock:
             known = {table for table in self._met if table.lower() in meant}
@@ -92,7 +93,8 @@ class TableNames:
 
     def check_free(self, table: str) -> None:
         """Raise InvalidInputError if SQL, which does not tell the case of names,
-        would take the table for something else."""
+        would take the table for something else.
+        """
         if table.lower() in SQL_SCHEMAS:
             raise InvalidInputError(f"{table!r} cannot name a table, since SQL has its own {table.lower()}")
         with suppress(NotFoundError):

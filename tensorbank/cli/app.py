@@ -47,7 +47,7 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """A tensor lakehouse for Earth-observation foundation models."""
+    """Work with TensorBank, a tensor lakehouse for Earth-observation foundation models."""
 
 
 def _add_commands_of_rooms() -> None:
@@ -101,7 +101,8 @@ def _stoppable() -> Iterator[None]:
 
 def _is_of_usage(error: TensorBankError) -> bool:
     """Tell whether other words on the command line would have helped:
-    a name, an address, a folder of archives."""
+    a name, an address, a folder of archives.
+    """
     return isinstance(error, InvalidInputError | NotFoundError) or (
         isinstance(error, FormatError) and error.kind == FormatError.default_kind
     )

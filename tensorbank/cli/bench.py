@@ -189,7 +189,8 @@ def _batches(n: int, batch_size: int) -> list[npt.NDArray[np.int64]]:
 
 def _samples_in(plan: Plan, batch_size: int, seconds: float) -> int:
     """Return the number of samples that are streamed in a time, in whole batches;
-    also warms imports, caches and connections up."""
+    also warms imports, caches and connections up.
+    """
     n, started = 0, None
     with plan.dataloader(batch_size=batch_size, shuffle=False) as loader:
         while True:

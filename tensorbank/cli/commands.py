@@ -181,7 +181,8 @@ def verify(
 
 def _provenance(table: Table) -> list[Provenance]:
     """Return the origins of a table's parts;
-    an empty list for a bank behind a service, which does not tell."""
+    an empty list for a bank behind a service, which does not tell.
+    """
     with suppress(InvalidInputError):
         return table.provenance()
     return []

@@ -18,7 +18,8 @@ __all__ = ["FolderKeys"]
 
 class FolderKeys:
     """A callable that gives keys of the folders of a plan:
-    what :class:`tensorbank.storage.address.StorageOptions` calls for ``credentials``. It pickles without the keys."""
+    what :class:`tensorbank.storage.address.StorageOptions` calls for ``credentials``. It pickles without the keys.
+    """
 
     def __init__(self, plan: ServedPlan, patience_s: float) -> None:
         self.plan = plan
@@ -30,7 +31,8 @@ class FolderKeys:
 
     def place(self) -> dict[str, Any]:
         """Return the place of the store: ``url``, ``endpoint``, ``region``.
-        The answer holds the first keys, too."""
+        The answer holds the first keys, too.
+        """
         self._first = found = self._ask()
         return found
 

@@ -154,7 +154,8 @@ class HttpPool:
 
     def _drop(self, origin: Origin) -> None:
         """Drop the idle connections to an origin:
-        one was closed by the server, and most likely so are others."""
+        one was closed by the server, and most likely so are others.
+        """
         with self._lock:
             idle = self._idle.pop(origin, [])
         for connection in idle:

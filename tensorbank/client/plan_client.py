@@ -44,7 +44,8 @@ class PlanClient:
 
     def addresses(self, keys: Sequence[str] | None, page: str | None = None) -> dict[str, Any]:
         """Return fresh addresses of some shards, or of a page of all;
-        the plan is made again if the service has lost it."""
+        the plan is made again if the service has lost it.
+        """
         content: dict[str, Any] = {"access": self.plan.access}
         content |= {"shards": list(keys)} if keys is not None else {}
         content |= {"next": page} if page is not None else {}

@@ -57,7 +57,8 @@ class _Question:
 
 class SignedUrls:
     """A cache of the addresses of a plan's shards.
-    May be used from many threads: what they miss at one time is asked for at once."""
+    May be used from many threads: what they miss at one time is asked for at once.
+    """
 
     def __init__(self, client: PlanClient) -> None:
         self._client = client

@@ -102,7 +102,8 @@ class Lateness:
 
 class Latencies:
     """A record of the durations of reads by size, in octaves of bytes:
-    a small read says little of a large one. For one thread at a time."""
+    a small read says little of a large one. For one thread at a time.
+    """
 
     def __init__(self) -> None:
         self._recent: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))

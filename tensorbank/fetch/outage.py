@@ -71,7 +71,8 @@ class Outage:
 
     def _ended(self) -> tuple[float, bool]:
         """End the outage; return when it began, and whether it was logged;
-        False if another thread has ended it."""
+        False if another thread has ended it.
+        """
         with self._lock:
             since_s, self._since_s = self._since_s, None
             if since_s is None:

@@ -58,7 +58,8 @@ class ReadGroup:
 
     def numbers(self) -> Iterator[int]:
         """Yield the reads to start, each once, in order, until they are cancelled.
-        Whoever gets a number owes its :meth:`end`."""
+        Whoever gets a number owes its :meth:`end`.
+        """
         while True:
             with self._changed:
                 if self._cancelled or not self._n_waiting:

@@ -181,7 +181,8 @@ class ReadingThreads:
 @cache
 def _living() -> weakref.WeakSet[ReadingThreads]:
     """Return the pools that live. Daemon threads must not come back from a request while
-    the interpreter goes down, so they end before."""
+    the interpreter goes down, so they end before.
+    """
     living: weakref.WeakSet[ReadingThreads] = weakref.WeakSet()
 
     def end() -> None:

@@ -130,7 +130,8 @@ def require_readable(
     reader_version: int, features: Collection[str] | None, configuration: Mapping[str, str | None], where: str
 ) -> None:
     """Raise FormatError if a table's files cannot be read as they are:
-    columns under other names, rows that count no more."""
+    columns under other names, rows that count no more.
+    """
     unknown = sorted(set(features or ()) - FEATURES)
     if (configuration.get("delta.columnMapping.mode") or "none").lower() != "none":
         unknown.append("columnMapping")

@@ -251,7 +251,7 @@ class IndexMirror:
         return path
 
     def _is_sound(self, path: Path) -> bool:
-        """True if a copy is what was fetched; False if nothing tells."""
+        """Return True if a copy is what was fetched; False if nothing tells."""
         try:
             return self._sum_of(path).read_bytes() == checksum(path.read_bytes())
         except OSError:
@@ -259,6 +259,7 @@ class IndexMirror:
 
     def _sum_of(self, path: Path) -> Path:
         """Return the path at which the checksum of a copy is kept:
-        not beside the copy, where delta-rs looks for logs."""
+        not beside the copy, where delta-rs looks for logs.
+        """
         below = path.relative_to(self.folder)
         return self.folder / below.parts[0] / SUMS / Path(*below.parts[1:-1], f"{path.name}.crc32c")

@@ -63,7 +63,8 @@ def has_log(store: Store, key: str) -> bool:
 
 def log_files(store: Store, key: str, version: int | None, *, whole: bool) -> dict[str, ObjectInfo]:
     """Return the files of a log by name: the last checkpoint and what came after it;
-    from the first commit on where that is not enough."""
+    from the first commit on where that is not enough.
+    """
     store.require_store()
     last = _last_checkpoint(store, key)
     if last is None or (version is not None and version < last):

@@ -57,7 +57,8 @@ class PinnedTable:
 
     def by_files(self, conditions: Mapping[Level, Condition]) -> PinnedTable:
         """Return the table without the files that the log's statistics rule out,
-        and without those of parts that the snapshot does not show."""
+        and without those of parts that the snapshot does not show.
+        """
         parts = self.levels["samples"].parts
         kept: dict[Level, LevelFiles] = {}
         for level, files in self.levels.items():

@@ -145,7 +145,8 @@ class Addresses(Mapping[str, HandleAddresses]):
     @property
     def n_reads(self) -> int:
         """The number of requests of one shuffled epoch:
-        runs of one tensor that lie near each other share one, samples do not."""
+        runs of one tensor that lie near each other share one, samples do not.
+        """
         n_reads = 0
         for a in self.by_handle:
             starts, ends = a.starts[a.present], a.starts[a.present] + a.lengths[a.present]

@@ -22,7 +22,8 @@ DECODE_MB_PER_S = 850.0
 @dataclass(frozen=True, slots=True)
 class Price:
     """The prices of a store, in any one currency.
-    The defaults are those of a bucket read in its own region."""
+    The defaults are those of a bucket read in its own region.
+    """
 
     per_1000_requests: float = 0.0004
     per_gb: float = 0.0
@@ -31,7 +32,8 @@ class Price:
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """The forecast of one epoch: bytes, requests, seconds by cause, and cost.
-    ``seconds`` is the longest of the three causes."""
+    ``seconds`` is the longest of the three causes.
+    """
 
     read_bytes: int
     n_requests: int

@@ -149,7 +149,8 @@ class Handle:
 
     def n_present(self, run: tuple[int, int], n_times: int) -> int:
         """Return the number of blocks of a run that a sample with so many dates has:
-        the first ones, maybe none."""
+        the first ones, maybe none.
+        """
         start, end = run
         return min(max(n_times * len(self.modality.bands) - start, 0), end - start)
 

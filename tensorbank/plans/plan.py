@@ -92,7 +92,8 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the views of the table, which are made again where they are used;
-        a worker maps the table."""
+        a worker maps the table.
+        """
         made = ("addresses", "weights", "_shared")
         state = {name: value for name, value in self.__dict__.items() if name not in made}
         if can_share(self.table):
@@ -251,7 +252,8 @@ class Plan:
         price: Price | None = None,
     ) -> Forecast:
         """Forecast the seconds and cost of streaming the plan once;
-        :mod:`tensorbank.plans.forecast` has the model."""
+        :mod:`tensorbank.plans.forecast` has the model.
+        """
         return forecast(
             read_bytes=self.read_bytes,
             tensor_bytes=self.tensor_bytes,

@@ -23,7 +23,8 @@ MIN_BYTES = 1 << 20
 
 def can_share(table: pa.Table) -> bool:
     """Tell whether a process is being started at this moment,
-    and a table is large enough to be shared with it."""
+    and a table is large enough to be shared with it.
+    """
     starting = get_spawning_popen() is not None
     return starting and hasattr(os, "memfd_create") and bool(table.nbytes >= MIN_BYTES)
 

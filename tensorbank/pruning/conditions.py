@@ -74,7 +74,8 @@ def leaves(condition: Condition) -> set[tuple[str, ...]]:
 
 def may_match(condition: Condition, bounds: Bounds, n: int) -> Mask:
     """Return which of ``n`` blocks may hold a row that satisfies a condition, (n,) bool.
-    Each leaf's bounds are asked for once."""
+    Each leaf's bounds are asked for once.
+    """
 
     def sound(leaf: tuple[str, ...]) -> tuple[pa.Array, pa.Array] | None:
         known = bounds(leaf)
@@ -85,7 +86,8 @@ def may_match(condition: Condition, bounds: Bounds, n: int) -> Mask:
 
 def _sound(low: pa.Array, high: pa.Array) -> tuple[pa.Array, pa.Array]:
     """Return bounds that bound: null where they are NaN, the wrong way round, or infinite on the inner side,
-    as of no value at all."""
+    as of no value at all.
+    """
     if not pa.types.is_floating(low.type):
         return low, high
     least, most = as_numpy(low), as_numpy(high)
@@ -117,7 +119,8 @@ def _listed(condition: AnyOf) -> tuple[tuple[str, ...], list[Constant]] | None:
 
 def _one_of(values: Sequence[Constant], low: pa.Array, high: pa.Array) -> Mask:
     """Return the blocks whose bounds meet one of some ranges that the constants lie in:
-    to look at each constant would take too long."""
+    to look at each constant would take too long.
+    """
     enclosed = _sorted(values, low.type)
     if enclosed is None:
         return np.ones(len(low), np.bool_)
@@ -207,7 +210,8 @@ def _neighbours(value: float, kind: pa.DataType) -> tuple[float, float]:
 
 def _times(value: Constant) -> tuple[datetime, datetime] | None:
     """Return the earliest and latest instant that the log may have for a constant;
-    without a zone it is of UTC, as everywhere."""
+    without a zone it is of UTC, as everywhere.
+    """
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())

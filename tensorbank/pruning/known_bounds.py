@@ -1,5 +1,6 @@
 """Bounds of the values in index files, shards and row groups, as :data:`tensorbank.pruning.conditions.Bounds`.
-Pure."""
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def of_files(statistics: pa.Table) -> Bounds:
 
 def of_row_groups(minima: Mapping[Leaf, Sequence[Any]], maxima: Mapping[Leaf, Sequence[Any]]) -> Bounds:
     """Return the bounds from the statistics in Parquet footers, one entry a row group,
-    None where a footer does not say."""
+    None where a footer does not say.
+    """
 
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
         if leaf not in minima:
@@ -90,7 +92,8 @@ def shard_columns(leaf: Leaf, schema: TableSchema, level: Level) -> tuple[str, s
 
 def of_shards(rows: pa.Table, leaves: Sequence[Leaf | None]) -> Bounds:
     """Return the bounds from rows with the columns ``l<i>`` and ``h<i>`` of
-    :func:`shard_columns` for leaf ``i``, if it is one."""
+    :func:`shard_columns` for leaf ``i``, if it is one.
+    """
 
     def bounds(leaf: Leaf) -> tuple[pa.Array, pa.Array] | None:
         if leaf not in leaves:

@@ -68,7 +68,8 @@ class Mix:
 
     def __len__(self) -> int:
         """Return the number of samples of all sources together.
-        An epoch may have more or fewer, see :attr:`n_draws`."""
+        An epoch may have more or fewer, see :attr:`n_draws`.
+        """
         return sum(map(len, self.plans))
 
     @property
@@ -287,7 +288,8 @@ def _check_alike(expected: tuple[Handle, ...], got: tuple[Handle, ...], number: 
 
 def _form(h: Handle) -> tuple[Any, ...]:
     """Return the properties that two handles must share for their tensors to
-    stand in one batch and be read alike."""
+    stand in one batch and be read alike.
+    """
     m = h.modality
     form = (h.name, m.dtype, h.shape, (m.height, m.width), m.fill_value, len(m.bands), h.bands, h.window)
     return (*form, h.by_date)

@@ -54,7 +54,7 @@ class Proportions:
         return cls(tuple(units.tolist()), seed)
 
     def assign(self, places: Int64) -> tuple[Int64, Int64]:
-        """The source of each place, (m,) int64, and how many places it has had before, (m,) int64."""
+        """Return the source of each place, (m,) int64, and how many places it has had before, (m,) int64."""
         source = np.zeros(len(places), np.int64)
         before = np.zeros(len(places), np.int64)
         self._descend(places, np.arange(len(places)), 0, len(self.units), source, before)
@@ -65,7 +65,7 @@ class Proportions:
         return tuple(self._counts(place, 0, len(self.units)))
 
     def places_until(self, source: int, n: int) -> int:
-        """The smallest number of places of which a source has ``n``."""
+        """Return the smallest number of places of which a source has ``n``."""
         low, high = 0, max(n, 1)
         while self.counts(high)[source] < n:
             low, high = high, 2 * high

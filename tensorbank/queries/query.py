@@ -24,7 +24,8 @@ __all__ = ["Query", "QueryEngine"]
 
 class QueryEngine(Protocol):
     """The engine that answers a query; the planner of a bank is one.
-    Equal engines give equal queries equal answers."""
+    Equal engines give equal queries equal answers.
+    """
 
     def plan(self, sql: str, *, by_date: bool = False) -> Plan: ...
 

@@ -45,7 +45,8 @@ class Selection(Answers):
 
     def select(self, *columns: str) -> Selection:
         """Select columns, SQL expressions or handles with bands such as ``S2L2A[B04,B08]``;
-        everything if never called."""
+        everything if never called.
+        """
         return replace(self, columns=(*self.columns, *map(_column, columns)))
 
     def where(self, condition: str) -> Selection:

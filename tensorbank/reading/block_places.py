@@ -81,7 +81,8 @@ class BlockPlaces:
 
 def same_bytes(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
     """Yield the pieces of the same bytes together, of pieces in the order of their bytes:
-    windows of one sample, or a sample that comes several times."""
+    windows of one sample, or a sample that comes several times.
+    """
     for _, alike in itertools.groupby(pieces, key=lambda p: (p.handle, p.run, p.start)):
         yield list(alike)
 
@@ -105,7 +106,8 @@ def _shared_out(
     places: Places, targets: Sequence[Target], block: tuple[int, int]
 ) -> Iterator[npt.NDArray[np.generic]]:
     """Yield the array to decode each block into;
-    on the next step, copy the last block to all tensors that want it."""
+    on the next step, copy the last block to all tensors that want it.
+    """
     first, window = targets[0]
     scratch = None if window is None else np.empty(block, first.dtype)
     copies = targets[1:] if scratch is None else targets

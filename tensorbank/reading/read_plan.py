@@ -176,7 +176,8 @@ def _pieces_of(
 
 def _wanted_runs(handle: Handle, dates: Int64 | None) -> tuple[Int64, Int64]:
     """Return the runs to read of each sample, (m or 1, r),
-    and where their first dates stand among the delivered ones, (1, r)."""
+    and where their first dates stand among the delivered ones, (1, r).
+    """
     if dates is None or not handle.by_date:
         first = [start // len(handle.modality.bands) for start, _ in handle.runs]
         return np.arange(len(first))[None], np.array(first, np.int64)[None]

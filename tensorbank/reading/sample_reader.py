@@ -80,7 +80,8 @@ class SampleReader:
 
     def read(self, positions: npt.ArrayLike) -> dict[str, npt.NDArray[np.generic]]:
         """Read tensors ``(n, time, band, y, x)`` by handle name, in the stored dtype;
-        fill values where one is missing."""
+        fill values where one is missing.
+        """
         at = np.asarray(positions, np.int64)
         out: dict[str, npt.NDArray[np.generic]] = {
             h.name: np.empty((len(at), *h.shape), h.modality.dtype) for h in self.addresses.handles
@@ -159,7 +160,8 @@ def _mask(
     dates: npt.NDArray[np.int64] | None,
 ) -> npt.NDArray[np.bool_]:
     """Return the samples that have a modality, (n,) bool, or the dates they have, (n, time),
-    if some sample lacks some."""
+    if some sample lacks some.
+    """
     if addresses.n_times is None:
         return addresses.shard_of[positions] >= 0
     asked = dates if dates is not None and handle.by_date else np.arange(handle.n_times)[None]

@@ -71,7 +71,8 @@ def as_dataset(plan: Plan, max_bytes: int) -> xarray.Dataset:
 
 def _dimensions(plan: Plan) -> dict[str, tuple[str, ...]]:
     """Return the names of the axes of each handle;
-    an axis is shared where it has the same length in the stored arrays and here."""
+    an axis is shared where it has the same length in the stored arrays and here.
+    """
     modalities = [h.modality for h in plan.handles]
     found: dict[str, tuple[str, ...]] = {}
     lengths: dict[str, int] = {}
@@ -87,7 +88,7 @@ def _dimensions(plan: Plan) -> dict[str, tuple[str, ...]]:
 
 
 def _values(column: Any) -> Any:
-    """A column as xarray takes it: times without their zone, which is UTC."""
+    """Return a column as xarray takes it: times without their zone, which is UTC."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(column.type):

@@ -44,7 +44,8 @@ def find_service(url: str, key: str | None) -> tuple[ServiceClient, str] | None:
 
 def _banks(service: ServiceClient) -> list[str] | None:
     """Return the names of the banks that the key opens;
-    None where no service answers, but something else does."""
+    None where no service answers, but something else does.
+    """
     try:
         return [str(b["name"]) for b in service.get("/v1/banks")["banks"]]
     except StorageError as error:

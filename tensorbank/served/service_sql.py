@@ -25,7 +25,8 @@ __all__ = ["ServiceSql"]
 @dataclass(frozen=True, slots=True)
 class ServiceSql:
     """An engine that answers SQL with rows. A :class:`tensorbank.queries.query.QueryEngine` that plans nothing:
-    a service plans filters only."""
+    a service plans filters only.
+    """
 
     planner: ServicePlanner
     versions: Mapping[str, int] = field(hash=False)

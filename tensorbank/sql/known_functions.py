@@ -158,5 +158,6 @@ localtimestamp session_user user
 
 def is_operator(name: str) -> bool:
     """Tell whether a function is spelled with signs, such as ``+``:
-    all of those follow from their arguments."""
+    all of those follow from their arguments.
+    """
     return not name.replace("_", "").isalnum()

@@ -57,7 +57,8 @@ def _unnamed(words: Sequence[str], on: int) -> list[tuple[int, int]]:
 
 def _depths(words: Sequence[str], start: int) -> list[int]:
     """Return the number of open parentheses at each word, counted from the first,
-    up to the word that closes one opened earlier."""
+    up to the word that closes one opened earlier.
+    """
     found, depth = [], 0
     for word in words[start:]:
         depth -= word.startswith((")", "]"))

@@ -127,7 +127,8 @@ def necessary(
     predicate: PixelPredicate, handle: str, paths: Sequence[str], modality: Modality, level: Level
 ) -> str | None:
     """Return SQL of a plain comparison that holds wherever the predicate is true, for skipping blocks by it;
-    None if none does."""
+    None if none does.
+    """
     some = predicate.quantifier == "any" or (
         predicate.quantifier == "share" and _asks_for_some(predicate.share_comparison, predicate.share)
     )
@@ -194,7 +195,8 @@ def _cases(cases: Sequence[tuple[str, str]], otherwise: str) -> str:
 
 def _of_difference(predicate: PixelPredicate, a: BandFields, b: BandFields) -> Bounds:
     """Bound a difference by interval arithmetic, where both bands are positive:
-    ``(a - b) / (a + b)`` rises with a and falls with b."""
+    ``(a - b) / (a + b)`` rises with a and falls with b.
+    """
     (a_min, *_), (b_min, *_), (a_max, *_), (b_max, *_) = a.knots[0], b.knots[0], a.knots[-1], b.knots[-1]
     # Where a or b may be negative, a denominator may be 0 in between: then nothing is claimed. At least `both` pixels have a
     # value in both bands, however those without one fall, and at most `most`.
@@ -219,7 +221,8 @@ def _of_difference(predicate: PixelPredicate, a: BandFields, b: BandFields) -> B
 
 def _of_classes(predicate: PixelPredicate, handle: str, modality: Modality, level: Level) -> Bounds:
     """Bound a predicate from class shares;
-    pixels whose code has no name match or not, as far as the shares tell."""
+    pixels whose code has no name match or not, as far as the shares tell.
+    """
     matches, c = OPERATORS[predicate.comparison], predicate.constant
     count = _count(handle, level)
     shares = [f"{handle}.share.{quoted(n)}" for code, n in modality.classes if matches(code, c)]

@@ -1,5 +1,6 @@
 """Find what the FROM clauses of a statement take rows from:
-the bank, the tables registered with it, and nothing else. Pure."""
+the bank, the tables registered with it, and nothing else. Pure.
+"""
 
 from __future__ import annotations
 

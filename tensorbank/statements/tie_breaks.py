@@ -232,7 +232,8 @@ class _Settling:
 
     def _given(self, query: Node, outer: Mapping[str, Names | None]) -> Names | None:
         """Return the columns that tell the rows of a subquery apart outside of it:
-        the identity of the one table whose rows it hands on."""
+        the identity of the one table whose rows it hands on.
+        """
         select = select_of(query)
         if select is None or _is_grouped(query, select) or _multiplies(select):
             return None

@@ -128,7 +128,7 @@ class Statistics:
 
 
 def _number(value: float | None) -> str:
-    """A number of five digits, for people."""
+    """Return a number of five digits, for people."""
     return "" if value is None else f"{value:.5g}"
 
 
@@ -276,7 +276,8 @@ def _of_shard_rows(name: str, rows: pa.Table) -> BandSummary:
 
 def _moments(valid: Int64, mean: Float64, std: Float64) -> tuple[float | None, float | None]:
     """Return the mean and standard deviation of a union;
-    None where that of one of its members is not known."""
+    None where that of one of its members is not known.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         common, spread = merge_moments(valid, mean, std)
     return _known(common), _known(spread)
@@ -287,6 +288,6 @@ def _known(value: float) -> float | None:
 
 
 def _column(rows: pa.Table, name: str) -> Float64:
-    """A column of numbers, null as NaN."""
+    """Return a column of numbers, null as NaN."""
     numbers: Float64 = rows[name].to_numpy().astype(np.float64)
     return numbers

@@ -219,7 +219,8 @@ def _of_file_url(text: str, place: str) -> str:
 
 def _checked_prefix(text: str, place: str) -> str:
     """Return the bucket and prefix, if the prefix means the same to every client:
-    they are compared as they are, not decoded."""
+    they are compared as they are, not decoded.
+    """
     if "%" in place:
         raise _bad_url(
             text,

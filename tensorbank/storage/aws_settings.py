@@ -187,7 +187,8 @@ class GivenKeys:
 
 class ChainKeys:
     """A source of keys that botocore finds,
-    asked again from the beginning where they are refused or about to expire."""
+    asked again from the beginning where they are refused or about to expire.
+    """
 
     def __init__(self, profile: str | None = None) -> None:
         self.profile = profile

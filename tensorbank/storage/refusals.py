@@ -26,7 +26,8 @@ SIGNED_FOR_S = 60
 
 def told_reason(client: ObjectClient, url: str, options: StorageOptions, key: str) -> TensorBankError | None:
     """Ask S3 for the reason of a refusal by a request whose answer can give one;
-    None if it gives none."""
+    None if it gives none.
+    """
     if not url.startswith("s3:") or options.anonymous:
         return None
     with suppress(TensorBankError):

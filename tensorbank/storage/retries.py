@@ -170,7 +170,8 @@ def backoff_s(
 
 def parse_retry_after(text: str | None, now: datetime) -> float | None:
     """Parse a ``Retry-After`` header, which holds seconds or a date (RFC 9110, 10.2.3), into seconds;
-    None if it holds neither."""
+    None if it holds neither.
+    """
     text = (text or "").strip()
     if text.isascii() and text.isdigit():
         return float(text)

@@ -91,7 +91,8 @@ class Store:
 
     def settings(self) -> tuple[StorageOptions, Credentials | None]:
         """Return options, with what the surroundings add, and what gives the keys;
-        None where no request is signed by us."""
+        None where no request is signed by us.
+        """
         options = with_surroundings(self.url, self.options)
         if self._keys is None and self.url.startswith("s3:"):
             self._keys = find_keys(options)

@@ -122,7 +122,8 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
 
 def says_why(error: BaseException) -> bool:
     """Tell whether a client's error holds S3's code;
-    answers to HEAD have none, and of redirects the client keeps it."""
+    answers to HEAD have none, and of redirects the client keeps it.
+    """
     return "<Code>" in str(error)
 
 

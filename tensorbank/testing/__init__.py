@@ -1,5 +1,6 @@
 """Tools to test implementations, ours and yours:
-contracts as test classes, and a server that misbehaves on demand."""
+contracts as test classes, and a server that misbehaves on demand.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,8 @@ class FaultServer:
 
     def stats(self) -> dict[str, Any]:
         """Return the counts: ``counts``: requests, body_bytes and each kind of fault;
-        ``keys``, ``access_keys``: requests by them."""
+        ``keys``, ``access_keys``: requests by them.
+        """
         found: dict[str, Any] = self._ask("stats", None)
         return found
 

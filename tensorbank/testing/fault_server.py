@@ -163,7 +163,7 @@ class Server:
         return ""
 
     async def wait(self) -> None:
-        """The latency of one answer."""
+        """Return the latency of one answer."""
         f = self.faults
         excess = self.draws.expovariate(1 / f.jitter_ms) if f.jitter_ms else 0.0
         if f.latency_ms or excess:

@@ -52,7 +52,8 @@ class Flaw:
 
 def find_flaws(bank: Bank, table: str, schema: TableSchema) -> Iterator[Flaw]:
     """Yield a flaw for each document and shard index of a table, at the bank's version,
-    that is not as it was written."""
+    that is not as it was written.
+    """
     store = bank.catalog.store
     parts = bank.sql(f'SELECT DISTINCT part FROM "{table}" ORDER BY part').arrow()["part"].to_pylist()
     for part in parts:
@@ -127,7 +128,8 @@ def _documents(
     store: Store, table: str, part: str, schema: TableSchema, n_rows: int, slots: Counter[int]
 ) -> Iterator[Flaw]:
     """Yield the flaws of the documents of a part,
-    which must fit its number of samples and the number in a shard."""
+    which must fit its number of samples and the number in a shard.
+    """
     keys = {m.name: f"{array_key(table, part, m.name)}/zarr.json" for m in schema}
     found = {name: _document(store, key) for name, key in keys.items()}
     # Arrays of a part agree in both numbers, so the one that most of them have is right.

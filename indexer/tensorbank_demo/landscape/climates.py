@@ -10,7 +10,8 @@ __all__ = ["CLIMATES", "Climate"]
 @dataclass(frozen=True, slots=True)
 class Climate:
     """The use that a place makes of the world's fields.
-    Elevation and moisture thresholds are in standard deviations."""
+    Elevation and moisture thresholds are in standard deviations.
+    """
 
     name: str
     lat: float

@@ -1,5 +1,6 @@
 """Places and times of made-up samples: Major-TOM cells and their UTM tiles, four seasons of a place,
-product ids."""
+product ids.
+"""
 
 from __future__ import annotations
 
@@ -195,7 +196,8 @@ def _times(
     lon: float, day: int, rng: np.random.Generator, *, year: int | None = None
 ) -> tuple[np.datetime64, np.datetime64]:
     """Return the times of Sentinel-2, at 10:30 local solar time, and Sentinel-1, at 6 or 18 within 4 days, both to the
-    second."""
+    second.
+    """
     year = int(rng.integers(2018, 2024)) if year is None else year
     noon = np.datetime64(f"{year}-01-01", "s") + np.timedelta64(day, "D")
     s2_hour = (10.5 - lon / 15 + rng.uniform(-0.3, 0.3)) % 24

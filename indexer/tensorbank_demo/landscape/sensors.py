@@ -62,7 +62,8 @@ def optical(
 
 def _coarser(shares: Floats, step: int) -> Floats:
     """Return coarser pixels: 2 times as large, the mean of a diagonal; 3 times as large, the middle one: quick, and near
-    enough."""
+    enough.
+    """
     if step == 2:
         coarse = shares[:, ::2, ::2] + shares[:, 1::2, 1::2]
         coarse *= np.float32(0.5)

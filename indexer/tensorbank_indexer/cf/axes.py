@@ -1,5 +1,6 @@
 """Axes of an array by their names and coordinates: (time, band, y, x), the first row in the north, the first column
-in the west."""
+in the west.
+"""
 
 from __future__ import annotations
 

@@ -156,7 +156,8 @@ def _declared_epsg(attrs: Mapping[str, Any]) -> int | None:
 
 def text_of(value: Any) -> str:
     """Return the text of a name or id; ids that were stored as numbers get back
-    the zeros of SSL4EO-S12's seven digits."""
+    the zeros of SSL4EO-S12's seven digits.
+    """
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
@@ -181,7 +182,8 @@ def epsg_of(value: Any) -> int | None:
 @lru_cache(maxsize=256)
 def _known_epsg(text: str) -> int | None:
     """Return the EPSG code of a system written out.
-    Nothing else is handed to PROJ: its own strings may name files."""
+    Nothing else is handed to PROJ: its own strings may name files.
+    """
     if not (WKT.match(text) or text.lstrip().startswith("{")):
         return None
     try:

@@ -30,7 +30,8 @@ SPECIFIC_KINDS = frozenset(
 
 class Problem(NamedTuple):
     """A defect found in a member: kind and reason as in ``Finding``; ``action`` is empty where it depends on what is left of
-    the member."""
+    the member.
+    """
 
     kind: str
     reason: str

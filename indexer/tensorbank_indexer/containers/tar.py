@@ -82,7 +82,8 @@ class _Window:
 
     def get(self, start: int, length: int, step_bytes: int) -> bytes:
         """Return the bytes ``[start, start + length)``, fewer at the end of the file; ``step_bytes`` is the distance of
-        recent headers."""
+        recent headers.
+        """
         if not (self.start <= start and start + length <= self.end):
             ahead = self.least_bytes
             # A request costs about as much time as 256 KiB: worth it if two headers lie within the read.

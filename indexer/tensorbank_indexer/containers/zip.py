@@ -164,7 +164,8 @@ class ZipArchive:
 
     def _find_directory(self, tail: memoryview, tail_start: int) -> tuple[memoryview, int, int]:
         """Return the central directory, its number of entries, and how far all offsets are shifted by bytes before the
-        archive."""
+        archive.
+        """
         at = _find_end(tail)
         if at < 0:
             if tail_start > 0 and len(tail) < MAX_COMMENT_BYTES + END.size:

@@ -87,7 +87,8 @@ def entry_at(name: str, data: bytes, at: int, shift: int) -> ZipEntry:
 
 def _zip64(extra: bytes, *fields: int) -> list[int]:
     """Replace the fields that do not fit 32 bits, in this order: size, stored size, offset of the local
-    header."""
+    header.
+    """
     at = 0
     while at + 4 <= len(extra):
         number, length = LOCAL_NAMES.unpack_from(extra, at)

@@ -72,7 +72,8 @@ def tile_moments(pixels: npt.NDArray[np.generic], n_tiles: int) -> Moments:
 
 def _exact_moments(band: npt.NDArray[np.generic], ys: Int64, xs: Int64, area: Int64) -> tuple[Any, ...]:
     """Return the moments of at most 16-bit integers; sums and sums of squares of a tile stay below 2**53, hence exact in
-    float64."""
+    float64.
+    """
     wide = band.astype(np.float64)
     low, high = _reduce(np.minimum, band, ys, xs), _reduce(np.maximum, band, ys, xs)
     total = _reduce(np.add, wide, ys, xs).astype(np.int64)

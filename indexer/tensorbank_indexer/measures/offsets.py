@@ -39,7 +39,8 @@ all where there is none."""
 @dataclass(frozen=True, slots=True)
 class RadiometricOffset:
     """The offset of one sample: ``value`` is None if the pixels do not tell; ``contradiction`` says where the product id
-    tells otherwise."""
+    tells otherwise.
+    """
 
     value: float | None
     method: str

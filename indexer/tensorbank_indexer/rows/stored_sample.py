@@ -28,7 +28,8 @@ class StoredModality:
 @dataclass(frozen=True, slots=True)
 class StoredSample:
     """One stored sample. ``row`` is its place on the sample axis of its part; ``facts`` holds the columns of the samples table
-    that are not modalities, by name, and lacks those that are null."""
+    that are not modalities, by name, and lacks those that are null.
+    """
 
     row: int
     facts: Mapping[str, object]

@@ -104,7 +104,8 @@ class Assembly:
 
     def _check_places(self) -> None:
         """Leave out members that differ in id and in place, since they show another sample; a difference in one of these
-        is only reported."""
+        is only reported.
+        """
         agreed = self.agreed_id()
         place = self._place()
         holders = [
@@ -137,7 +138,8 @@ class Assembly:
 
     def _place(self) -> Position:
         """Return the position that most members have; of equals that of a square, as all published samples are, or else the
-        first."""
+        first.
+        """
         groups: list[tuple[int, Position]] = []
         for member in self.members.values():
             if member.position.x is None and groups:

@@ -1,5 +1,6 @@
 """Archives in the tree ``{split}/{modality}/{file}``: files of the same name hold the modalities of the same
-samples."""
+samples.
+"""
 
 from __future__ import annotations
 

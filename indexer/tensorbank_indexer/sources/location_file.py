@@ -1,5 +1,6 @@
 """One zarr file of SSL4EO-S12 v1.1: one modality of some 64 locations at 4 dates, read location by
-location."""
+location.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ class LocationFile:
         self, row: int, *, modality: str, want_cloud_mask: bool, codes: bool, allowance: Allowance
     ) -> Member:
         """Return the pixels, place and times of one location.
-        Damage of an array is a problem of the member."""
+        Damage of an array is a problem of the member.
+        """
         self.group.allowance = allowance
         member = Member(Position(), has_cloud_mask="cloud_mask" in self.group)
         member.position = self.position(row, member.problems)

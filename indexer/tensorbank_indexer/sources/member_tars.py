@@ -1,5 +1,6 @@
 """Sources whose archives are same-named tars, one a modality, of zarr groups in zips: TerraMesh, SSL4EO-S12
-as WebDataset."""
+as WebDataset.
+"""
 
 from __future__ import annotations
 

@@ -131,7 +131,8 @@ def put_pixels(member: Member, pixels: Array, names: Array | None, modality: str
 
 def turn_north(member: Member) -> None:
     """Flip pixels and mask so that the first row is the northernmost and the first column the westernmost, and drop
-    coordinates that are not those of the pixels."""
+    coordinates that are not those of the pixels.
+    """
     position = member.position
     shown = member.pixels if member.pixels is not None else member.cloud_mask
     if shown is None:

@@ -48,7 +48,8 @@ class TerraMeshSource:
 
 def group_ids(subset: str, sample_id: str) -> tuple[str | None, str | None]:
     """Return the cell and location of a sample: ``282D_485L_3_3`` is a tile of cell 282D_485L, ``0194630_1`` a season of
-    0194630."""
+    0194630.
+    """
     if subset == "majortom":
         return sample_id.rsplit("_", 2)[0], None
     return None, sample_id.rsplit("_", 1)[0]

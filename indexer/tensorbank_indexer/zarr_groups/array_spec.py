@@ -23,7 +23,8 @@ INDEX_ENTRY_BYTES = 16
 
 class Sizes(NamedTuple):
     """The memory that an array takes, kept since it is asked for with each read: raw bytes of the array and of a chunk, most
-    bytes of a stored chunk, and chunks of the grid, stored or not."""
+    bytes of a stored chunk, and chunks of the grid, stored or not.
+    """
 
     array_bytes: int
     chunk_bytes: int
@@ -115,7 +116,8 @@ class ArraySpec:
 
     def chunk_key(self, index: tuple[int, ...]) -> str:
         """Return the key of a chunk below its array: ``0.0`` and ``0`` for 0-d in version 2, ``c/0/0`` and ``c`` in version
-        3."""
+        3.
+        """
         numbers = self.separator.join(map(str, index))
         if self.key_prefix:
             return f"{self.key_prefix}{self.separator}{numbers}" if index else self.key_prefix

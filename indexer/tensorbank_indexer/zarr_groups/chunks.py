@@ -124,7 +124,8 @@ def _texts(spec: ArraySpec, data: bytes | memoryview, clipped: tuple[int, ...]) 
 @lru_cache(maxsize=2048)
 def decode_small(spec: ArraySpec, data: bytes, clipped: tuple[int, ...]) -> Array:
     """Return a chunk of which ``clipped`` lies in the array, as :func:`decode_chunk`; read-only and kept for the
-    next call."""
+    next call.
+    """
     array = _decode(spec, data, clipped)
     array.flags.writeable = False
     return array
@@ -138,7 +139,8 @@ def _is_blosc(spec: ArraySpec) -> bool:
 
 def _chunk_shape(spec: ArraySpec, n_bytes: int, clipped: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of a stored chunk: Zarr stores chunks at the edge in full; some writers store only what lies in the
-    array."""
+    array.
+    """
     for shape in (spec.chunks, clipped):
         if math.prod(shape) * spec.dtype.itemsize == n_bytes:
             return shape
