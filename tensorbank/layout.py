@@ -78,7 +78,7 @@ def check_identifier(name: str, what: str) -> str:
     given: object = name
     if not isinstance(given, str) or not _TABLE_NAME.fullmatch(given):
         raise InvalidInputError(
-            f"{name!a} cannot name {what}: a letter, then letters, digits or _, at most 63",
+            f"{name!a} cannot name {what}; use a letter, then letters, digits or _, at most 63 characters",
             kind=ErrorKind.BAD_NAME,
         )
     if name.lower() in RESERVED_WORDS:

@@ -57,7 +57,9 @@ def _of_thread(text: str, _thread: int) -> Any:
         parts = raw["features"] if raw.get("type") == "FeatureCollection" else [raw]
         shapes = [shapely.from_geojson(json.dumps(p.get("geometry", p))) for p in parts]
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError, shapely.errors.GEOSException) as error:
-        raise InvalidInputError(f"{text[:60]!r} is no GeoJSON: {str(error).splitlines()[0][:120]}") from error
+        raise InvalidInputError(
+            f"{text[:60]!r} is not GeoJSON: {str(error).splitlines()[0][:120]}"
+        ) from error
     area = shapely.union_all(shapes)
     if area.is_empty:
         raise InvalidInputError(f"{text[:60]!r} is an empty geometry, which intersects nothing")

@@ -90,7 +90,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         transform: Transform | None = None,
     ) -> None:
         if global_batch_size is None and (drop_last or even != "exact"):
-            raise InvalidInputError("drop_last and even are of batches and need global_batch_size")
+            raise InvalidInputError("drop_last and even apply to batches; give global_batch_size as well")
         self.plan = plan
         self.options = FetchOptions() if options is None else options
         instance("options", self.options, FetchOptions, "give FetchOptions(...), or leave it out")

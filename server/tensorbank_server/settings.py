@@ -209,7 +209,9 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
     known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
     for name in os.environ:
         if name.startswith(PREFIX) and name.split("__")[0].upper() not in known:
-            raise InvalidInputError(f"{name} is no setting.{nearest(name, known)}", kind=ErrorKind.SETTING)
+            raise InvalidInputError(
+                f"there is no setting {name}.{nearest(name, known)}", kind=ErrorKind.SETTING
+            )
     try:
         return FromFile(**given)
     except ValidationError as error:

@@ -75,7 +75,7 @@ class HandleColumn:
         for key in self.keys.dictionary.to_pylist():
             if not is_shard_key(key):
                 raise IntegrityError(
-                    f"the index says that {self.name} lies in {key!r}, which is no shard",
+                    f"the index says that {self.name} lies in {key!r}, which is not the key of a shard",
                     kind=ErrorKind.BAD_ADDRESS,
                 )
 
@@ -118,7 +118,7 @@ def resolve(
         found = {(o.table, o.modality.name) for o in column.origins} or _named(column.name, schemas)
     if not found:
         raise InvalidInputError(
-            f"no row is selected, so the modality of column {column.name!r} is unknown; alias it to its modality"
+            f"no row is selected, so the modality of column {column.name!r} is unknown; name the column like its modality"
         )
     names = {modality for _, modality in found}
     if len(names) > 1:

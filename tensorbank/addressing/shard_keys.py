@@ -55,7 +55,7 @@ class ShardKeys:
         hashes, place = np.unique(hashes, return_index=True)
         distinct = keys.take(as_arrow(place))
         if len(keys.unique()) != len(hashes) or (len(hashes) and hashes[0] == NO_SHARD):
-            raise FormatError("two shard keys have one hash; rename a table or ingest a part anew")
+            raise FormatError("two shard keys have the same hash; rename a table or ingest a part anew")
         return cls(hashes, distinct)
 
     def encode(self, hashes: UInt64, name: str) -> pa.DictionaryArray:

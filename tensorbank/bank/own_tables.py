@@ -30,7 +30,7 @@ def read_own_table(name: str, data: Any) -> pa.Table:
     columns = [column.lower() for column in rows.column_names]
     if twice := [c for c, lower in zip(rows.column_names, columns, strict=True) if columns.count(lower) > 1]:
         raise InvalidInputError(
-            f"{name!r} has the columns {' and '.join(map(repr, twice))}, which are one name in SQL; rename some"
+            f"{name!r} has the columns {' and '.join(map(repr, twice))}, which are one name in SQL; rename one of them"
         )
     return rows
 
@@ -45,7 +45,9 @@ def _as_arrow(data: Any) -> pa.Table:
             return pa.table(data)
         except (pa.ArrowException, TypeError, ValueError) as error:
             reason = str(error.args[0] if error.args else error)[:200]
-            raise InvalidInputError(f"this {type(data).__name__} is no table of Arrow: {reason}") from error
+            raise InvalidInputError(
+                f"this {type(data).__name__} cannot be turned into an Arrow table: {reason}"
+            ) from error
     raise InvalidInputError(
         f"a {type(data).__name__} cannot be registered; give an Arrow table, a data frame, or a Parquet or CSV file"
     )

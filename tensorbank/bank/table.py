@@ -92,7 +92,7 @@ class Table:
         if len(plan) > 1:
             splits = ", ".join(map(repr, plan.table["split"].to_pylist()))
             raise InvalidInputError(
-                f"{len(plan)} samples are called {sample_id!r}, in splits {splits}; name one with split=",
+                f"{len(plan)} samples are called {sample_id!r}, in splits {splits}; choose one with split=",
                 kind=ErrorKind.AMBIGUOUS_SAMPLE,
             )
         tensors = read_tensors(plan, MAX_DATASET_BYTES)

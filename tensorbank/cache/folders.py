@@ -38,9 +38,9 @@ def private_folder(path: Path) -> Path:
         path.mkdir(mode=FOLDER_MODE)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a folder"
         raise StorageError(
-            f"{path} is {'a link' if stat.S_ISLNK(found.st_mode) else 'no folder'}, so it is not used for copies; remove it, or "
-            "give another folder",
+            f"{path} is {what}, so it is not used for copies; remove it, or give another folder",
             kind=ErrorKind.UNSAFE_FOLDER,
         )
     _check_owner(path, found, also_root=False)

@@ -226,7 +226,7 @@ class RangeCache:
         with IntervalLocks(self._locks) as locks:
             while not locks.try_lock(0, 0, 1):
                 if time.monotonic() > until_s:
-                    raise TimeoutError("another process holds the index for too long")
+                    raise TimeoutError("another process has kept the index locked for too long")
                 time.sleep(MAX_POLL_S)
             self._index.open()
 

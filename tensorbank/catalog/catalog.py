@@ -112,7 +112,7 @@ class Catalog:
         """
         if not self.store.arbitrates_writers():
             raise ConflictError(
-                f"{self.store.url} lets a second conditional write win, so concurrent commits could be lost; "
+                f"{self.store.url} lets the second of two conditional writes succeed, so concurrent commits could be lost; "
                 "use another store, or single_writer=True (--single-writer) if only one process ever writes",
                 kind=ErrorKind.NO_CONDITIONAL_WRITES,
             )

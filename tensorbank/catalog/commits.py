@@ -74,7 +74,7 @@ def publish(
     for rows in (commit.samples, commit.tiles, commit.shards):
         if names := with_nan(rows):
             raise InvalidInputError(
-                f"part {commit.part} has NaN in {', '.join(sorted(names))}; an index says NULL where there is no number",
+                f"part {commit.part} has NaN in {', '.join(sorted(names))}; write NULL where there is no number",
                 kind=ErrorKind.NAN,
             )
     _append(commit.part, commit.tiles, lambda: opened("tiles"), table)

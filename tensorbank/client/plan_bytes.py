@@ -71,13 +71,13 @@ class PlanBytes:
         if answer.status != 206 or not told.startswith(f"bytes {start}-"):
             raise StorageError(
                 f"{self.url}/{key} was asked for bytes [{start}, {end}) and sent status {answer.status} of {told[:60]!r}: "
-                "something between here and the store does not know ranges",
+                "something between this machine and the store does not support range requests",
                 kind=ErrorKind.BAD_ANSWER,
             )
         if not told.startswith(f"bytes {start}-{end - 1}/") or len(answer.body) != end - start:
             # a server cuts a range that ends behind the object (RFC 9110, 14.1.2)
             raise StorageError(
-                f"{self.url}/{key} sent another number of bytes than [{start}, {end})",
+                f"{self.url}/{key} sent a different number of bytes than [{start}, {end})",
                 kind=ErrorKind.SHORT_READ,
             )
         return answer.body
@@ -138,12 +138,12 @@ def _refusal(where: str, answer: Answer, words: tuple[str, str]) -> TensorBankEr
     status = answer.status
     if code == SKEWED:
         return StorageError(
-            f"{where} is refused: the clock of the service and that of the store disagree",
+            f"{where} was refused: the clocks of the service and of the store disagree",
             kind=ErrorKind.CLOCK,
         )
     if _may_be_renewed(words):
         return StorageError(
-            f"{where} is refused: its address has ended although it is new; is a clock wrong?",
+            f"{where} was refused: its URL has expired although it is new; check the clocks of the service and of the store",
             kind=ErrorKind.DENIED,
         )
     if status in (429, 503) or code == "SlowDown":

@@ -70,8 +70,8 @@ class PlanClient:
         made = make_plan(self.service, self.plan.bank, json.loads(self.plan.question))
         if made["id"] != self.plan.plan:
             raise ConflictError(
-                f"{self.service.url} lost plan {self.plan.plan} and makes another of the same question, {made['id']}: "
-                "its table or its version of TensorBank has changed",
+                f"{self.service.url} no longer has plan {self.plan.plan}, and made {made['id']} of the same question: "
+                "its table or its version of TensorBank has changed; make the plan again",
                 kind=ErrorKind.OTHER_PLAN,
             )
 

@@ -135,5 +135,6 @@ def _as_json(service: str, answer: Answer) -> Any:
         return json.loads(bytes(answer.body))
     except ValueError as error:
         raise StorageError(
-            f"{service} sent no JSON, so it is no TensorBank service", kind=ErrorKind.NO_SERVICE
+            f"{service} did not send JSON, so it is not a TensorBank service; check its address",
+            kind=ErrorKind.NO_SERVICE,
         ) from error

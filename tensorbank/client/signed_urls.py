@@ -92,7 +92,9 @@ class SignedUrls:
             if is_asked_here:
                 self._answer(mine, lambda: not self._is_good(key))
             elif not mine.over.wait(QUESTION_LIMIT_S):
-                raise StorageError("addresses of a plan have not come in time", kind=ErrorKind.UNREACHABLE)
+                raise StorageError(
+                    "the service did not send the URLs of a plan in time", kind=ErrorKind.UNREACHABLE
+                )
             if mine.error is not None:
                 raise _copy(mine.error)
             if is_asked_here or self._is_good(key):
@@ -134,7 +136,7 @@ class SignedUrls:
         self._answer(mine, lambda: self._known.get(key) is old)
         if isinstance(mine.error, TensorBankError):
             self._not_before_s = time.monotonic() + RETRY_RENEWAL_S
-            _log.warning("addresses of a plan cannot be renewed yet, and end in a while: %s", mine.error)
+            _log.warning("the URLs of a plan could not be renewed yet, and expire soon: %s", mine.error)
             return old
         if mine.error is not None:
             raise mine.error

@@ -53,7 +53,7 @@ class Outage:
             self._reported_s = now_s
             since_s = self._since_s
         _log.warning(
-            "no read of %s has been answered for %.0f s, each of %d waits for up to %g s: %s",
+            "no read of %s has been answered for %.0f s; each of the %d reads that wait gives up after %g s: %s",
             self._url,
             now_s - since_s,
             n_waiting,

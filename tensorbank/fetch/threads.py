@@ -65,7 +65,7 @@ class ReadingThreads:
             if not self._n_workers and not self.closing.is_set() and self._n_wanted > 0:
                 self._jobs.pop()
                 raise StorageError(
-                    "the system gives no more threads, so nothing can be read; lower n_threads, or raise the limits of "
+                    "the system refuses to start a thread, so nothing can be read; lower n_threads, or raise the limits of "
                     "processes and memory",
                     kind=ErrorKind.NO_THREADS,
                 )

@@ -138,7 +138,7 @@ def require_readable(
     if reader_version > 3 or unknown:
         what = f"the features {', '.join(unknown)}" if unknown else f"reader version {reader_version}"
         raise FormatError(
-            f"{where} uses {what} of Delta Lake, which TensorBank does not read; it reads what it writes itself",
+            f"{where} uses {what} of Delta Lake, which TensorBank does not read; it reads the tables that it writes itself",
             kind=ErrorKind.LOG_FORMAT,
         )
 
@@ -153,7 +153,7 @@ def data_path(path: str, where: str) -> str:
         or any(p in ("", ".", "..") for p in plain.split("/"))
     ):
         raise FormatError(
-            f"the log {where}/{LOG} names {path!r}, which is no file of the table",
+            f"the log {where}/{LOG} names {path!r}, which is not a file of the table",
             kind=ErrorKind.FOREIGN_FILE,
         )
     return plain

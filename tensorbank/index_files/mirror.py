@@ -104,8 +104,8 @@ class IndexMirror:
         local = self.store.local_path
         if local is not None and (odd := sorted(UNREADABLE & set(str(local)))):
             raise InvalidInputError(
-                f"tables cannot be written to {local}: {' '.join(odd)} in the name of a folder is not understood by what "
-                "commits; rename the folder (it can be read as it is)",
+                f"tables cannot be written to {local}: deltalake cannot handle {' '.join(odd)} in the "
+                "name of a folder; rename the folder (it can be read as it is)",
                 kind=ErrorKind.BAD_URL,
             )
 
@@ -120,7 +120,7 @@ class IndexMirror:
         for file in files:
             if not is_below(file.key):
                 raise IntegrityError(
-                    f"the log of {self.store.url} names {file.key!r}, which leads out of it",
+                    f"the log of {self.store.url} names {file.key!r}, which lies outside of it",
                     kind=ErrorKind.BAD_PATH,
                 )
         local = self.in_place
@@ -201,8 +201,8 @@ class IndexMirror:
         """Create the folder of the bank's copies, and return it."""
         if odd := sorted((UNREADABLE | GLOB) & set(str(self.folder))):
             raise InvalidInputError(
-                f"index files cannot be kept in {self.folder}: {' '.join(odd)} in the name of a folder is not understood by "
-                "what reads them; give another folder by cache=",
+                f"index files cannot be kept in {self.folder}: deltalake or DuckDB cannot handle {' '.join(odd)} "
+                "in the name of a folder; give another folder by cache=",
                 kind=ErrorKind.BAD_CACHE_FOLDER,
             )
         folder = self.folder / digest(f"{self.store.options.endpoint or ''}|{self.store.url}")
@@ -239,7 +239,7 @@ class IndexMirror:
         data = self.store.get(file.key, LATE_S + file.n_bytes / SLOW_BYTES_S)
         if len(data) != file.n_bytes:
             raise IntegrityError(
-                f"index file {self.store.url}/{file.key} has {len(data)} bytes, its commit says {file.n_bytes}"
+                f"index file {self.store.url}/{file.key} has {len(data)} bytes, but its commit says {file.n_bytes}"
             )
         try:
             write(path, data)

@@ -51,7 +51,7 @@ def table_names(store: Store) -> list[str]:
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(
-            f"{store.url}/{TABLES} is no list of tables: {error}; is this the address of a bank?",
+            f"{store.url}/{TABLES} is not a list of tables: {error}; is this the address of a bank?",
             kind=ErrorKind.LIST_OF_TABLES,
         ) from error
 
@@ -85,7 +85,7 @@ def _last_checkpoint(store: Store, key: str) -> int | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise FormatError(
-            f"{store.url}/{where} is no hint of a checkpoint: {error}", kind=ErrorKind.LOG_FORMAT
+            f"{store.url}/{where} is not a valid hint of a checkpoint: {error}", kind=ErrorKind.LOG_FORMAT
         ) from error
 
 

@@ -174,7 +174,7 @@ def bind(
     if statement.has_open_pivot:
         if is_plan or plain.functions:
             raise InvalidInputError(
-                "a PIVOT whose columns the data name gives other columns of another snapshot; name them, such as "
+                "the columns of this PIVOT follow from the data, so another snapshot may have others; name them, such as "
                 "PIVOT t ON split IN ('train', 'val') USING count(*)",
                 kind=ErrorKind.SQL,
             )

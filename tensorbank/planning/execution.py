@@ -286,7 +286,7 @@ def _check_addressed(name: str, kind: Any) -> None:
         return
     if fields.keys() >= _SHOWN_ADDRESS and "row" not in fields:
         raise InvalidInputError(
-            f"column {name!r} holds addresses that another query returned, of whatever snapshot; "
+            f"column {name!r} holds addresses that another query returned, perhaps of another snapshot; "
             "join its rows by sample_id and select the tensor from the table"
         )
     if _holds_handles(kind):

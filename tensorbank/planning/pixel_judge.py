@@ -89,7 +89,7 @@ class PixelJudge:
         for key in {ref["key"] for ref in unknown.values()}:
             if not is_shard_key(key):
                 raise IntegrityError(
-                    f"the index says that pixels lie in {key!r}, which is no shard",
+                    f"the index says that pixels lie in {key!r}, which is not the key of a shard",
                     kind=ErrorKind.BAD_ADDRESS,
                 )
         found = self._by_tiles(predicate, unknown)

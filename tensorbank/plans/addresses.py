@@ -185,7 +185,7 @@ def _check(a: HandleAddresses, handle: Handle, bank: str) -> None:
         # The plan that joins those of a mix has banks' folders before the keys.
         if not is_shard_key(key) and not (is_below(key) and is_shard_key("/".join(key.split("/")[-10:]))):
             raise IntegrityError(
-                f"{handle.name} leads to {key!r}, which is no shard of {bank}", kind=ErrorKind.BAD_ADDRESS
+                f"{handle.name} leads to {key!r}, which is not a shard of {bank}", kind=ErrorKind.BAD_ADDRESS
             )
     n_keys = len(a.shard_keys)
     if len(a.shard_of) and not (a.shard_of.min() >= -1 and a.shard_of.max() < n_keys):

@@ -37,7 +37,7 @@ def save_table(path: Path, table: pa.Table) -> None:
     """
     path = path.resolve()  # a link stays, and leads to the new file
     if path.exists() and not path.is_file():
-        raise StorageError(f"{path} cannot be written: it is there already, and no file")
+        raise StorageError(f"{path} cannot be written: it exists already and is not a file")
     new = path.with_name(f".{path.name[:100]}-{uuid.uuid4().hex}")
     try:
         try:

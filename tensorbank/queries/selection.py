@@ -164,7 +164,7 @@ def _column(text: str) -> str:
         return text
     names = [name.strip() for name in found[2].split(",")]
     if not all(names):
-        raise InvalidInputError(f"{text!r} names no band between two commas")
+        raise InvalidInputError(f"{text!r} has no band name between two commas")
     listed = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
     return f"bands({found[1]}, [{listed}])"
 
@@ -174,6 +174,6 @@ def _timestamp(value: str | date | datetime) -> str:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidInputError(f"{text!r} is no date; give one such as '2021-07-01'") from error
+        raise InvalidInputError(f"{text!r} is not a date; give one such as '2021-07-01'") from error
     zoned = parsed.isoformat() if parsed.tzinfo is not None else f"{parsed.isoformat()}+00:00"
     return f"TIMESTAMPTZ '{zoned}'"

@@ -116,13 +116,13 @@ def decode_run(data: memoryview, outs: Iterable[npt.NDArray[np.generic]]) -> Non
     position = 0
     for number, out in enumerate(outs):
         if position + HEADER_BYTES > len(data):
-            raise IntegrityError(f"block {number} starts behind the {len(data)} bytes read")
+            raise IntegrityError(f"block {number} starts after the end of the {len(data)} bytes read")
         n_bytes, _, n_stored = _LENGTHS.unpack_from(data, position + 4)
         end = position + n_stored
         if n_stored < HEADER_BYTES:  # zeros, as in a hole of a file, would pass every check as an empty block
             raise IntegrityError(f"block {number} is not a block: it claims {n_stored} bytes")
         if end + CRC_BYTES > len(data):
-            raise IntegrityError(f"block {number} ends behind the {len(data)} bytes read")
+            raise IntegrityError(f"block {number} ends after the end of the {len(data)} bytes read")
         body = data[position:end]
         (stored,) = _CRC.unpack_from(data, end)
         if crc32c(body) != stored:

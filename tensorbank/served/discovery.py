@@ -26,7 +26,8 @@ def find_service(url: str, key: str | None) -> tuple[ServiceClient, str] | None:
     if names is None:
         if key is not None:
             raise StorageError(
-                f"{base} is no TensorBank service, so the key is of no use", kind=ErrorKind.NO_SERVICE
+                f"{base} is not a TensorBank service, so key= cannot be used; leave it out, or check the address",
+                kind=ErrorKind.NO_SERVICE,
             )
         return None
     name = name.strip("/")

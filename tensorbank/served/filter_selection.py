@@ -99,7 +99,7 @@ class FilterSelection(Selection):
             Always.
         """
         raise InvalidInputError(
-            f"a service plans filters, and {group} is split by SQL; narrow the selection with where() for each part",
+            f"a service cannot split by {group}, which needs SQL; narrow the selection with where() for each part",
             kind=ErrorKind.UNSUPPORTED,
         )
 
@@ -113,6 +113,6 @@ def _timestamp(value: str | date | datetime) -> str:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InvalidInputError(f"{text!r} is no date; give one such as '2021-07-01'") from error
+        raise InvalidInputError(f"{text!r} is not a date; give one such as '2021-07-01'") from error
     zoned = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
     return f"TIMESTAMP('{zoned.isoformat()}')"

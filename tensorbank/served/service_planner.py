@@ -176,7 +176,7 @@ def page_of(body: memoryview, service: str) -> tuple[dict[str, Any], pa.Table, d
     StorageError
         It has no end, so that something of it may be missing, or ends with an error.
     """
-    incomplete = StorageError(f"{service} sent a page of a plan without its end", kind=ErrorKind.SHORT_READ)
+    incomplete = StorageError(f"{service} sent an incomplete page of a plan", kind=ErrorKind.SHORT_READ)
     end: dict[str, Any] | None = None
     batches = []
     try:
@@ -196,7 +196,8 @@ def page_of(body: memoryview, service: str) -> tuple[dict[str, Any], pa.Table, d
     words = json.loads((reader.schema.metadata or {}).get(PLAN_KEY, b"{}"))
     if words.get("wire_version") != WIRE_VERSION:
         raise InvalidInputError(
-            f"{service} delivers plans in version {words.get('wire_version')}, this TensorBank reads {WIRE_VERSION}; update it",
+            f"{service} delivers plans in version {words.get('wire_version')}, this TensorBank reads {WIRE_VERSION}; "
+            "update the older of the two",
             kind=ErrorKind.WIRE_VERSION,
         )
     return words, pa.Table.from_batches(batches, reader.schema).replace_schema_metadata(None), end
@@ -232,7 +233,9 @@ def _sorted(
             others.append(column.strip('"'))
             continue
         if name in modalities:
-            raise InvalidInputError(f"a service delivers {name} once a plan; select all of its bands at once")
+            raise InvalidInputError(
+                f"a service delivers {name} only once in a plan; select all of its bands at once"
+            )
         modalities.append(name)
         if found:
             bands[name] = [b.strip().strip("'") for b in found[2].split(",")]

@@ -47,7 +47,7 @@ class ServiceSql:
             rows = pa.ipc.open_stream(pa.py_buffer(answer.body)).read_all()
         except (pa.ArrowInvalid, OSError) as error:
             raise StorageError(
-                f"{self.planner.url} sent rows without their end", kind=ErrorKind.SHORT_READ
+                f"{self.planner.url} sent an incomplete answer", kind=ErrorKind.SHORT_READ
             ) from error
         if answer.headers.get("X-Truncated") == "true":
             raise InvalidInputError(
@@ -67,6 +67,7 @@ class ServiceSql:
 
     def _refuse(self) -> NoReturn:
         raise InvalidInputError(
-            f"{self.planner.url} answers SQL with rows and plans filters: use .query(table).where(...) with conditions in CQL2",
+            f"{self.planner.url} answers SQL with rows only, and makes plans of filters: "
+            "use .query(table).where(...) with conditions in CQL2",
             kind=ErrorKind.UNSUPPORTED,
         )

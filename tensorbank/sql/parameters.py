@@ -77,7 +77,7 @@ def _by_lower_case(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if name.lower() in known:
             raise InvalidInputError(
-                f"parameter ${name} is given twice, as SQL's names have no capitals", kind=ErrorKind.PARAMETER
+                f"parameter ${name} is given twice, since names in SQL ignore case", kind=ErrorKind.PARAMETER
             )
         known[name.lower()] = value
     return known

@@ -35,6 +35,7 @@ def as_relations(tree: Node, relation: Callable[[str], Node]) -> Node:
         return relation(f"DESCRIBE {found.name}")
     if found.name.strip('"') not in ("tables", "__show_tables_expanded"):
         raise InvalidInputError(
-            "a bank has tables: SHOW TABLES names them, DESCRIBE their columns", kind=ErrorKind.SQL
+            "only SHOW TABLES, which lists the tables, and DESCRIBE table, which lists its columns, can be answered",
+            kind=ErrorKind.SQL,
         )
     return named(relation(f"FROM {TABLES}"), found.alias)

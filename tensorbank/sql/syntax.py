@@ -230,7 +230,7 @@ def _query_of(entry: Node) -> Node:
     query = entry["value"].get("query_node")
     if query is None:
         raise InvalidInputError(
-            f"the common table {entry['key']!r} is no query that is known here; write a SELECT",
+            f"the common table {entry['key']!r} is not a SELECT statement; write it as one",
             kind=ErrorKind.SQL,
         )
     return query

@@ -222,7 +222,7 @@ def _arguments_of(call: Call) -> tuple[Node, str, bool]:
     refine = text_of(call.by_name["refine"]) if call.by_name else "pixels"
     if refine not in ("pixels", "index"):
         raise InvalidInputError(
-            f"{call.name} takes refine := 'pixels', which reads where the index cannot decide, or refine := 'index'",
+            f"{call.name} takes refine := 'pixels', which reads what the index leaves open, or 'index', which reads nothing",
             kind=ErrorKind.SQL,
         )
     return call.arguments[0], condition, refine == "index"

@@ -119,7 +119,7 @@ def parse_comparison(text: str) -> tuple[str, float]:
     found = _COMPARISON.fullmatch(text) if len(text) <= MAX_COMPARISON_CHARACTERS else None
     if found is None:
         raise InvalidInputError(
-            f"{text[:MAX_COMPARISON_CHARACTERS]!r} is no comparison of a pixel; write one such as '> 0.8'",
+            f"{text[:MAX_COMPARISON_CHARACTERS]!r} is not a comparison with a number; write one such as '> 0.8'",
             kind=ErrorKind.SQL,
         )
     return _SAME.get(found[1], found[1]), float(found[2])

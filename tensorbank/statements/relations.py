@@ -93,7 +93,7 @@ def _check_function(name: str) -> None:
             kind=ErrorKind.OUTSIDE_BANK,
         )
     raise InvalidInputError(
-        f"{name}() is no function whose rows a query can take.{nearest(name, TABLE_FUNCTIONS)}",
+        f"{name}() is not a table function that a query can use.{nearest(name, TABLE_FUNCTIONS)}",
         kind=ErrorKind.OUTSIDE_BANK,
     )
 

@@ -49,7 +49,7 @@ def check_repeatable(tree: Node, is_function: Callable[[str], bool]) -> None:
     for node in walk(tree):
         if sample_has_no_seed(node):
             raise InvalidInputError(
-                "a plan must be the same again: give the sample a seed, such as USING SAMPLE reservoir(100 ROWS) REPEATABLE (7)",
+                "a plan must be repeatable: give the sample a seed, such as USING SAMPLE reservoir(100 ROWS) REPEATABLE (7)",
                 kind=ErrorKind.NOT_REPEATABLE,
             )
         if isinstance(relation_of(node), Show):
@@ -68,14 +68,14 @@ def _check_call(found: Expression | None, is_function: Callable[[str], bool]) ->
     if (name in _KNOWN and not until_now) or is_operator(name):
         return
     if name in RANDOM:
-        say = f"{name}() is not; hash(sample_id, 7) is, where a number per sample is needed"
+        say = f"{name}() is not; split_fraction(sample_id, 7) gives each sample a fixed number in [0, 1)"
     elif name in CLOCKS or until_now:
         say = f"{name} reads the clock; write the date or time"
     elif is_function(name):
         say = f"{name} depends on more than its arguments, or is not known not to; .arrow() answers it"
     else:
         raise InvalidInputError(f"there is no function {name!r}.{nearest(name, _KNOWN)}", kind=ErrorKind.SQL)
-    raise InvalidInputError(f"a plan must be the same again, and {say}", kind=ErrorKind.NOT_REPEATABLE)
+    raise InvalidInputError(f"a plan must be repeatable, and {say}", kind=ErrorKind.NOT_REPEATABLE)
 
 
 def _called(found: Expression | None) -> str | None:

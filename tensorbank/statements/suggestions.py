@@ -57,7 +57,7 @@ def unknown_column(report: str, columns: Iterable[str]) -> InvalidInputError | N
     name, owner = found[1] or found[3], f" in {found[2]!r}" if found[2] else ""
     if name.lower() in {c.lower() for c in columns}:
         return InvalidInputError(
-            f"there is no column {name!r}{owner} here: it is the table's, and what lies between does not hand it on; "
+            f"there is no column {name!r}{owner} here: the table has it, but the subquery in between does not select it; "
             "select it there",
             kind=ErrorKind.SQL,
         )

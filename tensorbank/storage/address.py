@@ -117,9 +117,7 @@ def check_endpoint(endpoint: str, name: str) -> str:
     shown = re.sub(r"[^/]*@", "...@", endpoint)
     parts = _split(endpoint)
     if parts is None and endpoint.lower().startswith(("http://", "https://")):
-        raise InvalidInputError(
-            f"{name}={shown!r} has no host and port that make sense", kind=ErrorKind.BAD_ENDPOINT
-        )
+        raise InvalidInputError(f"{name}={shown!r} has no valid host and port", kind=ErrorKind.BAD_ENDPOINT)
     if parts is None or parts.scheme.lower() not in ("http", "https") or "://" not in endpoint:
         bare = shown.rpartition("://")[2].rpartition("@")[2].strip("/") or "HOST:PORT"
         raise InvalidInputError(

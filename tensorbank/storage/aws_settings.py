@@ -334,6 +334,6 @@ def _refuse_options_of_s3(url: str, options: StorageOptions) -> None:
     name = next((name for name, value in given.items() if value is not None), None)
     if name is not None and not url.startswith("http"):
         raise InvalidInputError(
-            f"{name} is for s3:// alone, and {url} is none; leave it out",
+            f"{name} is only for s3://, and {url} is none; leave it out",
             kind=ErrorKind.OPTION_OF_ANOTHER_STORE,
         )

@@ -74,6 +74,6 @@ def _no_store(store: Store, why: str) -> StorageError:
     endpoint = store.options.endpoint
     at = f" at {endpoint}" if endpoint else ""
     return StorageError(
-        f"what answers for {store.url}{at} is no object store ({why}); check the address and the endpoint",
+        f"what answers for {store.url}{at} is not an object store ({why}); check the address and the endpoint",
         kind=ErrorKind.NOT_A_STORE,
     )

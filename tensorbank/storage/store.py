@@ -253,7 +253,7 @@ class Store:
         left_s = self._busy_until_s - time.monotonic()
         if left_s > 0:
             busy = StorageError(
-                f"{self.url} is busy for {left_s:.1f} s more, as it says", kind=ErrorKind.THROTTLED
+                f"{self.url} is busy and asks for a pause of {left_s:.1f} s more", kind=ErrorKind.THROTTLED
             )
             busy.retry_after_s = left_s
             raise busy

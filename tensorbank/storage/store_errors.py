@@ -94,7 +94,7 @@ def as_ours(error: BaseException, where: str, bucket: str, endpoint: str | None 
     told = text.split("Debug source:", 1)[0]
     if is_panic(error):
         return StorageError(
-            f"{where}: the client of the store broke down: {_line(told)}", kind=ErrorKind.CLIENT_PANIC
+            f"{where}: the client library of the store crashed: {_line(told)}", kind=ErrorKind.CLIENT_PANIC
         )
     if "Could not parse path" in told or "Error parsing Path" in told:
         return InvalidInputError(
@@ -192,7 +192,7 @@ def _of_code(where: str, status: int, code: str, message: str, told: str) -> Sto
         )
     if code in EXPIRED or any(text in message for text in EXPIRED):
         return StorageError(
-            f"access to {where} was refused ({said}); check the credentials, which have expired",
+            f"access to {where} was refused ({said}); the credentials have expired, renew them",
             kind=ErrorKind.DENIED,
         )
     if code == "RequestTimeTooSkewed":
@@ -212,7 +212,7 @@ def _of_code(where: str, status: int, code: str, message: str, told: str) -> Sto
         )
     if status in (301, 307) and where.startswith(("http://", "https://")):
         return StorageError(
-            f"{where} redirects to where no redirect is followed ({said}); give the address that it leads to",
+            f"{where} redirects to another address, and redirects are not followed ({said}); give the address that it leads to",
             kind=ErrorKind.REDIRECT,
         )
     if code in REGION_CODES or status in (301, 307):
@@ -225,7 +225,7 @@ def _of_code(where: str, status: int, code: str, message: str, told: str) -> Sto
         )
     if status in (401, 403):
         return StorageError(
-            f"access to {where} was refused ({said}); check the credentials, which were refused",
+            f"access to {where} was refused ({said}); check the credentials",
             kind=ErrorKind.DENIED,
         )
     if status >= 500 or status == 408 or code in ("RequestTimeout", "InternalError"):
@@ -261,12 +261,12 @@ def _of_silence(text: str, where: str, endpoint: str | None) -> StorageError:
         return StorageError(f"{where} ends before the range asked for", kind=ErrorKind.SHORT_READ)
     if "non-partial response" in told or "Range request not supported" in told:
         return StorageError(
-            f"{where}: what answers there sends whole files where a range is asked for; is it the address of a store?",
+            f"{where}: the server sends whole files instead of the ranges asked for; is this the address of a store?",
             kind=ErrorKind.NO_RANGES,
         )
     if "Unable to extract metadata" in told or "invalid list response" in told:
         return StorageError(
-            f"what answers for {where}{at} is no object store ({innermost(told)}); check the address and the endpoint",
+            f"what answers for {where}{at} is not an object store ({innermost(told)}); check the address and the endpoint",
             kind=ErrorKind.NOT_A_STORE,
         )
     if any(

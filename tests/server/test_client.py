@@ -69,7 +69,7 @@ def test_files_over_http_are_no_service(bank_folder):
     handler = partial(SimpleHTTPRequestHandler, directory=str(bank_folder))
     with listening(handler) as url:
         assert not isinstance(tb.open(url).engine, ServedEngine)
-        with pytest.raises(StorageError, match="no TensorBank service") as failed:
+        with pytest.raises(StorageError, match="not a TensorBank service") as failed:
             tb.open(url, key="tb_live_x")
         assert failed.value.kind == "no-service"
     with pytest.raises(InvalidInputError, match="key is for a service"):
@@ -153,7 +153,7 @@ def test_wrong_names_and_filters_are_told_as_they_are(remote):
     with pytest.raises(InvalidInputError, match="filter") as failed:
         query.where("S2L2A.B88.mean > 5").plan()
     assert failed.value.kind == "filter"
-    with pytest.raises(InvalidInputError, match="'lonn' is no column"):
+    with pytest.raises(InvalidInputError, match="'lonn' is not a column"):
         query.select("lonn").plan()
     with pytest.raises(NotFoundError):
         query.select("S2L2A[B99]").plan()
@@ -526,7 +526,7 @@ def test_a_plan_that_the_service_lost_is_made_again(refusal):
 
 def test_another_plan_is_not_taken_for_the_lost_one():
     lost = scripted(refusal=(404, "unknown-plan"), plan_id="2" * 32)
-    with lost as (store, _), pytest.raises(ConflictError, match="makes another"):
+    with lost as (store, _), pytest.raises(ConflictError, match="make the plan again"):
         store.get_range("k", 0, 2)
 
 

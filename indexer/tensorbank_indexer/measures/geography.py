@@ -92,13 +92,13 @@ def _to_wgs84(epsg: int) -> tuple[pyproj.Transformer, pyproj.Transformer]:
     try:
         system = pyproj.CRS.from_epsg(epsg)
         if not (system.is_projected or system.is_geographic):
-            raise FormatError(f"EPSG:{epsg} is no reference system of maps ({system.name})")
+            raise FormatError(f"EPSG:{epsg} is not a coordinate reference system of maps ({system.name})")
         return (
             pyproj.Transformer.from_crs(epsg, 4326, always_xy=True),
             pyproj.Transformer.from_crs(4326, epsg, always_xy=True),
         )
     except pyproj.exceptions.ProjError as error:
-        raise FormatError(f"EPSG:{epsg} is no coordinate reference system") from error
+        raise FormatError(f"EPSG:{epsg} is not a coordinate reference system") from error
 
 
 def normal_place(lon: float, lat: float) -> tuple[float, float]:

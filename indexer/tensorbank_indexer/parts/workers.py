@@ -62,7 +62,7 @@ def execute(
             if not isinstance(error, BrokenProcessPool):
                 raise
             raise TensorBankError(
-                "a worker process was killed, perhaps since memory ran out; run again, with fewer workers: finished "
+                "a worker process was killed, perhaps because memory ran out; run again, with fewer workers: finished "
                 "shards are kept",
                 kind=ErrorKind.WORKER_LOST,
             ) from error

@@ -90,8 +90,8 @@ def _format_named(name: str) -> OpenFormat:
         found: OpenFormat = added[name].load()
     except (ImportError, AttributeError) as error:
         raise InvalidInputError(
-            f"The source format {name!r} is {added[name].value}, which cannot be imported: {error}. Install or mend the package "
-            "that adds it."
+            f"The source format {name!r} is {added[name].value}, which cannot be imported: {error}. Install or "
+            "repair the package that adds it."
         ) from error
     return found
 
@@ -114,7 +114,7 @@ def detect_format(files: SourceFiles) -> str:
         return Ssl4eoZarrSource.format
     if tars is None:
         seen = f"{len(paths)} files such as {', '.join(paths[:3])}" if paths else "no files"
-        raise FormatError(f"{files.root} is no source that is known: it holds {seen}. {EXPECTED}")
+        raise FormatError(f"{files.root} is not a dataset that is known: it holds {seen}. {EXPECTED}")
     if any(name.startswith("majortom_") for _, name in tars.files):
         return TerraMeshSource.format
     return _of_first_member(files, _tars_by_chance_of_dates(tars))

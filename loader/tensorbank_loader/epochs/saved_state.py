@@ -97,8 +97,8 @@ def check_world(epochs: Epochs, given: Mapping[str, Any], world: World) -> None:
     """
     if epochs.even == "drop" and epochs.global_batch_size < world.n_ranks:
         raise InvalidInputError(
-            f"this run has {epochs.global_batch_size} samples a global batch, of which {world.n_ranks} ranks cannot have "
-            "equally many without leaving all out; go on with even='exact' or 'pad', or with fewer ranks"
+            f"this run has global batches of {epochs.global_batch_size} samples, fewer than the {world.n_ranks} ranks, so that "
+            "even='drop' leaves out all of them; go on with even='exact' or 'pad', or with fewer ranks"
         )
     if given["skip"] and given["n_ranks"] != world.n_ranks:
         raise InvalidInputError(

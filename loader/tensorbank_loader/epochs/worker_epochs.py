@@ -125,7 +125,7 @@ class WorkerEpochs:
                 return bool(n_at_end == n)
             if time.monotonic() > deadline:
                 raise TensorBankError(
-                    f"{n_begun} of {n} workers came up within {MAX_START_S:.0f} s",
+                    f"{n_begun} of {n} workers started within {MAX_START_S:.0f} s",
                     kind=ErrorKind.WORKERS_MISSING,
                 )
             time.sleep(PAUSE_S)

@@ -76,7 +76,7 @@ def _weighted_order(weights: npt.NDArray[np.float64], options: OrderOptions) -> 
     n, n_draws = len(weights), options.n_draws
     if options.shuffle not in ("full", True):
         raise InvalidInputError(
-            f"a plan with sampling weights is drawn from, which shuffle={options.shuffle!r} does not go with; "
+            f"a plan with sampling weights is drawn at random, which rules out shuffle={options.shuffle!r}; "
             "leave shuffle at True, or rename the column weight"
         )
     if not n:

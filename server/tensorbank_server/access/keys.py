@@ -235,7 +235,7 @@ class KeyFile:
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise FormatError(f"{self.path} is no file of keys: {error}") from error
+            raise FormatError(f"{self.path} is not a file of keys: {error}") from error
         return {k.id: k for k in keys}
 
     @contextmanager

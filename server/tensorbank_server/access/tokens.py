@@ -78,7 +78,7 @@ class Authenticator:
             raise Problem(
                 503,
                 "keys",
-                "the service cannot read its keys; its operator is told",
+                "the service cannot read its keys; its operator has been told",
                 headers={"Retry-After": "30"},
             ) from None
         if found is None and self._issuer is not None and text.count(".") == 2:

@@ -70,7 +70,8 @@ def georeference(
     x_min, y_min, x_max, y_max = (float(bounds[n]) for n in ("x_min", "y_min", "x_max", "y_max"))
     if not (_is_projection(epsg) and x_min < x_max and y_min < y_max):
         raise NotFoundError(
-            "the georeference of the sample is none; ask for another format", kind=ErrorKind.NO_GEOREFERENCE
+            "the georeference of the sample cannot be used; ask for another format",
+            kind=ErrorKind.NO_GEOREFERENCE,
         )
     dx, dy = (x_max - x_min) / width, (y_max - y_min) / height
     y0, y1, x0, x1 = window

@@ -82,7 +82,7 @@ class _Compiler:
             "pixels_all": self._pixels,
         }
         if op not in known:
-            raise wrong(f"{at}/op", f"no operator {op!r}.{nearest(op, known)}")
+            raise wrong(f"{at}/op", f"there is no operator {op!r}.{nearest(op, known)}")
         return known[op](op, args, at)
 
     def _junction(self, op: str, args: list[Json], at: str) -> str:
@@ -212,7 +212,9 @@ class _Compiler:
         if op == "pixels_share":
             return _Scalar(self._pixels(op, args, at), "number")
         if op not in _ARITHMETIC:
-            raise wrong(f"{at}/op", f"no function {op!r}.{nearest(op, (*_ARITHMETIC, 'pixels_share'))}")
+            raise wrong(
+                f"{at}/op", f"there is no function {op!r}.{nearest(op, (*_ARITHMETIC, 'pixels_share'))}"
+            )
         return self._arithmetic(op, args, at)
 
     def _arithmetic(self, op: str, args: list[Json], at: str) -> _Scalar:

@@ -174,7 +174,7 @@ def geometry(node: Json, at: str) -> str:
     except shapely.errors.GEOSException:
         shape = shapely.Polygon()
     if shape.is_empty or not shape.is_valid:
-        raise wrong(at, "this is no valid geometry")
+        raise wrong(at, "this is not a valid geometry")
     return geojson
 
 

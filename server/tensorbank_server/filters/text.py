@@ -193,18 +193,18 @@ class _Parser:
         if word in (*_SPATIAL, *_TEMPORAL, *_PIXELS, "pixels_share", "nd"):
             args = self._deeper(lambda: self._in_parentheses(lambda: self._list(self._sum)))
             return {"op": word, "args": args}
-        raise wrong_at(token.start, f"no function {token.text[:60]!r}")
+        raise wrong_at(token.start, f"there is no function {token.text[:60]!r}")
 
     def _geometry(self, token: Token) -> Json:
         """Parse the WKT from a token to its closing parenthesis."""
         last = self.ends.get(self.at)
         if last is None:
-            raise wrong_at(token.start, "a geometry without its end")
+            raise wrong_at(token.start, "this geometry is not closed")
         at, end = last + 1, self.tokens[last].start + 1
         try:
             shape = shapely.from_wkt(self.text[token.start : end])
         except shapely.errors.GEOSException:
-            raise wrong_at(token.start, "this is no geometry in WKT") from None
+            raise wrong_at(token.start, "this is not a geometry in WKT") from None
         self.at = at
         found: Json = json.loads(shapely.to_geojson(shape))
         return found
@@ -252,7 +252,7 @@ class _Parser:
         """
         end = self.ends.get(self.at)
         if end is None:
-            raise wrong_at(self._here(), "a parenthesis without its end")
+            raise wrong_at(self._here(), "a closing parenthesis is missing")
         following = self.tokens[end + 1].word if end + 1 < len(self.tokens) else ""
         return following in ("", "and", "or", ")")
 

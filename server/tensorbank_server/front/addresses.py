@@ -49,7 +49,11 @@ def check_host(headers: Headers, allowed: Sequence[str]) -> None:
     host = headers.get("host", "")[:MAX_HOST_CHARACTERS]
     name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
     if len(headers.getlist("host")) != 1 or not any(_fits(name.lower(), a.lower()) for a in allowed):
-        raise Problem(400, "unknown-host", "this service is not called by this name")
+        raise Problem(
+            400,
+            "unknown-host",
+            "this service does not answer to this host name; its operator can allow it (--allowed-host)",
+        )
 
 
 def _fits(name: str, allowed: str) -> bool:

@@ -49,7 +49,9 @@ class PageTokens:
         Problem
             400: it is damaged, has expired, or belongs to another caller or question.
         """
-        wrong = Problem(400, "page-token", "this is no token of a next page of this question; begin again")
+        wrong = Problem(
+            400, "page-token", "this is not the token of a next page of this request; begin again without it"
+        )
         if len(token) > self._max_bytes:
             raise wrong
         try:

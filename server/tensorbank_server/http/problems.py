@@ -129,7 +129,7 @@ def as_problem(error: TensorBankError) -> Problem:
         return Problem(
             507,
             "storage-full" if error.kind == ErrorKind.DISK_FULL else "disk",
-            "the disk of the service, or of the bank, cannot be written; its operator is told",
+            "the disk of the service, or of the bank, cannot be written; its operator has been told",
             headers={"Retry-After": "30"},
         )
     if isinstance(error, StorageError):

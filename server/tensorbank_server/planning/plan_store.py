@@ -126,7 +126,7 @@ class PlanStore:
         """
         found = await self._find(identity)
         if found is None:
-            raise Problem(404, "unknown-plan", "there is no such plan, or none any more; ask for it again")
+            raise Problem(404, "unknown-plan", "there is no such plan, or it was removed; ask for it again")
         return found
 
     def open(self, stored: StoredPlan) -> OpenedPlan:
@@ -147,7 +147,7 @@ class PlanStore:
             return self._folder.open(stored.id)
         except TensorBankError as error:
             self._known.pop(stored.id, None)
-            raise Problem(410, "gone", "the plan is there no more; ask for it again") from error
+            raise Problem(410, "gone", "the plan was removed; ask for it again") from error
 
     async def cancel(self, stored: StoredPlan, principal: str, *, for_all: bool = False) -> None:
         """Note that a caller needs a plan no more. When nobody does, or with ``for_all``, it is ended or removed.
@@ -164,7 +164,7 @@ class PlanStore:
         if for_all:
             stored.owners.clear()
         elif principal not in stored.owners:
-            raise Problem(403, "not-owner", "others asked for this plan; it ends when they say so")
+            raise Problem(403, "not-owner", "only others have asked for this plan, so only they can end it")
         else:
             stored.owners.discard(principal)
             await self._record(stored, principal, wants=False)

@@ -66,7 +66,11 @@ async def get_preview(
     if fresh.is_known:
         return fresh.not_modified()
     if composite is not None and composite not in composites.COMPOSITES:
-        raise Problem(404, "unknown-composite", f"there is {', '.join(composites.COMPOSITES)}")
+        raise Problem(
+            404,
+            "unknown-composite",
+            f"there is no such composite; choose one of {', '.join(composites.COMPOSITES)}",
+        )
     row = await find(source, sample_id, split)
     ranged = _range(rescale)
     body = await source.bank.run(_paint, source, row, composite, size, ranged, time, form)
@@ -102,7 +106,9 @@ def _paint(
         modality, bands = found
         n_times = count_times(row[modality.name], modality)
         if time >= n_times:
-            raise Problem(404, "unknown-time", f"the sample has {n_times} dates")
+            raise Problem(
+                404, "unknown-time", f"time is {time}, and the sample has {n_times} dates, counted from 0"
+            )
         whole = (0, modality.height, 0, modality.width)
         tensor = read_tensor(source.bank.fetcher, row[modality.name], Cut(modality, bands, whole))
         painting = composites.Painting(modality, rescale, _pixel_m(row, modality))

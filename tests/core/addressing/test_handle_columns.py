@@ -77,7 +77,7 @@ def test_bytes_that_cannot_be_are_refused():
     short = {"offset": 100, "block_bytes": POWERS[:3]}
     with pytest.raises(IntegrityError, match="another number of blocks"):
         address_columns(column(short), Handle("h", S2, (1,)))
-    with pytest.raises(IntegrityError, match="which is no shard"):
+    with pytest.raises(IntegrityError, match="which is not the key of a shard"):
         column({"key": "../elsewhere", "offset": 0, "block_bytes": POWERS})
 
 

@@ -108,7 +108,7 @@ def test_a_store_that_stays_away_is_waited_for_as_long_as_was_stated_and_no_long
     assert len(errors) == 4
     assert "patience_s" in str(errors[0])
     assert "s3://nowhere" in caplog.text
-    assert "waits for up to 1 s" in caplog.text
+    assert "gives up after 1 s" in caplog.text
 
 
 def test_the_first_answer_ends_the_pauses_of_all(fetching, monkeypatch):

@@ -93,7 +93,7 @@ def test_a_truncated_copy_is_replaced(remote, tmp_path):
 def test_a_source_of_another_length_is_an_error_and_leaves_no_copy(remote, tmp_path):
     mirror = IndexMirror(remote, tmp_path / "cache")
     wrong = IndexFile(FILES[0].key, FILES[0].n_bytes + 1, 1)
-    with pytest.raises(IntegrityError, match="1000 bytes, its commit says 1001") as caught:
+    with pytest.raises(IntegrityError, match="1000 bytes, but its commit says 1001") as caught:
         mirror.paths([wrong])
     assert wrong.key in str(caught.value)
     with pytest.raises(NotFoundError, match="part-99"):
@@ -224,7 +224,7 @@ def test_links_and_other_users_folders_are_refused(remote, tmp_path, monkeypatch
     (bank,) = (tmp_path / "cache").iterdir()
     bank.rename(tmp_path / "moved")
     bank.symlink_to(tmp_path / "moved")
-    with pytest.raises(StorageError, match="is a link") as caught:
+    with pytest.raises(StorageError, match="is a symbolic link") as caught:
         mirror.paths(FILES)
     assert caught.value.kind == "unsafe-folder"
     bank.unlink()

@@ -159,7 +159,7 @@ def test_its_tables_are_those_of_its_list(files, tmp_path, capsys):
     assert bank.tables() == ["Terra"]
     for nonsense in ("<html></html>", "5", '[{"name": 1}]'):
         (folder / "tables.json").write_text(nonsense)
-        with pytest.raises(FormatError, match="no list of tables") as caught:
+        with pytest.raises(FormatError, match="not a list of tables") as caught:
             bank.tables()
         assert caught.value.kind == "list-of-tables"
 
@@ -196,7 +196,7 @@ def test_a_site_that_answers_everything_is_no_bank(answering, tmp_path, page):
 def test_a_server_without_ranges_is_named(tmp_path):
     made, kinds = make(tmp_path / "bank", 4), []
     for server in serving(tmp_path, ranges=False):
-        with pytest.raises(StorageError, match="whole files where a range") as caught:
+        with pytest.raises(StorageError, match="whole files instead of the ranges") as caught:
             next(iter(at(made.plan, f"{server.url}/bank").dataloader(batch_size=1)))
         kinds.append(caught.value.kind)
     assert kinds == ["no-ranges"]

@@ -117,7 +117,7 @@ def test_a_pin_is_of_a_table_that_there_is(bank):
 
 def test_a_column_that_a_query_does_not_hand_on_is_not_its_own_hint(bank):
     split = bank.query("t").select("DEM").split_by("cell_id", {"train": 0.5})
-    with pytest.raises(tb.InvalidInputError, match="does not hand it on"):
+    with pytest.raises(tb.InvalidInputError, match="subquery in between does not select it"):
         split["train"].plan()
 
 

@@ -256,7 +256,7 @@ def test_common_tables(parser):
     query = query_of(parser.tree("WITH RECURSIVE R AS (SELECT 1 UNION ALL SELECT n FROM R) SELECT 3"))
     assert [recursive_name(t.query) for t in common_tables(query)] == ["R"]
     unknown = {"cte_map": {"map": [{"key": "c", "value": {"of": "another version"}}]}, "type": "SELECT_NODE"}
-    with pytest.raises(InvalidInputError, match="common table 'c' is no query"):
+    with pytest.raises(InvalidInputError, match="common table 'c' is not a SELECT"):
         common_tables(unknown)
 
 

@@ -39,7 +39,7 @@ CASES = {
     "AccessDenied": (403, "denied", "check the credentials", ""),
     "InvalidAccessKeyId": (403, "denied", "check the credentials", ""),
     "SignatureDoesNotMatch": (403, "denied", "check the credentials", ""),
-    "ExpiredToken": (400, "denied", "which have expired", ""),
+    "ExpiredToken": (400, "denied", "the credentials have expired, renew them", ""),
     "InvalidRequest": (400, "refused", "the store refuses the request", ""),
     "MethodNotAllowed": (405, "refused", "the store refuses the request", ""),
     "SlowDown": (503, "throttled", "busy", ""),
@@ -121,7 +121,7 @@ def test_a_page_for_every_address_is_no_bank(answering, tmp_path, page):
     options = {"endpoint": answering.url, "access_key": "key", "secret_key": "secret", "cache": tmp_path}
     bank = tb.open("s3://bucket/p", **options)
     for call in (bank.tables, lambda: bank.table("t").schema, lambda: tb.create("s3://bucket/p", **options)):
-        with pytest.raises(StorageError, match="no object store") as caught:
+        with pytest.raises(StorageError, match="not an object store") as caught:
             call()
         assert caught.value.kind == "not-a-store"
         assert answering.url in str(caught.value)

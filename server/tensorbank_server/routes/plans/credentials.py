@@ -56,7 +56,7 @@ async def create_credentials(
     if body.shards is not None:
         keys = list(dict.fromkeys(body.shards))
         if not found.keys.issuperset(keys):
-            raise Problem(404, "unknown-shard", "a shard is none of this plan's")
+            raise Problem(404, "unknown-shard", "a shard that was asked for is not one of this plan")
     else:
         question = ("credentials", plan, asker.id)
         start = int(service.page_tokens.place(body.next, *question)) if body.next else 0

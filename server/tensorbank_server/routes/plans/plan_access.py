@@ -62,7 +62,7 @@ async def allowed(service: Service, plan: str, asker: Principal) -> StoredPlan:
         if problem.status == 403:
             raise
         raise Problem(
-            404, "unknown-plan", "there is no such plan, or none any more; ask for it again"
+            404, "unknown-plan", "there is no such plan, or it was removed; ask for it again"
         ) from None
     return stored
 
@@ -105,7 +105,9 @@ def check_access(bank: ServedBank, access: str, asker: Principal) -> None:
     """
     if access not in bank.accesses():
         raise Problem(
-            409, "no-access", f"this bank has no access {access!r}, but {', '.join(bank.accesses())}"
+            409,
+            "no-access",
+            f"this bank does not offer access {access!r}; it offers {', '.join(bank.accesses())}",
         )
     if access == "proxy" and not asker.may("proxy", bank.name):
         raise Problem(403, "scope", "this key has no scope `proxy`")

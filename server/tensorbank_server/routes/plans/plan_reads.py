@@ -150,7 +150,9 @@ def _check_whole(plan: Plan) -> None:
     if not plan.handles:
         raise Problem(409, "no-tensors", "the plan selects no modality")
     if any(h.window is not None for h in plan.handles):
-        raise Problem(409, "tiles", "windows of samples are no arrays of stored blocks")
+        raise Problem(
+            409, "tiles", "a plan of tiles has no Zarr view, since a tile is not made of whole blocks"
+        )
 
 
 def _group(found: ReadablePlan) -> dict[str, object]:
@@ -202,7 +204,7 @@ def _ref(found: ReadablePlan, handle: Handle, position: int) -> BlockAddress | N
             continue
         if byte_ranges(ref, [handle.runs[0]])[0].start == a.starts[position, 0]:
             return ref
-    raise Problem(410, "gone", "the plan's snapshot is there no more; ask for the plan again")
+    raise Problem(410, "gone", "the plan's snapshot no longer exists; ask for the plan again")
 
 
 def _references(found: ReadablePlan, urls: dict[str, str]) -> dict[str, object]:

@@ -108,7 +108,7 @@ def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
     chosen = body.bands or {}
     for name in chosen:
         if name not in names:
-            raise Problem(422, "invalid-request", "bands are given of a modality that is not selected")
+            raise Problem(422, "invalid-request", "bands are given for a modality that is not selected")
     handles = []
     for name in names:
         m = schema[name]
@@ -119,7 +119,9 @@ def _sql(service: Service, pinned: Pinned, body: PlanBody) -> str:
     for name in body.columns:
         found = known.get(name)
         if found is None or found.kind not in ("number", "string", "timestamp"):
-            raise Problem(422, "invalid-request", f"{name[:80]!r} is no column of samples; see queryables")
+            raise Problem(
+                422, "invalid-request", f"{name[:80]!r} is not a column of the samples; see queryables"
+            )
         columns[name] = found.sql
     where = condition(service, pinned, body.filter)
     return plan_sql(pinned.table, handles, list(columns.items()), where, body.limit)
