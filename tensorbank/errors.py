@@ -294,12 +294,12 @@ def as_error(failed: BaseException) -> Exception:
 
 
 def nearest(name: str, valid: Iterable[str], *, n: int = 3) -> str:
-    """Return a hint such as `` Did you mean 'B08'?``, or the valid names, or nothing at all."""
+    """Return a hint such as `` Did you mean 'B08'?``, else the valid names if they are few, else an empty text."""
     names = sorted(set(valid))
     folded = {v.lower(): v for v in names}
     close = difflib.get_close_matches(name.lower(), list(folded), n=n, cutoff=0.6)
     if close:
         return " Did you mean " + " or ".join(repr(folded[c]) for c in close) + "?"
     if names and len(names) <= 12:
-        return " There is " + ", ".join(names) + "."
+        return f" Choose from {', '.join(names)}." if len(names) > 1 else f" There is only {names[0]}."
     return ""

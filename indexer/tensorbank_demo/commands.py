@@ -35,7 +35,7 @@ def demo(
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Run the whole job: archives, ingest, SQL, tensors in a PyTorch loop, every one checked."""
+    """Run the whole job once: make archives, ingest them, query, stream into a PyTorch loop, check every tensor."""
     from tensorbank.cli import progress_bar
     from tensorbank_demo.job import QUESTIONS, TABLE, check, draw, load_archives, stream
 

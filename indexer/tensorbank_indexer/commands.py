@@ -58,7 +58,7 @@ def ingest(
     aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
-    """Turn archives into shards, statistics and a snapshot; run again, it adds only what is new."""
+    """Turn archives into shards, statistics and a snapshot; a second run adds only what is new."""
     from tensorbank.cli import progress_bar
     from tensorbank_indexer.containers import ReadLimits
     from tensorbank_indexer.ingestion import ingest as run

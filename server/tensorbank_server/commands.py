@@ -50,7 +50,7 @@ def serve(
         bool, typer.Option("--insecure", help="Let everybody in who reaches the address, without keys.")
     ] = False,
     allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Name that clients call the service by; may be given again.")
+        list[str] | None, typer.Option(help="Host name by which clients reach the service; may be repeated.")
     ] = None,
     trusted_proxies: Annotated[
         str, typer.Option(help="Addresses whose X-Forwarded-For is believed, separated by commas.")
@@ -58,7 +58,7 @@ def serve(
     endpoint: Endpoint = None,
     region: Region = None,
 ) -> None:
-    """Serve banks over HTTP: look, query, fetch samples, plan training."""
+    """Serve banks over HTTP: tables, queries, samples, pictures, and plans for training."""
     from tensorbank_server.app import create_app
     from tensorbank_server.listening import configure_logs, listen
     from tensorbank_server.listening import serve as run
@@ -125,10 +125,11 @@ def create(
     file: KeyPath = DEFAULT_KEYS,
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="read, plan, proxy, sql or admin; may be given again. read and plan if not."),
+        typer.Option(help="read, plan, proxy, sql or admin; may be repeated; read and plan if not given."),
     ] = None,
     bank: Annotated[
-        list[str] | None, typer.Option(help="Bank that it opens; may be given again. All if not.")
+        list[str] | None,
+        typer.Option(help="Bank that the key opens; may be repeated; all banks if not given."),
     ] = None,
     expires: Annotated[
         str | None, typer.Option(help="Lifetime such as 12h or 90d; unlimited if not given.")

@@ -29,12 +29,12 @@ N_ROUNDS = 3
 medians are reported."""
 MAX_SAMPLES = 1_000_000
 
-bench = typer.Typer(help="Measure a bank.", no_args_is_help=True)
+bench = typer.Typer(help="Measure how fast a bank is read.", no_args_is_help=True)
 
 
 @bench.callback()
 def measure() -> None:
-    """Measure a bank."""
+    """Measure how fast a bank is read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ def unknown_column(report: str, columns: Iterable[str]) -> InvalidInputError | N
             kind=ErrorKind.SQL,
         )
     known = {*columns, *re.findall(r'"([^"]+)"', report[found.end() :].split("LINE", maxsplit=1)[0])}
-    return InvalidInputError(f"there is no column {name!r}{owner}.{nearest(name, known)}", kind=ErrorKind.SQL)
+    hint = nearest(name, known) or " DESCRIBE of the table lists its columns."
+    return InvalidInputError(f"there is no column {name!r}{owner}.{hint}", kind=ErrorKind.SQL)
 
 
 def _of_operands(node: Node, around: Visible) -> InvalidInputError | None:

@@ -61,7 +61,7 @@ def test_a_service_is_a_bank(remote, service, bank):
 
 def test_a_bank_is_found_by_its_address(service, remote):
     assert tb.open(f"{service.url}/v1/banks/eo/").tables() == remote.tables()
-    with pytest.raises(NotFoundError, match=r"no bank 'oe'\. There is eo\. Open .*/v1/banks/NAME"):
+    with pytest.raises(NotFoundError, match=r"no bank 'oe'\. There is only eo\. Open .*/v1/banks/NAME"):
         tb.open(f"{service.url}/v1/banks/oe")
 
 

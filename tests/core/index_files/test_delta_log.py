@@ -226,7 +226,7 @@ def test_a_table_that_is_not_there_is(made, tmp_path):
         lambda: catalog.committed_keys("tt"),
         lambda: catalog.history("tt"),
     ):
-        with pytest.raises(NotFoundError, match=r"There is t|mean 't'") as caught:
+        with pytest.raises(NotFoundError, match=r"There is only t|mean 't'") as caught:
             call()
         assert caught.value.kind == "unknown-table"
 

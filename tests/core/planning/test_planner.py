@@ -431,7 +431,7 @@ def test_a_mistake_in_the_sql_is_no_damage_of_the_index(made, sql):
 def test_an_unknown_band_has_a_kind_of_its_own(made):
     error = refused(made.bank, "SELECT bands(S2L2A, ['B8']) FROM a", "no band 'B8'.*'B08'", NotFoundError)
     assert error.kind == "unknown-band"
-    assert refused(made.bank, "SELECT 1 AS one FROM nope", "There is a, b").kind == "unknown-table"
+    assert refused(made.bank, "SELECT 1 AS one FROM nope", "Choose from a, b").kind == "unknown-table"
 
 
 @pytest.mark.parametrize(
