@@ -29,9 +29,9 @@ FINDING_KINDS: Mapping[str, str] = MappingProxyType(
         "compressed-archive": "An archive is compressed as a whole, so that no member can be read by its range. It is left out.",
         "corrupt-archive": "A stretch of a tar is damaged. Reading goes on at the next sound header.",
         "new-source-file": "A file is new, but its samples are in the table already. They stay without it.",
-        "stray-file": "A file or member that is none of the dataset. It is ignored.",
+        "stray-file": "A file or member does not belong to the dataset. It is ignored.",
         "truncated-archive": "A tar or zip is cut off. What is complete in a tar is read.",
-        "unreadable-archive": "An archive cannot be listed, for a cause that nobody foresaw. It is left out.",
+        "unreadable-archive": "An archive cannot be listed, for an unexpected reason. It is left out.",
         # members
         "codec": "The pixels are compressed by a codec that cannot be decoded here. The modality is left out.",
         "corrupt-chunk": "A chunk or array is damaged. The modality, coordinate or mask that it belongs to is left out.",
@@ -75,7 +75,7 @@ FINDING_KINDS: Mapping[str, str] = MappingProxyType(
         "other-shape": "A modality has another shape than in the table, or more dates. It is left out.",
         "other-type": "A modality has another type than in the table, which holds each of its pixels exactly. It is converted.",
         "unknown-modality": "The table has no such modality. It is left out.",
-        "unreadable-sample": "The source failed at a sample, for a cause that nobody foresaw. It is left out.",
+        "unreadable-sample": "The source failed at a sample, for an unexpected reason. It is left out.",
         "unusable-modality": "A modality cannot be measured or encoded. It is left out.",
         # values, which are always kept as they are
         "infinite-pixels": "Some pixels are infinite. They count as not valid.",
