@@ -163,7 +163,7 @@ class Service:
         if found is None or not (principal.banks is None or name in principal.banks):
             raise Problem(404, "unknown-bank", "there is no such bank; see /v1/banks")
         if not principal.may(scope):
-            raise Problem(403, "scope", f"this key has no scope `{scope}`")
+            raise Problem(403, "scope", f"the caller has no scope `{scope}`; see scopes in /v1/config")
         return found
 
     async def pin(self, bank: str, table: str, snapshot: int | None, principal: Principal) -> Pinned:

@@ -293,7 +293,7 @@ def _of_profile(profile: str | None, find: Callable[[Any], str | Mapping[str, An
         name = profile or os.environ.get("AWS_PROFILE")
         known = ", ".join(_profiles()) or "none at all"
         raise InvalidInputError(
-            f"there is no profile {name!r} in AWS's configuration files; there is {known}",
+            f"there is no profile {name!r} in AWS's configuration files; they have {known}",
             kind=ErrorKind.NO_PROFILE,
         ) from None
     except botocore.exceptions.BotoCoreError as error:

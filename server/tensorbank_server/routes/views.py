@@ -107,7 +107,9 @@ def _paint(
         n_times = count_times(row[modality.name], modality)
         if time >= n_times:
             raise Problem(
-                404, "unknown-time", f"time is {time}, and the sample has {n_times} dates, counted from 0"
+                404,
+                "unknown-time",
+                f"time is {time}; it must be below {n_times}, the number of dates of the sample",
             )
         whole = (0, modality.height, 0, modality.width)
         tensor = read_tensor(source.bank.fetcher, row[modality.name], Cut(modality, bands, whole))

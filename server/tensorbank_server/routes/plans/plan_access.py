@@ -110,7 +110,7 @@ def check_access(bank: ServedBank, access: str, asker: Principal) -> None:
             f"this bank does not offer access {access!r}; it offers {', '.join(bank.accesses())}",
         )
     if access == "proxy" and not asker.may("proxy", bank.name):
-        raise Problem(403, "scope", "this key has no scope `proxy`")
+        raise Problem(403, "scope", "the caller has no scope `proxy`; see scopes in /v1/config")
 
 
 def grant_shards(request: Request, stored: StoredPlan, access: str, n_shards: int, lifetime_s: float) -> None:

@@ -96,7 +96,7 @@ async def get_plan_zarr(
     found = await open_plan(service, plan, asker)
     bank = found.bank
     if not asker.may("proxy"):
-        raise Problem(403, "scope", "this key has no scope `proxy`")
+        raise Problem(403, "scope", "the caller has no scope `proxy`; see scopes in /v1/config")
     _check_whole(found.plan)
     if path == "zarr.json":
         return JSONResponse(await bank.run(_group, found), headers=FOREVER)

@@ -97,7 +97,7 @@ async def _parameters(
     """Read the parameters of a search by GET as the document that POST takes, whose limits hold for them too."""
     known = {SearchBody.model_fields[n].alias or n for n in SearchBody.model_fields}
     if other := set(request.query_params) - known:
-        hint = f"there is no parameter {min(other)[:64]!r} here; there is {', '.join(sorted(known))}"
+        hint = f"there is no parameter {min(other)[:64]!r} here; choose from {', '.join(sorted(known))}"
         raise Problem(400, "unsupported", hint)
     given = {
         "collections": collections.split(",") if collections else None,
