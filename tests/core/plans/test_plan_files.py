@@ -83,7 +83,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
 
 def test_what_is_no_file_is_not_replaced(made, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(StorageError, match="no file"):
+    with pytest.raises(StorageError, match="exists already and is not a file"):
         made.plan.save(tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
 
