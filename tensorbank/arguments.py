@@ -110,7 +110,7 @@ def choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
         if type(value) is type(one) and value == one:
             return value
     *most, last = map(repr, choices)
-    raise InvalidInputError(f"{name} is {value!r}; {', '.join(most)} or {last} is possible")
+    raise InvalidInputError(f"{name} is {value!r}; give {', '.join(most)} or {last}")
 
 
 def instance(name: str, value: Any, kind: type[T] | tuple[type[T], ...], hint: str) -> T:

@@ -49,7 +49,7 @@ def _as_arrow(data: Any) -> pa.Table:
                 f"this {type(data).__name__} cannot be turned into an Arrow table: {reason}"
             ) from error
     raise InvalidInputError(
-        f"a {type(data).__name__} cannot be registered; give an Arrow table, a data frame, or a Parquet or CSV file"
+        f"data of type {type(data).__name__} cannot be registered; give an Arrow table, a data frame, or a Parquet or CSV file"
     )
 
 

@@ -85,7 +85,7 @@ def load_table(path: Path, what: str) -> pa.Table:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise FormatError(f"{path} is not {what}, and no file")
+            raise FormatError(f"{path} is not {what}: it is not a file")
         if found.st_size <= _SEAL.size:
             raise FormatError(f"{path} is not {what}: it has {found.st_size} bytes")
         with pa.memory_map(str(path)) as source:

@@ -193,5 +193,6 @@ class Cursor:
 def _check_size(epochs: Epochs, world: World) -> None:
     if epochs.global_batch_size < world.n_ranks:
         raise InvalidInputError(
-            f"a global batch of {epochs.global_batch_size} gives {world.n_ranks} ranks less than a sample each"
+            f"a global batch of {epochs.global_batch_size} gives {world.n_ranks} ranks less than a sample each; "
+            "give a larger batch, or use fewer ranks"
         )

@@ -59,7 +59,8 @@ def rank_among(environ: Mapping[str, str]) -> tuple[int, int] | None:
         if rank is not None and n_ranks is not None:
             if not 0 <= rank < n_ranks:
                 raise InvalidInputError(
-                    f"{said}: ranks count from 0 to their number; {HINT}", kind=ErrorKind.WORLD
+                    f"{said}: a rank must be at least 0 and below the number of ranks; {HINT}",
+                    kind=ErrorKind.WORLD,
                 )
             if launcher.rank == "RANK" and environ.get("TORCHELASTIC_RUN_ID"):
                 return rank, n_ranks

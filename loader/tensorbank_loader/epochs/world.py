@@ -47,7 +47,7 @@ class World:
         for name in ("rank", "n_ranks", "worker", "n_workers"):
             whole_number(name, getattr(self, name), at_least=0)
         if not (self.rank < self.n_ranks and self.worker < self.n_workers):
-            raise InvalidInputError(f"ranks and workers count from 0 to their number, got {self}")
+            raise InvalidInputError(f"rank must be below n_ranks, and worker below n_workers, got {self}")
 
     @classmethod
     def detect(cls, environ: Mapping[str, str] | None = None) -> World:

@@ -42,8 +42,8 @@ class Normalize(torch.nn.Module):
     NotFoundError
         No such profile or handle, or the profile has no constants for a continuous tensor.
     InvalidInputError
-        A band has no mean, or a standard deviation that is not positive; nodata without fill; a dtype that is not of floats; a
-        name stands for several things.
+        Constants of another type; a band has no mean, or a standard deviation that is not positive; nodata without fill;
+        a dtype that is not of floats; a name stands for several things.
 
     Examples
     --------
@@ -81,6 +81,11 @@ class Normalize(torch.nn.Module):
             if "." in name:
                 raise InvalidInputError(f"torch takes no dot in a buffer's name: rename {name!r} with AS")
             _alike([h for h in every if h.name == name])
+            if not isinstance(given, Normalization | Statistics):
+                raise InvalidInputError(
+                    f"the constants of {name!r} are {given!r}; give a tensorbank.Normalization, or the answer of "
+                    "query.statistics()"
+                )
             mean, std = _numbers(handles[name], given)
             self.register_buffer(f"mean_{name}", torch.tensor(mean).view(-1, 1, 1))
             self.register_buffer(f"std_{name}", torch.tensor(std).view(-1, 1, 1))

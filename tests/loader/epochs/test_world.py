@@ -76,8 +76,8 @@ def test_the_world_is_what_a_launcher_tells(environ, expected):
         ({"WORLD_SIZE": "4", "LOCAL_RANK": "1", "NODE_RANK": "1"}, "WORLD_SIZE=4"),
         ({"PMIX_RANK": "1"}, "PMIX_RANK=1"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "OMPI_COMM_WORLD_SIZE=2"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, "count from 0"),
-        ({"RANK": "-1", "WORLD_SIZE": "2"}, "count from 0"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "below the number of ranks"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "below the number of ranks"),
         ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK is 'one'"),
         ({"RANK": "0", "WORLD_SIZE": "2.0"}, "WORLD_SIZE is '2.0'"),
         ({"RANK": "0", "WORLD_SIZE": "2", **STEP, "SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, "disagree"),
@@ -108,7 +108,7 @@ def test_what_is_ambiguous_is_refused(environ, said):
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        ((2, 2), "count from 0"),
+        ((2, 2), "rank must be below n_ranks"),
         ((-1, 2), "rank"),
         ((0, 2.0), "n_ranks"),
         (("0", 2), "rank"),

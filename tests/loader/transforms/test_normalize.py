@@ -206,6 +206,7 @@ def test_one_name_for_other_bands_in_a_mix_is_refused(tmp_path):
         (CONSTANTS, {"dtype": torch.int16}, InvalidInputError, "int16"),
         (CONSTANTS, {"nodata": {"QA": 0}}, InvalidInputError, "fill"),
         (CONSTANTS, {"nodata": {"QB": 0}, "fill": 0.0}, NotFoundError, "'QB'"),
+        ({"S2": ([1.0] * 4, [2.0] * 4)}, {}, InvalidInputError, "give a tensorbank.Normalization"),
     ],
 )
 def test_what_cannot_be_normalised_is_refused(made, constants, options, error, words):
