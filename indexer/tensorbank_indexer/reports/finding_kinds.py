@@ -54,10 +54,10 @@ FINDING_KINDS: Mapping[str, str] = MappingProxyType(
         "unknown-axes": "The axes have unknown names. They are taken by their order.",
         "unpacked": "Scale, offset or missing value are declared. The pixels are stored as the numbers that they mean.",
         # id, place and time
-        "bad-centre": "A centre is no longitude or latitude. The sample is kept without it.",
+        "bad-centre": "A centre is not a longitude and latitude. The sample is kept without it.",
         "bad-georeference": "Coordinates or coordinate system cannot be right. The sample is kept without a footprint.",
         "bad-value": "A value does not fit its column of the index. It is left empty.",
-        "cloud-cover-range": "The cloud cover is no share of 0 to 1. It is taken from the cloud mask, or left empty.",
+        "cloud-cover-range": "The cloud cover is not between 0 and 1. It is taken from the cloud mask, or left empty.",
         "corrupt-metadata": "The metadata table is damaged in part or as a whole. The members tell id, place and time.",
         "damaged-id": "A sample id is empty, too long or not printable. It is read without the id, or left out.",
         "damaged-time": "A time cannot be right. It is taken from the product id, or left empty.",
