@@ -95,6 +95,7 @@ class Query(Answers):
         """Cut the selection into parts that share no group, so that near-duplicates do not leak from one to another.
 
         A group falls to a part by a hash of its value and the seed: it stays there whatever else is ingested or selected.
+        All samples whose group is NULL are one group.
 
         Parameters
         ----------
