@@ -14,7 +14,7 @@ import typer
 from tensorbank.bank import Table
 from tensorbank.catalog import Provenance
 from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
-from tensorbank.cli.output import Format, fields, print_table, say, size, write_rows
+from tensorbank.cli.output import Format, counted, fields, print_table, say, size, write_rows
 from tensorbank.cli.progress import progress_bar
 from tensorbank.errors import InvalidInputError
 
@@ -74,8 +74,9 @@ def show(
         return
     share = snapshot.index_bytes / snapshot.tensor_bytes if snapshot.tensor_bytes else 0.0
     say(
-        f"{table} at version {snapshot.version}: {snapshot.n_samples:,} samples in {snapshot.n_parts} parts and "
-        f"{snapshot.n_shards} shard groups\n{size(snapshot.tensor_bytes)} of tensors stored as {size(snapshot.stored_bytes)}, "
+        f"{table} at version {snapshot.version}: {counted(snapshot.n_samples, 'sample')} in "
+        f"{counted(snapshot.n_parts, 'part')} and {counted(snapshot.n_shards, 'shard group')}\n"
+        f"{size(snapshot.tensor_bytes)} of tensors stored as {size(snapshot.stored_bytes)}, "
         f"index {size(snapshot.index_bytes)} ({share:.2%} of the tensors)"
     )
     origins = _provenance(opened)
@@ -139,7 +140,7 @@ def query(
         if explain:
             say(json.dumps(plan.explain_json()) if form is Format.json else plan.explain())
         else:
-            say(f"{len(plan)} samples, plan {plan.fingerprint} saved to {save}")
+            say(f"{counted(len(plan), 'sample')}, plan {plan.fingerprint} saved to {save}")
         return
     write_rows(asked.arrow(), form)
 
@@ -170,7 +171,7 @@ def verify(
             say(json.dumps(fields(report) | {"damage": [fields(d) for d in report.damage]}))
             continue
         say(
-            f"{name} at version {report.version}: {report.n_blocks:,} blocks of {report.n_samples:,} samples, "
+            f"{name} at version {report.version}: {counted(report.n_blocks, 'block')} of {counted(report.n_samples, 'sample')}, "
             f"{size(report.n_bytes)}: {'all sound' if report.sound else f'{len(report.damage)} damaged'}"
         )
         for d in report.damage:

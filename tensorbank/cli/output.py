@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table as Grid
 
-__all__ = ["Format", "fields", "print_table", "say", "size", "write_rows"]
+__all__ = ["Format", "counted", "fields", "print_table", "say", "size", "write_rows"]
 
 
 class Format(enum.StrEnum):
@@ -46,11 +46,11 @@ def write_rows(rows: Any, form: Format) -> None:
         csv.write_csv(flat, sys.stdout.buffer)
     elif sys.stdout.isatty():
         print_table(rows.column_names, [[_cell(v) for v in record.values()] for record in rows.to_pylist()])
-        say(f"{rows.num_rows:,} rows")
+        say(counted(rows.num_rows, "row"))
     else:
         columns = [_texts(rows[n]) for n in rows.column_names]
         print_table(rows.column_names, list(zip(*columns, strict=True)))
-        say(f"{rows.num_rows:,} rows")
+        say(counted(rows.num_rows, "row"))
 
 
 def _texts(column: Any) -> list[str]:
@@ -93,6 +93,11 @@ def _finite(value: Any) -> Any:
 def fields(value: Any) -> dict[str, Any]:
     """Return the fields of a dataclass by name, not those of what they hold."""
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 row`` or ``1,632 blocks``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def size(n_bytes: int) -> str:

@@ -139,6 +139,12 @@ def address(ref: dict | None) -> str:
     return f"{ref['key']} [{ref['offset']}, {ref['offset'] + ref['length']})" if ref else ""
 
 
+def test_one_row_is_not_many(made, capsys):
+    folder, _, _ = made
+    _, out, _ = call(capsys, "query", folder, "SELECT 1 AS a")
+    assert rows_of(out)[-1] == ["1 row"]
+
+
 def test_query_as_a_table(made, capsys):
     folder, _, table = made
     code, out, err = call(capsys, "query", folder, SQL)
@@ -480,4 +486,4 @@ def test_a_profile_can_be_named(answering, no_aws, capsys):
     assert "Credential=EOKEY/" in answering.asked[0].headers["authorization"]
     code, _, err = call(capsys, "tables", "s3://bucket", "--aws-profile", "oe")
     assert code == 2
-    assert "there is eo" in one_sentence(err)
+    assert "they have eo" in one_sentence(err)
