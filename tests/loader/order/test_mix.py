@@ -19,6 +19,7 @@ import tensorbank as tb
 from support.handmade import HANDLES, Handmade, make
 from support.resume import assert_resumable
 from tensorbank import InvalidInputError
+from tensorbank.plans import StoreAddress
 from tensorbank.queries.proportions import Proportions
 from tensorbank_loader import DataLoader, StreamingDataset, World
 from tensorbank_loader.epochs import Epochs, State
@@ -318,7 +319,7 @@ def test_sampling_weights_of_a_source_are_kept(one, two):
 def test_what_cannot_be_mixed_is_refused(one, two, other):
     with pytest.raises(InvalidInputError, match="homogeneous"):
         tb.mix({one.plan: 1, other.plan: 1}).dataloader(batch_size=2)
-    remote = replace(two.plan, source=replace(two.plan.source, bank="s3://bucket/bank"))
+    remote = replace(two.plan, origin=StoreAddress("s3://bucket/bank"))
     with pytest.raises(InvalidInputError, match="stores"):
         tb.mix({one.plan: 1, remote: 1}).dataloader(batch_size=2)
     with pytest.raises(InvalidInputError, match="above 0"):
