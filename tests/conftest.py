@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,13 @@ from tensorbank_demo.s3.server import S3Server
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 ON_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+# A shell that starts the suite in the background lets it ignore SIGINT, and so would every process that a test interrupts.
+if (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples on every run, and no verdict by the clock of a busy machine.
 BY_THE_CLOCK = [hypothesis.HealthCheck.too_slow]

@@ -142,7 +142,7 @@ def test_a_worker_that_is_killed_is_an_error_of_its_own(make_archives, tmp_path)
         os.kill(workers[-1], signal.SIGKILL)
         _, err = process.communicate(timeout=LIMIT_S)
         assert process.returncode not in (0, None)
-        assert "worker process was ended" in err
+        assert "worker process was killed" in err
         assert "Traceback" not in err
         until(lambda: not marked(mark), f"processes are left: {marked(mark)}")
 

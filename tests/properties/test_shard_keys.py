@@ -41,5 +41,5 @@ def test_a_shard_of_another_snapshot_is_refused():
 
 def test_keys_that_share_a_hash_are_not_told_apart():
     same = np.array([7, 7], np.uint64)
-    with pytest.raises(FormatError, match="one hash"):
+    with pytest.raises(FormatError, match="same hash"):
         ShardKeys.of([(same, pa.array(KEYS[:2]))])

@@ -76,7 +76,7 @@ def test_there_is_nothing_else_to_show(bank, sql):
 def test_what_lists_tables_is_no_table_to_hint_at(bank):
     assert (
         refused(bank.sql("SHOW FUNCTIONS").arrow)
-        == "unknown-table: there is no table 'FUNCTIONS'. There is other, tied."
+        == "unknown-table: there is no table 'FUNCTIONS'. Choose from other, tied."
     )
 
 

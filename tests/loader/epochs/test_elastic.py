@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -251,7 +252,7 @@ def test_options_that_make_no_sense_are_refused(made, options, hint):
 
 def test_handles_of_a_plan_with_a_column_padding_are_not_overwritten(made):
     table = made.plan.table.rename_columns({"count": "padding"})
-    plan = type(made.plan)("f", made.plan.source, HANDLES[:1], table)
+    plan = dataclasses.replace(made.plan, handles=HANDLES[:1], table=table)
     assert DataLoader(plan, batch_size=3)
     with pytest.raises(InvalidInputError, match="'padding'"):
         DataLoader(plan, batch_size=3, even="pad")

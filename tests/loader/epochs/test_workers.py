@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import multiprocessing
 import warnings
@@ -62,7 +63,7 @@ def test_workers_hand_out_the_order_of_one_process_and_go_on_in_it(made):
 
 def test_single_samples_are_collated_by_torch(made):
     columns = [c for c in made.plan.table.column_names if c != "maybe"]  # torch collates no None
-    plan = type(made.plan)("f", made.plan.source, made.plan.handles, made.plan.table.select(columns))
+    plan = dataclasses.replace(made.plan, table=made.plan.table.select(columns))
     dataset = StreamingDataset(plan, seed=2, world=World())
     alone = [sample["sample_id"] for sample in dataset]
     dataset.set_epoch(0)
