@@ -17,13 +17,14 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
   tests/properties/test_stats.py tests/server/filters tests/test_tests.py tests/test_words.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check values test test-install fuzz lint format docs architecture floors clean
+.PHONY: help venv demo check values test test-bench test-install fuzz lint format docs architecture floors clean
 .PHONY: bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
 	@echo "make check         lint, types, floors and the tests of values, within a minute"
 	@echo "make test          lint, types, floors and tests, as CI runs them"
+	@echo "make test-bench    the tests of the benchmarks that run them, small; some minutes"
 	@echo "make test-install  the wheel in fresh environments of the Pythons 3.11 to 3.13 that are here; some minutes"
 	@echo "make fuzz          random statements and broken archives for SECONDS=600, with a summary; SEED=NUMBER repeats a run"
 	@echo "make lint          ruff, mypy and import-linter only"
@@ -60,7 +61,10 @@ values: venv
 	$(BIN)/pytest -q -n 2 $(VALUES)
 
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e/test_install.py
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e/test_install.py --ignore-glob='tests/test_bench_*'
+
+test-bench: venv
+	$(BIN)/pytest -n 2 --dist loadfile tests/test_bench_peers.py tests/test_bench_stream.py
 
 test-install: venv
 	$(BIN)/pytest tests/e2e/test_install.py
