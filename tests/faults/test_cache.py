@@ -160,7 +160,9 @@ def test_what_the_network_flipped_is_not_kept(served, options):
     server.set(Faults())
     again = read_epoch(made, options)
     assert again.refetches == 0
-    assert again.requests <= flipped // 4  # what was dropped along with a bad block, and is not part of it
+    # Good blocks that came in one answer with a bad one may have been dropped along with it: one stretch a flip, at most.
+    assert again.requests <= flipped
+    assert again.bytes_read < first.bytes_read // 10
 
 
 def test_a_full_disk_turns_the_cache_off_and_the_epoch_goes_on(served, options, monkeypatch, caplog):
