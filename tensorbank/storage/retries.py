@@ -12,7 +12,7 @@ upload, which is many requests         the store's client, for a Store          
 requests of delta-rs                   its client, for the catalog                 :data:`CLIENT_POLICY`
 question to a service                  :class:`tensorbank.client.ServiceClient`    its ``policy``
 signed address of a shard              :mod:`tensorbank.fetch`, with the range     ``range_policies(patience_s)``
-file of an archive by ``http``         the indexer's ``SourceFiles``               its ``POLICY``
+file of an archive by ``http``         the indexer's ``SourceFiles``               its ``POLICIES``
 file of an archive by another way      fsspec's file system                        its own
 =====================================  ==========================================  ============================================
 
@@ -23,7 +23,8 @@ winner wrote.
 An error is reported after at most so many seconds. *Dead*: nothing listens at the port. *Silent*: connections are taken, or
 packets lost, and nothing answers; a try then ends after 20 s of silence, or 5 s without a connection. *Refused*: 403 to
 everything. *Busy*: 503 to everything; a ``Retry-After`` is obeyed as far as the time allows. ``tests/faults/test_patience.py``
-holds the bounds. Measured on a busy machine: questions 2.5, 40, 0.1 and 30 s; uploads and commits 15, 40, 0.2 and 20 s.
+holds the bounds. Measured with these policies on a busy machine: ``tables`` 2.5, 40, 0.1 and 30 s, ``plan`` up to 54 s of a
+silent store, and opening for a commit 14, 30, 0.2 and 8 s.
 
 ============================================================  ======  ======  =======  ======
 caller                                                        dead    silent  refused  busy

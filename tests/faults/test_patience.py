@@ -26,9 +26,10 @@ from tensorbank.client.service import POLICY, ServiceClient
 from tensorbank.fetch import Fetcher, FetchOptions, range_requests
 from tensorbank.index_files import IndexMirror
 from tensorbank.ranges import ByteRange
-from tensorbank.storage import client, retries, store
+from tensorbank.storage import object_client, retries, store
 from tensorbank.storage.store import Store
 from tensorbank.testing import Faults, FaultServer
+from tensorbank_demo.landscape import write_archives
 from tensorbank_indexer.containers import files
 from tensorbank_indexer.containers.files import SourceFiles
 
@@ -39,6 +40,15 @@ STALL_S = 0.5
 SLACK_S = 8.0
 """Seconds for a busy machine, and for one more try: far less than a second layer of 30 s would take."""
 URL = "s3://bucket"
+ARCHIVES = "ARCHIVES"
+"""The word of a command in whose place the folder of made-up archives comes."""
+
+REAL = {
+    "silence_s": object_client.STALL_TIMEOUT_S,
+    "objects": (retries.OBJECT_POLICIES["unreachable"], retries.OBJECT_POLICIES["throttled"]),
+    "client": retries.CLIENT_POLICY,
+}
+"""The silence and policies before the tests change them."""
 
 Call = Callable[[str, str, Path], object]
 """A question to the store at an endpoint and a URL, with a folder for copies."""
@@ -86,9 +96,9 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     short = {kind: replace(policy, deadline_s=DEADLINE_S) for kind, policy in retries.OBJECT_POLICIES.items()}
     monkeypatch.setattr(store, "OBJECT_POLICIES", short)
     of_client = replace(retries.CLIENT_POLICY, deadline_s=DEADLINE_S)
-    for module in (client, delta_options):
+    for module in (object_client, delta_options):
         monkeypatch.setattr(module, "CLIENT_POLICY", of_client)
-    monkeypatch.setattr(client, "STALL_TIMEOUT_S", STALL_S)
+    monkeypatch.setattr(object_client, "STALL_TIMEOUT_S", STALL_S)
     monkeypatch.setattr(delta_options, "REQUEST_TIMEOUT_S", STALL_S)
     monkeypatch.setattr(range_requests, "LAST_TRY_S", STALL_S)
 
@@ -221,14 +231,25 @@ def test_a_busy_store_is_reported(name, headers, refusing, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", [["tables"], ["show", "t"], ["history", "t"], ["query", "SELECT 1 FROM t"]]
+    "command",
+    [
+        ["tables", URL],
+        ["show", URL, "t"],
+        ["history", URL, "t"],
+        ["query", URL, "SELECT 1 FROM t"],
+        ["verify", URL, "t"],
+        ["bench", "stream", URL, "SELECT S2L2A FROM t"],
+        ["ingest", ARCHIVES, URL, "--table", "t"],
+    ],
+    ids=lambda command: command[0],
 )
-def test_a_command_reports_a_dead_store(command, dead, monkeypatch, capsys):
+def test_a_command_reports_a_dead_store(command, dead, monkeypatch, capsys, tmp_path):
+    archives = write_archives(tmp_path / "archives", n_samples=1, samples_per_tar=1, seed=1).root
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
-    name, *rest = command
+    words = [str(archives) if word == ARCHIVES else word for word in command]
     started_s = time.monotonic()
-    assert main([name, URL, *rest, "--endpoint", dead, "--region", "us-east-1"]) == 1
+    assert main([*words, "--endpoint", dead, "--region", "us-east-1"]) == 1
     assert time.monotonic() - started_s < DEADLINE_S + SLACK_S
     assert "cannot be reached" in capsys.readouterr().err
 
@@ -254,6 +275,38 @@ def test_an_archive_is_reported(server, dead, monkeypatch):
     assert error.kind == "throttled"
     assert seconds < DEADLINE_S + SLACK_S
     assert server.stats()["counts"]["unavailable"] == files.POLICIES["throttled"].n_tries
+
+
+def seconds_told(caller: str) -> list[int]:
+    """Return the seconds of a row of the table: dead, silent, refused, busy."""
+    (row,) = [line for line in (retries.__doc__ or "").splitlines() if line.startswith(caller)]
+    return [int(word) for word in row.removeprefix(caller).replace("``", "").split() if word.isdigit()]
+
+
+def longest_s(policy: retries.RetryPolicy, try_s: float) -> float:
+    """Return how long tries that each take ``try_s`` and the longest pauses between them can last."""
+    waited_s = 0.0
+    for attempt in range(policy.n_tries or 10**6):
+        waited_s += try_s
+        pause_s = min(policy.max_pause_s, 1.5 * policy.first_pause_s * 2.0 ** min(attempt, 64))
+        left_s = policy.deadline_s - waited_s
+        if left_s <= 0 or attempt + 1 == policy.n_tries:
+            break
+        waited_s += min(left_s, pause_s)
+    return waited_s
+
+
+def test_the_table_is_what_the_policies_allow():
+    """The other tests make deadlines short: here are the real ones. 5 s more are for the question after how long to ask."""
+    silence_s = REAL["silence_s"]
+    for caller, of_silence, of_busy in (
+        ("planning: ``tb.open``, ``plan``, ``tensorbank tables``,", *REAL["objects"]),
+        ("uploads and commits of ``tensorbank ingest``", REAL["client"], REAL["client"]),
+    ):
+        dead, silent, _, busy = seconds_told(caller)
+        assert longest_s(of_silence, 0.0) <= dead
+        assert longest_s(of_silence, silence_s) <= silent
+        assert longest_s(of_busy, 0.5) + retries.TIMEOUT_S <= busy
 
 
 # ---------------------------------------------------------------- requests that a store sees
