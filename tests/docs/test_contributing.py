@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says to run and to open is there."""
+"""The commands and files that CONTRIBUTING names are there."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ SAID = (
     r"\['tensorbank_loader_wait_seconds_total\{loader=\"train\"\} \d+\.\d+'\]\n",
     r"0 left out: \(\)\n",
 )
-"""What the blocks print, in order."""
+"""The output of the blocks, in order."""
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def served(bank_folder):
 
 @pytest.fixture(scope="module")
 def printed(served, tmp_path_factory):
-    """What the blocks of the guide print, by a part of their code."""
+    """The output of the blocks of the guide, by a part of their code."""
     outputs = run_guide(GUIDE, tmp_path_factory.mktemp("guide"), replace={ADDRESS: served.url})
     blocks = {block.line: block.code for block in read_blocks(GUIDE) if block.is_run}
     assert outputs.keys() == blocks.keys()

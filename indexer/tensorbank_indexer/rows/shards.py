@@ -32,8 +32,8 @@ def shard_row(samples: Sequence[StoredSample], schema: TableSchema, part: str, s
         "bbox": _union(boxes),
         **_extremes(samples, "lon"),
         **_extremes(samples, "lat"),
-        "first_time": min(times, default=None),  # type: ignore[type-var]
-        "last_time": max(times, default=None),  # type: ignore[type-var]
+        "first_time": min(times, default=None),  # type: ignore[type-var] # facts are of any type; times compare
+        "last_time": max(times, default=None),  # type: ignore[type-var] # the same
         "seasons": sorted({str(s.facts["season"]) for s in samples if s.facts.get("season")}),
         **_extremes(samples, "cloud_cover"),
     }

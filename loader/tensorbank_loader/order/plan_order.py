@@ -30,7 +30,7 @@ class AsPlanned(PlanOrder):
     def identity(self) -> Mapping[str, Any]:
         return {"shuffle": None}
 
-    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:  # noqa: ARG002
+    def positions(self, places: Int64, *, seed: int, epoch: int) -> Int64:  # noqa: ARG002 - nothing is drawn
         return places
 
 

@@ -75,10 +75,10 @@ class PlanOrder:
     def n_together(self) -> int:
         return 1
 
-    def of_batches(self, global_batch_size: int) -> Self:  # noqa: ARG002
+    def of_batches(self, global_batch_size: int) -> Self:  # noqa: ARG002 - for orders that depend on it
         return self
 
-    def reweighted(self, weights: Sequence[float], *, epoch: int) -> Self:  # noqa: ARG002
+    def reweighted(self, weights: Sequence[float], *, epoch: int) -> Self:  # noqa: ARG002 - for orders with weights
         """Refuse to change weights.
 
         Raises
@@ -91,5 +91,5 @@ class PlanOrder:
     def to_dict(self) -> dict[str, Any]:
         return {}
 
-    def from_dict(self, state: Mapping[str, Any]) -> Self:  # noqa: ARG002
+    def from_dict(self, state: Mapping[str, Any]) -> Self:  # noqa: ARG002 - an order without state
         return self

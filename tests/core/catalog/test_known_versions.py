@@ -1,4 +1,4 @@
-"""What is known of versions is bounded by bytes, and right."""
+"""The memory of versions is bounded by bytes, and right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modality a column holds, where two modalities have columns of one type: right, or refused; never the other one."""
+"""The modality of a column, where two modalities have columns of one type: right, or refused; never the other one."""
 
 from __future__ import annotations
 
