@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
+from tensorbank.fetch.races import Wanted
 from tensorbank.fetch.range_reader import RangeReader
 from tensorbank.fetch.range_requests import PATIENCE_S
 from tensorbank.fetch.read_group import ReadGroup
 from tensorbank.fetch.tries import range_policies
-from tensorbank.fetch.wanted import Wanted
 
 __all__ = [
     "FetchOptions",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from tensorbank.cache import CacheStats
-from tensorbank.fetch.wanted import Wanted
+from tensorbank.fetch.races import Wanted
 
 __all__ = ["FetchCounts", "FetchStats"]
 

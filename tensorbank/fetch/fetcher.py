@@ -20,11 +20,11 @@ from tensorbank.cache import Interval, RangeCache
 from tensorbank.errors import StorageError, as_error
 from tensorbank.fetch.concurrency import MAX_DEPTH
 from tensorbank.fetch.fetch_stats import FetchStats
+from tensorbank.fetch.races import Wanted
 from tensorbank.fetch.range_reader import RangeReader
 from tensorbank.fetch.range_requests import PATIENCE_S, SILENCE_S, Requests
 from tensorbank.fetch.read_group import ReadGroup, forked
 from tensorbank.fetch.threads import ReadingThreads
-from tensorbank.fetch.wanted import Wanted
 from tensorbank.ranges import ByteRange, coalesce
 from tensorbank.storage import PASSING
 

@@ -26,12 +26,11 @@ from tensorbank.errors import ErrorKind, StorageError, as_error
 from tensorbank.fetch.concurrency import Concurrency
 from tensorbank.fetch.fetch_stats import FetchCounts, FetchStats
 from tensorbank.fetch.lateness import Lateness
-from tensorbank.fetch.races import Race
+from tensorbank.fetch.races import Race, Wanted
 from tensorbank.fetch.range_reader import RangeReader
 from tensorbank.fetch.read_group import ReadGroup, forked
 from tensorbank.fetch.threads import ReadingThreads
 from tensorbank.fetch.tries import Tries, over_time
-from tensorbank.fetch.wanted import Wanted
 from tensorbank.storage import PASSING
 
 __all__ = ["PATIENCE_S", "Requests"]

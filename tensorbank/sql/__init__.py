@@ -65,7 +65,7 @@ from tensorbank.sql.quoting import (
     path,
     quoted,
 )
-from tensorbank.sql.shows import (
+from tensorbank.sql.shorthands import (
     TABLES,
     as_relations,
 )

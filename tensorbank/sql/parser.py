@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.sql.pivots import with_columns
+from tensorbank.sql.shorthands import with_columns
 from tensorbank.sql.syntax import query_of, select_of, with_columns_of, with_query
 from tensorbank.sql.trees import Node
 

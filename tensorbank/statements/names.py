@@ -32,7 +32,6 @@ from tensorbank.sql import (
     set_operation_of,
     text_of,
 )
-from tensorbank.statements.mentions import mention_of
 from tensorbank.statements.origins import (
     Columns,
     Handles,
@@ -43,6 +42,7 @@ from tensorbank.statements.origins import (
     matched_by_place,
     only,
 )
+from tensorbank.statements.relations import mention_of
 
 __all__ = [
     "Found",

@@ -5,10 +5,11 @@ the bank, the tables registered with it, and nothing else. Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
-from tensorbank.layout import LEVELS
+from tensorbank.layout import LEVELS, Level
 from tensorbank.sql import (
     TABLE_FUNCTIONS,
     BaseTable,
@@ -18,10 +19,10 @@ from tensorbank.sql import (
     common_tables,
     recursive_name,
     relation_of,
+    walk,
 )
-from tensorbank.statements.mentions import mention_of
 
-__all__ = ["check_inside", "check_known"]
+__all__ = ["check_inside", "check_known", "common_names", "mention_of", "mentions"]
 
 _FILE = re.compile(r"[./\\*:?]")
 """A pattern of the signs of a file or URL: no name of a table has one of these."""
@@ -125,3 +126,31 @@ def _relations(
         common |= {table.name.lower()}
     for child in children_but_common_tables(node):
         yield from _relations(child, common)
+
+
+def mention_of(table: BaseTable, tables: Mapping[str, Any]) -> tuple[str, Level] | None:
+    """Return the table of the bank and the level that a name means, None if it means none of them.
+
+    Parameters
+    ----------
+    tables
+        Tables by name as the bank spells it.
+    """
+    schema, name = table.schema.lower(), table.name.lower()
+    spelled = {t.lower(): t for t in tables}
+    if schema in ("", "main"):
+        return (spelled[name], "samples") if name in spelled else None
+    level = next((v for v in LEVELS if v == name), None)
+    return (spelled[schema], level) if schema in spelled and level is not None else None
+
+
+def mentions(tree: Node) -> Iterator[tuple[Node, BaseTable]]:
+    """Yield every table that a syntax tree names, with its node."""
+    for node in walk(tree):
+        if isinstance(found := relation_of(node), BaseTable):
+            yield node, found
+
+
+def common_names(tree: Node) -> set[str]:
+    """Return the names of all common table expressions of a syntax tree, as they are spelled there."""
+    return {table.name for node in walk(tree) for table in common_tables(node)}

@@ -46,7 +46,7 @@ from tensorbank.sql import (
     with_columns_of,
     with_query,
 )
-from tensorbank.statements.mentions import mention_of
+from tensorbank.statements.relations import mention_of
 
 __all__ = ["Settled", "settle"]
 

@@ -10,8 +10,8 @@ from tensorbank.storage.address import (
     quoted_url,
 )
 from tensorbank.storage.aws_settings import certificates, surroundings, with_surroundings
-from tensorbank.storage.client import BACKOFF_BASE, CONNECT_TIMEOUT_S, ObjectInfo
 from tensorbank.storage.hedging import LATE_S
+from tensorbank.storage.object_client import BACKOFF_BASE, CONNECT_TIMEOUT_S, ObjectInfo
 from tensorbank.storage.retries import (
     CLIENT_POLICY,
     MAX_PAUSE_S,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from tensorbank.errors import TensorBankError
 from tensorbank.storage.address import StorageOptions
 from tensorbank.storage.aws_settings import certificates
-from tensorbank.storage.client import ObjectClient
+from tensorbank.storage.object_client import ObjectClient
 from tensorbank.storage.probes import PROBE
 from tensorbank.storage.retries import ask_retry_after_s
 from tensorbank.storage.store_errors import says_why

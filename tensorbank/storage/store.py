@@ -22,8 +22,8 @@ from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, Stora
 from tensorbank.storage import probes
 from tensorbank.storage.address import Credentials, StorageOptions
 from tensorbank.storage.aws_settings import ChainKeys, find_keys, with_surroundings
-from tensorbank.storage.client import ObjectClient, ObjectInfo, translated
 from tensorbank.storage.hedging import hedged
+from tensorbank.storage.object_client import ObjectClient, ObjectInfo, translated
 from tensorbank.storage.refusals import told_pause_s, told_reason
 from tensorbank.storage.retries import (
     MAX_PAUSE_S,

@@ -8,21 +8,26 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank_demo.landscape.classes import (
+from tensorbank_demo.landscape.materials import (
     BARE,
+    BROWN,
     BUILT,
     CROPS,
     FLOODED,
+    GREEN,
     N_COVERS,
     RANGE,
+    ROCK,
+    SAND,
     SKY_LAND,
     SKY_SNOW,
     SKY_WATER,
     SNOW,
+    SOIL,
     TREES,
     WATER,
+    WHITE,
 )
-from tensorbank_demo.landscape.materials import BROWN, GREEN, ROCK, SAND, SOIL, WHITE
 from tensorbank_demo.landscape.view import View, window
 from tensorbank_demo.landscape.world import World
 

@@ -1,10 +1,17 @@
-"""Materials ("endmembers"), of which every pixel is a mixture, and how each of them looks to the sensors."""
+"""Materials ("endmembers"), of which every pixel is a mixture, how each of them looks to the sensors,
+and the classes of the maps: ESRI land cover, and SEnSEI-v2 cloud mask.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tensorbank_demo.landscape.classes import BARE, BUILT, CROPS, FLOODED, N_COVERS, RANGE, TREES, WATER
+NO_DATA, WATER, TREES, FLOODED, CROPS, BUILT, BARE, SNOW, CLOUD, RANGE = range(10)
+"""The classes of ESRI land cover."""
+N_COVERS = 10
+"""The number of classes of land cover."""
+SKY_LAND, SKY_WATER, SKY_SNOW, SKY_THIN, SKY_THICK, SKY_SHADOW, SKY_NO_DATA = range(7)
+"""The classes of the cloud mask."""
 
 MATERIALS = {
     "soil": (620, 800, 1120, 1480, 1750, 1930, 2060, 2180, 2320, 2420, 3050, 2650, -11.5, -18.8),

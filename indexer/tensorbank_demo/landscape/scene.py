@@ -11,10 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank_demo.landscape.classes import CLOUD, NO_DATA, SKY_NO_DATA, SKY_SHADOW, SKY_THICK, SKY_THIN
 from tensorbank_demo.landscape.clouds import clouds_over
 from tensorbank_demo.landscape.ground import Ground
-from tensorbank_demo.landscape.materials import HAZE
+from tensorbank_demo.landscape.materials import (
+    CLOUD,
+    HAZE,
+    NO_DATA,
+    SKY_NO_DATA,
+    SKY_SHADOW,
+    SKY_THICK,
+    SKY_THIN,
+)
 from tensorbank_demo.landscape.sensors import ndvi_of, optical, radar, true_colour
 from tensorbank_demo.landscape.view import View
 from tensorbank_demo.landscape.world import TILE, World

@@ -6,14 +6,23 @@ Hosted at Hugging Face as ``embed2scale/SSL4EO-S12-v1.1`` since February 2026. V
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from tensorbank_indexer.containers import ReadLimits, SourceFiles
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
 from tensorbank_indexer.sources.member_tars import MemberTars
-from tensorbank_indexer.sources.provenance import SSL4EO_S12
 
 __all__ = ["Ssl4eoWdsSource"]
+
+SSL4EO_S12: Mapping[str, str] = MappingProxyType(
+    {
+        "licence": "CC-BY-4.0",
+        "references": "https://arxiv.org/abs/2503.00168",
+        "attribution": "SSL4EO-S12 v1.1 (DLR, IBM and partners); contains modified Copernicus Sentinel data",
+    }
+)
+"""The attributes that every copy of the dataset has; they are written into each part that is made of it."""
 
 
 class Ssl4eoWdsSource:

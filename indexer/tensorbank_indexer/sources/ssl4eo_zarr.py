@@ -26,7 +26,7 @@ from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.location_file import LocationFile
 from tensorbank_indexer.sources.member_tars import CATEGORICAL
-from tensorbank_indexer.sources.provenance import SSL4EO_S12
+from tensorbank_indexer.sources.ssl4eo_wds import SSL4EO_S12
 
 __all__ = ["FILE_NAME", "Ssl4eoZarrSource"]
 

@@ -5,14 +5,23 @@ Hosted at Hugging Face as ``ibm-esa-geospatial/TerraMesh``; tables ``{split}_met
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from tensorbank_indexer.containers import ReadLimits, SourceFiles
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan
 from tensorbank_indexer.sources.member_tars import MemberTars
-from tensorbank_indexer.sources.provenance import TERRAMESH
 
 __all__ = ["TerraMeshSource"]
+
+TERRAMESH: Mapping[str, str] = MappingProxyType(
+    {
+        "licence": "CC-BY-SA-4.0; subset ssl4eos12: CC-BY-4.0",
+        "references": "https://arxiv.org/abs/2504.11172",
+        "attribution": "TerraMesh (IBM, ESA); contains modified Copernicus Sentinel data, Copernicus DEM, ESRI land cover",
+    }
+)
+"""The attributes that every copy of the dataset has; they are written into each part that is made of it."""
 
 
 class TerraMeshSource:

@@ -18,7 +18,7 @@ from tensorbank.client import ServedPlan
 from tensorbank.client.signed_urls import SignedUrls
 from tensorbank.fetch import FetchOptions, range_requests
 from tensorbank.fetch.fetcher import Fetcher
-from tensorbank.fetch.wanted import Wanted
+from tensorbank.fetch.races import Wanted
 
 N = 40
 

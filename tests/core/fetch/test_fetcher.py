@@ -18,7 +18,7 @@ import pytest
 from tensorbank import ByteRange, InvalidInputError, NotFoundError, StorageError, StorageOptions
 from tensorbank.fetch import FetchOptions, outage, range_requests, tries
 from tensorbank.fetch.fetcher import Fetcher
-from tensorbank.fetch.wanted import Wanted
+from tensorbank.fetch.races import Wanted
 from tensorbank.storage.store import Store
 
 
@@ -245,7 +245,7 @@ import os, sys, time, threading, warnings
 warnings.simplefilter("ignore")
 from tensorbank import ByteRange, StorageError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
-from tensorbank.fetch.wanted import Wanted
+from tensorbank.fetch.races import Wanted
 from tensorbank.storage.store import Store
 
 class Slow(Store):

@@ -6,9 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensorbank import ByteRange
-from tensorbank.fetch.races import Race
+from tensorbank.fetch.races import Race, Wanted
 from tensorbank.fetch.read_group import ReadGroup
-from tensorbank.fetch.wanted import Wanted
 
 
 def race() -> Race:

@@ -9,7 +9,7 @@ import pytest
 import tensorbank as tb
 from support.tied_index import make_tied_table
 from tensorbank import InvalidInputError
-from tensorbank.sql.pivots import with_columns
+from tensorbank.sql.shorthands import with_columns
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def parser():
 
 
 def said(node):
-    """What a node says, with what is below it said in the same way."""
+    """Return what a node says, with what is below it said in the same way."""
     found = expression_of(node)
     if found is None:
         return "NULL" if is_null(node) else None

@@ -31,7 +31,7 @@ from tensorbank.catalog import delta_options
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.schema import Band, Modality
-from tensorbank.storage import client, retries
+from tensorbank.storage import object_client, retries
 from tensorbank.storage.store import Store
 from tensorbank.testing import StoreContract
 from tensorbank_indexer import IngestOptions, ingest
@@ -247,7 +247,7 @@ def silent_endpoint():
 
 
 def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
-    monkeypatch.setattr(client, "STALL_TIMEOUT_S", 1)
+    monkeypatch.setattr(object_client, "STALL_TIMEOUT_S", 1)
     short = {kind: replace(policy, deadline_s=2) for kind, policy in retries.OBJECT_POLICIES.items()}
     monkeypatch.setattr(tensorbank.storage.store, "OBJECT_POLICIES", short)
     store = Store("s3://bucket", StorageOptions(silent_endpoint, "key", "secret"))
@@ -260,7 +260,9 @@ def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
 
 
 def test_the_limits_that_users_get_end_within_100_seconds():
-    one_s = max(client.STALL_TIMEOUT_S, client.CONNECT_TIMEOUT_S, delta_options.REQUEST_TIMEOUT_S)
+    one_s = max(
+        object_client.STALL_TIMEOUT_S, object_client.CONNECT_TIMEOUT_S, delta_options.REQUEST_TIMEOUT_S
+    )
     policies = [*retries.OBJECT_POLICIES.values(), retries.CLIENT_POLICY]
     assert all(policy.deadline_s + one_s < 100 for policy in policies)
 

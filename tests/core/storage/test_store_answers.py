@@ -20,7 +20,7 @@ from support import WITH_SUPPORT
 from tensorbank import NotFoundError, StorageError, StorageOptions
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.index_files.mirror import IndexMirror
-from tensorbank.storage import client
+from tensorbank.storage import object_client
 from tensorbank.storage.store import Store
 from tensorbank.storage.store_errors import as_ours, of_system
 
@@ -173,7 +173,7 @@ def test_a_certificate_that_is_not_trusted_is_not_tried_again(answering_tls, mon
 
 
 def test_silence_is_told_as_such(monkeypatch):
-    monkeypatch.setattr(client, "STALL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(object_client, "STALL_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(StorageError, match="no answer in time") as caught:
@@ -193,8 +193,8 @@ def test_a_breakdown_of_the_client_is_an_error(monkeypatch, tmp_path):
     def breaks(*_: object, **__: object):
         raise PanicException("request valid: InvalidUri")
 
-    monkeypatch.setattr(client.obstore, "get_range", breaks)
-    monkeypatch.setattr(client.obstore, "list", breaks)
+    monkeypatch.setattr(object_client.obstore, "get_range", breaks)
+    monkeypatch.setattr(object_client.obstore, "list", breaks)
     found = []
 
     def ask():
