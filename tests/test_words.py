@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+OWN_PATH = Path(__file__).resolve().relative_to(ROOT).as_posix()
 FOLDERS = [
     "tensorbank",
     "indexer/tensorbank_demo",
@@ -17,7 +18,7 @@ FOLDERS = [
     "loader/tensorbank_loader",
     "server/tensorbank_server",
     "benchmarks",
-    "tests/support",
+    "tests",
 ]
 
 ALLOWED: dict[str, str] = {
@@ -122,7 +123,7 @@ def test_docstrings_begin_with_what_they_are_about():
             n += 1
             if problem := wrong_beginning(docstring, of_function=of_function):
                 wrong.append(f"{path}:{line} {problem}")
-    assert n > 1000
+    assert n > 2000
     assert wrong == []
 
 
@@ -131,6 +132,7 @@ def test_metaphors_that_were_given_up_do_not_come_back():
     found = [
         f"{path}: {match[0]}"
         for path, text in sources()
+        if path != OWN_PATH  # which names them
         for match in pattern.finditer(" ".join(text.split()))
     ]
     assert found == []

@@ -187,7 +187,7 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Pat
 
 @pytest.fixture(scope="session")
 def moto_process(tmp_path_factory):
-    """moto in a process of its own: delta-rs keeps the GIL while it reads a history, so a server in a thread would wait
+    """A moto server in a process of its own: delta-rs keeps the GIL while it reads a history, so a server in a thread would wait
     for its client for ever."""
     code = (
         "import sys, threading\nfrom moto.server import ThreadedMotoServer\n"

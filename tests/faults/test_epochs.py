@@ -101,7 +101,7 @@ def test_reads_that_hang_are_asked_for_again(served):
 
 
 def test_a_request_that_hangs_keeps_no_memory(served):
-    """Answers come from second requests; the first ones are under way for longer than the batch is."""
+    """Let answers come from second requests; the first ones are under way for longer than the batch is."""
     server, made = served
     server.set(Faults(slow=0.1, slow_s=15, seed=5))
     reader = SampleReader.of(made.plan, APART)

@@ -1,4 +1,4 @@
-"""Ingest of archives that nobody here wrote: every tensor, every trap, every interruption."""
+"""The ingest of archives that nobody here wrote: every tensor, every trap, every interruption."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def ids_of(loader):
 
 @pytest.fixture(scope="module")
 def sums(stored):  # noqa: F811
-    """Checksum of S2L2A of every sample, as the bank itself gives it."""
+    """The checksum of S2L2A of every sample, as the bank itself gives it."""
     plan = select(stored.direct).plan()
     found = {}
     for batch in plan.dataloader(batch_size=20):

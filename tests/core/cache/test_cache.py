@@ -244,7 +244,7 @@ def test_the_limit_holds_at_every_moment_and_the_least_recently_used_goes(tmp_pa
 
 
 def test_what_is_in_use_stays_although_it_is_full(tmp_path):
-    """Half of an epoch in random order is found in every further epoch, if half of it fits."""
+    """A half of an epoch in random order is found in every further epoch, if half of it fits."""
     n, size = 100, 5000
     here, origin = RangeCache(tmp_path, n * size // 2), Origin()
     rng = np.random.default_rng(1)

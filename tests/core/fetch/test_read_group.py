@@ -1,4 +1,4 @@
-"""Account of reads that were asked for together."""
+"""The account of reads that were asked for together."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ STATEMENTS = [line for line in (SUPPORT / "plans.sql").read_text().splitlines() 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """Answers of every process, by the name of its surroundings."""
+    """The answers of every process, by the name of its surroundings."""
     folder = tmp_path_factory.mktemp("decides")
     make_tied_table(tb.create(folder / "bank"), "tied", parts=4, n=8_000)
     statements, backwards = folder / "statements.json", folder / "backwards.json"

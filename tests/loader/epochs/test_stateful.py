@@ -1,4 +1,4 @@
-"""torchdata's StatefulDataLoader over our dataset: states before, at and after each boundary give back every batch, once."""
+"""A StatefulDataLoader of torchdata over our dataset: states before, at and after each boundary give back every batch, once."""
 
 from __future__ import annotations
 
