@@ -28,6 +28,11 @@ if (
 ):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Images of containers often forbid bytecode: then each of the hundred processes that tests start would compile every module
+# of ours anew, a second and a half, and each worker of pytest-xdist would rewrite the assertions of every test.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # The same examples on every run, and no verdict by the clock of a busy machine.
 BY_THE_CLOCK = [hypothesis.HealthCheck.too_slow]
 hypothesis.settings.register_profile(
