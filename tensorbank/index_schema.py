@@ -117,6 +117,7 @@ SAMPLE_COLUMNS = [
     pa.field("cloud_covers", pa.list_(pa.float64())),
     pa.field("modalities", pa.list_(pa.string())),
     pa.field("stem", pa.string()),
+    pa.field("key", pa.int64()),
 ]
 TILE_COLUMNS = [
     pa.field("sample_id", pa.string()),
@@ -132,6 +133,7 @@ TILE_COLUMNS = [
     pa.field("y1", pa.int16()),
     pa.field("x0", pa.int16()),
     pa.field("x1", pa.int16()),
+    pa.field("key", pa.int64()),
 ]
 SHARD_COLUMNS = [
     pa.field("part", pa.string()),

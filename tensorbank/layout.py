@@ -89,7 +89,7 @@ def check_identifier(name: str, what: str) -> str:
     return name
 
 
-def index_key(table: str, level: Level) -> str:
+def index_key(table: str, level: str) -> str:
     """Return the key of the folder of a Delta table."""
     return f"{table}/index/{level}"
 

@@ -206,7 +206,7 @@ class _Ingest:
             return
         self.bank.catalog.create(self.table, schema, single_writer=True)
         self.writer.describe(plan, schema, scans)
-        done = self.bank.catalog.publish(self.table, Commit(plan.part, rows.samples, rows.tiles, rows.shards))
+        done = self.bank.catalog.add(self.table, Commit(plan.part, rows.samples, rows.tiles, rows.shards))
         self.report.parts.append(plan.part)
         if done.added:
             self.report.n_added += n_samples

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
-from tensorbank.catalog import Catalog
+from tensorbank.catalog import Catalog, key_of
 from tensorbank.errors import NotFoundError
 from tensorbank_indexer.source import Finding, SampleRef
 
@@ -51,24 +50,12 @@ def presence_of(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> Pres
 def _committed(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> tuple[list[bool], list[bool]]:
     """Tell for each reference whether the table has its id, and whether it has its stem."""
     try:
-        keys = catalog.committed_keys(table)
+        known = catalog.membership(catalog.version(table))
     except NotFoundError:
         return [False] * len(refs), [False] * len(refs)
-    ids = [f"{r.split}/{r.sample_id}" for r in refs]
-    stems = [f"{r.split}/{r.subset}/{r.stem}" for r in refs]
-    return (
-        _among(ids, _joined(keys, "split", "sample_id")),
-        _among(stems, _joined(keys, "split", "subset", "stem")),
-    )
-
-
-def _joined(keys: pa.Table, *columns: str) -> pa.Array:
-    return pc.binary_join_element_wise(*(keys[c] for c in columns), "/")
-
-
-def _among(names: list[str], known: pa.Array) -> list[bool]:
-    result: list[bool] = pc.is_in(pa.array(names, pa.string()), value_set=known).to_pylist()
-    return result
+    ids = np.array([key_of(r.split, r.sample_id) for r in refs], np.int64)
+    stems = np.array([key_of(r.split, r.subset, r.stem) for r in refs], np.int64)
+    return known.has_samples(ids).tolist(), known.has_stems(stems).tolist()
 
 
 def _repeated(ref: SampleRef) -> Finding:

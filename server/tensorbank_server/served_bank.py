@@ -164,9 +164,12 @@ class ServedBank:
         with self._lock:
             found = self._tables.pop(key, None)
             if found is None:
-                files = self.bank.catalog.files(pinned.table, "samples", pinned.version)
-                paths = self.bank.catalog.mirror.readable(files.files)
-                found = SampleTable.open(pinned.table, pinned.version, pinned.schema, paths, self._files)
+                version = self.bank.catalog.version(pinned.table, pinned.version)
+                paths = self.bank.catalog.mirror.readable(version.samples.files)
+                gone = self.bank.catalog.deleted(version)
+                found = SampleTable.open(
+                    pinned.table, pinned.version, pinned.schema, paths, self._files, deleted=gone
+                )
             self._tables[key] = found
             while len(self._tables) > MAX_TABLES:
                 self._tables.pop(next(iter(self._tables)))

@@ -20,6 +20,7 @@ __all__ = ["Engine", "Snapshot"]
 class Snapshot:
     """One immutable version of a table, in numbers.
 
+    ``format`` is that of the index: 2, or 1 for tables that were written before snapshots pinned all their levels.
     ``tensor_bytes`` is the decoded size of all samples' present modalities, ``stored_bytes`` that of their blocks,
     ``index_bytes`` that of the index files of all levels.
     """
@@ -32,6 +33,7 @@ class Snapshot:
     tensor_bytes: int
     stored_bytes: int
     index_bytes: int
+    format: int = 2
 
 
 class Engine(Protocol):

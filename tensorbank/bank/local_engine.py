@@ -43,12 +43,12 @@ class LocalEngine:
 
     def snapshot(self, table: str, version: int | None) -> Snapshot:
         """Count what a table holds, from its log and the roll-ups of the shards."""
-        levels = {level: self.catalog.files(table, level, version) for level in LEVELS}
+        at = self.catalog.version(table, version)
+        levels = self.catalog.levels(at, [*LEVELS, *(at.pins or {})])
         parts = levels["samples"].parts
-        if parts is not None:  # tiles and shards are read at their newest, where other parts lie as well
+        if at.pins is None and parts is not None:  # other parts lie in tiles and shards as well
             levels = {level: files.of_parts(parts) for level, files in levels.items()}
-        version = levels["samples"].version
-        schema = self.schema(table, version)
+        version, schema = at.version, at.schema
         sums = ", ".join(
             f'coalesce(sum("{m.name}".n_samples), 0)::BIGINT AS n{i}, coalesce(sum("{m.name}".length), 0)::BIGINT AS b{i}'
             for i, m in enumerate(schema)
@@ -66,6 +66,7 @@ class LocalEngine:
             tensor_bytes=sum(int(row[f"n{i}"]) * m.sample_bytes for i, m in enumerate(schema)),
             stored_bytes=sum(int(row[f"b{i}"]) for i, _ in enumerate(schema)),
             index_bytes=sum(files.n_bytes for files in levels.values()),
+            format=1 if at.pins is None else 2,
         )
 
     def describe(self, table: str, version: int | None) -> dict[str, Statistics]:

@@ -1,16 +1,30 @@
-"""The tables of a bank: their names, their snapshots, and the commits that make them."""
+"""The tables of a bank: their names, their snapshots, and the changes that make them."""
 
 from __future__ import annotations
 
 from tensorbank.catalog.catalog import Catalog
+from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
 from tensorbank.catalog.commits import Commit
-from tensorbank.catalog.history import SnapshotInfo
+from tensorbank.catalog.membership import Membership, key_of, keys_of, rows_of_keys, with_keys
 from tensorbank.catalog.provenance import Provenance, provenance_of
+from tensorbank.delta import LevelChange, SnapshotInfo
 
 __all__ = [
+    "COLUMNS_FOLDER",
     "Catalog",
+    "Change",
     "Commit",
+    "DELETED",
+    "KEYS",
+    "LevelChange",
+    "Membership",
     "Provenance",
+    "Published",
     "SnapshotInfo",
+    "TableVersion",
+    "key_of",
+    "keys_of",
     "provenance_of",
+    "rows_of_keys",
+    "with_keys",
 ]

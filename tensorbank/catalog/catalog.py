@@ -1,32 +1,38 @@
 """The tables of a bank: their snapshots, and who makes them.
 
-A table is three Delta tables, one a level. :mod:`tensorbank.catalog.commits` says in which order they are written, so that
-readers see all of a part or none of it.
+A table is some Delta tables, one a level. The version of ``samples`` is that of the table, and says which versions of the
+others belong to it; :mod:`tensorbank.catalog.publishing` says in which order they are written, so that readers see all of a
+change or none of it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Hashable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tensorbank.catalog.commits import KEY_COLUMNS, Commit, Published, publish
-from tensorbank.catalog.delta import (
-    DeltaLevel,
-    LostCommitError,
-    create_level,
-    open_level,
+from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
+from tensorbank.catalog.commits import Commit, IndexReader, adding
+from tensorbank.catalog.known_versions import KnownVersions
+from tensorbank.catalog.membership import KEY_COLUMNS, Membership, key_pairs, read_keys, rows_of_keys
+from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
+from tensorbank.catalog.table_names import TableNames
+from tensorbank.catalog.upgrade import upgrading
+from tensorbank.delta import (
+    CHECKPOINT_INTERVAL,
+    SnapshotInfo,
+    VersionState,
     read_history,
     read_version,
+    write_checkpoint,
 )
-from tensorbank.catalog.history import SnapshotInfo
-from tensorbank.catalog.known_versions import KnownVersions
-from tensorbank.catalog.table_names import TableNames
 from tensorbank.errors import (
     ConflictError,
     ErrorKind,
@@ -35,9 +41,21 @@ from tensorbank.errors import (
     NotFoundError,
     StorageError,
 )
-from tensorbank.index_files import LOG, IndexMirror, LevelFiles, LogCopy, check_commit, find_damage, is_static
-from tensorbank.index_schema import samples_schema, shards_schema, table_schema, tiles_schema
-from tensorbank.layout import LEVELS, Level, check_table_name, index_key
+from tensorbank.index_files import (
+    LOG,
+    IndexFile,
+    IndexMirror,
+    LevelFiles,
+    LogCopy,
+    NewFile,
+    check_commit,
+    find_damage,
+    is_static,
+    require_sealed,
+    write_rows,
+)
+from tensorbank.index_schema import table_schema
+from tensorbank.layout import check_table_name, index_key
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, of_system
 
@@ -46,25 +64,19 @@ __all__ = ["Catalog"]
 KNOWN_BYTES = 256 << 20
 """The most bytes of what is remembered of versions. The statistics of a level take about 5 kB a file: 30 MB for the 6,000 files
 of a hundred million samples."""
+KNOWN_KEYS_BYTES = 256 << 20
+"""The most bytes of keys that are remembered: those of 16 million samples."""
 N_TURNS = 32
 """The number of locks that tables share, so that of threads which need the same version one reads it."""
+PINNED = ("tiles", "shards", KEYS, DELETED)
 Fact = TypeVar("Fact")
-
-
-@dataclass(frozen=True, slots=True)
-class _LevelVersion:
-    """One version of a level: its files, and its modalities if it is ``samples``."""
-
-    files: LevelFiles
-    schema: TableSchema | None
 
 
 class Catalog:
     """The tables of one bank. Every call looks whether the store has something newer;
     what is known of a version is kept.
 
-    Readers have a copy of the log read, which takes two requests in a row rather than four, and our client's patience
-    with a store that is busy. Writers, who need the store's own word, leave it to delta-rs.
+    Logs are read in copies, which takes two requests in a row, and index files where the mirror has them.
 
     Parameters
     ----------
@@ -79,6 +91,7 @@ class Catalog:
         self.mirror = mirror
         self._names = TableNames(store)
         self._known = KnownVersions(KNOWN_BYTES)
+        self._known_keys = KnownVersions(KNOWN_KEYS_BYTES)
         self._turns = tuple(threading.Lock() for _ in range(N_TURNS))
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -118,7 +131,7 @@ class Catalog:
             )
 
     def create(self, table: str, schema: TableSchema, *, single_writer: bool = False) -> None:
-        """Create the three index tables; what exists already is kept, and nothing is written where all do.
+        """Create a table without samples; what exists already is kept, and nothing is written where all does.
 
         Raises
         ------
@@ -132,47 +145,84 @@ class Catalog:
         check_table_name(table)
         if is_static(self.store):
             self.mirror.require_writable()
-        makers: dict[Level, Callable[[TableSchema], pa.Schema]] = {
-            "samples": samples_schema,
-            "tiles": tiles_schema,
-            "shards": shards_schema,
-        }
-        missing = {level: makers[level] for level in LEVELS[::-1] if not self._names.has_log(table, level)}
-        if not missing:
+        if self._names.has_log(table, "samples"):
             return
         self.mirror.require_writable()
         self._names.check_free(table)
         if not single_writer:
             self.require_arbitration()
-        for level, make in missing.items():
-            try:
-                create_level(self.store, index_key(table, level), make(schema))
-            except LostCommitError as error:
-                if not self._names.has_log(table, level):
-                    raise StorageError(
-                        f"{self.store.url}/{table} cannot be made: {error}", kind=ErrorKind.UNREACHABLE
-                    ) from error
+        create_tables(self.store, table, schema, lambda level: not self._names.has_log(table, level))
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
         """Return the modalities of a table."""
-        schema = self._read(table, "samples", version).schema
-        assert schema is not None, "the samples of each version have one"
-        return schema
+        return self.version(table, version).schema
 
-    def files(self, table: str, level: Level, version: int | None = None) -> LevelFiles:
-        """Return the files of a level: of the samples table at a version, of the others at their newest."""
-        return self._read(table, level, version if level == "samples" else None).files
+    def version(self, table: str, version: int | None = None) -> TableVersion:
+        """Return what is known of a version of a table, of the newest if None.
 
-    def _read(self, table: str, level: Level, version: int | None) -> _LevelVersion:
+        Raises
+        ------
+        NotFoundError
+            There is no such table or version.
+        """
+        state, log = self._read(table, "samples", version)
+        if state.transactions.get(FORMAT, 1) > INDEX_VERSION:
+            raise FormatError(
+                f"{self.store.url}/{table} has format {state.transactions[FORMAT]}, and this version of TensorBank reads formats "
+                f"up to {INDEX_VERSION}; install a newer one",
+                kind=ErrorKind.LOG_FORMAT,
+            )
+        pins = {
+            name.removeprefix(PIN): n
+            for name, n in state.transactions.items()
+            if name.startswith(PIN) and n >= 0
+        }
+        return self._known.found(
+            ("version", table, log),
+            lambda: TableVersion(
+                table, state.files, table_schema(state.columns), pins or None, _columns(state.configuration)
+            ),
+        )
+
+    def head(self, table: str) -> TableVersion:
+        """Return the newest version of a table, as a writer needs it.
+
+        Raises
+        ------
+        InvalidInputError
+            The bank cannot be written to.
+        """
+        self.mirror.require_writable()
+        return self.version(table)
+
+    def files(self, table: str, level: str, version: int | None = None) -> LevelFiles:
+        """Return the files of a level that belong to a version of the table."""
+        return self.levels(self.version(table, version), [level])[level]
+
+    def levels(self, version: TableVersion, levels: Collection[str]) -> dict[str, LevelFiles]:
+        """Return the files of some levels that belong to a version of a table."""
+        return {level: self.state(version, level).files for level in levels}
+
+    def state(self, version: TableVersion, level: str) -> VersionState:
+        """Return a level as it is in a version of its table."""
+        return self._read(version.table, level, version.pinned(level))[0]
+
+    def newest(self, table: str, level: str) -> VersionState | None:
+        """Return the newest version of a level, whatever the table shows of it; None if there is no such Delta table."""
+        with suppress(NotFoundError):
+            return self._read(table, level, None)[0]
+        return None
+
+    def _read(self, table: str, level: str, version: int | None) -> tuple[VersionState, LogCopy]:
         """Read the log of a level up to a version, or to the newest there is now, unless it is known.
 
         A version is known by the copy of its log, since a table that was made anew has the same version numbers. Which copy that
         is, the store has to say, but for versions that were asked for before.
         """
         with self._turns[hash((table, level)) % N_TURNS]:
-            log = None if version is None else self._known.get(("log", table, version))
+            log = None if version is None else self._known.get(("log", table, level, version))
             log = log or self._log(table, level, version)
-            found: _LevelVersion | None = self._known.get(("level", log))
+            found: VersionState | None = self._known.get(("level", level, log))
             if found is None:
                 try:
                     found = self._load(log, table, level)
@@ -183,13 +233,12 @@ class Catalog:
                         table, level, version
                     )  # the copy may be damaged, and not what it was made of
                     found = self._load(log, table, level)
-                self._known.keep(("level", log), found, found.files.statistics.nbytes)
-            if level == "samples":
-                self._known.keep(("log", table, log.version), log)
+                self._known.keep(("level", level, log), found, found.files.statistics.nbytes)
+            self._known.keep(("log", table, level, log.version), log)
         self._names.meet(table)
-        return found
+        return found, log
 
-    def _load(self, log: LogCopy, table: str, level: Level) -> _LevelVersion:
+    def _load(self, log: LogCopy, table: str, level: str) -> VersionState:
         """Find out what a version holds.
 
         Raises
@@ -204,55 +253,110 @@ class Catalog:
         for url, path in files.items():
             if path.suffix == ".json":
                 check_commit(_read_bytes(path, url), url)
+            elif path.suffix == ".crc32c":
+                checkpoint = path.with_suffix(".parquet")
+                require_sealed(_read_bytes(checkpoint, url), _read_bytes(path, url), url)
         try:
-            found, columns = read_version(log, index_key(table, level), level, self.store)
+            return read_version(log, index_key(table, level), level, self.store, _asked)
         except FormatError as error:
             raise find_damage(files) or error from error
-        return _LevelVersion(found, table_schema(columns) if level == "samples" else None)
 
-    def _log(self, table: str, level: Level, version: int | None, *, whole: bool = False) -> LogCopy:
+    def _log(self, table: str, level: str, version: int | None, *, whole: bool = False) -> LogCopy:
         try:
             return self.mirror.log(index_key(table, level), version, whole=whole)
         except NotFoundError:
             raise self._names.missing(table, version) from None
 
     def history(self, table: str) -> list[SnapshotInfo]:
-        """Return the versions of a table, newest first."""
+        """Return the versions of a table whose commits are there, newest first."""
         log = self._log(table, "samples", None, whole=True)
-        return read_history(log, index_key(table, "samples"), self.store)
+        return read_history(log, f"{self.store.url}/{index_key(table, 'samples')}")
 
-    def committed_keys(self, table: str) -> pa.Table:
-        """Return the columns split, subset, sample_id and stem of every sample of the newest snapshot.
+    def membership(self, version: TableVersion) -> Membership:
+        """Return the keys of the samples of a version."""
+        if not version.has(KEYS):  # of format 1: they follow from all rows
+            rows = [
+                pq.read_table(self.path(file), columns=list(KEY_COLUMNS)) for file in version.samples.files
+            ]
+            return Membership([key_pairs(rows_of_keys(table)) for table in rows])
+        held = [self.keys(file) for file in self.state(version, KEYS).files.files]
+        deleted = self.state(version, DELETED).files.files if version.has(DELETED) else ()
+        return Membership(held, [self.keys(file) for file in deleted])
+
+    def deleted(self, version: TableVersion) -> pa.Table | None:
+        """Return ``key`` and ``part`` of the rows that do not count in a version, None if all do."""
+        files = self.state(version, DELETED).files.files if version.has(DELETED) else ()
+        if not files:
+            return None
+        return pa.concat_tables(pq.read_table(self.path(file), columns=["key", "part"]) for file in files)
+
+    def keys(self, file: IndexFile) -> npt.NDArray[np.int64]:
+        """Return the (n, 2) keys of a file of ``keys`` or ``deleted``."""
+        return self._known_keys.found(file.key, lambda: read_keys(Path(self.path(file))))
+
+    def path(self, file: IndexFile) -> str:
+        """Return the local path of an index file that may be opened."""
+        (path,) = self.mirror.readable([file])
+        return str(path)
+
+    def write(self, table: str, level: str, rows: pa.Table) -> NewFile:
+        """Write rows as an index file of a level, which a change may then add."""
+        return write_rows(self.store, index_key(table, level), rows)
+
+    def commit(self, table: str, commit: Commit) -> int:
+        """Make a part visible, unless it is; returns the version that shows it, the newest if it was visible."""
+        return self.add(table, commit).version
+
+    def add(self, table: str, commit: Commit) -> Published:
+        """Make a part visible, unless it is: whoever commits it, it is committed once.
 
         Raises
         ------
-        NotFoundError
-            There is no such table, and nothing else: whoever ingests takes that for an empty one.
+        ConflictError
+            Another writer committed some of the same samples meanwhile (``kind`` is ``lost-race``), or other
+            writers won every one of many tries.
+        InvalidInputError
+            A plain column holds NaN.
         """
-        self._read(table, "samples", None)  # finds damage that delta-rs reads over
-        return self._open(table, "samples").rows(KEY_COLUMNS)
+        return self.publish(table, adding(commit, self.reader(), self._writer(table)))
 
-    def commit(self, table: str, commit: Commit) -> int:
-        """Make a part visible as :meth:`publish` does; returns the samples version that shows it."""
-        return self.publish(table, commit).version
+    def publish(self, table: str, make: Callable[[TableVersion], Change | None]) -> Published:
+        """Make a change visible as :func:`tensorbank.catalog.publishing.publish` does. A table of format 1 is upgraded first."""
+        if self.head(table).pins is None:
+            publish(
+                self,
+                table,
+                upgrading(lambda v, level: self.state(v, level).files, self.path, self._writer(table)),
+            )
+        done = publish(self, table, make)
+        if done.added and done.version % CHECKPOINT_INTERVAL == 0:
+            self.checkpoint(table)
+        return done
 
-    def publish(self, table: str, commit: Commit) -> Published:
-        """Make a part visible as :func:`tensorbank.catalog.commits.publish` does."""
-        return publish(commit, partial(self._open, table), lambda: self.committed_keys(table), table)
+    def checkpoint(self, table: str) -> None:
+        """Write checkpoints of the newest versions of all levels; a store that fails now leaves them to the next commit."""
+        version = self.version(table)
+        for level in ("samples", *(version.pins or {})):
+            with suppress(StorageError):
+                log = self._log(table, level, version.pinned(level))
+                write_checkpoint(self.store, index_key(table, level), log)
 
-    def _open(self, table: str, level: Level) -> DeltaLevel:
-        """Open a level at its newest version, by the store itself."""
-        self.mirror.require_writable()
-        try:
-            return open_level(self.store, index_key(table, level))
-        except NotFoundError as error:
-            if error.kind == ErrorKind.NO_BUCKET:
-                raise
-            raise self._names.missing(table) from None
-        except FormatError:
-            self.mirror.log(index_key(table, level))
-            self._read(table, level, None)  # names the file, if one is damaged
-            raise
+    def reader(self) -> IndexReader:
+        """Return what changes are made by."""
+        return IndexReader(self.membership, self.keys, lambda v, level: self.state(v, level).files, self.path)
+
+    def _writer(self, table: str) -> Callable[[str, pa.Table], NewFile]:
+        return lambda level, rows: self.write(table, level, rows)
+
+
+def _asked(configuration: Mapping[str, str]) -> list[str]:
+    """Return the transactions that say which versions of other levels belong to one of samples."""
+    added = [f"{COLUMNS_FOLDER}/{name}" for name in _columns(configuration)]
+    return [FORMAT, *(f"{PIN}{level}" for level in (*PINNED, *added))]
+
+
+def _columns(configuration: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(filter(None, configuration.get(COLUMNS, "").split(",")))
 
 
 def _read_bytes(path: Path, url: str) -> bytes:

@@ -1,125 +1,120 @@
-"""Commits: the rows of a part become visible at all levels at once, whoever else writes.
-
-A commit appends to ``tiles`` and ``shards`` first and to ``samples`` last; rows of the first two count only when their part is in
-the samples snapshot, so a reader sees all of a part or none of it. Every append carries a Delta application transaction: a part
-can be appended to a level once only, however often and from wherever it is tried, and two writers of the samples table cannot
-overlook each other.
-"""
+"""Commits of a part: its rows become visible at all levels at once, and no sample is added twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from tensorbank.catalog.delta import DeltaLevel, LostCommitError
+from tensorbank.catalog.changes import KEYS, Change, TableVersion
+from tensorbank.catalog.membership import Membership, joined_files, keys_of, rows_of_keys, with_keys
+from tensorbank.delta import LevelChange
 from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
-from tensorbank.index_files import FINITE, with_nan
-from tensorbank.layout import Level
+from tensorbank.index_files import IndexFile, LevelFiles, NewFile, with_nan
+from tensorbank.index_schema import table_schema
+from tensorbank.schema import TableSchema
 
-__all__ = ["KEY_COLUMNS", "Commit", "Published", "publish"]
+__all__ = ["Commit", "IndexReader", "Write", "adding", "holds_part"]
 
-KEY_COLUMNS = ("split", "subset", "sample_id", "stem")
-"""The columns that tell samples apart."""
-MAX_RACES = 50
-"""The most races that a commit loses before it gives up: each is against another writer, who went ahead."""
-_SAMPLES_WRITERS = "tensorbank.samples"
-"""The transaction that each commit of samples raises by one, so that of two at the same version one loses."""
+Write = Callable[[str, pa.Table], NewFile]
+"""A callable that writes rows as an index file of a level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """The additions of one commit: the rows of one part at every level."""
+    """The additions of one commit: the rows of one part at every level, and what the history says of them."""
 
     part: str
     samples: pa.Table
     tiles: pa.Table
     shards: pa.Table
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
-    """The version of the samples table that shows a part;
-    the newest version if another writer ``added`` the part.
-    """
-
-    version: int
-    added: bool
-
-
-def publish(
-    commit: Commit, opened: Callable[[Level], DeltaLevel], committed_keys: Callable[[], pa.Table], table: str
-) -> Published:
-    """Make a part visible, unless it is visible already: whoever commits it, it is committed once.
+class IndexReader:
+    """What making a change may read of the table.
 
     Parameters
     ----------
-    opened
-        Callable that opens a level of the table at its newest version.
-    committed_keys
-        Callable that returns the :data:`KEY_COLUMNS` of every committed sample.
-    table
-        Name of the table, for messages.
+    membership
+        Callable that returns the keys of a version.
+    keys
+        Callable that reads the keys of one file of ``keys``.
+    files
+        Callable that returns the files of a level at a version.
+    path
+        Callable that returns the local path of an index file, checked.
+    """
+
+    membership: Callable[[TableVersion], Membership]
+    keys: Callable[[IndexFile], npt.NDArray[np.int64]]
+    files: Callable[[TableVersion, str], LevelFiles]
+    path: Callable[[IndexFile], str]
+
+
+def adding(commit: Commit, read: IndexReader, write: Write) -> Callable[[TableVersion], Change | None]:
+    """Return what makes the change that adds a part; None if the part is there.
 
     Raises
     ------
-    ConflictError
-        Another writer committed some of the same samples meanwhile (``kind`` is ``lost-race``), or other
-        writers won every one of many tries.
     InvalidInputError
         A plain column holds NaN.
+    ConflictError
+        Another part has some of the same samples (``kind`` is ``lost-race``); raised by the callable.
     """
-    for rows in (commit.samples, commit.tiles, commit.shards):
+    levels = {"samples": commit.samples, "tiles": commit.tiles, "shards": commit.shards}
+    for rows in levels.values():
         if names := with_nan(rows):
             raise InvalidInputError(
                 f"part {commit.part} has NaN in {', '.join(sorted(names))}; write NULL where there is no number",
                 kind=ErrorKind.NAN,
             )
-    _append(commit.part, commit.tiles, lambda: opened("tiles"), table)
-    _append(commit.part, commit.shards, lambda: opened("shards"), table)
-    for _ in range(MAX_RACES):
-        samples = opened("samples")
-        if samples.transaction(commit.part) is not None:
-            return Published(samples.version, added=False)
-        turn = (samples.transaction(_SAMPLES_WRITERS) or 0) + 1
-        if n_taken := _n_common(commit.samples, committed_keys()):
-            if opened("samples").transaction(commit.part) is not None:
-                continue  # they are its own samples: another run committed the part since it was looked for
+    keys = keys_of(commit.samples, "split", "sample_id")
+    added = rows_of_keys(commit.samples)
+    written: dict[str, NewFile] = {}
+
+    def make(head: TableVersion) -> Change | None:
+        n_taken = int(np.count_nonzero(read.membership(head).has_samples(keys)))
+        if n_taken == len(keys) and holds_part(head.samples, commit.part, read.path):
+            return None
+        if n_taken:
             raise ConflictError(
                 f"another writer committed {n_taken} of the samples of part {commit.part} meanwhile; run again",
                 kind=ErrorKind.LOST_RACE,
             )
-        transactions = {commit.part: 1, _SAMPLES_WRITERS: turn} | ({FINITE: 1} if turn == 1 else {})
-        try:
-            samples.append(commit.part, commit.samples, transactions)
-        except LostCommitError:
-            continue
-        return Published(opened("samples").version, added=True)
-    raise ConflictError(
-        f"part {commit.part} of {table} lost {MAX_RACES} commits to other writers; try again later"
-    )
+        for level, rows in levels.items():
+            if level not in written and rows.num_rows:
+                written[level] = write(level, rows if level == "shards" else with_keys(rows))
+        joined, replaced = joined_files(read.files(head, KEYS), added, read.keys)
+        changes = {level: LevelChange(added=(file,)) for level, file in written.items()}
+        changes[KEYS] = LevelChange(added=(write(KEYS, joined),), removed=replaced)
+        return Change(
+            "ingest",
+            changes,
+            commit.details,
+            schema=_with_new(head.schema, table_schema(commit.samples.schema)),
+            n_rows=commit.samples.num_rows,
+            part=commit.part,
+        )
+
+    return make
 
 
-def _append(part: str, rows: pa.Table, opened: Callable[[], DeltaLevel], table: str) -> None:
-    """Append the rows of a part to a level, unless they are there."""
-    level = opened()
-    if level.transaction(part) is not None:
-        return
-    try:
-        level.append(part, rows, {part: 1})
-    except LostCommitError as error:
-        if opened().transaction(part) is None:
-            raise ConflictError(
-                f"part {part} of {table} lost its commit to other writers; try again later"
-            ) from error
+def holds_part(files: LevelFiles, part: str, path: Callable[[IndexFile], str]) -> bool:
+    """Tell whether rows of a part are among those of some files; the statistics of most say so."""
+    if any(f.part == part for f in files.files):
+        return True
+    several = [f for f in files.files if f.part is None]
+    return any(part in pq.read_table(path(f), columns=["part"])["part"].to_pylist() for f in several)
 
 
-def _n_common(rows: pa.Table, committed: pa.Table) -> int:
-    """Count the rows whose (split, sample_id) is committed already."""
-    mine, theirs = (
-        pc.binary_join_element_wise(t["split"].cast(pa.string()), t["sample_id"].cast(pa.string()), "/")
-        for t in (rows, committed)
-    )
-    return int(pc.sum(pc.is_in(mine, value_set=theirs)).as_py() or 0)
+def _with_new(there: TableSchema, given: TableSchema) -> TableSchema | None:
+    """Return the schema of a table with the modalities that are new to it, None if there are none."""
+    new = tuple(m for m in given if m.name not in there.names)
+    return TableSchema((*there.modalities, *new)) if new else None

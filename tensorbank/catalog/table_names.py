@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.index_files import LOG, is_static, static_bank, table_names
-from tensorbank.layout import Level, index_key
+from tensorbank.layout import index_key
 from tensorbank.storage import Store
 
 __all__ = ["TableNames"]
@@ -85,7 +85,7 @@ class TableNames:
                 raise
             return sorted(self._met)
 
-    def has_log(self, table: str, level: Level) -> bool:
+    def has_log(self, table: str, level: str) -> bool:
         """Tell whether a level of a table has been made."""
         with suppress(NotFoundError):
             return bool(self._store.objects(f"{index_key(table, level)}/{LOG}"))

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
-from tensorbank.index_files.delta_log import LOG, check_commit, find_damage, require_readable
-from tensorbank.index_files.level_files import LevelFiles, files_of
+from tensorbank.index_files.checksums import checkpoint_seal, checksum_in_name, require_sealed, sealed_commit
+from tensorbank.index_files.delta_log import (
+    LAST_CHECKPOINT,
+    LOG,
+    check_commit,
+    checkpoint_name,
+    commit_name,
+    find_damage,
+    require_readable,
+    seal_name,
+)
+from tensorbank.index_files.file_statistics import statistics_json
+from tensorbank.index_files.level_files import IndexFile, LevelFiles, files_of
 from tensorbank.index_files.mirror import IndexMirror, LogCopy, default_cache_folder
 from tensorbank.index_files.nan_columns import FINITE, of_file, with_nan
 from tensorbank.index_files.static_bank import is_static, table_names
+from tensorbank.index_files.written_files import ROW_GROUP_ROWS, NewFile, parquet_writer, upload, write_rows
 
 __all__ = [
     "FINITE",
+    "IndexFile",
     "IndexMirror",
+    "LAST_CHECKPOINT",
     "LOG",
     "LevelFiles",
     "LogCopy",
+    "NewFile",
+    "ROW_GROUP_ROWS",
     "check_commit",
+    "checkpoint_name",
+    "checkpoint_seal",
+    "checksum_in_name",
+    "commit_name",
     "default_cache_folder",
     "files_of",
     "find_damage",
     "is_static",
     "of_file",
+    "parquet_writer",
     "require_readable",
+    "require_sealed",
+    "seal_name",
+    "sealed_commit",
+    "statistics_json",
     "table_names",
+    "upload",
     "with_nan",
+    "write_rows",
 ]

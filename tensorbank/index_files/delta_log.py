@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from tensorbank.errors import ErrorKind, FormatError, IntegrityError, TensorBankError
+from tensorbank.index_files.checksums import commit_checksum
 
 __all__ = [
     "LAST_CHECKPOINT",
@@ -26,6 +27,7 @@ __all__ = [
     "find_damage",
     "needed",
     "require_readable",
+    "seal_name",
 ]
 
 LOG = "_delta_log"
@@ -47,6 +49,11 @@ def commit_name(version: int) -> str:
 def checkpoint_name(version: int) -> str:
     """Return the name of the file of a checkpoint that is one file."""
     return f"{version:020}.checkpoint.parquet"
+
+
+def seal_name(version: int) -> str:
+    """Return the name of the file that holds the checksum of a checkpoint."""
+    return f"{version:020}.checkpoint.crc32c"
 
 
 def commits_in(names: Collection[str]) -> list[int]:
@@ -84,11 +91,12 @@ def needed(names: Collection[str], version: int, where: str) -> list[str]:
     kept = [commit_name(v) for v in range(first, version + 1)]
     if base is None:
         return kept
-    return [checkpoint_name(base), *([commit_name(base)] if base in there else []), *kept]
+    beside = [name for name in (seal_name(base), commit_name(base)) if name in names]
+    return [checkpoint_name(base), *beside, *kept]
 
 
 def check_commit(data: bytes, where: str) -> None:
-    """Check that a commit is there, whole, and hides no rows by a list beside the files; it is not parsed.
+    """Check that a commit is whole, has its checksum if it says one, and hides no rows by a list beside the files.
 
     Raises
     ------
@@ -97,6 +105,9 @@ def check_commit(data: bytes, where: str) -> None:
     """
     if not data.startswith(b"{") or not data.rstrip().endswith(b"}"):
         raise _damaged(where, "it is not JSON from its first byte to its last")
+    checksums = commit_checksum(data)
+    if checksums is not None and checksums[0] != checksums[1]:
+        raise _damaged(where, f"its checksum is {checksums[1]}, it says {checksums[0]}")
     if b'"deletionVector":{' in data:
         raise FormatError(
             f"{where} hides rows by a deletion vector, which is not read here; have the program that wrote it purge them "
@@ -117,7 +128,7 @@ def find_damage(files: Mapping[str, Path]) -> TensorBankError | None:
                 for line in path.read_text("utf-8").splitlines():
                     if line and not isinstance(json.loads(line), dict):
                         return _damaged(where, "a line is no JSON object")
-            else:
+            elif path.suffix == ".parquet":
                 pq.ParquetFile(path).read()
         except TensorBankError as error:
             return error

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow
 from tensorbank.index_files.delta_log import data_path
-from tensorbank.layout import Level
 from tensorbank.pruning import Condition, may_match, of_files
 
 __all__ = ["IndexFile", "LevelFiles", "files_of"]
@@ -38,7 +37,7 @@ class LevelFiles:
     that no file ever held NaN (:mod:`tensorbank.index_files.nan_columns`).
     """
 
-    level: Level
+    level: str
     table_id: str
     version: int
     files: tuple[IndexFile, ...]

@@ -15,6 +15,7 @@ from tensorbank.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from tensorbank.index_files.checksums import checksum_in_name
 from tensorbank.index_files.delta_log import LOG, commit_name, commits_in, needed
 from tensorbank.index_files.level_files import IndexFile
 from tensorbank.index_files.local_copies import Identity, checksum, digest, disk_error, identity, write
@@ -233,7 +234,9 @@ class IndexMirror:
         if found is not None:
             if self._sound.get(path) == found:
                 return path
-            if found.n_bytes == file.n_bytes and self._is_sound(path):
+            if found.n_bytes == file.n_bytes and (
+                checksum_in_name(file.key) is not None or self._is_sound(path)
+            ):
                 self._sound[path] = found
                 return path
         data = self.store.get(file.key, LATE_S + file.n_bytes / SLOW_BYTES_S)
@@ -243,7 +246,10 @@ class IndexMirror:
             )
         try:
             write(path, data)
-            write(self._sum_of(path), checksum(data))
+            if (
+                checksum_in_name(file.key) is None
+            ):  # others are compared with their names, as files in place are
+                write(self._sum_of(path), checksum(data))
         except OSError as error:
             raise disk_error(error, path) from error
         if (found := identity(path)) is not None:

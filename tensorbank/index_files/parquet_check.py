@@ -1,8 +1,9 @@
 """A look at an index file before DuckDB opens it: a footer that lies can end the whole process there.
 
-What is compared is what the log says of the file, its length and rows, with what the file says of itself. Bytes of pages are not
-looked at, nor what the footer says of single columns: pyarrow ends the process where that is inconsistent
-(``RowGroupMetaData.column`` lets an exception of C++ pass), so it must not be asked before the bytes are known to be sound.
+What is compared is what the log says of the file, its length, checksum and rows, with the file. Of a file without a checksum,
+as other programs write them, pages are not looked at, nor what the footer says of single columns: pyarrow ends the process
+where that is inconsistent (``RowGroupMetaData.column`` lets an exception of C++ pass), so it must not be asked before the bytes
+are known to be sound.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from tensorbank.errors import ErrorKind, IntegrityError
+from tensorbank.index_files.checksums import checksum_in_name, crc_of_file
 from tensorbank.index_files.level_files import IndexFile
 
 __all__ = ["check_index_file"]
@@ -60,6 +62,9 @@ def _what_is_wrong(path: Path, file: IndexFile) -> str:
         footer_starts = n_bytes - _TAIL.size - footer_bytes
         if footer_starts < len(MAGIC):
             return f"its footer would have {footer_bytes} bytes"
+    said = checksum_in_name(file.key)
+    if said is not None and (found := crc_of_file(path)) != said:
+        return f"its checksum is {found:08x}, its commit says {said:08x}"
     footer = pyarrow.parquet.read_metadata(path)
     if file.n_rows and footer.num_rows != file.n_rows:
         return f"it has {footer.num_rows} rows, its commit says {file.n_rows}"

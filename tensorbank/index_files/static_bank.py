@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tensorbank.errors import ErrorKind, FormatError, NotFoundError
-from tensorbank.index_files.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name
+from tensorbank.index_files.delta_log import LAST_CHECKPOINT, LOG, checkpoint_name, commit_name, seal_name
 from tensorbank.storage import ObjectInfo, Store
 
 __all__ = ["TABLES", "has_log", "is_static", "log_files", "table_names"]
@@ -69,7 +69,7 @@ def log_files(store: Store, key: str, version: int | None, *, whole: bool) -> di
     last = _last_checkpoint(store, key)
     if last is None or (version is not None and version < last):
         return _commits_from(store, key, 0)
-    found = _known(store, key, [checkpoint_name(last)]) | _commits_from(store, key, last)
+    found = _known(store, key, [checkpoint_name(last), seal_name(last)]) | _commits_from(store, key, last)
     if whole:
         found |= _known(store, key, map(commit_name, range(last)))
     return found

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tensorbank.catalog import Catalog
+from tensorbank.catalog import DELETED, Catalog, TableVersion
 from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
@@ -27,8 +27,12 @@ class PinnedTable:
 
     Parameters
     ----------
+    version
+        The version of the table, which says what belongs to it.
     levels
         Every file of the levels that the statement needs.
+    deleted
+        Files of the keys of samples whose rows do not count.
     conditions
         Conditions that rows of a level must satisfy at least.
     kept
@@ -38,17 +42,28 @@ class PinnedTable:
     """
 
     name: str
-    schema: TableSchema
+    version: TableVersion
     levels: Mapping[Level, LevelFiles]
+    deleted: LevelFiles | None = None
     conditions: Mapping[Level, Condition] = field(default_factory=dict)
     kept: Mapping[Level, LevelFiles] = field(default_factory=dict)
     shards_considered: int | None = None
     shards_kept: int | None = None
 
     @property
+    def schema(self) -> TableSchema:
+        return self.version.schema
+
+    @property
     def snapshot(self) -> tuple[str, int]:
-        samples = self.levels["samples"]
-        return samples.table_id, samples.version
+        return self.version.identity
+
+    @property
+    def pins(self) -> dict[str, int]:
+        """The versions of the Delta tables that the snapshot is made of; of format 1 those that were the newest."""
+        if self.version.pins is not None:
+            return dict(self.version.pins)
+        return {level: files.version for level, files in self.levels.items() if level != "samples"}
 
     @property
     def mentioned(self) -> tuple[Level, ...]:
@@ -57,9 +72,9 @@ class PinnedTable:
 
     def by_files(self, conditions: Mapping[Level, Condition]) -> PinnedTable:
         """Return the table without the files that the log's statistics rule out,
-        and without those of parts that the snapshot does not show.
+        and of a table of format 1 without those of parts that the snapshot does not show.
         """
-        parts = self.levels["samples"].parts
+        parts = self.levels["samples"].parts if self.version.pins is None else None
         kept: dict[Level, LevelFiles] = {}
         for level, files in self.levels.items():
             visible = files if parts is None else files.of_parts(parts)
@@ -74,10 +89,12 @@ class PinnedTable:
 
 def pin(catalog: Catalog, name: str, levels: Collection[Level], version: int | None) -> PinnedTable:
     """Pin a table to a version, to the newest if None."""
-    with ThreadPoolExecutor(max(1, len(levels))) as pool:  # each level is some requests in a row
-        found = pool.map(lambda level: catalog.files(name, level, version), levels)
-        files = dict(zip(levels, found, strict=True))
-    return PinnedTable(name, catalog.schema(name, files["samples"].version), files, kept=files)
+    at = catalog.version(name, version)
+    needed = {*levels, "samples", *([DELETED] if at.has(DELETED) else [])}
+    with ThreadPoolExecutor(len(needed)) as pool:  # each level is some requests in a row
+        found = dict(zip(needed, pool.map(lambda level: catalog.state(at, level).files, needed), strict=True))
+    files = {level: found[level] for level in LEVELS if level in found}
+    return PinnedTable(name, at, files, found.get(DELETED), kept=files)
 
 
 def pin_mentioned(
@@ -109,32 +126,39 @@ def pin_mentioned(
     with ThreadPoolExecutor(N_THREADS) as pool:
         listed = pool.submit(catalog.among, names)
         guesses = {
-            at: pool.submit(_guess, catalog, *at, versions.get(at[0]))
-            for at in _levels_of(mentioned, spelled, levels)
+            name: (wanted, pool.submit(_guess, catalog, name, wanted, versions.get(name)))
+            for name, wanted in _levels_of(mentioned, spelled, levels).items()
         }
-        tables = listed.result()
-        needed = sorted(_levels_of(mentioned, {t: t for t in tables}, levels))
-        found = {at: guess for at, future in guesses.items() if (guess := future.result()) is not None}
-        rest = {at: pool.submit(catalog.files, *at, versions.get(at[0])) for at in needed if at not in found}
-        found |= {at: future.result() for at, future in rest.items()}
-    pinned = []
-    for name in sorted({name for name, _ in needed}):
-        files = {level: found[name, level] for level in LEVELS if (name, level) in found}
-        pinned.append(PinnedTable(name, catalog.schema(name, files["samples"].version), files, kept=files))
-    return pinned
+        needed = _levels_of(mentioned, {t: t for t in listed.result()}, levels)
+        found = {
+            name: guess
+            for name, (wanted, future) in guesses.items()
+            if (guess := future.result()) is not None and wanted == needed.get(name)
+        }
+        rest = {
+            name: pool.submit(pin, catalog, name, wanted, versions.get(name))
+            for name, wanted in sorted(needed.items())
+            if name not in found
+        }
+        found |= {name: future.result() for name, future in rest.items()}
+    return [found[name] for name in sorted(needed)]
 
 
 def _levels_of(
     mentioned: Collection[BaseTable], tables: Mapping[str, Any], levels: Collection[Level]
-) -> set[tuple[str, Level]]:
-    """Return the tables and levels that are needed, if these are the tables."""
-    found = {mention for table in mentioned if (mention := mention_of(table, tables)) is not None}
-    return found | {(name, level) for name, _ in found for level in ("samples", *levels)}
+) -> dict[str, frozenset[Level]]:
+    """Return the tables and the levels of each that are needed, if these are the tables."""
+    found: dict[str, set[Level]] = {}
+    for table in mentioned:
+        mention = mention_of(table, tables)
+        if mention is not None:
+            found.setdefault(mention[0], {"samples", *levels}).add(mention[1])
+    return {name: frozenset(of_table) for name, of_table in found.items()}
 
 
-def _guess(catalog: Catalog, name: str, level: Level, version: int | None) -> LevelFiles | None:
-    """Return the files of what may be a table; None if something is wrong: asking again says what."""
+def _guess(catalog: Catalog, name: str, levels: Collection[Level], version: int | None) -> PinnedTable | None:
+    """Pin what may be a table; None if something is wrong: asking again says what."""
     try:
-        return catalog.files(name, level, version)
+        return pin(catalog, name, levels, version)
     except TensorBankError:
         return None

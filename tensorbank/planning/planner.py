@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLANNER_VERSION", "Planner"]
 
-PLANNER_VERSION = 2
+PLANNER_VERSION = 3
 """The version of the planner, part of every fingerprint;
 raised when the same query on the same snapshot may give another plan."""
 
@@ -222,7 +222,9 @@ def _fingerprint(bound: Bound, source: PlanSource, handles: Sequence[Handle], ta
 
     The answer is part of it so that another selection is another plan, whatever its cause.
     """
-    snapshots = sorted(source.snapshots.values())
+    snapshots = [
+        [*table.snapshot, sorted(table.pins.items())] for table in sorted(bound.tables, key=lambda t: t.name)
+    ]
     canonical = bound.statement.canonical
     asked = [source.planner_version, snapshots, canonical, [h.name for h in handles if h.by_date]]
     digest = hashlib.sha256(json.dumps(asked).encode())

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tensorbank.catalog import Catalog
-from tensorbank.layout import part_of_key
+from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.planning.views import read_parquet
+from tensorbank.pruning import Compare
 from tensorbank.schema import Modality
 from tensorbank.sql import literal, quoted
 from tensorbank.statements import Bounds, PixelPredicate, bounds, decision
@@ -26,9 +27,10 @@ class TileAnswers:
         A connection to DuckDB of its own: it is asked while a statement runs on another.
     """
 
-    def __init__(self, con: Any, catalog: Catalog) -> None:
+    def __init__(self, con: Any, catalog: Catalog, tables: Sequence[PinnedTable]) -> None:
         self._con = con
         self._catalog = catalog
+        self._tables = {table.name: table for table in tables}
         self._lock = threading.Lock()
 
     def find(
@@ -44,7 +46,8 @@ class TileAnswers:
         each = bounds(predicate, handle, paths, modality, "tiles")
         summed = Bounds("sum(low)", "sum(high)", "sum(n)")
         with self._lock:
-            files = self._catalog.files(table, "tiles").of_parts(frozenset({part_of_key(key)}))
+            in_shard = Compare((modality.name.lower(), "ref", "key"), "=", key)
+            files = self._catalog.state(self._tables[table].version, "tiles").files.matching(in_shard)
             if not files.files:
                 return {}
             scan = read_parquet([str(p) for p in self._catalog.mirror.readable(files.files)])

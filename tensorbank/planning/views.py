@@ -79,8 +79,11 @@ class TableViews:
     def _create_view(self, table: PinnedTable, level: Level) -> None:
         name = quoted(table.name)
         scan = self._scan(table, level, table.kept[level])
-        if level != "samples" and table.levels["samples"].parts is None:
+        if level != "samples" and table.version.pins is None and table.levels["samples"].parts is None:
             scan += f" WHERE part IN (SELECT DISTINCT part FROM {self._scan(table, 'samples', table.levels['samples'])})"
+        if level != "shards" and table.deleted is not None and table.deleted.files:
+            gone = read_parquet([str(p) for p in self._catalog.mirror.readable(table.deleted.files)])
+            scan += f" AS live ANTI JOIN (SELECT key, part FROM {gone}) AS gone USING (key, part)"
         self._db.create_view(name, level, f"SELECT * FROM {scan}")
         if level == "samples":
             self._db.create_view("main", name, f"SELECT * FROM {name}.samples")

@@ -7,16 +7,16 @@ from tensorbank.storage.address import (
     StorageOptions,
     bucket_and_prefix,
     normalize_url,
-    quoted_url,
 )
-from tensorbank.storage.aws_settings import certificates, surroundings, with_surroundings
+from tensorbank.storage.aws_settings import with_surroundings
 from tensorbank.storage.hedging import LATE_S
-from tensorbank.storage.object_client import BACKOFF_BASE, CONNECT_TIMEOUT_S, ObjectInfo
+from tensorbank.storage.object_client import ObjectInfo
 from tensorbank.storage.retries import (
     CLIENT_POLICY,
     MAX_PAUSE_S,
     PASSING,
     RetryPolicy,
+    backoff_s,
     parse_retry_after,
     retrying,
 )
@@ -24,9 +24,7 @@ from tensorbank.storage.store import Store
 from tensorbank.storage.store_errors import EXPIRED, as_ours, is_panic, of_system
 
 __all__ = [
-    "BACKOFF_BASE",
     "CLIENT_POLICY",
-    "CONNECT_TIMEOUT_S",
     "Credentials",
     "EXPIRED",
     "LATE_S",
@@ -37,14 +35,12 @@ __all__ = [
     "StorageOptions",
     "Store",
     "as_ours",
+    "backoff_s",
     "bucket_and_prefix",
-    "certificates",
     "is_panic",
     "normalize_url",
     "of_system",
     "parse_retry_after",
-    "quoted_url",
     "retrying",
-    "surroundings",
     "with_surroundings",
 ]

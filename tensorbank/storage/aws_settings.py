@@ -25,8 +25,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +34,7 @@ from typing import Any
 from tensorbank.errors import ErrorKind, InvalidInputError, StorageError
 from tensorbank.storage.address import Credentials, StorageOptions, check_endpoint
 
-__all__ = ["ChainKeys", "GivenKeys", "certificates", "find_keys", "surroundings", "with_surroundings"]
+__all__ = ["ChainKeys", "GivenKeys", "certificates", "find_keys", "with_surroundings"]
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -131,38 +130,6 @@ def certificates(options: StorageOptions) -> Path | None:
             f"{name} names {path}, which is not a file of certificates", kind=ErrorKind.NO_CERTIFICATES
         )
     return path
-
-
-_surroundings_lock = threading.Lock()
-
-
-@contextmanager
-def surroundings(wanted: Mapping[str, str | None]) -> Iterator[None]:
-    """Set environment variables to the wanted values while a client that reads them is made,
-    then restore them.
-
-    Nothing is touched where they are so already, which is the rule.
-    """
-    with _surroundings_lock:  # what another thread has set for a while is not what the environment says
-        as_they_are = all(os.environ.get(name) == value for name, value in wanted.items())
-    if as_they_are:
-        yield
-        return
-    with _surroundings_lock:
-        before = {name: os.environ.get(name) for name in wanted}
-        try:
-            _set(wanted)
-            yield
-        finally:
-            _set(before)
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from tensorbank.storage.aws_settings import certificates
 from tensorbank.storage.retries import CLIENT_POLICY
 from tensorbank.storage.store_errors import as_ours, is_panic
 
-__all__ = ["BACKOFF_BASE", "CONNECT_TIMEOUT_S", "ObjectClient", "ObjectInfo", "translated"]
+__all__ = ["ObjectClient", "ObjectInfo", "translated"]
 
 CONNECT_TIMEOUT_S = 5
 STALL_TIMEOUT_S = 20

@@ -9,7 +9,6 @@ request                                who repeats it                           
 range of a shard                       :mod:`tensorbank.fetch`                     ``range_policies(patience_s)``
 object, HEAD, listing, deletion        :class:`tensorbank.storage.Store`           :data:`OBJECT_POLICIES`
 upload, which is many requests         the store's client, for a Store             :data:`CLIENT_POLICY`
-requests of delta-rs                   its client, for the catalog                 :data:`CLIENT_POLICY`
 question to a service                  :class:`tensorbank.client.ServiceClient`    its ``policy``
 signed address of a shard              :mod:`tensorbank.fetch`, with the range     ``range_policies(patience_s)``
 file of an archive by ``http``         the indexer's ``SourceFiles``               its ``POLICIES``
@@ -24,7 +23,7 @@ An error is reported after at most so many seconds. *Dead*: nothing listens at t
 packets lost, and nothing answers; a try then ends after 20 s of silence, or 5 s without a connection. *Refused*: 403 to
 everything. *Busy*: 503 to everything; a ``Retry-After`` is obeyed as far as the time allows. ``tests/faults/test_patience.py``
 holds the bounds. Measured with these policies on a busy machine: ``tables`` 2.5, 40, 0.1 and 30 s, ``plan`` up to 54 s of a
-silent store, and opening for a commit 14, 30, 0.2 and 8 s.
+silent store.
 
 ============================================================  ======  ======  =======  ======
 caller                                                        dead    silent  refused  busy
@@ -123,8 +122,7 @@ OBJECT_POLICIES: Mapping[str, RetryPolicy] = {
 }
 """The policies of requests for whole objects and of listings, by kind of error."""
 CLIENT_POLICY = RetryPolicy(first_pause_s=0.1, max_pause_s=5.0, deadline_s=30.0, n_tries=10)
-"""The policy of clients that repeat requests themselves: an upload and a commit are of many requests, of which only their client
-can repeat one."""
+"""The policy of the client that repeats requests itself: an upload is of many requests, of which only it can repeat one."""
 
 
 def retrying(policies: Mapping[str, RetryPolicy], question: Callable[[], T]) -> T:

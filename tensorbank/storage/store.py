@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
-from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, StorageError
+from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError, StorageError
 from tensorbank.storage import probes
 from tensorbank.storage.address import Credentials, StorageOptions
 from tensorbank.storage.aws_settings import ChainKeys, find_keys, with_surroundings
@@ -151,6 +151,18 @@ class Store:
         Asked once: a second try could meet the first one's object, if only its answer was lost.
         """
         self._ask(key, lambda client: client.create(key, data), policies=ONCE, writing=True)
+
+    def claim(self, key: str, data: bytes) -> bool:
+        """Create an object that holds what no other writer would write; False if there is another one under its key.
+
+        Asked again while the store is busy or out of reach: an object that is found there is compared, since the answer to an
+        earlier try may have been lost.
+        """
+        try:
+            self._ask(key, lambda client: client.create(key, data), writing=True)
+        except ConflictError:
+            return self.get(key) == data
+        return True
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if there is none."""

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 import tensorbank as tb
+from support.handmade_index import part_of
 from tensorbank import StorageError, StorageOptions
-from tensorbank.catalog import Catalog, delta_options
+from tensorbank.catalog import Catalog
 from tensorbank.cli import main
 from tensorbank.client.http import HttpPool
 from tensorbank.client.service import POLICY, ServiceClient
@@ -84,8 +85,8 @@ CALLS: dict[str, Call] = {
     "tables": lambda endpoint, url, cache: catalog(endpoint, url, cache).tables(),
     "history": lambda endpoint, url, cache: catalog(endpoint, url, cache).history("t"),
     "upload": lambda endpoint, url, _: Store(url, options(endpoint)).put("new", b"1"),
-    "commit": lambda endpoint, url, cache: catalog(endpoint, url, cache).committed_keys("t"),
-    "open for a commit": lambda endpoint, url, cache: catalog(endpoint, url, cache)._open("t", "samples"),
+    "commit": lambda endpoint, url, cache: catalog(endpoint, url, cache).commit("t", part_of("t", "p", 1)),
+    "claim": lambda endpoint, url, _: Store(url, options(endpoint)).claim("new", b"1"),
     "range": read,
 }
 
@@ -96,10 +97,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     short = {kind: replace(policy, deadline_s=DEADLINE_S) for kind, policy in retries.OBJECT_POLICIES.items()}
     monkeypatch.setattr(store, "OBJECT_POLICIES", short)
     of_client = replace(retries.CLIENT_POLICY, deadline_s=DEADLINE_S)
-    for module in (object_client, delta_options):
-        monkeypatch.setattr(module, "CLIENT_POLICY", of_client)
+    monkeypatch.setattr(object_client, "CLIENT_POLICY", of_client)
     monkeypatch.setattr(object_client, "STALL_TIMEOUT_S", STALL_S)
-    monkeypatch.setattr(delta_options, "REQUEST_TIMEOUT_S", STALL_S)
     monkeypatch.setattr(range_requests, "LAST_TRY_S", STALL_S)
 
 

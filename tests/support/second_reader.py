@@ -107,6 +107,30 @@ def index_of_sample(bank: Path, ref: dict[str, Any]) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------- [3] [4] the index and its commits
 
 
+def check_commit(data: bytes) -> None:
+    """[4] Compare a commit with the checksum in its last line."""
+    info = json.loads(data.splitlines()[-1]).get("commitInfo", {})
+    if said := info.get("tensorbank.crc32c"):
+        start = data.rindex(b'"tensorbank.crc32c":"') + len(b'"tensorbank.crc32c":"')
+        if f"{crc32c(data[:start] + b'00000000' + data[start + 8 :]):08x}" != said:
+            raise RefusedError("a damaged commit")
+
+
+def read_index_file(path: Path) -> pa.Table:
+    """[4] Read an index file whose name says its checksum."""
+    data = path.read_bytes()
+    digest, _, checksum = path.stem.partition("-")
+    if hashlib.sha256(data).hexdigest()[:32] != digest or f"{crc32c(data):08x}" != checksum:
+        raise RefusedError(f"a damaged index file {path.name}")
+    return pq.read_table(pa.BufferReader(data))
+
+
+def key_of(*names: str | None) -> int:
+    """[3.6] The key of a sample, or of its stem."""
+    digest = hashlib.sha256("\0".join(name or "" for name in names).encode()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
 class Log:
     """[4] The log of one Delta table up to a version: its columns, files and application ids."""
 
@@ -119,6 +143,7 @@ class Log:
         assert [int(c.stem) for c in commits] == list(range(len(commits)))
         self.version = len(commits) - 1 if version is None else version
         for commit in commits[: self.version + 1]:
+            check_commit(commit.read_bytes())
             for line in commit.read_text().splitlines():
                 self._take(json.loads(line))
 
@@ -157,7 +182,7 @@ class Log:
         """The rows of all files; columns that a file does not have are null."""
         if not self.files:
             return pa.table({})
-        tables = [pq.read_table(self.folder / file) for file in self.files]
+        tables = [read_index_file(self.folder / file) for file in self.files]
         return pa.concat_tables(tables, promote_options="default")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -166,15 +191,28 @@ class Log:
 
 
 class Snapshot:
-    """[4] A version of a table: all rows of samples, and those of the others whose part is among them."""
+    """[4] A version of a table: the rows of samples that count, and those of the tables that it pins."""
 
     def __init__(self, bank: Path, table: str, version: int | None = None) -> None:
-        self.logs = {level: Log(bank / table / "index" / level) for level in ("tiles", "shards")}
-        self.logs["samples"] = Log(bank / table / "index" / "samples", version)
-        self.samples = self.logs["samples"].rows()
-        parts = {row["part"] for row in self.samples}
-        self.tiles = [row for row in self.logs["tiles"].rows() if row["part"] in parts]
-        self.shards = [row for row in self.logs["shards"].rows() if row["part"] in parts]
+        samples = Log(bank / table / "index" / "samples", version)
+        if samples.transactions["tensorbank.format"] != 2:
+            raise RefusedError("format")
+        prefix = "tensorbank.pin."
+        pins = {
+            name.removeprefix(prefix): n
+            for name, n in samples.transactions.items()
+            if name.startswith(prefix)
+        }
+        self.logs = {name: Log(bank / table / "index" / name, n) for name, n in pins.items() if n >= 0}
+        self.logs["samples"] = samples
+        self.keys = self.logs["keys"].rows()
+        deleted = self.logs["deleted"].rows() if "deleted" in self.logs else []
+        gone = {(row["key"], row["part"]) for row in deleted}
+        self.samples = [row for row in samples.rows() if (row["key"], row["part"]) not in gone]
+        self.tiles = [row for row in self.logs["tiles"].rows() if (row["key"], row["part"]) not in gone]
+        self.shards = self.logs["shards"].rows()
+        names = filter(None, samples.configuration.get("tensorbank.columns", "").split(","))
+        self.columns = {n: {r["key"]: r["value"] for r in self.logs[f"columns/{n}"].rows()} for n in names}
 
     @property
     def modalities(self) -> dict[str, dict[str, Any]]:

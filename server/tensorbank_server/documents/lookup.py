@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tensorbank.arrow_numpy import as_arrow
 from tensorbank.errors import ErrorKind, NotFoundError
 from tensorbank.schema import TableSchema
 from tensorbank_server.documents.row_json import Row, finite, readable
@@ -131,19 +132,31 @@ class SampleTable:
 
     @classmethod
     def open(
-        cls, table: str, version: int, schema: TableSchema, paths: Sequence[Path], files: RowFiles
+        cls,
+        table: str,
+        version: int,
+        schema: TableSchema,
+        paths: Sequence[Path],
+        files: RowFiles,
+        deleted: pa.Table | None = None,
     ) -> SampleTable:
-        """Read the ids of all files and sort them."""
+        """Read the ids of all files and sort them, without those of ``deleted`` rows, which have their ``key`` and ``part``."""
+        keys = [] if deleted is None else ["key", "part"]
         found, starts, groups = [], [0], []
         for path in paths:
             with pq.ParquetFile(path, memory_map=True) as parquet:
-                found.append(parquet.read(columns=["sample_id"])["sample_id"].combine_chunks())
+                found.append(parquet.read(columns=["sample_id", *keys]))
                 meta = parquet.metadata
                 groups.append(tuple(meta.row_group(g).num_rows for g in range(meta.num_row_groups)))
             starts.append(starts[-1] + sum(groups[-1]))
-        ids = pa.chunked_array(found, pa.string()).combine_chunks().cast(pa.large_string())
+        every = pa.concat_tables(found) if found else pa.table({"sample_id": pa.array([], pa.string())})
+        every = every.append_column("row", as_arrow(np.arange(len(every), dtype=np.int64)))
+        if deleted is not None:
+            every = every.join(deleted, ["key", "part"], join_type="left anti")
+        ids = every["sample_id"].combine_chunks().cast(pa.large_string())
         order = pc.array_sort_indices(ids)
-        mapped = _mapped(pa.table({"id": ids.take(order), "row": order.cast(pa.int64())}), files.folder)
+        numbers = every["row"].combine_chunks().take(order)
+        mapped = _mapped(pa.table({"id": ids.take(order), "row": numbers}), files.folder)
         return cls(
             table,
             version,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tensorbank.catalog import DELETED
 from tensorbank.layout import LEVELS
 from tensorbank_server.digests import digest
 from tensorbank_server.documents import row_json
@@ -99,14 +100,14 @@ def _tables(bank: ServedBank, body: SqlBody) -> tuple[dict[str, dict[str, list[s
             continue
         pinned = bank.pin(name, body.snapshots.get(name))
         versions[name] = pinned.version
-        samples = bank.bank.catalog.files(name, "samples", pinned.version)
+        version = bank.bank.catalog.version(name, pinned.version)
         tables[name] = {}
-        for level in LEVELS:
-            if level != "samples" and level not in words:
+        for level in (*LEVELS, *([DELETED] if version.has(DELETED) else [])):
+            if level not in ("samples", DELETED) and level not in words:
                 continue
-            files = bank.bank.catalog.files(name, level, pinned.version)
-            if level != "samples" and samples.parts is not None:
-                files = files.of_parts(samples.parts)
+            files = bank.bank.catalog.state(version, level).files
+            if level in ("tiles", "shards") and version.pins is None and version.samples.parts is not None:
+                files = files.of_parts(version.samples.parts)
             paths = [str(p) for p in bank.bank.catalog.mirror.readable(files.files)]
             if paths:
                 tables[name][level] = paths

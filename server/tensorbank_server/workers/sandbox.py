@@ -172,16 +172,24 @@ def _show(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Mapping[str, Sequ
         # quoted here, since importing the core's SQL would start libraries before the process is fenced in
         quoted = '"' + name.replace('"', '""') + '"'
         con.execute(f"CREATE SCHEMA {quoted}")
+        gone = _scan(levels["deleted"]) if "deleted" in levels else ""
         for level, paths in levels.items():
-            listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
-            con.execute(
-                f"CREATE VIEW {quoted}.{level} AS SELECT * FROM read_parquet([{listed}], union_by_name = true)"
-            )
+            rows = f"SELECT * FROM {_scan(paths)}"
+            if gone and level in ("samples", "tiles"):
+                rows += f" AS live ANTI JOIN (SELECT key, part FROM {gone}) AS gone USING (key, part)"
+            if level != "deleted":
+                con.execute(f"CREATE VIEW {quoted}.{level} AS {rows}")
         con.execute(f"CREATE VIEW {quoted} AS SELECT * FROM {quoted}.samples")
     con.execute("SET allow_persistent_secrets = false")
     con.execute("SET allowed_paths = $1", [_files(tables)])
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
+
+
+def _scan(paths: Sequence[str]) -> str:
+    """Return the SQL that reads some index files as one."""
+    listed = ", ".join("'" + p.replace("'", "''") + "'" for p in paths)
+    return f"read_parquet([{listed}], union_by_name = true)"
 
 
 def _sentence(text: str) -> str:

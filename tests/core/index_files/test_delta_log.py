@@ -212,7 +212,10 @@ def test_a_log_that_cannot_be_read_is_never_a_table_that_is_not_there(case, near
     if near and case not in (
         "a deletion vector",
     ):  # what writes sees it, too, and takes it for no empty table
-        for call in (lambda: catalog.committed_keys("t"), lambda: catalog.commit("t", part_of("t", "p9", 2))):
+        for call in (
+            lambda: catalog.membership(catalog.version("t")),
+            lambda: catalog.commit("t", part_of("t", "p9", 2)),
+        ):
             with pytest.raises(sort) as caught:
                 call()
             assert caught.value.kind == kind
@@ -223,7 +226,7 @@ def test_a_table_that_is_not_there_is(made, tmp_path):
     catalog = Catalog(store, IndexMirror(store, tmp_path))
     for call in (
         lambda: catalog.schema("tt"),
-        lambda: catalog.committed_keys("tt"),
+        lambda: catalog.membership(catalog.version("tt")),
         lambda: catalog.history("tt"),
     ):
         with pytest.raises(NotFoundError, match=r"There is only t|mean 't'") as caught:
@@ -235,9 +238,10 @@ def test_a_file_that_is_gone_is_no_missing_table(log, tmp_path):
     for path in log.parent.glob("*.parquet"):
         path.unlink()
     store = Store((tmp_path / "bank").as_uri())
-    with pytest.raises(IntegrityError, match="names is gone") as caught:
-        Catalog(store, IndexMirror(store, tmp_path)).committed_keys("t")
-    assert caught.value.kind == "missing-file"
+    catalog = Catalog(store, IndexMirror(store, tmp_path))
+    with pytest.raises(IntegrityError, match="is gone, though its commit is there") as caught:
+        catalog.path(catalog.files("t", "samples").files[0])
+    assert caught.value.kind == "no-object"
 
 
 def test_a_damaged_copy_is_fetched_anew(log, tmp_path):

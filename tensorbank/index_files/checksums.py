@@ -1,0 +1,103 @@
+"""Checksums of index files, as their names and commits say them.
+
+The name of an index file ends with the CRC-32C of its bytes, and a commit has one of its own in its ``commitInfo``, over the
+whole file with the digits of the checksum as zeros. A checkpoint, whose name is Delta's, has a small object beside it. Files
+and commits of other programs have no checksum, and are taken as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import crc32c as crc
+
+from tensorbank.errors import ErrorKind, IntegrityError
+
+__all__ = [
+    "checkpoint_seal",
+    "checksum_in_name",
+    "commit_checksum",
+    "crc_of_file",
+    "index_file_name",
+    "require_sealed",
+    "sealed_commit",
+]
+
+CHUNK_BYTES = 4 << 20
+_NAME = re.compile(r"[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
+_SEAL = b'"tensorbank.crc32c":"'
+_NO_DIGITS = b"00000000"
+
+
+def index_file_name(path: Path) -> str:
+    """Return the name of an index file by its content: 32 hexadecimal digits of its SHA-256, and 8 of its CRC-32C."""
+    digest = hashlib.sha256()
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            checksum = crc.crc32c(chunk, checksum)
+    return f"{digest.hexdigest()[:32]}-{checksum:08x}.parquet"
+
+
+def checksum_in_name(key: str) -> int | None:
+    """Return the CRC-32C that the name of an index file says, None if it says none."""
+    found = _NAME.fullmatch(key.rsplit("/", 1)[-1])
+    return None if found is None else int(found[1], 16)
+
+
+def crc_of_file(path: Path) -> int:
+    """Return the CRC-32C of a local file."""
+    checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            checksum = crc.crc32c(chunk, checksum)
+    return checksum
+
+
+def sealed_commit(actions: Sequence[Mapping[str, Any]], info: Mapping[str, Any]) -> bytes:
+    """Return the file of a commit: a line an action, the last of them ``commitInfo`` with the checksum of the file."""
+    lines = [*actions, {"commitInfo": {**info, "tensorbank.crc32c": _NO_DIGITS.decode()}}]
+    data = "".join(
+        json.dumps(line, separators=(",", ":"), ensure_ascii=True) + "\n" for line in lines
+    ).encode()
+    start = data.rindex(_SEAL) + len(_SEAL)
+    return data[:start] + f"{crc.crc32c(data):08x}".encode() + data[start + len(_NO_DIGITS) :]
+
+
+def commit_checksum(data: bytes) -> tuple[str, str] | None:
+    """Return the checksum that a commit says, and the one that it has, as 8 hexadecimal digits each; None if it says none."""
+    at = data.rfind(_SEAL)
+    if at < 0:
+        return None
+    start = at + len(_SEAL)
+    end = start + len(_NO_DIGITS)
+    return data[start:end].decode(
+        "ascii", "replace"
+    ), f"{crc.crc32c(data[:start] + _NO_DIGITS + data[end:]):08x}"
+
+
+def checkpoint_seal(data: bytes) -> bytes:
+    """Return the content of the object beside a checkpoint: the CRC-32C and the number of its bytes."""
+    return f"{crc.crc32c(data):08x} {len(data)}\n".encode()
+
+
+def require_sealed(data: bytes, seal: bytes, where: str) -> None:
+    """Compare a checkpoint with what the object beside it says.
+
+    Raises
+    ------
+    IntegrityError
+        One of them is damaged.
+    """
+    if checkpoint_seal(data) != seal:
+        raise IntegrityError(
+            f"the log file {where} is not what its checksum says: one of the two is damaged; remove both if the commits before "
+            "it are there, or restore them",
+            kind=ErrorKind.DAMAGED_LOG,
+        )
