@@ -1,0 +1,158 @@
+"""Operations on a small table, as crash points and others run them in processes of their own: each a function of a bank.
+
+A new operation is a function here, and a line in :data:`OPERATIONS`. What it is given must decide what it does, so that it can
+be run again after it was interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tensorbank as tb
+from support import folder_trouble
+from support.object_server import Trouble, access_key
+from support.tiny_source import TinySource
+from tensorbank.errors import NotFoundError
+from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.verification import verify
+from tensorbank_indexer import IngestOptions, ingest
+
+__all__ = ["MISTAKES", "MODULES", "OPERATIONS", "TABLE", "Operation", "examine", "recover", "run"]
+
+TABLE = "t"
+MODULES = ("support.table_life", "tensorbank_indexer.commands", "tensorbank.planning.planner")
+"""Modules that a warm process imports for these operations."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation: the name of a function of this module, what it is given, and the operations that come before it.
+
+    ``changes`` is False for an operation after which all samples are as before, such as ``compact``.
+    """
+
+    name: str
+    function: str
+    given: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    changes: bool = True
+
+
+INGESTED = (("add", {"first": 0}),)
+
+OPERATIONS = (
+    Operation("first ingest", "add", {"first": 0}),
+    Operation("second ingest", "add", {"first": 4}, INGESTED),
+)
+"""All operations whose crash points are looked at."""
+
+MISTAKES = (
+    Operation("two commits", "add_in_two_commits", {"first": 4}, INGESTED),
+    Operation("an error that is kept", "add_or_be_silent", {"first": 4}, INGESTED),
+    Operation("twice is too much", "add_from_where_it_ends", {}, INGESTED),
+    Operation("documents that are lost", "add_and_remove_documents", {"first": 4}, INGESTED),
+)
+"""Operations with a mistake each, which crash points must find."""
+
+
+# ---------------------------------------------------------------- operations
+
+
+def add(bank: tb.Bank, first: int, n: int = 4) -> None:
+    """Ingest some samples, two in each shard."""
+    ingest(TinySource(n, first), bank, TABLE, IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2))
+
+
+def add_in_two_commits(bank: tb.Bank, first: int) -> None:
+    """Be half done between the commits."""
+    add(bank, first, 2)
+    add(bank, first + 2, 2)
+
+
+def add_or_be_silent(bank: tb.Bank, first: int) -> None:
+    """Keep an error to itself."""
+    with suppress(tb.TensorBankError):
+        add(bank, first)
+
+
+def add_from_where_it_ends(bank: tb.Bank) -> None:
+    """Do something else when it is run again."""
+    add(bank, len(bank.sql(f"SELECT sample_id FROM {TABLE}").plan()))
+
+
+def add_and_remove_documents(bank: tb.Bank, first: int) -> None:
+    """Take away, and put back, what a snapshot needs."""
+    store = bank.catalog.store
+    keys = [o.key for o in store.objects(f"{TABLE}/tensors") if o.key.endswith("/DEM/zarr.json")]
+    documents = {key: store.get(key) for key in keys}
+    for key in keys:
+        store.delete(key)
+    for key in keys:
+        store.put(key, documents[key])
+    add(bank, first)
+
+
+# ---------------------------------------------------------------- runs
+
+
+def opened(place: Mapping[str, Any]) -> tb.Bank:
+    """Open the bank at a place of :mod:`support.stages`, with the trouble that goes with it."""
+    if "endpoint" not in place:
+        if "trouble" in place:
+            kind, at = place["trouble"]
+            folder_trouble.install(Path(place["url"]), Trouble(kind, at))
+        return tb.open(place["url"], cache=place["cache"])
+    return tb.open(
+        place["url"],
+        endpoint=place["endpoint"],
+        region="us-east-1",
+        access_key=access_key(),
+        secret_key="any",
+        cache=place["cache"],
+    )
+
+
+def run(place: Mapping[str, Any], function: str, given: Mapping[str, Any]) -> None:
+    """Run one operation on the bank at a place."""
+    globals()[function](opened(place), **given)
+
+
+def examine(place: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the table holds by TensorBank's own word: samples with hashes of their pixels, and what ``verify`` found."""
+    bank = opened(place)
+    try:
+        schema = bank.table(TABLE).schema
+    except NotFoundError:
+        return {"samples": {}, "damage": []}
+    names = ", ".join(f'"{name}"' for name in schema.names)
+    plan = bank.sql(f'SELECT split, sample_id, {names} FROM "{TABLE}"').plan()
+    samples: dict[str, dict[str, str]] = {}
+    if len(plan):
+        with closing(SampleReader.of(plan)) as reader:
+            tensors = reader.read(np.arange(len(plan)))
+        for position, row in enumerate(plan.table.select(["split", "sample_id"]).to_pylist()):
+            name = f"{row['split']}/{row['sample_id']}"
+            assert name not in samples, f"{name} is there twice"
+            samples[name] = {m: hashlib.sha256(t[position].tobytes()).hexdigest() for m, t in tensors.items()}
+    report = verify(bank, TABLE)
+    damage = [f"{d.sample_id} {d.modality} {d.key}: {d.reason}" for d in report.damage]
+    return {"samples": samples, "damage": damage, "version": report.version}
+
+
+def recover(
+    places: Sequence[Mapping[str, Any]], function: str, given: Mapping[str, Any]
+) -> list[list[dict[str, Any]]]:
+    """Examine tables on which an operation was interrupted, run it again, and examine them once more."""
+    found = []
+    for place in places:
+        before = examine(place)
+        run(place, function, given)
+        found.append([before, examine(place)])
+    return found
