@@ -117,6 +117,8 @@ class ErrorKind(StrEnum):
     # Tables and snapshots.
     UNKNOWN_TABLE = "unknown-table", "The bank has no such table."
     UNKNOWN_SNAPSHOT = "unknown-snapshot", "The table has no such version."
+    UNKNOWN_TAG = "unknown-tag", "The table has no such tag."
+    TAG_EXISTS = "tag-exists", "The table has a tag of this name already."
     UNKNOWN_MODALITY = "unknown-modality", "The table has no such modality."
     UNKNOWN_BAND = "unknown-band", "The modality has no such band."
     UNKNOWN_SAMPLE = "unknown-sample", "The table has no such sample."

@@ -99,12 +99,20 @@ class HandleColumn:
 
 
 def resolve(
-    column: HandleColumn, schemas: Mapping[str, TableSchema], *, by_date: bool = False
+    column: HandleColumn,
+    schemas: Mapping[str, TableSchema],
+    *,
+    stored: Mapping[str, str] | None = None,
+    by_date: bool = False,
 ) -> tuple[str, Handle]:
     """Return the table and handle of a column.
 
     Parameters
     ----------
+    schemas
+        The tables of the statement, by their names there.
+    stored
+        Names in the bank of tables whose names in the statement are others, as of those at another version.
     by_date
         Address each date alone, where a sample has several.
 
@@ -113,7 +121,7 @@ def resolve(
     InvalidInputError
         The column mixes modalities or band choices, or nothing tells which modality it is.
     """
-    found = {(table_of_key(key), modality_of_key(key)) for key in column.arrays}
+    found = _of_keys(column, schemas, stored or {})
     if not found:  # no row has the modality, so the statement alone can tell
         found = {(o.table, o.modality.name) for o in column.origins} or _named(column.name, schemas)
     if not found:
@@ -162,6 +170,22 @@ def _window(column: HandleColumn) -> tuple[int, int] | None:
             kind=ErrorKind.NO_WINDOW,
         )
     return shapes[0] if shapes else (1, 1)
+
+
+def _of_keys(
+    column: HandleColumn, schemas: Mapping[str, TableSchema], stored: Mapping[str, str]
+) -> set[tuple[str, str]]:
+    """Return the tables and modalities that the rows of a column lead to.
+
+    A shard belongs to a table, whatever its version. Where the statement has it at several, it tells which are meant, or all are.
+    """
+    said = {origin.table for origin in column.origins}
+    found = set()
+    for key in column.arrays:
+        table, modality = table_of_key(key), modality_of_key(key)
+        every = {n for n, schema in schemas.items() if stored.get(n, n) == table and modality in schema.names}
+        found |= {(name, modality) for name in (every & said or every or {table})}
+    return found
 
 
 def _named(name: str, schemas: Mapping[str, TableSchema]) -> set[tuple[str, str]]:

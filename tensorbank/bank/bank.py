@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.arguments import instance, whole_number
+from tensorbank.arguments import instance
 from tensorbank.bank.engine import Engine
 from tensorbank.bank.own_tables import read_own_table
 from tensorbank.bank.table import Table
@@ -18,6 +18,7 @@ from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import check_table_name
 from tensorbank.queries import Query, Selection
+from tensorbank.retention import VersionName
 from tensorbank.sql import bound
 
 __all__ = ["Bank"]
@@ -58,19 +59,25 @@ class Bank:
         """
         return self.engine.catalog
 
-    def at(self, versions: Mapping[str, int]) -> Bank:
+    def at(self, versions: Mapping[str, VersionName]) -> Bank:
         """Return the same bank with some tables pinned to a version.
+
+        Parameters
+        ----------
+        versions
+            By table: the number of a version, a tag such as ``"paper-v1"``, or a time such as ``"2026-03-01"``, which means the
+            newest version that was there at that time, in UTC.
 
         Raises
         ------
         InvalidInputError
-            A version is no whole number from 0 on, or the bank has no such table.
+            A version is none of these, or the bank has no such table.
+        NotFoundError
+            The table has no such tag, or is younger than the time.
         """
         instance("versions", versions, Mapping, "give them by table, such as {'terramesh': 3}")
-        pinned = {
-            self._known(name): whole_number(f"version of {name}", v, at_least=0)
-            for name, v in versions.items()
-        }
+        known = {self._known(name): v for name, v in versions.items()}
+        pinned = {name: self.engine.version_of(name, v) for name, v in known.items()}
         other = Bank(self.engine, {**self.versions, **pinned})
         other.registered |= self.registered
         return other

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tensorbank.catalog import Catalog, Provenance, SnapshotInfo
 from tensorbank.queries import Query, Selection
+from tensorbank.retention import Tag, VersionName
 from tensorbank.schema import TableSchema
 from tensorbank.statistics import Statistics
 
@@ -74,6 +75,22 @@ class Engine(Protocol):
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Return the versions of a table, newest first."""
+        ...
+
+    def version_of(self, table: str, name: VersionName) -> int:
+        """Return the number of a version that is given by its number, a tag or a time."""
+        ...
+
+    def tags(self, table: str) -> Sequence[Tag]:
+        """Return the tags of a table by their names."""
+        ...
+
+    def tag(self, table: str, version: int | None, name: str, message: str) -> Tag:
+        """Give a version a name."""
+        ...
+
+    def untag(self, table: str, name: str) -> None:
+        """Take a name from a version."""
         ...
 
     def snapshot(self, table: str, version: int | None) -> Snapshot:

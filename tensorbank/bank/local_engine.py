@@ -12,6 +12,7 @@ from tensorbank.errors import InvalidInputError
 from tensorbank.layout import LEVELS, part_key
 from tensorbank.planning import Planner
 from tensorbank.queries import Query, Selection
+from tensorbank.retention import Tag, VersionName, create_tag, delete_tag, list_tags, version_of
 from tensorbank.schema import TableSchema
 from tensorbank.statistics import Statistics
 
@@ -40,6 +41,36 @@ class LocalEngine:
     def history(self, table: str) -> list[SnapshotInfo]:
         """Return the versions of a table, newest first."""
         return self.catalog.history(table)
+
+    def version_of(self, table: str, name: VersionName) -> int:
+        """Return the number of a version that is given by its number, a tag or a time."""
+        return version_of(self.catalog, table, name)
+
+    def tags(self, table: str) -> list[Tag]:
+        """Return the tags of a table by their names; IntegrityError if one is damaged."""
+        self.catalog.files(table, "samples", None)  # of no table there are no tags
+        tags, damaged = list_tags(self.catalog.store, table)
+        if damaged:
+            raise damaged[0]
+        return tags
+
+    def tag(self, table: str, version: int | None, name: str, message: str) -> Tag:
+        """Give a version a name."""
+        self.catalog.mirror.require_writable()
+        files = self.catalog.files(table, "samples", version)
+        return create_tag(
+            self.catalog.store,
+            table,
+            name,
+            table_id=files.table_id,
+            version=files.version,
+            message=message,
+        )
+
+    def untag(self, table: str, name: str) -> None:
+        """Take a name from a version."""
+        self.catalog.mirror.require_writable()
+        delete_tag(self.catalog.store, table, name)
 
     def snapshot(self, table: str, version: int | None) -> Snapshot:
         """Count what a table holds, from its log and the roll-ups of the shards."""

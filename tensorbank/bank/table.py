@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.arguments import whole_number
 from tensorbank.bank.engine import Snapshot
 from tensorbank.catalog import Provenance, SnapshotInfo
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.queries import MAX_DATASET_BYTES
 from tensorbank.reading import read_tensors
+from tensorbank.retention import Tag, VersionName
 from tensorbank.schema import TableSchema
 from tensorbank.statistics import Statistics
 
@@ -41,13 +41,62 @@ class Table:
         """Return the modalities; NotFoundError with the nearest names if there is no such table."""
         return self.bank.engine.schema(self.name, self.version)
 
-    def at(self, version: int) -> Table:
-        """Return the same table at another version; InvalidInputError if that is no whole number from 0 on."""
-        return Table(self.bank, self.name, whole_number("version", version, at_least=0))
+    def at(self, version: VersionName) -> Table:
+        """Return the same table at another version: by its number, a tag, or a time as :meth:`Bank.at` takes them.
+
+        Raises
+        ------
+        InvalidInputError
+            It is none of these.
+        NotFoundError
+            The table has no such tag, or is younger than the time.
+        """
+        return Table(self.bank, self.name, self.bank.engine.version_of(self.name, version))
 
     def history(self) -> list[SnapshotInfo]:
         """Return the versions, newest first. A service does not tell which part a version added."""
         return self.bank.engine.history(self.name)
+
+    def tag(self, name: str, *, message: str = "") -> Tag:
+        """Give the table's version, the newest if it is at none, a name that keeps it: maintenance removes nothing of it.
+
+        A tag is never moved. Who wants the name for another version takes it away with :meth:`untag` first.
+
+        Raises
+        ------
+        InvalidInputError
+            The name cannot be one: a letter, then letters, digits, ``.``, ``_`` and ``-``, at most 64; or the bank is read
+            through a service, and the kind is ``served``.
+        ConflictError
+            The table has a tag of this name already (``kind`` is ``tag-exists``).
+        NotFoundError, StorageError
+            The table has no such version; the store cannot be written.
+        """
+        return self.bank.engine.tag(self.name, self.version, name, message)
+
+    def tags(self) -> list[Tag]:
+        """Return the tags of the table by their names.
+
+        Raises
+        ------
+        InvalidInputError
+            The bank is read through a service, which does not tell; the kind is ``served``.
+        IntegrityError
+            A tag is damaged.
+        """
+        return list(self.bank.engine.tags(self.name))
+
+    def untag(self, name: str) -> None:
+        """Take a name from a version of the table; what nothing else keeps may then be removed by maintenance.
+
+        Raises
+        ------
+        InvalidInputError
+            The bank is read through a service; the kind is ``served``.
+        NotFoundError
+            There is no such tag; the nearest names are told.
+        """
+        self.bank.engine.untag(self.name, name)
 
     def snapshot(self) -> Snapshot:
         """Count what the table holds at its version."""

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import tensorbank
-from tensorbank.cli import commands
+from tensorbank.cli import commands, tagging
 from tensorbank.cli.output import say
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
 
@@ -31,7 +31,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _command in (commands.tables, commands.show, commands.history, commands.query, commands.verify):
+for _command in (
+    commands.tables,
+    commands.show,
+    commands.history,
+    commands.query,
+    commands.verify,
+    tagging.tag,
+):
     app.command()(_command)
 
 

@@ -13,7 +13,17 @@ import typer
 
 from tensorbank.bank import Table
 from tensorbank.catalog import Provenance
-from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
+from tensorbank.cli.options import (
+    At,
+    AwsProfile,
+    BankUrl,
+    Endpoint,
+    Json,
+    Region,
+    TableName,
+    bank_at,
+    table_at,
+)
 from tensorbank.cli.output import Format, counted, fields, print_table, say, size, write_rows
 from tensorbank.cli.progress import progress_bar
 from tensorbank.errors import InvalidInputError
@@ -57,13 +67,14 @@ def tables(
 def show(
     bank: BankUrl,
     table: TableName,
+    at: At = None,
     endpoint: Endpoint = None,
     region: Region = None,
     aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
     """Show the modalities, bands, sizes and statistics of a table."""
-    opened = bank_at(bank, endpoint, region, aws_profile).table(table)
+    opened = table_at(bank_at(bank, endpoint, region, aws_profile), table, at)
     schema, snapshot = opened.schema, opened.snapshot()
     if as_json:
         modalities = [json.loads(m.to_json()) for m in schema]

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from tensorbank.bank import Bank
+from tensorbank.bank import Bank, Table
 from tensorbank.opening import open as open_bank
 
-__all__ = ["AwsProfile", "BankUrl", "Endpoint", "Json", "Region", "TableName", "bank_at"]
+__all__ = ["At", "AwsProfile", "BankUrl", "Endpoint", "Json", "Region", "TableName", "bank_at", "table_at"]
 
 BankUrl = Annotated[
     str, typer.Argument(metavar="BANK", help="Folder or URL of the bank: file://, s3://, gs://, az://.")
@@ -33,9 +33,24 @@ AwsProfile = Annotated[
         help="Profile of ~/.aws/config and ~/.aws/credentials that has the keys.", show_default=False
     ),
 ]
+At = Annotated[
+    str | None,
+    typer.Option(
+        "--at",
+        metavar="VERSION",
+        help="Version: a number, a tag, or a time such as 2026-03-01 (UTC). The newest by default.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def bank_at(url: str, endpoint: str | None, region: str | None, profile: str | None = None) -> Bank:
     """Open the bank of a command line; credentials come from the environment, never from arguments."""
     return open_bank(url, endpoint=endpoint, region=region, profile=profile)
+
+
+def table_at(bank: Bank, name: str, at: str | None) -> Table:
+    """Return a table at the version that the option ``--at`` gives."""
+    table = bank.table(name)
+    return table if at is None else table.at(int(at) if at.isdecimal() else at)

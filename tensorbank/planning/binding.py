@@ -12,6 +12,7 @@ from tensorbank.arrow_numpy import strings
 from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.layout import Level
+from tensorbank.planning.editions import Editions, with_editions
 from tensorbank.planning.pinned_table import PinnedTable, pin_mentioned
 from tensorbank.planning.statement import Statement
 from tensorbank.pruning import ANYTHING, AllOf, Condition, wanted
@@ -120,7 +121,7 @@ class Bound:
 
     @cached_property
     def schemas(self) -> dict[str, TableSchema]:
-        """The schemas of the bank's tables, by name."""
+        """The schemas of the bank's tables, by their names in the statement."""
         return {table.name: table.schema for table in self.tables}
 
 
@@ -155,11 +156,14 @@ def bind(
     if not is_plan and statement.describes:
         joined[TABLES] = pa.Table.from_arrays([strings(catalog.tables())], names=["name"])
         tree = as_relations(tree, lambda sql: _source(parser.tree(sql)))
+    tree, dated = with_editions(tree, catalog, namespace.registered)
+    if dated:
+        statement = _dated(statement, tree, parser)
     short = shorten(tree, parser.node)
     check_inside(short)
     named = {table.name.lower() for _, table in mentions(short) if table.schema.lower() in ("", "main")}
     joined |= {name: table for name, table in namespace.registered.items() if name.lower() in named}
-    tables = pin_mentioned(catalog, short, levels, namespace.versions, joined)
+    tables = pin_mentioned(catalog, short, levels, Editions(namespace.versions, dated), joined)
     schemas = {table.name: table.schema for table in tables}
     check_known(short, schemas, joined, namespace.names)
     if is_plan:
@@ -172,7 +176,7 @@ def bind(
         listed = wanted(tree, schemas)
         conditions = {at: AllOf((c, listed[at])) for at, c in conditions.items()}
     if statement.has_open_pivot:
-        if is_plan or plain.functions:
+        if is_plan or plain.functions or dated:
             raise InvalidInputError(
                 "the columns of this PIVOT follow from the data, so another snapshot may have others; name them, such as "
                 "PIVOT t ON split IN ('train', 'val') USING count(*)",
@@ -182,6 +186,18 @@ def bind(
         plain = replace(plain, text=without_semicolon(statement.sql))
     kept = tuple(table.by_files(_of_table(table.name, conditions)) for table in tables)
     return Bound(statement, kept, joined, plain, is_plan, None if short is tree else tree)
+
+
+def _dated(statement: Statement, tree: Node, parser: Parser) -> Statement:
+    """Return a statement with a tree whose tables have the names of their editions."""
+    text = parser.text(tree)
+    if not parser.says(text, tree):
+        raise InvalidInputError(
+            "this statement cannot be asked of another version, since DuckDB does not write it back as it was; pin the "
+            "version by bank.at({table: version}) instead of AT",
+            kind=ErrorKind.SQL,
+        )
+    return replace(statement, text=text, tree=tree)
 
 
 def spelled_out(bound: Bound, parser: Parser) -> PlainSql:

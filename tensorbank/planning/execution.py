@@ -226,7 +226,7 @@ def executing(bound: Bound, db: Database, catalog: Catalog) -> Iterator[Executio
     views = TableViews(db, catalog)
     functions = SqlFunctions(db.con)
     fetcher = Fetcher(catalog.store)
-    judge = PixelJudge(catalog.store.url, fetcher, bound.schemas, TileAnswers(db.side, catalog, bound.tables))
+    judge = PixelJudge(catalog.store.url, fetcher, bound.tables, TileAnswers(db.side, catalog))
     try:
         for name, rows in bound.joined.items():
             db.register(name, rows)

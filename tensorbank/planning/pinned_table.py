@@ -11,6 +11,7 @@ from tensorbank.catalog import DELETED, Catalog, TableVersion
 from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
+from tensorbank.planning.editions import Edition, Editions
 from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.schema import TableSchema
 from tensorbank.sql import BaseTable, Node
@@ -27,6 +28,8 @@ class PinnedTable:
 
     Parameters
     ----------
+    name
+        Name in the statement: the table's own, or that of an edition.
     version
         The version of the table, which says what belongs to it.
     levels
@@ -49,6 +52,11 @@ class PinnedTable:
     kept: Mapping[Level, LevelFiles] = field(default_factory=dict)
     shards_considered: int | None = None
     shards_kept: int | None = None
+
+    @property
+    def table(self) -> str:
+        """The name of the table in the bank."""
+        return self.version.table
 
     @property
     def schema(self) -> TableSchema:
@@ -87,9 +95,9 @@ class PinnedTable:
         return replace(self, kept=fewer, shards_considered=considered, shards_kept=kept)
 
 
-def pin(catalog: Catalog, name: str, levels: Collection[Level], version: int | None) -> PinnedTable:
-    """Pin a table to a version, to the newest if None."""
-    at = catalog.version(name, version)
+def pin(catalog: Catalog, name: str, levels: Collection[Level], edition: Edition) -> PinnedTable:
+    """Pin the table and version that a name means."""
+    at = catalog.version(edition.table, edition.version)
     needed = {*levels, "samples", *([DELETED] if at.has(DELETED) else [])}
     with ThreadPoolExecutor(len(needed)) as pool:  # each level is some requests in a row
         found = dict(zip(needed, pool.map(lambda level: catalog.state(at, level).files, needed), strict=True))
@@ -101,7 +109,7 @@ def pin_mentioned(
     catalog: Catalog,
     tree: Node,
     levels: Collection[Level],
-    versions: Mapping[str, int],
+    editions: Editions,
     others: Collection[str],
 ) -> list[PinnedTable]:
     """Pin every table of the bank that a statement mentions.
@@ -115,28 +123,30 @@ def pin_mentioned(
         The statement's syntax tree.
     levels
         Pinned beside those that are mentioned.
-    versions
-        Versions of tables that are not at their newest.
+    editions
+        Tables and versions that names mean.
     others
         Names that mean something else.
     """
     mentioned = [table for _, table in mentions(tree)]
-    names = {name for table in mentioned for name in (table.schema, table.name) if name} - {*others}
-    spelled = {n: n for n in names - common_names(tree)}
+    undated = [table for table in mentioned if table.schema not in editions.dated]
+    names = {name for table in undated for name in (table.schema, table.name) if name} - {*others}
+    spelled = {n: n for n in (names | {*editions.dated}) - common_names(tree)}
     with ThreadPoolExecutor(N_THREADS) as pool:
         listed = pool.submit(catalog.among, names)
         guesses = {
-            name: (wanted, pool.submit(_guess, catalog, name, wanted, versions.get(name)))
+            name: (wanted, pool.submit(_guess, catalog, name, wanted, editions.of(name)))
             for name, wanted in _levels_of(mentioned, spelled, levels).items()
         }
-        needed = _levels_of(mentioned, {t: t for t in listed.result()}, levels)
+        tables = [*listed.result(), *editions.dated]
+        needed = _levels_of(mentioned, {t: t for t in tables}, levels)
         found = {
             name: guess
             for name, (wanted, future) in guesses.items()
             if (guess := future.result()) is not None and wanted == needed.get(name)
         }
         rest = {
-            name: pool.submit(pin, catalog, name, wanted, versions.get(name))
+            name: pool.submit(pin, catalog, name, wanted, editions.of(name))
             for name, wanted in sorted(needed.items())
             if name not in found
         }
@@ -156,9 +166,9 @@ def _levels_of(
     return {name: frozenset(of_table) for name, of_table in found.items()}
 
 
-def _guess(catalog: Catalog, name: str, levels: Collection[Level], version: int | None) -> PinnedTable | None:
+def _guess(catalog: Catalog, name: str, levels: Collection[Level], edition: Edition) -> PinnedTable | None:
     """Pin what may be a table; None if something is wrong: asking again says what."""
     try:
-        return pin(catalog, name, levels, version)
+        return pin(catalog, name, levels, edition)
     except TensorBankError:
         return None

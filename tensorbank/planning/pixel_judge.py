@@ -16,10 +16,11 @@ from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.fetch import Fetcher
 from tensorbank.index_schema import TILE_REF_TYPE
 from tensorbank.layout import is_shard_key, modality_of_key, table_of_key
+from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.planning.tile_answers import TileAnswers
 from tensorbank.plans import Addresses, Handle
 from tensorbank.reading import SampleReader
-from tensorbank.schema import Modality, TableSchema
+from tensorbank.schema import Modality
 from tensorbank.statements import PixelPredicate, Verdicts, n_matching
 
 __all__ = ["PixelJudge"]
@@ -46,18 +47,18 @@ class PixelJudge:
         URL of the bank where the pixels are.
     fetcher
         Fetcher of its bytes: one for all reads of a statement, so that connections are made once.
-    schemas
-        Tables whose rows are asked about, by name.
+    tables
+        Tables whose rows are asked about.
     tiles
         Gives answers from the statistics of tiles.
     """
 
     def __init__(
-        self, bank: str, fetcher: Fetcher, schemas: Mapping[str, TableSchema], tiles: TileAnswers
+        self, bank: str, fetcher: Fetcher, tables: Sequence[PinnedTable], tiles: TileAnswers
     ) -> None:
         self.bank = bank
         self.fetcher = fetcher
-        self.schemas = schemas
+        self.tables = {table.name: table for table in tables}
         self.tiles = tiles
         self._verdicts = Verdicts()
         self._known: dict[tuple[object, ...], float | None] = {}
@@ -117,9 +118,10 @@ class PixelJudge:
         found: dict[tuple[object, ...], float | None] = {}
         for key, names in by_key.items():
             if predicate.from_index_only or len(names) >= TILES_FROM:
-                table = table_of_key(key)
-                modality = self.schemas[table][modality_of_key(key)]
-                answers = self.tiles.find(predicate, table, modality, key, [refs[n]["offset"] for n in names])
+                table = self._table_of(predicate, key)
+                modality = table.schema[modality_of_key(key)]
+                offsets = [refs[n]["offset"] for n in names]
+                answers = self.tiles.find(predicate, table, modality, key, offsets)
                 found |= {n: answers[refs[n]["offset"]] for n in names if refs[n]["offset"] in answers}
         return found
 
@@ -130,15 +132,23 @@ class PixelJudge:
         groups: dict[tuple[str, str, tuple[int, int] | None], list[tuple[object, ...]]] = defaultdict(list)
         for name, ref in refs.items():
             window = None if ref["y0"] is None else (ref["y1"] - ref["y0"], ref["x1"] - ref["x0"])
-            groups[table_of_key(ref["key"]), modality_of_key(ref["key"]), window].append(name)
+            table = self._table_of(predicate, ref["key"])
+            groups[table.name, modality_of_key(ref["key"]), window].append(name)
         found: dict[tuple[object, ...], float | None] = {}
-        for (table, modality_name, window), names in groups.items():
-            modality = self.schemas[table][modality_name]
+        for (table_name, modality_name, window), names in groups.items():
+            modality = self.tables[table_name].schema[modality_name]
             for start in range(0, len(names), SAMPLES_AT_ONCE):
                 some = names[start : start + SAMPLES_AT_ONCE]
                 answers = self._read(predicate, modality, window, [refs[n] for n in some])
                 found |= dict(zip(some, answers, strict=True))
         return found
+
+    def _table_of(self, predicate: PixelPredicate, key: str) -> PinnedTable:
+        """Return the table, at its version, that a shard belongs to: the predicate's own, or another of a UNION."""
+        own, name = self.tables.get(predicate.table), table_of_key(key)
+        if own is not None and own.table == name:
+            return own
+        return next(table for table in self.tables.values() if table.table == name)
 
     def _read(
         self,

@@ -14,12 +14,13 @@ from tensorbank.addressing import address_columns, by_address, check_names, reso
 from tensorbank.catalog import Catalog
 from tensorbank.layout import Level
 from tensorbank.planning.binding import Bound, Namespace, bind
+from tensorbank.planning.editions import Editions
 from tensorbank.planning.execution import Execution, executing
 from tensorbank.planning.pinned_table import pin
 from tensorbank.planning.rollups import shard_rows, shard_totals
 from tensorbank.planning.statement import parse
 from tensorbank.planning.views import TableViews
-from tensorbank.plans import Handle, LevelReport, Plan, PlanSource, StoreAddress
+from tensorbank.plans import Handle, LevelReport, Plan, PlanSource, StoreAddress, by_name
 from tensorbank.pruning import count_row_groups
 from tensorbank.reading import as_dataset
 from tensorbank.sql import Parser, database, translated
@@ -99,7 +100,8 @@ class Planner:
         with self._executing(sql, levels=["shards"], is_plan=True) as execution:
             answer = execution.answer()
             schemas = execution.bound.schemas
-            resolved = [resolve(column, schemas, by_date=by_date) for column in answer.columns]
+            stored = {t.name: t.table for t in execution.tables}
+            resolved = [resolve(c, schemas, stored=stored, by_date=by_date) for c in answer.columns]
             handles = tuple(handle for _, handle in resolved)
             check_names(handles, answer.table.column_names)
             names = {column.name for column in answer.columns}
@@ -111,7 +113,7 @@ class Planner:
                 table = by_address(table, handles)
             source = PlanSource(
                 sql=sql.strip(),
-                snapshots={t.name: t.snapshot for t in execution.tables},
+                snapshots=by_name((t.table, *t.snapshot) for t in execution.tables),
                 planner_version=PLANNER_VERSION,
                 **_pruning(execution, answer.verdicts, resolved, table),
             )
@@ -135,7 +137,7 @@ class Planner:
         with database() as db:
             views = TableViews(db, self.catalog)
             with translated(self.catalog.told_tables, views.paths):
-                pinned = pin(self.catalog, table, ["samples", "shards"], self.versions.get(table))
+                pinned = pin(self.catalog, table, ["samples", "shards"], Editions(self.versions).of(table))
                 views.show(pinned.by_files({}))
                 return {m.name: of_shards(m, shard_rows(db.con, table, m)) for m in pinned.schema}
 

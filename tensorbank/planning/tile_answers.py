@@ -27,14 +27,18 @@ class TileAnswers:
         A connection to DuckDB of its own: it is asked while a statement runs on another.
     """
 
-    def __init__(self, con: Any, catalog: Catalog, tables: Sequence[PinnedTable]) -> None:
+    def __init__(self, con: Any, catalog: Catalog) -> None:
         self._con = con
         self._catalog = catalog
-        self._tables = {table.name: table for table in tables}
         self._lock = threading.Lock()
 
     def find(
-        self, predicate: PixelPredicate, table: str, modality: Modality, key: str, offsets: Sequence[int]
+        self,
+        predicate: PixelPredicate,
+        table: PinnedTable,
+        modality: Modality,
+        key: str,
+        offsets: Sequence[int],
     ) -> dict[int, float]:
         """Return the answers of a predicate for samples of one shard, by their offset, where their tiles decide it.
 
@@ -47,7 +51,7 @@ class TileAnswers:
         summed = Bounds("sum(low)", "sum(high)", "sum(n)")
         with self._lock:
             in_shard = Compare((modality.name.lower(), "ref", "key"), "=", key)
-            files = self._catalog.state(self._tables[table].version, "tiles").files.matching(in_shard)
+            files = self._catalog.state(table.version, "tiles").files.matching(in_shard)
             if not files.files:
                 return {}
             scan = read_parquet([str(p) for p in self._catalog.mirror.readable(files.files)])

@@ -6,7 +6,7 @@ from tensorbank.plans.addresses import Addresses, HandleAddresses
 from tensorbank.plans.handle import AddressColumns, Handle
 from tensorbank.plans.origin import Origin, StoreAddress, common_origin
 from tensorbank.plans.plan import Plan
-from tensorbank.plans.plan_source import LevelReport, PlanSource
+from tensorbank.plans.plan_source import LevelReport, PlanSource, ReadSnapshot, by_name
 from tensorbank.plans.streaming import DatasetOptions, LoaderOptions, dataset_of, loader_of
 
 __all__ = [
@@ -20,7 +20,9 @@ __all__ = [
     "Origin",
     "Plan",
     "PlanSource",
+    "ReadSnapshot",
     "StoreAddress",
+    "by_name",
     "common_origin",
     "dataset_of",
     "loader_of",

@@ -12,7 +12,10 @@ __all__ = ["as_html", "as_text"]
 
 def as_text(facts: Mapping[str, Any]) -> str:
     """Format the facts as text for a terminal."""
-    tables = ", ".join(f"{t} at version {s['version']}" for t, s in sorted(facts["snapshots"].items()))
+    tables = ", ".join(
+        f"{name.partition('@')[0]} at version {s['version']}"
+        for name, s in sorted(facts["snapshots"].items())
+    )
     lines = [
         f"Plan {facts['fingerprint']} of {tables} in {facts['bank']}",
         "",

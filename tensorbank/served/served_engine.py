@@ -13,6 +13,7 @@ from tensorbank.catalog import SnapshotInfo
 from tensorbank.client import BANKS
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.queries import Query, Selection
+from tensorbank.retention import VersionName, number_of
 from tensorbank.schema import TableSchema
 from tensorbank.served.filter_selection import FilterSelection
 from tensorbank.served.service_planner import ServicePlanner, as_statistics
@@ -74,6 +75,30 @@ class ServedEngine:
             SnapshotInfo(s["snapshot"], _milliseconds(s["time"]), s["operation"], None, s["n_samples_added"])
             for s in found
         ]
+
+    def version_of(self, table: str, name: VersionName) -> int:
+        """Return the number of a version that is given by its number or a time.
+
+        Raises
+        ------
+        InvalidInputError
+            It is given by a tag; the kind is ``served``.
+        """
+        if isinstance(name, str) and not name[:1].isdigit():
+            self.tags(table)
+        return number_of(table, name, lambda: self.history(table))
+
+    def tags(self, table: str) -> NoReturn:  # noqa: ARG002
+        """Refuse: tags are objects in the store."""
+        self._refuse("does not tell tags; give versions by number or time")
+
+    def tag(self, table: str, version: int | None, name: str, message: str) -> NoReturn:  # noqa: ARG002
+        """Refuse: a service writes no tags."""
+        self._refuse("writes no tags; open the bank at its store")
+
+    def untag(self, table: str, name: str) -> NoReturn:  # noqa: ARG002
+        """Refuse: a service removes no tags."""
+        self._refuse("removes no tags; open the bank at its store")
 
     def snapshot(self, table: str, version: int | None) -> Snapshot:
         """Count what a table holds."""

@@ -70,6 +70,7 @@ from tensorbank.sql.shorthands import (
     as_relations,
 )
 from tensorbank.sql.syntax import (
+    At,
     BaseTable,
     Join,
     Select,
@@ -90,11 +91,13 @@ from tensorbank.sql.syntax import (
     select_of,
     set_operation_of,
     with_columns_of,
+    with_name,
     with_query,
 )
 from tensorbank.sql.trees import Node, children, rebuilt, walk
 
 __all__ = [
+    "At",
     "BaseTable",
     "Between",
     "CLASS_FUNCTION",
@@ -167,6 +170,7 @@ __all__ = [
     "walk",
     "with_columns_of",
     "with_operand",
+    "with_name",
     "with_query",
     "without_semicolon",
 ]

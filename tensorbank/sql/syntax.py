@@ -19,6 +19,7 @@ from tensorbank.sql.expressions import column_node, is_known_expression
 from tensorbank.sql.trees import Node, changed, children, with_value
 
 __all__ = [
+    "At",
     "BaseTable",
     "CommonTable",
     "Join",
@@ -43,6 +44,7 @@ __all__ = [
     "select_of",
     "set_operation_of",
     "with_columns_of",
+    "with_name",
     "with_query",
 ]
 
@@ -111,12 +113,21 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
+class At:
+    """The ``AT (VERSION => ...)`` or ``AT (TIMESTAMP => ...)`` of a table: its unit in capitals, and an expression."""
+
+    unit: str
+    value: Node
+
+
+@dataclass(frozen=True, slots=True)
 class BaseTable(Relation):
     """A table by its name; ``catalog`` and ``schema`` are empty where the statement does not say them."""
 
     catalog: str
     schema: str
     name: str
+    at: At | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,8 +328,12 @@ def relation_of(node: Node | None) -> Relation | None:
             tuple(map(str, node.get("using_columns") or [])),
         )
     if kind == "BASE_TABLE":
-        names = (str(node.get(key) or "") for key in ("catalog_name", "schema_name", "table_name"))
-        return BaseTable(*own, *names)
+        catalog, schema, name = (
+            str(node.get(key) or "") for key in ("catalog_name", "schema_name", "table_name")
+        )
+        at = node.get("at_clause")
+        said = At(str(at.get("unit")).upper(), at.get("expr")) if at else None
+        return BaseTable(*own, catalog, schema, name, said)
     if kind == "SUBQUERY":
         return Subquery(*own, node["subquery"]["node"])
     if kind == "TABLE_FUNCTION":
@@ -327,6 +342,13 @@ def relation_of(node: Node | None) -> Relation | None:
         special = node.get("show_type") == "SHOW_SPECIAL"
         return Show(*own, node.get("query"), str(node.get("table_name")), special)
     return Relation(*own)
+
+
+def with_name(table: Node, schema: str, name: str, alias: str) -> Node:
+    """Return a table in a FROM clause as another one, under an alias, and without an ``AT``."""
+    kept = {key: value for key, value in table.items() if key != "at_clause"}
+    path = {"qualified_name": {"path": [schema, name]}} if "qualified_name" in table else {}
+    return {**kept, **path, "catalog_name": "", "schema_name": schema, "table_name": name, "alias": alias}
 
 
 def _is_sampled(node: Node) -> bool:

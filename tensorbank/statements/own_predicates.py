@@ -106,7 +106,9 @@ class _Rewriting:
             )
         origin, handle = found.origin, path(found.path)
         names = tuple(name for _, name, _ in targets)
-        predicate = PixelPredicate(quantifier, names, op, constant, comparison, share, from_index_only)
+        predicate = PixelPredicate(
+            quantifier, names, op, constant, comparison, share, from_index_only, origin.table
+        )
         what = (predicate, handle, [sql for *_, sql in targets], origin.modality, origin.level)
         window = _WINDOW if origin.level == "tiles" else ()
         fields = [f'"{n}" := {handle}.ref."{n}"' for n in ("key", "offset", "length", "block_bytes", *window)]

@@ -57,6 +57,8 @@ class PixelPredicate:
         For ``share`` that is compared with a constant: what the share must satisfy. None where the share itself is asked for.
     from_index_only
         Leave open, as NULL, what only pixels can tell.
+    table
+        Name that the statement has for the table of the band.
     """
 
     quantifier: str
@@ -66,6 +68,7 @@ class PixelPredicate:
     share_comparison: str | None = None
     share: float = 0.0
     from_index_only: bool = False
+    table: str = ""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

@@ -95,7 +95,20 @@ def test_a_query_selects_what_brute_force_selects(table, data):
         }[form]
         if answer:
             expected.add(sample)
-    assert set(bank.sql(f"SELECT sample_id FROM t WHERE {sql}").arrow()["sample_id"].to_pylist()) == expected
+    source = data.draw(st.sampled_from(["t", "t AT (VERSION => 1)"]))
+    found = bank.sql(f"SELECT sample_id FROM {source} WHERE {sql}").arrow()
+    assert set(found["sample_id"].to_pylist()) == expected
+
+
+def test_a_predicate_over_two_versions_is_asked_of_both(table):
+    bank, pixels, rows = table
+    both = "SELECT sample_id, NDVI FROM t AT (VERSION => 1) UNION ALL SELECT sample_id, NDVI FROM t"
+    found = bank.sql(f"SELECT sample_id FROM ({both}) WHERE pixels_share(NDVI, '> 0.4') > 0.5").arrow()
+    expected = [
+        sample for sample, row in rows["NDVI"].items() if matching(pixels["NDVI"][row], ">", 0.4).mean() > 0.5
+    ]
+    assert expected
+    assert sorted(found["sample_id"].to_pylist()) == sorted(expected * 2)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

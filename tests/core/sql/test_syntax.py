@@ -30,6 +30,7 @@ from tensorbank.sql.expressions import (
 )
 from tensorbank.sql.parser import Parser
 from tensorbank.sql.syntax import (
+    At,
     BaseTable,
     Join,
     Relation,
@@ -47,6 +48,7 @@ from tensorbank.sql.syntax import (
     sample_has_no_seed,
     select_of,
     set_operation_of,
+    with_name,
     with_query,
 )
 from tensorbank.sql.trees import children, rebuilt, walk
@@ -172,11 +174,22 @@ def source(parser, text):
     return select_of(query_of(parser.tree(f"SELECT 1 FROM {text}"))).source
 
 
+def constant_node(text, kind):
+    literal = {"kind": kind, "text": text}
+    return {"class": "CONSTANT", "type": "VALUE_CONSTANT", "alias": "", "literal": literal}
+
+
 RELATIONS = {
     "T": BaseTable("", False, False, "", "", "T"),
     "a.S.T AS q(c, d)": BaseTable("q", True, False, "a", "S", "T"),
     "t TABLESAMPLE reservoir(5 ROWS) REPEATABLE (3)": BaseTable("", False, True, "", "", "t"),
     "'x.csv'": BaseTable("", False, False, "", "", "x.csv"),
+    "t AS a AT (VERSION => 3)": BaseTable(
+        "a", False, False, "", "", "t", At("VERSION", constant_node("3", "INTEGER"))
+    ),
+    "s.t at (timestamp => '2026-03-01')": BaseTable(
+        "", False, False, "", "s", "t", At("TIMESTAMP", constant_node("2026-03-01", "STRING"))
+    ),
     "Range(3) r": TableFunction("r", False, False, "range"),
     "(PIVOT t ON a IN (1) USING count(*))": Subquery,
     "(SELECT 1) AS q": Subquery,
@@ -192,6 +205,15 @@ def test_a_relation_says_what_it_is(parser, text, right):
     assert type(found) is right if isinstance(right, type) else found == right
     if isinstance(found, Subquery):
         assert is_query(found.query)
+
+
+def test_a_table_becomes_another_one_without_an_at(parser):
+    tree = parser.tree("SELECT * FROM t AS a AT (VERSION => 3) TABLESAMPLE reservoir(5 ROWS) REPEATABLE (3)")
+    select = query_of(tree)
+    other = {**select, "from_table": with_name(select["from_table"], "t@3", "samples", "a")}
+    text = parser.text(with_query(tree, other))
+    assert text.startswith('SELECT * FROM "t@3".samples AS a TABLESAMPLE')
+    assert parser.says(text, with_query(tree, other))
 
 
 JOINS = {

@@ -1,0 +1,44 @@
+"""Retention: which snapshots are kept, by tags that name them and by leases of those who read them."""
+
+from __future__ import annotations
+
+from tensorbank.retention.lease_holder import LIFETIME_S, RENEW_S, LeaseHolder, Reading, are_off
+from tensorbank.retention.leases import MAX_SKEW_S, Lease, lease_key, list_leases, remove_expired
+from tensorbank.retention.owners import Owner
+from tensorbank.retention.protection import Protection, protected_versions
+from tensorbank.retention.tags import Tag, create_tag, delete_tag, find_tag, list_tags
+from tensorbank.retention.version_names import (
+    VersionName,
+    moment_of,
+    number_of,
+    version_as_of,
+    version_of,
+    version_tagged,
+)
+
+__all__ = [
+    "LIFETIME_S",
+    "MAX_SKEW_S",
+    "RENEW_S",
+    "Lease",
+    "LeaseHolder",
+    "Owner",
+    "Protection",
+    "Reading",
+    "Tag",
+    "VersionName",
+    "are_off",
+    "create_tag",
+    "delete_tag",
+    "find_tag",
+    "lease_key",
+    "list_leases",
+    "list_tags",
+    "moment_of",
+    "number_of",
+    "protected_versions",
+    "remove_expired",
+    "version_as_of",
+    "version_of",
+    "version_tagged",
+]

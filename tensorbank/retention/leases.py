@@ -1,0 +1,111 @@
+"""Leases: notes in a bank that somebody reads some snapshots, which expire by themselves.
+
+A lease is one object, ``<table>/leases/<id>.json``, that its holder writes anew while it lasts, and removes at the end. What a
+killed holder leaves expires.
+
+``until`` is told by the holder's clock, and compared with the clock of whoever cleans up. So a lease counts for
+:data:`MAX_SKEW_S` longer than it says. With the lifetime and the renewal of :mod:`tensorbank.retention.lease_holder`, a lease
+that is renewed in time has 10 minutes left at least, so that clocks may differ by 15 minutes before it is overlooked.
+"""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from tensorbank.errors import IntegrityError, NotFoundError
+from tensorbank.retention.owners import Owner
+from tensorbank.retention.sealed_json import opened, sealed
+from tensorbank.storage import Store
+
+__all__ = ["LEASES", "MAX_SKEW_S", "Lease", "lease_key", "list_leases", "remove_expired"]
+
+LEASES = "leases"
+FORMAT = 1
+MAX_SKEW_S = 300.0
+"""Seconds that a lease counts beyond its end, since two clocks differ."""
+N_THREADS = 16
+_ID = re.compile(r"[0-9a-z][0-9a-z-]{0,99}")
+_JSON = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A note that somebody reads some versions of a table. Times are in UTC, by the clock of the holder."""
+
+    id: str
+    table_id: str
+    versions: tuple[int, ...]
+    since: datetime
+    until: datetime
+    owner: Owner
+
+    def is_expired(self, now: datetime) -> bool:
+        """Tell whether the lease is over for certain, though the clocks of holder and caller may differ by :data:`MAX_SKEW_S`."""
+        return now > self.until + timedelta(seconds=MAX_SKEW_S)
+
+    def to_bytes(self) -> bytes:
+        """Return the object of the lease."""
+        times = {
+            n: getattr(self, n).astimezone(UTC).isoformat(timespec="seconds") for n in ("since", "until")
+        }
+        fields = {**asdict(self), **times, "versions": sorted(set(self.versions))}
+        return sealed({"format": FORMAT, "kind": "lease", **fields})
+
+    @classmethod
+    def from_bytes(cls, data: bytes, url: str) -> Lease:
+        """Return the lease of an object.
+
+        Raises
+        ------
+        IntegrityError
+            The object is damaged, or holds no lease of this format.
+        """
+        fields = opened(data, url)
+        try:
+            if (fields.pop("format"), fields.pop("kind")) != (FORMAT, "lease"):
+                raise ValueError("another format")
+            owner = Owner(**fields.pop("owner"))
+            since, until = (datetime.fromisoformat(fields.pop(name)) for name in ("since", "until"))
+            versions = tuple(int(v) for v in fields.pop("versions"))
+            return cls(**fields, versions=versions, since=since, until=until, owner=owner)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IntegrityError(
+                f"{url} holds no lease that this version reads: {error}; if nobody reads the table, delete it"
+            ) from error
+
+
+def lease_key(table: str, lease_id: str) -> str:
+    """Return the key of a lease's object."""
+    return f"{table}/{LEASES}/{lease_id}{_JSON}"
+
+
+def list_leases(store: Store, table: str) -> tuple[list[Lease], list[IntegrityError]]:
+    """Return the leases of a table, expired ones as well, and what is said of those whose objects are damaged."""
+    keys = sorted(info.key.rpartition("/")[2] for info in store.objects(f"{table}/{LEASES}"))
+    ids = [key.removesuffix(_JSON) for key in keys if key.endswith(_JSON)]
+    with ThreadPoolExecutor(N_THREADS) as pool:
+        found = list(pool.map(lambda i: _read(store, table, i), filter(_ID.fullmatch, ids)))
+    leases = [lease for lease in found if isinstance(lease, Lease)]
+    return leases, [error for error in found if isinstance(error, IntegrityError)]
+
+
+def remove_expired(store: Store, table: str, now: datetime) -> list[Lease]:
+    """Remove the leases that are over, and return them; damaged ones stay."""
+    leases, _ = list_leases(store, table)
+    expired = [lease for lease in leases if lease.is_expired(now)]
+    for lease in expired:
+        store.delete(lease_key(table, lease.id))
+    return expired
+
+
+def _read(store: Store, table: str, lease_id: str) -> Lease | IntegrityError | None:
+    key = lease_key(table, lease_id)
+    try:
+        return Lease.from_bytes(store.get(key), f"{store.url}/{key}")
+    except NotFoundError:  # over meanwhile
+        return None
+    except IntegrityError as error:
+        return error
