@@ -52,7 +52,7 @@ MAX_RACES = 50
 """The most races that a commit loses before it gives up: each is against another writer, who went ahead."""
 RACE_PAUSE_S = 0.01
 DELETED_SCHEMA = pa.schema([*KEYS_SCHEMA, pa.field("part", pa.string())])
-_MAKERS: Mapping[str, Callable[[TableSchema], pa.Schema]] = {
+SCHEMA_OF: dict[str, Callable[[TableSchema], pa.Schema]] = {
     "samples": samples_schema,
     "tiles": tiles_schema,
     "shards": shards_schema,
@@ -144,7 +144,7 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
         pins[level] = _lead(levels, head, level, files, columns, schema if change.schema else None, info)
     for level, version in change.pins.items():
         pins[level] = -1 if version is None else version
-    said = {FORMAT: INDEX_VERSION, **{f"{PIN}{level}": n for level, n in pins.items()}}
+    said = {FORMAT: INDEX_VERSION, FINITE: 1, **{f"{PIN}{level}": n for level, n in pins.items()}}
     state = levels.state(head, "samples")
     folder = index_key(head.table, "samples")
     actions = commit_actions(folder, change.levels.get("samples", LevelChange()), said)
@@ -209,7 +209,7 @@ def _columns_of(level: str, schema: TableSchema) -> pa.Schema:
         return DELETED_SCHEMA
     if level.startswith(f"{COLUMNS_FOLDER}/"):
         raise ValueError(f"{level} has columns of its own")
-    return _MAKERS[level](schema)
+    return SCHEMA_OF[level](schema)
 
 
 def _merged(there: pa.Schema, wanted: pa.Schema, before: TableSchema, after: TableSchema) -> pa.Schema | None:

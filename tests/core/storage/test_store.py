@@ -27,7 +27,6 @@ from tensorbank import (
     TableSchema,
 )
 from tensorbank.bank import Bank, LocalEngine
-from tensorbank.catalog import delta_options
 from tensorbank.catalog.catalog import Catalog
 from tensorbank.index_files.mirror import IndexMirror
 from tensorbank.schema import Band, Modality
@@ -260,9 +259,7 @@ def test_a_server_that_never_answers_is_given_up(silent_endpoint, monkeypatch):
 
 
 def test_the_limits_that_users_get_end_within_100_seconds():
-    one_s = max(
-        object_client.STALL_TIMEOUT_S, object_client.CONNECT_TIMEOUT_S, delta_options.REQUEST_TIMEOUT_S
-    )
+    one_s = max(object_client.STALL_TIMEOUT_S, object_client.CONNECT_TIMEOUT_S)
     policies = [*retries.OBJECT_POLICIES.values(), retries.CLIENT_POLICY]
     assert all(policy.deadline_s + one_s < 100 for policy in policies)
 

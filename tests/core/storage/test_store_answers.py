@@ -70,7 +70,7 @@ def test_s3_says_itself_what_is_wrong(code, answering, tmp_path, monkeypatch):
         "put": lambda: store.put("x", b"1"),
         "create": lambda: store.create("x", b"1"),
         "schema": lambda: catalog.schema("t"),
-        "keys": lambda: catalog.committed_keys("t"),
+        "keys": lambda: catalog.membership(catalog.version("t")),
     }
     if kind in ("throttled", "unreachable"):
         calls = {"range": calls["range"], "create": calls["create"], "keys": calls["keys"]}
@@ -441,7 +441,7 @@ def test_a_bank_that_must_not_be_written_is_read_and_called_so(tmp_path):
     bank = str(tmp_path / "bank")
     calls = (
         f"lambda: print(tb.open({bank!r}).sql('SELECT count(*) AS n FROM t').arrow()['n'].to_pylist()), "
-        "lambda: bank.catalog.create('t', SCHEMA), lambda: print(bank.catalog.committed_keys('t').num_rows), "
+        "lambda: bank.catalog.create('t', SCHEMA), lambda: print(bank.catalog.files('t', 'keys').n_rows), "
         "lambda: bank.catalog.create('other', SCHEMA), lambda: bank.catalog.commit('t', part), "
         f"lambda: tb.create({bank!r})"
     )

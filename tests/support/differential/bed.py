@@ -57,12 +57,12 @@ def old_shards_schema(schema: TableSchema) -> pa.Schema:
 def written(*, old: bool) -> Iterator[None]:
     """Write small row groups; and if ``old``, as banks were written that may hold NaN."""
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("tensorbank.catalog.delta.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
+        stack.enter_context(mock.patch("tensorbank.index_files.written_files.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
         if old:
-            stack.enter_context(mock.patch("tensorbank.catalog.commits.FINITE", "nothing.known"))
-            stack.enter_context(mock.patch("tensorbank.catalog.delta.FINITE", "nothing.known"))
+            stack.enter_context(mock.patch("tensorbank.catalog.publishing.FINITE", "nothing.known"))
             stack.enter_context(mock.patch("tensorbank.catalog.commits.with_nan", return_value=()))
-            stack.enter_context(mock.patch("tensorbank.catalog.catalog.shards_schema", old_shards_schema))
+            makers = {"shards": old_shards_schema}
+            stack.enter_context(mock.patch.dict("tensorbank.catalog.publishing.SCHEMA_OF", makers))
         yield
 
 
