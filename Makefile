@@ -18,7 +18,7 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo check values test test-bench test-install fuzz crash-points lint format docs architecture floors clean
-.PHONY: bench-ingest bench-plan bench-stream bench-serve bench-device bench-peers bench-quick
+.PHONY: bench-ingest bench-codec bench-plan bench-stream bench-serve bench-device bench-peers bench-quick
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -34,6 +34,7 @@ help:
 	@echo "make floors        print which package may import which, and which module may import which library"
 	@echo "make architecture  write the table of packages in tensorbank/ARCHITECTURE.md anew"
 	@echo "make bench-ingest  samples and bytes per second of ingest"
+	@echo "make bench-codec   bytes and seconds of codec chains and profiles, by modality (PATCHES=FOLDER of real samples, or made-up ones)"
 	@echo "make bench-plan    time, memory and pruning of plans on an index of 10 million samples (15 GB, made first)"
 	@echo "make bench-stream  throughput, memory, faults and order of streaming, each beside its ceiling (BANK=FOLDER, or one is made)"
 	@echo "make bench-serve   latency, throughput and memory of the service, and streaming by what it hands out"
@@ -97,6 +98,10 @@ architecture: venv
 
 bench-ingest: venv
 	$(BIN)/python benchmarks/ingest.py
+
+bench-codec: venv
+	$(BIN)/python benchmarks/bench_codec.py $(PATCHES)
+	$(BIN)/python benchmarks/results_page.py
 
 bench-plan: venv
 	$(BIN)/python benchmarks/bench_plan.py $(INDEX)

@@ -4,7 +4,8 @@
 
 Takes ``results/peers.json`` and ``results/remarks.json`` (why a workload is lost, by name), and writes the section between the
 markers ``<!-- peers -->`` of ``benchmarks/README.md``, the headline between those of ``README.md``, and ``results/peers.png``.
-Tables of ``results/stream.json``, ``results/serve.json`` and ``results/peers_plan.json`` go between markers of their own.
+Tables of ``results/stream.json``, ``results/serve.json``, ``results/codec.json`` and ``results/peers_plan.json`` go between
+markers of their own.
 ``--check`` writes nothing and fails if a page differs.
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pages.codecs import codecs
 from pages.markdown import digits, placed, table
 from pages.picture import draw
 from pages.planning import planning
@@ -96,6 +98,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     text = placed(page.read_text(), section(found, read("remarks")))
     text = placed(text, streaming(read("stream")), "stream")
     text = placed(text, serving(read("serve")), "serve")
+    text = placed(text, codecs(read("codec")), "codecs")
     text = placed(text, planning(read("peers_plan"), read("remarks").get("plans", "")), "plans")
     return {page: text, home: placed(home.read_text(), headline(found))}
 

@@ -76,7 +76,7 @@ class ExportSource:
 def prepare(export: Export, folder: Path, track: str) -> None:
     """Ingest. Blocks carry checksums on both tracks: there is no way to turn that off."""
     bank = tb.create(str(folder))
-    profile = {"raw": "raw", "zstd": "balanced"}[track]
+    profile = {"raw": "raw", "zstd": "small"}[track]
     ingest(ExportSource(str(export.folder)), bank, TABLE, IngestOptions(n_workers=1, profile=profile))
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tensorbank.reading.batch_read import BatchRead
 from tensorbank.reading.buffers import Buffers
-from tensorbank.reading.codec import PROFILES, codec_for, crc32c, decode_block, decode_run
+from tensorbank.reading.codec import (
+    DECODE_S_PER_GB,
+    DEFAULT_PROFILE,
+    PROFILES,
+    codec_for,
+    crc32c,
+    decode_block,
+    decode_run,
+)
 from tensorbank.reading.raw import RawRead, fetch_raw, ranges_of
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.reading.skipped import Skipped
@@ -13,6 +21,8 @@ from tensorbank.reading.xarray_dataset import as_dataset, read_tensors
 __all__ = [
     "BatchRead",
     "Buffers",
+    "DECODE_S_PER_GB",
+    "DEFAULT_PROFILE",
     "PROFILES",
     "RawRead",
     "SampleReader",

@@ -21,25 +21,43 @@ from numcodecs import blosc
 from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, nearest
 from tensorbank.schema import Modality
 
-__all__ = ["PROFILES", "BlockCodec", "codec_for", "crc32c", "decode_block", "decode_run"]
+__all__ = [
+    "DECODE_S_PER_GB",
+    "DEFAULT_PROFILE",
+    "PROFILES",
+    "BlockCodec",
+    "codec_for",
+    "crc32c",
+    "decode_block",
+    "decode_run",
+]
 
 CRC_BYTES = 4
 HEADER_BYTES = 16
 _LENGTHS = struct.Struct("<III")  # nbytes, blocksize, cbytes at header offset 4
 _CRC = struct.Struct("<I")
 _SHUFFLES = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE, "noshuffle": blosc.NOSHUFFLE}
+_MAX_TYPESIZE = 32
+_ROWS_LOOKED_AT = 8
 
-PROFILES: tuple[str, ...] = ("balanced", "hot", "raw")
-"""The codec profiles. ``balanced``: small and quick to write. ``hot``: quickest to decode, for nodes with >=
-10 GB/s of network. ``raw``: not compressed, for incompressible pixels, or a network faster than one core
-decodes; checksums stay."""
+DEFAULT_PROFILE = "balanced"
+PROFILES: tuple[str, ...] = ("balanced", "small", "hot", "raw")
+"""The codec profiles. ``balanced``: decodes twice as fast as ``small``, at a few percent more bytes. ``small``: the fewest bytes,
+for archives that are read over slow networks. ``hot``: quickest to decode, slow to write. ``raw``: not compressed, for
+incompressible pixels, or a network faster than one core decodes; checksums stay. What they take and cost is measured by
+``benchmarks/bench_codec.py``."""
+
+DECODE_S_PER_GB: Mapping[str, float] = {"balanced": 0.5, "small": 1.15, "hot": 0.31, "raw": 0.11}
+"""The CPU seconds in which one core decodes a GB of TerraMesh's tensors, by profile; their ratios matter."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCodec:
     """The encoding of one array's blocks. Readers need none of it: Blosc buffers describe themselves.
 
-    ``blocksize_bytes`` is the whole block: Blosc's automatic choice halves the decode rate.
+    ``blocksize_bytes`` is the whole block: Blosc's automatic choice halves the decode rate. ``doubled`` encodes blocks whose
+    pixels stand in equal pairs along x: bands of 20 m and 60 m that were resampled to 10 m by the nearest neighbour. Their second
+    pixels cost almost nothing where ``typesize`` is that of a pair.
     """
 
     cname: str
@@ -47,9 +65,10 @@ class BlockCodec:
     shuffle: str
     typesize: int
     blocksize_bytes: int
+    doubled: BlockCodec | None = None
 
     def configuration(self) -> Mapping[str, object]:
-        """Return the configuration of Zarr's ``blosc`` codec."""
+        """Return the configuration of Zarr's ``blosc`` codec, which is that of blocks that are not doubled."""
         return {
             "cname": self.cname,
             "clevel": self.clevel,
@@ -59,33 +78,68 @@ class BlockCodec:
         }
 
     def encode(self, block: npt.NDArray[np.generic]) -> bytes:
-        """Encode one block, C-contiguous and little-endian, as stored bytes with checksum."""
-        data: bytes = _encoder(self).encode(block)
+        """Encode one block (y, x), C-contiguous and little-endian, as stored bytes with checksum."""
+        codec = self.doubled if self.doubled is not None and _is_doubled(block) else self
+        data: bytes = _encoder(codec).encode(block)
         return data + _CRC.pack(crc32c(data))
 
 
 @lru_cache(maxsize=64)
 def _encoder(codec: BlockCodec) -> blosc.Blosc:
-    return blosc.Blosc(codec.cname, codec.clevel, _SHUFFLES[codec.shuffle], blocksize=codec.blocksize_bytes)
+    return blosc.Blosc(
+        codec.cname,
+        codec.clevel,
+        _SHUFFLES[codec.shuffle],
+        blocksize=codec.blocksize_bytes,
+        typesize=codec.typesize,
+    )
+
+
+def _is_doubled(block: npt.NDArray[np.generic]) -> bool:
+    """Return whether some rows of a block (y, x) are pairs of equal pixels. Only sizes hang on it, so some are enough."""
+    height, width = block.shape
+    rows = block[:: max(height // _ROWS_LOOKED_AT, 1)]
+    return width % 2 == 0 and bool(np.array_equal(rows[:, ::2], rows[:, 1::2]))
 
 
 def codec_for(profile: str, modality: Modality) -> BlockCodec:
-    """Return the codec of a modality under a named profile.
-
-    Bitshuffle gains on int16 only, since float16 mantissas and 8-bit classes have no slowly varying high bits.
-    """
-    dtype = np.dtype(modality.dtype)
-    size, block_bytes = dtype.itemsize, modality.block_bytes
+    """Return the codec of a modality under a named profile."""
+    size, block_bytes = np.dtype(modality.dtype).itemsize, modality.block_bytes
     if profile == "balanced":
-        wide_integer = dtype.kind in "iu" and size > 1
+        return _balanced(modality)
+    if profile == "small":  # float16 mantissas and 8-bit classes have no slowly varying high bits
+        wide_integer = np.dtype(modality.dtype).kind in "iu" and size > 1
         return BlockCodec("zstd", 1, "bitshuffle" if wide_integer else "shuffle", size, block_bytes)
     if profile == "hot":
-        return BlockCodec("lz4hc", 5, "shuffle", size, block_bytes)
+        pair = None
+        if size > 1:
+            typesize = _pair_typesize(modality.width * size, 2 * size)
+            pair = BlockCodec("lz4hc", 5, "shuffle", typesize, block_bytes)
+        return BlockCodec("lz4hc", 5, "shuffle", size, block_bytes, doubled=pair)
     if profile == "raw":  # level 0 is Blosc's header and a copy, so readers and layout need no second case
         return BlockCodec("lz4", 0, "noshuffle", size, block_bytes)
     raise InvalidInputError(
         f"no codec profile {profile!r}.{nearest(profile, PROFILES)}", kind=ErrorKind.UNKNOWN_PROFILE
     )
+
+
+def _balanced(modality: Modality) -> BlockCodec:
+    """Return the codec of a modality under ``balanced``.
+
+    LZ4 of bit planes is nearly as small as zstd, and three times as quick. Not so for doubled pixels, half of which only zstd
+    finds, and for classes, whose runs are worth a search since they are few bytes.
+    """
+    size, block_bytes = np.dtype(modality.dtype).itemsize, modality.block_bytes
+    if modality.categorical:
+        return BlockCodec("lz4hc", 3, "shuffle", size, block_bytes)
+    pair = BlockCodec("zstd", 1, "shuffle", 2 * size, block_bytes) if size > 1 else None
+    return BlockCodec("lz4", 9, "bitshuffle", size, block_bytes, doubled=pair)
+
+
+def _pair_typesize(row_bytes: int, pair_bytes: int) -> int:
+    """Return the largest typesize that holds whole pairs and divides a row, so that equal pixels come to lie near."""
+    fitting = range(pair_bytes, _MAX_TYPESIZE + 1, pair_bytes)
+    return max((n for n in fitting if row_bytes % n == 0), default=pair_bytes)
 
 
 def crc32c(data: bytes | memoryview) -> int:

@@ -185,7 +185,7 @@ def test_a_forecast_is_its_model(bank):
     )
     assert found.network_s == pytest.approx(1.0)
     assert found.latency_s == pytest.approx(2.0)
-    assert found.decode_s == pytest.approx(2e9 / 1.7e9)
+    assert found.decode_s == pytest.approx(2e9 / 4e9)
     assert (found.seconds, found.bound_by) == (pytest.approx(2.0), "latency")
     assert found.cost == pytest.approx(0.6)
     plan = bank.sql("SELECT S2L2A, bands(DEM, ['DEM']) AS height FROM t").plan()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,17 +19,68 @@ M = Modality("M", "int16", (Band("a"),), 1, 24, 20)
 PIXELS = np.arange(480, dtype=np.int16).reshape(24, 20)
 
 
+LAND = np.cumsum(np.random.default_rng(3).integers(-40, 41, (132, 132)), axis=1).astype(np.int16)
+"""Pixels that vary slowly along x, as a band at its own resolution does."""
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("dtype", ["int16", "float16", "uint8", "float32", "int32"])
-def test_round_trip_into_a_given_buffer(profile, dtype):
-    m = Modality("M", dtype, (Band("a"),), 1, 24, 20)
-    block = PIXELS.astype(dtype)
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("side", [(24, 20), (24, 19), (1, 20), (3, 1)])
+def test_round_trip_into_a_given_buffer(profile, dtype, factor, side):
+    height, width = side
+    pixels = np.arange(height * width).reshape(side).repeat(factor, axis=1)
+    m = Modality("M", dtype, (Band("a"),), 1, *pixels.shape)
+    block = pixels.astype(dtype)
     stored = codec_for(profile, m).encode(block)
     out = np.zeros_like(block)
     decode_block(memoryview(stored), out)
     np.testing.assert_array_equal(out, block)
-    independent = np.frombuffer(Blosc().decode(stored[:-4]), dtype).reshape(24, 20)
+    independent = np.frombuffer(Blosc().decode(stored[:-4]), dtype).reshape(pixels.shape)
     np.testing.assert_array_equal(independent, block)
+
+
+def header(stored: bytes) -> tuple[str, str, int]:
+    """Return codec, shuffle and typesize, as a Blosc buffer states them (README_CHUNK_FORMAT.rst of c-blosc)."""
+    shuffle = {0: "noshuffle", 1: "shuffle", 4: "bitshuffle"}[stored[2] & 0b101]
+    return {1: "lz4", 4: "zstd"}[stored[2] >> 5], shuffle, stored[3]
+
+
+@pytest.mark.parametrize(
+    ("profile", "fine", "doubled"),
+    [
+        ("balanced", ("lz4", "bitshuffle", 2), ("zstd", "shuffle", 4)),
+        ("small", ("zstd", "bitshuffle", 2), ("zstd", "bitshuffle", 2)),
+        ("hot", ("lz4", "shuffle", 2), ("lz4", "shuffle", 24)),
+    ],
+)
+def test_pixels_in_equal_pairs_have_a_chain_of_their_own(profile, fine, doubled):
+    m = Modality("M", "int16", (Band("a"),), 1, 264, 264)
+    codec = codec_for(profile, m)
+    coarse = LAND.repeat(2, axis=0).repeat(2, axis=1)
+    assert header(codec.encode(np.tile(LAND, (2, 2)))) == fine
+    stored = codec.encode(coarse)
+    assert header(stored) == doubled
+    assert header(codec.encode(np.roll(coarse, 1, axis=1))) == fine  # the pairs begin at odd pixels
+    assert len(stored) <= len(replace(codec, doubled=None).encode(coarse))
+
+
+@pytest.mark.parametrize(
+    ("width", "typesize"), [(264, 24), (224, 32), (256, 32), (120, 24), (12, 24), (2, 4), (6, 12), (26, 4)]
+)
+def test_a_row_holds_whole_units_of_whole_pairs(width, typesize):
+    m = Modality("M", "int16", (Band("a"),), 1, 16, width)
+    found = codec_for("hot", m).doubled
+    assert found is not None
+    assert found.typesize == typesize
+
+
+def test_classes_are_searched_for_runs():
+    classes = Modality("M", "uint8", (Band("a"),), 1, 24, 20, classes=((0, "none"), (1, "some")))
+    picture = Modality("M", "uint8", (Band("a"),), 1, 24, 20)
+    block = PIXELS.astype(np.uint8) // 16
+    assert header(codec_for("balanced", classes).encode(block))[1] != "bitshuffle"
+    assert header(codec_for("balanced", picture).encode(block))[1] == "bitshuffle"
 
 
 @given(st.lists(st.integers(0, 2**15 - 1), min_size=1, max_size=6))
