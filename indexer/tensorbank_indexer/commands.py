@@ -23,7 +23,15 @@ def ingest(
             help="Archive format; detected from the layout if not given.",
         ),
     ] = None,
-    profile: Annotated[str, typer.Option(help="Codec profile: balanced, hot or raw.")] = "balanced",
+    profile: Annotated[
+        str, typer.Option(help="Codec profile: balanced, small, hot or raw; auto measures and says why.")
+    ] = "balanced",
+    reader_cores: Annotated[
+        int, typer.Option(help="Cores of a reading machine that are free to decode; for --profile auto.")
+    ] = 8,
+    reader_network_gbps: Annotated[
+        float, typer.Option(help="Network of a reading machine, Gbit/s; for --profile auto.")
+    ] = 25.0,
     workers: Annotated[
         int | None, typer.Option(help="Processes; as many as processors if not given.")
     ] = None,
@@ -74,6 +82,8 @@ def ingest(
         strict=strict,
         single_writer=single_writer,
         licence=licence,
+        reader_cores=reader_cores,
+        reader_network_gbps=reader_network_gbps,
     )
     limits = ReadLimits() if max_sample_bytes is None else ReadLimits(max_sample_bytes=max_sample_bytes)
     opened = open_source(source, format=form, limits=limits)
@@ -92,5 +102,5 @@ def ingest(
         if report is not None:
             report.write_text(done.to_json())
     say(done.to_json() if as_json else done.summary())
-    for line in [] if as_json else done.changes():
+    for line in [] if as_json else [*done.choices, *done.changes()]:
         say(f"  {line}")

@@ -19,7 +19,7 @@ from tensorbank.layout import check_table_name
 from tensorbank.schema import TableSchema
 from tensorbank_indexer.column_names import check_names
 from tensorbank_indexer.guarded_source import NAMELESS, scan_ahead
-from tensorbank_indexer.options import IngestOptions
+from tensorbank_indexer.options import AUTO, IngestOptions
 from tensorbank_indexer.parts import (
     PartPlan,
     PartWriter,
@@ -30,6 +30,7 @@ from tensorbank_indexer.parts import (
     samples_per_shard_for,
 )
 from tensorbank_indexer.presence import presence_of
+from tensorbank_indexer.profile_choice import ProfileChoice, ProfileTrial, ReadingMachine, choose_profile
 from tensorbank_indexer.reports import IngestReport, SourceHistory
 from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.schema_survey import extend, require_fit, survey
@@ -163,8 +164,10 @@ class _Ingest:
         if not (self.options.single_writer or self.arbitrated):
             self.bank.catalog.require_arbitration()
             self.arbitrated = True
-        schema = self._schema(refs)
-        plan = self._plan(refs, schema)
+        schema, choice = self._schema(refs)
+        plan = self._plan(refs, schema, choice.profile)
+        if choice.reason and choice.reason not in self.report.choices:
+            self.report.choices.append(choice.reason)
         if not self.options.strict:
             self.bank.catalog.create(self.table, schema, single_writer=True)  # the store has been probed
         results: list[ShardResult] = []
@@ -172,7 +175,7 @@ class _Ingest:
             results = self.writer.write(plan, schema, self.report)
             self.report.findings += [f for r in results for f in r.findings]
             self._refuse_harm()
-            self._commit(plan, schema, scans, results)
+            self._commit(plan, schema, scans, results, choice.reason)
         except TensorBankError as error:
             if self.options.strict or error.kind == ErrorKind.LOST_RACE:
                 self.writer.discard(plan)
@@ -181,7 +184,7 @@ class _Ingest:
                 self.report.findings = [f for f in self.report.findings if id(f) not in found]
             raise
 
-    def _plan(self, refs: Sequence[SampleRef], schema: TableSchema) -> PartPlan:
+    def _plan(self, refs: Sequence[SampleRef], schema: TableSchema, profile: str) -> PartPlan:
         smallest = min(min(m.height, m.width) for m in schema)
         if self.options.n_tiles > smallest:
             raise InvalidInputError(
@@ -192,20 +195,25 @@ class _Ingest:
             schema,
             placement=self.source.placement,
             samples_per_shard=self.options.samples_per_shard or samples_per_shard_for(schema),
-            profile=self.options.profile,
+            profile=profile,
             n_tiles=self.options.n_tiles,
             strict=self.options.strict,
         )
 
     def _commit(
-        self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan], results: Sequence[ShardResult]
+        self,
+        plan: PartPlan,
+        schema: TableSchema,
+        scans: Sequence[Scan],
+        results: Sequence[ShardResult],
+        why: str,
     ) -> None:
         rows = IndexRows.of_shards(r.rows for r in results)
         n_samples = rows.samples.num_rows
         if not n_samples:
             return
         self.bank.catalog.create(self.table, schema, single_writer=True)
-        self.writer.describe(plan, schema, scans)
+        self.writer.describe(plan, schema, scans, why)
         done = self.bank.catalog.add(self.table, Commit(plan.part, rows.samples, rows.tiles, rows.shards))
         self.report.parts.append(plan.part)
         if done.added:
@@ -218,8 +226,17 @@ class _Ingest:
             self.report.n_elsewhere += n_samples
         checkpoint.forget(self.bank.catalog.store, self.table, plan.part, len(plan.shards))
 
-    def _schema(self, refs: Sequence[SampleRef]) -> TableSchema:
-        found = survey(self.source, refs)
+    def _schema(self, refs: Sequence[SampleRef]) -> tuple[TableSchema, ProfileChoice]:
+        """Return the schema of a part and its codec profile, both by a look at its first samples."""
+        if self.options.profile != AUTO:
+            return self._fitted(survey(self.source, refs)), ProfileChoice(self.options.profile)
+        trial = ProfileTrial()
+        schema = self._fitted(survey(self.source, refs, look=trial.add))
+        machine = ReadingMachine(self.options.reader_cores, self.options.reader_network_gbps)
+        return schema, choose_profile(trial.stored_shares(), machine)
+
+    def _fitted(self, found: TableSchema) -> TableSchema:
+        """Return the schema that the table has with these modalities."""
         try:
             there = self.bank.catalog.schema(self.table)
         except NotFoundError:

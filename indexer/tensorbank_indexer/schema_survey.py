@@ -7,8 +7,11 @@ them have, since a sample may have fewer than its table, but not more.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
 
 from tensorbank.errors import ErrorKind, FormatError, InvalidInputError
 from tensorbank.schema import Modality, TableSchema
@@ -27,8 +30,21 @@ SAMPLES_PER_KIND = 5
 MAX_REASONS = 3
 
 
-def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
+Look = Callable[[Modality, npt.NDArray[np.generic]], None]
+"""A callback that takes a modality as one sample has it, and its pixels (time, band, y, x)."""
+
+
+def _no_look(_modality: Modality, _pixels: npt.NDArray[np.generic]) -> None:
+    return None
+
+
+def survey(source: Source, refs: Iterable[SampleRef], *, look: Look = _no_look) -> TableSchema:
     """Return the modalities of the first samples of every (split, subset) that have them.
+
+    Parameters
+    ----------
+    look
+        A callback for each modality of each sample that is looked at, so that nothing is read twice.
 
     Raises
     ------
@@ -48,10 +64,13 @@ def survey(source: Source, refs: Iterable[SampleRef]) -> TableSchema:
             findings += raw.findings
             for name, given in raw.modalities.items():
                 try:
-                    dtype = stored_numbers(given.pixels).dtype.name
-                    seen[name].append(describe(name, dtype, given.bands, given.pixels.shape))
+                    pixels = stored_numbers(given.pixels)
+                    modality = describe(name, pixels.dtype.name, given.bands, pixels.shape)
                 except InvalidInputError as error:
                     refused[name] = error
+                    continue
+                seen[name].append(modality)
+                look(modality, pixels)
     described = {name for name, modalities in seen.items() if modalities}
     for name, refusal in refused.items():
         if name not in described:  # otherwise it is one odd member among sound ones

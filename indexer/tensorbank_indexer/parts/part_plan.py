@@ -20,7 +20,7 @@ from tensorbank_indexer.source import SampleRef
 
 __all__ = ["PartPlan", "plan_part", "samples_per_shard_for"]
 
-WRITER_VERSION = 2
+WRITER_VERSION = 3
 MAX_SHARD_GROUP_BYTES = 640 << 20
 MAX_SAMPLES_PER_SHARD = 512
 MIN_SAMPLES_PER_SHARD = 8
@@ -28,9 +28,10 @@ MIN_SAMPLES_PER_SHARD = 8
 
 @dataclass(frozen=True, slots=True)
 class PartPlan:
-    """One part: its name, and the samples of each shard in row order."""
+    """One part: its name, its codec profile, and the samples of each shard in row order."""
 
     part: str
+    profile: str
     samples_per_shard: int
     shards: tuple[tuple[SampleRef, ...], ...]
 
@@ -99,4 +100,4 @@ def plan_part(
         ],
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return PartPlan(f"part-{digest[:16]}", samples_per_shard, shards)
+    return PartPlan(f"part-{digest[:16]}", profile, samples_per_shard, shards)

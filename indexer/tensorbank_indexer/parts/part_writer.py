@@ -67,7 +67,7 @@ class PartWriter:
                         plan.samples_per_shard,
                         refs,
                         schema,
-                        self.options.profile,
+                        plan.profile,
                         self.options.n_tiles,
                     )
                 )
@@ -83,8 +83,8 @@ class PartWriter:
                 report.seconds.add(result.seconds)
         return [results[n] for n in sorted(results)]
 
-    def describe(self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan]) -> None:
-        """Write the Zarr documents of a part."""
+    def describe(self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan], why: str = "") -> None:
+        """Write the Zarr documents of a part; ``why`` is the reason of its codec profile."""
         etags = _etags(plan, scans)
         attributes: dict[str, object] = {
             "Conventions": "CF-1.11",
@@ -93,7 +93,9 @@ class PartWriter:
             "source_revision": self.options.revision or _digest(etags),
             "source_etags": etags,
             "crs": "each sample lies in the UTM zone of its EPSG code: column epsg of the samples table",
-            "history": f"written by tensorbank {tensorbank.__version__}, codec profile {self.options.profile}",
+            "history": f"written by tensorbank {tensorbank.__version__}, codec profile {plan.profile}",
+            "codec_profile": plan.profile,
+            **({"codec_choice": why} if why else {}),
             **self.source.attributes,
             **({"licence": self.options.licence} if self.options.licence else {}),
         }
@@ -103,7 +105,7 @@ class PartWriter:
                 schema.modalities,
                 n_samples=plan.n_rows,
                 samples_per_shard=plan.samples_per_shard,
-                blosc=codec_for(self.options.profile, modality).configuration(),
+                blosc=codec_for(plan.profile, modality).configuration(),
                 attributes=array_attributes(modality),
             )
             for modality in schema

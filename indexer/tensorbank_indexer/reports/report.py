@@ -20,7 +20,8 @@ class IngestReport:
 
     ``n_added + n_present + n_skipped == n_found``: every sample that was found is committed now, was committed before, or
     is left out with a finding that says why. ``n_elsewhere`` of those present were committed by another run while this one was
-    at work. ``seconds`` adds up over all workers, ``elapsed_s`` is on the wall.
+    at work. ``choices`` says which codec profiles were chosen and why, where that was left to the ingest. ``seconds`` adds up
+    over all workers, ``elapsed_s`` is on the wall.
     """
 
     source: str
@@ -37,6 +38,7 @@ class IngestReport:
     stored_bytes: int = 0
     elapsed_s: float = 0.0
     seconds: StageSeconds = field(default_factory=StageSeconds)
+    choices: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     @classmethod
