@@ -62,8 +62,9 @@ check: venv
 values: venv
 	$(BIN)/pytest -q -n 2 $(VALUES)
 
+# Three at a time on two cores: many tests wait, for a server that starts or for a limit that ends.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e/test_install.py --ignore-glob='tests/test_bench_*'
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e/test_install.py --ignore-glob='tests/test_bench_*'
 
 test-bench: venv
 	$(BIN)/pytest -n 2 --dist loadfile tests/test_bench_peers.py tests/test_bench_stream.py
