@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from support.made_once import folder_of_run, made_once
 from tensorbank_demo.s3.server import S3Server
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,28 +108,41 @@ def make_archives(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     """Return ``make_archives("terramesh", "--samples", "20", ...)`` -> (root of the dataset,
     folder of the truth).
 
-    Runs ``shared/sources/make_sources.py``; the same arguments give the same folders, so treat them as read-only.
+    Runs ``shared/sources/make_sources.py``; the same arguments give the same folders to all workers of pytest-xdist, so treat
+    them as read-only.
     """
-    made: dict[tuple[str, ...], tuple[Path, Path]] = {}
+    folders = folder_of_run(tmp_path_factory) / "sources"
 
     def make(*arguments: object) -> tuple[Path, Path]:
-        key = tuple(map(str, arguments))
-        if key not in made:
-            root = tmp_path_factory.mktemp("source") / "data"
+        words = tuple(map(str, arguments))
+
+        def write(folder: Path) -> None:
             script = shared_folder / "sources" / "make_sources.py"
-            options = ["--realdata", str(shared_folder / "realdata"), "--out", str(root)]
-            command = [sys.executable, str(script), *key, *options]
+            options = ["--realdata", str(shared_folder / "realdata"), "--out", str(folder / "data")]
+            command = [sys.executable, str(script), *words, *options]
             done = subprocess.run(
                 command, capture_output=True, text=True, cwd=script.parent, timeout=280, check=False
             )
-            assert done.returncode == 0, f"make_sources.py {' '.join(key)}: {done.stderr[-2000:]}"
-            made[key] = (root, root.with_name("data_truth"))
-        return made[key]
+            assert done.returncode == 0, f"make_sources.py {' '.join(words)}: {done.stderr[-2000:]}"
+
+        made = made_once(folders / f"{zlib.crc32(repr(words).encode()):08x}", write)
+        return made / "data", made / "data_truth"
 
     return make
 
 
-LONG_FIRST = ("test_bench", "e2e/", "test_deploy", "server/", "faults/", "properties/", "indexer/", "loader/")
+LONG_FIRST = (
+    "test_bench",
+    "e2e/",
+    "test_deploy",
+    "server/",
+    "docs/",
+    "faults/",
+    "properties/",
+    "loader/",
+    "indexer/",
+    "core/cli/",
+)
 """Beginnings of the paths of tests, those of files that take longest first."""
 
 

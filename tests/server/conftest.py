@@ -10,6 +10,7 @@ import pytest
 import zarr
 
 import tensorbank as tb
+from support.made_once import folder_of_run, made_once
 from support.server_process import Served, serving
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
@@ -24,10 +25,12 @@ def archive(make_archives: Callable[..., tuple[Path, Path]]) -> tuple[Path, Path
 
 @pytest.fixture(scope="session")
 def bank_folder(archive: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bank of 20 samples in a folder."""
-    folder = tmp_path_factory.mktemp("served") / "bank"
-    ingest(open_source(str(archive[0])), tb.create(folder), "terramesh", INLINE)
-    return folder
+    """A bank of 20 samples in a folder, which nobody changes."""
+
+    def write(folder: Path) -> None:
+        ingest(open_source(str(archive[0])), tb.create(folder), "terramesh", INLINE)
+
+    return made_once(folder_of_run(tmp_path_factory) / "served" / "bank", write)
 
 
 @pytest.fixture(scope="session")
