@@ -6,7 +6,13 @@ from tensorbank.catalog.catalog import Catalog
 from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
 from tensorbank.catalog.commits import Commit
 from tensorbank.catalog.membership import Membership, key_of, keys_of, rows_of_keys, with_keys
-from tensorbank.catalog.provenance import Provenance, provenance_of
+from tensorbank.catalog.provenance import (
+    Provenance,
+    find_document_flaw,
+    part_attributes,
+    part_document,
+    provenance_of,
+)
 from tensorbank.delta import LevelChange, SnapshotInfo
 
 __all__ = [
@@ -22,8 +28,11 @@ __all__ = [
     "Published",
     "SnapshotInfo",
     "TableVersion",
+    "find_document_flaw",
     "key_of",
     "keys_of",
+    "part_attributes",
+    "part_document",
     "provenance_of",
     "rows_of_keys",
     "with_keys",

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.bank import Bank
+from tensorbank.catalog import find_document_flaw
 from tensorbank.errors import NotFoundError, StorageError
 from tensorbank.layout import (
     array_attributes,
@@ -146,8 +147,8 @@ def _documents(
             key = keys[modality.name]
             yield Flaw(modality.name, key, f"{store.url}/{key}, which other readers of Zarr use, {reason}")
     key = f"{part_key(table, part)}/zarr.json"
-    group, reason = _document(store, key)
-    if group is not None:
+    group, reason = _document(store, key, part)
+    if group is not None and not reason:
         reason = _difference_of_group(group, {name: d for name, (d, _) in found.items() if d is not None})
     if reason:
         yield Flaw("", key, f"{store.url}/{key}, which other readers of Zarr use, {reason}")
@@ -167,10 +168,11 @@ def _number_at(document: Any, *path: str | int) -> int:
     return document if isinstance(document, int) else 0
 
 
-def _document(store: Store, key: str) -> tuple[Any, str]:
-    """Return a JSON document and an empty text, or None and what is wrong with it."""
+def _document(store: Store, key: str, part: str | None = None) -> tuple[Any, str]:
+    """Return a JSON document and an empty text, or None and what is wrong with it; ``part`` if it is that of a part's group."""
     try:
-        return json.loads(store.get(key)), ""
+        data = store.get(key)
+        return json.loads(data), "" if part is None else find_document_flaw(data, part)
     except (NotFoundError, StorageError) as error:
         return None, f"cannot be read: {error}"
     except (ValueError, RecursionError) as error:

@@ -1,12 +1,17 @@
-"""Checkpoints: the finished shards of an unfinished part, kept in the bank so that an interrupted ingest resumes."""
+"""Checkpoints: the finished shards of an unfinished part, kept in the bank so that an interrupted ingest resumes.
+
+Their rows end up in the index, so each object ends with a checksum; one that is damaged is none, and its shard is made anew.
+"""
 
 from __future__ import annotations
 
 import json
+import struct
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import crc32c as crc
 import pyarrow as pa
 import pyarrow.ipc
 
@@ -21,6 +26,7 @@ from tensorbank_indexer.source import Finding
 __all__ = ["folder_of", "forget", "load", "parts_with", "remove", "remove_empty", "save"]
 
 _ENDING = ".progress"
+_CRC = struct.Struct("<I")
 
 
 def save(store: Store, table: str, part: str, result: ShardResult) -> None:
@@ -33,17 +39,20 @@ def save(store: Store, table: str, part: str, result: ShardResult) -> None:
     }
     levels = {"samples": result.rows.samples, "tiles": result.rows.tiles, "shards": result.rows.shards}
     columns: dict[str, list[bytes]] = {name: [_to_ipc(rows)] for name, rows in levels.items()}
-    store.put(
-        _key(table, part, result.shard), _to_ipc(pa.table({**columns, "rest": [json.dumps(rest).encode()]}))
-    )
+    data = _to_ipc(pa.table({**columns, "rest": [json.dumps(rest).encode()]}))
+    store.put(_key(table, part, result.shard), data + _CRC.pack(crc.crc32c(data)))
 
 
 def load(store: Store, table: str, part: str, shard: int) -> ShardResult | None:
-    """Return the result of a finished shard, or None if it is not finished."""
+    """Return the result of a finished shard; None if it is not finished, or what was kept of it is damaged."""
     try:
-        stored = _from_ipc(store.get(_key(table, part, shard)))
+        data = store.get(_key(table, part, shard))
     except NotFoundError:
         return None
+    body, end = data[: -_CRC.size], data[-_CRC.size :]
+    if end != _CRC.pack(crc.crc32c(body)):
+        return None
+    stored = _from_ipc(body)
     rest = json.loads(stored["rest"][0].as_py())
     rows = IndexRows(*(_from_ipc(stored[name][0].as_py()) for name in ("samples", "tiles", "shards")))
     return ShardResult(

@@ -10,12 +10,12 @@ from contextlib import closing, suppress
 from typing import Any
 
 import tensorbank
+from tensorbank.catalog import part_document
 from tensorbank.errors import NotFoundError, StorageError
 from tensorbank.layout import (
     array_attributes,
     array_document,
     array_key,
-    group_document,
     part_key,
     report_key,
 )
@@ -112,7 +112,8 @@ class PartWriter:
         }
         for name, document in arrays.items():
             self._put_json(f"{array_key(self.table, plan.part, name)}/zarr.json", document)
-        self._put_json(f"{part_key(self.table, plan.part)}/zarr.json", group_document(attributes, arrays))
+        group = part_document(plan.part, attributes, arrays)
+        self.store.put(f"{part_key(self.table, plan.part)}/zarr.json", group)
 
     def _put_json(self, key: str, document: Any) -> None:
         self.store.put(key, json.dumps(document, indent=1).encode())

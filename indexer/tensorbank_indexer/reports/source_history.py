@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from tensorbank.bank import Bank
+from tensorbank.catalog import part_attributes
 from tensorbank.errors import NotFoundError
-from tensorbank.layout import part_key
 from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, SourceFile
 
 __all__ = ["CHANGES", "SourceHistory"]
@@ -60,9 +59,8 @@ class SourceHistory:
             store = self.bank.catalog.store
             for part in self.parts():
                 try:
-                    document = json.loads(store.get(f"{part_key(self.table, part)}/zarr.json"))
-                    etags = document["attributes"]["source_etags"]
-                except (NotFoundError, ValueError, KeyError, TypeError):
+                    etags = part_attributes(store, self.table, part)["source_etags"]
+                except (NotFoundError, KeyError):
                     continue  # a part of another writer, which does not name its files
                 for path, etag in etags.items():
                     self._etags[path].add(etag)
