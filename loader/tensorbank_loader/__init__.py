@@ -11,6 +11,7 @@ from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import collate
 from tensorbank_loader.dataset import StreamingDataset
 from tensorbank_loader.epochs import World
+from tensorbank_loader.lineages import RunLineage, TableLineage, lineage
 from tensorbank_loader.loader import DataLoader
 from tensorbank_loader.telemetry import LoaderStats
 from tensorbank_loader.transforms import Augment, Normalize
@@ -21,7 +22,10 @@ __all__ = [
     "FetchOptions",
     "LoaderStats",
     "Normalize",
+    "RunLineage",
     "StreamingDataset",
+    "TableLineage",
     "World",
     "collate",
+    "lineage",
 ]

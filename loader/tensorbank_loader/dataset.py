@@ -174,12 +174,13 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         if sent.world is not None:
             self._cursor.found(sent.world)
         self._leave_sharing_to(sharder)
-        epochs, rank = self._cursor.begin(tell=info.id == 0)
-        world = rank.in_worker()
         self._n_iterations += 1
         iteration = Iteration(info.seed - info.id, self._n_iterations, info.num_workers)
-        self._cursor.state = self._workers.begin(iteration, epochs, world)
-        return self._in_worker(iteration, epochs, world)
+        epochs, rank = self._cursor.begin(
+            tell=info.id == 0,
+            at=lambda epochs, rank: self._workers.begin(iteration, epochs, rank.in_worker()),
+        )
+        return self._in_worker(iteration, epochs, rank.in_worker())
 
     def _in_worker(self, iteration: Iteration, epochs: Epochs, world: World) -> Iterator[Any]:
         n_asked = 1

@@ -11,6 +11,7 @@ from tensorbank.reading import SampleReader
 from tensorbank_loader.batch import PADDING, BatchForm, MixForm, MixReader, PlanForm, Reader
 from tensorbank_loader.epochs import Epochs
 from tensorbank_loader.order import DateChoice, OrderOptions, order_of_mix, order_of_plan
+from tensorbank_loader.run_source import RunSource
 
 __all__ = ["Streamed", "epochs_of", "form_of", "one_size", "plans_of", "reader_of"]
 
@@ -96,4 +97,5 @@ def epochs_of(streamed: Streamed, options: OrderOptions, global_batch_size: int)
         drop_last=options.drop_last,
         even=options.even,
         times=options.times,
+        source=RunSource.of(streamed).to_json(),
     )

@@ -16,6 +16,7 @@ import typer
 
 import tensorbank
 from tensorbank.cli import commands, tagging
+from tensorbank.cli.lineage import lineage
 from tensorbank.cli.output import say
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
 
@@ -38,6 +39,7 @@ for _command in (
     commands.query,
     commands.verify,
     tagging.tag,
+    lineage,
 ):
     app.command()(_command)
 

@@ -7,7 +7,7 @@ from tensorbank.plans.handle import AddressColumns, Handle
 from tensorbank.plans.origin import Origin, StoreAddress, common_origin
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.plan_source import LevelReport, PlanSource, ReadSnapshot, by_name
-from tensorbank.plans.streaming import DatasetOptions, LoaderOptions, dataset_of, loader_of
+from tensorbank.plans.streaming import DatasetOptions, LoaderOptions, dataset_of, lineage_of, loader_of
 
 __all__ = [
     "AddressColumns",
@@ -25,5 +25,6 @@ __all__ = [
     "by_name",
     "common_origin",
     "dataset_of",
+    "lineage_of",
     "loader_of",
 ]

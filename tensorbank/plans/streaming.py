@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from tensorbank.errors import ErrorKind, InvalidInputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
+    from tensorbank.bank import Bank
     from tensorbank.fetch import FetchOptions
     from tensorbank.plans.plan import Plan
     from tensorbank.queries import Mix
-    from tensorbank_loader import DataLoader, StreamingDataset, World
+    from tensorbank_loader import DataLoader, RunLineage, StreamingDataset, World
     from tensorbank_loader.epochs import OnIter
     from tensorbank_loader.order import Even, Shuffle, Times
     from tensorbank_loader.transforms import Transform
 
-__all__ = ["DatasetOptions", "LoaderOptions", "dataset_of", "loader_of"]
+__all__ = ["DatasetOptions", "LoaderOptions", "dataset_of", "lineage_of", "loader_of"]
 
 
 class DatasetOptions(TypedDict, total=False):
@@ -70,6 +74,30 @@ def dataset_of(streamed: Plan | Mix, **options: Unpack[DatasetOptions]) -> Strea
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     return StreamingDataset(streamed, **options)
+
+
+def lineage_of(
+    checkpoint: Path, bank: Bank, *, plans: Sequence[Plan] = (), reports: Sequence[Path] = ()
+) -> list[RunLineage]:
+    """Return what the runs of a checkpoint have seen; see :func:`tensorbank_loader.lineage`.
+
+    Parameters
+    ----------
+    plans
+        Saved plans of the runs.
+    reports
+        Files with what ``tensorbank verify --json`` printed.
+
+    Raises
+    ------
+    InvalidInputError, NotFoundError, FormatError
+        As there; also if a package that it needs is not installed.
+    """
+    try:
+        from tensorbank_loader import lineage
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    return lineage(checkpoint, bank, plans=plans, reports=reports)
 
 
 def _missing(error: ModuleNotFoundError) -> InvalidInputError:

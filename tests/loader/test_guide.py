@@ -49,6 +49,7 @@ SAID = (
     r"(\d+) samples an epoch, of source 0: \d+\n",
     r"\(4, 2, 12, 264, 264\) \[\[\d, \d\], \[\d, \d\], \[\d, \d\], \[\d, \d\]\]\n",
     "two ranks go on with the second batch: True\n",
+    r"terramesh at version 1 seen: 4 deleted since: 0\n\[\{'sample_id': .*'n_seen': 1, 'last_epoch': 0, 'fate': 'kept'\}\]\n",
     "20 samples by two workers\n",
     "(.*\n)*5 steps\n",
     "",

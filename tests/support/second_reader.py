@@ -320,7 +320,7 @@ def check_state(state: dict[str, Any]) -> None:
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     if hashlib.sha256(text.encode()).hexdigest()[:16] != state["digest"]:
         raise RefusedError("digest")
-    if state["version"] != 3:
+    if state["version"] not in (3, 4):
         raise RefusedError("version")
 
 

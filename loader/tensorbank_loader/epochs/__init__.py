@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tensorbank_loader.epochs.cursor import Cursor, OnIter
 from tensorbank_loader.epochs.epoch import Epochs, Share, State, Step
+from tensorbank_loader.epochs.saved_state import check_state, loaded
+from tensorbank_loader.epochs.trail import Stretch, Trail
 from tensorbank_loader.epochs.worker_epochs import Iteration, WorkerEpochs
 from tensorbank_loader.epochs.world import World
 
@@ -15,6 +17,10 @@ __all__ = [
     "Share",
     "State",
     "Step",
+    "Stretch",
+    "Trail",
     "WorkerEpochs",
     "World",
+    "check_state",
+    "loaded",
 ]

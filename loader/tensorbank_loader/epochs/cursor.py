@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tensorbank.arguments import choice, instance, whole_number
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.epochs.epoch import Epochs, State
 from tensorbank_loader.epochs.saved_state import check_world, loaded, saved
+from tensorbank_loader.epochs.trail import Place, Trail, place_of
 from tensorbank_loader.epochs.world import World
 
 __all__ = ["Cursor", "OnIter"]
@@ -73,6 +74,7 @@ class Cursor:
         self._single = single
         self._is_settled = False
         self._unchecked: Mapping[str, Any] | None = None
+        self._trail = Trail()
         self.state = State()
         self.resuming = False
         if world is not None:
@@ -114,13 +116,17 @@ class Cursor:
         if state != self.first:
             self.state, self.resuming = state, state.is_inside
 
-    def begin(self, *, tell: bool = True) -> tuple[Epochs, World]:
+    def begin(
+        self, *, tell: bool = True, at: Callable[[Epochs, World], State] | None = None
+    ) -> tuple[Epochs, World]:
         """Settle the world and the state at which an epoch begins, which is :attr:`state` from then on.
 
         Parameters
         ----------
         tell
             True to log a warning if some ranks' last batch is empty.
+        at
+            Function that returns the state, for workers, which agree on it; None: :attr:`first`.
 
         Raises
         ------
@@ -144,8 +150,17 @@ class Cursor:
         if self._unchecked is not None:
             check_world(self.epochs, self._unchecked, world)
             self._unchecked = None
+        stood = self._place(self.state)
+        self._trail = self._trail.shared_by(self.epochs.n_sharing(world), stood)
         self.state, self.resuming = self.first, False
+        if at is not None:
+            self.state = at(self.epochs, world)
+        self._trail = self._trail.jumped(stood, self._place(self.state))
         return self.epochs, world
+
+    def _place(self, state: State) -> Place:
+        """Return the place of a state, which in an epoch that has not begun does not depend on the world."""
+        return place_of(state, self.epochs.n_batches) if state.is_inside else (state.epoch, 0)
 
     @property
     def first(self) -> State:
@@ -157,11 +172,14 @@ class Cursor:
         """Choose the next epoch."""
         epoch = whole_number("epoch", epoch, at_least=0, at_most=2**62)
         if not (self.resuming and epoch == self.state.epoch):
+            self._trail = self._trail.jumped(self._place(self.state), (epoch, 0))
             self.state, self.resuming = State(epoch), False
 
     def state_dict(self, world: World | None = None) -> dict[str, Any]:
         """Return the position of the run, as JSON-able numbers."""
-        return saved(self.epochs, self.state, world or self.world)
+        world = world or self.world
+        trail = self._trail.shared_by(self.epochs.n_sharing(world), self._place(self.state))
+        return saved(self.epochs, self.state, world, trail)
 
     def load_state_dict(self, given: Mapping[str, Any], *, worker: World | None = None) -> None:
         """Go on where a saved state stands.
@@ -179,6 +197,7 @@ class Cursor:
                 kind=ErrorKind.OTHER_STATE,
             )
         self._epochs, self._batch_size = epochs, None
+        self._trail = Trail.of_state(given)
         self._unchecked = None if world is not None else dict(given)
         place = (
             state if worker is not None else State(state.epoch, state.position, state.skip, state.position)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,8 @@ class Epochs:
     times
         Dates of samples that are read: so many, or these; None: all. Seed and epoch decide which, as they do for the
         order.
+    source
+        Description of what is streamed, for states to tell, as JSON-able values. Nothing is decided by it.
 
     Raises
     ------
@@ -98,6 +100,7 @@ class Epochs:
     drop_last: bool
     even: Even = "exact"
     times: int | tuple[int, ...] | None = None
+    source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         whole_number("the batch size", self.global_batch_size, at_least=1)
@@ -108,6 +111,13 @@ class Epochs:
     def n_batches(self) -> int:
         """The number of global batches in an epoch."""
         return n_batches(self.order.n_places, self.global_batch_size, drop_last=self.drop_last)
+
+    @property
+    def has_each_once(self) -> bool:
+        """True if every sample comes exactly once in an epoch, where ranks leave none out."""
+        return self.order.has_each_once and (
+            not self.drop_last or self.order.n_places % self.global_batch_size == 0
+        )
 
     def n_steps(self, world: World) -> int:
         """Return the number of batches of a rank in an epoch, the same for every rank.
@@ -126,6 +136,10 @@ class Epochs:
         if not n:
             return 0
         return (n - 1) * self.step(0, 0, world).n_samples + self.step(0, n - 1, world).n_samples
+
+    def n_sharing(self, world: World) -> int:
+        """Return the number of ranks if it decides which samples of a batch are left out, else 0."""
+        return world.n_ranks if self.even == "drop" else 0
 
     def leaves_ranks_empty(self, world: World) -> bool:
         """Return True if some rank's share of the last batch of an epoch is empty."""

@@ -10,21 +10,33 @@ from typing import Any
 
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank_loader.epochs.epoch import Epochs, State
+from tensorbank_loader.epochs.trail import Trail
 from tensorbank_loader.epochs.world import World
 
-__all__ = ["STATE_VERSION", "check_world", "loaded", "saved"]
+__all__ = ["STATE_VERSION", "check_state", "check_world", "loaded", "saved"]
 
-STATE_VERSION = 3
-"""The version of saved states that is written, and the only one that is taken."""
+STATE_VERSION = 4
+"""The version of saved states that is written. 4: a state tells its source, and the batches that the run has had."""
+TAKEN_VERSIONS = (3, 4)
+"""The versions of saved states that a run goes on with. 3 had the same position, and no word on where it comes from."""
+MAX_BYTES = 1024
+"""The bytes of JSON below which states stay."""
 DIGEST = "digest"
 """The field of a saved state with a hash of all others, which tells damage from a state of something else."""
 
 
-def saved(epochs: Epochs, state: State, world: World) -> dict[str, Any]:
-    """Return a state of a run as JSON-able numbers, below 1 KiB."""
-    fields = {
+def saved(epochs: Epochs, state: State, world: World, trail: Trail | None = None) -> dict[str, Any]:
+    """Return a state of a run as JSON-able values, below 1 KiB.
+
+    Parameters
+    ----------
+    trail
+        Way that the run has come; None: through all batches before the state.
+    """
+    fields: dict[str, Any] = {
         "version": STATE_VERSION,
         **epochs.identity,
+        "even": epochs.even,
         "global_batch_size": epochs.global_batch_size,
         **epochs.order.to_dict(),
         "epoch": state.epoch,
@@ -33,8 +45,20 @@ def saved(epochs: Epochs, state: State, world: World) -> dict[str, Any]:
         "origin": state.origin,
         "n_ranks": int(world.n_ranks),
         "n_workers": int(world.n_workers),
+        **({} if trail is None else trail.to_dict()),
     }
+    fields["source"] = _fitting(epochs.source, len(json.dumps(fields)))
     return {**fields, DIGEST: _digest(fields)}
+
+
+def _fitting(source: Mapping[str, Any], n_bytes: int) -> dict[str, Any]:
+    """Return as much of a source as fits into a state that has so many bytes of JSON already."""
+    room = MAX_BYTES - n_bytes - len(f', "source": , "{DIGEST}": "{"0" * 16}"')
+    for left_out in ((), ("plans",)):
+        told = {name: value for name, value in source.items() if name not in left_out}
+        if len(json.dumps(told)) < room:
+            return told
+    return {}
 
 
 def loaded(
@@ -61,14 +85,15 @@ def loaded(
         The state is damaged (kind ``damaged-state``), or of another plan, seed, order or version (kind ``other-state``):
         resuming would skip or repeat samples.
     """
-    _check_digest(given)
-    for name, mine in {"version": STATE_VERSION, **epochs.identity}.items():
+    check_state(given)
+    for name, mine in epochs.identity.items():
         if given.get(name) != mine:
             raise InvalidInputError(
                 f"this state has {name} {given.get(name)!r}, the loader has {mine!r}; "
                 "make the loader with the same plan and options",
                 kind=ErrorKind.OTHER_STATE,
             )
+    Trail.of_state(given)
     numbers: list[Any] = [given.get(name) for name in ("epoch", "position", "skip", "origin")]
     size = given.get("global_batch_size")
     unsound = InvalidInputError(
@@ -120,13 +145,14 @@ def _digest(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_digest(given: Any) -> None:
-    """Refuse what is no saved state, or is not as it was saved.
+def check_state(given: Any) -> None:
+    """Refuse what is no saved state, is not as it was saved, or is of a version that is not read.
 
     Raises
     ------
     InvalidInputError
-        It is no mapping or does not fit its digest (kind ``damaged-state``), or it has no digest (kind ``other-state``).
+        It is no mapping or does not fit its digest (kind ``damaged-state``), or it has no digest or another version (kind
+        ``other-state``).
     """
     if not isinstance(given, Mapping):
         raise InvalidInputError(
@@ -148,4 +174,10 @@ def _check_digest(given: Any) -> None:
             "this state was changed after state_dict() made it: its content is not that of its digest; "
             "go on from another checkpoint",
             kind=ErrorKind.DAMAGED_STATE,
+        )
+    if given.get("version") not in TAKEN_VERSIONS:
+        raise InvalidInputError(
+            f"this state has version {given.get('version')!r}, and versions {' and '.join(map(str, TAKEN_VERSIONS))} are read; "
+            "finish the run with the TensorBank that began it, or begin anew",
+            kind=ErrorKind.OTHER_STATE,
         )

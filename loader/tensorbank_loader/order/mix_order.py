@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -66,6 +66,10 @@ class Mixed:
     drop_last: bool
     since: int = 0
     drawn: tuple[int, ...] = ()
+
+    @property
+    def has_each_once(self) -> bool:
+        return False
 
     @property
     def n_together(self) -> int:
@@ -163,14 +167,26 @@ class Mixed:
         counts = self.proportions.counts(n_units)
         return tuple(n + count * self._unit for n, count in zip(self._drawn, counts, strict=True))
 
+    def drawn_positions(self, *, seed: int) -> Iterator[Int64]:
+        start = 0
+        for s, (order, n, length) in enumerate(zip(self.orders, self._drawn, self.lengths, strict=True)):
+            for turn in range(-(-n // order.n_places)):
+                places = np.arange(min(n - turn * order.n_places, order.n_places), dtype=np.int64)
+                yield start + order.positions(places, seed=_seed_of(seed, s), epoch=turn)
+            start += length
+
     @property
     def _drawn(self) -> tuple[int, ...]:
         return self.drawn or (0,) * len(self.orders)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the field ``mix`` of a saved state: the shares, since which epoch, and the samples drawn before it."""
+        """Return the field ``mix`` of a saved state: the shares, since which epoch, and the samples drawn before it.
+
+        If a source has weights of its samples, also whether they are drawn with replacement.
+        """
         told = {"units": list(self.proportions.units), "since": self.since, "drawn": list(self._drawn)}
-        return {"mix": told}
+        replacing = {o.identity["replacement"] for o in self.orders if "replacement" in o.identity}
+        return {"mix": told | {"replacement": replacing.pop()} if replacing else told}
 
     def from_dict(self, state: Mapping[str, Any]) -> Mixed:
         """Return the order with the field ``mix`` of a saved state.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -31,6 +31,10 @@ class SampleOrder(Protocol):
         """The number of places in an epoch."""
 
     @property
+    def has_each_once(self) -> bool:
+        """True if each sample stands at exactly one place of every epoch."""
+
+    @property
     def n_together(self) -> int:
         """The number of global batches that are best read together, counted from the first of an epoch."""
 
@@ -56,6 +60,16 @@ class SampleOrder(Protocol):
     def to_dict(self) -> dict[str, Any]:
         """Return the fields of a saved state that hold what :meth:`reweighted` changes, as JSON-able values."""
 
+    @property
+    def since(self) -> int:
+        """The epoch since which the weights of the sources hold; 0 for an order without sources."""
+
+    def drawn_positions(self, *, seed: int) -> Iterator[Int64]:
+        """Yield the positions, (m,) int64, of the samples that were drawn before :meth:`reweighted` changed the weights.
+
+        They are told by their number for each source: one that was drawn several times comes as often.
+        """
+
     def from_dict(self, state: Mapping[str, Any]) -> SampleOrder:
         """Return the order with what :meth:`to_dict` wrote into a saved state.
 
@@ -70,6 +84,14 @@ class PlanOrder:
     """The part of :class:`SampleOrder` that orders of one plan share: no sources to weight, and batches of any size."""
 
     __slots__ = ()
+
+    @property
+    def has_each_once(self) -> bool:
+        return True
+
+    @property
+    def since(self) -> int:
+        return 0
 
     @property
     def n_together(self) -> int:
@@ -90,6 +112,9 @@ class PlanOrder:
 
     def to_dict(self) -> dict[str, Any]:
         return {}
+
+    def drawn_positions(self, *, seed: int) -> Iterator[Int64]:  # noqa: ARG002 - for orders with weights
+        return iter(())
 
     def from_dict(self, state: Mapping[str, Any]) -> Self:  # noqa: ARG002 - an order without state
         return self

@@ -34,6 +34,10 @@ class WeightedDraws(PlanOrder):
     weights: Float64 = field(repr=False)
 
     @property
+    def has_each_once(self) -> bool:
+        return False
+
+    @property
     def identity(self) -> Mapping[str, Any]:
         return {"shuffle": "weighted", "replacement": True, "n_places": self.n_places}
 
@@ -73,6 +77,10 @@ class WeightedOnce(PlanOrder):
     n_places: int
     weights: Float64 = field(repr=False)
     _sorted: dict[tuple[int, int], Int64] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def has_each_once(self) -> bool:
+        return False
 
     @property
     def identity(self) -> Mapping[str, Any]:
