@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tensorbank.bank.engine import Snapshot
+from tensorbank.bank.own_tables import read_own_table
 from tensorbank.catalog import Provenance, SnapshotInfo
+from tensorbank.columns import ColumnsReport, drop_columns, put_columns
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.queries import MAX_DATASET_BYTES
 from tensorbank.reading import read_tensors
@@ -97,6 +99,64 @@ class Table:
             There is no such tag; the nearest names are told.
         """
         self.bank.engine.untag(self.name, name)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns that were added after the ingest."""
+        return self.bank.catalog.version(self.name, self.version).columns
+
+    def add_columns(
+        self, data: Any, on: str = "sample_id", *, replace: bool = False, unknown: str = "refuse"
+    ) -> ColumnsReport:
+        """Give samples columns of values, as a new version: scores, labels, captions, embeddings.
+
+        They are columns of SQL from then on, in ``WHERE``, as weights, and in batches. Samples without a value have null, and
+        so have those whose value is NaN.
+
+        Parameters
+        ----------
+        data
+            An Arrow table, a data frame, or a Parquet or CSV file, with the column ``on``, with ``split`` where ids are in
+            several splits, and with columns of numbers, texts, times, or lists of them.
+        on
+            ``sample_id`` or ``key``.
+        replace
+            Also replace all values of columns that were added before.
+        unknown
+            ``refuse`` rows of samples that the table does not have, or ``ignore`` them.
+
+        Raises
+        ------
+        InvalidInputError
+            A name is taken, a type cannot be stored, or an id is unknown, given twice, or in several splits: nothing is
+            written. Or the bank is read through a service; the kind is ``served``.
+        """
+        mode = "replace" if replace else "add"
+        rows = read_own_table("columns", data)
+        return put_columns(self.bank.catalog, self.name, rows, on=on, mode=mode, unknown=unknown)
+
+    def update_columns(self, data: Any, on: str = "sample_id", *, unknown: str = "refuse") -> ColumnsReport:
+        """Replace the values of the given samples in columns that were added before, as a new version; others keep theirs.
+
+        Raises
+        ------
+        NotFoundError
+            The table has no such column.
+        InvalidInputError
+            As :meth:`add_columns`; or the values are of another type.
+        """
+        rows = read_own_table("columns", data)
+        return put_columns(self.bank.catalog, self.name, rows, on=on, mode="update", unknown=unknown)
+
+    def drop_columns(self, names: Sequence[str]) -> int:
+        """Drop columns that were added, and return the version without them; versions before it keep them.
+
+        Raises
+        ------
+        NotFoundError
+            The table has no such added column.
+        """
+        return drop_columns(self.bank.catalog, self.name, names)
 
     def snapshot(self) -> Snapshot:
         """Count what the table holds at its version."""

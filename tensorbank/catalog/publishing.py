@@ -32,7 +32,7 @@ from tensorbank.delta import (
     creation_actions,
     metadata_action,
 )
-from tensorbank.errors import ConflictError
+from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
 from tensorbank.index_files import FINITE, LevelFiles
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import index_key
@@ -131,6 +131,11 @@ def create_tables(store: Store, table: str, schema: TableSchema, missing: Callab
 def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
     """Commit the levels that change, then samples; LostCommitError if another writer has the version."""
     schema = change.schema or head.schema
+    if clash := sorted({*schema.names} & {*(head.columns if change.columns is None else change.columns)}):
+        raise InvalidInputError(
+            f"{head.table} has an added column {clash[0]!r}, so that no modality can have that name; drop the column first",
+            kind=ErrorKind.BAD_NAME,
+        )
     info = _info(change.operation, change.details, change.n_rows, change.part)
     pins: dict[str, int] = dict(head.pins or {})
     touched = {level for level, files in change.levels.items() if files} | set(change.column_types)
@@ -180,7 +185,12 @@ def _lead(
                 return 0
             rest = change_between(newest.files, wanted or replace(newest.files, files=()), change)
             actions = commit_actions(folder, rest, {})
-            merged = _merged(newest.columns, columns, head.schema, schema or head.schema)
+            if level.startswith(
+                f"{COLUMNS_FOLDER}/"
+            ):  # its values may be of another type than those of a dropped one
+                merged = columns if columns.types != newest.columns.types else None
+            else:
+                merged = _merged(newest.columns, columns, head.schema, schema or head.schema)
             if merged is not None:
                 actions.insert(0, metadata_action(newest.files.table_id, merged, newest.configuration))
             if not actions:

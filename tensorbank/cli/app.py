@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import tensorbank
-from tensorbank.cli import commands, tagging
+from tensorbank.cli import columns, commands, tagging
 from tensorbank.cli.lineage import lineage
 from tensorbank.cli.output import say
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
@@ -40,6 +40,8 @@ for _command in (
     commands.verify,
     tagging.tag,
     lineage,
+    columns.add_columns,
+    columns.drop_columns,
 ):
     app.command()(_command)
 

@@ -34,15 +34,9 @@ _SEAL = b'"tensorbank.crc32c":"'
 _NO_DIGITS = b"00000000"
 
 
-def index_file_name(path: Path) -> str:
+def index_file_name(data: bytes | memoryview) -> str:
     """Return the name of an index file by its content: 32 hexadecimal digits of its SHA-256, and 8 of its CRC-32C."""
-    digest = hashlib.sha256()
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            checksum = crc.crc32c(chunk, checksum)
-    return f"{digest.hexdigest()[:32]}-{checksum:08x}.parquet"
+    return f"{hashlib.sha256(data).hexdigest()[:32]}-{crc.crc32c(data):08x}.parquet"
 
 
 def checksum_in_name(key: str) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pyarrow.parquet as pq
 
 from tensorbank.index_files.checksums import index_file_name
 from tensorbank.index_files.file_statistics import bounds_of_file, statistics_json
+from tensorbank.index_files.local_copies import disk_error
 from tensorbank.storage import Store
 
 __all__ = ["NewFile", "ROW_GROUP_ROWS", "parquet_writer", "upload", "write_rows"]
@@ -31,40 +30,44 @@ class NewFile:
     statistics: str = field(repr=False)
 
 
-def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(where: Path | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
     """Open a Parquet file as index files are written; write row groups of :data:`ROW_GROUP_ROWS`."""
-    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    return pq.ParquetWriter(where, schema, compression="zstd", compression_level=COMPRESSION_LEVEL)
 
 
-def write_rows(store: Store, folder: str, rows: pa.Table | Iterable[pa.Table]) -> NewFile:
-    """Write rows as one index file below a key; tables that come one after the other have one schema.
+def write_rows(store: Store, folder: str, rows: pa.Table) -> NewFile:
+    """Write rows as one index file below a key. It is made in memory.
 
     Raises
     ------
     StorageError
         The store cannot be written.
     """
-    tables = iter([rows] if isinstance(rows, pa.Table) else rows)
-    first = next(tables)
-    with tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch:
-        path = Path(scratch) / "rows.parquet"
-        with parquet_writer(path, first.schema) as writer:
-            for table in (first, *tables) if isinstance(rows, pa.Table) else _chain(first, tables):
-                writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        return upload(store, folder, path)
-
-
-def _chain(first: pa.Table, rest: Iterable[pa.Table]) -> Iterable[pa.Table]:
-    yield first
-    yield from rest
+    sink = pa.BufferOutputStream()
+    with parquet_writer(sink, rows.schema) as writer:
+        writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+    return _put(store, folder, sink.getvalue())
 
 
 def upload(store: Store, folder: str, path: Path) -> NewFile:
-    """Put a Parquet file that was just written into the store, below a key and under the name that its content gives it."""
-    with pq.ParquetFile(path) as file:
-        metadata, schema = file.metadata, file.schema_arrow
-        low, high = bounds_of_file(metadata, schema)
-    key = f"{folder}/{index_file_name(path)}"
-    data = path.read_bytes()
-    store.put(key, data)
-    return NewFile(key, len(data), metadata.num_rows, statistics_json(metadata.num_rows, low, high))
+    """Put a Parquet file that was just written into the store, below a key and under the name that its content gives it.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be read, or the store not be written.
+    """
+    try:
+        data = pa.py_buffer(path.read_bytes())
+    except OSError as error:
+        raise disk_error(error, path) from error
+    return _put(store, folder, data)
+
+
+def _put(store: Store, folder: str, data: pa.Buffer) -> NewFile:
+    with pq.ParquetFile(pa.BufferReader(data)) as file:
+        n_rows = file.metadata.num_rows
+        low, high = bounds_of_file(file.metadata, file.schema_arrow)
+    key = f"{folder}/{index_file_name(memoryview(data))}"
+    store.put(key, data.to_pybytes())
+    return NewFile(key, data.size, n_rows, statistics_json(n_rows, low, high))

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tensorbank.catalog import DELETED, Catalog, TableVersion
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, Catalog, TableVersion
+from tensorbank.delta import VersionState
 from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS, Level
+from tensorbank.planning.added_columns import needed_columns
 from tensorbank.planning.editions import Edition, Editions
 from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.schema import TableSchema
@@ -36,6 +38,8 @@ class PinnedTable:
         Every file of the levels that the statement needs.
     deleted
         Files of the keys of samples whose rows do not count.
+    added
+        The columns that were added later and that the statement may mean, by name.
     conditions
         Conditions that rows of a level must satisfy at least.
     kept
@@ -48,6 +52,7 @@ class PinnedTable:
     version: TableVersion
     levels: Mapping[Level, LevelFiles]
     deleted: LevelFiles | None = None
+    added: Mapping[str, VersionState] = field(default_factory=dict)
     conditions: Mapping[Level, Condition] = field(default_factory=dict)
     kept: Mapping[Level, LevelFiles] = field(default_factory=dict)
     shards_considered: int | None = None
@@ -95,14 +100,21 @@ class PinnedTable:
         return replace(self, kept=fewer, shards_considered=considered, shards_kept=kept)
 
 
-def pin(catalog: Catalog, name: str, levels: Collection[Level], edition: Edition) -> PinnedTable:
-    """Pin the table and version that a name means."""
+def pin(
+    catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node | None = None
+) -> PinnedTable:
+    """Pin the table and version that a name means, with the added columns that a statement needs, if its tree is given."""
     at = catalog.version(edition.table, edition.version)
-    needed = {*levels, "samples", *([DELETED] if at.has(DELETED) else [])}
+    columns = (
+        {f"{COLUMNS_FOLDER}/{c}": c for c in needed_columns(tree, at.columns)} if tree is not None else {}
+    )
+    needed = {*levels, "samples", *columns, *([DELETED] if at.has(DELETED) else [])}
     with ThreadPoolExecutor(len(needed)) as pool:  # each level is some requests in a row
-        found = dict(zip(needed, pool.map(lambda level: catalog.state(at, level).files, needed), strict=True))
-    files = {level: found[level] for level in LEVELS if level in found}
-    return PinnedTable(name, at, files, found.get(DELETED), kept=files)
+        found = dict(zip(needed, pool.map(lambda level: catalog.state(at, level), needed), strict=True))
+    files = {level: found[level].files for level in LEVELS if level in found}
+    deleted = found[DELETED].files if DELETED in found else None
+    added = {name: found[level] for level, name in columns.items()}
+    return PinnedTable(name, at, files, deleted, added, kept=files)
 
 
 def pin_mentioned(
@@ -135,7 +147,7 @@ def pin_mentioned(
     with ThreadPoolExecutor(N_THREADS) as pool:
         listed = pool.submit(catalog.among, names)
         guesses = {
-            name: (wanted, pool.submit(_guess, catalog, name, wanted, editions.of(name)))
+            name: (wanted, pool.submit(_guess, catalog, name, wanted, editions.of(name), tree))
             for name, wanted in _levels_of(mentioned, spelled, levels).items()
         }
         tables = [*listed.result(), *editions.dated]
@@ -146,7 +158,7 @@ def pin_mentioned(
             if (guess := future.result()) is not None and wanted == needed.get(name)
         }
         rest = {
-            name: pool.submit(pin, catalog, name, wanted, editions.of(name))
+            name: pool.submit(pin, catalog, name, wanted, editions.of(name), tree)
             for name, wanted in sorted(needed.items())
             if name not in found
         }
@@ -166,9 +178,11 @@ def _levels_of(
     return {name: frozenset(of_table) for name, of_table in found.items()}
 
 
-def _guess(catalog: Catalog, name: str, levels: Collection[Level], edition: Edition) -> PinnedTable | None:
+def _guess(
+    catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node
+) -> PinnedTable | None:
     """Pin what may be a table; None if something is wrong: asking again says what."""
     try:
-        return pin(catalog, name, levels, edition)
+        return pin(catalog, name, levels, edition, tree)
     except TensorBankError:
         return None

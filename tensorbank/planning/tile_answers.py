@@ -9,10 +9,9 @@ from typing import Any
 
 from tensorbank.catalog import Catalog
 from tensorbank.planning.pinned_table import PinnedTable
-from tensorbank.planning.views import read_parquet
 from tensorbank.pruning import Compare
 from tensorbank.schema import Modality
-from tensorbank.sql import literal, quoted
+from tensorbank.sql import literal, quoted, read_parquet
 from tensorbank.statements import Bounds, PixelPredicate, bounds, decision
 
 __all__ = ["TileAnswers"]

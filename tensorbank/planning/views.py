@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,11 +11,12 @@ from tensorbank.catalog import Catalog
 from tensorbank.index_files import LevelFiles, of_file
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
+from tensorbank.planning.added_columns import with_columns
 from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.pruning import leaves, may_match, of_shards, shard_columns
-from tensorbank.sql import Database, literal, quoted
+from tensorbank.sql import Database, quoted, read_parquet
 
-__all__ = ["TableViews", "read_parquet"]
+__all__ = ["TableViews"]
 
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
 SMALL_BYTES = 16 << 20
@@ -84,7 +84,11 @@ class TableViews:
         if level != "shards" and table.deleted is not None and table.deleted.files:
             gone = read_parquet([str(p) for p in self._catalog.mirror.readable(table.deleted.files)])
             scan += f" AS live ANTI JOIN (SELECT key, part FROM {gone}) AS gone USING (key, part)"
-        self._db.create_view(name, level, f"SELECT * FROM {scan}")
+        rows = f"SELECT * FROM {scan}"
+        if level == "samples":
+            self.columns.update(table.version.columns)
+            rows = with_columns(rows, table.name, table.added, self._db, self._catalog)
+        self._db.create_view(name, level, rows)
         if level == "samples":
             self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
 
@@ -122,8 +126,3 @@ class TableViews:
     def _columns(self, scan: str) -> frozenset[str]:
         """Return the names of the columns of a scan."""
         return frozenset(self._db.con.sql(f"SELECT * FROM {scan}").columns)
-
-
-def read_parquet(paths: Sequence[str]) -> str:
-    """Return SQL that reads some Parquet files as one."""
-    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"

@@ -64,6 +64,7 @@ from tensorbank.sql.quoting import (
     literal,
     path,
     quoted,
+    read_parquet,
 )
 from tensorbank.sql.shorthands import (
     TABLES,
@@ -94,7 +95,7 @@ from tensorbank.sql.syntax import (
     with_name,
     with_query,
 )
-from tensorbank.sql.trees import Node, children, rebuilt, walk
+from tensorbank.sql.trees import Node, children, rebuilt, strings_in, walk
 
 __all__ = [
     "At",
@@ -159,9 +160,11 @@ __all__ = [
     "rebuilt",
     "rebuilt_query",
     "recursive_name",
+    "read_parquet",
     "relation_of",
     "sample_has_no_seed",
     "select_of",
+    "strings_in",
     "set_operation_of",
     "tensor_type",
     "text_of",

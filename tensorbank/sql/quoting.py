@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["literal", "path", "quoted"]
+__all__ = ["literal", "path", "quoted", "read_parquet"]
 
 
 def quoted(name: str) -> str:
@@ -20,3 +20,8 @@ def path(names: Iterable[str]) -> str:
 def literal(text: str) -> str:
     """Return a text as SQL's literal of it."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def read_parquet(paths: Sequence[str]) -> str:
+    """Return SQL that reads some Parquet files as one."""
+    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Node", "changed", "children", "rebuilt", "walk", "with_value"]
+__all__ = ["Node", "changed", "children", "rebuilt", "strings_in", "walk", "with_value"]
 
 Node = Any
 """A dict of a tree, such as an expression, a query, an item of FROM, or what binds these together."""
@@ -28,6 +28,19 @@ def walk(tree: Node | Sequence[Node], without: Callable[[Node], bool] = lambda _
                 waiting.extend(reversed(value.values()))
         elif isinstance(value, list):
             waiting.extend(reversed(value))
+
+
+def strings_in(tree: Node) -> Iterator[str]:
+    """Yield every text of a tree: names, words of the grammar, constants."""
+    waiting: list[Any] = [tree]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def children(node: Node) -> Iterator[Node]:

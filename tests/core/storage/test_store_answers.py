@@ -161,7 +161,7 @@ def test_the_innermost_cause_is_told(answering, answering_tls):
         assert caught.value.kind == kind
         assert endpoint in str(caught.value)
         with pytest.raises(StorageError, match=cause):
-            catalog_of(store, Path("/nowhere"))._open("t", "samples")
+            catalog_of(store, Path("/nowhere")).head("t")
 
 
 def test_a_certificate_that_is_not_trusted_is_not_tried_again(answering_tls, monkeypatch):
@@ -410,7 +410,7 @@ def test_a_full_disk_is_called_full(tmp_path):
     calls = "lambda: bank.catalog.commit('t', part), lambda: bank.catalog.store.put('x', b'1' * 9000)"
     commit, put = run_limited(tmp_path, limit, calls)
     assert commit.startswith("StorageError disk-full |")
-    assert "t/index/tiles" in commit
+    assert "t/index/samples" in commit
     assert put.startswith("StorageError disk-full |")
 
 
