@@ -131,6 +131,19 @@ def make_archives(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory)
     return make
 
 
+@pytest.fixture(scope="session")
+def demo_bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank as the guides make it, which nobody changes; beside it ``demo-output``, and ``said``, what the command printed."""
+
+    def write(folder: Path) -> None:
+        command = [sys.executable, "-m", "tensorbank", "demo", "--bank", "demo-bank", "--samples", "64"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        (folder / "said").write_text(done.stdout)
+
+    return made_once(folder_of_run(tmp_path_factory) / "guides", write) / "demo-bank"
+
+
 LONG_FIRST = (
     "test_bench",
     "e2e/",
