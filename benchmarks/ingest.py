@@ -24,7 +24,7 @@ import numpy as np
 from process_tree import PeakMemory
 
 import tensorbank as tb
-from tensorbank.reading.codec import codec_for
+from tensorbank.reading import DEFAULT_PROFILE, codec_for
 from tensorbank_demo.landscape.archive import write_archives
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.modalities import describe
@@ -39,7 +39,7 @@ def codec_only(source: Source, refs: list[SampleRef]) -> int:
     for raw in source.read(refs):
         for name, given in raw.modalities.items():
             modality = describe(name, given.pixels.dtype.name, given.bands, given.pixels.shape)
-            codec = codec_for("balanced", modality)
+            codec = codec_for(DEFAULT_PROFILE, modality)
             n_bytes += sum(len(codec.encode(np.ascontiguousarray(b))) for date in given.pixels for b in date)
     return n_bytes
 

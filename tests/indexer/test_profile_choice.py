@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensorbank as tb
+from tensorbank.cli import main
 from tensorbank.plans.forecast import DECODE_MB_PER_S
 from tensorbank.reading import DECODE_S_PER_GB, DEFAULT_PROFILE, PROFILES
 from tensorbank.schema import Band, Modality
@@ -87,6 +88,16 @@ def test_nothing_seen_is_nothing_gained():
 def test_the_published_rates_are_those_of_the_forecast():
     assert DECODE_S_PER_GB.keys() == set(PROFILES)
     assert pytest.approx(1e3 / DECODE_S_PER_GB[DEFAULT_PROFILE]) == DECODE_MB_PER_S
+
+
+def test_the_command_says_what_it_chose_and_why(write_members, tmp_path, capsys):
+    arguments = [str(write_members(3)), str(tmp_path / "bank"), "--table", "t", "--workers", "1"]
+    assert main(["ingest", *arguments, "--profile", "auto", "--reader-cores", "3"]) == 0
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if "codec profile" in text]
+    (part,) = (tmp_path / "bank/t/tensors").glob("part-*[0-9a-f]")
+    chosen = zarr.open_group(part, mode="r").attrs["codec_profile"]
+    assert line.strip().startswith(f"codec profile {chosen}: ")
+    assert "3 cores at 25 Gbit/s" in line
 
 
 class InterruptedIngestError(Exception):
