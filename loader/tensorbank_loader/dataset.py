@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch.utils.data
 
-from tensorbank.arguments import instance
+from tensorbank.arguments import flag, instance
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, Batches, Window, forked, samples_of
@@ -18,6 +19,7 @@ from tensorbank_loader.callers import calling_loader, calling_sharder
 from tensorbank_loader.dataset_workers import DatasetWorkers
 from tensorbank_loader.epochs import Cursor, Epochs, Iteration, OnIter, State, Step, World
 from tensorbank_loader.order import Even, OrderOptions, Shuffle, Times, as_numbers
+from tensorbank_loader.plan_lease import PlanLease
 from tensorbank_loader.streamed import Streamed, epochs_of, form_of, one_size, reader_of
 from tensorbank_loader.transforms import Transform, checked
 
@@ -65,6 +67,9 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         Options of reading.
     transform
         Function of a batch or a sample, applied on the CPU and without gradients.
+    lease
+        Note in the bank that this rank reads it, as there; of workers the first leaves it, and it stays after the last batch
+        until it expires, within 15 minutes.
 
     Raises
     ------
@@ -88,6 +93,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         world: World | None = None,
         options: FetchOptions | None = None,
         transform: Transform | None = None,
+        lease: bool | None = None,
     ) -> None:
         if global_batch_size is None and (drop_last or even != "exact"):
             raise InvalidInputError("drop_last and even apply to batches; give global_batch_size as well")
@@ -95,6 +101,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self.options = FetchOptions() if options is None else options
         instance("options", self.options, FetchOptions, "give FetchOptions(...), or leave it out")
         self.transform = checked(transform)
+        self.lease = None if lease is None else flag("lease", lease)
         self.single = global_batch_size is None
         order = OrderOptions(
             seed=seed,
@@ -114,11 +121,13 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         self._pid = os.getpid()
         self._n_iterations = 0
         self._workers = DatasetWorkers(self._cursor)
+        self._lease_id = uuid.uuid4().hex
+        self._lease: PlanLease | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process. What follows from the plan is made there again."""
         workers = self._workers.for_copy()  # first: it moves the cursor
-        state = {**self.__dict__, "_workers": workers, "_n_iterations": 0}
+        state = {**self.__dict__, "_workers": workers, "_n_iterations": 0, "_lease": None}
         del state["_form"], state["_pid"]
         return state
 
@@ -217,6 +226,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         window = Window(reader_of(self.plan, self.options), self._form, shares)
         with closing(Batches(window, padded=epochs.even == "pad")) as batches:
             for step, batch in batches:
+                self._take_lease(world)
                 # A worker stays in its epoch until it is asked for more.
                 inside = State(step.epoch, step.batch + 1, 0, state.origin)
                 following = inside if in_worker else epochs.after(step, world)
@@ -228,6 +238,13 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
                     yield item
         ended = State(state.epoch, epochs.n_steps(world), 0, state.origin)
         self._move(number, ended if in_worker else State(state.epoch + 1))
+
+    def _take_lease(self, world: World) -> None:
+        """Protect what is read, once a rank: workers leave it to the first of them."""
+        if self._lease is not None or world.worker:
+            return
+        self._lease = PlanLease(self.plan, self.lease, lease_id=f"{self._lease_id}-{world.rank}")
+        self._lease.take()
 
     def _one_by_one(
         self, batch: Batch, state: State, step: Step, following: State, number: int

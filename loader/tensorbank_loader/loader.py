@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tensorbank.arguments import flag
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.reading import Skipped
@@ -17,6 +18,7 @@ from tensorbank_loader.device import device_of
 from tensorbank_loader.epochs import Cursor, Epochs, OnIter, State, World
 from tensorbank_loader.order import Even, OrderOptions, Shuffle, Times, as_numbers
 from tensorbank_loader.pipeline import Pipeline
+from tensorbank_loader.plan_lease import PlanLease
 from tensorbank_loader.running_epoch import RunningEpoch
 from tensorbank_loader.streamed import Streamed, epochs_of, one_size
 from tensorbank_loader.telemetry import LoaderStats, Meter
@@ -82,6 +84,10 @@ class DataLoader:
         Options of reading.
     transform
         Function of a batch, applied on the device and without gradients. A module is moved there.
+    lease
+        True to leave a note in the bank, from the first batch to :meth:`close`, so that maintenance keeps what is read; False for
+        credentials that cannot write. None: True unless the environment has ``TENSORBANK_LEASES=off``. What goes wrong with the
+        note stops nothing: it is logged once.
 
     Raises
     ------
@@ -107,8 +113,10 @@ class DataLoader:
         world: World | None = None,
         options: FetchOptions | None = None,
         transform: Transform | None = None,
+        lease: bool | None = None,
     ) -> None:
         self.plan = plan
+        self.lease = None if lease is None else flag("lease", lease)
         self.device = device_of(device)
         if isinstance(world, World) and world.n_workers > 1:
             raise InvalidInputError("this loader has no workers; use StreamingDataset in torch's DataLoader")
@@ -125,6 +133,7 @@ class DataLoader:
         epochs = epochs_of(plan, order, one_size(batch_size, global_batch_size))
         self._cursor = Cursor(epochs, batch_size=batch_size, world=world, on_iter=on_iter)
         self._pipeline = Pipeline(plan, epochs, self.device, options)
+        self._lease = PlanLease(plan, self.lease)
         self._running: RunningEpoch | None = None
         self._meter = Meter()
 
@@ -134,6 +143,7 @@ class DataLoader:
             "plan": self.plan,
             "device": self.device,
             "transform": self.transform,
+            "lease": self.lease,
             "_cursor": self._cursor,
             "options": self._pipeline.options,
         }
@@ -142,6 +152,7 @@ class DataLoader:
         options = state.pop("options")
         self.__dict__.update(state)
         self._pipeline = Pipeline(self.plan, self._cursor.unsized, self.device, options)
+        self._lease = PlanLease(self.plan, self.lease)
         self._running = None
         self._meter = Meter()
 
@@ -191,6 +202,7 @@ class DataLoader:
             asked = time.perf_counter()
             step, batch = next(pipeline)
             came = time.perf_counter()
+            self._lease.take()  # with a batch in hand: nothing waits for it
             meter.waited(came - asked)
             n_samples, n_bytes = n_samples_of(batch), pipeline.n_bytes_of(batch)
             item = transform(batch)
@@ -262,3 +274,4 @@ class DataLoader:
         if self._running is not None:
             self._running.close()
         self._pipeline.close()
+        self._lease.release()

@@ -39,6 +39,7 @@ class DatasetOptions(TypedDict, total=False):
     world: World | None
     options: FetchOptions | None
     transform: Transform | None
+    lease: bool | None
 
 
 class LoaderOptions(DatasetOptions, total=False):

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tensorbank.retention.lease_holder import LIFETIME_S, RENEW_S, LeaseHolder, Reading, are_off
+from tensorbank.retention.lease_holder import (
+    LEASES_VARIABLE,
+    LIFETIME_S,
+    RENEW_S,
+    LeaseHolder,
+    Reading,
+    are_off,
+)
 from tensorbank.retention.leases import MAX_SKEW_S, Lease, lease_key, list_leases, remove_expired
 from tensorbank.retention.owners import Owner
 from tensorbank.retention.protection import Protection, protected_versions
@@ -17,6 +24,7 @@ from tensorbank.retention.version_names import (
 )
 
 __all__ = [
+    "LEASES_VARIABLE",
     "LIFETIME_S",
     "MAX_SKEW_S",
     "RENEW_S",

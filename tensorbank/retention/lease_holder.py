@@ -21,13 +21,13 @@ from tensorbank.retention.leases import Lease, lease_key
 from tensorbank.retention.owners import this_process
 from tensorbank.storage import Store
 
-__all__ = ["LIFETIME_S", "RENEW_S", "LeaseHolder", "Reading", "are_off"]
+__all__ = ["LIFETIME_S", "LEASES_VARIABLE", "RENEW_S", "LeaseHolder", "Reading", "are_off"]
 
 LIFETIME_S = 900.0
 RENEW_S = 300.0
 STOP_S = 5.0
 """The most seconds that the end of a reader waits for its lease to be removed; it expires anyway."""
-VARIABLE = "TENSORBANK_LEASES"
+LEASES_VARIABLE = "TENSORBANK_LEASES"
 _OFF = ("0", "off", "false", "no")
 _FOR_GOOD = (
     ErrorKind.DENIED,
@@ -45,7 +45,7 @@ _told: set[str] = set()
 def are_off(surroundings: Mapping[str, str] | None = None) -> bool:
     """Tell whether the environment says that no leases are to be taken: ``TENSORBANK_LEASES=off``."""
     found = os.environ if surroundings is None else surroundings
-    return found.get(VARIABLE, "").strip().lower() in _OFF
+    return found.get(LEASES_VARIABLE, "").strip().lower() in _OFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class LeaseHolder:
         self._since = self._now()
         self._named: dict[Reading, float] = {}
         self._written: dict[str, frozenset[Reading]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may call stop() while the thread holds it
         self._wake = threading.Event()
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -110,10 +110,16 @@ class LeaseHolder:
                 self._named[reading] = time.monotonic()
             if not new:
                 return
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="tensorbank-lease", daemon=True)
-                self._thread.start()
-        self._wake.set()
+            if self._thread is not None:
+                self._wake.set()
+                return
+            thread = threading.Thread(target=self._run, name="tensorbank-lease", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system gives no more threads
+                self._tell(error)
+                return
+            self._thread = thread
 
     def stop(self, limit_s: float = STOP_S) -> None:
         """Remove the leases and end the thread, within some seconds. In a process that was forked off nothing happens."""
@@ -185,7 +191,7 @@ class LeaseHolder:
             "this with lease=False or %s=off",
             self.store.url,
             str(error).splitlines()[0] if str(error) else type(error).__name__,
-            VARIABLE,
+            LEASES_VARIABLE,
         )
 
 
