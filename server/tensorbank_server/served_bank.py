@@ -18,6 +18,7 @@ from tensorbank.errors import ErrorKind, NotFoundError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.index_files import IndexMirror
 from tensorbank.layout import check_table_name
+from tensorbank.retention import LIFETIME_S, LeaseHolder, Reading, are_off
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, normalize_url, with_surroundings
 from tensorbank_server.access import FolderKeys, assume, read_policy
@@ -111,6 +112,18 @@ class ServedBank:
         self._pins: Recent[tuple[str, int], Pinned] = Recent(MAX_PINS)
         self._names: tuple[float, list[str]] | None = None
         self._lock = threading.Lock()
+        writable = not self.store.url.startswith(("http:", "https:")) and not self.address.storage.anonymous
+        self._leases = None
+        if settings.leases and writable and not are_off():
+            self._leases = LeaseHolder(self.store, idle_s=given.url_lifetime_s + LIFETIME_S)
+
+    def protect(self, table: str, table_id: str, version: int) -> None:
+        """Hold a lease on a snapshot that a caller reads, until URLs that it may have been given are over.
+
+        Takes no time: a thread writes to the store, and says once if it may not.
+        """
+        if self._leases is not None:
+            self._leases.hold([Reading(table, table_id, version)])
 
     def tables(self) -> list[str]:
         """Return the names of the tables."""
@@ -234,5 +247,7 @@ class ServedBank:
 
     def close(self) -> None:
         """Let go of threads and connections; may wait for reads under way."""
+        if self._leases is not None:
+            self._leases.stop()
         self._bulkhead.close()
         self.fetcher.close()

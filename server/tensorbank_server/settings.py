@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
+from tensorbank.retention import LEASES_VARIABLE
 from tensorbank.storage import StorageOptions
 from tensorbank_server.limits import Limits
 
@@ -61,6 +62,11 @@ class BankSettings(_Values):
     )
     sts_endpoint: str | None = Field(
         default=None, description="Address of STS, if it is not the store's endpoint or AWS's own."
+    )
+
+    leases: bool = Field(
+        default=True,
+        description="Leave notes in the bank of the snapshots that callers read, so that maintenance keeps them.",
     )
 
     def storage(self) -> StorageOptions:
@@ -206,7 +212,7 @@ def load_settings(file: Path | None = None, **given: Any) -> Settings:
 
     if file is not None and not file.is_file():
         raise NotFoundError(f"there is no settings file {file}")
-    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    known = {f"{PREFIX}{name}".upper() for name in Settings.model_fields} | {LEASES_VARIABLE}
     for name in os.environ:
         if name.startswith(PREFIX) and name.split("__")[0].upper() not in known:
             raise InvalidInputError(

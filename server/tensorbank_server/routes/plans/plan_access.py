@@ -77,7 +77,9 @@ async def open_plan(service: Service, plan: str, asker: Principal) -> ReadablePl
     """
     stored = await allowed(service, plan, asker)
     opened = await service.offload(service.plans.open, stored)
-    return ReadablePlan(stored, opened.plan, opened.keys, service.banks[stored.request.bank])
+    bank, asked = service.banks[stored.request.bank], stored.request
+    bank.protect(asked.table, asked.table_id, asked.version)
+    return ReadablePlan(stored, opened.plan, opened.keys, bank)
 
 
 def urls_of(

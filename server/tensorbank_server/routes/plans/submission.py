@@ -85,6 +85,7 @@ async def create_plan(
     stored, is_new = await service.plans.submit(wanted, asker.id, service.limits.sync_s)
     if stored.state == "failed" and stored.problem is not None:
         raise stored.problem
+    pinned.bank.protect(pinned.table, pinned.table_id, pinned.version)
     granted(
         request,
         "plan",
