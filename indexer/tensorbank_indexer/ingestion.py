@@ -29,7 +29,7 @@ from tensorbank_indexer.parts import (
     plan_part,
     samples_per_shard_for,
 )
-from tensorbank_indexer.presence import presence_of
+from tensorbank_indexer.presence import deleted_from, presence_of
 from tensorbank_indexer.profile_choice import ProfileChoice, ProfileTrial, ReadingMachine, choose_profile
 from tensorbank_indexer.reports import IngestReport, SourceHistory
 from tensorbank_indexer.rows import IndexRows
@@ -198,6 +198,7 @@ class _Ingest:
             profile=profile,
             n_tiles=self.options.n_tiles,
             strict=self.options.strict,
+            deleted_from=deleted_from(refs, self.bank.catalog, self.table),
         )
 
     def _commit(

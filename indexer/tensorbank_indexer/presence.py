@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from tensorbank.catalog import Catalog, key_of
 from tensorbank.errors import NotFoundError
 from tensorbank_indexer.source import Finding, SampleRef
 
-__all__ = ["Presence", "presence_of"]
+__all__ = ["Presence", "deleted_from", "presence_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,18 @@ def presence_of(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> Pres
             samples.add(sample)
             fresh.append(ref)
     return Presence(tuple(present), tuple(fresh), tuple(findings))
+
+
+def deleted_from(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> frozenset[str]:
+    """Return the parts of which some samples were deleted, as far as they are in the newest snapshot of a table still."""
+    try:
+        gone = catalog.deleted(catalog.version(table))
+    except NotFoundError:
+        return frozenset()
+    if gone is None:
+        return frozenset()
+    keys = pa.array([key_of(r.split, r.sample_id) for r in refs], pa.int64())
+    return frozenset(pc.unique(gone["part"].filter(pc.is_in(gone["key"], keys))).to_pylist())
 
 
 def _committed(refs: Sequence[SampleRef], catalog: Catalog, table: str) -> tuple[list[bool], list[bool]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorbank.bank import Bank, LocalEngine
-from tensorbank.catalog import Catalog
+from tensorbank.catalog import DELETED, Catalog
 from tensorbank.errors import ErrorKind, NotFoundError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.index_files import IndexMirror
@@ -187,6 +187,11 @@ class ServedBank:
             while len(self._tables) > MAX_TABLES:
                 self._tables.pop(next(iter(self._tables)))
         return found
+
+    def has_deleted(self, pinned: Pinned) -> bool:
+        """Tell whether a table at a version has samples that are deleted, but are in its roll-ups still."""
+        version = self.bank.catalog.version(pinned.table, pinned.version)
+        return version.has(DELETED) and bool(self.bank.catalog.state(version, DELETED).files.files)
 
     def array_document(self, array: str) -> dict[str, Any]:
         """Return ``zarr.json`` of a stored array, by its key."""

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from tensorbank.bank.engine import Snapshot
-from tensorbank.catalog import Catalog, Provenance, SnapshotInfo, provenance_of
+from tensorbank.catalog import DELETED, Catalog, Provenance, SnapshotInfo, provenance_of
 from tensorbank.errors import InvalidInputError
 from tensorbank.layout import LEVELS, part_key
 from tensorbank.planning import Planner
 from tensorbank.queries import Query, Selection
 from tensorbank.retention import Tag, VersionName, create_tag, delete_tag, list_tags, version_of
 from tensorbank.schema import TableSchema
+from tensorbank.sql import quoted
 from tensorbank.statistics import Statistics
 
 __all__ = ["LocalEngine"]
@@ -73,27 +74,33 @@ class LocalEngine:
         delete_tag(self.catalog.store, table, name)
 
     def snapshot(self, table: str, version: int | None) -> Snapshot:
-        """Count what a table holds, from its log and the roll-ups of the shards."""
+        """Count what a table holds, from its log and the roll-ups of the shards; from its samples where some are deleted."""
         at = self.catalog.version(table, version)
         levels = self.catalog.levels(at, [*LEVELS, *(at.pins or {})])
         parts = levels["samples"].parts
         if at.pins is None and parts is not None:  # other parts lie in tiles and shards as well
             levels = {level: files.of_parts(parts) for level, files in levels.items()}
         version, schema = at.version, at.schema
+        n_deleted = levels[DELETED].n_rows if DELETED in levels else 0
+        count, length, rows = (
+            ("count({})", "{}.ref.length", "") if n_deleted else ("sum({}.n_samples)", "{}.length", ".shards")
+        )
+        columns = [(i, quoted(m.name)) for i, m in enumerate(schema)]
         sums = ", ".join(
-            f'coalesce(sum("{m.name}".n_samples), 0)::BIGINT AS n{i}, coalesce(sum("{m.name}".length), 0)::BIGINT AS b{i}'
-            for i, m in enumerate(schema)
+            f"coalesce({count.format(c)}, 0)::BIGINT AS n{i}, coalesce(sum({length.format(c)}), 0)::BIGINT AS b{i}"
+            for i, c in columns
         )
-        rows = self._planner(table, version).arrow(
-            f'SELECT count(*) AS n_shards, count(DISTINCT part) AS n_parts, {sums} FROM "{table}".shards'
-        )
-        (row,) = rows.to_pylist()
+        planner = self._planner(table, version)
+        (row,) = planner.arrow(
+            f"SELECT count(DISTINCT part) AS n_parts, {sums} FROM {quoted(table)}{rows}"
+        ).to_pylist()
+        (shards,) = planner.arrow(f"SELECT count(*) AS n_shards FROM {quoted(table)}.shards").to_pylist()
         return Snapshot(
             table=table,
             version=version,
-            n_samples=levels["samples"].n_rows,
+            n_samples=levels["samples"].n_rows - n_deleted,
             n_parts=int(row["n_parts"]),
-            n_shards=int(row["n_shards"]),
+            n_shards=int(shards["n_shards"]),
             tensor_bytes=sum(int(row[f"n{i}"]) * m.sample_bytes for i, m in enumerate(schema)),
             stored_bytes=sum(int(row[f"b{i}"]) for i, _ in enumerate(schema)),
             index_bytes=sum(files.n_bytes for files in levels.values()),

@@ -13,6 +13,7 @@ from tensorbank.bank.engine import Snapshot
 from tensorbank.bank.own_tables import read_own_table
 from tensorbank.catalog import Provenance, SnapshotInfo
 from tensorbank.columns import ColumnsReport, drop_columns, put_columns
+from tensorbank.corrections import Deleted, delete
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.queries import MAX_DATASET_BYTES
 from tensorbank.reading import read_tensors
@@ -206,6 +207,45 @@ class Table:
             )
         tensors = read_tensors(plan, MAX_DATASET_BYTES)
         return {h.name: tensors[h.name][0] for h in plan.handles if plan.addresses[h.name].present[0]}
+
+    def delete(self, where: str, *, reason: str = "", dry_run: bool = False) -> Deleted:
+        """Delete the samples that satisfy a condition: one commit, after which no query sees them.
+
+        Their bytes stay where they are, for older versions, and :meth:`at` shows them. To delete again what is deleted deletes
+        nothing.
+
+        Parameters
+        ----------
+        where
+            Condition in SQL as a query has it after WHERE: columns, statistics, predicates of pixels, polygons.
+        reason
+            Sentence for the history.
+        dry_run
+            True to count what would be deleted.
+
+        Raises
+        ------
+        InvalidInputError
+            The condition is wrong, this is not the newest version, or the bank cannot be written to.
+        ConflictError
+            Other writers won every one of many tries.
+        """
+        self._require_newest("delete samples")
+        return delete(
+            self.bank.catalog,
+            self.name,
+            where,
+            reason=reason,
+            dry_run=dry_run,
+            registered=self.bank.registered,
+        )
+
+    def _require_newest(self, what: str) -> None:
+        if self.version is not None:
+            raise InvalidInputError(
+                f"{self.name} is pinned to version {self.version}, and changes are made of the newest; {what} by "
+                f"bank.table({self.name!r}) of a bank without pinned versions"
+            )
 
     def provenance(self) -> list[Provenance]:
         """Return the source, revision and licence of every part, by the name of the part.

@@ -343,7 +343,9 @@ class Catalog:
 
     def reader(self) -> IndexReader:
         """Return what changes are made by."""
-        return IndexReader(self.membership, self.keys, lambda v, level: self.state(v, level).files, self.path)
+        return IndexReader(
+            self.membership, self.deleted, self.keys, lambda v, level: self.state(v, level).files, self.path
+        )
 
     def _writer(self, table: str) -> Callable[[str, pa.Table], NewFile]:
         return lambda level, rows: self.write(table, level, rows)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tensorbank.catalog.changes import KEYS, Change, TableVersion
@@ -44,6 +45,8 @@ class IndexReader:
     ----------
     membership
         Callable that returns the keys of a version.
+    deleted
+        Callable that returns ``key`` and ``part`` of the rows that do not count in a version, None if all do.
     keys
         Callable that reads the keys of one file of ``keys``.
     files
@@ -53,6 +56,7 @@ class IndexReader:
     """
 
     membership: Callable[[TableVersion], Membership]
+    deleted: Callable[[TableVersion], pa.Table | None]
     keys: Callable[[IndexFile], npt.NDArray[np.int64]]
     files: Callable[[TableVersion, str], LevelFiles]
     path: Callable[[IndexFile], str]
@@ -66,7 +70,7 @@ def adding(commit: Commit, read: IndexReader, write: Write) -> Callable[[TableVe
     InvalidInputError
         A plain column holds NaN.
     ConflictError
-        Another part has some of the same samples (``kind`` is ``lost-race``); raised by the callable.
+        Another part has some of the same samples, or this one's were deleted (``kind`` is ``lost-race``); raised by the callable.
     """
     levels = {"samples": commit.samples, "tiles": commit.tiles, "shards": commit.shards}
     for rows in levels.values():
@@ -86,6 +90,12 @@ def adding(commit: Commit, read: IndexReader, write: Write) -> Callable[[TableVe
         if n_taken:
             raise ConflictError(
                 f"another writer committed {n_taken} of the samples of part {commit.part} meanwhile; run again",
+                kind=ErrorKind.LOST_RACE,
+            )
+        gone = read.deleted(head)
+        if gone is not None and pc.any(pc.equal(gone["part"], commit.part)).as_py():
+            raise ConflictError(
+                f"samples of part {commit.part} were deleted after another writer had committed them; run again",
                 kind=ErrorKind.LOST_RACE,
             )
         for level, rows in levels.items():

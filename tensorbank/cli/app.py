@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import tensorbank
-from tensorbank.cli import columns, commands, tagging
+from tensorbank.cli import columns, commands, corrections, tagging
 from tensorbank.cli.lineage import lineage
 from tensorbank.cli.output import say
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
@@ -42,6 +42,7 @@ for _command in (
     lineage,
     columns.add_columns,
     columns.drop_columns,
+    corrections.delete,
 ):
     app.command()(_command)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tensorbank.bank import Table
-from tensorbank.catalog import Provenance
+from tensorbank.catalog import Provenance, SnapshotInfo
 from tensorbank.cli.options import (
     At,
     AwsProfile,
@@ -117,15 +117,16 @@ def history(
     aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
-    """List the versions of a table, newest first."""
+    """List the versions of a table, newest first: who made each, when, by what operation, and what changed."""
     entries = bank_at(bank, endpoint, region, aws_profile).table(table).history()
     if as_json:
         say(json.dumps([fields(e) for e in entries]))
         return
     rows = [
-        (e.version, e.when.isoformat(sep=" "), e.operation, f"{e.n_rows:,}", e.part or "") for e in entries
+        (e.version, e.when.isoformat(sep=" "), e.operation, f"{e.n_rows:,}", e.part or "", e.who, _told(e))
+        for e in entries
     ]
-    print_table(("version", "time", "operation", "samples added", "part"), rows)
+    print_table(("version", "time", "operation", "samples added", "part", "who", "what changed"), rows)
 
 
 def query(
@@ -189,6 +190,14 @@ def verify(
             say(f"  {d.sample_id or d.key} {d.modality}: {d.reason}")
     if damaged:
         raise typer.Exit(DAMAGED)
+
+
+def _told(entry: SnapshotInfo) -> str:
+    """Return what an operation says of itself, as words."""
+    told = (
+        (name.replace("_", " "), value) for name, value in entry.details.items() if value not in (None, "")
+    )
+    return ", ".join(f"{name}: {json.dumps(v) if isinstance(v, dict | list) else v}" for name, v in told)
 
 
 def _provenance(table: Table) -> list[Provenance]:

@@ -85,6 +85,8 @@ class Execution:
         Tables of the bank without the files that their roll-ups rule out.
     files
         Local paths of what is read, by table and level.
+    left_out
+        Callable that returns the SQL to select deleted rows of a level from, None if there are none.
     relation
         DuckDB's relation of the statement: names and types of its columns; nothing is executed yet.
     """
@@ -94,6 +96,7 @@ class Execution:
     con: duckdb.DuckDBPyConnection
     tables: tuple[PinnedTable, ...]
     files: Mapping[tuple[str, Level], Sequence[str]]
+    left_out: Callable[[PinnedTable, Level], str | None]
     relation: Any
     text: str
     judge: PixelJudge
@@ -238,7 +241,7 @@ def executing(bound: Bound, db: Database, catalog: Catalog) -> Iterator[Executio
         if bound.statement.has_open_pivot:
             db.use_up()  # DuckDB leaves a type behind that it made of the data
         text, relation = _bound_text(bound, db)
-        yield Execution(bound, catalog, db.con, tables, views.files, relation, text, judge)
+        yield Execution(bound, catalog, db.con, tables, views.files, views.left_out, relation, text, judge)
     except duckdb.Error as error:
         raise functions.failure or _explained(error, bound, views, catalog) from error
     finally:

@@ -17,13 +17,13 @@ from tensorbank.planning.binding import Bound, Namespace, bind
 from tensorbank.planning.editions import Editions
 from tensorbank.planning.execution import Execution, executing
 from tensorbank.planning.pinned_table import pin
-from tensorbank.planning.rollups import shard_rows, shard_totals
+from tensorbank.planning.rollups import n_rows, shard_rows, shard_totals
 from tensorbank.planning.statement import parse
 from tensorbank.planning.views import TableViews
 from tensorbank.plans import Handle, LevelReport, Plan, PlanSource, StoreAddress, by_name
 from tensorbank.pruning import count_row_groups
 from tensorbank.reading import as_dataset
-from tensorbank.sql import Parser, database, translated
+from tensorbank.sql import Parser, database, quoted, translated
 from tensorbank.statements import Verdicts
 from tensorbank.statistics import Statistics, of_samples, of_shards
 
@@ -133,11 +133,18 @@ class Planner:
             return of_samples(*execution.statistics(name))
 
     def describe(self, table: str) -> dict[str, Statistics]:
-        """Summarize every modality of a table, from the roll-ups of its shards."""
+        """Summarize every modality of a table, from the roll-ups of its shards; from all its samples if some are deleted."""
+        with translated(self.catalog.told_tables):
+            pinned = pin(self.catalog, table, ["samples", "shards"], Editions(self.versions).of(table))
+        if pinned.deleted is not None and pinned.deleted.files:
+            at = Planner(self.catalog, {table: pinned.version.version})
+            return {
+                m.name: at.statistics(f"SELECT {quoted(m.name)} FROM {quoted(table)}", m.name)
+                for m in pinned.schema
+            }
         with database() as db:
             views = TableViews(db, self.catalog)
             with translated(self.catalog.told_tables, views.paths):
-                pinned = pin(self.catalog, table, ["samples", "shards"], Editions(self.versions).of(table))
                 views.show(pinned.by_files({}))
                 return {m.name: of_shards(m, shard_rows(db.con, table, m)) for m in pinned.schema}
 
@@ -169,7 +176,9 @@ def _pruning(
     for pinned in execution.tables:
         mine = [handle for name, handle in resolved if name == pinned.name]
         modalities = [handle.modality.name for handle in mine]
-        n_shards[pinned.name], totals = shard_totals(execution.con, execution.catalog, pinned, modalities)
+        n_shards[pinned.name], totals = shard_totals(
+            execution.con, execution.catalog, pinned, modalities, execution.left_out
+        )
         for (n_samples, n_bytes), handle in zip(totals, mine, strict=True):
             scan_blocks += n_samples * handle.modality.n_blocks
             scan_bytes += n_bytes
@@ -211,12 +220,13 @@ def _levels(
     touched = {name for name, _ in resolved} or {t.name for t in execution.tables}
     for level in ("samples", "tiles"):
         mine = [t for t, v in read if v == level]
-        considered = sum(t.levels[level].n_rows for t in mine)
+        rows = [(t, n_rows(execution.con, execution.catalog, t, level, execution.left_out)) for t in mine]
+        considered = sum(n for _, n in rows)
         if (level == "tiles") == tiles:
-            considered = sum(t.levels[level].n_rows for t in mine if t.name in touched)
+            considered = sum(n for t, n in rows if t.name in touched)
             yield LevelReport(level, considered, min(table.num_rows, considered))
         elif mine:
-            yield LevelReport(level, considered, sum(t.kept[level].n_rows for t in mine))
+            yield LevelReport(level, considered, sum(min(t.kept[level].n_rows, n) for t, n in rows))
 
 
 def _fingerprint(bound: Bound, source: PlanSource, handles: Sequence[Handle], table: pa.Table) -> str:

@@ -82,8 +82,7 @@ class TableViews:
         if level != "samples" and table.version.pins is None and table.levels["samples"].parts is None:
             scan += f" WHERE part IN (SELECT DISTINCT part FROM {self._scan(table, 'samples', table.levels['samples'])})"
         if level != "shards" and table.deleted is not None and table.deleted.files:
-            gone = read_parquet([str(p) for p in self._catalog.mirror.readable(table.deleted.files)])
-            scan += f" AS live ANTI JOIN (SELECT key, part FROM {gone}) AS gone USING (key, part)"
+            scan += f" AS live ANTI JOIN {self._gone(table.deleted)} AS gone USING (key, part)"
         rows = f"SELECT * FROM {scan}"
         if level == "samples":
             self.columns.update(table.version.columns)
@@ -92,15 +91,38 @@ class TableViews:
         if level == "samples":
             self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
 
-    def _scan(self, table: PinnedTable, level: Level, files: LevelFiles) -> str:
-        """Return the SQL to select the rows of some files from, with every column of the table."""
+    def left_out(self, table: PinnedTable, level: Level) -> str | None:
+        """Return the SQL to select those rows of a level from that are deleted, None if none is."""
+        if table.deleted is None or not table.deleted.files:
+            return None
+        gone = self._gone(table.deleted)
+        parts = self._catalog.fact(*table.snapshot, "parts with deleted samples", lambda: self._parts(gone))
+        scan = self._scan(table, level, table.levels[level].of_parts(parts), is_read=False)
+        return f"{scan} AS dead SEMI JOIN {gone} AS gone USING (key, part)"
+
+    def _gone(self, deleted: LevelFiles) -> str:
+        """Return the SQL of the keys and parts of rows that do not count."""
+        paths = [str(p) for p in self._catalog.mirror.readable(deleted.files)]
+        return f"(SELECT key, part FROM {read_parquet(paths)})"
+
+    def _parts(self, gone: str) -> frozenset[str]:
+        return frozenset(
+            part for (part,) in self._db.con.execute(f"SELECT DISTINCT part FROM {gone}").fetchall()
+        )
+
+    def _scan(self, table: PinnedTable, level: Level, files: LevelFiles, *, is_read: bool = True) -> str:
+        """Return the SQL to select the rows of some files from, with every column of the table.
+
+        What ``is_read`` for the statement itself is among ``paths`` and ``files`` afterwards.
+        """
         empty = f"{table.name}_{level}_without_rows"
         if not files.files:
             self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return quoted(empty)
         paths = [str(p) for p in self._catalog.mirror.readable(files.files)]
         self.paths += paths
-        self.files[table.name, level] = paths
+        if is_read:
+            self.files[table.name, level] = paths
         scan = read_parquet(paths)
         columns = self._catalog.fact(*table.snapshot, ("columns", *paths), lambda: self._columns(scan))
         self.columns.update(columns)

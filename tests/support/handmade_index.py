@@ -77,7 +77,8 @@ def part_of(
             row[m.name] = {"ref": ref, **_statistics(m, rng)}
         row["modalities"] = [m.name for m in schema if m.name in row]
         samples.append(row)
-        tiles += [{"sample_id": row["sample_id"], "part": part, "row": i, "tile": t} for t in range(2)]
+        names = {name: row[name] for name in ("sample_id", "part", "split")}
+        tiles += [{**names, "row": i, "tile": t} for t in range(2)]
     for shard in range(-(-n // SAMPLES_PER_SHARD)):
         mine = samples[shard * SAMPLES_PER_SHARD : (shard + 1) * SAMPLES_PER_SHARD]
         group: dict[str, Any] = {"part": part, "shard": shard, "n_samples": len(mine)}

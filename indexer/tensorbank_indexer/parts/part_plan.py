@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,7 @@ def plan_part(
     profile: str,
     n_tiles: int,
     strict: bool = False,
+    deleted_from: Collection[str] = (),
 ) -> PartPlan:
     """Order samples and cut them into shards.
 
@@ -71,6 +72,9 @@ def plan_part(
         Placement of samples, as in :class:`tensorbank_indexer.source.Source`.
     strict
         True if the part is removed when something is found; its name then differs from that of a part that stays.
+    deleted_from
+        Parts of which some of these samples were deleted. The name of the part differs from theirs: a deletion is by the name
+        of a part, so rows of a part of the same name would be deleted, too.
     """
     lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
     hilbert = hilbert_index(lon, lat)
@@ -93,6 +97,7 @@ def plan_part(
         "samples_per_shard": samples_per_shard,
         "n_tiles": n_tiles,
         **({"strict": True} if strict else {}),
+        **({"deleted_from": sorted(deleted_from)} if deleted_from else {}),
         "schema": [m.to_json() for m in schema],
         "samples": [
             [r.archive, r.stem, sorted((name, m.etag, m.offset) for name, m in r.members.items())]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 
 import pystac_client
 import pytest
 import shapely
 
+import tensorbank as tb
 from support.service import check_problem
 
 
@@ -244,3 +246,26 @@ def test_pixels_are_asked(service, table_url, bank):
     text = "pixels_share(NDVI, '> 0.3') >= 0.25 AND pixels_any(S2L2A.B08, '> 3000')"
     expected = bank.sql(f"SELECT count(*) AS n FROM terramesh WHERE {text}").arrow()["n"][0].as_py()
     assert service.get(f"{table_url}/size", params={"filter": text}).json()["size"]["n_samples"] == expected
+
+
+def test_the_extent_is_of_the_samples_that_are_left(bank_folder, rows, serving_of, tmp_path):
+    copied = tmp_path / "bank"
+    shutil.copytree(bank_folder, copied)
+    middle = sorted(r["lon"] for r in rows)[len(rows) // 2]
+    left = [r for r in rows if r["lon"] <= middle]
+    tb.open(copied).table("terramesh").delete(f"lon > {middle!r}")
+    with serving_of(copied) as served:
+        (collection,) = pystac_client.Client.open(f"{served.url}/stac").get_collections()
+        west, south, east, north = collection.extent.spatial.bboxes[0]
+        assert (west, east) == (min(r["bbox"]["west"] for r in left), max(r["bbox"]["east"] for r in left))
+        assert (south, north) == (
+            min(r["bbox"]["south"] for r in left),
+            max(r["bbox"]["north"] for r in left),
+        )
+        ((first, last),) = collection.extent.temporal.intervals
+        assert (first, last) == (min(r["S2_time"] for r in left), max(r["S2_time"] for r in left))
+        assert sorted(i.id for i in collection.get_items()) == sorted(r["sample_id"] for r in left)
+        size = served.get("/v1/banks/eo/tables/terramesh/size").json()["size"]
+        assert size["n_samples"] == len(left)
+        shown = served.get("/v1/banks/eo/tables/terramesh/snapshots").json()["snapshots"][0]
+        assert shown.keys() == {"snapshot", "time", "operation", "n_samples_added"}

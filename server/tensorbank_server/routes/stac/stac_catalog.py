@@ -33,6 +33,8 @@ __all__ = ["NO_CACHE", "CollectionId", "pin_collection", "router", "stac_url", "
 router = APIRouter(prefix="/stac", tags=["stac"])
 NO_CACHE = {"Cache-Control": "no-cache"}
 SCHEMA = "application/schema+json"
+_TIME = "coalesce(S2_time, S1_time)"
+"""The time of a sample, as roll-ups have the first and the last of."""
 _LOG = logging.getLogger(__name__)
 CollectionId = Annotated[str, Path(max_length=128, description="Bank and table, with a dot between them.")]
 
@@ -167,9 +169,13 @@ async def _collection(
     extents = pinned.bank.extents
     extent = extents.get(key)
     if extent is None:
+        some_deleted = await pinned.bank.run(pinned.bank.has_deleted, pinned)
+        first, last, level = (
+            (_TIME, _TIME, "samples") if some_deleted else ("first_time", "last_time", "shards")
+        )
         sql = (
             "SELECT min(bbox.west) AS west, min(bbox.south) AS south, max(bbox.east) AS east, max(bbox.north) AS north, "
-            f'min(first_time) AS start, max(last_time) AS "end" FROM {quoted(pinned.table)}.shards'
+            f'min({first}) AS start, max({last}) AS "end" FROM {quoted(pinned.table)}.{level}'
         )
         job = Rows(pinned.bank.name, pinned.versions, sql, service.limits.answer_bytes)
         (row,) = row_json.readable(pa.ipc.open_stream(await service.query(job, asker)).read_all())

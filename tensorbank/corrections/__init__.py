@@ -1,0 +1,7 @@
+"""Corrections of a table that was ingested: samples that go, versions that come back. Each is one commit."""
+
+from __future__ import annotations
+
+from tensorbank.corrections.deletion import Deleted, delete
+
+__all__ = ["Deleted", "delete"]
