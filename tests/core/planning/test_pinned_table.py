@@ -23,19 +23,19 @@ def folder(tmp_path):
 def test_a_table_is_opened_while_the_bank_is_listed(folder, monkeypatch):
     """The listing ends only when all levels have been asked for: in a row, they would wait for each other for ever."""
     asked = {level: threading.Event() for level in ("samples", "shards")}
-    listing, files = Catalog.among, Catalog.files
+    listing, read = Catalog.among, Catalog._read
 
     def slow_listing(self, names):
         for level, event in asked.items():
             assert event.wait(TIMEOUT_S), f"{level} is asked for after the listing"
         return listing(self, names)
 
-    def noted(self, table, level, version=None):
+    def noted(self, table, level, version):
         asked[level].set()
-        return files(self, table, level, version)
+        return read(self, table, level, version)
 
     monkeypatch.setattr(Catalog, "among", slow_listing)
-    monkeypatch.setattr(Catalog, "files", noted)
+    monkeypatch.setattr(Catalog, "_read", noted)
     assert len(tb.open(folder).sql("SELECT S2L2A FROM a").plan()) == 12
 
 
@@ -55,12 +55,12 @@ def test_names_mean_what_sql_says(folder, sql):
 
 def test_names_of_common_tables_are_not_looked_for(folder, monkeypatch):
     """A guess that fails costs requests, so names that the statement itself defines are none."""
-    files, names = Catalog.files, set()
+    read, names = Catalog._read, set()
 
-    def noted(self, table, level, version=None):
+    def noted(self, table, level, version):
         names.add(table)
-        return files(self, table, level, version)
+        return read(self, table, level, version)
 
-    monkeypatch.setattr(Catalog, "files", noted)
+    monkeypatch.setattr(Catalog, "_read", noted)
     tb.open(folder).sql("WITH b AS (SELECT * FROM a) SELECT count(*) AS n FROM b").arrow()
     assert names == {"a"}
