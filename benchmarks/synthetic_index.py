@@ -1,11 +1,12 @@
 """A statistical index of any size without an archive behind it, for measuring the planner.
 
-    python benchmarks/synthetic_index.py OUT [--samples 10000000] [--parts 40] [--seed 7]
+    python benchmarks/synthetic_index.py OUT [--samples 10000000] [--parts 40] [--seed 7] [--layout compacted|ingest]
 
 Samples lie on the land of an invented planet: every quantity is a smooth random field over longitude, latitude and season, plus
 noise, so statistics are as correlated in space as real ones are. Four dates, one a season, for each place. Statistics of a
 sample are those of its 12 tiles, merged; a shard's are those of its samples. Rows are sorted by season, then along the Hilbert
-curve, as an index is after compaction, and committed part by part through the catalog, as ingest does.
+curve, as an index is after compaction, and committed part by part through the catalog, as ingest does. In the layout ``ingest``
+only the rows of each part are sorted, and every part has places of the whole planet, as archives have.
 
 The addresses lead to real shards, so plans can be streamed: one stored object a modality, under the key of each shard.
 """
@@ -73,17 +74,17 @@ def table_of(schema: pa.Schema, columns: Mapping[str, Any], n: int) -> pa.Table:
 
 def commit_of(
     part: str,
-    first: int,
+    numbers: range,
     p: Places,
     world: World,
     stored: Mapping[str, StoredShard],
     rng: np.random.Generator,
 ) -> Commit:
-    """Return all rows of one part, from the numbers of its first sample on."""
+    """Return all rows of one part, whose samples have these numbers."""
     n = len(p.lon)
     stats = world.tiles_of(p, rng)
     row = np.arange(n)
-    names = pa.array(np.char.mod("s%08d", first + row).astype(object), pa.string())
+    names = pa.array(np.char.mod("s%08d", np.asarray(numbers)).astype(object), pa.string())
     seasons = pa.array(SEASONS, pa.string()).take(pa.array(p.season))
     owner = pa.array(np.repeat(row, N_TILES))
     times = _times(p, rng)
@@ -317,7 +318,7 @@ class PartTask:
 
     out: Path
     number: int
-    first: int
+    samples: range
     places: Places
     stored: Mapping[str, StoredShard]
     seed: int
@@ -328,12 +329,14 @@ def write_part(task: PartTask) -> int:
     part = f"part-{task.number:04d}"
     rng = np.random.default_rng([task.seed, task.number])
     link_shards(task.out, part, -(-len(task.places.lon) // SAMPLES_PER_SHARD))
-    commit = commit_of(part, task.first, task.places, World(task.seed), task.stored, rng)
+    commit = commit_of(part, task.samples, task.places, World(task.seed), task.stored, rng)
     tb.open(str(task.out)).catalog.commit(TABLE, commit)
     return len(task.places.lon)
 
 
-def write(out: Path, n_samples: int, n_parts: int, seed: int, n_workers: int) -> Iterator[int]:
+def write(
+    out: Path, n_samples: int, n_parts: int, seed: int, n_workers: int, layout: str = "compacted"
+) -> Iterator[int]:
     """Write a bank; yields the samples so far after each part."""
     rng = np.random.default_rng(seed)
     everything = places(n_samples, rng)
@@ -341,9 +344,12 @@ def write(out: Path, n_samples: int, n_parts: int, seed: int, n_workers: int) ->
     bank.catalog.create(TABLE, SCHEMA, single_writer=True)
     stored = store_shards(out / "stored", rng)
     edges = np.linspace(0, n_samples, n_parts + 1).astype(int).tolist()
+    parts = [range(first, last) for first, last in pairwise(edges)]
+    if layout == "ingest":
+        parts = [range(number, n_samples, n_parts) for number in range(n_parts)]
     tasks = (
-        PartTask(out, number, first, everything[first:last], stored, seed)
-        for number, (first, last) in enumerate(pairwise(edges))
+        PartTask(out, number, part, everything[part.start : part.stop : part.step], stored, seed)
+        for number, part in enumerate(parts)
     )
     if n_workers == 1:
         yield from accumulate(map(write_part, tasks))
@@ -362,10 +368,13 @@ def main() -> None:
     parser.add_argument("--parts", type=int, default=40)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--layout", choices=("compacted", "ingest"), default="compacted")
     options = parser.parse_args()
     shutil.rmtree(options.out, ignore_errors=True)
     started = time.perf_counter()
-    for done in write(options.out, options.samples, options.parts, options.seed, options.workers):
+    for done in write(
+        options.out, options.samples, options.parts, options.seed, options.workers, options.layout
+    ):
         print(f"{done:,} of {options.samples:,} samples, {time.perf_counter() - started:.0f} s", flush=True)
 
 
