@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from tensorbank.catalog import Provenance, SnapshotInfo
 from tensorbank.columns import ColumnsReport, drop_columns, put_columns
 from tensorbank.corrections import Deleted, delete
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
+from tensorbank.maintenance import Compaction, compact
 from tensorbank.queries import MAX_DATASET_BYTES
 from tensorbank.reading import read_tensors
 from tensorbank.retention import Tag, VersionName
@@ -158,6 +159,22 @@ class Table:
             The table has no such added column.
         """
         return drop_columns(self.bank.catalog, self.name, names)
+
+    def compact(
+        self, *, dry_run: bool = False, progress: Callable[[str, int, int], None] | None = None
+    ) -> Compaction:
+        """Merge the small index files of the newest version into sorted ones, and drop the rows of deleted samples.
+
+        See :func:`tensorbank.maintenance.compact`.
+
+        Raises
+        ------
+        InvalidInputError
+            The bank is read through a service; the kind is ``served``.
+        ConflictError, StorageError
+            Other writers replaced merged files again and again; the store cannot be written.
+        """
+        return compact(self.bank.catalog, self.name, dry_run=dry_run, progress=progress)
 
     def snapshot(self) -> Snapshot:
         """Count what the table holds at its version."""

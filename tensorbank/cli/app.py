@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import tensorbank
-from tensorbank.cli import columns, commands, corrections, tagging
+from tensorbank.cli import columns, commands, corrections, maintenance, tagging
 from tensorbank.cli.lineage import lineage
 from tensorbank.cli.output import say
 from tensorbank.errors import FormatError, InvalidInputError, NotFoundError, TensorBankError
@@ -43,6 +43,7 @@ for _command in (
     columns.add_columns,
     columns.drop_columns,
     corrections.delete,
+    maintenance.compact,
 ):
     app.command()(_command)
 

@@ -269,7 +269,8 @@ def _of_shard_rows(name: str, rows: pa.Table) -> BandSummary:
     bins, numbers = (rows[field].combine_chunks().flatten().to_numpy() for field in ("bins", "bin_counts"))
     np.add.at(counts, bins, numbers)
     least, most = _known(low.min()), _known(high.max())
-    quantiles = None if least is None or most is None else histogram_quantiles(counts, least, most)
+    unknown = rows["bins"].filter(pa.array(some)).null_count  # of shards that lost samples
+    quantiles = None if unknown or least is None or most is None else histogram_quantiles(counts, least, most)
     moments = _moments(valid[some], mean, np.sqrt(m2 / valid[some]))
     return BandSummary(name, count, int(valid.sum()), least, most, *moments, quantiles)
 

@@ -46,10 +46,12 @@ class Operation:
 
 
 INGESTED = (("add", {"first": 0}),)
+TWICE_INGESTED = (*INGESTED, ("add", {"first": 4}))
 
 OPERATIONS = (
     Operation("first ingest", "add", {"first": 0}),
     Operation("second ingest", "add", {"first": 4}, INGESTED),
+    Operation("compact", "compact", {}, TWICE_INGESTED, changes=False),
 )
 """All operations whose crash points are looked at."""
 
@@ -68,6 +70,11 @@ MISTAKES = (
 def add(bank: tb.Bank, first: int, n: int = 4) -> None:
     """Ingest some samples, two in each shard."""
     ingest(TinySource(n, first), bank, TABLE, IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2))
+
+
+def compact(bank: tb.Bank) -> None:
+    """Merge the index files."""
+    bank.table(TABLE).compact()
 
 
 def add_in_two_commits(bank: tb.Bank, first: int) -> None:

@@ -1,0 +1,174 @@
+"""Index files of one level merged into few, whose rows lie in the order of their samples.
+
+Each file is read once, a row group at a time, and its rows are put aside on the disk by ranges of the order; then range after
+range is sorted and written. Memory holds a range or two, and the disk for a while about twice what the files have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tensorbank.arrow_numpy import as_numpy
+from tensorbank.index_files import ROW_GROUP_ROWS, parquet_writer
+from tensorbank.maintenance.dead_rows import DeadRows
+from tensorbank.maintenance.level_columns import compact_schema, conformed, repeating_texts
+from tensorbank.maintenance.sample_order import SampleOrder
+from tensorbank.maintenance.spilled_rows import SpilledRows
+
+__all__ = ["GROUPS_PER_FILE", "merged_samples", "merged_shards", "merged_tiles", "read_groups"]
+
+GROUPS_PER_FILE = 8
+"""The row groups of a file of samples, of about a million rows."""
+RANGE_BYTES = 384 << 20
+"""The bytes of the rows of tiles, in memory, that make up one file."""
+MIN_SAMPLES = ROW_GROUP_ROWS // 4
+"""The fewest samples whose tiles make up one file, if there are as many."""
+MAX_RANGES = 512
+"""The most files that are open at once while rows are put aside."""
+TILE_BITS = 32
+"""The bits of a place in the order of tiles that are their own: the date and the number."""
+
+Progress = Callable[[int], None]
+Places = Callable[[pa.Table], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class LevelFilesToMerge:
+    """The local copies of files of a level that are to be merged, the columns of the level, and the rows that do not count."""
+
+    paths: tuple[str, ...]
+    schema: pa.Schema
+    dead: DeadRows
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Return path and number of each row group."""
+        found = []
+        for path in self.paths:
+            found += [(path, group) for group in range(pq.read_metadata(path).num_row_groups)]
+        return found
+
+    def read(self, path: str, group: int) -> pa.Table:
+        """Return the rows of a row group that count, with texts that repeat as numbers."""
+        footer = pq.read_metadata(path)
+        there = {footer.schema.column(i).path for i in range(footer.num_columns)}
+        texts = [name for name in repeating_texts(self.schema) if name in there]
+        with pq.ParquetFile(path, metadata=footer, read_dictionary=texts) as file:
+            rows = file.read_row_group(group, use_threads=False)
+        return conformed(self.dead.drop(rows), compact_schema(self.schema))
+
+
+def read_groups(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield row groups of some files, one after the other."""
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=list(columns) if columns is not None else None)
+
+
+def merged_samples(
+    files: LevelFilesToMerge, order: SampleOrder, folder: Path, progress: Progress
+) -> Iterator[Path]:
+    """Yield new files of samples in a folder, each of which may be moved away before the next."""
+    edges = np.arange(ROW_GROUP_ROWS, max(len(order), 1), ROW_GROUP_ROWS)
+    ranges = [
+        list(range(i, min(i + GROUPS_PER_FILE, len(edges) + 1)))
+        for i in range(0, len(edges) + 1, GROUPS_PER_FILE)
+    ]
+    yield from _merged(
+        files, lambda rows: order.places_of(as_numpy(rows["key"], 0)), edges, ranges, folder, progress
+    )
+
+
+def merged_tiles(
+    files: LevelFilesToMerge, order: SampleOrder, folder: Path, progress: Progress
+) -> Iterator[Path]:
+    """Yield new files of tiles in a folder, each of which may be moved away before the next."""
+    n = len(order)
+    per_range = max(_samples_per_range(files, n), -(-n // MAX_RANGES), 1)
+    n_ranges = max(n // per_range, 1)
+    edges = np.arange(1, n_ranges) * n // n_ranges << TILE_BITS
+
+    def places(rows: pa.Table) -> npt.NDArray[np.int64]:
+        of_sample = order.places_of(as_numpy(rows["key"], 0))
+        time, tile = (as_numpy(rows[name].cast(pa.int64()), 0) & 0xFFFF for name in ("time_index", "tile"))
+        return of_sample << TILE_BITS | time << 16 | tile
+
+    yield from _merged(files, places, edges, [[i] for i in range(n_ranges)], folder, progress)
+
+
+def merged_shards(tables: Sequence[pa.Table], schema: pa.Schema, folder: Path) -> Path:
+    """Return a new file of shards in a folder, by part and number."""
+    rows = pa.concat_tables([conformed(t, schema) for t in tables])
+    path = folder / "shards.parquet"
+    with parquet_writer(path, schema) as writer:
+        writer.write_table(
+            rows.sort_by([("part", "ascending"), ("shard", "ascending")]), row_group_size=ROW_GROUP_ROWS
+        )
+    return path
+
+
+def _samples_per_range(files: LevelFilesToMerge, n_samples: int) -> int:
+    """Return how many samples have about the tiles of one file."""
+    groups = files.groups()
+    if not groups or not n_samples:
+        return ROW_GROUP_ROWS
+    rows = files.read(*groups[0])
+    n_of_first = len(np.unique(as_numpy(rows["key"], 0)))
+    if not n_of_first:
+        return ROW_GROUP_ROWS
+    return int(np.clip(RANGE_BYTES * n_of_first // max(rows.nbytes, 1), MIN_SAMPLES, ROW_GROUP_ROWS))
+
+
+def _merged(
+    files: LevelFilesToMerge,
+    places: Places,
+    edges: npt.NDArray[np.int64],
+    ranges: Sequence[Sequence[int]],
+    folder: Path,
+    progress: Progress,
+) -> Iterator[Path]:
+    """Yield files of the ranges, in the order in which they are listed."""
+    groups = files.groups()
+    with ThreadPoolExecutor(_n_threads()) as pool:
+        with SpilledRows(folder, compact_schema(files.schema), edges) as spilled:
+
+            def put_aside(which: tuple[str, int]) -> int:
+                rows = files.read(*which)
+                numbers = places(rows)
+                spilled.add(rows, numbers)
+                return len(numbers)
+
+            for n_rows in pool.map(put_aside, groups):
+                progress(n_rows)
+
+        def write(numbers: Sequence[int]) -> Path | None:
+            if not spilled.n_rows[list(numbers)].any():
+                return None
+            path = folder / f"{numbers[0]}.parquet"
+            with parquet_writer(path, files.schema) as writer:
+                for number in numbers:
+                    for batch in _groups_of(spilled.read(number)):
+                        writer.write_table(batch.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
+            progress(int(spilled.n_rows[list(numbers)].sum()))
+            return path
+
+        yield from (path for path in pool.map(write, ranges) if path is not None)
+
+
+def _groups_of(rows: pa.Table) -> Iterator[pa.Table]:
+    for start in range(0, rows.num_rows, ROW_GROUP_ROWS):
+        yield rows.slice(start, ROW_GROUP_ROWS)
+
+
+def _n_threads() -> int:
+    """Return how many ranges are in memory at once: as many as there are cores to sort them, two at most."""
+    return min(len(os.sched_getaffinity(0)), 2)
