@@ -5,7 +5,8 @@
 
 FOLDER holds real samples, laid out by their archives: ``terramesh_examples/<modality>/*.tif``, ``ssl4eo_s12_v11_s2l2a/*.tif``,
 ``copernicus_fm_s2toa/*.tif``, ``majortom_core_s2l2a/.../B01.tif``. Without it, made-up samples of the demo are measured, and the
-results say so; they shrink better than nature.
+results say so; they shrink better than nature. pcodec and the reader zarrs are tried where they are installed
+(``pip install pcodec zarrs``).
 
 A block is one band of one patch, 264 x 264 px where the patch has so many. Stored bytes are exact. Seconds are CPU time of one
 thread, the least of some rounds in which all chains take their turn; read their ratios. Then made-up samples are ingested and
