@@ -13,7 +13,7 @@ from tensorbank.bank.engine import Snapshot
 from tensorbank.bank.own_tables import read_own_table
 from tensorbank.catalog import Provenance, SnapshotInfo
 from tensorbank.columns import ColumnsReport, drop_columns, put_columns
-from tensorbank.corrections import Deleted, delete
+from tensorbank.corrections import Deleted, Restored, delete, restore
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.maintenance import Compaction, compact
 from tensorbank.queries import MAX_DATASET_BYTES
@@ -256,6 +256,26 @@ class Table:
             dry_run=dry_run,
             registered=self.bank.registered,
         )
+
+    def restore(self, version: VersionName) -> Restored:
+        """Make the table what it was at a version: samples, modalities, columns and deletions, by one more commit.
+
+        Versions in between stay, and can be restored as well. What the newest version holds already is not committed again.
+
+        Parameters
+        ----------
+        version
+            A version by its number, a tag, or a time as :meth:`Bank.at` takes them.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such version, or some of its files were removed since.
+        InvalidInputError
+            It names no version, this is not the newest version, or the bank cannot be written to.
+        """
+        self._require_newest("restore a version")
+        return restore(self.bank.catalog, self.name, self.bank.engine.version_of(self.name, version))
 
     def _require_newest(self, what: str) -> None:
         if self.version is not None:

@@ -143,7 +143,7 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
         touched |= {"tiles", "shards", KEYS}
     if change.schema is not None:
         touched |= {"tiles", "shards"}
-    for level in sorted(touched - {"samples"}):
+    for level in sorted(touched - {"samples", *change.pins}):
         columns = change.column_types.get(level) or _columns_of(level, schema)
         files = change.levels.get(level, LevelChange())
         pins[level] = _lead(levels, head, level, files, columns, schema if change.schema else None, info)
@@ -235,7 +235,11 @@ def _merged(there: pa.Schema, wanted: pa.Schema, before: TableSchema, after: Tab
     if not new and len(kept) == len(there) and not changed:
         return None
     fields = [wanted.field(f.name) if f.name in changed else f for f in kept]
-    return pa.schema([*fields, *new])
+    every = {field.name: field for field in (*fields, *new)}
+    placed = [name for name in after.names if name in every]
+    if [name for name in every if name in after.names] != placed:  # one comes back to where it was
+        every = {name: every[name] for name in (*(n for n in every if n not in after.names), *placed)}
+    return pa.schema(list(every.values()))
 
 
 def _info(operation: str, details: Mapping[str, Any], n_rows: int, part: str | None) -> dict[str, Any]:

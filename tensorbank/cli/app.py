@@ -43,6 +43,7 @@ for _command in (
     columns.add_columns,
     columns.drop_columns,
     corrections.delete,
+    corrections.restore,
     maintenance.compact,
 ):
     app.command()(_command)

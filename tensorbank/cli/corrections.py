@@ -10,7 +10,7 @@ import typer
 from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
 from tensorbank.cli.output import counted, fields, say
 
-__all__ = ["delete"]
+__all__ = ["delete", "restore"]
 
 
 def delete(
@@ -48,4 +48,29 @@ def delete(
     else:
         say(
             f"{counted(done.n_samples, 'sample')} of {table} deleted; version {done.version} shows it, {left}"
+        )
+
+
+def restore(
+    bank: BankUrl,
+    table: TableName,
+    version: Annotated[
+        str,
+        typer.Argument(metavar="VERSION", help="Number of a version, a tag, or a time such as 2026-03-01."),
+    ],
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Make a table what it was at a version, as a new version. The versions in between stay."""
+    opened = bank_at(bank, endpoint, region, aws_profile).table(table)
+    done = opened.restore(int(version) if version.isdecimal() else version)
+    if as_json:
+        say(json.dumps(fields(done)))
+    elif done.changed:
+        say(f"version {done.version} of {table} holds what version {done.restored} held")
+    else:
+        say(
+            f"version {done.version} of {table} holds what version {done.restored} held already; nothing was written"
         )

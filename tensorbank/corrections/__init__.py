@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tensorbank.corrections.deletion import Deleted, delete
+from tensorbank.corrections.restoration import Restored, restore
 
-__all__ = ["Deleted", "delete"]
+__all__ = ["Deleted", "Restored", "delete", "restore"]
