@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tensorbank.errors import ErrorKind, IntegrityError
-from tensorbank.index_files import LOG, LogCopy, commit_name
+from tensorbank.index_files import LOG, LogCopy, check_commit, commit_name
 
 __all__ = ["SnapshotInfo", "read_history"]
 
 _OWN = "tensorbank."
-_HIDDEN = frozenset({"crc32c", "operation", "part", "who", "n_rows", "id"})
+_HIDDEN = frozenset({"crc32c", "operation", "part", "who", "n_rows", "id", "place"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,16 @@ def read_history(log: LogCopy, where: str) -> list[SnapshotInfo]:
 
 
 def _actions(path: Path, where: str) -> Iterator[Mapping[str, Any]]:
+    url = f"{where}/{LOG}/{path.name}"
     try:
-        for line in path.read_text("utf-8").splitlines():
+        data = path.read_bytes()
+        check_commit(data, url)
+        for line in data.decode("utf-8").splitlines():
             if line:
                 yield json.loads(line)
     except (OSError, ValueError) as error:
         raise IntegrityError(
-            f"the log file {where}/{LOG}/{path.name} is damaged: {error}; restore it",
+            f"the log file {url} is damaged: {error}; restore it",
             kind=ErrorKind.DAMAGED_LOG,
         ) from error
 

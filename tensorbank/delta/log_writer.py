@@ -30,5 +30,5 @@ def append_commit(
         The store cannot be written; whether the commit is there, is not known.
     """
     key = f"{folder}/{LOG}/{commit_name(version)}"
-    if not store.claim(key, sealed_commit(actions, info)):
+    if not store.claim(key, sealed_commit(actions, info, key)):
         raise LostCommitError(f"{store.url}/{key} is another writer's")

@@ -1,8 +1,8 @@
 """Checksums of index files, as their names and commits say them.
 
 The name of an index file ends with the CRC-32C of its bytes, and a commit has one of its own in its ``commitInfo``, over the
-whole file with the digits of the checksum as zeros. A checkpoint, whose name is Delta's, has a small object beside it. Files
-and commits of other programs have no checksum, and are taken as they are.
+whole file with the digits of the checksum as zeros; as its name is Delta's, the commit says its place, too. A checkpoint has a
+small object beside it. Files and commits of other programs have no checksum, and are taken as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "checksum_in_name",
     "commit_checksum",
     "crc_of_file",
+    "find_commit_flaw",
     "index_file_name",
     "require_sealed",
     "sealed_commit",
@@ -31,6 +32,9 @@ __all__ = [
 CHUNK_BYTES = 4 << 20
 _NAME = re.compile(r"[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
 _SEAL = b'"tensorbank.crc32c":"'
+_PLACE = "tensorbank.place"
+_OWN = (f'"{_PLACE}":'.encode(), b'"engineInfo":"tensorbank"')
+"""The marks of a commit that was written here; it has both."""
 _NO_DIGITS = b"00000000"
 
 
@@ -54,19 +58,41 @@ def crc_of_file(path: Path) -> int:
     return checksum
 
 
-def sealed_commit(actions: Sequence[Mapping[str, Any]], info: Mapping[str, Any]) -> bytes:
-    """Return the file of a commit: a line an action, the last of them ``commitInfo`` with the checksum of the file."""
-    lines = [*actions, {"commitInfo": {**info, "tensorbank.crc32c": _NO_DIGITS.decode()}}]
+def place_of_commit(key: str) -> str:
+    """Return what a commit says of its place: its key below the ``index`` of the table, so that a table may get another name."""
+    return key.rpartition("/index/")[2]
+
+
+def sealed_commit(actions: Sequence[Mapping[str, Any]], info: Mapping[str, Any], key: str) -> bytes:
+    """Return the file of a commit: a line an action, the first of them ``commitInfo`` with the checksum of the file.
+
+    A file that was cut has the first line and not the bytes that the checksum is of. ``key`` is that of the file.
+    """
+    said = {_PLACE: place_of_commit(key), **info, "tensorbank.crc32c": _NO_DIGITS.decode()}
+    lines = [{"commitInfo": said}, *actions]
     data = "".join(
         json.dumps(line, separators=(",", ":"), ensure_ascii=True) + "\n" for line in lines
     ).encode()
-    start = data.rindex(_SEAL) + len(_SEAL)
+    start = data.index(_SEAL) + len(_SEAL)
     return data[:start] + f"{crc.crc32c(data):08x}".encode() + data[start + len(_NO_DIGITS) :]
+
+
+def find_commit_flaw(data: bytes, key: str) -> str:
+    """Return what is wrong with a commit by its checksum and place, as a sentence that begins with it; empty if nothing is."""
+    checksums = commit_checksum(data)
+    if checksums is None:
+        return "it has lost its checksum" if any(mark in data for mark in _OWN) else ""
+    if checksums[0] != checksums[1]:
+        return f"its checksum is {checksums[1]}, it says {checksums[0]}"
+    if b'"commitInfo"' not in data[: data.find(b"\n")]:  # as it was written before commits said their places
+        return ""
+    said = json.loads(data[: data.find(b"\n")])["commitInfo"].get(_PLACE)
+    return "" if said is None or said == place_of_commit(key) else f"it is the commit {said}"
 
 
 def commit_checksum(data: bytes) -> tuple[str, str] | None:
     """Return the checksum that a commit says, and the one that it has, as 8 hexadecimal digits each; None if it says none."""
-    at = data.rfind(_SEAL)
+    at = data.find(_SEAL)
     if at < 0:
         return None
     start = at + len(_SEAL)

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from tensorbank.errors import ErrorKind, FormatError, IntegrityError, TensorBankError
-from tensorbank.index_files.checksums import commit_checksum
+from tensorbank.index_files.checksums import find_commit_flaw
 
 __all__ = [
     "LAST_CHECKPOINT",
@@ -105,9 +105,8 @@ def check_commit(data: bytes, where: str) -> None:
     """
     if not data.startswith(b"{") or not data.rstrip().endswith(b"}"):
         raise _damaged(where, "it is not JSON from its first byte to its last")
-    checksums = commit_checksum(data)
-    if checksums is not None and checksums[0] != checksums[1]:
-        raise _damaged(where, f"its checksum is {checksums[1]}, it says {checksums[0]}")
+    if flaw := find_commit_flaw(data, where):
+        raise _damaged(where, flaw)
     if b'"deletionVector":{' in data:
         raise FormatError(
             f"{where} hides rows by a deletion vector, which is not read here; have the program that wrote it purge them "

@@ -107,13 +107,15 @@ def index_of_sample(bank: Path, ref: dict[str, Any]) -> list[tuple[int, int]]:
 # ---------------------------------------------------------------- [3] [4] the index and its commits
 
 
-def check_commit(data: bytes) -> None:
-    """[4] Compare a commit with the checksum in its last line."""
-    info = json.loads(data.splitlines()[-1]).get("commitInfo", {})
+def check_commit(data: bytes, place: str) -> None:
+    """[4] Compare a commit with the checksum and the place in its first line."""
+    info = json.loads(data.splitlines()[0]).get("commitInfo", {})
     if said := info.get("tensorbank.crc32c"):
-        start = data.rindex(b'"tensorbank.crc32c":"') + len(b'"tensorbank.crc32c":"')
+        start = data.index(b'"tensorbank.crc32c":"') + len(b'"tensorbank.crc32c":"')
         if f"{crc32c(data[:start] + b'00000000' + data[start + 8 :]):08x}" != said:
             raise RefusedError("a damaged commit")
+        if info["tensorbank.place"] != place:
+            raise RefusedError("another commit")
 
 
 def read_index_file(path: Path) -> pa.Table:
@@ -143,7 +145,7 @@ class Log:
         assert [int(c.stem) for c in commits] == list(range(len(commits)))
         self.version = len(commits) - 1 if version is None else version
         for commit in commits[: self.version + 1]:
-            check_commit(commit.read_bytes())
+            check_commit(commit.read_bytes(), commit.as_posix().rpartition("/index/")[2])
             for line in commit.read_text().splitlines():
                 self._take(json.loads(line))
 

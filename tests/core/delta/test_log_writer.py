@@ -13,8 +13,10 @@ from support.handmade_index import make_table, part_of
 from tensorbank import StorageError
 from tensorbank.delta import CHECKPOINT_INTERVAL, LevelChange, LostCommitError, append_commit, commit_actions
 from tensorbank.errors import ErrorKind
-from tensorbank.index_files.checksums import commit_checksum, sealed_commit
+from tensorbank.index_files.checksums import commit_checksum, find_commit_flaw, sealed_commit
 from tensorbank.storage import Store
+
+KEY = "t/index/tiles/_delta_log/00000000000000000007.json"
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_an_answer_that_is_lost_is_no_lost_race(tmp_path, monkeypatch):
 
 
 def test_every_bit_of_a_commit_counts():
-    data = sealed_commit([{"add": {"path": "a", "size": 1}}], {"operation": "WRITE"})
+    data = sealed_commit([{"add": {"path": "a", "size": 1}}], {"operation": "WRITE"}, KEY)
     said, found = commit_checksum(data)
     assert said == found
     assert all(isinstance(json.loads(line), dict) for line in data.splitlines())
@@ -91,6 +93,18 @@ def test_every_bit_of_a_commit_counts():
         flipped[place] ^= 1 << (place % 8)
         checksums = commit_checksum(bytes(flipped))
         assert (checksums is None and place in marker) or checksums[0] != checksums[1], place
+        assert find_commit_flaw(bytes(flipped), KEY)
+
+
+def test_a_commit_that_was_cut_or_stands_in_another_place_is_told():
+    data = sealed_commit([{"add": {"path": "a", "size": 1}}, {"txn": {"appId": "a", "version": 1}}], {}, KEY)
+    assert find_commit_flaw(data, f"s3://bank/{KEY}") == ""
+    for line in (1, 2):
+        cut = b"".join(data.splitlines(keepends=True)[:line])
+        assert "its checksum is" in find_commit_flaw(cut, KEY)
+    for other in (KEY.replace("tiles", "samples"), KEY.replace("07", "08")):
+        assert "it is the commit tiles/_delta_log/" in find_commit_flaw(data, other)
+    assert find_commit_flaw(data, KEY.replace("t/index", "renamed/index")) == ""
 
 
 def test_checkpoints_are_sealed_and_read(tmp_path):

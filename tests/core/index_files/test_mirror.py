@@ -266,6 +266,7 @@ def test_a_log_that_names_files_outside_of_its_table_is_refused(written, tmp_pat
     make_table(bank, "other", parts=1, n=3)
     log = tmp_path / "bank/t/index/samples/_delta_log" / commits(1)[0]
     lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [line for line in lines if "commitInfo" not in line]  # another program's, without a checksum
     for line in lines:
         if "add" in line:
             line["add"]["path"] = path
