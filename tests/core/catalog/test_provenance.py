@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 
 import google_crc32c
 import pytest
@@ -42,14 +41,16 @@ def test_what_was_written_is_read(store, document):
 
 
 def test_every_flipped_bit_is_an_error_that_names_the_document(store, document):
-    draws = random.Random(3)
-    bits = draws.sample(range(8 * len(document)), 300)
-    for bit in bits:
+    unnoticed = []
+    for bit in range(8 * len(document)):
         body = bytearray(document)
         body[bit // 8] ^= 1 << bit % 8
-        store.put(KEY, bytes(body))
-        with pytest.raises(IntegrityError, match=KEY):
-            provenance_of(store, "t", "part-1")
+        if not find_document_flaw(bytes(body), "part-1"):
+            unnoticed.append(bit)
+    assert unnoticed == []
+    store.put(KEY, document.replace(b"TerraMesh", b"TerraMush"))
+    with pytest.raises(IntegrityError, match=KEY):
+        provenance_of(store, "t", "part-1")
 
 
 def test_the_document_of_another_part_is_refused(store, document):
