@@ -60,6 +60,15 @@ def ingest(
             help="Allow a store without conditional writes; only if one process ever writes.",
         ),
     ] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option(
+            "--refresh", help="Replace samples whose archives are other files now, or were completed."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write nothing; tell what is new, and what has changed.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -82,6 +91,8 @@ def ingest(
         strict=strict,
         single_writer=single_writer,
         licence=licence,
+        refresh=refresh,
+        dry_run=dry_run,
         reader_cores=reader_cores,
         reader_network_gbps=reader_network_gbps,
     )
@@ -102,5 +113,14 @@ def ingest(
         if report is not None:
             report.write_text(done.to_json())
     say(done.to_json() if as_json else done.summary())
-    for line in [] if as_json else [*done.choices, *done.changes()]:
+    for line in [] if as_json else done.choices:
         say(f"  {line}")
+    for line in done.changes():
+        typer.echo(f"  {line}", err=True)
+    if done.n_changed and not refresh:
+        typer.echo(
+            f"error: the archives of {done.n_changed} samples have changed since they were ingested; --refresh replaces these "
+            "samples by what the archives hold now",
+            err=True,
+        )
+        raise typer.Exit(1)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tensorbank.bank import Bank
-from tensorbank.catalog import Commit
+from tensorbank.catalog import Commit, key_of, keys_of
 from tensorbank.errors import (
     ConflictError,
     ErrorKind,
@@ -31,13 +31,15 @@ from tensorbank_indexer.parts import (
 )
 from tensorbank_indexer.presence import deleted_from, presence_of
 from tensorbank_indexer.profile_choice import ProfileChoice, ProfileTrial, ReadingMachine, choose_profile
-from tensorbank_indexer.reports import IngestReport, SourceHistory
+from tensorbank_indexer.reports import IngestReport, SourceHistory, live_rows
 from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.schema_survey import extend, require_fit, survey
 from tensorbank_indexer.source import Archive, SampleRef, Scan, Source
 
 __all__ = ["ingest"]
 
+N_NAMED = 8
+"""The number of archives that the history of a table names."""
 N_RACES = 5
 """The number of tries to commit what other writers have not committed meanwhile."""
 
@@ -106,7 +108,7 @@ class _Ingest:
         self.progress = progress
         self.report = report
         self.writer = PartWriter(source, bank.catalog.store, table, options, progress)
-        self.history = SourceHistory(bank, table)
+        self.history = SourceHistory(bank.catalog, table)
         self.arbitrated = False
 
     def run(self) -> None:
@@ -118,7 +120,7 @@ class _Ingest:
             self._add(scans)
         if not self.report.n_found:
             raise FormatError(f"no sample was found in {self.source.root} (format {self.source.format})")
-        self.writer.forget(self.history.parts)
+        self.writer.forget(self._parts)
         self.report.elapsed_s = time.perf_counter() - started
 
     def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
@@ -141,25 +143,40 @@ class _Ingest:
         refs = [ref for scanned in scans for ref in scanned.samples]
         before = now = presence_of(refs, self.bank.catalog, self.table)
         # Asked before the commit: after it, the files of today are among those of the table.
-        changes = self.history.changes(scans, before.present)
+        changes = self.history.changes(scans, before.present, refresh=self.options.refresh)
+        n_replaced = 0
         for _ in range(N_RACES):
+            stale = changes.stale if self.options.refresh else ()
             try:
-                if now.fresh:
-                    self._add_part(now.fresh, scans)
+                if (now.fresh or stale) and not self.options.dry_run:
+                    n_replaced = self._add_part([*now.fresh, *stale], scans, stale)
                 break
             except ConflictError as lost:
                 if lost.kind != ErrorKind.LOST_RACE:
                     raise
                 now = presence_of(refs, self.bank.catalog, self.table)
+                changes = self.history.changes(scans, now.present, refresh=self.options.refresh)
         else:
             raise ConflictError(f"other writers of {self.table} won {N_RACES} times; try again later")
-        self.report.n_present += len(now.present)
+        self.report.n_changed += len(changes.stale)
+        self.report.n_replaced += n_replaced
+        self.report.n_present += len(now.present) - n_replaced
         self.report.n_elsewhere += len(now.present) - len(before.present)
         self.report.findings += now.findings
-        self.report.findings += changes
+        self.report.findings += changes.findings
 
-    def _add_part(self, refs: Sequence[SampleRef], scans: Sequence[Scan]) -> None:
-        """Write one part and commit it; it is in the bank as a whole or, if it was refused, not at all."""
+    def _parts(self) -> list[str]:
+        """Return the committed parts of the table; none if there is no such table."""
+        try:
+            return list(self.bank.table(self.table).parts())
+        except NotFoundError:
+            return []
+
+    def _add_part(self, refs: Sequence[SampleRef], scans: Sequence[Scan], stale: Sequence[SampleRef]) -> int:
+        """Write one part and commit it; it is in the bank as a whole or, if it was refused, not at all.
+
+        Returns the number of stale samples that it replaces.
+        """
         self._refuse_harm()
         if not (self.options.single_writer or self.arbitrated):
             self.bank.catalog.require_arbitration()
@@ -175,7 +192,7 @@ class _Ingest:
             results = self.writer.write(plan, schema, self.report)
             self.report.findings += [f for r in results for f in r.findings]
             self._refuse_harm()
-            self._commit(plan, schema, scans, results, choice.reason)
+            return self._commit(plan, schema, scans, results, choice, stale)
         except TensorBankError as error:
             if self.options.strict or error.kind == ErrorKind.LOST_RACE:
                 self.writer.discard(plan)
@@ -207,25 +224,52 @@ class _Ingest:
         schema: TableSchema,
         scans: Sequence[Scan],
         results: Sequence[ShardResult],
-        why: str,
-    ) -> None:
+        choice: ProfileChoice,
+        stale: Sequence[SampleRef],
+    ) -> int:
         rows = IndexRows.of_shards(r.rows for r in results)
         n_samples = rows.samples.num_rows
         if not n_samples:
-            return
+            return 0
         self.bank.catalog.create(self.table, schema, single_writer=True)
-        self.writer.describe(plan, schema, scans, why)
-        done = self.bank.catalog.add(self.table, Commit(plan.part, rows.samples, rows.tiles, rows.shards))
+        revision = self.writer.describe(plan, schema, scans, choice.reason)
+        commit = Commit(
+            plan.part, rows.samples, rows.tiles, rows.shards, self._details(scans, revision, choice.profile)
+        )
+        catalog = self.bank.catalog
+        replaced = {key_of(ref.split, ref.sample_id) for ref in stale} & set(
+            keys_of(rows.samples, "split", "sample_id").tolist()
+        )
+        done = catalog.add(
+            self.table, commit, (lambda head: live_rows(catalog, head, stale)) if replaced else None
+        )
         self.report.parts.append(plan.part)
+        n_replaced = len(replaced) if done.added else 0
         if done.added:
-            self.report.n_added += n_samples
+            self.report.n_added += n_samples - n_replaced
             self.report.tensor_bytes += sum(r.tensor_bytes for r in results)
             self.report.stored_bytes += sum(r.stored_bytes for r in results)
             self.writer.save_report(plan, self.report)
         else:
-            self.report.n_present += n_samples
-            self.report.n_elsewhere += n_samples
-        checkpoint.forget(self.bank.catalog.store, self.table, plan.part, len(plan.shards))
+            n_new = n_samples - len(replaced)
+            self.report.n_present += n_new
+            self.report.n_elsewhere += n_new
+        checkpoint.forget(catalog.store, self.table, plan.part, len(plan.shards))
+        return n_replaced
+
+    def _details(self, scans: Sequence[Scan], revision: str, profile: str) -> dict[str, object]:
+        """Return what the history says of a commit."""
+        archives = sorted({scanned.archive.name for scanned in scans})
+        licence = self.options.licence or self.source.attributes.get("licence", "")
+        return {
+            "source": self.source.root,
+            "source_format": self.source.format,
+            "source_revision": revision,
+            "profile": profile,
+            "n_archives": len(archives),
+            "archives": archives[:N_NAMED],
+            **({"licence": licence} if licence else {}),
+        }
 
     def _schema(self, refs: Sequence[SampleRef]) -> tuple[TableSchema, ProfileChoice]:
         """Return the schema of a part and its codec profile, both by a look at its first samples."""

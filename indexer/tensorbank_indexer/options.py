@@ -38,6 +38,10 @@ class IngestOptions:
         Cores of a reading machine that are free to decode, and its network in gigabits a second; only ``auto`` asks.
     licence
         Licence of the copy, kept with the part; None: what the source says of itself.
+    refresh
+        Replace samples whose archives are other files now, or have new ones.
+    dry_run
+        Write nothing: scan, and report what is new and what has changed.
     single_writer
         Go on although the store does not honour conditional writes.
     """
@@ -51,6 +55,8 @@ class IngestOptions:
     strict: bool = False
     single_writer: bool = False
     licence: str | None = None
+    refresh: bool = False
+    dry_run: bool = False
     reader_cores: int = 8
     reader_network_gbps: float = 25.0
 

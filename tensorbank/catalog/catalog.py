@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
-from tensorbank.catalog.commits import Commit, IndexReader, adding
+from tensorbank.catalog.commits import Commit, IndexReader, Replaced, adding
 from tensorbank.catalog.known_versions import KnownVersions
 from tensorbank.catalog.membership import KEY_COLUMNS, Membership, key_pairs, read_keys, rows_of_keys
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
@@ -307,8 +307,14 @@ class Catalog:
         """Make a part visible, unless it is; returns the version that shows it, the newest if it was visible."""
         return self.add(table, commit).version
 
-    def add(self, table: str, commit: Commit) -> Published:
+    def add(self, table: str, commit: Commit, replaced: Replaced | None = None) -> Published:
         """Make a part visible, unless it is: whoever commits it, it is committed once.
+
+        Parameters
+        ----------
+        replaced
+            Callable that returns the rows of a version in whose place those of the part come, as
+            :func:`tensorbank.catalog.commits.adding` takes it.
 
         Raises
         ------
@@ -318,7 +324,7 @@ class Catalog:
         InvalidInputError
             A plain column holds NaN.
         """
-        return self.publish(table, adding(commit, self.reader(), self._writer(table)))
+        return self.publish(table, adding(commit, self.reader(), self._writer(table), replaced))
 
     def publish(self, table: str, make: Callable[[TableVersion], Change | None]) -> Published:
         """Make a change visible as :func:`tensorbank.catalog.publishing.publish` does. A table of format 1 is upgraded first."""

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tensorbank.catalog.changes import KEYS, Change, TableVersion
+from tensorbank.arrow_numpy import as_arrow, as_numpy
+from tensorbank.catalog.changes import DELETED, KEYS, Change, TableVersion
 from tensorbank.catalog.membership import Membership, joined_files, keys_of, rows_of_keys, with_keys
 from tensorbank.delta import LevelChange
 from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
@@ -22,6 +23,7 @@ from tensorbank.schema import TableSchema
 
 __all__ = ["Commit", "IndexReader", "Write", "adding", "holds_part"]
 
+Replaced = Callable[[TableVersion], pa.Table]
 Write = Callable[[str, pa.Table], NewFile]
 """A callable that writes rows as an index file of a level."""
 
@@ -62,8 +64,16 @@ class IndexReader:
     path: Callable[[IndexFile], str]
 
 
-def adding(commit: Commit, read: IndexReader, write: Write) -> Callable[[TableVersion], Change | None]:
+def adding(
+    commit: Commit, read: IndexReader, write: Write, in_place_of: Replaced | None = None
+) -> Callable[[TableVersion], Change | None]:
     """Return what makes the change that adds a part; None if the part is there.
+
+    Parameters
+    ----------
+    in_place_of
+        Callable that returns the rows of a version, by ``key``, ``stem_key`` and ``part``, in whose place those of the part
+        come; none of them if not given.
 
     Raises
     ------
@@ -84,7 +94,11 @@ def adding(commit: Commit, read: IndexReader, write: Write) -> Callable[[TableVe
     written: dict[str, NewFile] = {}
 
     def make(head: TableVersion) -> Change | None:
-        n_taken = int(np.count_nonzero(read.membership(head).has_samples(keys)))
+        gone = _replaced(in_place_of(head), commit.part, keys) if in_place_of is not None else None
+        taken = read.membership(head).has_samples(keys)
+        if gone is not None:
+            taken &= ~np.isin(keys, as_numpy(gone["key"]))
+        n_taken = int(np.count_nonzero(taken))
         if n_taken == len(keys) and holds_part(head.samples, commit.part, read.path):
             return None
         if n_taken:
@@ -104,16 +118,27 @@ def adding(commit: Commit, read: IndexReader, write: Write) -> Callable[[TableVe
         joined, replaced = joined_files(read.files(head, KEYS), added, read.keys)
         changes = {level: LevelChange(added=(file,)) for level, file in written.items()}
         changes[KEYS] = LevelChange(added=(write(KEYS, joined),), removed=replaced)
+        details = dict(commit.details)
+        if gone is not None and gone.num_rows:
+            changes[DELETED] = LevelChange(added=(write(DELETED, gone),))
+            details["n_replaced"] = gone.num_rows
         return Change(
-            "ingest",
+            "refresh" if DELETED in changes else "ingest",
             changes,
-            commit.details,
+            details,
             schema=_with_new(head.schema, table_schema(commit.samples.schema)),
             n_rows=commit.samples.num_rows,
             part=commit.part,
         )
 
     return make
+
+
+def _replaced(rows: pa.Table, part: str, keys: npt.NDArray[np.int64]) -> pa.Table:
+    """Return the rows that a part replaces: those of its samples which other parts have."""
+    mine = np.isin(as_numpy(rows["key"]), keys)
+    others = np.array([other != part for other in rows["part"].to_pylist()], np.bool_)
+    return rows.filter(as_arrow(mine & others)).sort_by("key")
 
 
 def holds_part(files: LevelFiles, part: str, path: Callable[[IndexFile], str]) -> bool:

@@ -149,10 +149,11 @@ def test_a_tar_that_was_replaced_is_named(write_members, tmp_path, capsys):
     assert "4 samples" in found.reason
     assert bank.table("t").snapshot().version == version
     arguments = ["ingest", str(root), str(tmp_path / "bank"), "--table", "t", "--workers", "1"]
-    assert main(arguments) == 0
-    said = capsys.readouterr().out
-    assert "4 were there already" in said
-    assert "changed-source: train/DEM/majortom_shard_000001.tar" in said
+    assert main(arguments) == 1
+    said = capsys.readouterr()
+    assert "4 were there already" in said.out
+    assert "changed-source: train/DEM/majortom_shard_000001.tar" in said.err
+    assert "--refresh replaces these samples" in said.err
 
 
 def test_a_tar_that_was_replaced_by_a_longer_one_is_named_too(write_members, tmp_path):

@@ -83,14 +83,15 @@ class PartWriter:
                 report.seconds.add(result.seconds)
         return [results[n] for n in sorted(results)]
 
-    def describe(self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan], why: str = "") -> None:
-        """Write the Zarr documents of a part; ``why`` is the reason of its codec profile."""
+    def describe(self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan], why: str = "") -> str:
+        """Write the Zarr documents of a part; ``why`` is the reason of its codec profile. Return the source's revision."""
         etags = _etags(plan, scans)
+        revision = self.options.revision or _digest(etags)
         attributes: dict[str, object] = {
             "Conventions": "CF-1.11",
             "source": self.source.root,
             "source_format": self.source.format,
-            "source_revision": self.options.revision or _digest(etags),
+            "source_revision": revision,
             "source_etags": etags,
             "crs": "each sample lies in the UTM zone of its EPSG code: column epsg of the samples table",
             "history": f"written by tensorbank {tensorbank.__version__}, codec profile {plan.profile}",
@@ -114,6 +115,7 @@ class PartWriter:
             self._put_json(f"{array_key(self.table, plan.part, name)}/zarr.json", document)
         group = part_document(plan.part, attributes, arrays)
         self.store.put(f"{part_key(self.table, plan.part)}/zarr.json", group)
+        return revision
 
     def _put_json(self, key: str, document: Any) -> None:
         self.store.put(key, json.dumps(document, indent=1).encode())

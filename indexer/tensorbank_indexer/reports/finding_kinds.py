@@ -25,10 +25,10 @@ HARMLESS = frozenset(
 FINDING_KINDS: Mapping[str, str] = MappingProxyType(
     {
         # files and archives
-        "changed-source": "A file is not the one that was ingested. The table keeps what it has of it.",
+        "changed-source": "A file is not the one that was ingested. The table keeps what it has, unless `--refresh` replaces it.",
         "compressed-archive": "An archive is compressed as a whole, so that no member can be read by its range. It is left out.",
         "corrupt-archive": "A stretch of a tar is damaged. Reading goes on at the next sound header.",
-        "new-source-file": "A file is new, but its samples are in the table already. They stay without it.",
+        "new-source-file": "A file is new, but its samples are in the table. They stay without it, unless `--refresh` adds it.",
         "stray-file": "A file or member does not belong to the dataset. It is ignored.",
         "truncated-archive": "A tar or zip is cut off. What is complete in a tar is read.",
         "unreadable-archive": "An archive cannot be listed, for an unexpected reason. It is left out.",

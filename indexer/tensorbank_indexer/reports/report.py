@@ -18,10 +18,11 @@ __all__ = ["IngestReport"]
 class IngestReport:
     """One run of an ingest.
 
-    ``n_added + n_present + n_skipped == n_found``: every sample that was found is committed now, was committed before, or
-    is left out with a finding that says why. ``n_elsewhere`` of those present were committed by another run while this one was
-    at work. ``choices`` says which codec profiles were chosen and why, where that was left to the ingest. ``seconds`` adds up
-    over all workers, ``elapsed_s`` is on the wall.
+    ``n_added + n_present + n_replaced + n_skipped == n_found``: every sample that was found is committed now, was committed
+    before, or is left out with a finding that says why. ``n_elsewhere`` of those present were committed by another run while
+    this one was at work. ``n_changed`` samples come of files that are not those they were ingested from; ``n_replaced`` of them
+    were replaced. ``choices`` says which codec profiles were chosen and why, where that was left to the ingest. ``seconds``
+    adds up over all workers, ``elapsed_s`` is on the wall.
     """
 
     source: str
@@ -33,6 +34,8 @@ class IngestReport:
     n_added: int = 0
     n_present: int = 0
     n_elsewhere: int = 0
+    n_changed: int = 0
+    n_replaced: int = 0
     n_resumed: int = 0
     tensor_bytes: int = 0
     stored_bytes: int = 0
@@ -48,7 +51,7 @@ class IngestReport:
 
     @property
     def n_skipped(self) -> int:
-        return self.n_found - self.n_added - self.n_present
+        return self.n_found - self.n_added - self.n_present - self.n_replaced
 
     @property
     def harmful(self) -> list[Finding]:
@@ -62,6 +65,8 @@ class IngestReport:
         parts = [f"{self.table}: {self.n_added} samples added"]
         if self.n_present - self.n_elsewhere:
             parts.append(f"{self.n_present - self.n_elsewhere} were there already")
+        if self.n_replaced:
+            parts.append(f"{self.n_replaced} were replaced")
         if self.n_elsewhere:
             parts.append(f"{self.n_elsewhere} were added by another ingest meanwhile")
         if self.n_skipped:

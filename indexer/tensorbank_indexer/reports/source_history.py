@@ -2,82 +2,113 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from tensorbank.bank import Bank
-from tensorbank.catalog import part_attributes
+from tensorbank.catalog import Catalog
 from tensorbank.errors import NotFoundError
+from tensorbank.layout import part_key
+from tensorbank_indexer.reports.live_rows import live_rows
 from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, SourceFile
 
-__all__ = ["CHANGES", "SourceHistory"]
+__all__ = ["CHANGES", "SourceChanges", "SourceHistory"]
 
 CHANGES = {
-    "changed-source": "what the table has of it stays as it was",
-    "new-source-file": "not added to samples that the table has already",
+    "changed-source": "what the table has of it stays as it was; --refresh replaces it",
+    "new-source-file": "not added to samples that the table has already; --refresh adds it",
 }
 """The kinds of findings about files that changed after their samples were ingested, and what was done."""
+REFRESHED = "the samples of it are replaced"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChanges:
+    """The changes of some archives since their samples were ingested: findings, and the samples that other files give now."""
+
+    findings: tuple[Finding, ...] = ()
+    stale: tuple[SampleRef, ...] = ()
 
 
 class SourceHistory:
-    """The ETags of the files that the parts of a table were made of, read when they are first asked for."""
+    """The ETags of the files that parts of a table were made of, read when a sample of the part is met again."""
 
-    def __init__(self, bank: Bank, table: str) -> None:
-        self.bank = bank
+    def __init__(self, catalog: Catalog, table: str) -> None:
+        self.catalog = catalog
         self.table = table
-        self._etags: dict[str, set[str]] | None = None
+        self._by_part: dict[str, Mapping[str, str]] = {}
 
-    def parts(self) -> list[str]:
-        """Return the committed parts of the table; none if there is no such table."""
-        try:
-            return list(self.bank.table(self.table).parts())
-        except NotFoundError:
-            return []
-
-    def changes(self, scans: Sequence[Scan], present: Sequence[SampleRef]) -> list[Finding]:
-        """Return findings about archives of which samples were in the table before: files that are other ones now, or new.
+    def changes(
+        self, scans: Sequence[Scan], present: Sequence[SampleRef], *, refresh: bool = False
+    ) -> SourceChanges:
+        """Return what has changed in archives of which samples were in the table before: files that are other ones now, or new.
 
         ETags are compared, or where the store has none times and sizes; the files are not read.
+
+        Parameters
+        ----------
+        refresh
+            True if the stale samples will be replaced, as the findings then say.
         """
-        n_present = Counter((ref.split, ref.archive) for ref in present)
-        if not n_present:
-            return []
-        found = []
+        if not present:
+            return SourceChanges()
+        etags = self._etags(present)
+        counted = Counter((ref.split, ref.archive) for ref in present)
+        findings = []
         for archive in (s.archive for s in scans):
-            n = n_present[archive.split, archive.name]
-            known = [file for file in archive.files if file.path in self.etags]
+            n = counted[archive.split, archive.name]
+            known = [file for file in archive.files if file.path in etags]
             if not n or not known:  # of another root, say, so that there is nothing to compare with
                 continue
-            found += [f for file in archive.files if (f := self._change(archive, file, n)) is not None]
-        return found
-
-    @property
-    def etags(self) -> dict[str, set[str]]:
-        """The ETags by path."""
-        if self._etags is None:
-            self._etags = defaultdict(set)
-            store = self.bank.catalog.store
-            for part in self.parts():
-                try:
-                    etags = part_attributes(store, self.table, part)["source_etags"]
-                except (NotFoundError, KeyError):
-                    continue  # a part of another writer, which does not name its files
-                for path, etag in etags.items():
-                    self._etags[path].add(etag)
-            self._etags = dict(self._etags)
-        return self._etags
-
-    def _change(self, archive: Archive, file: SourceFile, n_present: int) -> Finding | None:
-        before = self.etags.get(file.path)
-        if before is not None and file.etag in before:
-            return None
-        if before is None:
-            kind = "new-source-file"
-            reason = f"{file.path} was not there when {n_present} samples of its archive were ingested"
-        else:
-            kind = "changed-source"
-            reason = (
-                f"{file.path} is another file ({file.etag}) than the one ({', '.join(sorted(before))}) of which the table "
-                f"has {n_present} samples"
+            found = (_change(archive, file, etags, n, refresh=refresh) for file in archive.files)
+            findings += [finding for finding in found if finding is not None]
+        names = {(finding.archive, finding.modality) for finding in findings}
+        stale = tuple(
+            ref
+            for ref in present
+            if any(
+                (ref.archive, name) in names and member.etag not in etags.get(member.path, ())
+                for name, member in ref.members.items()
             )
-        return Finding(kind, archive.name, reason, CHANGES[kind], modality=file.modality)
+        )
+        return SourceChanges(tuple(findings), stale)
+
+    def _etags(self, present: Sequence[SampleRef]) -> dict[str, set[str]]:
+        """Return the ETags by path of the files that the parts of some samples were made of."""
+        rows = live_rows(self.catalog, self.catalog.version(self.table), present)
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for part in sorted(set(rows["part"].to_pylist())):
+            if part not in self._by_part:
+                self._by_part[part] = self._of_part(part)
+            for path, etag in self._by_part[part].items():
+                found[path].add(etag)
+        return dict(found)
+
+    def _of_part(self, part: str) -> Mapping[str, str]:
+        try:
+            document = json.loads(self.catalog.store.get(f"{part_key(self.table, part)}/zarr.json"))
+            etags: Mapping[str, str] = document["attributes"]["source_etags"]
+        except (NotFoundError, ValueError, KeyError, TypeError):
+            return {}  # a part of another writer, which does not name its files
+        return etags
+
+
+def _change(
+    archive: Archive, file: SourceFile, etags: Mapping[str, set[str]], n_present: int, *, refresh: bool
+) -> Finding | None:
+    before = etags.get(file.path)
+    if before is not None and file.etag in before:
+        return None
+    if before is None:
+        kind = "new-source-file"
+        reason = f"{file.path} was not there when {n_present} samples of its archive were ingested"
+    else:
+        kind = "changed-source"
+        reason = (
+            f"{file.path} is another file ({file.etag}) than the one ({', '.join(sorted(before))}) of which the table "
+            f"has {n_present} samples"
+        )
+    return Finding(
+        kind, archive.name, reason, REFRESHED if refresh else CHANGES[kind], modality=file.modality
+    )
