@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from tensorbank.bank.engine import Snapshot
 from tensorbank.bank.own_tables import read_own_table
 from tensorbank.catalog import Provenance, SnapshotInfo
 from tensorbank.columns import ColumnsReport, drop_columns, put_columns
-from tensorbank.corrections import Deleted, Restored, delete, restore
+from tensorbank.corrections import Deleted, Difference, Restored, changed_samples, delete, diff, restore
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.maintenance import Compaction, compact
 from tensorbank.queries import MAX_DATASET_BYTES
@@ -276,6 +278,32 @@ class Table:
         """
         self._require_newest("restore a version")
         return restore(self.bank.catalog, self.name, self.bank.engine.version_of(self.name, version))
+
+    def diff(
+        self, a: VersionName, b: VersionName | None = None, *, ids: str | os.PathLike[str] | None = None
+    ) -> Difference:
+        """Return what differs in version ``b`` from version ``a``: samples, statistics, modalities, columns. No pixel is read.
+
+        Parameters
+        ----------
+        a, b
+            Versions by number, tag or time as :meth:`Bank.at` takes them; ``b`` is this version of the table if not given.
+        ids
+            File for the samples that differ, whose name ends with ``.parquet`` or ``.csv``.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such version.
+        InvalidInputError
+            It names no version, the file has another ending, or the bank is read through a service (``kind`` is ``served``).
+        """
+        catalog, of = self.bank.catalog, self.bank.engine.version_of
+        newest = self.version if self.version is not None else catalog.version(self.name).version
+        versions = of(self.name, a), newest if b is None else of(self.name, b)
+        if ids is not None:
+            changed_samples(catalog, self.name, *versions, Path(ids))
+        return diff(catalog, self.name, *versions)
 
     def _require_newest(self, what: str) -> None:
         if self.version is not None:

@@ -43,6 +43,7 @@ for _command in (
     columns.add_columns,
     columns.drop_columns,
     corrections.delete,
+    corrections.diff,
     corrections.restore,
     maintenance.compact,
 ):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
-from tensorbank.cli.output import counted, fields, say
+from tensorbank.cli.output import counted, fields, print_table, say
 
-__all__ = ["delete", "restore"]
+__all__ = ["delete", "diff", "restore"]
 
 
 def delete(
@@ -51,6 +52,64 @@ def delete(
         )
 
 
+def diff(
+    bank: BankUrl,
+    table: TableName,
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="Version: its number, a tag, or a time such as 2026-03-01.")
+    ],
+    b: Annotated[
+        str | None, typer.Argument(metavar="[B]", help="Version to compare with it; the newest by default.")
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="Write the samples that differ to this .parquet or .csv file.", show_default=False),
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what differs in version B of a table from version A: samples, statistics, modalities, columns."""
+    opened = bank_at(bank, endpoint, region, aws_profile).table(table)
+    found = opened.diff(_named(a), None if b is None else _named(b), ids=ids)
+    if as_json:
+        say(json.dumps(fields(found) | {"statistics": [fields(moved) for moved in found.statistics]}))
+        return
+    say(
+        f"{table} from version {found.a} to {found.b}: {counted(found.n_added, 'sample')} added, {found.n_removed:,} removed, "
+        f"{found.n_changed:,} changed"
+    )
+    for name, n in found.changed.items():
+        say(f"{name}: another tensor in {counted(n, 'sample')}")
+    for name, n in found.values_changed.items():
+        say(f"{name}: another value in {counted(n, 'sample')}")
+    for what, names in (
+        ("modalities added", found.modalities_added),
+        ("modalities dropped", found.modalities_dropped),
+        ("columns added", found.columns_added),
+        ("columns dropped", found.columns_dropped),
+    ):
+        if names:
+            say(f"{what}: {', '.join(names)}")
+    rows = [
+        (m.modality, m.name, field, _number(m.before.get(field)), _number(m.after.get(field)))
+        for m in found.statistics
+        for field in (m.before or m.after)
+        if m.before.get(field) != m.after.get(field)
+    ]
+    if rows:
+        print_table(("modality", "band or class", "statistic", "before", "after"), rows)
+
+
+def _named(version: str) -> int | str:
+    return int(version) if version.isdecimal() else version
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
 def restore(
     bank: BankUrl,
     table: TableName,
@@ -65,7 +124,7 @@ def restore(
 ) -> None:
     """Make a table what it was at a version, as a new version. The versions in between stay."""
     opened = bank_at(bank, endpoint, region, aws_profile).table(table)
-    done = opened.restore(int(version) if version.isdecimal() else version)
+    done = opened.restore(_named(version))
     if as_json:
         say(json.dumps(fields(done)))
     elif done.changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tensorbank.corrections.deletion import Deleted, delete
+from tensorbank.corrections.difference import Difference, Moved, changed_samples, diff
 from tensorbank.corrections.restoration import Restored, restore
 
-__all__ = ["Deleted", "Restored", "delete", "restore"]
+__all__ = ["Deleted", "Difference", "Moved", "Restored", "changed_samples", "delete", "diff", "restore"]
