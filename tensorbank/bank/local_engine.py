@@ -112,9 +112,19 @@ class LocalEngine:
         return self._planner(table, version).describe(table)
 
     def parts(self, table: str, version: int | None) -> dict[str, str]:
-        """Return the URLs of the parts' Zarr groups, by part."""
-        rows = self._planner(table, version).arrow(f'SELECT DISTINCT part FROM "{table}" ORDER BY part')
-        return {part: f"{self.url}/{part_key(table, part)}" for part in rows["part"].to_pylist()}
+        """Return the URLs of the Zarr groups that samples lie in, by the name of the part."""
+        planner = self._planner(table, version)
+        schema = self.catalog.schema(table, version)
+        keys = ", ".join(f"{quoted(m.name)}.key" for m in schema)
+        folders = planner.arrow(
+            f"""SELECT DISTINCT part, regexp_extract(key, '^[^/]+/tensors/[^/]+') AS folder
+            FROM (SELECT part, unnest([{keys}]) AS key FROM {quoted(table)}.shards)
+            WHERE key IS NOT NULL AND part IN (SELECT DISTINCT part FROM {quoted(table)})"""
+        ).to_pydict()
+        parts = planner.arrow(f"SELECT DISTINCT part FROM {quoted(table)}")["part"].to_pylist()
+        without = set(parts) - set(folders["part"])  # their shards have no roll-up
+        found = {*folders["folder"], *(part_key(table, part) for part in without)}
+        return {folder.rpartition("/")[2]: f"{self.url}/{folder}" for folder in sorted(found)}
 
     def provenance(self, table: str, version: int | None) -> list[Provenance]:
         """Return the source, revision and licence of every part, by the name of the part."""

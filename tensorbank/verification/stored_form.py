@@ -23,9 +23,7 @@ from tensorbank.errors import NotFoundError, StorageError
 from tensorbank.layout import (
     array_attributes,
     array_document,
-    array_key,
     is_shard_key,
-    part_key,
     place_of_key,
 )
 from tensorbank.reading import PROFILES, codec_for, crc32c
@@ -59,18 +57,20 @@ def find_flaws(bank: Bank, table: str, schema: TableSchema) -> Iterator[Flaw]:
     parts = bank.sql(f'SELECT DISTINCT part FROM "{table}" ORDER BY part').arrow()["part"].to_pylist()
     for part in parts:
         slots: Counter[int] = Counter()
+        arrays: dict[str, Modality] = {}
         n_rows = 0
         for modality in schema:
             refs = _refs(bank, table, part, modality)
             shards: dict[str, list[Mapping[str, Any]]] = {}
             for ref in refs:
                 shards.setdefault(ref["key"], []).append(ref)
+            arrays |= {place_of_key(key)[0]: modality for key in shards}
             n_rows = max([n_rows, *(ref["row"] + 1 for ref in refs)])
             with ThreadPoolExecutor(N_THREADS) as pool:
                 found = list(pool.map(partial(_look_at_shard, store, modality), shards, shards.values()))
             slots.update(n for n, _ in found if n)
             yield from (flaw for _, flaw in found if flaw is not None)
-        yield from _documents(store, table, part, schema, n_rows, slots)
+        yield from _documents(store, arrays, schema, n_rows, slots)
 
 
 def _refs(bank: Bank, table: str, part: str, modality: Modality) -> Refs:
@@ -126,32 +126,39 @@ def _expected(ref: Mapping[str, Any], modality: Modality) -> npt.NDArray[np.uint
 
 
 def _documents(
-    store: Store, table: str, part: str, schema: TableSchema, n_rows: int, slots: Counter[int]
+    store: Store, arrays: Mapping[str, Modality], schema: TableSchema, n_rows: int, slots: Counter[int]
 ) -> Iterator[Flaw]:
-    """Yield the flaws of the documents of a part,
-    which must fit its number of samples and the number in a shard.
+    """Yield the flaws of the documents of the arrays that the samples of a part lie in, and of their groups.
+
+    A modality that was replaced or added lies in a group of its own. All arrays must fit the part's number of samples and the
+    number in a shard.
     """
-    keys = {m.name: f"{array_key(table, part, m.name)}/zarr.json" for m in schema}
-    found = {name: _document(store, key) for name, key in keys.items()}
-    # Arrays of a part agree in both numbers, so the one that most of them have is right.
+    found = {array: _document(store, f"{array}/zarr.json") for array in arrays}
+    # They agree in both numbers, so the one that most of them have is right.
     n_samples = _most_common(Counter(_number_at(d, "shape", 0) for d, _ in found.values()), n_rows)
     claimed = Counter(
         _number_at(d, "chunk_grid", "configuration", "chunk_shape", 0) for d, _ in found.values()
     )
     n_slots = _most_common(slots or claimed, 1)
-    for modality in schema:
-        document, reason = found[modality.name]
+    for array, modality in arrays.items():
+        document, reason = found[array]
         if document is not None:
             reason = _difference(document, modality, schema, n_samples, n_slots)
         if reason:
-            key = keys[modality.name]
+            key = f"{array}/zarr.json"
             yield Flaw(modality.name, key, f"{store.url}/{key}, which other readers of Zarr use, {reason}")
-    key = f"{part_key(table, part)}/zarr.json"
-    group, reason = _document(store, key, part)
-    if group is not None and not reason:
-        reason = _difference_of_group(group, {name: d for name, (d, _) in found.items() if d is not None})
-    if reason:
-        yield Flaw("", key, f"{store.url}/{key}, which other readers of Zarr use, {reason}")
+    for folder in dict.fromkeys(array.rpartition("/")[0] for array in arrays):
+        key = f"{folder}/zarr.json"
+        group, reason = _document(store, key, folder.rpartition("/")[2])
+        if group is not None and not reason:
+            inside = {
+                array.rpartition("/")[2]: d
+                for array, (d, _) in found.items()
+                if d is not None and array.rpartition("/")[0] == folder
+            }
+            reason = _difference_of_group(group, inside)
+        if reason:
+            yield Flaw("", key, f"{store.url}/{key}, which other readers of Zarr use, {reason}")
 
 
 def _most_common(found: Counter[int], least: int) -> int:
@@ -192,14 +199,24 @@ def _difference(document: Any, modality: Modality, schema: TableSchema, n_sample
         )
         for profile in PROFILES
     ]
-    if any(_same(document, w) for w in written):
-        return ""
     if not isinstance(document, dict):
         return "describes no array"
+    if _are_axes(document.get("dimension_names"), modality.name):
+        # The first modality decides which axes have a prefix, and may have been dropped.
+        document = document | {"dimension_names": written[0]["dimension_names"]}
+    if any(_same(document, w) for w in written):
+        return ""
     different = [
         n for n in {*document, *written[0]} if all(not _same(document.get(n), w.get(n)) for w in written)
     ]
     return f"is not as it was written: {', '.join(sorted(different)) or 'the codec'}"
+
+
+def _are_axes(names: Any, modality: str) -> bool:
+    """Tell whether some names can be those of the axes of a modality's array."""
+    time, y, x = ({axis, f"{modality}_{axis}"} for axis in ("time", "y", "x"))
+    wanted = ({"sample"}, time, {f"{modality}_band"}, y, x)
+    return isinstance(names, list) and [n in w for n, w in zip(names, wanted, strict=False)] == [True] * 5
 
 
 def _difference_of_group(group: Any, arrays: Mapping[str, Any]) -> str:
