@@ -13,9 +13,18 @@ import numpy.typing as npt
 
 from tensorbank.bank.engine import Snapshot
 from tensorbank.bank.own_tables import read_own_table
-from tensorbank.catalog import Provenance, SnapshotInfo
+from tensorbank.catalog import Provenance, Published, SnapshotInfo
 from tensorbank.columns import ColumnsReport, drop_columns, put_columns
-from tensorbank.corrections import Deleted, Difference, Restored, changed_samples, delete, diff, restore
+from tensorbank.corrections import (
+    Deleted,
+    Difference,
+    Restored,
+    changed_samples,
+    delete,
+    diff,
+    drop_modality,
+    restore,
+)
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.maintenance import Compaction, compact
 from tensorbank.queries import MAX_DATASET_BYTES
@@ -312,6 +321,21 @@ class Table:
                 f"bank.table({self.name!r}) of a bank without pinned versions"
             )
 
+    def drop_modality(self, name: str) -> Published:
+        """Remove a modality, by one commit, after which no query sees it; older versions keep it. Tensors of the others stay.
+
+        Raises
+        ------
+        NotFoundError
+            The table has no such modality.
+        InvalidInputError
+            It is the only one, this is not the newest version, or the bank cannot be written to.
+        ConflictError
+            Other writers won every one of many tries.
+        """
+        self._require_newest("drop a modality")
+        return drop_modality(self.bank.catalog, self.name, name)
+
     def provenance(self) -> list[Provenance]:
         """Return the source, revision and licence of every part, by the name of the part.
 
@@ -323,7 +347,10 @@ class Table:
         return self.bank.engine.provenance(self.name, self.version)
 
     def parts(self) -> dict[str, str]:
-        """Return the URLs of the parts' Zarr groups, by part.
+        """Return the URLs of the Zarr groups that samples lie in, by the name of the part.
+
+        A modality that was replaced or added later lies in a group of its own, with the same number of rows, each sample at the
+        same one; the array that it replaced stays where it was. ``S2L2A.ref.key`` of a sample tells where it lies now.
 
         Raises
         ------

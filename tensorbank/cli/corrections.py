@@ -11,7 +11,7 @@ import typer
 from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
 from tensorbank.cli.output import counted, fields, print_table, say
 
-__all__ = ["delete", "diff", "restore"]
+__all__ = ["delete", "diff", "drop_modality", "restore"]
 
 
 def delete(
@@ -133,3 +133,23 @@ def restore(
         say(
             f"version {done.version} of {table} holds what version {done.restored} held already; nothing was written"
         )
+
+
+def drop_modality(
+    bank: BankUrl,
+    table: TableName,
+    name: Annotated[str, typer.Argument(metavar="MODALITY", help="Name of the modality.")],
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a modality from a table: no query sees it any more; older versions keep it, and so do the bytes."""
+    done = bank_at(bank, endpoint, region, aws_profile).table(table).drop_modality(name)
+    if as_json:
+        told = {"table": table, "modality": name, "version": done.version, "changed": done.added}
+        say(json.dumps(told))
+    elif done.added:
+        say(f"{table}: {name} is dropped; version {done.version}")
+    else:
+        say(f"{table}: {name} was dropped already; nothing to change at version {done.version}")

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from tensorbank.corrections.deletion import Deleted, delete
 from tensorbank.corrections.difference import Difference, Moved, changed_samples, diff
+from tensorbank.corrections.dropped_modality import drop_modality
 from tensorbank.corrections.restoration import Restored, restore
+from tensorbank.corrections.rewritten_files import rewritten
 
-__all__ = ["Deleted", "Difference", "Moved", "Restored", "changed_samples", "delete", "diff", "restore"]
+__all__ = [
+    "Deleted",
+    "Difference",
+    "Moved",
+    "Restored",
+    "changed_samples",
+    "delete",
+    "diff",
+    "drop_modality",
+    "restore",
+    "rewritten",
+]

@@ -15,6 +15,7 @@ from tensorbank.index_files.delta_log import (
 )
 from tensorbank.index_files.file_statistics import statistics_json
 from tensorbank.index_files.level_files import IndexFile, LevelFiles, files_of
+from tensorbank.index_files.local_copies import disk_error
 from tensorbank.index_files.mirror import IndexMirror, LogCopy, default_cache_folder
 from tensorbank.index_files.nan_columns import FINITE, of_file, with_nan
 from tensorbank.index_files.static_bank import is_static, table_names
@@ -36,6 +37,7 @@ __all__ = [
     "checksum_in_name",
     "commit_name",
     "default_cache_folder",
+    "disk_error",
     "files_of",
     "find_damage",
     "is_static",
