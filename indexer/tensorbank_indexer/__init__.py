@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # names are imported when they are used: every command of the CLI loads this package
     from tensorbank_indexer.containers import ReadLimits, SourceFiles
     from tensorbank_indexer.ingestion import ingest
+    from tensorbank_indexer.modality_changes import ModalityReport, add_modality, replace_modality
     from tensorbank_indexer.options import IngestOptions
     from tensorbank_indexer.reports import IngestReport
     from tensorbank_indexer.source import (
@@ -37,6 +38,7 @@ __all__ = [
     "IngestOptions",
     "IngestReport",
     "MemberAddress",
+    "ModalityReport",
     "RawModality",
     "RawSample",
     "ReadLimits",
@@ -45,11 +47,13 @@ __all__ = [
     "Source",
     "SourceFile",
     "SourceFiles",
+    "add_modality",
     "ingest",
     "open_source",
+    "replace_modality",
 ]
 
-_DOORS = ("options", "reports", "source", "containers", "sources", "ingestion")
+_DOORS = ("options", "reports", "source", "containers", "sources", "ingestion", "modality_changes")
 """The modules that hold the public names, those that import the least first."""
 
 

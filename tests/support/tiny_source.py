@@ -20,7 +20,7 @@ from tensorbank_indexer import (
 __all__ = ["SIDE", "TinySource", "pixels"]
 
 SIDE = 8
-BANDS = {"DEM": ("elevation",), "S1RTC": ("vv", "vh")}
+BANDS = {"DEM": ("elevation",), "S1RTC": ("vv", "vh"), "S2L2A": ("B04", "B08")}
 
 
 def pixels(number: int, modality: str, edition: int = 1) -> np.ndarray:

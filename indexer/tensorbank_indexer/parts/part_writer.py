@@ -26,7 +26,7 @@ from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import checkpoint
 from tensorbank_indexer.parts.checkpoint import remove_empty
 from tensorbank_indexer.parts.part_plan import PartPlan
-from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask
+from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask, run
 from tensorbank_indexer.parts.workers import execute
 from tensorbank_indexer.reports import IngestReport
 from tensorbank_indexer.source import Scan, Source
@@ -74,7 +74,7 @@ class PartWriter:
         if results:
             self.progress("write", sum(len(plan.shards[n]) for n in results), plan.n_samples)
         n_workers = self.options.n_workers or os.cpu_count() or 1
-        with closing(execute(tasks, self.source, self.store, n_workers)) as finished:
+        with closing(execute(tasks, self.source, self.store, n_workers, run)) as finished:
             for result in finished:
                 checkpoint.save(self.store, self.table, plan.part, result)
                 results[result.shard] = result

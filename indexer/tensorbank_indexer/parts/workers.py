@@ -11,29 +11,40 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import util
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 from tensorbank.errors import ErrorKind, TensorBankError
 from tensorbank.storage import Store
-from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask, run
+from tensorbank_indexer.parts.shard_task import ShardResult
 from tensorbank_indexer.source import Source
 from tensorbank_indexer.zarr_groups import forbid_blosc_threads
 
 __all__ = ["execute"]
 
+Task = TypeVar("Task")
 END_S = 10.0
 """Seconds that workers have to end once their lifeline is closed."""
 
 
 def execute(
-    tasks: Sequence[ShardTask], source: Source, store: Store, n_workers: int
+    tasks: Sequence[Task],
+    source: Source,
+    store: Store,
+    n_workers: int,
+    run: Callable[[Task, Source, Store], ShardResult],
 ) -> Generator[ShardResult, None, None]:
     """Yield the results as they come; close the generator to end the workers.
     One worker is this process itself.
+
+    Parameters
+    ----------
+    run
+        Function of a module that executes one task.
 
     Raises
     ------

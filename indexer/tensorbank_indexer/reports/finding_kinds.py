@@ -75,6 +75,7 @@ FINDING_KINDS: Mapping[str, str] = MappingProxyType(
         "other-shape": "A modality has another shape than in the table, or more dates. It is left out.",
         "other-type": "A modality has another type than in the table, which holds each of its pixels exactly. It is converted.",
         "unknown-modality": "The table has no such modality. It is left out.",
+        "unknown-sample": "Samples of a source whose modality is added or replaced are not in the table. They are left out.",
         "unreadable-sample": "The source failed at a sample, for an unexpected reason. It is left out.",
         "unusable-modality": "A modality cannot be measured or encoded. It is left out.",
         # values, which are always kept as they are
