@@ -154,9 +154,8 @@ def find_tag(store: Store, table: str, name: str) -> Tag:
     IntegrityError
         Its object is damaged.
     """
-    key = tag_key(table, name)
     try:
-        return Tag.from_bytes(store.get(key), f"{store.url}/{key}")
+        return _stored(store, table, name)
     except NotFoundError as error:
         if error.kind == ErrorKind.NO_BUCKET:
             raise
@@ -184,10 +183,20 @@ def delete_tag(store: Store, table: str, name: str) -> None:
     store.delete(tag_key(table, name))
 
 
-def _read(store: Store, table: str, name: str) -> Tag | IntegrityError | None:
+def _stored(store: Store, table: str, name: str) -> Tag:
+    """Read a tag, whose object has to be that of the name: another tag's has a sound checksum, too."""
     key = tag_key(table, name)
+    tag = Tag.from_bytes(store.get(key), f"{store.url}/{key}")
+    if tag.name != name:
+        raise IntegrityError(
+            f"{store.url}/{key} holds the tag {tag.name!r}; restore it, or delete it if nobody needs it"
+        )
+    return tag
+
+
+def _read(store: Store, table: str, name: str) -> Tag | IntegrityError | None:
     try:
-        return Tag.from_bytes(store.get(key), f"{store.url}/{key}")
+        return _stored(store, table, name)
     except NotFoundError:  # deleted meanwhile
         return None
     except IntegrityError as error:

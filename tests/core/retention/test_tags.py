@@ -86,6 +86,16 @@ def test_a_message_is_checked(folder_store, message):
         create_tag(folder_store, "t", "a", table_id="id", version=1, message=message)
 
 
+def test_a_tag_in_the_place_of_another_is_told(folder_store):
+    for version, name in enumerate(("a", "b")):
+        create_tag(folder_store, "t", name, table_id="id", version=version)
+    folder_store.put("t/tags/a.json", folder_store.get("t/tags/b.json"))
+    with pytest.raises(IntegrityError, match=r"t/tags/a\.json holds the tag 'b'"):
+        find_tag(folder_store, "t", "a")
+    tags, damaged = list_tags(folder_store, "t")
+    assert ([t.name for t in tags], len(damaged)) == (["b"], 1)
+
+
 def test_a_damaged_tag_is_told_and_can_be_deleted(folder_store):
     create_tag(folder_store, "t", "a", table_id="id", version=1)
     create_tag(folder_store, "t", "b", table_id="id", version=2)
