@@ -28,7 +28,7 @@ from support.warm_process import Ended, WarmProcess
 __all__ = ["Bench", "Outcome", "Point", "Undisturbed"]
 
 N_AT_ONCE = 2
-N_IN_A_CHILD = 6
+N_IN_A_CHILD = 10
 """The scenes that are examined in one process, since the first one costs it twice as much as each other one."""
 RANDOM = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}(?:-[0-9a-f]{8})?")
 """The parts of a key that are others in each run."""

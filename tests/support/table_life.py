@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 import tensorbank as tb
 from support import folder_trouble
@@ -27,6 +28,7 @@ from tensorbank_indexer import IngestOptions, ingest
 __all__ = ["MISTAKES", "MODULES", "OPERATIONS", "TABLE", "Operation", "examine", "recover", "run"]
 
 TABLE = "t"
+SCORE = "loss"
 MODULES = ("support.table_life", "tensorbank_indexer.commands", "tensorbank.planning.planner")
 """Modules that a warm process imports for these operations."""
 
@@ -47,11 +49,18 @@ class Operation:
 
 INGESTED = (("add", {"first": 0}),)
 TWICE_INGESTED = (*INGESTED, ("add", {"first": 4}))
+SCORED = (*INGESTED, ("score", {"factor": 1.0}))
 
 OPERATIONS = (
     Operation("first ingest", "add", {"first": 0}),
     Operation("second ingest", "add", {"first": 4}, INGESTED),
     Operation("compact", "compact", {}, TWICE_INGESTED, changes=False),
+    Operation("delete", "delete", {"where": "lon > 10.15"}, INGESTED),
+    Operation("restore", "restore", {"version": 1}, TWICE_INGESTED),
+    Operation("tag", "tag", {"name": "paper-v1"}, INGESTED, changes=False),
+    Operation("add columns", "score", {"factor": 1.0}, INGESTED),
+    Operation("update columns", "score_again", {"factor": 2.0}, SCORED),
+    Operation("drop columns", "drop_scores", {}, SCORED),
 )
 """All operations whose crash points are looked at."""
 
@@ -75,6 +84,44 @@ def add(bank: tb.Bank, first: int, n: int = 4) -> None:
 def compact(bank: tb.Bank) -> None:
     """Merge the index files."""
     bank.table(TABLE).compact()
+
+
+def delete(bank: tb.Bank, where: str) -> None:
+    """Delete the samples of a condition."""
+    bank.table(TABLE).delete(where, reason="a test")
+
+
+def restore(bank: tb.Bank, version: int) -> None:
+    """Bring a version back."""
+    bank.table(TABLE).restore(version)
+
+
+def tag(bank: tb.Bank, name: str) -> None:
+    """Give the newest version a name, unless it is given."""
+    if name not in [t.name for t in bank.table(TABLE).tags()]:
+        bank.table(TABLE).tag(name)
+
+
+def _scores(bank: tb.Bank, factor: float) -> pa.Table:
+    ids = bank.sql(f"SELECT sample_id FROM {TABLE} ORDER BY sample_id").arrow()["sample_id"].to_pylist()
+    return pa.table({"sample_id": ids, SCORE: [factor * number for number in range(len(ids))]})
+
+
+def score(bank: tb.Bank, factor: float) -> None:
+    """Add a column of scores, unless it is there."""
+    if SCORE not in bank.table(TABLE).columns:
+        bank.table(TABLE).add_columns(_scores(bank, factor))
+
+
+def score_again(bank: tb.Bank, factor: float) -> None:
+    """Give the column other values."""
+    bank.table(TABLE).update_columns(_scores(bank, factor))
+
+
+def drop_scores(bank: tb.Bank) -> None:
+    """Drop the column, unless it is gone."""
+    if SCORE in bank.table(TABLE).columns:
+        bank.table(TABLE).drop_columns([SCORE])
 
 
 def add_in_two_commits(bank: tb.Bank, first: int) -> None:
