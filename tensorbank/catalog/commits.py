@@ -106,8 +106,8 @@ def adding(
                 f"another writer committed {n_taken} of the samples of part {commit.part} meanwhile; run again",
                 kind=ErrorKind.LOST_RACE,
             )
-        gone = read.deleted(head)
-        if gone is not None and pc.any(pc.equal(gone["part"], commit.part)).as_py():
+        before = read.deleted(head)
+        if before is not None and pc.any(pc.equal(before["part"], commit.part)).as_py():
             raise ConflictError(
                 f"samples of part {commit.part} were deleted after another writer had committed them; run again",
                 kind=ErrorKind.LOST_RACE,
