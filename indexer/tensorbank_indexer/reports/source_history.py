@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from tensorbank.catalog import Catalog
 from tensorbank.errors import NotFoundError
-from tensorbank.layout import part_key
 from tensorbank_indexer.reports.live_rows import live_rows
 from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, SourceFile
 
@@ -87,7 +86,8 @@ class SourceHistory:
 
     def _of_part(self, part: str) -> Mapping[str, str]:
         try:
-            document = json.loads(self.catalog.store.get(f"{part_key(self.table, part)}/zarr.json"))
+            folder = self.catalog.part_folder(self.catalog.version(self.table), part)
+            document = json.loads(self.catalog.store.get(f"{folder}/zarr.json"))
             etags: Mapping[str, str] = document["attributes"]["source_etags"]
         except (NotFoundError, ValueError, KeyError, TypeError):
             return {}  # a part of another writer, which does not name its files
