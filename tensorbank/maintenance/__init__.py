@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tensorbank.maintenance.compaction import Compaction, LevelSize, compact
+from tensorbank.maintenance.rolled_up_again import RollUps
 
-__all__ = ["Compaction", "LevelSize", "compact"]
+__all__ = ["Compaction", "LevelSize", "RollUps", "compact"]
