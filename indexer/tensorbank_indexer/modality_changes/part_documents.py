@@ -53,9 +53,6 @@ def write_documents(
         **origin.attributes,
         **({"licence": options.licence} if options.licence else {}),
     }
-    store.put(
-        f"{array_key(table, part.part, modality.name)}/zarr.json", json.dumps(document, indent=1).encode()
-    )
     array = json.dumps(document, indent=1).encode()
     store.put(f"{array_key(table, part.part, modality.name)}/zarr.json", array)
     group = part_document(part.part, attributes, {modality.name: document})

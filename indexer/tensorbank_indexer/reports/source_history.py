@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tensorbank.catalog import Catalog
+from tensorbank.catalog import Catalog, part_attributes
 from tensorbank.errors import NotFoundError
 from tensorbank_indexer.reports.live_rows import live_rows
 from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, SourceFile
@@ -86,10 +85,8 @@ class SourceHistory:
 
     def _of_part(self, part: str) -> Mapping[str, str]:
         try:
-            folder = self.catalog.part_folder(self.catalog.version(self.table), part)
-            document = json.loads(self.catalog.store.get(f"{folder}/zarr.json"))
-            etags: Mapping[str, str] = document["attributes"]["source_etags"]
-        except (NotFoundError, ValueError, KeyError, TypeError):
+            etags: Mapping[str, str] = part_attributes(self.catalog.store, self.table, part)["source_etags"]
+        except (NotFoundError, KeyError):
             return {}  # a part of another writer, which does not name its files
         return etags
 
