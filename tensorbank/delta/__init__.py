@@ -8,7 +8,6 @@ from tensorbank.delta.actions import (
     commit_actions,
     creation_actions,
     metadata_action,
-    readded,
 )
 from tensorbank.delta.checkpoints import CHECKPOINT_INTERVAL, write_checkpoint
 from tensorbank.delta.history import SnapshotInfo, read_history
@@ -28,6 +27,5 @@ __all__ = [
     "metadata_action",
     "read_history",
     "read_version",
-    "readded",
     "write_checkpoint",
 ]

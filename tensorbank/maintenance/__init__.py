@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from tensorbank.maintenance.compaction import Compaction, LevelSize, compact
-from tensorbank.maintenance.rolled_up_again import RollUps
 
-__all__ = ["Compaction", "LevelSize", "RollUps", "compact"]
+__all__ = ["Compaction", "LevelSize", "compact"]

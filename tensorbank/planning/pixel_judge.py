@@ -148,9 +148,7 @@ class PixelJudge:
         own, name = self.tables.get(predicate.table), table_of_key(key)
         if own is not None and own.table == name:
             return own
-        named = next((table for table in self.tables.values() if table.table == name), own)
-        having = (t for t in self.tables.values() if modality_of_key(key) in t.schema.names)
-        return named or next(having)  # shards of a copied table lie below another name
+        return next(table for table in self.tables.values() if table.table == name)
 
     def _read(
         self,

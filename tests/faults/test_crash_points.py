@@ -43,16 +43,16 @@ def problems(outcomes):
 @pytest.mark.parametrize("name", [o.name for o in OPERATIONS])
 def test_an_operation_that_is_stopped_leaves_the_old_snapshot_or_the_new_one(bench, name):
     """Killed at requests that change something; in between, nothing is there that was not before. Answers are lost where it
-    matters most, of the files of the index. Long operations but one are stopped at ten requests or so, to be quick."""
+    matters most, of the last commits. Long operations but one are stopped at six requests or so, to be quick."""
     run = bench.undisturbed(operation(name))
     changing = [p for p in run.points if p.changes]
-    changing = changing[:: 1 if name == REPRESENTATIVE else 1 + len(changing) // 10]
     indexed = [p for p in changing if "/index/" in p.key]
+    changing = changing[:: 1 if name == REPRESENTATIVE else 1 + len(changing) // 6]
     outcomes = bench.outcomes(run, "kill", [*changing, run.points[-1]])
     assert {o.ended for o in outcomes} == {"died"}
     assert {o.found.snapshot for o in outcomes} <= {"old", "new"}
-    lost = bench.outcomes(run, "lost", indexed)
-    full = bench.outcomes(run, "full", [changing[0], changing[len(changing) // 2], *indexed[-1:]])
+    lost = bench.outcomes(run, "lost", indexed[-3:])
+    full = bench.outcomes(run, "full", [changing[0], *indexed[-1:]])
     assert problems([*outcomes, *lost, *full]) == []
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from support.tiny_source import TinySource
 from tensorbank.errors import NotFoundError
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.verification import verify
-from tensorbank_indexer import IngestOptions, ingest
+from tensorbank_indexer import IngestOptions, add_modality, ingest, replace_modality
 
 __all__ = ["MISTAKES", "MODULES", "OPERATIONS", "TABLE", "Operation", "examine", "recover", "run"]
 
@@ -49,6 +49,7 @@ class Operation:
 
 INGESTED = (("add", {"first": 0}),)
 TWICE_INGESTED = (*INGESTED, ("add", {"first": 4}))
+BOTH_INGESTED = (("add", {"first": 0, "modalities": ["DEM", "S1RTC"]}),)
 SCORED = (*INGESTED, ("score", {"factor": 1.0}))
 
 OPERATIONS = (
@@ -61,6 +62,10 @@ OPERATIONS = (
     Operation("add columns", "score", {"factor": 1.0}, INGESTED),
     Operation("update columns", "score_again", {"factor": 2.0}, SCORED),
     Operation("drop columns", "drop_scores", {}, SCORED),
+    Operation("refresh", "refresh", {"edition": 2}, TWICE_INGESTED),
+    Operation("replace modality", "replace_one", {"modality": "DEM", "edition": 2}, INGESTED),
+    Operation("add modality", "bring", {"modality": "S1RTC"}, INGESTED),
+    Operation("drop modality", "drop_modality", {"modality": "S1RTC"}, BOTH_INGESTED),
 )
 """All operations whose crash points are looked at."""
 
@@ -76,9 +81,32 @@ MISTAKES = (
 # ---------------------------------------------------------------- operations
 
 
-def add(bank: tb.Bank, first: int, n: int = 4) -> None:
+OPTIONS = IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2)
+
+
+def add(bank: tb.Bank, first: int, n: int = 4, modalities: Sequence[str] = ("DEM",)) -> None:
     """Ingest some samples, two in each shard."""
-    ingest(TinySource(n, first), bank, TABLE, IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2))
+    ingest(TinySource(n, first, modalities=modalities), bank, TABLE, OPTIONS)
+
+
+def refresh(bank: tb.Bank, edition: int) -> None:
+    """Ingest another edition of the first archive."""
+    ingest(TinySource(4, 0, edition), bank, TABLE, replace(OPTIONS, refresh=True))
+
+
+def replace_one(bank: tb.Bank, modality: str, edition: int) -> None:
+    """Replace a modality by that of another edition."""
+    replace_modality(TinySource(4, 0, edition), bank, TABLE, modality, OPTIONS)
+
+
+def bring(bank: tb.Bank, modality: str) -> None:
+    """Add a modality."""
+    add_modality(TinySource(4, 0, modalities=(modality,)), bank, TABLE, modality, OPTIONS)
+
+
+def drop_modality(bank: tb.Bank, modality: str) -> None:
+    """Drop a modality."""
+    bank.table(TABLE).drop_modality(modality)
 
 
 def compact(bank: tb.Bank) -> None:
@@ -195,8 +223,8 @@ def examine(place: Mapping[str, Any]) -> dict[str, Any]:
             name = f"{row['split']}/{row['sample_id']}"
             assert name not in samples, f"{name} is there twice"
             samples[name] = {m: hashlib.sha256(t[position].tobytes()).hexdigest() for m, t in tensors.items()}
-    report = verify(bank, TABLE, deep=True)
-    damage = [f"{f.kind} {f.sample_ids} {f.modality} {f.key}: {f.reason}" for f in report.findings]
+    report = verify(bank, TABLE)
+    damage = [f"{d.sample_id} {d.modality} {d.key}: {d.reason}" for d in report.damage]
     return {"samples": samples, "damage": damage, "version": report.version}
 
 
