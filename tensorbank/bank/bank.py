@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tensorbank.bank.table import Table
 from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import check_table_name
+from tensorbank.maintenance import GRACE, Collection, collect
 from tensorbank.queries import Query, Selection
 from tensorbank.retention import VersionName
 from tensorbank.sql import bound
@@ -95,6 +97,27 @@ class Bank:
     def table(self, name: str) -> Table:
         """Return one table, at the version this bank is pinned to."""
         return Table(self, name, self.versions.get(name))
+
+    def gc(
+        self,
+        table: str | None = None,
+        *,
+        older_than: timedelta = GRACE,
+        dry_run: bool = True,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Collection:
+        """Remove stored objects that no kept snapshot of any table needs; only say which, unless ``dry_run`` is False.
+
+        See :func:`tensorbank.maintenance.collect`.
+
+        Raises
+        ------
+        InvalidInputError
+            The bank is read through a service; the kind is ``served``.
+        NotFoundError, IntegrityError, StorageError
+            There is no such table; what a table needs cannot be found out, so nothing is removed; the store cannot be written.
+        """
+        return collect(self.catalog, table, older_than=older_than, dry_run=dry_run, progress=progress)
 
     def read(
         self,

@@ -13,6 +13,7 @@ from tensorbank.catalog.provenance import (
     part_document,
     provenance_of,
 )
+from tensorbank.catalog.publishing import FORMAT, PIN
 from tensorbank.delta import LevelChange, SnapshotInfo
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Change",
     "Commit",
     "DELETED",
+    "FORMAT",
     "KEYS",
     "LevelChange",
+    "PIN",
     "Membership",
     "Provenance",
     "Published",

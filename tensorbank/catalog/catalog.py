@@ -27,9 +27,11 @@ from tensorbank.catalog.table_names import TableNames
 from tensorbank.catalog.upgrade import upgrading
 from tensorbank.delta import (
     CHECKPOINT_INTERVAL,
+    Lifetimes,
     SnapshotInfo,
     VersionState,
     read_history,
+    read_lifetimes,
     read_version,
     write_checkpoint,
 )
@@ -49,6 +51,7 @@ from tensorbank.index_files import (
     LogCopy,
     NewFile,
     check_commit,
+    checkpoint_name,
     find_damage,
     is_static,
     require_sealed,
@@ -264,13 +267,35 @@ class Catalog:
     def _log(self, table: str, level: str, version: int | None, *, whole: bool = False) -> LogCopy:
         try:
             return self.mirror.log(index_key(table, level), version, whole=whole)
-        except NotFoundError:
+        except NotFoundError as error:
+            if error.kind == ErrorKind.UNKNOWN_SNAPSHOT:
+                raise
             raise self._names.missing(table, version) from None
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Return the versions of a table whose commits are there, newest first."""
         log = self._log(table, "samples", None, whole=True)
         return read_history(log, f"{self.store.url}/{index_key(table, 'samples')}")
+
+    def lifetimes(self, table: str, level: str) -> Lifetimes:
+        """Return what the commits of a level say of its files and versions, all of them."""
+        log = self._log(table, level, None, whole=True)
+        key = index_key(table, level)
+        return read_lifetimes(
+            log, lambda version: self._log(table, level, version), key, f"{self.store.url}/{key}"
+        )
+
+    def checkpoint_at(self, table: str, level: str, version: int) -> None:
+        """Write a checkpoint of one version of a level, so that it needs no commits before it; one that is there stays.
+
+        Raises
+        ------
+        StorageError
+            The store cannot be written.
+        """
+        log = self._log(table, level, version)
+        if checkpoint_name(version) not in log.names:
+            write_checkpoint(self.store, index_key(table, level), log, newest=False)
 
     def membership(self, version: TableVersion) -> Membership:
         """Return the keys of the samples of a version."""

@@ -46,6 +46,7 @@ for _command in (
     corrections.diff,
     corrections.restore,
     maintenance.compact,
+    maintenance.gc,
     corrections.drop_modality,
 ):
     app.command()(_command)

@@ -1,9 +1,11 @@
-"""The ``tensorbank compact`` command: maintenance of a table's index."""
+"""The commands ``tensorbank compact`` and ``tensorbank gc``: maintenance of a bank."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -11,8 +13,11 @@ import typer
 from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
 from tensorbank.cli.output import counted, print_table, say, size
 from tensorbank.cli.progress import progress_bar
+from tensorbank.errors import InvalidInputError
 
-__all__ = ["compact"]
+__all__ = ["compact", "gc"]
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def compact(
@@ -51,3 +56,54 @@ def compact(
         for name, s in done.levels.items()
     ]
     print_table(("level", "files", "bytes"), rows)
+
+
+def gc(
+    bank: BankUrl,
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="Name of a table; all of the bank by default.")
+    ] = None,
+    older_than: Annotated[
+        str,
+        typer.Option(
+            help="Age from which on what nobody needs goes: a number and s, m, h, d or w. Longer than any ingest under way."
+        ),
+    ] = "7d",
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without, it is only listed.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Remove versions that expired and objects that nobody needs. Newest, tagged and leased versions stay; --delete to do it."""
+    opened = bank_at(bank, endpoint, region, aws_profile)
+    with progress_bar() as progress:
+        found = opened.gc(table, older_than=_age(older_than), dry_run=not delete, progress=progress)
+    if as_json:
+        say(json.dumps(dataclasses.asdict(found) | {"n_objects": found.n_objects, "n_bytes": found.n_bytes}))
+        return
+    rows = [(kind, f"{c.n_objects:,}", size(c.n_bytes)) for kind, c in found.kinds.items() if c.n_objects]
+    if rows:
+        print_table(("kind", "objects", "bytes"), rows)
+    n_expired = sum(map(len, found.expired.values()))
+    verb = "removed" if delete else "would be removed"
+    what = f"{counted(found.n_objects, 'object')} of {found.n_listed:,}, {size(found.n_bytes)}"
+    say(f"{what}, {verb}; {counted(n_expired, 'version')} expired")
+    for name, reasons in found.kept.items():
+        for version, reason in sorted(reasons.items()):
+            if not reason.startswith("it was"):
+                say(f"{name} at version {version} stays: {reason}")
+    for text in found.damaged:
+        say(f"damaged, so every version stays: {text}")
+    if found.n_foreign:
+        say(f"{counted(found.n_foreign, 'object')} of other programs left, such as {found.foreign[0]}")
+    if rows and not delete:
+        say("run again with --delete to remove them")
+
+
+def _age(text: str) -> timedelta:
+    """Return the time that a number with a unit says."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text.strip())
+    if not found:
+        raise InvalidInputError(f"--older-than takes a number and a unit, such as 36h or 7d, got {text!r}")
+    return timedelta(seconds=float(found[1]) * UNITS[found[2]])

@@ -11,12 +11,14 @@ from tensorbank.delta.actions import (
 )
 from tensorbank.delta.checkpoints import CHECKPOINT_INTERVAL, write_checkpoint
 from tensorbank.delta.history import SnapshotInfo, read_history
+from tensorbank.delta.lifetimes import Lifetimes, read_lifetimes
 from tensorbank.delta.log_writer import LostCommitError, append_commit
 from tensorbank.delta.reading import VersionState, read_version
 
 __all__ = [
     "CHECKPOINT_INTERVAL",
     "LevelChange",
+    "Lifetimes",
     "LostCommitError",
     "SnapshotInfo",
     "VersionState",
@@ -26,6 +28,7 @@ __all__ = [
     "creation_actions",
     "metadata_action",
     "read_history",
+    "read_lifetimes",
     "read_version",
     "write_checkpoint",
 ]

@@ -18,8 +18,9 @@ CHECKPOINT_INTERVAL = 50
 """The number of versions after which a checkpoint is written: so many small objects a reader fetches beside it at most."""
 
 
-def write_checkpoint(store: Store, folder: str, log: LogCopy) -> None:
-    """Write the checkpoint of a version of the table below a key: first its checksum, then it, then the hint that names it.
+def write_checkpoint(store: Store, folder: str, log: LogCopy, *, newest: bool = True) -> None:
+    """Write the checkpoint of a version of the table below a key: first its checksum, then it, then the hint that names it, if it
+    is the ``newest`` one.
 
     Raises
     ------
@@ -39,4 +40,5 @@ def write_checkpoint(store: Store, folder: str, log: LogCopy) -> None:
         hint = (copied / LAST_CHECKPOINT).read_bytes()
     store.put(f"{folder}/{LOG}/{seal_name(log.version)}", checkpoint_seal(data))
     store.put(f"{folder}/{LOG}/{checkpoint_name(log.version)}", data)
-    store.put(f"{folder}/{LOG}/{LAST_CHECKPOINT}", hint)
+    if newest:
+        store.put(f"{folder}/{LOG}/{LAST_CHECKPOINT}", hint)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
-from tensorbank.errors import ErrorKind, FormatError, IntegrityError, TensorBankError
+from tensorbank.errors import ErrorKind, FormatError, IntegrityError, NotFoundError, TensorBankError
 from tensorbank.index_files.checksums import find_commit_flaw
 
 __all__ = [
@@ -70,12 +70,20 @@ def needed(names: Collection[str], version: int, where: str) -> list[str]:
         That takes a checkpoint of a kind that is not read here.
     IntegrityError
         A commit is missing.
+    NotFoundError
+        The version is older than what maintenance has left.
     """
     checkpoints = [int(m[1]) for m in map(_CHECKPOINT.fullmatch, names) if m]
     base = max((v for v in checkpoints if v <= version), default=None)
     first = 0 if base is None else base + 1
     there = set(commits_in(names))
     missing = next((v for v in range(first, version + 1) if v not in there), None)
+    later = [c for c in checkpoints if c > version]
+    if missing is not None and later and missing < min(there, default=0):
+        raise NotFoundError(
+            f"version {version} of {where} was removed by `tensorbank gc`; what is left begins with version {min(later)}",
+            kind=ErrorKind.UNKNOWN_SNAPSHOT,
+        )
     if missing is not None:
         other = [n for n in sorted(names) if (m := _OTHER_CHECKPOINT.fullmatch(n)) and int(m[1]) <= version]
         if other:

@@ -38,7 +38,9 @@ def check_index_file(path: Path, file: IndexFile) -> None:
         reason = _what_is_wrong(path, file)
     except FileNotFoundError as error:
         raise IntegrityError(
-            f"index file {path} is gone, though its commit is there", kind=ErrorKind.NO_OBJECT
+            f"index file {path} is gone, though its commit is there; if `tensorbank gc` "
+            "removed what this version had, take a newer one",
+            kind=ErrorKind.NO_OBJECT,
         ) from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,7 +1,8 @@
-"""Maintenance of tables: small index files merged into sorted ones, and stored objects that nothing refers to removed."""
+"""The maintenance of tables: small index files merged into sorted ones, and stored objects that nothing needs removed."""
 
 from __future__ import annotations
 
+from tensorbank.maintenance.collection import GRACE, Collected, Collection, collect
 from tensorbank.maintenance.compaction import Compaction, LevelSize, compact
 
-__all__ = ["Compaction", "LevelSize", "compact"]
+__all__ = ["GRACE", "Collected", "Collection", "Compaction", "LevelSize", "collect", "compact"]

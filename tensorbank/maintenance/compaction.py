@@ -56,7 +56,7 @@ class LevelSize:
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did, or with ``dry_run`` would do; the sizes after it are then those before.
+    """The outcome of a compaction, or with ``dry_run`` of one that would be made; the sizes after it are then those before.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ class DeadRows:
         return bool(len(self.keys))
 
     def mask(self, rows: pa.Table) -> npt.NDArray[np.bool_]:
-        """Tell of (n,) rows with ``key`` and ``part`` which are deleted."""
+        """Return a mask of (n,) rows with ``key`` and ``part``: True for those that are deleted."""
         keys = as_numpy(rows["key"], 0)
         at = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
         found = self.keys[at] == keys if len(self.keys) else np.zeros(len(keys), np.bool_)

@@ -41,6 +41,7 @@ class ObjectInfo:
     key: str
     n_bytes: int
     tag: str
+    written_s: float = 0.0
 
 
 class ObjectClient:
@@ -123,6 +124,13 @@ class ObjectClient:
             found = obstore.list_with_delimiter(self._asking, prefix=prefix or None)
         return [str(path).rsplit("/", 1)[-1] for path in found["common_prefixes"]], len(found["objects"])
 
+    def children(self, prefix: str) -> tuple[list[str], list[ObjectInfo]]:
+        """List the names directly below ``prefix`` that have objects below them, and the objects beside them."""
+        with self._translated(prefix):
+            found = obstore.list_with_delimiter(self._asking, prefix=prefix or None)
+        names = [str(path).rsplit("/", 1)[-1] for path in found["common_prefixes"]]
+        return names, [_info(o) for o in found["objects"]]
+
     def sign(self, method: Literal["GET", "HEAD"], keys: Sequence[str], lifetime_s: float) -> list[str]:
         """Sign URLs of some objects, without asking the store."""
         with self._translated(keys[0] if keys else ""):
@@ -162,7 +170,8 @@ def _error(error: BaseException, url: str, options: StorageOptions, key: str) ->
 
 
 def _info(o: Any) -> ObjectInfo:
-    return ObjectInfo(str(o["path"]), int(o["size"]), str(o["e_tag"] or o["last_modified"]))
+    tag = str(o["e_tag"] or o["last_modified"])
+    return ObjectInfo(str(o["path"]), int(o["size"]), tag, o["last_modified"].timestamp())
 
 
 def _store(url: str, options: StorageOptions, keys: Credentials | None, n_tries: int) -> Any:

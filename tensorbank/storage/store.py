@@ -219,6 +219,10 @@ class Store:
             self.require_store()
         return sorted(found)
 
+    def children(self, prefix: str = "") -> tuple[list[str], list[ObjectInfo]]:
+        """List the names directly below ``prefix`` that have objects below them, and the objects beside them."""
+        return self._ask(prefix, lambda client: client.children(prefix))
+
     def arbitrates_writers(self) -> bool:
         """Tell whether a second conditional create of one key is refused,
         tried on an object that is then removed.

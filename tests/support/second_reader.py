@@ -142,18 +142,37 @@ class Log:
         self.transactions: dict[str, int] = {}
         self.parts: list[str] = []
         commits = sorted((folder / "_delta_log").glob("*.json"))
-        assert [int(c.stem) for c in commits] == list(range(len(commits)))
-        self.version = len(commits) - 1 if version is None else version
-        for commit in commits[: self.version + 1]:
-            check_commit(commit.read_bytes(), commit.as_posix().rpartition("/index/")[2])
-            for line in commit.read_text().splitlines():
-                self._take(json.loads(line))
+        first = int(commits[0].stem)
+        assert [int(c.stem) for c in commits] == list(range(first, first + len(commits)))
+        self.version = first + len(commits) - 1 if version is None else version
+        if first:  # older ones were removed, and a checkpoint stands for them
+            (oldest, *_) = sorted((folder / "_delta_log").glob("*.checkpoint.parquet"))
+            first = int(oldest.name[:20])
+            assert first <= self.version
+            self._begin(oldest)
+            first += 1
+        for commit in commits:
+            if first <= int(commit.stem) <= self.version:
+                check_commit(commit.read_bytes(), commit.as_posix().rpartition("/index/")[2])
+                for line in commit.read_text().splitlines():
+                    self._take(json.loads(line))
+
+    def _begin(self, checkpoint: Path) -> None:
+        """[4.1] Begin with a checkpoint, which has its checksum beside it."""
+        data = checkpoint.read_bytes()
+        seal = checkpoint.with_suffix(".crc32c").read_text()
+        assert seal == f"{crc32c(data):08x} {len(data)}\n"
+        for row in pq.read_table(pa.BufferReader(data)).to_pylist():
+            action = {name: value for name, value in row.items() if value and name != "remove"}
+            if metadata := action.get("metaData"):
+                metadata["configuration"] = dict(metadata["configuration"])
+            self._take(action)
 
     def _take(self, action: dict[str, Any]) -> None:
         if protocol := action.get("protocol"):
             if protocol["minReaderVersion"] > 3:
                 raise RefusedError("reader version")
-            unknown = {*protocol.get("readerFeatures", ())} - {"timestampNtz", "vacuumProtocolCheck"}
+            unknown = {*(protocol.get("readerFeatures") or ())} - {"timestampNtz", "vacuumProtocolCheck"}
             if unknown:
                 raise RefusedError(f"features {unknown}")
         if metadata := action.get("metaData"):

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,7 @@ OPERATIONS = (
     Operation("replace modality", "replace_one", {"modality": "DEM", "edition": 2}, INGESTED),
     Operation("add modality", "bring", {"modality": "S1RTC"}, INGESTED),
     Operation("drop modality", "drop_modality", {"modality": "S1RTC"}, BOTH_INGESTED),
+    Operation("gc", "collect", {}, (*TWICE_INGESTED, ("compact", {})), changes=False),
 )
 """All operations whose crash points are looked at."""
 
@@ -150,6 +152,11 @@ def drop_scores(bank: tb.Bank) -> None:
     """Drop the column, unless it is gone."""
     if SCORE in bank.table(TABLE).columns:
         bank.table(TABLE).drop_columns([SCORE])
+
+
+def collect(bank: tb.Bank) -> None:
+    """Remove what the newest version does not need."""
+    bank.gc(older_than=timedelta(0), dry_run=False)
 
 
 def add_in_two_commits(bank: tb.Bank, first: int) -> None:

@@ -1,0 +1,114 @@
+"""The versions of a table that stay: the newest, those that tags and leases protect, and those that were the newest lately."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tensorbank.catalog import FORMAT, PIN, Catalog
+from tensorbank.delta import Lifetimes
+from tensorbank.layout import LEVELS, index_key
+from tensorbank.retention import protected_versions
+
+__all__ = ["KeptLevel", "KeptVersions", "kept_versions"]
+
+NEWEST = "it is the newest"
+
+
+@dataclass(frozen=True)
+class KeptLevel:
+    """One level of a table: what its log says, the versions of it that belong to kept snapshots, sorted, and their files."""
+
+    lifetimes: Lifetimes
+    versions: tuple[int, ...]
+    files: frozenset[str]
+
+    @property
+    def oldest(self) -> int:
+        """The oldest version whose log is needed; the first one if none is kept, for the log goes on from there."""
+        return self.versions[0] if self.versions else self.lifetimes.first
+
+
+@dataclass(frozen=True)
+class KeptVersions:
+    """The snapshots of one table that stay, with the reason, and those that go.
+
+    Parameters
+    ----------
+    protected
+        Versions that tags and leases protect, sorted.
+    levels
+        What belongs to kept snapshots, by level.
+    damaged
+        What is said of tags and leases that cannot be read; all versions stay then.
+    """
+
+    table: str
+    newest: int
+    protected: tuple[int, ...]
+    reasons: Mapping[int, str]
+    expired: tuple[int, ...]
+    levels: Mapping[str, KeptLevel]
+    damaged: tuple[str, ...] = ()
+
+
+def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: float) -> KeptVersions:
+    """Find out which versions of a table stay.
+
+    A version goes when another one has been the newest for so many seconds, by the clocks of who committed, and neither a tag nor
+    a lease speaks for it.
+
+    Raises
+    ------
+    IntegrityError
+        A file of a log is damaged.
+    StorageError
+        The store does not answer.
+    """
+    head = catalog.version(table)
+    samples = catalog.lifetimes(table, "samples")
+    protection = protected_versions(catalog.store, table, now, table_id=head.samples.table_id)
+    cutoff_ms = (now.astimezone(UTC).timestamp() - older_than_s) * 1000
+    of_format_1 = FORMAT not in samples.transactions_at(samples.last)
+    reasons: dict[int, str] = {}
+    for version in range(samples.first, samples.last + 1):
+        if version == samples.last:
+            reasons[version] = NEWEST
+        elif (why := protection.reason(version)) is not None:
+            reasons[version] = why
+        elif of_format_1:
+            reasons[version] = "the table is of format 1"
+        elif samples.times_ms.get(version + 1, 0) > cutoff_ms:
+            reasons[version] = "it was the newest lately"
+    expired = tuple(v for v in range(samples.first, samples.last + 1) if v not in reasons)
+    pinned: dict[str, set[int]] = {}
+    for version in reasons:
+        said = samples.transactions_at(version)
+        of_format_1 |= FORMAT not in said
+        for name, number in said.items():
+            if name.startswith(PIN) and number >= 0:
+                pinned.setdefault(name.removeprefix(PIN), set()).add(number)
+    levels = {"samples": _level(samples, set(reasons))}
+    for level in sorted({*LEVELS, *pinned, *_folders(catalog, table)} - {"samples"}):
+        if catalog.newest(table, level) is None:
+            continue
+        lifetimes = catalog.lifetimes(table, level)
+        kept = pinned.get(level, set())
+        if of_format_1 and level in LEVELS:  # read at its newest
+            kept = {*kept, lifetimes.last}
+        levels[level] = _level(lifetimes, kept)
+    protected = tuple(sorted(protection.by_version))
+    return KeptVersions(table, samples.last, protected, reasons, expired, levels, protection.damaged)
+
+
+def _level(lifetimes: Lifetimes, kept: set[int]) -> KeptLevel:
+    versions = tuple(sorted(kept))
+    return KeptLevel(lifetimes, versions, frozenset(lifetimes.needed(versions)))
+
+
+def _folders(catalog: Catalog, table: str) -> list[str]:
+    """Return the levels that have a folder, whether a kept version has them or not."""
+    names = catalog.store.folders(index_key(table, ""))
+    added = catalog.store.folders(index_key(table, "columns")) if "columns" in names else []
+    return [*(n for n in names if n != "columns"), *(f"columns/{n}" for n in added)]
