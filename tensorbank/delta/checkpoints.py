@@ -22,11 +22,15 @@ def write_checkpoint(store: Store, folder: str, log: LogCopy, *, newest: bool = 
     """Write the checkpoint of a version of the table below a key: first its checksum, then it, then the hint that names it, if it
     is the ``newest`` one.
 
+    A version that has one keeps it: compaction writes them of all levels, also of those that stayed as they were.
+
     Raises
     ------
     StorageError
         The store cannot be written. The log is as good without.
     """
+    if checkpoint_name(log.version) in log.names:  # delta-rs would write none
+        return
     with (
         tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch,
         translated(f"{store.url}/{folder}", store),
