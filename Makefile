@@ -18,7 +18,7 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
   tests/properties/test_stats.py tests/server/filters tests/test_tests.py tests/test_words.py
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo check values test test-bench test-install fuzz fuzz-flips crash-points lint format docs architecture floors clean
+.PHONY: help venv demo check values test test-bench test-install fuzz fuzz-flips fuzz-life crash-points lint format docs architecture floors clean
 .PHONY: bench-ingest bench-codec bench-plan bench-stream bench-serve bench-device bench-peers bench-quick
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo "make test-install  the wheel in fresh environments of the Pythons 3.11 to 3.13 that are here; some minutes"
 	@echo "make fuzz          random statements and broken archives for SECONDS=600, with a summary; SEED=NUMBER repeats a run"
 	@echo "make fuzz-flips    damage files of a bank, plans, states and caches N=10000 times, and read them; some minutes"
+	@echo "make fuzz-life     N=100 lives of a small table: several writers, readers and maintainers, beside a model; some minutes"
 	@echo "make crash-points  stop each operation on a table at each of its requests, and look at what is there; some minutes"
 	@echo "make lint          ruff, mypy and import-linter only"
 	@echo "make format        let ruff rewrite the code"
@@ -79,6 +80,10 @@ fuzz: venv
 
 fuzz-flips: venv
 	$(BIN)/python benchmarks/flips.py --n $(N) $(if $(SEED),--seed $(SEED))
+
+fuzz-life: N := 100
+fuzz-life: venv
+	PYTHONPATH=tests $(BIN)/python -m support.whole_life --lives $(N) $(if $(SEED),--seed $(SEED))
 
 crash-points: venv
 	$(BIN)/python benchmarks/crash_points.py

@@ -1,0 +1,163 @@
+"""The life of a table under several writers, readers and maintainers, beside a model of it; and mistakes that it must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from support.differential.planted import planted
+from support.whole_life.machine import TableLife
+from support.whole_life.operations import Compact, Delete, Ingest, PutColumn, Restore
+from support.whole_life.world import Step, Stop, World
+from tensorbank.catalog import changes as table_changes
+from tensorbank.catalog import membership, publishing
+from tensorbank.columns import changes as column_changes
+from tensorbank.corrections import restoration
+from tensorbank.delta import actions, log_writer
+from tensorbank.errors import ErrorKind, TensorBankError
+from tensorbank.maintenance import compaction
+from tensorbank.planning import views
+
+LIFE = settings(
+    max_examples=9,
+    stateful_step_count=8,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # to make a life shorter that went wrong takes minutes
+)
+
+
+def test_any_life():
+    """All snapshots are those of the model, whoever was quicker or died; and stay what they were."""
+    TableLife.tally.clear()
+    run_state_machine_as_test(TableLife, settings=LIFE)
+    tally = TableLife.tally
+    assert min(tally["versions"], tally["raced"], tally["died"], tally[ErrorKind.UNKNOWN_SAMPLE]) > 0, tally
+    assert tally["versions"] > 20, tally
+
+
+LAST = 3
+"""The number of the write by which a deletion, or a change of a column, becomes visible."""
+
+
+def racing(step: Step, at: int, *between: Step, after: bool = False) -> Step:
+    """Return a step with others of another writer right before one of its writes, or after it."""
+    return Step(step.operation, step.writer, Stop(at, after, between))
+
+
+def dying(step: Step) -> Step:
+    """Return a step whose writer dies right before it becomes visible."""
+    return Step(step.operation, step.writer, Stop(LAST))
+
+
+def live(world: World, steps: tuple[Step, ...]) -> None:
+    for step in steps:
+        world.perform(step)
+    world.close()
+
+
+FEW_GO = Step(Delete((1, 2)))
+ONE_GOES = Step(Delete((3,)))
+SCORED = Step(PutColumn("x", (0, 1, 2, 3), 1))
+MORE = Step(Ingest(4, 4), 1)
+BACK = Step(Restore(1))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A piece of source, what replaces it, and the steps that show it."""
+
+    module: ModuleType
+    right: str
+    wrong: str
+    steps: tuple[Step, ...]
+
+
+MISTAKES = {
+    "files of the snapshot are not added again": Mistake(
+        actions,
+        "again = [i for i in kept if wanted.files[i].key not in there]",
+        "again = []",
+        (MORE, BACK, Step(Ingest(8, 1))),
+    ),
+    "deleted samples are members": Mistake(
+        membership, "for deleted in self._deleted[which]:", "for deleted in ():", (FEW_GO,)
+    ),
+    "another version of a level is pinned": Mistake(
+        publishing,
+        "    said = {FORMAT",
+        "    pins |= {n: levels.newest(head.table, n).files.version for n in pins}\n    said = {FORMAT",
+        (ONE_GOES, racing(FEW_GO, LAST - 1, dying(Step(Delete((0,)))), after=True)),
+    ),
+    "the commit of samples replaces another": Mistake(
+        log_writer,
+        "if not store.claim(",
+        "if store.put(",
+        (racing(FEW_GO, LAST, MORE),),
+    ),
+    "a change that lost is not made anew": Mistake(
+        publishing,
+        "        change = make(head)\n",
+        "        change = change if attempt else make(head)\n",
+        (racing(SCORED, LAST, SCORED),),
+    ),
+    "the newest version of a level is read": Mistake(
+        table_changes, "return self.pins[level]", "return None", (FEW_GO, dying(ONE_GOES))
+    ),
+    "deleted rows hide those that come again": Mistake(
+        views,
+        "ANTI JOIN {self._gone(table.deleted)} AS gone USING (key, part)",
+        "ANTI JOIN {self._gone(table.deleted)} AS gone USING (key)",
+        (FEW_GO, Step(Ingest(0, 4, 2))),
+    ),
+    "what was deleted since stays so": Mistake(
+        restoration,
+        "for level in (head.pins or {}) if not wanted.has(level)}",
+        "for level in ()}",
+        (FEW_GO, BACK),
+    ),
+    "keys of samples that compaction drops stay": Mistake(
+        compaction,
+        "pairs = without(pairs, np.concatenate(deleted) if deleted else np.zeros((0, 2), np.int64))",
+        "pass",
+        (FEW_GO, Step(Compact())),
+    ),
+    "compaction takes away what is there no more": Mistake(
+        compaction,
+        "if not there.issuperset(f.key for f in removed):",
+        "if False:",
+        (ONE_GOES, racing(Step(Compact()), 1, FEW_GO)),
+    ),
+    "an update drops all other values": Mistake(
+        column_changes,
+        "pa.concat_tables([kept, mine])",
+        "pa.concat_tables([mine])",
+        (SCORED, Step(PutColumn("x", (3,), 2, "update"))),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_noticed(name, tmp_path):
+    mistake = MISTAKES[name]
+    with (
+        planted(mistake.module, mistake.right, mistake.wrong),
+        pytest.raises((AssertionError, TensorBankError)),
+    ):
+        live(World(tmp_path), mistake.steps)
+
+
+def test_the_steps_of_the_mistakes_are_sound(tmp_path):
+    """What they are caught by is the mistake: without one, all of them pass, one after the other."""
+    world = World(tmp_path)
+    for mistake in MISTAKES.values():
+        for step in mistake.steps:
+            world.perform(step)
+        world.perform(BACK)
+    world.close(newest=3)
+    assert len(world.versions) > len(MISTAKES)

@@ -1,0 +1,185 @@
+"""Operations of writers and maintainers: each runs on a bank, and says of the model what may come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import pyarrow as pa
+
+import tensorbank as tb
+from support.tiny_source import TinySource
+from support.whole_life.model import Sample, State, name_of
+from tensorbank.errors import ErrorKind
+from tensorbank_indexer import IngestOptions, ingest
+
+__all__ = [
+    "TABLE",
+    "Compact",
+    "Delete",
+    "DropColumn",
+    "Ingest",
+    "Operation",
+    "Outcome",
+    "PutColumn",
+    "Restore",
+]
+
+TABLE = "t"
+INLINE = IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2)
+Outcome = State | str
+"""What an operation may end in: a new version that holds a state, :data:`NOTHING`, or an error of a kind."""
+NOTHING = "nothing"
+
+
+class Operation(Protocol):
+    """What a writer does, as one commit or none."""
+
+    @property
+    def word(self) -> str:
+        """The word for it in the history."""
+        ...
+
+    def run(self, bank: tb.Bank) -> None:
+        """Do it."""
+        ...
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        """Return what may come of it, if it began at one state, and the head is another when it commits."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """An ingest of an edition of an archive; what the table has already is left out."""
+
+    first: int
+    n: int
+    edition: int = 1
+    both: bool = False
+
+    word = "ingest"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("DEM", "S1RTC") if self.both else ("DEM",)
+
+    def run(self, bank: tb.Bank) -> None:
+        ingest(TinySource(self.n, self.first, self.edition, self.modalities), bank, TABLE, INLINE)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        numbers = range(self.first, self.first + self.n)
+        found: list[Outcome] = []
+        for seen in (head, start):  # what is new is decided before all is read
+            new = {
+                n: Sample(dict.fromkeys(self.modalities, self.edition))
+                for n in numbers
+                if n not in seen.samples
+            }
+            if new.keys() & head.samples.keys():
+                continue
+            found.append(head.with_samples(new) if new else NOTHING)
+        return found
+
+
+@dataclass(frozen=True)
+class PutColumn:
+    """Values of a column that is added, replaced or updated."""
+
+    column: str
+    numbers: tuple[int, ...]
+    seed: int
+    mode: str = "add"
+
+    @property
+    def word(self) -> str:
+        return f"{self.mode}-columns"
+
+    @property
+    def values(self) -> dict[int, float]:
+        return {n: float(1000 * self.seed + n) for n in self.numbers}
+
+    def run(self, bank: tb.Bank) -> None:
+        rows = pa.table(
+            {
+                "sample_id": pa.array([name_of(n) for n in self.values], pa.string()),
+                self.column: pa.array(list(self.values.values()), pa.float64()),
+            }
+        )
+        table = bank.table(TABLE)
+        if self.mode == "update":
+            table.update_columns(rows)
+        else:
+            table.add_columns(rows, replace=self.mode == "replace")
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        there = self.column in head.values
+        if self.mode == "update" and not there:
+            return [ErrorKind.NOT_FOUND]
+        if self.mode == "add" and there:
+            return [ErrorKind.BAD_NAME]
+        if not {*self.numbers} <= {*head.samples}:
+            return [ErrorKind.UNKNOWN_SAMPLE]
+        kept = head.values[self.column] if self.mode == "update" else {}
+        return [replace(head, values={**head.values, self.column: {**kept, **self.values}})]
+
+
+@dataclass(frozen=True)
+class DropColumn:
+    """A column that goes."""
+
+    column: str
+    word = "drop-columns"
+
+    def run(self, bank: tb.Bank) -> None:
+        bank.table(TABLE).drop_columns([self.column])
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        if self.column not in head.values:
+            return [ErrorKind.NOT_FOUND]
+        return [replace(head, values={c: v for c, v in head.values.items() if c != self.column})]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """A deletion of some samples."""
+
+    numbers: tuple[int, ...]
+    word = "delete"
+
+    def run(self, bank: tb.Bank) -> None:
+        names = ", ".join(f"'{name_of(n)}'" for n in self.numbers)
+        bank.table(TABLE).delete(f"sample_id IN ({names})")
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        gone = {*self.numbers} & {*head.samples}
+        return [head.without(gone) if gone else NOTHING]
+
+
+@dataclass(frozen=True)
+class Restore:
+    """A restoration of an earlier version, counted back from the newest one when it begins."""
+
+    version: int
+    word = "restore"
+
+    def run(self, bank: tb.Bank) -> None:
+        bank.table(TABLE).restore(self.version)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        wanted = versions[self.version]
+        return [wanted, NOTHING] if wanted == head else [wanted]
+
+
+@dataclass(frozen=True)
+class Compact:
+    """A compaction, after which all is as before."""
+
+    word = "compact"
+
+    def run(self, bank: tb.Bank) -> None:
+        bank.table(TABLE).compact()
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        return [head.compacted(), NOTHING]
