@@ -119,6 +119,28 @@ class Bank:
         """
         return collect(self.catalog, table, older_than=older_than, dry_run=dry_run, progress=progress)
 
+    def copy(self, table: str, new: str, *, version: VersionName | None = None) -> Table:
+        """Make another table with the samples of one, and return it. Tensors are not copied: both tables lead to the same ones.
+
+        From then on each table has versions of its own; the history of the new one begins with ``copy``. A copy that was stopped
+        is completed by the same call.
+
+        Parameters
+        ----------
+        version
+            Version to copy, as :meth:`at` takes it; the newest, or the one the bank is pinned to, if not given.
+
+        Raises
+        ------
+        InvalidInputError
+            The name cannot name a table, or is another table's; or the bank cannot be written to.
+        NotFoundError
+            There is no such table or version.
+        """
+        source = self.table(table) if version is None else self.table(table).at(version)
+        self.catalog.copy(table, new, source.version)
+        return Table(self, new)
+
     def read(
         self,
         sample_id: str,

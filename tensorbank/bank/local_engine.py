@@ -9,7 +9,7 @@ import pyarrow as pa
 from tensorbank.bank.engine import Snapshot
 from tensorbank.catalog import DELETED, Catalog, Provenance, SnapshotInfo, provenance_of
 from tensorbank.errors import InvalidInputError
-from tensorbank.layout import LEVELS, part_key
+from tensorbank.layout import LEVELS, part_key, table_of_key
 from tensorbank.planning import Planner
 from tensorbank.queries import Query, Selection
 from tensorbank.retention import Tag, VersionName, create_tag, delete_tag, list_tags, version_of
@@ -128,7 +128,8 @@ class LocalEngine:
 
     def provenance(self, table: str, version: int | None) -> list[Provenance]:
         """Return the source, revision and licence of every part, by the name of the part."""
-        return [provenance_of(self.catalog.store, table, part) for part in self.parts(table, version)]
+        folders = {part: url.removeprefix(f"{self.url}/") for part, url in self.parts(table, version).items()}
+        return [provenance_of(self.catalog.store, table_of_key(key), part) for part, key in folders.items()]
 
     def query(self, sql: str, versions: Mapping[str, int], registered: Mapping[str, pa.Table]) -> Query:
         """Return a statement as a query."""

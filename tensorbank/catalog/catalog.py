@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
 from tensorbank.catalog.commits import Commit, IndexReader, Replaced, adding
+from tensorbank.catalog.copies import copy_table, origins_of
 from tensorbank.catalog.known_versions import KnownVersions
 from tensorbank.catalog.membership import KEY_COLUMNS, Membership, key_pairs, read_keys, rows_of_keys
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
@@ -58,7 +59,7 @@ from tensorbank.index_files import (
     write_rows,
 )
 from tensorbank.index_schema import table_schema
-from tensorbank.layout import check_table_name, index_key
+from tensorbank.layout import check_table_name, index_key, part_key
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, of_system
 
@@ -155,6 +156,22 @@ class Catalog:
         if not single_writer:
             self.require_arbitration()
         create_tables(self.store, table, schema, lambda level: not self._names.has_log(table, level))
+
+    def copy(self, table: str, new: str, version: int | None = None) -> int:
+        """Make another table of a version of one, with the same tensors; see :func:`tensorbank.catalog.copies.copy_table`."""
+        check_table_name(new)
+        self.mirror.require_writable()
+        source = self.version(table, version)
+        self._names.check_free(new)
+        return copy_table(self, source, new)
+
+    def part_folder(self, version: TableVersion, part: str) -> str:
+        """Return the key of the folder of a part: below the table's own name, or that of a table that it was copied from."""
+        others = origins_of(self.state(version, "samples"))
+        for name in (version.table, *others) if others else ():
+            if self.store.exists(f"{part_key(name, part)}/zarr.json"):
+                return part_key(name, part)
+        return part_key(version.table, part)
 
     def schema(self, table: str, version: int | None = None) -> TableSchema:
         """Return the modalities of a table."""

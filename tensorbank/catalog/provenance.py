@@ -64,8 +64,13 @@ def find_document_flaw(data: bytes, part: str) -> str:
     return ""
 
 
-def part_attributes(store: Store, table: str, part: str) -> Mapping[str, Any]:
+def part_attributes(store: Store, folder: str, part: str) -> Mapping[str, Any]:
     """Read the attributes of a part's group, one small object.
+
+    Parameters
+    ----------
+    folder
+        Key of the folder of the part, which may lie below another table that it was copied from.
 
     Raises
     ------
@@ -74,7 +79,7 @@ def part_attributes(store: Store, table: str, part: str) -> Mapping[str, Any]:
     IntegrityError
         The document is not as it was written.
     """
-    key = f"{part_key(table, part)}/zarr.json"
+    key = f"{folder}/zarr.json"
     data = store.get(key)
     if flaw := find_document_flaw(data, part):
         raise IntegrityError(f"{store.url}/{key}, which says where part {part} came from, {flaw}; restore it")
@@ -105,7 +110,7 @@ def provenance_of(store: Store, table: str, part: str) -> Provenance:
         The document of the group is not as it was written.
     """
     try:
-        attributes = part_attributes(store, table, part)
+        attributes = part_attributes(store, part_key(table, part), part)
     except NotFoundError:  # of another writer: it says nothing
         return Provenance(part)
     return Provenance(

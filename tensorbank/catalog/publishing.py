@@ -39,7 +39,7 @@ from tensorbank.layout import index_key
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, backoff_s
 
-__all__ = ["COLUMNS", "FORMAT", "INDEX_VERSION", "PIN", "Levels", "create_tables", "publish"]
+__all__ = ["COLUMNS", "FORMAT", "INDEX_VERSION", "PIN", "Levels", "commit_info", "create_tables", "publish"]
 
 FORMAT = "tensorbank.format"
 """The application id of the transaction whose version is that of the table's format."""
@@ -125,7 +125,7 @@ def create_tables(store: Store, table: str, schema: TableSchema, missing: Callab
             pins = {f"{PIN}{name}": 0 for name in ("tiles", "shards", KEYS)}
             actions += commit_actions("", LevelChange(), {FORMAT: INDEX_VERSION, FINITE: 1, **pins})
         with suppress(LostCommitError):  # another writer has made it
-            append_commit(store, index_key(table, level), 0, actions, _info("create", {}, 0, None))
+            append_commit(store, index_key(table, level), 0, actions, commit_info("create", {}, 0, None))
 
 
 def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
@@ -136,7 +136,7 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
             f"{head.table} has an added column {clash[0]!r}, so that no modality can have that name; drop the column first",
             kind=ErrorKind.BAD_NAME,
         )
-    info = _info(change.operation, change.details, change.n_rows, change.part)
+    info = commit_info(change.operation, change.details, change.n_rows, change.part)
     pins: dict[str, int] = dict(head.pins or {})
     touched = {level for level, files in change.levels.items() if files} | set(change.column_types)
     if head.pins is None:  # of format 1: its levels are pinned from now on
@@ -242,7 +242,7 @@ def _merged(there: pa.Schema, wanted: pa.Schema, before: TableSchema, after: Tab
     return pa.schema(list(every.values()))
 
 
-def _info(operation: str, details: Mapping[str, Any], n_rows: int, part: str | None) -> dict[str, Any]:
+def commit_info(operation: str, details: Mapping[str, Any], n_rows: int, part: str | None) -> dict[str, Any]:
     """Return the ``commitInfo`` of a commit."""
     return {
         "timestamp": int(time.time() * 1000),

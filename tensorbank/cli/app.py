@@ -42,6 +42,7 @@ for _command in (
     lineage,
     columns.add_columns,
     columns.drop_columns,
+    corrections.copy,
     corrections.delete,
     corrections.diff,
     corrections.restore,

@@ -31,7 +31,7 @@ from tensorbank.errors import InvalidInputError
 __all__ = ["history", "query", "show", "tables", "verify"]
 
 DAMAGED = 1
-"""The exit status of ``verify`` where blocks are damaged."""
+"""The exit status of ``verify`` where anything is wrong."""
 
 
 def tables(
@@ -165,30 +165,41 @@ def verify(
     endpoint: Endpoint = None,
     region: Region = None,
     aws_profile: AwsProfile = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read every block, compare its checksum, and decode it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read every stored block, compare it with its checksum, and check the metadata that other Zarr readers use."""
+    """Check the index, its rows and checksums, the shards it leads to, and with --deep every block. 1 if anything is wrong."""
     from tensorbank.verification import verify as run
 
     opened = bank_at(bank, endpoint, region, aws_profile)
-    damaged = 0
+    n_findings = 0
     names = [table] if table is not None else opened.tables()
     if not names:
         typer.echo(f"{opened.url} has no table, so there is nothing to verify", err=True)
     for name in names:
         with progress_bar() as progress:
-            report = run(opened, name, progress=functools.partial(progress, "verify"))
-        damaged += len(report.damage)
+            report = run(opened, name, deep=deep, progress=functools.partial(progress, "verify"))
+        n_findings += len(report.findings)
         if as_json:
-            say(json.dumps(fields(report) | {"damage": [fields(d) for d in report.damage]}))
+            say(json.dumps(fields(report) | {"findings": [fields(f) for f in report.findings]}))
             continue
+        blocks = f", {counted(report.n_blocks, 'block')} of {size(report.n_bytes)}" if deep else ""
+        found = counted(len(report.findings), "finding")
         say(
-            f"{name} at version {report.version}: {counted(report.n_blocks, 'block')} of {counted(report.n_samples, 'sample')}, "
-            f"{size(report.n_bytes)}: {'all sound' if report.sound else f'{len(report.damage)} damaged'}"
+            f"{name} at version {report.version}: {counted(report.n_samples, 'sample')} in "
+            f"{counted(report.n_shards, 'shard')}, {counted(report.n_index_files, 'index file')}{blocks}: "
+            f"{'all sound' if report.sound else found}"
         )
-        for d in report.damage:
-            say(f"  {d.sample_id or d.key} {d.modality}: {d.reason}")
-    if damaged:
+        for f in report.findings:
+            ids = (
+                f" ({', '.join(f.sample_ids[:3])}{', ...' if len(f.sample_ids) > 3 else ''})"
+                if f.sample_ids
+                else ""
+            )
+            say(f"  {f.kind} {f.key} {f.modality}{ids}: {f.reason}")
+    if n_findings:
         raise typer.Exit(DAMAGED)
 
 

@@ -11,7 +11,32 @@ import typer
 from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
 from tensorbank.cli.output import counted, fields, print_table, say
 
-__all__ = ["delete", "diff", "drop_modality", "restore"]
+__all__ = ["copy", "delete", "diff", "drop_modality", "restore"]
+
+
+def copy(
+    bank: BankUrl,
+    table: TableName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the new table.")],
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION", help="Version to copy: its number, a tag or a time; the newest by default."
+        ),
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Make another table with the samples of one. Tensors are not copied: both tables lead to the same ones."""
+    opened = bank_at(bank, endpoint, region, aws_profile)
+    made = opened.copy(table, new, version=None if at is None else _named(at))
+    snapshot = made.snapshot()
+    if as_json:
+        say(json.dumps(fields(snapshot)))
+    else:
+        say(f"table {new} has {counted(snapshot.n_samples, 'sample')}; its tensors are those of {table}")
 
 
 def delete(

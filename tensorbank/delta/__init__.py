@@ -8,6 +8,7 @@ from tensorbank.delta.actions import (
     commit_actions,
     creation_actions,
     metadata_action,
+    readded,
 )
 from tensorbank.delta.checkpoints import CHECKPOINT_INTERVAL, write_checkpoint
 from tensorbank.delta.history import SnapshotInfo, read_history
@@ -30,5 +31,6 @@ __all__ = [
     "read_history",
     "read_lifetimes",
     "read_version",
+    "readded",
     "write_checkpoint",
 ]

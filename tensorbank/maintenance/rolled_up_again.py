@@ -118,8 +118,8 @@ class RollUps:
             sums.bound("value", shard, as_numpy(band.field("min")), as_numpy(band.field("max")))
             sums.bound("mean", shard, mean)
 
-    def rows(self) -> pa.Table:
-        """Return all rows, without those of shards that have no sample any more."""
+    def rows(self, *, keep_empty: bool = False) -> pa.Table:
+        """Return all rows, without those of shards that have no sample any more, unless they are to be kept."""
         n = self._old.num_rows
         moment = self._schema.field("first_time").type
         columns: dict[str, pa.Array] = {
@@ -145,7 +145,9 @@ class RollUps:
             [a.cast(f.type) if a.type != f.type else a for a, f in zip(arrays, self._schema, strict=True)],
             schema=self._schema,
         )
-        return pa.concat_tables([self._kept, made.filter(as_arrow(self._n_samples > 0))])
+        return pa.concat_tables(
+            [self._kept, made if keep_empty else made.filter(as_arrow(self._n_samples > 0))]
+        )
 
     def _boxes(self) -> pa.StructArray:
         whole = {"west": -180.0, "east": 180.0}

@@ -148,7 +148,9 @@ class PixelJudge:
         own, name = self.tables.get(predicate.table), table_of_key(key)
         if own is not None and own.table == name:
             return own
-        return next(table for table in self.tables.values() if table.table == name)
+        named = next((table for table in self.tables.values() if table.table == name), own)
+        having = (t for t in self.tables.values() if modality_of_key(key) in t.schema.names)
+        return named or next(having)  # shards of a copied table lie below another name
 
     def _read(
         self,

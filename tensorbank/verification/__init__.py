@@ -1,9 +1,13 @@
-"""Verification of a stored snapshot: the checksum of every block, and the documents that other readers go by."""
+"""Verification of a stored snapshot: its index as objects and rows, the documents that other readers go by, and every block."""
 
 from __future__ import annotations
 
-from tensorbank.verification.blocks import verify
+from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
+from tensorbank.verification.snapshot_check import verify
 
 __all__ = [
+    "Finding",
+    "FindingKind",
+    "VerifyReport",
     "verify",
 ]

@@ -230,8 +230,8 @@ def examine(place: Mapping[str, Any]) -> dict[str, Any]:
             name = f"{row['split']}/{row['sample_id']}"
             assert name not in samples, f"{name} is there twice"
             samples[name] = {m: hashlib.sha256(t[position].tobytes()).hexdigest() for m, t in tensors.items()}
-    report = verify(bank, TABLE)
-    damage = [f"{d.sample_id} {d.modality} {d.key}: {d.reason}" for d in report.damage]
+    report = verify(bank, TABLE, deep=True)
+    damage = [f"{f.kind} {f.sample_ids} {f.modality} {f.key}: {f.reason}" for f in report.findings]
     return {"samples": samples, "damage": damage, "version": report.version}
 
 

@@ -85,7 +85,8 @@ class SourceHistory:
 
     def _of_part(self, part: str) -> Mapping[str, str]:
         try:
-            etags: Mapping[str, str] = part_attributes(self.catalog.store, self.table, part)["source_etags"]
+            folder = self.catalog.part_folder(self.catalog.version(self.table), part)
+            etags: Mapping[str, str] = part_attributes(self.catalog.store, folder, part)["source_etags"]
         except (NotFoundError, KeyError):
             return {}  # a part of another writer, which does not name its files
         return etags

@@ -31,7 +31,7 @@ class BadSample:
 
 
 def read_bad_samples(path: Path) -> list[BadSample]:
-    """Read the damage that ``tensorbank verify --json`` printed, one line a table.
+    """Read the findings that ``tensorbank verify --json`` printed, one line a table.
 
     Raises
     ------
@@ -42,9 +42,10 @@ def read_bad_samples(path: Path) -> list[BadSample]:
     try:
         for line in path.read_text().splitlines():
             report: Mapping[str, Any] = json.loads(line)
-            for d in report["damage"]:
-                told = (d["sample_id"], d["modality"], d["key"], d["reason"])
-                found.append(BadSample(report["table"], *map(str, told)))
+            for f in report["findings"]:
+                told = (f["modality"], f["key"], f["reason"])
+                ids = f["sample_ids"] or [""]
+                found += [BadSample(report["table"], str(i), *map(str, told)) for i in ids]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(
             f"{path} is no report of verify: {type(error).__name__} {error}; write it with "

@@ -152,7 +152,8 @@ def test_a_deleted_sample_can_be_added_again_by_another_part_only(made):
     assert refused.value.kind == "lost-race"
     again = part_of("t", "again", 10, prefix="part-1")
     bank.catalog.commit("t", again)
-    assert len(ids(bank)) == 30
+    assert len(ids(bank)) == bank.table("t").snapshot().n_samples == 30
+    assert bank.table("t").history()[0].operation == "ingest"
     assert set(bank.sql("SELECT part FROM t").arrow()["part"].to_pylist()) == {"part-0", "part-2", "again"}
 
 

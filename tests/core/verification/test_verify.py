@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
 from tensorbank.cli.app import main
 from tensorbank.reading.codec import crc32c
-from tensorbank.verification.blocks import verify
-from tensorbank.verification.stored_form import find_flaws
+from tensorbank.verification import verify
+from tensorbank.verification.sample_rows import SampleScan
+from tensorbank.verification.stored_form import StoredForm
 from tensorbank_indexer import IngestOptions, ingest, open_source
 
 
@@ -33,7 +32,7 @@ def bank(sound, tmp_path) -> Path:
 
 
 def test_a_sound_table_is_sound(bank, capsys):
-    report = verify(tb.open(bank), "t")
+    report = verify(tb.open(bank), "t", deep=True)
     assert report.sound
     assert report.n_samples == 6
     assert report.n_blocks == 6 * (12 + 13 + 3 + 2 + 1 + 1 + 1 + 1)
@@ -51,32 +50,36 @@ def test_one_flipped_bit_is_one_damaged_tensor(bank, capsys):
     data = bytearray(shard.read_bytes())
     data[ref["offset"] + ref["length"] // 2] ^= 16
     shard.write_bytes(data)
-    (damage,) = verify(opened, "t").damage
-    assert (damage.sample_id, damage.modality, damage.key) == (
-        row["sample_id"][0].as_py(),
-        "S2L2A",
-        ref["key"],
-    )
-    assert main(["verify", str(bank), "t", "--json"]) == 1
+    assert verify(opened, "t").sound, "no block is read unless it is asked for"
+    (damage,) = verify(opened, "t", deep=True).findings
+    wanted = ("damaged-block", (row["sample_id"][0].as_py(),), "S2L2A", ref["key"])
+    assert (damage.kind, damage.sample_ids, damage.modality, damage.key) == wanted
+    assert main(["verify", str(bank), "t", "--deep", "--json"]) == 1
     printed = json.loads(capsys.readouterr().out)
-    assert [d["sample_id"] for d in printed["damage"]] == [damage.sample_id]
+    assert [f["sample_ids"] for f in printed["findings"]] == [list(damage.sample_ids)]
 
 
 def test_a_lost_shard_damages_all_its_tensors(bank):
     opened = tb.open(bank)
     key = opened.sql("SELECT DEM.ref.key AS k FROM t LIMIT 1").arrow()["k"][0].as_py()
     (bank / key).unlink()
-    report = verify(opened, "t")
-    assert {d.modality for d in report.damage} == {"DEM"}
-    assert len(report.damage) == 6
+    for deep in (False, True):
+        (lost,) = verify(opened, "t", deep=deep).findings
+        assert (lost.kind, lost.modality, lost.key) == ("missing-shard", "DEM", key)
+        assert len(lost.sample_ids) == 6
 
 
 # ---------------------------------------------------------------- what other readers go by
 
 
 def flaws(bank: Path) -> list[tuple[str, str]]:
-    opened = tb.open(bank)
-    return [(f.modality, f.key) for f in find_flaws(opened, "t", opened.table("t").schema)]
+    catalog = tb.open(bank).catalog
+    version = catalog.version("t")
+    samples = [catalog.path(f) for f in version.samples.files]
+    scan = SampleScan(version.schema, None, "t/index/samples")
+    assert list(scan.read(samples)) == []
+    form = StoredForm(catalog.store, version.schema, scan.arrays)
+    return [(f.modality, f.key) for f in (*form.documents(), *form.shards(samples, scan.dead, scan.parts))]
 
 
 def flipped(path: Path, bit: int) -> bytes:
@@ -86,8 +89,12 @@ def flipped(path: Path, bit: int) -> bytes:
 
 
 def test_every_flip_in_the_index_of_a_shard_is_found(bank):
-    opened = tb.open(bank)
-    ref = opened.sql("SELECT NDVI.ref AS r FROM t ORDER BY NDVI.ref.row DESC LIMIT 1").arrow()["r"][0].as_py()
+    ref = (
+        tb.open(bank)
+        .sql("SELECT NDVI.ref AS r FROM t ORDER BY NDVI.ref.row DESC LIMIT 1")
+        .arrow()["r"][0]
+        .as_py()
+    )
     shard = bank / ref["key"]
     sound = shard.read_bytes()
     assert flaws(bank) == []
@@ -100,8 +107,8 @@ def test_every_flip_in_the_index_of_a_shard_is_found(bank):
         shard.write_bytes(sound)
     shard.write_bytes(sound[:-1])
     assert flaws(bank) == [("NDVI", ref["key"])]
-    report = verify(opened, "t")
-    assert [(d.sample_id, d.key) for d in report.damage] == [("", ref["key"])]
+    (cut,) = verify(tb.open(bank), "t").findings
+    assert (cut.kind, cut.key) in {("cut-shard", ref["key"]), ("damaged-shard-index", ref["key"])}
     assert main(["verify", str(bank)]) == 1
 
 
@@ -122,7 +129,8 @@ def test_an_index_that_leads_elsewhere_under_a_right_checksum_is_found(bank):
     body[end : end + n], body[end + n : end + 2 * n] = body[end + n : end + 2 * n], body[end : end + n]
     body[-4:] = crc32c(bytes(body[end:-4])).to_bytes(4, "little")
     shard.write_bytes(body)
-    assert flaws(bank) == [("S2L2A", ref["key"])]
+    (other,) = verify(tb.open(bank), "t").findings
+    assert (other.kind, other.key) == ("other-shard-index", ref["key"])
 
 
 @pytest.mark.parametrize("of", ["DEM", ""], ids=["array", "group"])
@@ -147,7 +155,7 @@ def test_flips_in_the_documents_of_zarr_are_found(bank, of):
         assert (of, key) in flaws(bank)
     path.unlink()
     assert (of, key) in flaws(bank)
-    assert (of, key) in {(d.modality, d.key) for d in verify(tb.open(bank), "t").damage}
+    assert ("zarr-document", key) in {(f.kind, f.key) for f in verify(tb.open(bank), "t").findings}
 
 
 def same_json(a: bytes, b: bytes) -> bool:
@@ -156,27 +164,6 @@ def same_json(a: bytes, b: bytes) -> bool:
         return json.loads(a) == json.loads(b)
     except ValueError:
         return False
-
-
-def test_an_address_that_cannot_be_is_damage_and_the_rest_is_looked_at(bank, monkeypatch):
-    opened = tb.open(bank)
-    path = bank / next(f for f in opened.catalog.files("t", "samples").files).key
-    table = pq.read_table(path)
-    column = table["DEM"].combine_chunks()
-    rows = column.to_pylist()
-    rows[2]["ref"]["offset"] = 1 << 62
-    at = table.column_names.index("DEM")
-    field = table.schema.field("DEM")
-    changed = table.set_column(at, field, pa.array(rows, field.type))
-    pq.write_table(changed, path)
-    monkeypatch.setattr(
-        "tensorbank.index_files.mirror.check_index_file", lambda path, file: None
-    )  # its length is another
-    report = verify(tb.open(bank), "t")
-    assert "DEM" in {d.modality for d in report.damage}
-    assert {d.modality for d in report.damage} == {"DEM"}
-    assert any("DEM of row" in d.reason for d in report.damage)
-    assert report.n_samples == 6
 
 
 def test_a_bank_without_tables_says_so(tmp_path, capsys):

@@ -382,13 +382,14 @@ def test_the_command(tmp_path, capsys):
     checkpoint.write_text(json.dumps({"step": 9, "loaders": [state]}))
     damaged = next(r for r in rows if log[r["split"], r["sample_id"]] == 2)
     damage = {
-        "sample_id": damaged["sample_id"],
+        "kind": "damaged-block",
+        "sample_ids": [damaged["sample_id"]],
         "modality": "S2",
         "key": damaged["S2"]["ref"]["key"],
         "reason": "checksum",
     }
     report = tmp_path / "verified.json"
-    report.write_text(json.dumps({"table": "land", "version": 1, "damage": [damage]}) + "\n")
+    report.write_text(json.dumps({"table": "land", "version": 1, "findings": [damage]}) + "\n")
 
     code, out, err = call(
         capsys, "lineage", checkpoint, tmp_path / "bank", "--bad", report, "--ids", tmp_path / "ids.jsonl"

@@ -1,0 +1,142 @@
+"""The verification of one snapshot: its index as objects and as rows, the objects they lead to, and maybe every block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tensorbank.bank import Bank
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, TableVersion
+from tensorbank.errors import FormatError, IntegrityError, NotFoundError
+from tensorbank.index_files import LOG, IndexFile
+from tensorbank.layout import LEVELS, index_key
+from tensorbank.verification.blocks import damaged_blocks
+from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
+from tensorbank.verification.index_objects import damaged_logs, damaged_notes, file_flaws, missing_pins
+from tensorbank.verification.level_rows import LevelRows
+from tensorbank.verification.roll_ups import roll_up_flaws
+from tensorbank.verification.sample_rows import SampleScan
+from tensorbank.verification.stored_form import StoredForm
+
+__all__ = ["verify"]
+
+
+def verify(
+    bank: Bank, table: str, *, deep: bool = False, progress: Callable[[int, int], None] | None = None
+) -> VerifyReport:
+    """Verify a table at the version that the bank shows of it. What is wrong is listed, not raised.
+
+    The index is read whole: logs and checkpoints, the length and checksum of each index file, and the rows of each level against
+    those of samples. Of the tensors, the Zarr documents are read, the lengths of shards, and their indices.
+
+    Parameters
+    ----------
+    deep
+        True to read every block as well, compare its checksum, and decode it.
+    progress
+        Function that is called with the number of samples whose blocks were read, and the number of all.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such table.
+    StorageError
+        The store does not answer.
+    """
+    started = time.monotonic()
+    catalog = bank.catalog
+    report = VerifyReport(table, bank.versions.get(table, -1), deep)
+    try:
+        version = catalog.version(table, bank.versions.get(table))
+    except (IntegrityError, FormatError) as error:
+        report.add([Finding(FindingKind.DAMAGED_LOG, f"{index_key(table, 'samples')}/{LOG}", str(error))])
+        return report
+    report.version = version.version
+    check = _SnapshotCheck(bank, version, report)
+    check.index()
+    if deep:
+        check.blocks(progress)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+class _SnapshotCheck:
+    """The check of one snapshot, which adds what it finds to a report."""
+
+    def __init__(self, bank: Bank, version: TableVersion, report: VerifyReport) -> None:
+        self.bank = bank
+        self.catalog = bank.catalog
+        self.version = version
+        self.report = report
+        self.table = version.table
+        self.is_whole: dict[str, bool] = {}
+        """Whether all files of a level are sound, by level; levels that cannot be read at all are none of them."""
+        self.paths: dict[str, list[str]] = {}
+        """The local paths of the sound files, by level."""
+        self.missing: set[str] = set()
+
+    def index(self) -> None:
+        """Check everything but blocks."""
+        report, version, table = self.report, self.version, self.table
+        levels = list(dict.fromkeys(["samples", *LEVELS, *(version.pins or {})]))
+        report.add(damaged_logs(self.catalog.store, table, levels))
+        unpinned = list(missing_pins(self.catalog, version))
+        report.add(unpinned)
+        lost = {finding.key.removesuffix(f"/{LOG}") for finding in unpinned}
+        for level in levels:
+            if index_key(table, level) not in lost:
+                self._files(level)
+        report.add(damaged_notes(self.catalog, version))
+        self._rows()
+
+    def _files(self, level: str) -> None:
+        """Check the files of a level."""
+        files = self.catalog.state(self.version, level).files
+        if self.version.pins is None and level != "samples" and self.version.samples.parts is not None:
+            files = files.of_parts(self.version.samples.parts)
+        flaws = file_flaws(self.catalog, files.files)
+        self.report.n_index_files += len(files.files)
+        self.is_whole[level] = self.report.add(flaw for flaw in flaws if flaw is not None)
+        sound: list[IndexFile] = [f for f, flaw in zip(files.files, flaws, strict=True) if flaw is None]
+        self.paths[level] = [self.catalog.path(file) for file in sound]
+
+    def _rows(self) -> None:
+        """Check the rows of all levels, and the objects that they lead to.
+
+        What cannot be compared since a file of one of two levels is damaged, is not compared.
+        """
+        report, table, schema = self.report, self.table, self.version.schema
+        gone = self.catalog.deleted(self.version) if self.is_whole.get(DELETED) else None
+        samples = self.paths["samples"]
+        scan = SampleScan(schema, gone, index_key(table, "samples"))
+        report.add(scan.read(samples))
+        rows = scan.rows
+        report.n_samples = int(rows.live.sum())
+        report.n_shards = sum(len(use.shards) for use in scan.arrays.values())
+        if self.is_whole["samples"] and self.version.pins is not None:
+            others = LevelRows(rows, samples, scan.parts)
+            for level in (level for level, is_whole in self.is_whole.items() if is_whole):
+                folder, paths = index_key(table, level), self.paths[level]
+                if level == KEYS:
+                    report.add(others.keys(paths, folder))
+                elif level == DELETED:
+                    report.add(others.deleted(paths, folder))
+                elif level == "tiles":
+                    report.add(others.tiles(schema, paths, folder))
+                elif level.startswith(f"{COLUMNS_FOLDER}/"):
+                    name = level.removeprefix(f"{COLUMNS_FOLDER}/")
+                    report.add(others.column(name, paths, folder))
+                elif level == "shards":
+                    used = {key for use in scan.arrays.values() for key in use.shards}
+                    report.add(roll_up_flaws(schema, paths, samples, gone, used, folder))
+        form = StoredForm(self.catalog.store, schema, scan.arrays)
+        report.add(form.documents())
+        report.add(form.shards(samples, scan.dead, scan.parts))
+        self.missing = form.missing
+
+    def blocks(self, progress: Callable[[int, int], None] | None) -> None:
+        """Check every block."""
+        try:
+            self.report.add(damaged_blocks(self.bank, self.table, self.version, self.report, progress))
+        except NotFoundError as error:
+            self.report.add([Finding(FindingKind.UNREADABLE, self.table, str(error))])
