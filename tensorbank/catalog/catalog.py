@@ -31,6 +31,7 @@ from tensorbank.delta import (
     Lifetimes,
     SnapshotInfo,
     VersionState,
+    advanced,
     read_history,
     read_lifetimes,
     read_version,
@@ -53,6 +54,7 @@ from tensorbank.index_files import (
     NewFile,
     check_commit,
     checkpoint_name,
+    commit_name,
     find_damage,
     is_static,
     require_sealed,
@@ -254,6 +256,9 @@ class Catalog:
                     )  # the copy may be damaged, and not what it was made of
                     found = self._load(log, table, level)
                 self._known.keep(("level", level, log), found, found.files.statistics.nbytes)
+                last: LogCopy | None = self._known.get(("last", level, log.folder, log.first))
+                if last is None or last.version < log.version:
+                    self._known.keep(("last", level, log.folder, log.first), log)
             self._known.keep(("log", table, level, log.version), log)
         self._names.meet(table)
         return found, log
@@ -268,6 +273,9 @@ class Catalog:
         FormatError
             The log is of a kind that is not read here.
         """
+        found = self._advance(log, table, level)
+        if found is not None:
+            return found
         where = f"{self.store.url}/{index_key(table, level)}"
         files = {f"{where}/{LOG}/{name}": log.folder / LOG / name for name in log.names}
         for url, path in files.items():
@@ -277,9 +285,28 @@ class Catalog:
                 checkpoint = path.with_suffix(".parquet")
                 require_sealed(_read_bytes(checkpoint, url), _read_bytes(path, url), url)
         try:
-            return read_version(log, index_key(table, level), level, self.store, _asked)
+            return read_version(
+                log, index_key(table, level), level, self.store, lambda said: _asked(said, level)
+            )
         except FormatError as error:
             raise find_damage(files) or error from error
+
+    def _advance(self, log: LogCopy, table: str, level: str) -> VersionState | None:
+        """Find out what a version holds from one before it and the commits since, each checked; None if they do not tell."""
+        last: LogCopy | None = self._known.get(("last", level, log.folder, log.first))
+        state: VersionState | None = None if last is None else self._known.get(("level", level, last))
+        if last is None or state is None or last.version >= log.version:
+            return None
+        names = [commit_name(v) for v in range(last.version + 1, log.version + 1)]
+        if not {*names} <= {*log.names}:
+            return None
+        commits = []
+        key = index_key(table, level)
+        for name in names:
+            url = f"{self.store.url}/{key}/{LOG}/{name}"
+            commits.append(_read_bytes(log.folder / LOG / name, url))
+            check_commit(commits[-1], url)
+        return advanced(state, key, commits, _asked(state.configuration, level))
 
     def _log(self, table: str, level: str, version: int | None, *, whole: bool = False) -> LogCopy:
         try:
@@ -399,8 +426,10 @@ class Catalog:
         return lambda level, rows: self.write(table, level, rows)
 
 
-def _asked(configuration: Mapping[str, str]) -> list[str]:
+def _asked(configuration: Mapping[str, str], level: str) -> list[str]:
     """Return the transactions that say which versions of other levels belong to one of samples."""
+    if level != "samples":
+        return []
     added = [f"{COLUMNS_FOLDER}/{name}" for name in _columns(configuration)]
     return [FORMAT, *(f"{PIN}{level}" for level in (*PINNED, *added))]
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
-from tensorbank.index_files import LOG, is_static, static_bank, table_names
+from tensorbank.index_files import LOG, commit_name, is_static, static_bank, table_names
 from tensorbank.layout import index_key
 from tensorbank.storage import Store
 
@@ -88,7 +88,8 @@ class TableNames:
     def has_log(self, table: str, level: str) -> bool:
         """Tell whether a level of a table has been made."""
         with suppress(NotFoundError):
-            return bool(self._store.objects(f"{index_key(table, level)}/{LOG}"))
+            log = f"{index_key(table, level)}/{LOG}"
+            return self._store.exists(f"{log}/{commit_name(0)}") or bool(self._store.objects(log))
         return False
 
     def check_free(self, table: str) -> None:

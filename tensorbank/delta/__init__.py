@@ -10,6 +10,7 @@ from tensorbank.delta.actions import (
     metadata_action,
     readded,
 )
+from tensorbank.delta.advanced_state import advanced
 from tensorbank.delta.checkpoints import CHECKPOINT_INTERVAL, write_checkpoint
 from tensorbank.delta.history import SnapshotInfo, read_history
 from tensorbank.delta.lifetimes import Lifetimes, read_lifetimes
@@ -23,6 +24,7 @@ __all__ = [
     "LostCommitError",
     "SnapshotInfo",
     "VersionState",
+    "advanced",
     "append_commit",
     "change_between",
     "commit_actions",

@@ -20,6 +20,7 @@ __all__ = [
     "LAST_CHECKPOINT",
     "LOG",
     "check_commit",
+    "checkpoint_in",
     "checkpoint_name",
     "commit_name",
     "commits_in",
@@ -59,6 +60,11 @@ def seal_name(version: int) -> str:
 def commits_in(names: Collection[str]) -> list[int]:
     """Return the versions whose commits are among the files of a log, in no order."""
     return [int(m[1]) for m in map(_COMMIT.fullmatch, names) if m]
+
+
+def checkpoint_in(names: Collection[str]) -> int:
+    """Return the version of the last checkpoint of one file among the files of a log, -1 if there is none."""
+    return max((int(m[1]) for m in map(_CHECKPOINT.fullmatch, names) if m), default=-1)
 
 
 def needed(names: Collection[str], version: int, where: str) -> list[str]:

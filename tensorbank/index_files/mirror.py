@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from tensorbank.errors import (
     NotFoundError,
 )
 from tensorbank.index_files.checksums import checksum_in_name
-from tensorbank.index_files.delta_log import LOG, commit_name, commits_in, needed
+from tensorbank.index_files.delta_log import LOG, checkpoint_in, commit_name, commits_in, needed
 from tensorbank.index_files.level_files import IndexFile
 from tensorbank.index_files.local_copies import Identity, checksum, digest, disk_error, identity, write
 from tensorbank.index_files.parquet_check import check_index_file
@@ -82,6 +82,7 @@ class IndexMirror:
         self.folder = folder
         self._sound: dict[Path, Identity] = {}
         self._readable: dict[Path, tuple[Identity, int, int]] = {}
+        self._tails: dict[str, dict[str, ObjectInfo]] = {}  # of logs: their first file, and what is needed
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.store, self.folder))
@@ -150,7 +151,8 @@ class IndexMirror:
     def log(self, key: str, version: int | None = None, *, whole: bool = False) -> LogCopy:
         """Return a copy of the log of a Delta table as it is now, or as it was at a version.
 
-        That takes one listing, and the files that are not here yet.
+        That takes one listing, and the files that are not here yet. The list begins at the newest commit that was met before, if
+        that is still the same object.
 
         The ``whole`` log has all commits that there are, not just those since the last checkpoint.
 
@@ -162,7 +164,15 @@ class IndexMirror:
         NotFoundError
             There is no such table, or no such version yet.
         """
-        files = self._listed(key, version, whole=whole)
+        try:
+            return self._log(key, self._listed(key, version, whole=whole), version, whole=whole)
+        except NotFoundError:
+            if self._tails.pop(key, None) is None:
+                raise
+        return self._log(key, self._listed(key, version, whole=whole), version, whole=whole)
+
+    def _log(self, key: str, files: Mapping[str, ObjectInfo], version: int | None, *, whole: bool) -> LogCopy:
+        """Return a copy of a log by its files; NotFoundError if they do not have the version, or are not there any more."""
         where = f"{self.store.url}/{key}"
         commits = commits_in(files)
         if not commits or (version is not None and version > max(commits)):
@@ -174,8 +184,13 @@ class IndexMirror:
             wanted |= {
                 name: files[name] for v in commits if v <= version and (name := commit_name(v)) in files
             }
+        if version == max(commits) and not is_static(self.store):
+            self._tails[key] = {name: files[name] for name in (min(files), *needed(files, version, where))}
         local = self.in_place
         if local is not None:
+            oldest = local / key / LOG / next(iter(wanted))
+            if not oldest.exists():
+                raise NotFoundError(f"{where}/{LOG} has no {oldest.name} any more")
             return LogCopy(local / key, version, first, tuple(wanted))
         folder = self._open_folder() / key / f"log-{first}"
         with ThreadPoolExecutor(N_THREADS) as pool:
@@ -194,8 +209,20 @@ class IndexMirror:
         """Return the files of a log by name: those that begin with a version."""
         if is_static(self.store):
             return log_files(self.store, key, version, whole=whole)
-        found = self.store.objects(f"{key}/{LOG}", LATE_S)
-        names = {info.key.removeprefix(f"{key}/{LOG}/"): info for info in found}
+        tail = None if whole else self._tails.get(key)
+        if tail is not None:
+            newest = max(commits_in(tail))
+            if version is None or version >= checkpoint_in(tail):
+                found = self._files(key, after=f"{newest:020}")
+                if found.get(commit_name(newest)) == tail[commit_name(newest)]:
+                    return tail | found
+        return self._files(key)
+
+    def _files(self, key: str, after: str = "") -> dict[str, ObjectInfo]:
+        """List the files of a log by name, from a name on."""
+        folder = f"{key}/{LOG}/"
+        found = self.store.objects(f"{key}/{LOG}", LATE_S, after=f"{folder}{after}" if after else "")
+        names = {info.key.removeprefix(folder): info for info in found}
         return {name: info for name, info in names.items() if _OF_VERSION.match(name) and "/" not in name}
 
     def _open_folder(self) -> Path:

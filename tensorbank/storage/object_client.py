@@ -113,10 +113,11 @@ class ObjectClient:
         with self._translated(key):
             return _info(obstore.head(self._asking, key))
 
-    def objects(self, prefix: str) -> list[ObjectInfo]:
-        """List the objects whose key starts with the path ``prefix``."""
+    def objects(self, prefix: str, after: str = "") -> list[ObjectInfo]:
+        """List the objects whose key starts with the path ``prefix`` and is greater than ``after``."""
         with self._translated(prefix):
-            return [_info(o) for o in obstore.list(self._asking, prefix=prefix or None).collect()]
+            found = obstore.list(self._asking, prefix=prefix or None, offset=after or None).collect()
+            return [_info(o) for o in found]
 
     def folders(self, prefix: str) -> tuple[list[str], int]:
         """List the names directly below ``prefix`` that have objects below them, and count the objects beside them."""

@@ -202,9 +202,17 @@ class Store:
             )
         return self._open().sign("GET", keys, lifetime_s)
 
-    def objects(self, prefix: str = "", late_s: float | None = None) -> list[ObjectInfo]:
-        """List all objects whose key starts with the path ``prefix``, in the store's order; ``late_s`` is as for :meth:`get`."""
-        return self._ask(prefix, lambda client: client.objects(prefix), late_s=late_s)
+    def objects(self, prefix: str = "", late_s: float | None = None, *, after: str = "") -> list[ObjectInfo]:
+        """List all objects whose key starts with the path ``prefix``, in the store's order.
+
+        Parameters
+        ----------
+        late_s
+            As for :meth:`get`.
+        after
+            Key after which the list begins; a store may name those before all the same.
+        """
+        return self._ask(prefix, lambda client: client.objects(prefix, after), late_s=late_s)
 
     def folders(self, prefix: str = "") -> list[str]:
         """List the names directly below ``prefix`` that have objects below them, sorted.

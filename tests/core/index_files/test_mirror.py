@@ -42,9 +42,9 @@ class CountingStore(Store):
         self.fetched.append(key)
         return self._inner.get(key)
 
-    def objects(self, prefix="", late_s=None):
+    def objects(self, prefix="", late_s=None, *, after=""):
         self.n_listings += 1
-        return super().objects(prefix)
+        return super().objects(prefix, after=after)
 
 
 CONTENT = {f"t/index/samples/part-{i}.parquet": bytes([i]) * (1000 + i) for i in range(6)}
