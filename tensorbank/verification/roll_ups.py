@@ -81,8 +81,9 @@ def roll_up_flaws(
             counts = as_arrow(~np.isin(pairs_of(batch, parts), dead))
             rolled.add(batch.filter(counts))
     wanted = rolled.rows(keep_empty=True).combine_chunks()
-    yield from _strays(schema, rows, wanted, lost, used, folder)
-    loose = np.array([part in lost for part in rows["part"].to_pylist()], np.bool_)
+    placeless = _placeless(schema, rows)
+    loose = np.array([part in lost for part in rows["part"].to_pylist()], np.bool_) | placeless
+    yield from _strays(schema, rows, as_numpy(wanted["n_samples"], 0) + placeless, lost, used, folder)
     flaws: dict[int, list[_Flaw]] = {}
     for field in wanted.schema:
         if field.name in ("part", "shard", "seasons"):
@@ -98,13 +99,12 @@ def roll_up_flaws(
 def _strays(
     schema: TableSchema,
     rows: pa.Table,
-    wanted: pa.Table,
+    n_samples: npt.NDArray[np.int64],
     lost: Collection[str],
     used: Collection[str],
     folder: str,
 ) -> Iterator[Finding]:
     """Yield findings about rows of no sample, rows that are there twice, and shards without a row."""
-    n_samples = as_numpy(wanted["n_samples"], 0)
     names = list(zip(rows["part"].to_pylist(), rows["shard"].to_pylist(), strict=True))
     times = Counter(names)
     for part, shard in sorted(name for name, n in times.items() if n > 1):
@@ -120,6 +120,15 @@ def _strays(
             known.update(k for k in whole(rows[modality.name]).field("key").to_pylist() if k)
     for key in sorted({*used} - known):
         yield Finding(FindingKind.MISSING_ROLL_UP, folder, f"shard {key} has no row")
+
+
+def _placeless(schema: TableSchema, rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Tell which rows lead to no shard, (n,), since the modalities of their samples were dropped: nothing compares with them."""
+    found = np.ones(rows.num_rows, np.bool_)
+    for modality in schema:
+        if rows.schema.get_field_index(modality.name) >= 0:
+            found &= as_numpy(whole(rows[modality.name]).is_null())
+    return found
 
 
 def _told(rows: pa.Table, schema: TableSchema, folder: str, flaws: list[_Flaw]) -> Finding:

@@ -72,14 +72,22 @@ def test_a_lost_shard_damages_all_its_tensors(bank):
 # ---------------------------------------------------------------- what other readers go by
 
 
-def flaws(bank: Path) -> list[tuple[str, str]]:
+@pytest.fixture
+def flaws():
+    """Return what tells the modality and key of each flaw in the stored form of a bank whose index is sound."""
     catalog = tb.open(bank).catalog
     version = catalog.version("t")
     samples = [catalog.path(f) for f in version.samples.files]
     scan = SampleScan(version.schema, None, "t/index/samples")
     assert list(scan.read(samples)) == []
-    form = StoredForm(catalog.store, version.schema, scan.arrays)
-    return [(f.modality, f.key) for f in (*form.documents(), *form.shards(samples, scan.dead, scan.parts))]
+
+    def found() -> list[tuple[str, str]]:
+        form = StoredForm(catalog.store, version.schema, scan.arrays)
+        return [
+            (f.modality, f.key) for f in (*form.documents(), *form.shards(samples, scan.dead, scan.parts))
+        ]
+
+    return found
 
 
 def flipped(path: Path, bit: int) -> bytes:
@@ -88,7 +96,7 @@ def flipped(path: Path, bit: int) -> bytes:
     return bytes(body)
 
 
-def test_every_flip_in_the_index_of_a_shard_is_found(bank):
+def test_every_flip_in_the_index_of_a_shard_is_found(bank, flaws):
     ref = (
         tb.open(bank)
         .sql("SELECT NDVI.ref AS r FROM t ORDER BY NDVI.ref.row DESC LIMIT 1")
@@ -97,16 +105,16 @@ def test_every_flip_in_the_index_of_a_shard_is_found(bank):
     )
     shard = bank / ref["key"]
     sound = shard.read_bytes()
-    assert flaws(bank) == []
+    assert flaws() == []
     first = 8 * (ref["offset"] + ref["length"])
     bits = range(first, 8 * len(sound), 7 if 8 * len(sound) - first > 800 else 1)
     assert len(bits) > 100
     for bit in [*bits][:: max(1, len(bits) // 20)]:
         shard.write_bytes(flipped(shard, bit))
-        assert flaws(bank) == [("NDVI", ref["key"])], bit
+        assert flaws() == [("NDVI", ref["key"])], bit
         shard.write_bytes(sound)
     shard.write_bytes(sound[:-1])
-    assert flaws(bank) == [("NDVI", ref["key"])]
+    assert flaws() == [("NDVI", ref["key"])]
     (cut,) = verify(tb.open(bank), "t").findings
     assert (cut.kind, cut.key) in {("cut-shard", ref["key"]), ("damaged-shard-index", ref["key"])}
     assert main(["verify", str(bank)]) == 1
@@ -134,7 +142,7 @@ def test_an_index_that_leads_elsewhere_under_a_right_checksum_is_found(bank):
 
 
 @pytest.mark.parametrize("of", ["DEM", ""], ids=["array", "group"])
-def test_flips_in_the_documents_of_zarr_are_found(bank, of):
+def test_flips_in_the_documents_of_zarr_are_found(bank, of, flaws):
     (part,) = tb.open(bank).table("t").parts()
     key = f"t/tensors/{part}/{of}/zarr.json".replace("//", "/")
     path = bank / key
@@ -144,7 +152,7 @@ def test_flips_in_the_documents_of_zarr_are_found(bank, of):
     unseen = []
     for bit in rng.integers(8 * free, 8 * len(sound), 20).tolist():
         path.write_bytes(flipped(path, bit))
-        found = flaws(bank)
+        found = flaws()
         if (of, key) not in found:
             unseen.append(bit)
             assert same_json(path.read_bytes(), sound), "no flip that a reader would see"
@@ -152,9 +160,9 @@ def test_flips_in_the_documents_of_zarr_are_found(bank, of):
     assert len(unseen) < 10
     for content in (b"", b"[]", b"{}", b"5", b"[" * 10_000):
         path.write_bytes(content)
-        assert (of, key) in flaws(bank)
+        assert (of, key) in flaws()
     path.unlink()
-    assert (of, key) in flaws(bank)
+    assert (of, key) in flaws()
     assert ("zarr-document", key) in {(f.kind, f.key) for f in verify(tb.open(bank), "t").findings}
 
 

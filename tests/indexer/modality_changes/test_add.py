@@ -45,7 +45,7 @@ def test_two_sources_bring_a_modality_and_what_is_there_stays(bank, options, sto
     assert "S1RTC" in table.schema
     lists = bank.sql("SELECT DISTINCT modalities FROM t").arrow()["modalities"].to_pylist()
     assert lists == [["DEM", "S1RTC", "S2L2A"]]
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []
     assert add_modality(second, bank, "t", "S1RTC", options).changed is False
 
 
@@ -81,7 +81,7 @@ def test_what_is_computed_equals_the_formula(bank, options, stored, same):
     means = bank.sql("SELECT NDVI.mean AS m FROM t ORDER BY sample_id").arrow()["m"].to_pylist()
     np.testing.assert_allclose(means[:7], [np.nanmean(t, dtype=np.float64) for t in truth])
     assert means[7] is None
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []
     entry = bank.table("t").history()[0]
     assert (entry.operation, entry.details["source_format"]) == ("add-modality", "computed")
 
@@ -207,7 +207,7 @@ def test_rows_of_several_parts_in_one_file_each_get_their_own(bank, options, sto
     )
     cells = np.stack(RADAR[1:7])[:, 0, 1].reshape(6, 2, 4, 2, 4).max(axis=(2, 4)).reshape(-1)
     np.testing.assert_array_equal(tiles.arrow()["high"].to_pylist(), cells)
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []
 
 
 def test_later_samples_bring_the_modality_and_earlier_ones_keep_theirs(bank, options, stored, same):

@@ -29,7 +29,7 @@ def test_a_dropped_modality_is_gone_and_an_earlier_version_has_it(bank, stored, 
     assert (
         bank.at({"t": version}).sql("SELECT sample_id, DEM FROM t").plan().fingerprint == before.fingerprint
     )
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []
     assert (table.history()[0].operation, table.history()[0].details) == (
         "drop-modality",
         {"modality": "DEM"},
@@ -44,7 +44,7 @@ def test_a_modality_of_the_same_name_has_nothing_of_the_old_one(bank, options, s
     assert counts == [3]
     tiles = bank.sql("SELECT count(DEM) AS n FROM t.tiles").arrow()["n"].to_pylist()
     assert tiles == [12]
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []
 
 
 def test_dropping_twice_says_so_and_an_unknown_name_is_refused(bank):
@@ -67,4 +67,4 @@ def test_samples_without_another_modality_stay_and_have_no_place(bank, options):
     assert bank.table("t").snapshot().n_samples == 9
     report = replace_modality(TinySource(9, edition=2, modalities=("S2L2A",)), bank, "t", "S2L2A", options)
     assert (report.n_given, report.n_without) == (8, 1)
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []

@@ -30,7 +30,7 @@ def test_samples_of_the_source_are_replaced_and_the_others_keep_theirs(bank, opt
     same(stored(table.at(version), "DEM"), FIRST)
     assert pinned(bank, version).fingerprint == before.fingerprint
     assert pinned(bank, version).table.equals(before.table)
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []
 
 
 def test_the_index_says_of_new_pixels_what_numpy_says(bank, options):
@@ -238,4 +238,4 @@ def test_members_of_a_real_archive_are_replaced_by_worker_processes(write_member
         found = bank.table("t").read(f"282D_485L_{i // 4}_{i % 4}")
         np.testing.assert_array_equal(found["S1RTC"], [*new, pixels_of(3, "S1RTC")][i])
         np.testing.assert_array_equal(found["DEM"], pixels_of(i, "DEM"))
-    assert verify(bank, "t").damage == []
+    assert verify(bank, "t").findings == []
