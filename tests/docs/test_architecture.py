@@ -42,4 +42,4 @@ def test_floors_are_printed_from_the_contracts():
     printed = floors()
     assert "packages of the core:" in printed
     assert "tensorbank_indexer | tensorbank_server | tensorbank_loader" in printed
-    assert "deltalake is imported by tensorbank.catalog" in printed
+    assert "deltalake is imported by tensorbank.delta" in printed

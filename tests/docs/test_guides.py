@@ -17,6 +17,7 @@ RUN_BY = {
     "loader/README.md": "loader/test_guide.py",
     "server/README.md": "server/test_readme.py",
     "tensorbank/README.md": "docs/test_sql_guide.py",
+    "tensorbank/TABLE_LIFE.md": "docs/test_table_life_guide.py",
 }
 """The test that runs the blocks of a guide."""
 

@@ -21,7 +21,7 @@ FeatureList = list[dict[str, str]]
 Row: TypeAlias = Mapping[str, Any]
 """A row of the index by column, as Arrow gives it: its values have no static types. A modality is its address or None."""
 
-INNER_COLUMNS = frozenset({"part", "stem", "hilbert"})
+INNER_COLUMNS = frozenset({"part", "stem", "hilbert", "key"})
 """The columns that say where TensorBank keeps things, and are of no use to a caller."""
 
 
