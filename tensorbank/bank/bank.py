@@ -141,6 +141,23 @@ class Bank:
         self.catalog.copy(table, new, source.version)
         return Table(self, new)
 
+    def rename(self, table: str, new: str) -> Table:
+        """Give a table another name, and return it. Its history is kept, and its tensors stay where they are.
+
+        The old name is refused from then on, for new tables as well. A renaming that was stopped is completed by the same call.
+
+        Raises
+        ------
+        InvalidInputError
+            The name cannot name a table, or is another table's; or the bank cannot be written to.
+        NotFoundError
+            There is no such table.
+        ConflictError
+            Somebody else gave the table another name meanwhile.
+        """
+        self.catalog.rename(table, new)
+        return Table(self, new)
+
     def read(
         self,
         sample_id: str,

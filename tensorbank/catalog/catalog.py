@@ -24,6 +24,7 @@ from tensorbank.catalog.copies import copy_table, origins_of
 from tensorbank.catalog.known_versions import KnownVersions
 from tensorbank.catalog.membership import KEY_COLUMNS, Membership, key_pairs, read_keys, rows_of_keys
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
+from tensorbank.catalog.renaming import NAME, new_name_of, raise_renamed, rename_table
 from tensorbank.catalog.table_names import TableNames
 from tensorbank.catalog.upgrade import upgrading
 from tensorbank.delta import (
@@ -42,6 +43,7 @@ from tensorbank.errors import (
     ErrorKind,
     FormatError,
     IntegrityError,
+    InvalidInputError,
     NotFoundError,
     StorageError,
 )
@@ -154,6 +156,7 @@ class Catalog:
         if self._names.has_log(table, "samples"):
             return
         self.mirror.require_writable()
+        self._require_own_name(table)
         self._names.check_free(table)
         if not single_writer:
             self.require_arbitration()
@@ -165,7 +168,33 @@ class Catalog:
         self.mirror.require_writable()
         source = self.version(table, version)
         self._names.check_free(new)
+        self._require_own_name(new)
         return copy_table(self, source, new)
+
+    def rename(self, table: str, new: str) -> int:
+        """Give a table another name; see :func:`tensorbank.catalog.renaming.rename_table`."""
+        check_table_name(new)
+        self.mirror.require_writable()
+        self._names.check_free(new)
+        self._require_own_name(new)
+        if new == table:
+            raise InvalidInputError(f"the table has the name {new!r} already", kind=ErrorKind.EXISTS)
+        return rename_table(self, table, new)
+
+    def renamed_head(self, table: str) -> tuple[str | None, TableVersion]:
+        """Return the name that the newest version of a table says, None for its own, and that version."""
+        state, _ = self._read(table, "samples", None)
+        said = state.configuration.get(NAME, table)
+        return (None if said == table else said), self.version(table, state.files.version)
+
+    def _require_own_name(self, table: str) -> None:
+        """Raise InvalidInputError if a name is that of a table which was renamed: its tensors lie there."""
+        said = new_name_of(self.store, table)
+        if said is not None:
+            raise InvalidInputError(
+                f"{table} is the name that {said} had before, whose tensors lie there; take another name",
+                kind=ErrorKind.EXISTS,
+            )
 
     def part_folder(self, version: TableVersion, part: str) -> str:
         """Return the key of the folder of a part: below the table's own name, or that of a table that it was copied from."""
@@ -187,7 +216,14 @@ class Catalog:
         NotFoundError
             There is no such table or version.
         """
-        state, log = self._read(table, "samples", version)
+        try:
+            state, log = self._read(table, "samples", version)
+        except (NotFoundError, IntegrityError):
+            said = new_name_of(self.store, table)
+            raise_renamed(table, said)
+            raise
+        if version is None:
+            raise_renamed(table, state.configuration.get(NAME))
         if state.transactions.get(FORMAT, 1) > INDEX_VERSION:
             raise FormatError(
                 f"{self.store.url}/{table} has format {state.transactions[FORMAT]}, and this version of TensorBank reads formats "

@@ -64,7 +64,8 @@ def copy_table(catalog: Catalog, source: TableVersion, new: str) -> int:
     pins = {f"{PIN}{level}": _copy_level(catalog, source, level, new) for level in source.pins}
     state = catalog.state(source, "samples")
     tables = dict.fromkeys((*origins_of(state), source.table))
-    settings = {**state.configuration, TENSORS: ",".join(name for name in tables if name != new)}
+    kept = {name: value for name, value in state.configuration.items() if name != "tensorbank.name"}
+    settings = {**kept, TENSORS: ",".join(name for name in tables if name != new)}
     folder = index_key(new, "samples")
     added = LevelChange(_copied(catalog, state, "samples", new))
     actions = creation_actions(str(uuid.uuid4()), state.columns, settings)

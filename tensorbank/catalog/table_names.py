@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
-from tensorbank.index_files import LOG, commit_name, is_static, static_bank, table_names
+from tensorbank.index_files import LOG, commit_name, commits_in, is_static, static_bank, table_names
 from tensorbank.layout import index_key
-from tensorbank.storage import Store
+from tensorbank.storage import ObjectInfo, Store
 
-__all__ = ["TableNames"]
+__all__ = ["RENAMED", "TableNames"]
 
 N_THREADS = 16
+RENAMED = "renamed.json"
+"""The name of the marker in the log of a table that has another name now."""
 SQL_SCHEMAS = frozenset({"main", "temp", "system", "information_schema", "pg_catalog"})
 
 
@@ -60,7 +62,9 @@ class TableNames:
         keys = [f"{index_key(name, 'samples')}/{LOG}" for name in folders]
         with ThreadPoolExecutor(N_THREADS) as pool:
             return [
-                name for name, log in zip(folders, pool.map(self._store.objects, keys), strict=True) if log
+                name
+                for name, log in zip(folders, pool.map(self._store.objects, keys), strict=True)
+                if _is_log(log)
             ]
 
     def missing(self, table: str, version: int | None = None) -> NotFoundError:
@@ -89,7 +93,7 @@ class TableNames:
         """Tell whether a level of a table has been made."""
         with suppress(NotFoundError):
             log = f"{index_key(table, level)}/{LOG}"
-            return self._store.exists(f"{log}/{commit_name(0)}") or bool(self._store.objects(log))
+            return self._store.exists(f"{log}/{commit_name(0)}") or _is_log(self._store.objects(log))
         return False
 
     def check_free(self, table: str) -> None:
@@ -104,3 +108,9 @@ class TableNames:
                     raise InvalidInputError(
                         f"there is a table {other!r} already, and SQL cannot tell {table!r} from it"
                     )
+
+
+def _is_log(objects: Sequence[ObjectInfo]) -> bool:
+    """Tell whether a folder is the log of a table that has its name still: there are commits, and no marker of another name."""
+    names = [info.key.rpartition("/")[2] for info in objects]
+    return bool(commits_in(names)) and RENAMED not in names

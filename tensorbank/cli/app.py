@@ -45,6 +45,7 @@ for _command in (
     corrections.copy,
     corrections.delete,
     corrections.diff,
+    corrections.rename,
     corrections.restore,
     maintenance.compact,
     maintenance.gc,

@@ -11,7 +11,7 @@ import typer
 from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
 from tensorbank.cli.output import counted, fields, print_table, say
 
-__all__ = ["copy", "delete", "diff", "drop_modality", "restore"]
+__all__ = ["copy", "delete", "diff", "drop_modality", "rename", "restore"]
 
 
 def copy(
@@ -37,6 +37,21 @@ def copy(
         say(json.dumps(fields(snapshot)))
     else:
         say(f"table {new} has {counted(snapshot.n_samples, 'sample')}; its tensors are those of {table}")
+
+
+def rename(
+    bank: BankUrl,
+    table: TableName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New name of the table.")],
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a table another name. Its history is kept, its tensors stay where they are."""
+    named = bank_at(bank, endpoint, region, aws_profile).rename(table, new)
+    snapshot = named.snapshot()
+    say(json.dumps(fields(snapshot)) if as_json else f"{table} is {new} now, at version {snapshot.version}")
 
 
 def delete(
