@@ -191,11 +191,9 @@ class _Ingest:
         try:
             results = self.writer.write(plan, schema, self.report)
             self.report.findings += [f for r in results for f in r.findings]
-            self._refuse_harm()
+            self._refuse_part(plan)
             return self._commit(plan, schema, scans, results, choice, stale)
         except TensorBankError as error:
-            if self.options.strict or error.kind == ErrorKind.LOST_RACE:
-                self.writer.discard(plan)
             if error.kind == ErrorKind.LOST_RACE:  # they are found again by the next try
                 found = {id(f) for r in results for f in r.findings}
                 self.report.findings = [f for f in self.report.findings if id(f) not in found]
@@ -291,6 +289,19 @@ class _Ingest:
         schema = extend(there, found)
         check_names(schema)
         return schema
+
+    def _refuse_part(self, plan: PartPlan) -> None:
+        """Raise if strict was asked for and something was found, and leave nothing of the part.
+
+        After any other error its objects stay, for another run or the collection of garbage: its name follows from what it
+        holds, so that another writer may have committed it, or be about to.
+        """
+        try:
+            self._refuse_harm()
+        except FormatError:
+            if plan.part not in self._parts():
+                self.writer.discard(plan)
+            raise
 
     def _refuse_harm(self) -> None:
         """Raise if strict was asked for and something was found."""

@@ -68,6 +68,15 @@ MORE = Step(Ingest(4, 4), 1)
 BACK = Step(Restore(1))
 
 
+def test_a_writer_that_loses_leaves_the_part_that_another_one_committed(tmp_path):
+    """Two ingests of one archive write the same part: the second one must not take it away."""
+    world = World(tmp_path)
+    ingest = Step(Ingest(6, 4))
+    live(world, (racing(ingest, -1, ingest, Step(Delete((7,)))),))
+    assert [n for n in sorted(world.head.samples) if n >= 6] == [6, 7, 8, 9]
+    assert world.words == ["create", "ingest", "ingest", "delete", "ingest"]
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A piece of source, what replaces it, and the steps that show it."""
