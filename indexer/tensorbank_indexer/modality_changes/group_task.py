@@ -93,6 +93,7 @@ def fill(task: GroupTask, given: Given, store: Store, clock: StageClock) -> Shar
         findings += [*raw.findings, *sample.findings]
         if task.modality.name in sample.modalities:
             encoded[number] = sample.modalities[task.modality.name]
+            findings += _other_times(raw, task.modality.name, task.rows[number])
     for number, raw in _kept(task, store, encoded):
         sample = encode_sample(raw, schema, profile=task.profile, n_tiles=task.n_tiles, clock=clock)
         if not sample.modalities:
@@ -106,6 +107,21 @@ def fill(task: GroupTask, given: Given, store: Store, clock: StageClock) -> Shar
         rows = index_rows(stored, schema, part=task.base, shard=task.shard, n_tiles=task.n_tiles)
     tensor_bytes = sum(one.tensor_bytes for one in encoded.values())
     return ShardResult(task.shard, rows, findings, tensor_bytes, stored_bytes, clock.seconds)
+
+
+def _other_times(raw: RawSample, modality: str, row: StoredRow) -> list[Finding]:
+    """Return a finding if pixels are of other dates than the columns of the sample say."""
+    given = raw.modalities[modality].times_ns
+    if given is None or not row.times:
+        return []
+    said = [round(time.timestamp() * 1e6) for time in row.times]
+    if said == [int(time) // 1000 for time in given]:
+        return []
+    found = ", ".join(map(str, given.astype("datetime64[ns]").astype("datetime64[s]")))
+    there = ", ".join(time.strftime("%Y-%m-%dT%H:%M:%S") for time in row.times)
+    reason = f"the dates are {found}, and the columns of the sample say {there}"
+    action = "stored; what columns say of time stays"
+    return [Finding("other-times", raw.ref.archive, reason, action, row.stem, modality)]
 
 
 def _kept(task: GroupTask, store: Store, given: Mapping[int, Any]) -> Iterator[tuple[int, RawSample]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ import pyarrow.parquet as pq
 from tensorbank.arrow_numpy import as_numpy
 from tensorbank.catalog import Catalog, TableVersion
 from tensorbank.errors import FormatError, NotFoundError
-from tensorbank.index_schema import REF_TYPE, SOURCE_TYPE
+from tensorbank.index_schema import REF_TYPE, SOURCE_TYPE, TIME
 from tensorbank.layout import place_of_key
 from tensorbank.storage import Store
 from tensorbank_indexer.modality_changes.spooled_rows import SpooledRows
+from tensorbank_indexer.rows import OPTICAL_MODALITIES, RADAR_MODALITIES
 
 __all__ = ["StoredRow", "TableRows", "array_form"]
 
 Ref = Mapping[str, Any]
 _TEXTS = ("sample_id", "split", "stem")
+_TIMES = {"S2_times": OPTICAL_MODALITIES, "S1_times": RADAR_MODALITIES}
+_TIMES_TYPE = pa.list_(TIME)
 _KINDS = {"ref": REF_TYPE, "source": SOURCE_TYPE, "product_ids": pa.list_(pa.string())}
 
 
@@ -34,7 +38,8 @@ _KINDS = {"ref": REF_TYPE, "source": SOURCE_TYPE, "product_ids": pa.list_(pa.str
 class StoredRow:
     """One row of samples: its name and place, its address and origin in the modality, and its addresses in the inputs.
 
-    ``ref``, ``source`` and the ``inputs`` are None where the sample lacks the modality.
+    ``ref``, ``source`` and the ``inputs`` are None where the sample lacks the modality. ``times`` are the dates that columns
+    have of such modalities, optical or radar; none where they have none.
     """
 
     key: int
@@ -45,6 +50,7 @@ class StoredRow:
     ref: Ref | None
     source: Ref | None
     product_ids: tuple[str, ...]
+    times: tuple[datetime, ...]
     inputs: Mapping[str, Ref | None]
 
 
@@ -69,6 +75,7 @@ class TableRows:
         self.version = version
         self.modality = modality
         self.inputs = tuple(inputs)
+        self._times = next((c for c, names in _TIMES.items() if modality in names), None)
         self.parts: dict[str, int] = {}
         self.array_of_part: dict[int, str] = {}
         self._columns: dict[str, list[npt.NDArray[Any]]] = {
@@ -133,6 +140,7 @@ class TableRows:
                 row["ref"],
                 row["source"],
                 tuple(row["product_ids"] or ()),
+                tuple(row["times"] or ()),
                 {name: row[f"input {name}"] for name in self.inputs},
             )
             for n, row in zip(numbers.tolist(), rows, strict=True)
@@ -145,7 +153,7 @@ class TableRows:
             names = [m.name for m in self.version.schema if m.name in there]
             own = [f"{self.modality}.{f}" for f in ("ref", "source", "product_ids")]
             columns = [
-                *(*_TEXTS, "part", "key"),
+                *(*_TEXTS, "part", "key", *([self._times] if self._times in there else [])),
                 *(f"{m}.ref.{f}" for m in names for f in ("key", "row")),
                 *(own if self.modality in there else []),
                 *(f"{m}.ref" for m in self.inputs if m in there),
@@ -170,6 +178,8 @@ class TableRows:
         spooled = {name: rows[name] for name in _TEXTS}
         spooled |= {field: _field(rows, self.modality, field) for field in _KINDS}
         spooled |= {f"input {m}": _field(rows, m, "ref") for m in self.inputs}
+        none = pa.nulls(len(rows), _TIMES_TYPE)
+        spooled["times"] = rows[self._times] if self._times in rows.column_names else none
         self._rows.append(pa.table(spooled, schema=self._rows.schema))
         has = {
             name: as_numpy(spooled[name].is_valid()) for name in ("ref", *(f"input {m}" for m in self.inputs))
@@ -212,6 +222,7 @@ def _spooled(inputs: Sequence[str]) -> pa.Schema:
         [
             *(pa.field(name, pa.string()) for name in _TEXTS),
             *(pa.field(name, kind) for name, kind in _KINDS.items()),
+            pa.field("times", _TIMES_TYPE),
             *(pa.field(f"input {name}", REF_TYPE) for name in inputs),
         ]
     )

@@ -73,6 +73,7 @@ FINDING_KINDS: Mapping[str, str] = MappingProxyType(
         "other-bands": "A modality has other bands than in the table. It is left out.",
         "other-dtype": "A modality has another type than in the table, which does not hold its pixels exactly. It is left out.",
         "other-shape": "A modality has another shape than in the table, or more dates. It is left out.",
+        "other-times": "A modality that is added or replaced has other dates than columns say. It is stored, and they stay.",
         "other-type": "A modality has another type than in the table, which holds each of its pixels exactly. It is converted.",
         "unknown-modality": "The table has no such modality. It is left out.",
         "unknown-sample": "Samples of a source whose modality is added or replaced are not in the table. They are left out.",

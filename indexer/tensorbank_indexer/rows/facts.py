@@ -27,14 +27,14 @@ from tensorbank_indexer.measures import (
 )
 from tensorbank_indexer.source import Finding, RawSample, SampleRef
 
-__all__ = ["sample_facts"]
+__all__ = ["OPTICAL_MODALITIES", "RADAR_MODALITIES", "sample_facts"]
 
 IDENTITY_COLUMNS = ("sample_id", "part", "split", "subset", "stem")
 """The columns without which a sample cannot be told from another."""
 EMPTY_COLUMNS = ("split", "subset")
 """The identity columns that may be empty texts."""
-_OPTICAL_MODALITIES = ("S2L2A", "S2L1C", "S2RGB")
-_RADAR_MODALITIES = ("S1RTC", "S1GRD")
+OPTICAL_MODALITIES = ("S2L2A", "S2L1C", "S2RGB")
+RADAR_MODALITIES = ("S1RTC", "S1GRD")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIME = np.iinfo(np.int64).min
 SHARE_TOLERANCE = 1e-6
@@ -56,8 +56,8 @@ def sample_facts(
         A column of :data:`IDENTITY_COLUMNS` is no text, so that nothing names the sample.
     """
     doubts = _Doubts(raw.ref)
-    s2_times = _times(raw, _OPTICAL_MODALITIES)
-    s1_times = _times(raw, _RADAR_MODALITIES)
+    s2_times = _times(raw, OPTICAL_MODALITIES)
+    s1_times = _times(raw, RADAR_MODALITIES)
     columns: dict[str, object] = {
         "sample_id": raw.sample_id,
         "part": part,

@@ -239,3 +239,34 @@ def test_members_of_a_real_archive_are_replaced_by_worker_processes(write_member
         np.testing.assert_array_equal(found["S1RTC"], [*new, pixels_of(3, "S1RTC")][i])
         np.testing.assert_array_equal(found["DEM"], pixels_of(i, "DEM"))
     assert verify(bank, "t").findings == []
+
+
+def test_deleted_samples_stay_deleted_and_the_others_are_counted_right(bank, options, stored, same):
+    bank.table("t").delete("sample_id IN ('sample-0001', 'sample-0006')")
+    report = replace_modality(TinySource(8, edition=2), bank, "t", "DEM", options)
+    assert (report.n_given, report.n_kept, report.n_without, report.n_unknown) == (6, 0, 0, 2)
+    left = [0, 2, 3, 4, 5, 7]
+    rows = bank.sql("SELECT sample_id, DEM.mean AS mean FROM t ORDER BY sample_id").arrow().to_pydict()
+    assert rows["sample_id"] == [f"sample-{i:04d}" for i in left]
+    np.testing.assert_allclose(rows["mean"], [SECOND[i].mean() for i in left])
+    assert bank.table("t").snapshot().n_samples == 6
+    whole = bank.table("t").describe()["DEM"].bands[0]
+    assert whole.mean == pytest.approx(np.mean([SECOND[i].mean() for i in left]))
+
+
+def test_other_dates_than_the_columns_say_are_told_of(bank, options):
+    class Later(TinySource):
+        def read(self, refs):
+            for raw in super().read(refs):
+                raw.modalities["S2L2A"].times_ns = raw.modalities["S2L2A"].times_ns + 86_400 * 10**9
+                yield raw
+
+    report = replace_modality(Later(1, edition=2, modalities=("S2L2A",)), bank, "t", "S2L2A", options)
+    ((kind, reason),) = [(f.kind, f.reason) for f in report.findings]
+    assert kind == "other-times"
+    assert "2020-07-07" in reason
+    assert "2020-07-06" in reason
+    same_dates = replace_modality(
+        TinySource(1, edition=3, modalities=("S2L2A",)), bank, "t", "S2L2A", options
+    )
+    assert same_dates.findings == []
