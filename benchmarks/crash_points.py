@@ -5,8 +5,8 @@
 
 Each operation runs on a bank of a few samples, in memory behind S3 and in a folder. It is killed at every request; the answer of
 every write is lost; from every write on, the store is full or read-only. Afterwards the snapshot has to be the old one or the new
-one, ``verify`` finds nothing, and the operation runs again to the same end: see ``tests/support/crash_points.py``. Minutes;
-the status is 1 if anything was wrong.
+one, ``verify`` finds nothing, the operation runs again to the same end, and ``gc`` finds what is left over: see
+``tests/support/crash_points.py``. Minutes; the status is 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> int:
         WarmProcess(MODULES) as warm,
     ):
         stages = {"S3": S3Stage(server, Path(folder, "caches")), "folder": FolderStage(Path(folder, "banks"))}
-        benches = {name: Bench(stage, warm) for name, stage in stages.items()}
+        benches = {name: Bench(stage, warm, collects=True) for name, stage in stages.items()}
         for operation in chosen:
             results[operation.name] = {}
             for stage, bench in benches.items():

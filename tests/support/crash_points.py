@@ -4,7 +4,7 @@ The undisturbed run says what the requests are, and what the snapshots before an
 the process is killed at the request of that number; the answer of the write of that number is lost; the store is full, or
 read-only, from that write on. Afterwards the table must hold what it held before, or what it holds after the operation (by the
 reader that was written from the format's page alone, and by TensorBank's own); ``verify`` must find nothing; the operation run
-again must end well, and leave what the undisturbed run left.
+again must end well, and leave what the undisturbed run left. Where asked, ``gc`` must then keep the same objects as after that.
 
 What the store holds after a run follows from the writes that were done. Of several runs with the same ones, the checks are made
 once.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -79,6 +80,8 @@ class Undisturbed:
     before: Content
     after: Content
     n_objects: int
+    kept: tuple[str, ...] = ()
+    """The keys that ``gc`` keeps, without logs and reports of ingests, which say what happened."""
     known: dict[tuple[tuple[str, str], ...], Found] = field(default_factory=dict)
     """The states that were found, by the writes that were done."""
 
@@ -91,6 +94,12 @@ def _content(scene: Scene) -> Content:
         return {"samples": {}, "unreadable": f"{type(error).__name__}: {error}"}
 
 
+def _kept(objects: Mapping[str, bytes]) -> tuple[str, ...]:
+    ours = [key for key in objects if "/" in key]  # a probe of the store lies beside the tables
+    keys = [key for key in ours if "/_delta_log/" not in key and not key.endswith(".ingest.json")]
+    return tuple(sorted(RANDOM.sub("*", key) for key in keys))
+
+
 @dataclass(frozen=True)
 class _Disturbed:
     kind: str
@@ -101,11 +110,12 @@ class _Disturbed:
 
 
 class Bench:
-    """Runs of operations on a stage, disturbed at their requests by ``warm``'s children."""
+    """Runs of operations on a stage, disturbed at their requests by ``warm``'s children; with ``collects``, ``gc`` follows."""
 
-    def __init__(self, stage: Stage, warm: WarmProcess) -> None:
+    def __init__(self, stage: Stage, warm: WarmProcess, *, collects: bool = False) -> None:
         self.stage = stage
         self.warm = warm
+        self.collects = collects
         self._bases: dict[str, dict[str, bytes]] = {}
         self._runs: dict[str, Undisturbed] = {}
 
@@ -124,12 +134,16 @@ class Bench:
             write = n_writes if request.method in _WRITES else 0
             points.append(Point(number, request.method, RANDOM.sub("*", request.key), write, request.done))
         objects = scene.objects()
+        if self.collects:
+            ended = self._run(scene, Operation("gc", "collect"), Trouble())
+            assert not ended.error, f"gc after {operation.name}: {ended.message}"
+        kept = _kept(scene.objects())
         scene.leave()
         before, after = content_of(base, TABLE), content_of(objects, TABLE)
         assert (before != after) == operation.changes, (
             f"{operation.name} changes nothing, or what it should not"
         )
-        run = Undisturbed(operation, base, tuple(points), before, after, len(objects))
+        run = Undisturbed(operation, base, tuple(points), before, after, len(objects), kept)
         return self._runs.setdefault(operation.name, run)
 
     def outcomes(self, run: Undisturbed, kind: str, points: Sequence[Point]) -> list[Outcome]:
@@ -164,7 +178,7 @@ class Bench:
         contents = [_content(one.scene) for one in batch]
         places = [one.scene.place() for one in batch]
         operation = run.operation
-        given = {"function": operation.function, "given": dict(operation.given)}
+        given = {"function": operation.function, "given": dict(operation.given), "collects": self.collects}
         ended = self.warm.call("support.table_life:recover", places=places, **given)
         if ended.error and len(batch) > 1:  # which one was it?
             return [found for one in batch for found in self._found(run, [one])]
@@ -185,7 +199,8 @@ class Bench:
         if ended.error:
             problems.append(f"looking at it, or running again: {ended.error}: {ended.message[-1500:]}")
             return Found(snapshot, 0, tuple(problems))
-        for when, expected, examined in zip(("before", "after"), (content, run.after), seen, strict=True):
+        whens = {"before": content, "after": run.after, "after gc and": run.after}
+        for (when, expected), examined in zip(whens.items(), seen, strict=False):
             problems += [f"verify {when} the second run: {text}" for text in examined["damage"]]
             pixels = {name: sample["pixels"] for name, sample in expected.get("samples", {}).items()}
             if examined["samples"] != pixels:
@@ -193,6 +208,10 @@ class Bench:
         objects = scene.objects()
         if text := difference(_content(scene), run.after):
             problems.append(f"after the second run, the table {text}")
+        if self.collects:
+            kept = _kept(objects)
+            more, less = (Counter(a) - Counter(b) for a, b in ((kept, run.kept), (run.kept, kept)))
+            problems += [f"gc leaves {key}" for key in more] + [f"gc removes {key}" for key in less]
         return Found(snapshot, len(objects) - run.n_objects, tuple(problems))
 
     def _judged(self, one: _Disturbed, found: Found) -> Outcome:

@@ -236,12 +236,15 @@ def examine(place: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recover(
-    places: Sequence[Mapping[str, Any]], function: str, given: Mapping[str, Any]
+    places: Sequence[Mapping[str, Any]], function: str, given: Mapping[str, Any], *, collects: bool
 ) -> list[list[dict[str, Any]]]:
-    """Examine tables on which an operation was interrupted, run it again, and examine them once more."""
+    """Examine tables on which an operation was interrupted, run it again, and examine them once more, and after ``gc``."""
     found = []
     for place in places:
         before = examine(place)
         run(place, function, given)
         found.append([before, examine(place)])
+        if collects:
+            collect(opened(place))
+            found[-1].append(examine(place))
     return found

@@ -26,7 +26,7 @@ from support import WITH_SUPPORT
 
 __all__ = ["Ended", "WarmProcess"]
 
-LIMIT_S = 120.0
+LIMIT_S = 280.0
 PAUSES = 0.02
 """The factor of all pauses between tries: what is tested is what is tried again, not for how long."""
 
@@ -51,10 +51,13 @@ class WarmProcess:
     ----------
     modules
         Modules that it imports. None may start a thread by being imported.
+    limit_s
+        Seconds after which a call is killed, and an error.
     """
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], limit_s: float = LIMIT_S) -> None:
         self._modules = modules
+        self._limit_s = limit_s
         self._folder = tempfile.TemporaryDirectory(prefix="warm-")
         self._address = str(Path(self._folder.name) / "socket")
         self._process: subprocess.Popen[bytes] | None = None
@@ -76,7 +79,7 @@ class WarmProcess:
     def call(self, name: str, /, **arguments: Any) -> Ended:
         """Call ``module:function`` in a child, and wait for its end. Arguments and value are JSON."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(LIMIT_S)
+            connection.settimeout(self._limit_s)
             connection.connect(self._address)
             connection.sendall(json.dumps([name, arguments]).encode() + b"\n")
             with connection.makefile("rb") as file:
@@ -85,7 +88,7 @@ class WarmProcess:
                     line = file.readline()
                 except TimeoutError:
                     os.kill(int(first), signal.SIGKILL)
-                    raise AssertionError(f"{name} {arguments} did not end within {LIMIT_S} s") from None
+                    raise AssertionError(f"{name} {arguments} did not end within {self._limit_s} s") from None
         return Ended(error="died") if not line.endswith(b"\n") else Ended(**json.loads(line))
 
 

@@ -23,6 +23,8 @@ MODULES = (
 )
 PROBLEMS = ("unnamed", "foreign", "wrong", "died")
 N_AT_ONCE = 2
+LIMIT_S = 1200.0
+"""Seconds of one batch on a busy machine; a trial that hangs ends it."""
 N_IN_A_BATCH = 150
 
 
@@ -33,7 +35,7 @@ def run_trials(
 
     ``without`` is as for :func:`support.flips.trials.run`.
     """
-    with tempfile.TemporaryDirectory(prefix="flips-") as folder, WarmProcess(MODULES) as warm:
+    with tempfile.TemporaryDirectory(prefix="flips-") as folder, WarmProcess(MODULES, LIMIT_S) as warm:
         made = Path(folder) / "made"
         made.mkdir()
         ended = warm.call("support.flips.bed:make", folder=str(made))
