@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,8 +32,32 @@ class NewFile:
 
 
 def parquet_writer(where: Path | pa.NativeFile, schema: pa.Schema) -> pq.ParquetWriter:
-    """Open a Parquet file as index files are written; write row groups of :data:`ROW_GROUP_ROWS`."""
-    return pq.ParquetWriter(where, schema, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    """Open a Parquet file as index files are written; write row groups of :data:`ROW_GROUP_ROWS`.
+
+    Floats are split into streams of bytes, for hardly one is there twice: as numbers of a dictionary, which is Parquet's habit,
+    they take a fifth more bytes, and half as long again to write and to read.
+    """
+    leaves = list(_leaves(schema))
+    return pq.ParquetWriter(
+        where,
+        schema,
+        compression="zstd",
+        compression_level=COMPRESSION_LEVEL,
+        use_dictionary=[path for path, is_float in leaves if not is_float],
+        use_byte_stream_split=[path for path, is_float in leaves if is_float],
+    )
+
+
+def _leaves(fields: Iterable[pa.Field], above: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the path of each column of a Parquet file, and whether its values are floats of 32 or 64 bits."""
+    for column in fields:
+        path, kind = f"{above}{column.name}", column.type
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            path, kind = f"{path}.list.element", kind.value_type
+        if pa.types.is_struct(kind):
+            yield from _leaves(kind, f"{path}.")
+        else:
+            yield path, pa.types.is_float32(kind) or pa.types.is_float64(kind)
 
 
 def write_rows(store: Store, folder: str, rows: pa.Table) -> NewFile:
