@@ -19,7 +19,7 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo check values test test-bench test-install fuzz fuzz-flips fuzz-life crash-points lint format docs architecture floors clean
-.PHONY: bench-ingest bench-codec bench-plan bench-stream bench-serve bench-device bench-peers bench-quick
+.PHONY: bench-ingest bench-codec bench-plan bench-stream bench-serve bench-device bench-peers bench-quick bench-table-life
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -43,6 +43,7 @@ help:
 	@echo "make bench-serve   latency, throughput and memory of the service, and streaming by what it hands out"
 	@echo "make bench-device  how much of the copy to a GPU is hidden behind the model's work, where there is one"
 	@echo "make bench-peers   TensorBank beside the loaders of the field, each in an environment of its own (hours, 25 GB)"
+	@echo "make bench-table-life  commits, compaction, columns, deletion, garbage, and plans after them (SAMPLES=10000000 PARTS=1000; 30 GB)"
 	@echo "make bench-quick   rates as shares of the ceiling beside the accepted ones, in under three minutes"
 	@echo "make venv          (re)install .venv; done by the others when pyproject.toml or constraints.txt changed"
 
@@ -131,6 +132,9 @@ bench-device: venv
 bench-peers: venv
 	$(BIN)/python benchmarks/bench_peers.py $(if $(BANK),--bank $(BANK)) $(if $(SAMPLES),--samples $(SAMPLES))
 	$(BIN)/python benchmarks/results_page.py
+
+bench-table-life: venv
+	$(BIN)/python benchmarks/bench_table_life.py $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(PARTS),--parts $(PARTS))
 
 bench-quick: venv
 	$(BIN)/python benchmarks/bench_quick.py

@@ -346,16 +346,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("index", type=Path, nargs="?", default=None)
     parser.add_argument(
-        "index", type=Path, nargs="?", default=Path(__file__).parent / "data" / "synthetic-index"
+        "--layout",
+        choices=("sorted", "ingest", "compacted"),
+        default="sorted",
+        help="of the index, if it has to be made: sorted parts, or 1,000 parts as ingest leaves them, or these after compaction",
     )
     parser.add_argument("--samples", type=int, default=10_000_000, help="of the index, if it has to be made")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.index is None:
+        name = "synthetic-index" if options.layout == "sorted" else f"synthetic-index-{options.layout}"
+        options.index = Path(__file__).parent / "data" / name
     if not (options.index / "world").exists():
         script = Path(__file__).with_name("synthetic_index.py")
-        parts = max(1, options.samples // 250_000)
+        parts = max(1, options.samples // (250_000 if options.layout == "sorted" else 10_000))
         command = [
             sys.executable,
             str(script),
@@ -364,8 +371,12 @@ def main() -> None:
             str(options.samples),
             "--parts",
             str(parts),
+            "--layout",
+            "compacted" if options.layout == "sorted" else "ingest",
         ]
         subprocess.run(command, check=True)
+        if options.layout == "compacted":
+            tb.open(options.index).table("world").compact()
     console = Console()
     bank = tb.open(str(options.index))
     con = connect(bank)
