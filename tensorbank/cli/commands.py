@@ -166,8 +166,18 @@ def verify(
     region: Region = None,
     aws_profile: AwsProfile = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also read every block, compare its checksum, and decode it.")
+        bool,
+        typer.Option("--deep", help="Also read every block, decode it, and make the statistics anew."),
     ] = False,
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", help="With --deep: the condition of samples to read.")
+    ] = None,
+    sample: Annotated[float, typer.Option(help="With --deep: the share of samples to read.")] = 1.0,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="With --deep: a file of what is verified, to go on there after an interruption."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="With --deep: threads that read and decode.")] = None,
     as_json: Json = False,
 ) -> None:
     """Check the index, its rows and checksums, the shards it leads to, and with --deep every block. 1 if anything is wrong."""
@@ -180,7 +190,16 @@ def verify(
         typer.echo(f"{opened.url} has no table, so there is nothing to verify", err=True)
     for name in names:
         with progress_bar() as progress:
-            report = run(opened, name, deep=deep, progress=functools.partial(progress, "verify"))
+            report = run(
+                opened,
+                name,
+                deep=deep,
+                where=where,
+                sample=sample,
+                resume=resume,
+                n_threads=threads,
+                progress=functools.partial(progress, "verify"),
+            )
         n_findings += len(report.findings)
         if as_json:
             say(json.dumps(fields(report) | {"findings": [fields(f) for f in report.findings]}))

@@ -35,11 +35,19 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 def _plain_lines() -> Callable[[str, int, int], None]:
     last: dict[str, float] = {}
+    first: dict[str, tuple[float, int]] = {}
 
     def show(what: str, done: int, total: int) -> None:
         now = time.monotonic()
+        began, before = first.setdefault(what, (now, done))
         if done >= total or now - last.get(what, 0.0) >= SECONDS_BETWEEN_LINES:
             last[what] = now
-            sys.stderr.write(f"{what} {done} of {total}\n")
+            rate = (done - before) / (now - began) if now > began else 0.0
+            left = (
+                f", {rate:,.1f} a second, {(total - done) / rate:,.0f} s left"
+                if rate and done < total
+                else ""
+            )
+            sys.stderr.write(f"{what} {done} of {total}{left}\n")
 
     return show

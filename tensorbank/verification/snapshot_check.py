@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from tensorbank.arrow_numpy import as_numpy
 from tensorbank.bank import Bank
 from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, TableVersion
-from tensorbank.errors import FormatError, IntegrityError, NotFoundError
+from tensorbank.errors import FormatError, IntegrityError, InvalidInputError
 from tensorbank.index_files import LOG, IndexFile
 from tensorbank.layout import LEVELS, index_key
-from tensorbank.verification.blocks import damaged_blocks
+from tensorbank.verification.blocks import BlockCheck
 from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
 from tensorbank.verification.index_objects import damaged_logs, damaged_notes, file_flaws, missing_pins
 from tensorbank.verification.level_rows import LevelRows
@@ -22,7 +27,15 @@ __all__ = ["verify"]
 
 
 def verify(
-    bank: Bank, table: str, *, deep: bool = False, progress: Callable[[int, int], None] | None = None
+    bank: Bank,
+    table: str,
+    *,
+    deep: bool = False,
+    where: str | None = None,
+    sample: float = 1.0,
+    resume: Path | None = None,
+    n_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
     """Verify a table at the version that the bank shows of it. What is wrong is listed, not raised.
 
@@ -32,7 +45,16 @@ def verify(
     Parameters
     ----------
     deep
-        True to read every block as well, compare its checksum, and decode it.
+        True to read every block as well, compare its checksum, decode it, and make the statistics of samples and tiles anew.
+    where
+        Condition in SQL on the samples whose blocks are read.
+    sample
+        Share of the samples whose blocks are read, always the same ones.
+    resume
+        File that says which blocks an earlier verification found sound, and is told what this one finds so. Its name should be
+        that of the table: what it says holds for index files, whatever the version.
+    n_threads
+        Threads that read and decode; as many as processors if not given.
     progress
         Function that is called with the number of samples whose blocks were read, and the number of all.
 
@@ -40,9 +62,17 @@ def verify(
     ------
     NotFoundError
         There is no such table.
+    InvalidInputError
+        The condition is no SQL, or what only chooses blocks is given without ``deep``.
     StorageError
         The store does not answer.
     """
+    if not deep and (where is not None or sample != 1.0 or resume is not None):
+        raise InvalidInputError(
+            "where, sample and resume choose blocks, which only a deep verification reads"
+        )
+    if not 0.0 < sample <= 1.0:
+        raise InvalidInputError(f"a share of samples lies above 0 and up to 1, got {sample!r}")
     started = time.monotonic()
     catalog = bank.catalog
     report = VerifyReport(table, bank.versions.get(table, -1), deep)
@@ -55,7 +85,7 @@ def verify(
     check = _SnapshotCheck(bank, version, report)
     check.index()
     if deep:
-        check.blocks(progress)
+        check.blocks(_chosen(bank, version, where, sample), resume, n_threads, progress)
     report.seconds = time.monotonic() - started
     return report
 
@@ -73,7 +103,10 @@ class _SnapshotCheck:
         """Whether all files of a level are sound, by level; levels that cannot be read at all are none of them."""
         self.paths: dict[str, list[str]] = {}
         """The local paths of the sound files, by level."""
+        self.sound: dict[str, list[str]] = {}
+        """Their keys, by level."""
         self.missing: set[str] = set()
+        self.scan: SampleScan
 
     def index(self) -> None:
         """Check everything but blocks."""
@@ -98,6 +131,7 @@ class _SnapshotCheck:
         self.report.n_index_files += len(files.files)
         self.is_whole[level] = self.report.add(flaw for flaw in flaws if flaw is not None)
         sound: list[IndexFile] = [f for f, flaw in zip(files.files, flaws, strict=True) if flaw is None]
+        self.sound[level] = [file.key for file in sound]
         self.paths[level] = [self.catalog.path(file) for file in sound]
 
     def _rows(self) -> None:
@@ -109,6 +143,7 @@ class _SnapshotCheck:
         gone = self.catalog.deleted(self.version) if self.is_whole.get(DELETED) else None
         samples = self.paths["samples"]
         scan = SampleScan(schema, gone, index_key(table, "samples"))
+        self.scan = scan
         report.add(scan.read(samples))
         rows = scan.rows
         report.n_samples = int(rows.live.sum())
@@ -134,9 +169,36 @@ class _SnapshotCheck:
         report.add(form.shards(samples, scan.dead, scan.parts))
         self.missing = form.missing
 
-    def blocks(self, progress: Callable[[int, int], None] | None) -> None:
-        """Check every block."""
-        try:
-            self.report.add(damaged_blocks(self.bank, self.table, self.version, self.report, progress))
-        except NotFoundError as error:
-            self.report.add([Finding(FindingKind.UNREADABLE, self.table, str(error))])
+    def blocks(
+        self,
+        keys: npt.NDArray[np.int64] | None,
+        state: Path | None,
+        n_threads: int | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        """Check blocks, of the samples with some keys or of all."""
+        check = BlockCheck(
+            self.catalog,
+            self.version,
+            list(zip(self.sound["samples"], self.paths["samples"], strict=True)),
+            self.paths.get("tiles", []),
+            frozenset(self.missing),
+            self.scan.dead,
+            self.scan.parts,
+            keys,
+            state,
+        )
+        self.report.add(check.run(self.report, n_threads, progress))
+
+
+def _chosen(
+    bank: Bank, version: TableVersion, where: str | None, sample: float
+) -> npt.NDArray[np.int64] | None:
+    """Return the keys of the samples whose blocks are to be read, sorted; None for all."""
+    if where is None and sample == 1.0:
+        return None
+    table = version.table
+    condition = f" WHERE {where}" if where is not None else ""
+    rows = bank.at({table: version.version}).sql(f'SELECT key FROM "{table}"{condition}').arrow()
+    keys = np.sort(as_numpy(rows["key"], 0).astype(np.int64))
+    return keys[keys.view(np.uint64) <= np.uint64(int(sample * (2**64 - 1)))] if sample < 1.0 else keys

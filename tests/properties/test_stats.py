@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from tensorbank import BandStats
 from tensorbank.statistics.band_stats import QUANTILES, bin_edges, merge_all
+from tensorbank.statistics.classes import measure_categories
+from tensorbank.statistics.pixels import measure_pixels
 from tensorbank_indexer.measures import tile_edges
-from tensorbank_indexer.measures.classes import measure_categories
-from tensorbank_indexer.measures.pixels import measure_pixels
 
 INTEGERS = [np.int16, np.uint8, np.uint16, np.int32]
 FLOATS = [np.float16, np.float32, np.float64]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from tensorbank_indexer.measures.classes import CategoryMeasure
+from tensorbank.statistics import CategoryMeasure, Measure, PixelMeasure, measure, tile_edges
 from tensorbank_indexer.measures.geography import contains, hilbert_index, normal_place, place_of, season_of
-from tensorbank_indexer.measures.modality_measure import Measure, measure
-from tensorbank_indexer.measures.moments import tile_edges
 from tensorbank_indexer.measures.offsets import radiometric_offset
-from tensorbank_indexer.measures.pixels import PixelMeasure
 from tensorbank_indexer.measures.suspicious_values import suspicions
 
 __all__ = [

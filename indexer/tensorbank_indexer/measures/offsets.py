@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tensorbank.schema import Modality
-from tensorbank.statistics import bin_edges
-from tensorbank_indexer.measures.pixels import PixelMeasure
+from tensorbank.statistics import PixelMeasure, bin_edges
 
 __all__ = ["RadiometricOffset", "baseline_of", "radiometric_offset"]
 

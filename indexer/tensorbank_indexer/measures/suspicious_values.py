@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
-from tensorbank_indexer.measures.classes import CategoryMeasure
-from tensorbank_indexer.measures.modality_measure import Measure
+from tensorbank.statistics import CategoryMeasure, Measure
 from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Finding, SampleRef
 

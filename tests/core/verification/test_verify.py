@@ -73,7 +73,7 @@ def test_a_lost_shard_damages_all_its_tensors(bank):
 
 
 @pytest.fixture
-def flaws():
+def flaws(bank):
     """Return what tells the modality and key of each flaw in the stored form of a bank whose index is sound."""
     catalog = tb.open(bank).catalog
     version = catalog.version("t")

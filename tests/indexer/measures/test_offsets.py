@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import tensorbank as tb
+from tensorbank.statistics.pixels import measure_pixels
 from tensorbank.statistics.published import normalization
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.measures.offsets import baseline_of, radiometric_offset
-from tensorbank_indexer.measures.pixels import measure_pixels
 from tensorbank_indexer.modalities import describe
 
 L1C = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12"]

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.schema import Modality
-from tensorbank_indexer.measures.classes import CategoryMeasure, measure_categories
-from tensorbank_indexer.measures.pixels import PixelMeasure, measure_pixels
+from tensorbank.statistics.classes import CategoryMeasure, measure_categories
+from tensorbank.statistics.pixels import PixelMeasure, measure_pixels
 
 __all__ = ["Measure", "measure"]
 

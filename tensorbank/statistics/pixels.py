@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank.statistics import QUANTILES, bin_edges
-from tensorbank_indexer.measures.moments import divide, merged_tiles, tile_moments
+from tensorbank.statistics.band_stats import QUANTILES, bin_edges
+from tensorbank.statistics.moments import divide, merged_tiles, tile_moments
 
 __all__ = ["PixelMeasure", "measure_pixels"]
 

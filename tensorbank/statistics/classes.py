@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tensorbank_indexer.measures.moments import tile_edges
+from tensorbank.statistics.moments import tile_edges
 
 __all__ = ["CategoryMeasure", "measure_categories"]
 
