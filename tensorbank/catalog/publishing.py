@@ -152,7 +152,9 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
     said = {FORMAT: INDEX_VERSION, FINITE: 1, **{f"{PIN}{level}": n for level, n in pins.items()}}
     state = levels.state(head, "samples")
     folder = index_key(head.table, "samples")
-    actions = commit_actions(folder, change.levels.get("samples", LevelChange()), said)
+    # A file that is written anew with the rows that it had is the same file: it must not be removed as well.
+    samples = change_between(state.files, state.files, change.levels.get("samples", LevelChange()))
+    actions = commit_actions(folder, samples, said)
     settings = dict(state.configuration)
     if change.columns is not None:
         settings[COLUMNS] = ",".join(change.columns)
