@@ -19,7 +19,7 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo check values test test-bench test-install fuzz fuzz-flips fuzz-life crash-points lint format docs architecture floors clean
-.PHONY: bench-ingest bench-codec bench-plan bench-stream bench-serve bench-device bench-peers bench-quick bench-table-life
+.PHONY: bench-ingest bench-commits bench-codec bench-plan bench-stream bench-serve bench-device bench-peers bench-quick bench-table-life
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -37,6 +37,7 @@ help:
 	@echo "make floors        print which package may import which, and which module may import which library"
 	@echo "make architecture  write the table of packages in tensorbank/ARCHITECTURE.md anew"
 	@echo "make bench-ingest  samples and bytes per second of ingest"
+	@echo "make bench-commits requests and CPU seconds of one more commit, from the first to the thousandth"
 	@echo "make bench-codec   bytes and seconds of codec chains and profiles, by modality (PATCHES=FOLDER of real samples, or made-up ones)"
 	@echo "make bench-plan    time, memory and pruning of plans on an index of 10 million samples (15 GB, made first)"
 	@echo "make bench-stream  throughput, memory, faults and order of streaming, each beside its ceiling (BANK=FOLDER, or one is made)"
@@ -110,6 +111,9 @@ architecture: venv
 
 bench-ingest: venv
 	$(BIN)/python benchmarks/ingest.py
+
+bench-commits: venv
+	$(BIN)/python benchmarks/bench_commits.py
 
 bench-codec: venv
 	$(BIN)/python benchmarks/bench_codec.py $(PATCHES)

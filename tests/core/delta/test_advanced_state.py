@@ -112,7 +112,7 @@ def assert_same(found, told) -> None:
 @given(commits, st.integers(1, 3))
 def test_the_state_is_the_one_that_delta_rs_reads(tmp_path_factory, changes, at_once):
     log = begun(tmp_path_factory.mktemp("log"))
-    state, waiting = log.state(), []
+    state, waiting, pairs = log.state(), [], []
     there = {99}
     for number, (added, removed, pinned) in enumerate(changes):
         added = [f for f in added if f[0] not in there]
@@ -128,10 +128,12 @@ def test_the_state_is_the_one_that_delta_rs_reads(tmp_path_factory, changes, at_
             continue
         told = log.state()
         found = advanced(state, KEY, waiting, ASKED)
-        if state.files.files:
-            assert found is not None
-            assert_same(found, told)
+        pairs.append((found or told, told))
+        assert (found is None) == (not state.files.files), "types are known from files"
         state, waiting = found or told, []
+    assert pairs
+    for found, told in pairs:
+        assert_same(found, told)
 
 
 def test_so_many_commits_are_no_more_pieces(tmp_path):
