@@ -263,7 +263,8 @@ class Catalog:
 
     def state(self, version: TableVersion, level: str) -> VersionState:
         """Return a level as it is in a version of its table."""
-        return self._read(version.table, level, version.pinned(level))[0]
+        owner = "" if level == "samples" else version.samples.table_id
+        return self._read(version.table, level, version.pinned(level), owner)[0]
 
     def newest(self, table: str, level: str) -> VersionState | None:
         """Return the newest version of a level, whatever the table shows of it; None if there is no such Delta table."""
@@ -271,14 +272,17 @@ class Catalog:
             return self._read(table, level, None)[0]
         return None
 
-    def _read(self, table: str, level: str, version: int | None) -> tuple[VersionState, LogCopy]:
+    def _read(
+        self, table: str, level: str, version: int | None, owner: str = ""
+    ) -> tuple[VersionState, LogCopy]:
         """Read the log of a level up to a version, or to the newest there is now, unless it is known.
 
-        A version is known by the copy of its log, since a table that was made anew has the same version numbers. Which copy that
-        is, the store has to say, but for versions that were asked for before.
+        A version is known by the copy of its log, since a table that was made anew has the same version numbers. Which copy
+        that is, the store has to say, but for versions that were asked for before. A level beside ``samples`` belongs to its
+        ``owner``, the id of ``samples``, which the store did say.
         """
         with self._turns[hash((table, level)) % N_TURNS]:
-            log = None if version is None else self._known.get(("log", table, level, version))
+            log = None if version is None else self._known.get(("log", table, level, version, owner))
             log = log or self._log(table, level, version)
             found: VersionState | None = self._known.get(("level", level, log))
             if found is None:
@@ -295,7 +299,7 @@ class Catalog:
                 last: LogCopy | None = self._known.get(("last", level, log.folder, log.first))
                 if last is None or last.version < log.version:
                     self._known.keep(("last", level, log.folder, log.first), log)
-            self._known.keep(("log", table, level, log.version), log)
+            self._known.keep(("log", table, level, log.version, owner), log)
         self._names.meet(table)
         return found, log
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import shutil
 import struct
 import threading
 import uuid
@@ -434,3 +435,15 @@ def test_a_version_is_a_whole_number_from_0_on(folder_bank, version):
     for call in (lambda: folder_bank.table("t").at(version), lambda: folder_bank.at({"t": version})):
         with pytest.raises(InvalidInputError, match="version"):
             call()
+
+
+def test_a_table_that_was_made_anew_has_its_own_tiles(folder_bank, tmp_path):
+    """Versions have the same numbers in both; what was known of the first must not be taken for the second."""
+    make_table(folder_bank, "t", parts=1, n=3)
+    assert ids_of(folder_bank, "SELECT DISTINCT sample_id FROM t.tiles") == [
+        f"part-0-{i:04d}" for i in range(3)
+    ]
+    shutil.rmtree(tmp_path / "bank" / "t")
+    make_table(folder_bank, "t", parts=1, n=2, prefix="other")
+    expected = ["other0-0000", "other0-0001"]
+    assert ids_of(folder_bank) == ids_of(folder_bank, "SELECT DISTINCT sample_id FROM t.tiles") == expected
