@@ -240,7 +240,7 @@ class RangeCache:
             return otherwise
         try:
             return step(*given)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             self._give_up(error, writes=writes)
             return otherwise
 

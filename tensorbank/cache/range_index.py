@@ -111,7 +111,7 @@ class RangeIndex:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._connect()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             if not is_damage(error):
                 raise
             self.wipe()
@@ -240,7 +240,12 @@ class RangeIndex:
 
 
 def is_damage(error: Exception) -> bool:
-    """Tell whether SQLite reports a corrupt database, as after a power failure or from a faulty disk."""
+    """Tell whether SQLite reports a corrupt database, as after a power failure or from a faulty disk.
+
+    It quotes what it has read, and where that is no text, Python fails to say so.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
@@ -213,6 +214,24 @@ def test_an_index_that_is_none_is_made_anew(tmp_path, content):
     RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
     for path in (tmp_path / "v1").glob("index.sqlite*"):
         path.write_bytes(content)
+    origin = Origin()
+    for _ in range(2):
+        assert RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
+    assert len(origin.asked) == 1
+
+
+def test_an_index_whose_schema_is_no_text_is_made_anew(tmp_path):
+    """SQLite quotes what it has read, and Python cannot decode that."""
+    RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], Origin().fetch)
+    path = tmp_path / "v1" / "index.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    sound = path.read_bytes()
+    assert sound.count(b"tableextentsextents") == 1
+    damaged = sound.replace(b"tableextentsextents", b"table" + b"\xff" * 7 + b"extents")
+    path.write_bytes(damaged.replace(b"CREATE TABLE extents", b"CREATE TABLE \xff\xff\xff\xff(\xff\xff"))
+    with closing(sqlite3.connect(path)) as db, pytest.raises(UnicodeDecodeError):
+        db.execute("SELECT * FROM extents")
     origin = Origin()
     for _ in range(2):
         assert RangeCache(tmp_path, MB).read("k", (0, 99), [(0, 99)], origin.fetch) == OBJECT[:99]
