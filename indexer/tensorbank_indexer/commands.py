@@ -1,4 +1,4 @@
-"""The command ``tensorbank ingest``."""
+"""The commands ``tensorbank ingest`` and ``repair``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 
-__all__ = ["ingest"]
+__all__ = ["ingest", "repair"]
 
 
 def ingest(
@@ -123,4 +123,55 @@ def ingest(
             "samples by what the archives hold now",
             err=True,
         )
+        raise typer.Exit(1)
+
+
+def repair(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or fsspec URL of the archives.")],
+    bank: BankUrl,
+    table: Annotated[str, typer.Option(help="Table to repair.")],
+    form: Annotated[
+        str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep/--quick", help="Look at every block, or only at shards as a whole.")
+    ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what can be repaired, and write nothing.")
+    ] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a table, and put lost and damaged shards back from archives that are still there. 1 if anything is left."""
+    import json
+    from dataclasses import asdict
+    from functools import partial
+
+    from tensorbank.cli import progress_bar
+    from tensorbank_indexer.repairs import repair as run
+    from tensorbank_indexer.sources import open_source
+
+    opened = open_source(source, format=form)
+    with progress_bar() as progress:
+        done = run(
+            opened,
+            bank_at(bank, endpoint, region, aws_profile),
+            table,
+            deep=deep,
+            dry_run=dry_run,
+            progress=partial(progress, "verify"),
+        )
+    if as_json:
+        say(json.dumps(asdict(done)))
+    else:
+        would = "can be" if dry_run else "were"
+        say(
+            f"{table} at version {done.version}: {done.n_findings} findings; {len(done.repaired)} shards {would} repaired, "
+            f"{done.n_samples} samples in them; {len(done.left)} findings are left"
+        )
+        for one in done.left:
+            say(f"  {one.kind} {one.key}: {one.reason}")
+    if done.left:
         raise typer.Exit(1)

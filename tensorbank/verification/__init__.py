@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
+from tensorbank.verification.recomputed import sample_differences
 from tensorbank.verification.snapshot_check import verify
 
 __all__ = [
     "Finding",
     "FindingKind",
     "VerifyReport",
+    "sample_differences",
     "verify",
 ]
