@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from support.differential.planted import planted
 from support.whole_life.machine import TableLife
-from support.whole_life.operations import Compact, Delete, Ingest, PutColumn, Restore
+from support.whole_life.operations import Collect, Compact, Delete, Ingest, PutColumn, Restore
 from support.whole_life.world import Step, Stop, World
 from tensorbank.catalog import changes as table_changes
 from tensorbank.catalog import membership, publishing
@@ -19,7 +19,7 @@ from tensorbank.columns import changes as column_changes
 from tensorbank.corrections import restoration
 from tensorbank.delta import actions, log_writer
 from tensorbank.errors import ErrorKind, TensorBankError
-from tensorbank.maintenance import compaction
+from tensorbank.maintenance import compaction, kept_versions
 from tensorbank.planning import views
 
 LIFE = settings(
@@ -56,6 +56,8 @@ def dying(step: Step) -> Step:
 
 
 def live(world: World, steps: tuple[Step, ...]) -> None:
+    """Perform steps on a table whose first version with samples has a tag, and look at all that there is."""
+    world.tag("first", 1)
     for step in steps:
         world.perform(step)
     world.close()
@@ -66,6 +68,7 @@ ONE_GOES = Step(Delete((3,)))
 SCORED = Step(PutColumn("x", (0, 1, 2, 3), 1))
 MORE = Step(Ingest(4, 4), 1)
 BACK = Step(Restore(1))
+COLLECTED = Step(Collect())
 
 
 def test_a_writer_that_loses_leaves_the_part_that_another_one_committed(tmp_path):
@@ -142,6 +145,12 @@ MISTAKES = {
         "if False:",
         (ONE_GOES, racing(Step(Compact()), 1, FEW_GO)),
     ),
+    "the collection overlooks tags": Mistake(
+        kept_versions,
+        "elif (why := protection.reason(version)) is not None:",
+        "elif why := None:",
+        (FEW_GO, COLLECTED),
+    ),
     "an update drops all other values": Mistake(
         column_changes,
         "pa.concat_tables([kept, mine])",
@@ -164,6 +173,7 @@ def test_a_mistake_is_noticed(name, tmp_path):
 def test_the_steps_of_the_mistakes_are_sound(tmp_path):
     """What they are caught by is the mistake: without one, all of them pass, one after the other."""
     world = World(tmp_path)
+    world.tag("first", 1)
     for mistake in MISTAKES.values():
         for step in mistake.steps:
             world.perform(step)

@@ -11,14 +11,17 @@ from typing import ClassVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from support.whole_life.model import UNIVERSE, State
+from support.whole_life.model import MODALITIES, UNIVERSE, State
 from support.whole_life.operations import (
+    Collect,
     Compact,
     Delete,
     DropColumn,
+    DropModality,
     Ingest,
     Operation,
     PutColumn,
+    ReplaceModality,
     Restore,
 )
 from support.whole_life.world import Step, Stop, World
@@ -29,6 +32,7 @@ PLACES = st.sampled_from([-1, -2, -3, 1, 2, 4, -4, 9])
 """The writes at which an operation is stopped; those below zero count commits to logs only. Many operations have fewer."""
 WRITERS = st.integers(0, 1)
 SPANS = st.tuples(st.integers(0, len(UNIVERSE) - 1), st.integers(1, 4))
+MODALITY = st.sampled_from(MODALITIES)
 COLUMNS = st.sampled_from(["x", "y"])
 
 
@@ -52,6 +56,14 @@ def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
             st.sampled_from(modes if c in state.values else ["add"]),
         )
     )
+    replaced = st.builds(
+        lambda modality, span, edition: ReplaceModality(
+            modality, span[0], min(span[1], len(UNIVERSE) - span[0]), edition
+        ),
+        MODALITY,
+        SPANS,
+        st.integers(1, 3),
+    )
     drop = st.builds(DropColumn, st.sampled_from(sorted(state.values) or ["x"]))
     odd = st.builds(PutColumn, COLUMNS, st.just((0, 11)), st.just(1), st.sampled_from([*modes, "add"]))
     return st.one_of(
@@ -61,6 +73,7 @@ def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
         st.just(Compact()),
         st.builds(Restore, st.integers(max(0, n_versions - 5), n_versions - 1)),
         st.one_of(ingests, drop, odd),
+        st.one_of(replaced, st.builds(DropModality, MODALITY)),
     )
 
 
@@ -109,6 +122,16 @@ class TableLife(RuleBasedStateMachine):
     def read(self, version: int) -> None:
         """A reader reads at a version."""
         self.world.pin(version)
+
+    @rule(name=st.sampled_from(["a", "b"]), version=st.integers(0, 40))
+    def tag(self, name: str, version: int) -> None:
+        """Somebody keeps a version."""
+        self.world.tag(name, version)
+
+    @rule(writer=WRITERS, dies=st.one_of(st.none(), st.integers(1, 12)))
+    def collect(self, writer: int, dies: int | None) -> None:
+        """Garbage is collected, all of it or up to a removal. Nobody else writes: what is past the grace is in use by nobody."""
+        self._perform(Step(Collect(), writer, Stop(dies) if dies else None))
 
     def teardown(self) -> None:
         """Look at everything once more, unless something was wrong before."""

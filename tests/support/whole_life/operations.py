@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 import pyarrow as pa
@@ -12,17 +13,21 @@ import tensorbank as tb
 from support.tiny_source import TinySource
 from support.whole_life.model import Sample, State, name_of
 from tensorbank.errors import ErrorKind
-from tensorbank_indexer import IngestOptions, ingest
+from tensorbank.maintenance import GRACE, collect
+from tensorbank_indexer import IngestOptions, ingest, replace_modality
 
 __all__ = [
     "TABLE",
+    "Collect",
     "Compact",
     "Delete",
     "DropColumn",
+    "DropModality",
     "Ingest",
     "Operation",
     "Outcome",
     "PutColumn",
+    "ReplaceModality",
     "Restore",
 ]
 
@@ -170,6 +175,72 @@ class Restore:
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         wanted = versions[self.version]
         return [wanted, NOTHING] if wanted == head else [wanted]
+
+
+@dataclass(frozen=True)
+class ReplaceModality:
+    """A modality of some samples by that of another edition."""
+
+    modality: str
+    first: int
+    n: int
+    edition: int
+    word = "replace-modality"
+
+    def run(self, bank: tb.Bank) -> None:
+        source = TinySource(self.n, self.first, self.edition, (self.modality,))
+        replace_modality(source, bank, TABLE, self.modality, INLINE)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        numbers = {*range(self.first, self.first + self.n)}
+        if self.modality not in head.modalities or not numbers & {*head.samples}:
+            return [ErrorKind.NOT_FOUND, ErrorKind.UNKNOWN_MODALITY, ErrorKind.UNKNOWN_SAMPLE]
+        found: list[Outcome] = []
+        for seen in (head, start):
+            new = {
+                n: Sample({**head.samples[n].editions, self.modality: self.edition})
+                for n in sorted(numbers & {*head.samples} & {*seen.samples})
+                if seen.samples[n].editions.get(self.modality) != self.edition
+            }
+            found.append(head.with_samples(new) if new else NOTHING)
+        return found
+
+
+@dataclass(frozen=True)
+class DropModality:
+    """A modality that goes."""
+
+    modality: str
+    word = "drop-modality"
+
+    def run(self, bank: tb.Bank) -> None:
+        bank.table(TABLE).drop_modality(self.modality)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        if self.modality not in head.modalities:
+            return [NOTHING, ErrorKind.UNKNOWN_MODALITY]  # the first one if it was dropped before
+        if len(head.modalities) == 1:
+            return [ErrorKind.INVALID_INPUT]
+        samples = {
+            n: Sample({m: e for m, e in s.editions.items() if m != self.modality})
+            for n, s in head.samples.items()
+        }
+        return [
+            replace(head, samples=samples, modalities=tuple(m for m in head.modalities if m != self.modality))
+        ]
+
+
+@dataclass(frozen=True)
+class Collect:
+    """A collection of garbage a while from now: versions go but the newest and those with tags."""
+
+    word = "gc"
+
+    def run(self, bank: tb.Bank) -> None:
+        collect(bank.catalog, dry_run=False, now=datetime.now(UTC) + 2 * GRACE)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        return [NOTHING]
 
 
 @dataclass(frozen=True)
