@@ -157,8 +157,8 @@ def _resume(bed: Bed) -> Any:
 
 
 def _verified(bed: Bed) -> Any:
-    found = verify(bed.opened(), TABLE).damage
-    return [f"{d.key}: {d.reason}" for d in found]
+    found = verify(bed.opened(), TABLE, deep=True).findings
+    return [f"{f.key}: {f.reason}" for f in found]
 
 
 ASKED: Mapping[str, Asked] = {
