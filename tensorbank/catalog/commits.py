@@ -41,7 +41,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class IndexReader:
-    """What making a change may read of the table.
+    """The ways in which making a change may read the table.
 
     Parameters
     ----------

@@ -107,11 +107,11 @@ class Membership:
         self._deleted = [[np.sort(keys[:, i]) for keys in deleted] for i in (0, 1)]
 
     def has_samples(self, keys: Keys) -> npt.NDArray[np.bool_]:
-        """Tell of (n,) keys which are of samples that the version has."""
+        """Tell which of (n,) keys are of samples that the version has."""
         return self._has(keys, 0)
 
     def has_stems(self, keys: Keys) -> npt.NDArray[np.bool_]:
-        """Tell of (n,) keys which are of stems of such samples."""
+        """Tell which of (n,) keys are of stems of such samples."""
         return self._has(keys, 1)
 
     def _has(self, keys: Keys, which: int) -> npt.NDArray[np.bool_]:

@@ -25,7 +25,7 @@ N_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class ColumnsReport:
-    """What was done to columns: the version that shows it, and how many values each has now.
+    """The outcome of a change of columns: the version that shows it, and how many values each has now.
 
     ``n_nan`` values were NaN, and are null; ``n_unknown`` were of no sample, and are left out.
     """

@@ -1,4 +1,4 @@
-"""Deletion of samples by a condition: their rows vanish with one commit, their bytes stay until they are collected.
+"""The deletion of samples by a condition: their rows vanish with one commit, their bytes stay until they are collected.
 
 Nothing of the index is written anew: the keys and parts of the rows go to the level ``deleted``, and every reader leaves out
 rows that it names.
@@ -33,7 +33,7 @@ STEM_HASH = f"('0x' || left(sha256({_STEM}), 16))::UBIGINT"
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a deletion did.
+    """The outcome of a deletion.
 
     ``version`` shows it; it is the one before where no sample matched, or where it was only tried. ``n_samples`` were deleted,
     ``n_left`` are left.

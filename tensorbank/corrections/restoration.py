@@ -1,4 +1,4 @@
-"""Restoration of an earlier version: one more commit, after which the table is as it was at that version."""
+"""The restoration of an earlier version: one more commit, after which the table is as it was at that version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N_THREADS = 16
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a restoration did.
+    """The outcome of a restoration.
 
     ``version`` shows what ``restored`` held; nothing was written (``changed`` is False) if the newest version held that already.
     """

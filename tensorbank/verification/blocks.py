@@ -48,7 +48,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class _Unit:
-    """What the check of one unit found."""
+    """The findings of the check of one unit."""
 
     name: str
     n_samples: int

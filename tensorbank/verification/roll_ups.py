@@ -25,7 +25,8 @@ from tensorbank.verification.sample_rows import batches, pairs_of, whole
 __all__ = ["roll_up_flaws"]
 
 RELATIVE = 1e-6
-"""How far means, shares and sums of squares may be from the merged ones, relative to the range of the values (and its square)."""
+"""The distance at most that means, shares and sums of squares may be from the merged ones, relative to the range of the values
+(and its square)."""
 COUNTS = ("n_samples", "length", "count", "valid")
 LOW = ("min", "min_mean", "min_lon", "min_lat", "min_cloud_cover", "west", "south", "first_time")
 HIGH = ("max", "max_mean", "max_lon", "max_lat", "max_cloud_cover", "east", "north", "last_time")

@@ -34,7 +34,7 @@ UInt64 = npt.NDArray[np.uint64]
 
 @dataclass(slots=True)
 class ArrayUse:
-    """What the rows that count say of one Zarr array: its modality, the rows that it has at least, and its shards."""
+    """The facts that the rows that count say of one Zarr array: its modality, the rows that it has at least, and its shards."""
 
     modality: str
     n_rows: int = 0
@@ -44,7 +44,7 @@ class ArrayUse:
 
 @dataclass(frozen=True)
 class SampleRows:
-    """What is kept of all rows of samples, in no order of a version, (n,) each.
+    """The columns that are kept of all rows of samples, in no order of a version, (n,) each.
 
     ``pairs`` are numbers of their keys and parts together, as :func:`pairs_of` makes them, ``part_of`` those of their parts, and
     ``live`` tells which rows count.

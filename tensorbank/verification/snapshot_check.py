@@ -100,7 +100,7 @@ class _SnapshotCheck:
         self.report = report
         self.table = version.table
         self.is_whole: dict[str, bool] = {}
-        """Whether all files of a level are sound, by level; levels that cannot be read at all are none of them."""
+        """The soundness of all files of a level, by level; levels that cannot be read at all are none of them."""
         self.paths: dict[str, list[str]] = {}
         """The local paths of the sound files, by level."""
         self.sound: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What the commit of one more part costs, however many there are."""
+"""The cost of the commit of one more part, however many there are."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_workers_of_a_rank_share_one_lease(made):
 
 
 class Held:
-    """What was asked of holders of leases, which write nothing."""
+    """The questions that were asked of holders of leases, which write nothing."""
 
     def __init__(self) -> None:
         self.readings = {}

@@ -13,7 +13,7 @@ from support.differential.examples import KEPT, OLD, PRUNED, filled
 from support.differential.grammar import statement
 
 N_STATEMENTS = 120
-"""Few of them, for they take a sixth of a second of CPU each; ``make fuzz`` asks thousands."""
+"""The number of them, which is small, for they take a sixth of a second of CPU each; ``make fuzz`` asks thousands."""
 N_OF_ALL_KINDS = 300
 """The number of statements among which each kind is found on any day."""
 FIRST = date.today().toordinal() * 10_000

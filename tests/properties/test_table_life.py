@@ -171,7 +171,7 @@ def test_a_mistake_is_noticed(name, tmp_path):
 
 
 def test_the_steps_of_the_mistakes_are_sound(tmp_path):
-    """What they are caught by is the mistake: without one, all of them pass, one after the other."""
+    """The mistake is what they are caught by: without one, all of them pass, one after the other."""
     world = World(tmp_path)
     world.tag("first", 1)
     for mistake in MISTAKES.values():

@@ -21,7 +21,7 @@ from tensorbank_indexer.modality_changes.table_rows import StoredRow, TableRows,
 
 __all__ = ["PartChange", "plan_parts"]
 
-WRITER_VERSION = 1
+CHANGE_WRITER_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def plan_parts(
             for _, shard, numbers in groups
         ]
         identity = {
-            "modality_writer": WRITER_VERSION,
+            "modality_writer": CHANGE_WRITER_VERSION,
             "base": array.rpartition("/")[0],
             "table": table,
             "profile": profile,

@@ -28,7 +28,7 @@ KEPT_AT_ONCE = 16
 """The number of samples whose pixels are read from the bank at a time."""
 
 Given = Iterable[tuple[int, RawSample | Finding]]
-"""What samples get, each with its number among the rows of the task."""
+"""The pixels that samples get, each with its number among the rows of the task."""
 
 
 @dataclass(frozen=True, slots=True)

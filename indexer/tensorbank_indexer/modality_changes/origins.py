@@ -1,4 +1,4 @@
-"""Where the pixels of a change come from: archives."""
+"""The origins of the pixels of a change: archives."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class TableRows:
     def matching(
         self, named: pa.Table | None, *, otherwise: bool, invert: bool = False
     ) -> npt.NDArray[np.bool_]:
-        """Tell of the rows, (n,), which are named by ``key`` and ``part`` in a table; ``otherwise`` if there is none."""
+        """Tell which of the rows, (n,), are named by ``key`` and ``part`` in a table; ``otherwise`` if there is none."""
         if named is None:
             return np.full(len(self.key), otherwise != invert)
         codes = [self.parts.get(part, -1) for part in named["part"].to_pylist()]

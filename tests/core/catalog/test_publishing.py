@@ -10,7 +10,7 @@ from support.handmade_index import make_table
 
 
 def test_a_file_that_is_written_anew_with_the_same_rows_stays(tmp_path):
-    """Of two files one has deleted rows only: what is left of both is the other one, byte by byte."""
+    """One of two files has deleted rows only: what is left of both is the other one, byte by byte."""
     bank = tb.create(tmp_path / "bank", cache=tmp_path / "cache")
     make_table(bank, "t", parts=2, n=3)
     table = bank.table("t")

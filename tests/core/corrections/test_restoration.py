@@ -1,4 +1,4 @@
-"""Restoration of earlier versions, against what readers of these versions saw."""
+"""The restoration of earlier versions, against what readers of these versions saw."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def test_inputs_that_another_replaced_meanwhile_are_read_again(bank, options, st
 
 
 def test_rows_of_several_parts_in_one_file_each_get_their_own(bank, options, stored, same):
-    """As a table is after small files were put together."""
+    """A table as it is after small files were put together."""
 
     def joined(head):
         levels = {}

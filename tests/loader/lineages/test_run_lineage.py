@@ -219,7 +219,7 @@ def test_an_epoch_that_begins_anew_counts_twice(bank, plan):
 
 
 def test_remainders_that_other_ranks_left_out(bank, plan):
-    """Of a batch of 8, three ranks leave out two samples, five leave out three, four none."""
+    """Three ranks leave out two samples of a batch of 8, five leave out three, four none."""
     log: Log = Counter()
     state = train(plan, 3, 3, log, even="drop")
     state = train(plan, 5, 2, log, state, even="drop")
@@ -315,7 +315,7 @@ def test_another_bank(bank, plan, tmp_path):
 
 
 def test_a_state_of_version_3(bank, plan):
-    """As the loader before this one wrote it: it goes on, and its lineage is told with the plan."""
+    """A state as the loader before this one wrote it: it goes on, and its lineage is told with the plan."""
     log: Log = Counter()
     state = train(plan, 2, 4, log)
     old = {k: v for k, v in state.items() if k not in ("digest", "even", "source")} | {"version": 3}

@@ -1,4 +1,4 @@
-"""What a run has seen, for every order, beside a count over every batch that its ranks were handed."""
+"""The samples that a run has seen, for every order, beside a count over every batch that its ranks were handed."""
 
 from __future__ import annotations
 

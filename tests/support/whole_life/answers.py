@@ -1,4 +1,4 @@
-"""What TensorBank tells of a version of a table, in the form of the model."""
+"""The answers that TensorBank gives about a version of a table, in the form of the model."""
 
 from __future__ import annotations
 

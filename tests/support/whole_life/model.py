@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class State:
-    """What a version holds.
+    """The content of a version.
 
     ``values`` are those of added columns, by column and sample; also of samples that the version has no more.
     """

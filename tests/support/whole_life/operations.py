@@ -34,12 +34,12 @@ __all__ = [
 TABLE = "t"
 INLINE = IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2)
 Outcome = State | str
-"""What an operation may end in: a new version that holds a state, :data:`NOTHING`, or an error of a kind."""
+"""The ends that an operation may come to: a new version that holds a state, :data:`NOTHING`, or an error of a kind."""
 NOTHING = "nothing"
 
 
 class Operation(Protocol):
-    """What a writer does, as one commit or none."""
+    """The change that a writer makes, as one commit or none."""
 
     @property
     def word(self) -> str:

@@ -34,7 +34,7 @@ GONE = (
 
 @dataclass(frozen=True)
 class Stop:
-    """What happens at a write of an operation, or right after it: other writers' steps come between, or the writer dies.
+    """The events at a write of an operation, or right after it: other writers' steps come between, or the writer dies.
 
     ``at`` is the number of the write, the first one is 1; or of the commit to a log, the first one is -1.
     """
