@@ -22,7 +22,14 @@ from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Pu
 from tensorbank.catalog.commits import Commit, IndexReader, Replaced, adding
 from tensorbank.catalog.copies import copy_table, origins_of
 from tensorbank.catalog.known_versions import KnownVersions
-from tensorbank.catalog.membership import KEY_COLUMNS, Membership, key_pairs, read_keys, rows_of_keys
+from tensorbank.catalog.membership import (
+    KEY_COLUMNS,
+    Membership,
+    key_pairs,
+    read_keys,
+    rows_of_keys,
+    sorted_keys,
+)
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
 from tensorbank.catalog.renaming import NAME, new_name_of, raise_renamed, rename_table
 from tensorbank.catalog.table_names import TableNames
@@ -387,10 +394,13 @@ class Catalog:
             rows = [
                 pq.read_table(self.path(file), columns=list(KEY_COLUMNS)) for file in version.samples.files
             ]
-            return Membership([key_pairs(rows_of_keys(table)) for table in rows])
-        held = [self.keys(file) for file in self.state(version, KEYS).files.files]
+            return Membership([sorted_keys(key_pairs(rows_of_keys(table))) for table in rows])
+        held = [self._sorted_keys(file) for file in self.state(version, KEYS).files.files]
         deleted = self.state(version, DELETED).files.files if version.has(DELETED) else ()
-        return Membership(held, [self.keys(file) for file in deleted])
+        return Membership(held, [self._sorted_keys(file) for file in deleted])
+
+    def _sorted_keys(self, file: IndexFile) -> npt.NDArray[np.int64]:
+        return self._known_keys.found(("sorted", file.key), lambda: sorted_keys(self.keys(file)))
 
     def deleted(self, version: TableVersion) -> pa.Table | None:
         """Return ``key`` and ``part`` of the rows that do not count in a version, None if all do."""

@@ -31,6 +31,7 @@ __all__ = [
     "keys_of",
     "read_keys",
     "rows_of_keys",
+    "sorted_keys",
     "with_keys",
 ]
 
@@ -95,7 +96,7 @@ class Membership:
     Parameters
     ----------
     held
-        Keys of rows of samples, in arrays of (n, 2): of the sample and of its stem.
+        Keys of rows of samples, as :func:`sorted_keys` returns them.
     deleted
         Keys of rows that do not count any more.
     """
@@ -103,8 +104,8 @@ class Membership:
     def __init__(
         self, held: Sequence[npt.NDArray[np.int64]], deleted: Sequence[npt.NDArray[np.int64]] = ()
     ) -> None:
-        self._held = [[np.sort(keys[:, i]) for keys in held] for i in (0, 1)]
-        self._deleted = [[np.sort(keys[:, i]) for keys in deleted] for i in (0, 1)]
+        self._held = held
+        self._deleted = deleted
 
     def has_samples(self, keys: Keys) -> npt.NDArray[np.bool_]:
         """Tell which of (n,) keys are of samples that the version has."""
@@ -116,11 +117,16 @@ class Membership:
 
     def _has(self, keys: Keys, which: int) -> npt.NDArray[np.bool_]:
         n = np.zeros(len(keys), np.int64)
-        for held in self._held[which]:
-            n += np.searchsorted(held, keys, "right") - np.searchsorted(held, keys, "left")
-        for deleted in self._deleted[which]:
-            n -= np.searchsorted(deleted, keys, "right") - np.searchsorted(deleted, keys, "left")
+        for sign, files in ((1, self._held), (-1, self._deleted)):
+            for file in files:
+                there = file[which]
+                n += sign * (np.searchsorted(there, keys, "right") - np.searchsorted(there, keys, "left"))
         return n > 0
+
+
+def sorted_keys(pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return (n, 2) keys as (2, n): those of samples and those of stems, each ascending."""
+    return np.sort(pairs.T, axis=1)
 
 
 def read_keys(path: Path) -> npt.NDArray[np.int64]:

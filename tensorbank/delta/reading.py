@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake import exceptions as delta_errors
 
 from tensorbank.arrow_numpy import as_table
 from tensorbank.errors import ErrorKind, FormatError, IntegrityError, NotFoundError, TensorBankError
-from tensorbank.index_files import FINITE, LevelFiles, LogCopy, files_of, require_readable
+from tensorbank.index_files import FINITE, LOG, LevelFiles, LogCopy, files_of, require_readable
 from tensorbank.storage import Store, as_ours, bucket_and_prefix, is_panic, of_system
 
 __all__ = ["VersionState", "read_version", "translated"]
@@ -61,11 +63,39 @@ def read_version(
         columns = pa.schema(delta.schema().to_arrow())
         actions = as_table(delta.get_add_actions())
         table_id, version = str(metadata.id), int(delta.version())
-        names = (FINITE, *asked(configuration))
-        found = {name: n for name in names if (n := delta.transaction_version(name)) is not None}
+    wanted = {FINITE, *asked(configuration)}
+    found = {name: n for name, n in _transactions(log, where).items() if name in wanted}
     files, statistics = files_of(actions, key, where)
     of_level = LevelFiles(level, table_id, version, files, statistics, FINITE in found)
     return VersionState(of_level, columns, found, configuration)
+
+
+def _transactions(log: LogCopy, where: str) -> dict[str, int]:
+    """Return the last transaction of every application. delta-rs reads the log anew for each that it is asked for.
+
+    Raises
+    ------
+    IntegrityError
+        A file of the log cannot be read.
+    """
+    found: dict[str, int] = {}
+    for name in log.names:  # the checkpoint first, then commits in their order
+        path = log.folder / LOG / name
+        try:
+            if path.suffix == ".parquet":
+                rows = pq.read_table(path, columns=["txn"])
+                for said in rows["txn"].drop_null().to_pylist() if rows.num_columns else []:
+                    found[said["appId"]] = int(said["version"])
+            elif path.suffix == ".json":
+                for line in path.read_bytes().splitlines():
+                    if b'"txn"' in line[:32] and (said := json.loads(line).get("txn")):
+                        found[said["appId"]] = int(said["version"])
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise IntegrityError(
+                f"the log file {where}/{LOG}/{name} cannot be read: {error}; restore it",
+                kind=ErrorKind.DAMAGED_LOG,
+            ) from error
+    return found
 
 
 @contextmanager
