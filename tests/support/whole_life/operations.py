@@ -202,7 +202,8 @@ class ReplaceModality:
                 for n in sorted(numbers & {*head.samples} & {*seen.samples})
                 if seen.samples[n].editions.get(self.modality) != self.edition
             }
-            found.append(head.with_samples(new) if new else NOTHING)
+            found.append(head.with_samples(new))  # another archive may hold the same
+            found += [] if new else [NOTHING]
         return found
 
 
