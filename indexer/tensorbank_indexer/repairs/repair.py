@@ -1,4 +1,4 @@
-"""Repair of shards from archives: blocks that are damaged are made again, and put back where the index says.
+"""The repair of shards from archives: blocks that are damaged are made again, and put back where the index says.
 
 A block is put back only if the archive's member is the one that it was read from, by path, place and ETag, if its length is
 what the index says, and if its pixels have the statistics that the index says. So a repaired shard is what was written, under

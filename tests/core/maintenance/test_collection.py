@@ -298,6 +298,7 @@ def test_a_collection_that_is_ended_anywhere_is_completed_by_the_next(made, tmp_
     left = keys(whole)
     delete = Store.delete
     monkeypatch.setattr("tensorbank.maintenance.collection.N_THREADS", 1)
+    assert n > 5
     for at in range(0, n, 5):
         folder = tmp_path / f"ended-{at}"
         shutil.copytree(made.catalog.store.local_path, folder)
@@ -335,6 +336,7 @@ def test_lifetimes_are_what_each_version_has(bank, level):
     catalog = bank.catalog
     for _ in range(2):
         known = catalog.lifetimes("t", level)
+        assert known.first <= known.last
         for number in range(known.first, known.last + 1):
             state = catalog._read("t", level, number)[0]
             assert known.needed([number]) == {f.key for f in state.files.files}

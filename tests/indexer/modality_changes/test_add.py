@@ -183,6 +183,7 @@ def test_inputs_that_another_replaced_meanwhile_are_read_again(bank, options, st
         return ndvi(batch)
 
     add_modality(compute, bank, "t", NDVI, options, inputs=["S2L2A"])
+    assert once == [True]
     same(stored(bank.table("t"), "NDVI"), [ndvi({"S2L2A": pixels(i, "S2L2A", 2)[None]})[0] for i in range(8)])
 
 
@@ -213,6 +214,7 @@ def test_rows_of_several_parts_in_one_file_each_get_their_own(bank, options, sto
 def test_later_samples_bring_the_modality_and_earlier_ones_keep_theirs(bank, options, stored, same):
     add_modality(TinySource(8, modalities=("S1RTC",)), bank, "t", "S1RTC", options)
     ingest(TinySource(2, 8, modalities=("DEM", "S2L2A", "S1RTC")), bank, "t", options)
+    assert bank.table("t").snapshot().n_samples == 10
     same(stored(bank.table("t"), "S1RTC", 10), [*RADAR, pixels(8, "S1RTC"), pixels(9, "S1RTC")])
 
 
