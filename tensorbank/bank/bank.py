@@ -18,8 +18,8 @@ from tensorbank.bank.table import Table
 from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import check_table_name
-from tensorbank.maintenance import GRACE, Collection, collect
 from tensorbank.queries import Query, Selection
+from tensorbank.removal import GRACE, Collection, collect
 from tensorbank.retention import VersionName
 from tensorbank.sql import bound
 
@@ -108,7 +108,7 @@ class Bank:
     ) -> Collection:
         """Remove stored objects that no kept snapshot of any table needs; only say which, unless ``dry_run`` is False.
 
-        See :func:`tensorbank.maintenance.collect`.
+        See :func:`tensorbank.removal.collect`.
 
         Raises
         ------

@@ -104,7 +104,7 @@ def compact(
     """Merge the small index files of a table, and drop the rows that were deleted.
 
     Every snapshot before it answers as before, and the new one as the last of them. Bytes of the files that it replaces go with
-    :func:`tensorbank.maintenance.collect`.
+    :func:`tensorbank.removal.collect`.
 
     Parameters
     ----------

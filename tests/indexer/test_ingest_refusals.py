@@ -21,7 +21,7 @@ import tensorbank as tb
 from tensorbank.bank import LocalEngine
 from tensorbank.cli.app import main
 from tensorbank.layout import RESERVED_WORDS, check_table_name
-from tensorbank.maintenance import GRACE, collect
+from tensorbank.removal import GRACE, collect
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.reports.report import IngestReport
 

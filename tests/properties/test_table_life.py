@@ -19,8 +19,9 @@ from tensorbank.columns import changes as column_changes
 from tensorbank.corrections import restoration
 from tensorbank.delta import actions, log_writer
 from tensorbank.errors import ErrorKind, TensorBankError
-from tensorbank.maintenance import compaction, kept_versions
+from tensorbank.maintenance import compaction
 from tensorbank.planning import views
+from tensorbank.removal import kept_versions
 
 LIFE = settings(
     max_examples=9,

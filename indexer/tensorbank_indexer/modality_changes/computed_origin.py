@@ -14,10 +14,10 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import cause_of
 from tensorbank_indexer.modality_changes.group_task import GroupTask, fill
-from tensorbank_indexer.modality_changes.stored_pixels import StoredPixels
 from tensorbank_indexer.modality_changes.table_rows import StoredRow, TableRows
 from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import ShardResult, conform, stored_numbers
+from tensorbank_indexer.parts.stored_pixels import StoredPixels
 from tensorbank_indexer.reports import StageClock
 from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
 

@@ -15,9 +15,9 @@ from tensorbank.layout import shard_key
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import read_each
-from tensorbank_indexer.modality_changes.stored_pixels import StoredPixels
 from tensorbank_indexer.modality_changes.table_rows import StoredRow
 from tensorbank_indexer.parts import EncodedModality, ShardAssembler, ShardResult, encode_sample
+from tensorbank_indexer.parts.stored_pixels import StoredPixels
 from tensorbank_indexer.reports import StageClock
 from tensorbank_indexer.rows import StoredModality, StoredSample, index_rows
 from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef, Source

@@ -13,7 +13,7 @@ import tensorbank as tb
 from support.tiny_source import TinySource
 from support.whole_life.model import Sample, State, name_of
 from tensorbank.errors import ErrorKind
-from tensorbank.maintenance import GRACE, collect
+from tensorbank.removal import GRACE, collect
 from tensorbank_indexer import IngestOptions, ingest, replace_modality
 
 __all__ = [

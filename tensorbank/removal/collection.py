@@ -19,7 +19,7 @@ from pathlib import Path
 from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import index_key, part_key
-from tensorbank.maintenance.garbage import PROGRESS, REPORT, Garbage, Kind, Needs, needs_of
+from tensorbank.removal.garbage import PROGRESS, REPORT, Garbage, Kind, Needs, needs_of
 from tensorbank.retention import protected_versions, remove_expired
 from tensorbank.storage import ObjectInfo
 

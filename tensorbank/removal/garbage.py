@@ -12,8 +12,8 @@ from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Catalog
 from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.index_files import LAST_CHECKPOINT, LOG, IndexFile
 from tensorbank.layout import LEVELS, index_key, is_shard_key
-from tensorbank.maintenance.kept_versions import KeptLevel, KeptVersions, kept_versions
-from tensorbank.maintenance.references import References, keys_in_samples, keys_in_shards
+from tensorbank.removal.kept_versions import KeptLevel, KeptVersions, kept_versions
+from tensorbank.removal.references import References, keys_in_samples, keys_in_shards
 from tensorbank.storage import ObjectInfo
 
 __all__ = ["Garbage", "Kind", "Needs", "needs_of"]

@@ -16,7 +16,7 @@ from tensorbank.catalog import Change, Commit, LevelChange
 from tensorbank.cli.app import main
 from tensorbank.delta import append_commit, commit_actions
 from tensorbank.layout import LEVELS
-from tensorbank.maintenance import collect
+from tensorbank.removal import collect
 from tensorbank.retention import Lease, lease_key
 from tensorbank.retention.owners import this_process
 from tensorbank.storage import Store
@@ -297,7 +297,7 @@ def test_a_collection_that_is_ended_anywhere_is_completed_by_the_next(made, tmp_
     n = whole.gc(older_than=AT_ONCE, dry_run=False).n_objects
     left = keys(whole)
     delete = Store.delete
-    monkeypatch.setattr("tensorbank.maintenance.collection.N_THREADS", 1)
+    monkeypatch.setattr("tensorbank.removal.collection.N_THREADS", 1)
     assert n > 5
     for at in range(0, n, 5):
         folder = tmp_path / f"ended-{at}"
