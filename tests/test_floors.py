@@ -118,7 +118,7 @@ VIOLATIONS = [
         "second-importer-of-deltalake",
         "tensorbank/bank.py",
         "import deltalake",
-        ("one module knows deltalake BROKEN", "tensorbank.bank"),
+        ("one package knows deltalake BROKEN", "tensorbank.bank"),
     ),
     Violation(
         "torch",
