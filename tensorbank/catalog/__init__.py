@@ -14,6 +14,7 @@ from tensorbank.catalog.provenance import (
     provenance_of,
 )
 from tensorbank.catalog.publishing import FORMAT, PIN
+from tensorbank.catalog.table_names import RENAMED
 from tensorbank.delta import LevelChange, SnapshotInfo
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Membership",
     "Provenance",
     "Published",
+    "RENAMED",
     "SnapshotInfo",
     "TableVersion",
     "find_document_flaw",

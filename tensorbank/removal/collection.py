@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from tensorbank.catalog import Catalog
+from tensorbank.catalog import RENAMED, Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import index_key, part_key
 from tensorbank.removal.garbage import PROGRESS, REPORT, Garbage, Kind, Needs, needs_of
@@ -121,7 +121,9 @@ class _Work:
                 self.kinds[kind].count(g.n_bytes)
 
     def alien(self, key: str) -> None:
-        """Count an object that is not ours."""
+        """Count an object that is not ours; the mark of a renamed table is, and stays."""
+        if key.endswith(f"/{RENAMED}"):
+            return
         self.n_foreign += 1
         if len(self.foreign) < N_TOLD:
             self.foreign.append(key)

@@ -38,4 +38,5 @@ def test_the_guide_runs_as_printed(tmp_path):
     assert re.search(r"plan [0-9a-f]{32} of 12 samples: up to batch 2 of 6 in epoch 0", printed)
     assert "terramesh at version 1 stays: tag paper-v1" in printed
     assert "all sound" in printed
+    assert "of other programs" not in printed
     assert tb.open(tmp_path / "bank").tables() == ["clear_skies", "terramesh"]
