@@ -71,7 +71,7 @@ def write_rows(store: Store, folder: str, rows: pa.Table) -> NewFile:
     sink = pa.BufferOutputStream()
     with parquet_writer(sink, rows.schema) as writer:
         writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
-    return _put(store, folder, sink.getvalue())
+    return _put(store, folder, sink.getvalue().to_pybytes())
 
 
 def upload(store: Store, folder: str, path: Path) -> NewFile:
@@ -83,16 +83,16 @@ def upload(store: Store, folder: str, path: Path) -> NewFile:
         The file cannot be read, or the store not be written.
     """
     try:
-        data = pa.py_buffer(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
         raise disk_error(error, path) from error
     return _put(store, folder, data)
 
 
-def _put(store: Store, folder: str, data: pa.Buffer) -> NewFile:
+def _put(store: Store, folder: str, data: bytes) -> NewFile:
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         n_rows = file.metadata.num_rows
         low, high = bounds_of_file(file.metadata, file.schema_arrow)
     key = f"{folder}/{index_file_name(memoryview(data))}"
-    store.put(key, data.to_pybytes())
-    return NewFile(key, data.size, n_rows, statistics_json(n_rows, low, high))
+    store.put(key, data)
+    return NewFile(key, len(data), n_rows, statistics_json(n_rows, low, high))

@@ -22,7 +22,7 @@ from tensorbank.index_files import ROW_GROUP_ROWS, parquet_writer
 from tensorbank.maintenance.dead_rows import DeadRows
 from tensorbank.maintenance.level_columns import compact_schema, conformed, repeating_texts
 from tensorbank.maintenance.sample_order import SampleOrder
-from tensorbank.maintenance.spilled_rows import SpilledRows
+from tensorbank.maintenance.spilled_rows import SpilledRows, SpilledTiles
 
 __all__ = ["GROUPS_PER_FILE", "merged_samples", "merged_shards", "merged_tiles", "read_groups"]
 
@@ -83,8 +83,9 @@ def merged_samples(
         list(range(i, min(i + GROUPS_PER_FILE, len(edges) + 1)))
         for i in range(0, len(edges) + 1, GROUPS_PER_FILE)
     ]
+    aside = SpilledRows(folder, compact_schema(files.schema), edges)
     yield from _merged(
-        files, lambda rows: order.places_of(as_numpy(rows["key"], 0)), edges, ranges, folder, progress
+        files, lambda rows: order.places_of(as_numpy(rows["key"], 0)), aside, ranges, folder, progress
     )
 
 
@@ -102,7 +103,8 @@ def merged_tiles(
         time, tile = (as_numpy(rows[name].cast(pa.int64()), 0) & 0xFFFF for name in ("time_index", "tile"))
         return of_sample << TILE_BITS | time << 16 | tile
 
-    yield from _merged(files, places, edges, [[i] for i in range(n_ranges)], folder, progress)
+    aside = SpilledTiles(folder, compact_schema(files.schema), edges)
+    yield from _merged(files, places, aside, [[i] for i in range(n_ranges)], folder, progress)
 
 
 def merged_shards(tables: Sequence[pa.Table], schema: pa.Schema, folder: Path) -> Path:
@@ -131,7 +133,7 @@ def _samples_per_range(files: LevelFilesToMerge, n_samples: int) -> int:
 def _merged(
     files: LevelFilesToMerge,
     places: Places,
-    edges: npt.NDArray[np.int64],
+    aside: SpilledRows | SpilledTiles,
     ranges: Sequence[Sequence[int]],
     folder: Path,
     progress: Progress,
@@ -139,7 +141,7 @@ def _merged(
     """Yield files of the ranges, in the order in which they are listed."""
     groups = files.groups()
     with ThreadPoolExecutor(_n_threads()) as pool:
-        with SpilledRows(folder, compact_schema(files.schema), edges) as spilled:
+        with aside as spilled:
 
             def put_aside(which: tuple[str, int]) -> int:
                 rows = files.read(*which)
@@ -156,17 +158,12 @@ def _merged(
             path = folder / f"{numbers[0]}.parquet"
             with parquet_writer(path, files.schema) as writer:
                 for number in numbers:
-                    for batch in _groups_of(spilled.read(number)):
-                        writer.write_table(batch.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
+                    for rows in spilled.pieces(number, ROW_GROUP_ROWS):
+                        writer.write_table(rows.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
             progress(int(spilled.n_rows[list(numbers)].sum()))
             return path
 
         yield from (path for path in pool.map(write, ranges) if path is not None)
-
-
-def _groups_of(rows: pa.Table) -> Iterator[pa.Table]:
-    for start in range(0, rows.num_rows, ROW_GROUP_ROWS):
-        yield rows.slice(start, ROW_GROUP_ROWS)
 
 
 def _n_threads() -> int:

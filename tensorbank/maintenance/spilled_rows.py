@@ -1,10 +1,13 @@
-"""Rows that wait on the disk for their turn, in ranges of their order, since they do not fit into memory together."""
+"""Rows that wait on the disk for their turn, in ranges of their order, since they do not fit into memory together.
+
+Rows of many files are gathered in memory before they are put aside, so that a range gets some thousand at once and not a few.
+"""
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,12 +17,16 @@ import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import TensorBankError
+from tensorbank.maintenance.level_columns import RUN_COLUMN, TileHalves
 from tensorbank.storage import of_system
 
-__all__ = ["SORT_COLUMN", "SpilledRows"]
+__all__ = ["SORT_COLUMN", "SpilledRows", "SpilledTiles"]
 
 SORT_COLUMN = "__place"
 """The column that rows carry until they are written: what they are sorted by, int64."""
+GATHERED_BYTES = 128 << 20
+"""The bytes of rows that are gathered in memory before they are put aside."""
+Int64 = npt.NDArray[np.int64]
 
 
 class SpilledRows:
@@ -33,11 +40,14 @@ class SpilledRows:
         Smallest number in the sort column of each range but the first, ascending.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, edges: Sequence[int] | npt.NDArray[np.int64]) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, edges: Sequence[int] | Int64) -> None:
         self.schema = schema.append(pa.field(SORT_COLUMN, pa.int64()))
         self.edges = np.asarray(edges, np.int64)
         self.n_rows = np.zeros(len(self.edges) + 1, np.int64)
         self._folder = folder
+        self._lock = threading.Lock()
+        self._gathered: list[pa.Table] = []
+        self._n_bytes = 0
         self._locks = [threading.Lock() for _ in self.n_rows]
         self._files: dict[int, tuple[pa.NativeFile, pa.ipc.RecordBatchStreamWriter]] = {}
 
@@ -47,14 +57,34 @@ class SpilledRows:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.finish()
+        try:
+            if kind is None:
+                self._put_aside(self._gathered)
+        finally:
+            self._close()
 
-    def add(self, rows: pa.Table, places: npt.NDArray[np.int64]) -> None:
+    def add(self, rows: pa.Table, places: Int64) -> None:
         """Add rows with the numbers that they are sorted by, (n,)."""
-        if len(places) > 1 and (places[1:] < places[:-1]).any():
+        if not rows.num_rows:
+            return
+        rows = rows.append_column(SORT_COLUMN, as_arrow(places))
+        with self._lock:
+            self._gathered.append(rows)
+            self._n_bytes += rows.nbytes
+            if self._n_bytes < GATHERED_BYTES:
+                return
+            gathered, self._gathered, self._n_bytes = self._gathered, [], 0
+        self._put_aside(gathered)
+
+    def _put_aside(self, tables: list[pa.Table]) -> None:
+        if not tables:
+            return
+        rows = _joined(tables, self.schema)
+        tables.clear()
+        places = as_numpy(rows[SORT_COLUMN])
+        if (places[1:] < places[:-1]).any():
             order = np.argsort(places, kind="stable")
             rows, places = rows.take(as_arrow(order)), places[order]
-        rows = rows.append_column(SORT_COLUMN, as_arrow(places))
         cuts = [0, *np.searchsorted(places, self.edges).tolist(), len(places)]
         for number, (first, last) in enumerate(itertools.pairwise(cuts)):
             if last > first:
@@ -72,34 +102,98 @@ class SpilledRows:
             except OSError as error:
                 raise _of_disk(error, self._path(number)) from error
 
-    def finish(self) -> None:
+    def _close(self) -> None:
         """Close the files; rows can be read after that, and none added."""
         for file, writer in self._files.values():
             writer.close()
             file.close()
         self._files.clear()
 
-    def read(self, number: int) -> pa.Table:
-        """Return the rows of a range, sorted, and forget them. The sort column is not among them."""
-        path = self._path(number)
+    def pieces(self, number: int, n: int) -> Iterator[pa.Table]:
+        """Yield the rows of a range, sorted, at most n at a time, and forget them. The sort column is not among them."""
         if not self.n_rows[number]:
-            return self.schema.remove(len(self.schema) - 1).empty_table()
+            return
+        path = self._path(number)
         options = pa.ipc.IpcReadOptions(use_threads=False)
         with pa.OSFile(str(path), "rb") as file:
-            batches = list(pa.ipc.open_stream(file, options=options))
+            tables = [pa.Table.from_batches([batch]) for batch in pa.ipc.open_stream(file, options=options)]
         path.unlink()
-        columns = [_joined([batch.column(i) for batch in batches]) for i in range(len(self.schema))]
-        del batches
-        order = np.argsort(as_numpy(columns.pop()), kind="stable")
-        rows = pa.Table.from_arrays(columns, schema=self.schema.remove(len(self.schema) - 1))
-        return rows.take(as_arrow(order))
+        rows = _joined(tables, self.schema)
+        tables.clear()
+        order = np.argsort(as_numpy(rows[SORT_COLUMN]), kind="stable")
+        rows = rows.drop_columns([SORT_COLUMN])
+        for start in range(0, len(order), n):
+            yield rows.take(as_arrow(order[start : start + n]))
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.arrow"
 
 
-def _joined(chunks: list[pa.Array]) -> pa.Array:
-    return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+class SpilledTiles:
+    """Rows of tiles, put aside in halves: what is the same in all tiles of a sample once, and the rest of each tile.
+
+    Parameters
+    ----------
+    schema
+        Columns of the rows.
+    edges
+        As those of :class:`SpilledRows`; tiles of one sample lie in one range.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, edges: Sequence[int] | Int64) -> None:
+        self._halves = TileHalves(schema)
+        self._once, self._each = (folder / name for name in ("once", "each"))
+        for half in (self._once, self._each):
+            half.mkdir()
+        self._shared = SpilledRows(self._once, self._halves.once, edges)
+        self._own = SpilledRows(self._each, self._halves.each, edges)
+        self._lock = threading.Lock()
+        self._n_runs = 0
+
+    @property
+    def n_rows(self) -> Int64:
+        """The rows of each range."""
+        return self._own.n_rows
+
+    def __enter__(self) -> SpilledTiles:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shared.__exit__(kind, error, trace)
+        self._own.__exit__(kind, error, trace)
+
+    def add(self, rows: pa.Table, places: Int64) -> None:
+        """Add rows with the numbers that they are sorted by, (n,)."""
+        starts = self._halves.starts(rows)
+        with self._lock:
+            first = self._n_runs
+            self._n_runs += len(starts)
+        once, each = self._halves.apart(rows, starts, first)
+        self._shared.add(once, places[starts])
+        self._own.add(each, places)
+
+    def pieces(self, number: int, n: int) -> Iterator[pa.Table]:
+        """Yield the rows of a range, sorted, at most n at a time, and forget them."""
+        if not self.n_rows[number]:
+            return
+        (once,) = self._shared.pieces(number, int(self._shared.n_rows[number]))
+        runs = as_numpy(once[RUN_COLUMN])
+        by_run = np.argsort(runs, kind="stable")
+        runs = runs[by_run]
+        for each in self._own.pieces(number, n):
+            which = by_run[np.searchsorted(runs, as_numpy(each[RUN_COLUMN]))]
+            yield self._halves.together(once.take(as_arrow(which)), each)
+
+
+def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Return the rows of some tables in one piece, each column of one chunk."""
+    columns = []
+    for i in range(len(schema)):
+        chunks = [chunk for table in tables for chunk in table.column(i).chunks]
+        columns.append(chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _of_disk(error: OSError, path: Path) -> TensorBankError | OSError:
