@@ -30,6 +30,7 @@ from tensorbank.maintenance.merged_level import (
     merged_shards,
     merged_tiles,
     read_groups,
+    reused_memory,
 )
 from tensorbank.maintenance.rolled_up_again import RollUps
 from tensorbank.maintenance.sample_order import ORDER_COLUMNS, SampleOrder
@@ -179,7 +180,7 @@ def _has_dead(catalog: Catalog, file: IndexFile, dead: DeadRows) -> bool:
 
 def _compacted(catalog: Catalog, at: _Snapshot, before: Compaction, progress: Progress) -> Compaction:
     table = at.version.table
-    with tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch, reused_memory():
         added, n_dropped = _write(catalog, at, Path(scratch), progress)
     replaced = at.removed
 

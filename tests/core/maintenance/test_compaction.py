@@ -319,6 +319,23 @@ def test_many_ranges_make_one_order(bank, monkeypatch):
         assert rows[-1] - rows[0] < 5
 
 
+def test_the_memory_pool_is_as_before_whatever_happens(bank):
+    filled(bank, parts=2)
+    before = pa.default_memory_pool().backend_name
+    seen = []
+
+    def interrupt(what, done, total):
+        seen.append(pa.default_memory_pool().backend_name)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bank.table("t").compact(progress=interrupt)
+    assert seen
+    assert pa.default_memory_pool().backend_name == before
+    bank.table("t").compact()
+    assert pa.default_memory_pool().backend_name == before
+
+
 def test_files_from_before_a_modality_get_nulls(bank):
     filled(bank, parts=2, schema=TableSchema((S1,)))
     bank.catalog.commit("t", commit_of("t", "wider", 5, schema=TableSchema((S1, NDVI))))
