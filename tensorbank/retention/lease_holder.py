@@ -25,7 +25,7 @@ __all__ = ["LIFETIME_S", "LEASES_VARIABLE", "RENEW_S", "LeaseHolder", "Reading",
 
 LIFETIME_S = 900.0
 RENEW_S = 300.0
-STOP_S = 5.0
+STOP_S = 1.0
 """The most seconds that the end of a reader waits for its lease to be removed; it expires anyway."""
 LEASES_VARIABLE = "TENSORBANK_LEASES"
 _OFF = ("0", "off", "false", "no")

@@ -52,11 +52,11 @@ def leases(made):
 
 
 def test_a_loader_holds_a_lease_from_its_first_batch_to_its_end(made, written):
+    before = set(threading.enumerate())  # of loaders of other tests, maybe
     with DataLoader(made.plan, batch_size=5) as loader:
         batches = iter(loader)
         assert not written.is_set()
-        assert threading.active_count() == len(threading.enumerate())
-        assert [t.name for t in threading.enumerate() if t.name == "tensorbank-lease"] == []
+        assert [t for t in set(threading.enumerate()) - before if t.name == "tensorbank-lease"] == []
         next(batches)
         assert written.wait(WAIT_S)
         (lease,) = leases(made)

@@ -99,7 +99,7 @@ MISTAKES = {
         (MORE, BACK, Step(Ingest(8, 1))),
     ),
     "deleted samples are members": Mistake(
-        membership, "for deleted in self._deleted[which]:", "for deleted in ():", (FEW_GO,)
+        membership, "((1, self._held), (-1, self._deleted))", "((1, self._held),)", (FEW_GO,)
     ),
     "another version of a level is pinned": Mistake(
         publishing,

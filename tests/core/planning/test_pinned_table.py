@@ -30,9 +30,9 @@ def test_a_table_is_opened_while_the_bank_is_listed(folder, monkeypatch):
             assert event.wait(TIMEOUT_S), f"{level} is asked for after the listing"
         return listing(self, names)
 
-    def noted(self, table, level, version):
+    def noted(self, table, level, version, owner=""):
         asked[level].set()
-        return read(self, table, level, version)
+        return read(self, table, level, version, owner)
 
     monkeypatch.setattr(Catalog, "among", slow_listing)
     monkeypatch.setattr(Catalog, "_read", noted)
@@ -57,9 +57,9 @@ def test_names_of_common_tables_are_not_looked_for(folder, monkeypatch):
     """A guess that fails costs requests, so names that the statement itself defines are none."""
     read, names = Catalog._read, set()
 
-    def noted(self, table, level, version):
+    def noted(self, table, level, version, owner=""):
         names.add(table)
-        return read(self, table, level, version)
+        return read(self, table, level, version, owner)
 
     monkeypatch.setattr(Catalog, "_read", noted)
     tb.open(folder).sql("WITH b AS (SELECT * FROM a) SELECT count(*) AS n FROM b").arrow()

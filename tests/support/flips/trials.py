@@ -18,7 +18,7 @@ import tensorbank as tb
 from support.flips.bed import LOADER, N_SAMPLES, TABLE, TAGS, Bed
 from support.flips.damage import damaged
 from tensorbank.catalog import key_of
-from tensorbank.errors import TensorBankError
+from tensorbank.errors import IntegrityError, TensorBankError
 from tensorbank.retention import find_tag
 from tensorbank.verification import verify
 
@@ -139,20 +139,16 @@ def _load(bed: Bed) -> Any:
     return plan.fingerprint, plan.source, plan.handles, plan.table.to_pylist()
 
 
-class _UnreadableError(TensorBankError):
-    """The parser's error, which is the caller's to see."""
-
-
 def _resume(bed: Bed) -> Any:
     try:
         state = json.loads((bed.root / "saved.state").read_bytes())
     except ValueError as error:
-        raise _UnreadableError("saved.state") from error
+        raise IntegrityError("saved.state") from error
     with bed.plan.dataloader(**LOADER) as loader:
         try:
             loader.load_state_dict(state)
         except TensorBankError as error:
-            raise _UnreadableError("saved.state") from error  # it has no file's name
+            raise IntegrityError("saved.state") from error  # it has no file's name
         return loader.state_dict()
 
 
