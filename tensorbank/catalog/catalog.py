@@ -447,13 +447,8 @@ class Catalog:
 
     def publish(self, table: str, make: Callable[[TableVersion], Change | None]) -> Published:
         """Make a change visible as :func:`tensorbank.catalog.publishing.publish` does. A table of format 1 is upgraded first."""
-        if self.head(table).pins is None:
-            publish(
-                self,
-                table,
-                upgrading(lambda v, level: self.state(v, level).files, self.path, self._writer(table)),
-            )
-        done = publish(self, table, make)
+        upgrade = upgrading(lambda v, level: self.state(v, level).files, self.path, self._writer(table))
+        done = publish(self, table, make, upgrade)
         if done.added and done.version % CHECKPOINT_INTERVAL == 0:
             self.checkpoint(table)
         return done

@@ -77,14 +77,21 @@ class Levels(Protocol):
         ...
 
 
-def publish(levels: Levels, table: str, make: Callable[[TableVersion], Change | None]) -> Published:
-    """Make a change of a table visible.
+def publish(
+    levels: Levels,
+    table: str,
+    make: Callable[[TableVersion], Change | None],
+    upgrade: Callable[[TableVersion], Change | None],
+) -> Published:
+    """Make a change of a table visible; one of format 1 is upgraded before, by a change of its own.
 
     Parameters
     ----------
     make
         Callable that makes the change of the newest version, or None if there is nothing to change. It is called again whenever
         another writer was quicker; what it raises ends the try.
+    upgrade
+        Callable that makes the change which upgrades a version of format 1.
 
     Raises
     ------
@@ -96,7 +103,8 @@ def publish(levels: Levels, table: str, make: Callable[[TableVersion], Change | 
     operation = "a change"
     for attempt in range(MAX_RACES):
         head = levels.head(table)
-        change = make(head)
+        is_old = head.pins is None
+        change = upgrade(head) if is_old else make(head)
         if change is None:
             return Published(head.version, added=False)
         operation = change.operation
@@ -105,7 +113,8 @@ def publish(levels: Levels, table: str, make: Callable[[TableVersion], Change | 
         except LostCommitError:
             time.sleep(backoff_s(attempt, RACE_PAUSE_S, max_s=1.0))
             continue
-        return Published(head.version + 1, added=True)
+        if not is_old:
+            return Published(head.version + 1, added=True)
     raise ConflictError(f"{operation} of {table} lost {MAX_RACES} commits to other writers; try again later")
 
 
