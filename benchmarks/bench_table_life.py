@@ -44,6 +44,8 @@ PLAN = (
     "WHERE season = 'summer' AND lon BETWEEN -30 AND 30 AND NDVI.mean > 0.55"
 )
 REPEATS = 5
+FULL_SAMPLES, FULL_PARTS, FULL_OBJECTS = 10_000_000, 1000, 1_000_000
+"""The size that the targets are for."""
 Answer = dict[str, Any]
 
 
@@ -255,8 +257,10 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, An
     return answers
 
 
-def targets(answers: Mapping[str, Answer]) -> list[tuple[str, str, str, bool]]:
-    """Return the targets, which are those of 10 million samples in 1,000 parts, as (what, target, measured, met)."""
+def targets(answers: Mapping[str, Answer], *, is_full: bool) -> list[tuple[str, str, str, bool | None]]:
+    """Return the targets as (what, target, measured, met). They are those of 10 million samples in 1,000 parts and a million
+    objects: of a smaller index none is met, and only what is missed already is known.
+    """
 
     def seconds(name: str) -> float:
         return float(answers[name]["seconds"])
@@ -272,7 +276,9 @@ def targets(answers: Mapping[str, Answer]) -> list[tuple[str, str, str, bool]]:
     ):
         ratio = seconds(last) / seconds(first)
         rows.append((what, "<= 1.2", f"{ratio:.2f}", ratio <= 1.2))
-    return rows
+    return [
+        (what, target, measured, met if is_full or not met else None) for what, target, measured, met in rows
+    ]
 
 
 def parsed() -> argparse.Namespace:
@@ -312,10 +318,14 @@ def main() -> None:
         return
     console = Console()
     answers = run(options, console.print)
-    rows = targets(answers)
+    is_full = (
+        options.samples >= FULL_SAMPLES and options.parts >= FULL_PARTS and options.objects >= FULL_OBJECTS
+    )
+    rows = targets(answers, is_full=is_full)
     table = Table("what", "target", "measured", "")
     for what, target, measured, met in rows:
-        table.add_row(what, target, measured, "[green]met[/]" if met else "[red]missed[/]")
+        said = {True: "[green]met[/]", False: "[red]missed[/]", None: "at a smaller size"}[met]
+        table.add_row(what, target, measured, said)
     console.print(table)
     options.out.mkdir(parents=True, exist_ok=True)
     facts = {
