@@ -81,14 +81,14 @@ fuzz: venv
 	PYTHONPATH=tests $(BIN)/python -m support.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 fuzz-flips: venv
-	$(BIN)/python benchmarks/flips.py --n $(N) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests $(BIN)/python benchmarks/flips.py --n $(N) $(if $(SEED),--seed $(SEED))
 
 fuzz-life: N := 100
 fuzz-life: venv
 	PYTHONPATH=tests $(BIN)/python -m support.whole_life --lives $(N) $(if $(SEED),--seed $(SEED))
 
 crash-points: venv
-	$(BIN)/python benchmarks/crash_points.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/crash_points.py
 
 lint: venv
 	$(BIN)/ruff check .
@@ -113,7 +113,7 @@ bench-ingest: venv
 	$(BIN)/python benchmarks/ingest.py
 
 bench-commits: venv
-	$(BIN)/python benchmarks/bench_commits.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/bench_commits.py
 
 bench-codec: venv
 	$(BIN)/python benchmarks/bench_codec.py $(PATCHES)

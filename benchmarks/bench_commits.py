@@ -26,17 +26,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+import tensorbank as tb
+from support.object_server import ObjectServer
+from support.tiny_source import TinySource
+from tensorbank.catalog import Commit
+from tensorbank.storage.object_client import ObjectClient
+from tensorbank_indexer import IngestOptions, ingest
+
 ROOT = Path(__file__).parents[1]
-if str(ROOT / "tests") not in sys.path:
-    sys.path.append(str(ROOT / "tests"))
-
-import tensorbank as tb  # noqa: E402
-from support.object_server import ObjectServer  # noqa: E402 - it lies with the tests
-from support.tiny_source import TinySource  # noqa: E402
-from tensorbank.catalog import Commit  # noqa: E402
-from tensorbank.storage.object_client import ObjectClient  # noqa: E402
-from tensorbank_indexer import IngestOptions, ingest  # noqa: E402
-
 RESULTS = ROOT / "benchmarks" / "results" / "commits.json"
 TABLE = "t"
 PAGE = 1000

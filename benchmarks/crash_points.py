@@ -20,16 +20,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from support.crash_points import Bench, Outcome, Undisturbed
+from support.object_server import ObjectServer
+from support.stages import FolderStage, S3Stage
+from support.table_life import MODULES, OPERATIONS, Operation
+from support.warm_process import WarmProcess
+
 ROOT = Path(__file__).parents[1]
-if str(ROOT / "tests") not in sys.path:
-    sys.path.append(str(ROOT / "tests"))
-
-from support.crash_points import Bench, Outcome, Undisturbed  # noqa: E402 - it lies with the tests
-from support.object_server import ObjectServer  # noqa: E402
-from support.stages import FolderStage, S3Stage  # noqa: E402
-from support.table_life import MODULES, OPERATIONS, Operation  # noqa: E402
-from support.warm_process import WarmProcess  # noqa: E402
-
 RESULTS = ROOT / "benchmarks" / "results" / "crash_points.json"
 
 

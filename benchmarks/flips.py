@@ -17,13 +17,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from support.flips.run import PROBLEMS, counted, run_trials
+from support.flips.trials import KINDS
+
 ROOT = Path(__file__).parents[1]
-if str(ROOT / "tests") not in sys.path:
-    sys.path.append(str(ROOT / "tests"))
-
-from support.flips.run import PROBLEMS, counted, run_trials  # noqa: E402 - it lies with the tests
-from support.flips.trials import KINDS  # noqa: E402
-
 RESULTS = ROOT / "benchmarks" / "results" / "flips.json"
 
 
