@@ -115,8 +115,8 @@ MISTAKES = {
     ),
     "a change that lost is not made anew": Mistake(
         publishing,
-        "        change = make(head)\n",
-        "        change = change if attempt else make(head)\n",
+        "change = upgrade(head) if is_old else make(head)",
+        "change = change if attempt else make(head)",
         (racing(SCORED, LAST, SCORED),),
     ),
     "the newest version of a level is read": Mistake(
