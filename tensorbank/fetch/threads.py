@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 import weakref
@@ -44,6 +45,7 @@ class ReadingThreads:
         self._threads: set[threading.Thread] = set()
         self._n_idle = self._n_workers = self._n_lost = 0
         self._until = 0.0
+        self._pid = os.getpid()
         self.closing = threading.Event()
         """The event that is set when the threads end: jobs that pause should go on."""
         _living().add(self)
@@ -97,7 +99,13 @@ class ReadingThreads:
         return len(self._threads)
 
     def dismiss(self) -> None:
-        """Drop jobs that have not started, and let the threads end when their job has."""
+        """Drop jobs that have not started, and let the threads end when their job has.
+
+        In a process that was forked off nothing happens: the threads are the parent's, and one of them may have held the lock.
+        The garbage collector calls this wherever the owner goes, in a fork as well.
+        """
+        if self._pid != os.getpid():
+            return
         with self._ready:
             if not self.closing.is_set():
                 self._until = time.monotonic() + LINGER_S
@@ -107,6 +115,8 @@ class ReadingThreads:
 
     def close(self) -> None:
         """Drop jobs that have not started, and wait for a while for the others to end; called again, for the rest of it."""
+        if self._pid != os.getpid():
+            return
         self.dismiss()
         with self._ready:
             threads = list(self._threads)

@@ -100,9 +100,14 @@ class LeaseHolder:
         self._pid = os.getpid()
 
     def hold(self, readings: Iterable[Reading]) -> None:
-        """Protect some snapshots from now on. Returns at once: the thread writes, and is started by the first call."""
+        """Protect some snapshots from now on. Returns at once: the thread writes, and is started by the first call.
+
+        In a process that was forked off nothing happens.
+        """
+        if self._pid != os.getpid():  # before the lock, which the thread may have held
+            return
         with self._lock:
-            if self._stopped or self._pid != os.getpid():
+            if self._stopped:
                 return
             new = False
             for reading in readings:

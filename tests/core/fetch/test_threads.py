@@ -174,3 +174,41 @@ threads.submit(iter([hangs]), 1)
 started.wait(10)
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+def test_a_fork_lets_threads_of_its_parent_go_whatever_lock_they_held():
+    """Their owner may be garbage in the child, whose collector then tells them to end."""
+    script = """
+import os, signal, threading, warnings, weakref
+warnings.simplefilter("ignore")
+from tensorbank.fetch.threads import ReadingThreads
+from tensorbank.retention.lease_holder import LeaseHolder
+from tensorbank.storage.store import Store
+
+class Owner:
+    pass
+
+owner, threads, holder = Owner(), ReadingThreads(lambda: 1), LeaseHolder(Store("memory://nowhere"))
+weakref.finalize(owner, threads.dismiss)
+held, over = threading.Event(), threading.Event()
+
+def hold():
+    with threads._ready, threads.closing._cond, holder._lock:
+        held.set()
+        over.wait()
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    del owner
+    threads.close()
+    holder.hold([])
+    holder.stop()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "7\n", done.stderr
