@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.catalog.changes import DELETED, KEYS, Change, TableVersion
+from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, TableVersion
 from tensorbank.catalog.membership import Membership, joined_files, keys_of, rows_of_keys, with_keys
 from tensorbank.delta import LevelChange
 from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
@@ -69,6 +69,8 @@ def adding(
 ) -> Callable[[TableVersion], Change | None]:
     """Return what makes the change that adds a part; None if the part is there.
 
+    What added columns said of samples that were deleted is not said of those that come under the same ids now: such values go.
+
     Parameters
     ----------
     in_place_of
@@ -122,11 +124,23 @@ def adding(
         if gone is not None and gone.num_rows:
             changes[DELETED] = LevelChange(added=(write(DELETED, gone),))
             details["n_replaced"] = gone.num_rows
+        # Of a sample that was never deleted, no value can be there before it is.
+        returning = (
+            np.zeros(0, np.int64) if before is None else np.intersect1d(keys, as_numpy(before["key"]))
+        )
+        if gone is not None:  # a sample that is replaced keeps its values
+            returning = np.setdiff1d(returning, as_numpy(gone["key"]))
+        types: dict[str, pa.Schema] = {}
+        for level in [f"{COLUMNS_FOLDER}/{name}" for name in head.columns if len(returning)]:
+            change = _without_values(read.files(head, level), returning, level, read, write)
+            if change:
+                changes[level], types[level] = change
         return Change(
             "refresh" if DELETED in changes else "ingest",
             changes,
             details,
             schema=_with_new(head.schema, table_schema(commit.samples.schema)),
+            column_types=types,
             n_rows=commit.samples.num_rows,
             part=commit.part,
         )
@@ -139,6 +153,25 @@ def _replaced(rows: pa.Table, part: str, keys: npt.NDArray[np.int64]) -> pa.Tabl
     mine = np.isin(as_numpy(rows["key"]), keys)
     others = np.array([other != part for other in rows["part"].to_pylist()], np.bool_)
     return rows.filter(as_arrow(mine & others)).sort_by("key")
+
+
+def _without_values(
+    files: LevelFiles, keys: npt.NDArray[np.int64], level: str, read: IndexReader, write: Write
+) -> tuple[LevelChange, pa.Schema] | None:
+    """Write the files of an added column anew that have values of some keys, without these; None if no file has any."""
+    added, removed = [], []
+    schema = None
+    for file in files.files:
+        there = as_numpy(pq.read_table(read.path(file), columns=["key"])["key"])
+        hit = np.isin(there, keys)
+        if not hit.any():
+            continue
+        removed.append(file)
+        rows = pq.read_table(read.path(file))
+        schema = rows.schema
+        if not hit.all():
+            added.append(write(level, rows.filter(as_arrow(~hit))))
+    return None if schema is None else (LevelChange(tuple(added), tuple(removed)), schema)
 
 
 def holds_part(files: LevelFiles, part: str, path: Callable[[IndexFile], str]) -> bool:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.catalog import COLUMNS_FOLDER, Catalog, Change, LevelChange, TableVersion
 from tensorbank.columns.given_values import check_new_names, stored_values, values_of
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
@@ -81,7 +82,7 @@ def put_columns(
             there = catalog.state(head, level) if head.has(level) else None
             mine = pa.table({"key": keyed["key"], "value": keyed[name]})
             if mode == "update" and there is not None:
-                mine = _updated(catalog, there.files.files, mine, name)
+                mine = _updated(catalog, head, there.files.files, mine, name)
             mine = mine.filter(pc.is_valid(mine["value"]))
             counted[name] = mine.num_rows
             levels[level] = LevelChange(
@@ -180,8 +181,10 @@ def _with_keys(
     return found, n_unknown
 
 
-def _updated(catalog: Catalog, files: Sequence[IndexFile], mine: pa.Table, name: str) -> pa.Table:
-    """Return the values of a column with those of some samples in place of theirs, sorted by key."""
+def _updated(
+    catalog: Catalog, head: TableVersion, files: Sequence[IndexFile], mine: pa.Table, name: str
+) -> pa.Table:
+    """Return the values of a column with those of some samples in place of theirs, without those of deleted ones, sorted by key."""
     there = (
         pa.concat_tables([pq.read_table(catalog.path(file)) for file in files]) if files else mine.slice(0, 0)
     )
@@ -191,6 +194,8 @@ def _updated(catalog: Catalog, files: Sequence[IndexFile], mine: pa.Table, name:
             f"{mine.schema.field('value').type}; cast them, or replace the column"
         )
     kept = there.filter(pc.invert(pc.is_in(there["key"], value_set=mine["key"].combine_chunks())))
+    alive = catalog.membership(head).has_samples(as_numpy(kept["key"]))
+    kept = kept.filter(as_arrow(alive))
     return pa.concat_tables([kept, mine]).sort_by("key")
 
 

@@ -14,7 +14,7 @@ from support.whole_life.machine import TableLife
 from support.whole_life.operations import Collect, Compact, Delete, Ingest, PutColumn, Restore
 from support.whole_life.world import Step, Stop, World
 from tensorbank.catalog import changes as table_changes
-from tensorbank.catalog import membership, publishing
+from tensorbank.catalog import commits, membership, publishing
 from tensorbank.columns import changes as column_changes
 from tensorbank.corrections import restoration
 from tensorbank.delta import actions, log_writer
@@ -151,6 +151,12 @@ MISTAKES = {
         "elif (why := protection.reason(version)) is not None:",
         "elif why := None:",
         (FEW_GO, COLLECTED),
+    ),
+    "what was said of a deleted sample is said of the next one": Mistake(
+        commits,
+        "for name in head.columns if len(returning)",
+        "for name in ()",
+        (SCORED, FEW_GO, Step(Ingest(0, 4, 2))),
     ),
     "an update drops all other values": Mistake(
         column_changes,

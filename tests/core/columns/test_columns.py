@@ -272,3 +272,22 @@ def test_the_commands(bank, ids, tmp_path, capsys):
     capsys.readouterr()
     assert main(["drop-columns", bank.url, "t", "score"]) == 0
     assert "no score any more" in capsys.readouterr().out
+
+
+def test_what_was_said_of_a_deleted_sample_is_not_said_of_one_that_comes_under_its_id(bank, ids):
+    """Nor after another update; a sample that stayed keeps its value, and a version from before has all of them."""
+    table = bank.table("t")
+    table.add_columns(given(ids, [float(i) for i in range(16)]).append_column("note", pa.array(ids)))
+    before, notes = values(bank), values(bank, "note")
+    gone = {i for i in ids if i.startswith("part-0")}
+    assert table.delete("part = 'part-0'").n_samples == len(gone) == 8
+    table.update_columns(given(ids[-1:], [0.5]))
+    kept = {i: v for i, v in before.items() if i not in gone} | {ids[-1]: 0.5}
+    assert values(bank) == kept
+    bank.catalog.commit("t", part_of("t", "part-9", 8, prefix="part-0"))
+    assert values(bank) == kept | dict.fromkeys(gone)
+    assert values(bank, "note") == notes | dict.fromkeys(gone)
+    table.update_columns(given([min(gone)], [7.0]))
+    assert values(bank) == kept | dict.fromkeys(gone) | {min(gone): 7.0}
+    table.restore(3)
+    assert (values(bank), values(bank, "note")) == (before, notes)

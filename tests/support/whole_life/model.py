@@ -11,7 +11,7 @@ import numpy as np
 
 from support.tiny_source import pixels
 
-__all__ = ["EMPTY", "MODALITIES", "UNIVERSE", "Either", "Sample", "State", "name_of", "statistics_of"]
+__all__ = ["EMPTY", "MODALITIES", "UNIVERSE", "Sample", "State", "name_of", "statistics_of"]
 
 MODALITIES = ("DEM", "S1RTC")
 UNIVERSE = tuple(range(12))
@@ -31,13 +31,6 @@ def digest(number: int, modality: str, edition: int) -> str:
 
 
 @dataclass(frozen=True)
-class Either:
-    """A value that a sample which comes again has, or has not: compaction may have removed it while nobody had the sample."""
-
-    value: float
-
-
-@dataclass(frozen=True)
 class Sample:
     """A sample of a version: which edition of the archive each of its modalities is of."""
 
@@ -48,11 +41,11 @@ class Sample:
 class State:
     """The content of a version.
 
-    ``values`` are those of added columns, by column and sample; also of samples that the version has no more.
+    ``values`` are those of added columns, by column and sample.
     """
 
     samples: Mapping[int, Sample] = field(default_factory=dict)
-    values: Mapping[str, Mapping[int, float | Either]] = field(default_factory=dict)
+    values: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     modalities: tuple[str, ...] = ("DEM",)
 
     def with_samples(self, new: Mapping[int, Sample]) -> State:
@@ -62,19 +55,12 @@ class State:
         return replace(self, samples={**self.samples, **new}, modalities=(*self.modalities, *more))
 
     def without(self, numbers: Iterable[int]) -> State:
-        """Return the state without some samples. Their values stay: they are of whoever comes with their key."""
+        """Return the state without some samples, and without what columns said of them."""
         gone = set(numbers)
-        return replace(self, samples={n: s for n, s in self.samples.items() if n not in gone})
-
-    def compacted(self) -> State:
-        """Return the state after a compaction, which may remove the values of samples that are not there."""
-        values = {
-            column: {
-                n: v if n in self.samples or isinstance(v, Either) else Either(v) for n, v in some.items()
-            }
-            for column, some in self.values.items()
-        }
-        return replace(self, values=values)
+        values = {c: {n: v for n, v in some.items() if n not in gone} for c, some in self.values.items()}
+        return replace(
+            self, samples={n: s for n, s in self.samples.items() if n not in gone}, values=values
+        )
 
     def told(self) -> dict[str, object]:
         """Return what a reader must be told."""
@@ -93,23 +79,13 @@ class State:
             "statistics": statistics_of(self.samples),
         }
 
-    def resolved(self, told: Mapping[str, Mapping[str, float]]) -> State | None:
-        """Return the state with the values that a reader was told, None if it cannot have them."""
-        values: dict[str, Mapping[int, float | Either]] = {}
-        for column, some in self.values.items():
-            seen = told.get(column, {})
-            mine = dict(some)
-            for number in self.samples:
-                value, found = some.get(number), seen.get(name_of(number))
-                if isinstance(value, Either) and found in (None, value.value):
-                    if found is None:
-                        del mine[number]
-                    else:
-                        mine[number] = found
-                elif value != found:
-                    return None
-            values[column] = mine
-        return replace(self, values=values)
+    def has_values(self, told: Mapping[str, Mapping[str, float]]) -> bool:
+        """Tell whether the values that a reader was told are those of the state."""
+        return all(
+            some.get(n) == told.get(column, {}).get(name_of(n))
+            for column, some in self.values.items()
+            for n in self.samples
+        )
 
 
 def statistics_of(samples: Mapping[int, Sample]) -> dict[str, list[tuple[int, float, float, float]]]:

@@ -254,4 +254,4 @@ class Compact:
         bank.table(TABLE).compact()
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
-        return [head.compacted(), NOTHING]
+        return [head, NOTHING]

@@ -199,8 +199,8 @@ class World:
 
 
 def agreed(answers: Answers, state: State) -> State | None:
-    """Return the state, as far as the model left it open by the answers; None if they are of another."""
-    return state.resolved(answers.values) if answers.told == state.told() else None
+    """Return the state; None if the answers are of another."""
+    return state if answers.told == state.told() and state.has_values(answers.values) else None
 
 
 def difference(answers: Answers, states: list[State]) -> str:
