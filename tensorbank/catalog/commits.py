@@ -125,9 +125,7 @@ def adding(
             changes[DELETED] = LevelChange(added=(write(DELETED, gone),))
             details["n_replaced"] = gone.num_rows
         # Of a sample that was never deleted, no value can be there before it is.
-        returning = (
-            np.zeros(0, np.int64) if before is None else np.intersect1d(keys, as_numpy(before["key"]))
-        )
+        returning = np.zeros(0, np.int64) if before is None else np.intersect1d(keys, as_numpy(before["key"]))
         if gone is not None:  # a sample that is replaced keeps its values
             returning = np.setdiff1d(returning, as_numpy(gone["key"]))
         types: dict[str, pa.Schema] = {}

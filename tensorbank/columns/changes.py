@@ -184,7 +184,7 @@ def _with_keys(
 def _updated(
     catalog: Catalog, head: TableVersion, files: Sequence[IndexFile], mine: pa.Table, name: str
 ) -> pa.Table:
-    """Return the values of a column with those of some samples in place of theirs, without those of deleted ones, sorted by key."""
+    """Return the values of a column, those of some samples replaced and those of deleted ones left out, sorted by key."""
     there = (
         pa.concat_tables([pq.read_table(catalog.path(file)) for file in files]) if files else mine.slice(0, 0)
     )

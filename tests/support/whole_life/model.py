@@ -58,9 +58,7 @@ class State:
         """Return the state without some samples, and without what columns said of them."""
         gone = set(numbers)
         values = {c: {n: v for n, v in some.items() if n not in gone} for c, some in self.values.items()}
-        return replace(
-            self, samples={n: s for n, s in self.samples.items() if n not in gone}, values=values
-        )
+        return replace(self, samples={n: s for n, s in self.samples.items() if n not in gone}, values=values)
 
     def told(self) -> dict[str, object]:
         """Return what a reader must be told."""
