@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from codec.patches import Group
 from tensorbank.layout import array_document
-from tensorbank.reading import PROFILES, codec_for
-from tensorbank_indexer.parts.shard_assembler import ShardAssembler
+from tensorbank.reading import PROFILES, ShardAssembler, codec_for
 
 __all__ = ["READERS", "opened_by_readers"]
 

@@ -13,9 +13,9 @@ from tensorbank import Band, Modality, Plan
 from tensorbank.layout import shard_key
 from tensorbank.plans import PlanSource, StoreAddress
 from tensorbank.plans.handle import Handle
+from tensorbank.reading import ShardAssembler
 from tensorbank.reading.codec import codec_for
 from tensorbank.storage.store import Store
-from tensorbank_indexer.parts.shard_assembler import ShardAssembler
 
 __all__ = ["SmallBank", "write_small"]
 

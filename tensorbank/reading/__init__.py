@@ -15,6 +15,7 @@ from tensorbank.reading.codec import (
 )
 from tensorbank.reading.raw import RawRead, fetch_raw, ranges_of
 from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.reading.shard_assembler import ShardAssembler
 from tensorbank.reading.skipped import Skipped
 from tensorbank.reading.xarray_dataset import as_dataset, read_tensors
 
@@ -26,6 +27,7 @@ __all__ = [
     "PROFILES",
     "RawRead",
     "SampleReader",
+    "ShardAssembler",
     "Skipped",
     "as_dataset",
     "codec_for",

@@ -12,11 +12,12 @@ from typing import Any
 
 from tensorbank.errors import FormatError
 from tensorbank.layout import shard_key
+from tensorbank.reading import ShardAssembler
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import read_each
 from tensorbank_indexer.modality_changes.table_rows import StoredRow
-from tensorbank_indexer.parts import EncodedModality, ShardAssembler, ShardResult, encode_sample
+from tensorbank_indexer.parts import EncodedModality, ShardResult, encode_sample
 from tensorbank_indexer.parts.stored_pixels import StoredPixels
 from tensorbank_indexer.reports import StageClock
 from tensorbank_indexer.rows import StoredModality, StoredSample, index_rows

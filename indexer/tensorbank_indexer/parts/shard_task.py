@@ -13,11 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tensorbank.layout import shard_key
+from tensorbank.reading import ShardAssembler
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import cause_of, read_each
 from tensorbank_indexer.parts.encoded_sample import EncodedModality, EncodedSample, encode_sample
-from tensorbank_indexer.parts.shard_assembler import ShardAssembler
 from tensorbank_indexer.reports import StageClock, StageSeconds
 from tensorbank_indexer.rows import IndexRows, StoredModality, StoredSample, index_rows, sample_facts
 from tensorbank_indexer.source import Finding, RawSample, SampleRef, Source

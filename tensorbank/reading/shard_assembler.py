@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tensorbank.errors import InvalidInputError
-from tensorbank.reading import crc32c
+from tensorbank.reading.codec import crc32c
 
 __all__ = ["ShardAssembler"]
 

@@ -14,8 +14,8 @@ import zarr
 
 from tensorbank import Band, InvalidInputError, Modality
 from tensorbank.layout import array_document, group_document
+from tensorbank.reading import ShardAssembler
 from tensorbank.reading.codec import PROFILES, codec_for, crc32c
-from tensorbank_indexer.parts.shard_assembler import ShardAssembler
 
 N_SAMPLES, PER_SHARD = 5, 4
 
