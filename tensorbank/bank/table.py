@@ -172,11 +172,16 @@ class Table:
         return drop_columns(self.bank.catalog, self.name, names)
 
     def compact(
-        self, *, dry_run: bool = False, progress: Callable[[str, int, int], None] | None = None
+        self,
+        *,
+        rewrite_shards: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> Compaction:
         """Merge the small index files of the newest version into sorted ones, and drop the rows of deleted samples.
 
-        See :func:`tensorbank.maintenance.compact`.
+        With ``rewrite_shards``, shards that hold deleted samples are written anew without them, so that :meth:`Bank.gc` can
+        remove their bytes. See :func:`tensorbank.maintenance.compact`.
 
         Raises
         ------
@@ -185,7 +190,9 @@ class Table:
         ConflictError, StorageError
             Other writers replaced merged files again and again; the store cannot be written.
         """
-        return compact(self.bank.catalog, self.name, dry_run=dry_run, progress=progress)
+        return compact(
+            self.bank.catalog, self.name, rewrite_shards=rewrite_shards, dry_run=dry_run, progress=progress
+        )
 
     def snapshot(self) -> Snapshot:
         """Count what the table holds at its version."""

@@ -23,6 +23,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 def compact(
     bank: BankUrl,
     table: TableName,
+    rewrite_shards: Annotated[
+        bool,
+        typer.Option("--rewrite-shards", help="Write shards anew without the blocks of deleted samples."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and write nothing.")
     ] = False,
@@ -34,7 +38,7 @@ def compact(
     """Merge small index files of a table into sorted ones, and drop the rows of deleted samples. Snapshots stay as they are."""
     opened = bank_at(bank, endpoint, region, aws_profile).table(table)
     with progress_bar() as progress:
-        done = opened.compact(dry_run=dry_run, progress=progress)
+        done = opened.compact(rewrite_shards=rewrite_shards, dry_run=dry_run, progress=progress)
     if as_json:
         say(json.dumps(dataclasses.asdict(done)))
         return
@@ -42,15 +46,17 @@ def compact(
         say(f"{table} at version {done.version} is compact; there is nothing to do")
         return
     n_files = sum(done.merged.values())
+    wasted = f"without {size(done.n_wasted_bytes)} of deleted samples"
+    shards = f", {counted(done.n_rewritten, 'shard')} written anew {wasted}" if done.n_rewritten else ""
     if dry_run:
-        say(f"{table} at version {done.version}: {counted(n_files, 'index file')} would be merged")
+        say(f"{table} at version {done.version}, would be: {counted(n_files, 'index file')} merged{shards}")
         print_table(
             ("level", "files", "to merge"),
             [(n, s.files_before, done.merged.get(n, 0)) for n, s in done.levels.items()],
         )
         return
     dropped = f", {counted(done.n_dropped, 'row')} of deleted samples dropped" if done.n_dropped else ""
-    say(f"{table} at version {done.version}: {counted(n_files, 'index file')} merged{dropped}")
+    say(f"{table} at version {done.version}: {counted(n_files, 'index file')} merged{dropped}{shards}")
     rows = [
         (name, f"{s.files_before} -> {s.files_after}", f"{size(s.bytes_before)} -> {size(s.bytes_after)}")
         for name, s in done.levels.items()

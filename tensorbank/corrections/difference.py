@@ -46,7 +46,7 @@ class Difference:
     Parameters
     ----------
     n_added, n_removed, n_changed
-        Samples that only ``b`` has, that only ``a`` has, and whose tensors are stored anew or come from another file.
+        Samples that only ``b`` has, that only ``a`` has, and whose tensors come from another member or file.
     changed
         Changed samples by modality. A sample that has a modality in one of the versions alone is among them.
     values_changed
@@ -157,10 +157,17 @@ def _pairs(table: str, a: int, b: int) -> str:
 
 
 def _is_changed(name: str) -> str:
-    """Return SQL that tells whether a sample of both versions has another tensor of a modality in the second."""
-    fields = ("ref.key", 'ref."offset"', "ref.length", "source.etag")
-    other = " OR ".join(f"a.{quoted(name)}.{f} IS DISTINCT FROM b.{quoted(name)}.{f}" for f in fields)
-    return f"{_IN_BOTH} AND ({other})"
+    """Return SQL that tells whether a sample of both versions has another tensor of a modality in the second.
+
+    It has if it comes from another member or file, or takes other bytes. If only its place differs, it was moved by maintenance;
+    unless the ETag of its file is not known, which says nothing then.
+    """
+    member = ("ref.length", "source.path", 'source."offset"', "source.length", "source.etag")
+    here, there = (f"{side}.{quoted(name)}" for side in "ab")
+    other = [f"{here}.{f} IS DISTINCT FROM {there}.{f}" for f in member]
+    place = ("ref.key", 'ref."offset"')
+    moved = " OR ".join(f"{here}.{f} IS DISTINCT FROM {there}.{f}" for f in place)
+    return f"{_IN_BOTH} AND ({' OR '.join(other)} OR ({here}.source.etag IS NULL AND ({moved})))"
 
 
 def _any_changed(names: list[str]) -> str:

@@ -1,4 +1,5 @@
-"""Compaction: many small index files become few, sorted ones, and rows that do not count any more are left out of them.
+"""Compaction: many small index files become few, sorted ones, and rows that do not count any more are left out of them; so
+are their blocks, if shards are to be rewritten.
 
 What is read and written is decided by one snapshot, and takes a while; the change is made of the snapshot that is there then.
 Files that other writers have added meanwhile stay beside the new ones. Where one that was merged is gone, all begins anew.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from tensorbank.maintenance.merged_level import (
     read_groups,
     reused_memory,
 )
+from tensorbank.maintenance.rewritten_shards import WastedShards, rewrite, wasted_shards
 from tensorbank.maintenance.rolled_up_again import RollUps
 from tensorbank.maintenance.sample_order import ORDER_COLUMNS, SampleOrder
 from tensorbank.maintenance.small_files import Chosen, choose
@@ -69,6 +71,8 @@ class Compaction:
         The rows of samples that did not count any more.
     merged
         The number of files that were merged, by level.
+    n_rewritten, n_wasted_bytes
+        The shards that were written anew, and the bytes of blocks that were left out of them.
     """
 
     table: str
@@ -77,6 +81,8 @@ class Compaction:
     n_dropped: int = 0
     merged: Mapping[str, int] = field(default_factory=dict)
     levels: Mapping[str, LevelSize] = field(default_factory=dict)
+    n_rewritten: int = 0
+    n_wasted_bytes: int = 0
 
 
 class _Replaced(Exception):  # noqa: N818 - no error: all begins anew
@@ -91,6 +97,7 @@ class _Snapshot:
     files: Mapping[str, tuple[IndexFile, ...]]
     dead: DeadRows
     chosen: Chosen
+    wasted: WastedShards
 
     @property
     def removed(self) -> dict[str, tuple[IndexFile, ...]]:
@@ -100,7 +107,12 @@ class _Snapshot:
 
 
 def compact(
-    catalog: Catalog, table: str, *, dry_run: bool = False, progress: Progress | None = None
+    catalog: Catalog,
+    table: str,
+    *,
+    rewrite_shards: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
 ) -> Compaction:
     """Merge the small index files of a table, and drop the rows that were deleted.
 
@@ -109,8 +121,11 @@ def compact(
 
     Parameters
     ----------
+    rewrite_shards
+        True to write shards anew that hold blocks of samples which do not count, without them. All other blocks are copied as
+        they are stored.
     progress
-        Callable for what is done, the rows so far and all of them.
+        Callable for what is done, the rows or shards so far and all of them.
 
     Raises
     ------
@@ -118,19 +133,23 @@ def compact(
         There is no such table.
     ConflictError
         Other writers replaced merged files, again and again (``kind`` is ``lost-race``).
+    IntegrityError, FormatError
+        A block that is to be copied, or the document of its array, is not what was written.
     StorageError
         The store cannot be written, or the disk has no room for the rows on their way.
     """
     if catalog.head(table).pins is None and not dry_run:
         catalog.publish(table, _nothing)  # a table of format 1 is upgraded first
     for _ in range(MAX_TRIES):
-        at = _look(catalog, catalog.head(table))
+        at = _look(catalog, catalog.head(table), rewrite_shards)
         before = Compaction(
             table,
             at.version.version,
             bool(at.chosen) or bool(at.dead),
             merged={level: len(files) for level, files in at.chosen.files.items() if files},
             levels={level: _size(files, files) for level, files in at.files.items()},
+            n_rewritten=len(at.wasted),
+            n_wasted_bytes=sum(at.wasted.n_bytes.values()),
         )
         if dry_run or not before.changed:
             return before
@@ -153,7 +172,7 @@ def _untold(_what: str, _done: int, _total: int) -> None:
     """Tell nobody."""
 
 
-def _look(catalog: Catalog, head: TableVersion) -> _Snapshot:
+def _look(catalog: Catalog, head: TableVersion, rewrite_shards: bool) -> _Snapshot:
     """Decide what there is to do."""
     levels = [*LEVELS, *(level for level in head.pins or {} if level != DELETED)]
     files = {level: tuple(catalog.state(head, level).files.files) for level in levels}
@@ -169,7 +188,13 @@ def _look(catalog: Catalog, head: TableVersion) -> _Snapshot:
         for level in levels:
             if level.startswith(f"{COLUMNS_FOLDER}/"):
                 gone[level] = frozenset(f.key for f in files[level])
-    return _Snapshot(head, files, dead, choose({k: f for k, f in files.items() if k != DELETED}, gone))
+    wasted = WastedShards()
+    if rewrite_shards:
+        wasted = wasted_shards(catalog, head.schema, files["samples"], dead)
+        for level in LEVELS:
+            gone[level] = gone.get(level, frozenset()) | wasted.files(catalog, files[level])
+    chosen = choose({k: f for k, f in files.items() if k != DELETED}, gone)
+    return _Snapshot(head, files, dead, chosen, wasted)
 
 
 def _has_dead(catalog: Catalog, file: IndexFile, dead: DeadRows) -> bool:
@@ -207,13 +232,15 @@ def _compacted(catalog: Catalog, at: _Snapshot, before: Compaction, progress: Pr
             if level.startswith(f"{COLUMNS_FOLDER}/")
         }
         details = {"merged": merged, "dropped_samples": n_dropped}
+        if at.wasted:
+            details |= {"rewritten_shards": len(at.wasted), "wasted_bytes": before.n_wasted_bytes}
         return Change("compact", changes, details, column_types=types)
 
     done = catalog.publish(table, make)
     catalog.checkpoint(table)
     now = catalog.version(table, done.version)
     sizes = {level: _size(files, catalog.state(now, level).files.files) for level, files in at.files.items()}
-    return Compaction(table, done.version, True, n_dropped, before.merged, sizes)
+    return replace(before, version=done.version, n_dropped=n_dropped, levels=sizes)
 
 
 def _write(
@@ -231,6 +258,7 @@ def _write(
             path.unlink()
         added[level] = tuple(written)
 
+    moved = rewrite(catalog, table, at.version.schema, at.files["samples"], at.dead, at.wasted, progress)
     orders = list(read_groups(paths["samples"], ORDER_COLUMNS))
     n_rows = sum(rows.num_rows for rows in orders)
     order = SampleOrder.of(map(at.dead.drop, orders))
@@ -245,12 +273,14 @@ def _write(
         if level == "tiles":
             order = _with_others(catalog, at, order, paths[level])
         told = _Told(progress, level, 2 * sum(f.n_rows for f in at.chosen.of(level)))
-        keep(level, merged(LevelFilesToMerge(paths[level], schema, at.dead), order, folder, told.more))
+        files = LevelFilesToMerge(paths[level], schema, at.dead, moved)
+        keep(level, merged(files, order, folder, told.more))
     if paths["shards"]:
         schema = level_schema("shards", at.version.schema, catalog.state(at.version, "shards").columns)
         tables = [pq.read_table(path) for path in paths["shards"]]
         if at.dead:
             tables = _rolled_up_again(catalog, at, tables)
+        tables = list(map(moved.redirect_roll_ups, tables))
         keep("shards", [merged_shards(tables, schema, scratch)] if sum(t.num_rows for t in tables) else [])
     for level in at.chosen.files:
         if level.startswith(f"{COLUMNS_FOLDER}/") and paths[level]:

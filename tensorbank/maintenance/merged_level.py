@@ -23,6 +23,7 @@ from tensorbank.arrow_numpy import as_numpy
 from tensorbank.index_files import ROW_GROUP_ROWS, parquet_writer
 from tensorbank.maintenance.dead_rows import DeadRows
 from tensorbank.maintenance.level_columns import compact_schema, conformed, repeating_texts
+from tensorbank.maintenance.moved_samples import MovedSamples
 from tensorbank.maintenance.sample_order import SampleOrder
 from tensorbank.maintenance.spilled_rows import SpilledRows, SpilledTiles
 
@@ -58,11 +59,20 @@ Places = Callable[[pa.Table], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class LevelFilesToMerge:
-    """The local copies of files of a level that are to be merged, the columns of the level, and the rows that do not count."""
+    """The local copies of files of a level that are to be merged, the columns of the level, and what becomes of their rows.
+
+    Parameters
+    ----------
+    dead
+        Rows that do not count, which go.
+    moved
+        Samples that lie elsewhere now.
+    """
 
     paths: tuple[str, ...]
     schema: pa.Schema
     dead: DeadRows
+    moved: MovedSamples
 
     def groups(self) -> list[tuple[str, int]]:
         """Return path and number of each row group."""
@@ -78,7 +88,7 @@ class LevelFilesToMerge:
         texts = [name for name in repeating_texts(self.schema) if name in there]
         with pq.ParquetFile(path, metadata=footer, read_dictionary=texts) as file:
             rows = file.read_row_group(group, use_threads=False)
-        return conformed(self.dead.drop(rows), compact_schema(self.schema))
+        return conformed(self.moved.redirect(self.dead.drop(rows)), compact_schema(self.schema))
 
 
 def read_groups(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

@@ -268,7 +268,7 @@ def _of_reports(needs: Needs, objects: Iterable[ObjectInfo], busy: set[str]) -> 
         part = found.key.removesuffix(REPORT)
         if (
             found.written_s <= needs.cutoff_s
-            and not needs.has_part(part)
+            and not needs.has_rows_of(part)
             and part.rpartition("/")[2] not in busy
         ):
             yield Garbage(Kind.TENSORS, found.key, found.n_bytes)

@@ -13,7 +13,7 @@ from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.index_files import LAST_CHECKPOINT, LOG, IndexFile
 from tensorbank.layout import LEVELS, index_key, is_shard_key
 from tensorbank.removal.kept_versions import KeptLevel, KeptVersions, kept_versions
-from tensorbank.removal.references import References, keys_in_samples, keys_in_shards
+from tensorbank.removal.references import References, keys_in_samples, keys_in_shards, parts_in_shards
 from tensorbank.storage import ObjectInfo
 
 __all__ = ["Garbage", "Kind", "Needs", "needs_of"]
@@ -53,6 +53,8 @@ class Needs:
         Versions that stay, by table.
     shards
         Shards that their roll-ups name.
+    parts
+        Names of the parts that their roll-ups name.
     cutoff_s
         The time, since 1970, after which nothing that was written goes.
     """
@@ -60,6 +62,7 @@ class Needs:
     catalog: Catalog
     tables: Mapping[str, KeptVersions]
     shards: References
+    parts: frozenset[str]
     cutoff_s: float
     _samples: References | None = None
 
@@ -70,6 +73,10 @@ class Needs:
     def has_part(self, folder: str) -> bool:
         """Tell whether a kept snapshot names a shard of a part."""
         return self.shards.has_part(folder) or self._in_samples().has_part(folder)
+
+    def has_rows_of(self, folder: str) -> bool:
+        """Tell whether a kept snapshot has samples of a part, wherever their tensors lie: its documents say whence they came."""
+        return folder.rpartition("/")[2] in self.parts or self.has_part(folder)
 
     def _in_samples(self) -> References:
         """Return the shards that samples name: asked only where something would go, for it takes a look at all rows."""
@@ -100,7 +107,7 @@ class Needs:
             elif found.key == f"{folder}/zarr.json" or re.fullmatch(
                 r"[^/]+/zarr\.json", found.key[len(folder) + 1 :]
             ):
-                if not needed and not young:
+                if not young and not self.has_rows_of(folder):
                     yield Garbage(Kind.TENSORS, found.key, found.n_bytes)
             else:
                 yield found.key
@@ -152,8 +159,9 @@ def needs_of(catalog: Catalog, now: datetime, older_than_s: float) -> Needs:
         The log of a table is damaged, or an index file of a kept version is missing: nothing is known then.
     """
     tables = {name: kept_versions(catalog, name, now, older_than_s) for name in catalog.tables()}
-    paths = (p for kept in tables.values() for p in _paths(catalog, kept, "shards"))
-    return Needs(catalog, tables, References(keys_in_shards(paths)), now.timestamp() - older_than_s)
+    paths = [p for kept in tables.values() for p in _paths(catalog, kept, "shards")]
+    cutoff_s = now.timestamp() - older_than_s
+    return Needs(catalog, tables, References(keys_in_shards(paths)), parts_in_shards(paths), cutoff_s)
 
 
 def _paths(catalog: Catalog, kept: KeptVersions, level: str) -> list[str]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-__all__ = ["References", "hash_of", "keys_in_samples", "keys_in_shards"]
+__all__ = ["References", "hash_of", "keys_in_samples", "keys_in_shards", "parts_in_shards"]
 
 
 def hash_of(key: str) -> int:
@@ -60,6 +60,13 @@ def keys_in_shards(paths: Iterable[str]) -> Iterable[str]:
 def keys_in_samples(paths: Iterable[str]) -> Iterable[str]:
     """Yield the keys of shards that files of samples name."""
     return _keys(paths, lambda parts: len(parts) == 3 and parts[1:] == ["ref", "key"])
+
+
+def parts_in_shards(paths: Iterable[str]) -> frozenset[str]:
+    """Return the names of the parts that files of shards name."""
+    return frozenset(
+        name for path in paths for name in pq.read_table(path, columns=["part"])["part"].unique().to_pylist()
+    )
 
 
 def _keys(paths: Iterable[str], wanted: Callable[[list[str]], bool]) -> Iterable[str]:

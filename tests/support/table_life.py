@@ -51,12 +51,14 @@ class Operation:
 INGESTED = (("add", {"first": 0}),)
 TWICE_INGESTED = (*INGESTED, ("add", {"first": 4}))
 BOTH_INGESTED = (("add", {"first": 0, "modalities": ["DEM", "S1RTC"]}),)
+DELETED = (*INGESTED, ("delete", {"where": "lon > 10.25"}))
 SCORED = (*INGESTED, ("score", {"factor": 1.0}))
 
 OPERATIONS = (
     Operation("first ingest", "add", {"first": 0}),
     Operation("second ingest", "add", {"first": 4}, INGESTED),
     Operation("compact", "compact", {}, TWICE_INGESTED, changes=False),
+    Operation("rewrite shards", "rewrite_shards", {}, DELETED),
     Operation("delete", "delete", {"where": "lon > 10.15"}, INGESTED),
     Operation("restore", "restore", {"version": 1}, TWICE_INGESTED),
     Operation("tag", "tag", {"name": "paper-v1"}, INGESTED, changes=False),
@@ -114,6 +116,11 @@ def drop_modality(bank: tb.Bank, modality: str) -> None:
 def compact(bank: tb.Bank) -> None:
     """Merge the index files."""
     bank.table(TABLE).compact()
+
+
+def rewrite_shards(bank: tb.Bank) -> None:
+    """Write shards anew without the samples that were deleted."""
+    bank.table(TABLE).compact(rewrite_shards=True)
 
 
 def delete(bank: tb.Bank, where: str) -> None:

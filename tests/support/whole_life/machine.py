@@ -70,7 +70,7 @@ def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
         ingests,
         put,
         st.builds(Delete, some),
-        st.just(Compact()),
+        st.builds(Compact, st.booleans()),
         st.builds(Restore, st.integers(max(0, n_versions - 5), n_versions - 1)),
         st.one_of(ingests, drop, odd),
         st.one_of(replaced, st.builds(DropModality, MODALITY)),

@@ -246,12 +246,13 @@ class Collect:
 
 @dataclass(frozen=True)
 class Compact:
-    """A compaction, after which all is as before."""
+    """A compaction, which may write shards anew; after it all is as before."""
 
+    rewrite_shards: bool = False
     word = "compact"
 
     def run(self, bank: tb.Bank) -> None:
-        bank.table(TABLE).compact()
+        bank.table(TABLE).compact(rewrite_shards=self.rewrite_shards)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         return [head, NOTHING]
