@@ -26,6 +26,8 @@ SORT_COLUMN = "__place"
 """The column that rows carry until they are written: what they are sorted by, int64."""
 GATHERED_BYTES = 128 << 20
 """The bytes of rows that are gathered in memory before they are put aside."""
+BUFFER_BYTES = 128 << 10
+"""The bytes that a file of rows put aside gathers before it writes: without that each column of each piece is a system call."""
 Int64 = npt.NDArray[np.int64]
 
 
@@ -95,7 +97,9 @@ class SpilledRows:
             self.n_rows[number] += rows.num_rows
             try:
                 if number not in self._files:
-                    file = pa.OSFile(str(self._path(number)), "wb")
+                    file = pa.output_stream(
+                        str(self._path(number)), compression=None, buffer_size=BUFFER_BYTES
+                    )
                     options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
                     self._files[number] = file, pa.ipc.new_stream(file, self.schema, options=options)
                 self._files[number][1].write_table(rows)
@@ -104,10 +108,13 @@ class SpilledRows:
 
     def _close(self) -> None:
         """Close the files; rows can be read after that, and none added."""
-        for file, writer in self._files.values():
-            writer.close()
-            file.close()
-        self._files.clear()
+        while self._files:
+            number, (file, writer) = self._files.popitem()
+            try:
+                writer.close()
+                file.close()
+            except OSError as error:
+                raise _of_disk(error, self._path(number)) from error
 
     def pieces(self, number: int, n: int) -> Iterator[pa.Table]:
         """Yield the rows of a range, sorted, at most n at a time, and forget them. The sort column is not among them."""
@@ -115,7 +122,7 @@ class SpilledRows:
             return
         path = self._path(number)
         options = pa.ipc.IpcReadOptions(use_threads=False)
-        with pa.OSFile(str(path), "rb") as file:
+        with pa.memory_map(str(path)) as file:
             tables = [pa.Table.from_batches([batch]) for batch in pa.ipc.open_stream(file, options=options)]
         path.unlink()
         rows = _joined(tables, self.schema)

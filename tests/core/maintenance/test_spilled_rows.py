@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -79,3 +82,30 @@ def test_what_tiles_of_a_sample_share_is_kept_once():
     starts = spilled_rows.TileHalves(compact).starts(given)
     keys = [r["key"] for r in rows]
     assert starts.tolist() == [i for i in range(len(keys)) if i == 0 or keys[i] != keys[i - 1]]
+
+
+SCRIPT = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+import pyarrow as pa
+from tensorbank import StorageError
+from tensorbank.maintenance.spilled_rows import SpilledRows
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+numbers = np.random.default_rng(1).integers(0, 2**60, 1000)
+rows = pa.table({"n": numbers})
+try:
+    with SpilledRows(Path(sys.argv[1]), rows.schema, [500]) as aside:
+        aside.add(rows, np.arange(1000))
+except StorageError as error:
+    print(error.kind, "where compact keeps rows on their way" in str(error))
+"""
+
+
+def test_a_disk_that_takes_no_more_is_named_even_if_only_the_last_bytes_do_not_fit(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.split() == ["disk-full", "True"], done.stdout + done.stderr
