@@ -31,7 +31,7 @@ from tensorbank.catalog.membership import (
     sorted_keys,
 )
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
-from tensorbank.catalog.renaming import NAME, new_name_of, raise_renamed, rename_table
+from tensorbank.catalog.renaming import NAME, new_name_of, raise_renamed, rename_table, was_name_of
 from tensorbank.catalog.table_names import TableNames
 from tensorbank.catalog.upgrade import upgrading
 from tensorbank.delta import (
@@ -183,16 +183,41 @@ class Catalog:
         check_table_name(new)
         self.mirror.require_writable()
         self._names.check_free(new)
-        self._require_own_name(new)
+        if not was_name_of(self.store, new, table):
+            self._require_own_name(new)
         if new == table:
             raise InvalidInputError(f"the table has the name {new!r} already", kind=ErrorKind.EXISTS)
         return rename_table(self, table, new)
 
+    def names_of(self, version: TableVersion) -> tuple[str, ...]:
+        """Return the name of a table, and others below which something of it may lie: of a copy, those of its source; and the
+        names that it had before.
+        """
+        return (version.table, *origins_of(self.state(version, "samples")))
+
+    def said_name(self, table: str) -> str:
+        """Return the name that the newest version of a table says, its own if it says none."""
+        return self._name_in(table, self._read(table, "samples", None)[0])
+
     def renamed_head(self, table: str) -> tuple[str | None, TableVersion]:
         """Return the name that the newest version of a table says, None for its own, and that version."""
         state, _ = self._read(table, "samples", None)
-        said = state.configuration.get(NAME, table)
+        said = self._name_in(table, state)
         return (None if said == table else said), self.version(table, state.files.version)
+
+    def _name_in(self, table: str, state: VersionState) -> str:
+        """Return the name that a version of a table says.
+
+        A table that is getting a name back says another one, up to the last commit that it gets: the version of the other table
+        that says its own name is later.
+        """
+        said = state.configuration.get(NAME, table)
+        if said != table:
+            with suppress(NotFoundError, IntegrityError):
+                other, _ = self._read(said, "samples", None)
+                if other.configuration.get(NAME) == table and other.files.version > state.files.version:
+                    return table
+        return said
 
     def _require_own_name(self, table: str) -> None:
         """Raise InvalidInputError if a name is that of a table which was renamed: its tensors lie there."""
@@ -230,7 +255,7 @@ class Catalog:
             raise_renamed(table, said)
             raise
         if version is None:
-            raise_renamed(table, state.configuration.get(NAME))
+            raise_renamed(table, self._name_in(table, state))
         if state.transactions.get(FORMAT, 1) > INDEX_VERSION:
             raise FormatError(
                 f"{self.store.url}/{table} has format {state.transactions[FORMAT]}, and this version of TensorBank reads formats "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from datetime import timedelta
 
 import pytest
 
@@ -50,6 +51,34 @@ def test_a_renamed_table_is_all_there_under_its_new_name(bank):
     assert len(fresh.sql("SELECT NDVI FROM u WHERE NDVI IS NOT NULL").plan())
 
 
+def test_a_table_gets_back_a_name_that_it_had(bank):
+    before = rows(bank, "t")
+    fresh = tb.open(bank.url)
+    fresh.rename("t", "u")
+    fresh.rename("u", "v")
+    make_table(bank, "other", parts=1, n=2)
+    with pytest.raises(tb.InvalidInputError, match="u had before"):
+        bank.rename("other", "t")
+    tb.open(bank.url).rename("v", "t")
+    for opened in (bank, fresh, tb.open(bank.url)):
+        assert opened.tables() == ["other", "t"]
+        assert rows(opened, "t") == before
+        for name, now in (("u", "v"), ("v", "t")):
+            with pytest.raises(tb.NotFoundError, match=f"{name} was renamed to {now}"):
+                opened.table(name).snapshot()
+    assert bank.table("t").at("whole").snapshot().n_samples == 16
+    bank.catalog.commit("t", part_of("t", "late", 4))
+    bank.rename("t", "u")
+    assert tb.open(bank.url).table("u").snapshot().n_samples == 19
+
+
+def test_a_tag_keeps_its_version_when_garbage_is_collected_before_and_after(bank):
+    bank.gc(older_than=timedelta(0), dry_run=False)
+    bank.rename("t", "u")
+    tb.open(bank.url).gc(older_than=timedelta(0), dry_run=False)
+    assert tb.open(bank.url).table("u").at("whole").snapshot().n_samples == 16
+
+
 def test_names_that_are_taken_or_none_are_refused(bank):
     make_table(bank, "other", parts=1, n=2)
     keys = sorted(info.key for info in bank.catalog.store.objects(""))
@@ -61,9 +90,11 @@ def test_names_that_are_taken_or_none_are_refused(bank):
     assert sorted(info.key for info in bank.catalog.store.objects("")) == keys
 
 
+@pytest.mark.parametrize("names", ["tu", "tut"])
 def test_wherever_it_is_stopped_one_name_has_all_samples_and_a_second_call_completes_it(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, names
 ):
+    *_, old, new = names
     put, create, delete = (getattr(Store, name) for name in ("put", "claim", "delete"))
     left = 0
 
@@ -81,12 +112,14 @@ def test_wherever_it_is_stopped_one_name_has_all_samples_and_a_second_call_compl
         bank = tb.create(tmp_path / f"bank{n}")
         make_table(bank, "t", parts=1, n=2)
         wanted = rows(bank, "t")
+        if old == "u":
+            bank.rename("t", "u")
         left = n
         with monkeypatch.context() as patched:
             for name, real in (("put", put), ("claim", create), ("delete", delete)):
                 patched.setattr(Store, name, counted(real))
             try:
-                bank.rename("t", "u")
+                bank.rename(old, new)
                 done = True
             except KeyboardInterrupt:
                 done = False
@@ -98,11 +131,11 @@ def test_wherever_it_is_stopped_one_name_has_all_samples_and_a_second_call_compl
         assert all(found == wanted for found in readable)
         again = tb.open(bank.url)
         if done:
-            assert again.tables() == ["u"]
+            assert again.tables() == [new]
             break
-        again.rename("t", "u")
-        assert tb.open(bank.url).tables() == ["u"]
-        assert rows(tb.open(bank.url), "u") == wanted
+        again.rename(old, new)
+        assert tb.open(bank.url).tables() == [new]
+        assert rows(tb.open(bank.url), new) == wanted
     else:
         pytest.fail("it never ended")
 
