@@ -20,7 +20,7 @@ from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, neare
 from tensorbank.layout import check_table_name
 from tensorbank.queries import Query, Selection
 from tensorbank.removal import GRACE, Collection, collect
-from tensorbank.retention import VersionName
+from tensorbank.retention import VersionName, kept_meanwhile, telling_expired
 from tensorbank.sql import bound
 
 __all__ = ["Bank"]
@@ -138,13 +138,18 @@ class Bank:
             There is no such table or version.
         """
         source = self.table(table) if version is None else self.table(table).at(version)
-        self.catalog.copy(table, new, source.version)
+        self.catalog.mirror.require_writable()
+        with telling_expired(self.catalog, {table: source.version}):
+            at = self.catalog.version(table, source.version)
+        with kept_meanwhile(self.catalog, at, "copy"):
+            self.catalog.copy(table, new, at.version)
         return Table(self, new)
 
     def rename(self, table: str, new: str) -> Table:
         """Give a table another name, and return it. Its history is kept, and its tensors stay where they are.
 
-        The old name is refused from then on, for new tables as well. A renaming that was stopped is completed by the same call.
+        The old name is refused from then on, for new tables as well, but the table can get it back. The same call
+        completes a renaming that was stopped.
 
         Raises
         ------

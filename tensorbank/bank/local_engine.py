@@ -8,11 +8,20 @@ import pyarrow as pa
 
 from tensorbank.bank.engine import Snapshot
 from tensorbank.catalog import DELETED, Catalog, Provenance, SnapshotInfo, provenance_of
-from tensorbank.errors import InvalidInputError
+from tensorbank.errors import InvalidInputError, NotFoundError
 from tensorbank.layout import LEVELS, part_key, table_of_key
 from tensorbank.planning import Planner
 from tensorbank.queries import Query, Selection
-from tensorbank.retention import Tag, VersionName, create_tag, delete_tag, list_tags, version_of
+from tensorbank.retention import (
+    Tag,
+    VersionName,
+    create_tag,
+    delete_tag,
+    list_tags,
+    require_kept,
+    telling_expired,
+    version_of,
+)
 from tensorbank.schema import TableSchema
 from tensorbank.sql import quoted
 from tensorbank.statistics import Statistics
@@ -37,7 +46,8 @@ class LocalEngine:
 
     def schema(self, table: str, version: int | None) -> TableSchema:
         """Return the modalities of a table."""
-        return self.catalog.schema(table, version)
+        with telling_expired(self.catalog, {table: version}):
+            return self.catalog.schema(table, version)
 
     def history(self, table: str) -> list[SnapshotInfo]:
         """Return the versions of a table, newest first."""
@@ -58,15 +68,22 @@ class LocalEngine:
     def tag(self, table: str, version: int | None, name: str, message: str) -> Tag:
         """Give a version a name."""
         self.catalog.mirror.require_writable()
-        files = self.catalog.files(table, "samples", version)
-        return create_tag(
+        with telling_expired(self.catalog, {table: version}):
+            at = self.catalog.version(table, version)
+        tag = create_tag(
             self.catalog.store,
             table,
             name,
-            table_id=files.table_id,
-            version=files.version,
+            table_id=at.samples.table_id,
+            version=at.version,
             message=message,
         )
+        try:
+            require_kept(self.catalog, at)
+        except NotFoundError:
+            delete_tag(self.catalog.store, table, name)
+            raise
+        return tag
 
     def untag(self, table: str, name: str) -> None:
         """Take a name from a version."""
@@ -75,8 +92,9 @@ class LocalEngine:
 
     def snapshot(self, table: str, version: int | None) -> Snapshot:
         """Count what a table holds, from its log and the roll-ups of the shards; from its samples where some are deleted."""
-        at = self.catalog.version(table, version)
-        levels = self.catalog.levels(at, [*LEVELS, *(at.pins or {})])
+        with telling_expired(self.catalog, {table: version}):
+            at = self.catalog.version(table, version)
+            levels = self.catalog.levels(at, [*LEVELS, *(at.pins or {})])
         parts = levels["samples"].parts
         if at.pins is None and parts is not None:  # other parts lie in tiles and shards as well
             levels = {level: files.of_parts(parts) for level, files in levels.items()}

@@ -14,6 +14,7 @@ from tensorbank.delta import LevelChange, change_between
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.index_files import IndexFile
 from tensorbank.layout import is_shard_key
+from tensorbank.retention import kept_meanwhile, telling_expired
 
 __all__ = ["Restored", "restore"]
 
@@ -40,11 +41,12 @@ def restore(catalog: Catalog, table: str, version: int) -> Restored:
     Raises
     ------
     NotFoundError
-        There is no such version, or files of it were removed since; nothing is written then.
+        There is no such version, or it has expired; nothing is written then.
     InvalidInputError
         The version is of the earlier format of the index, or the table cannot be written to.
     """
-    wanted = catalog.version(table, version)
+    with telling_expired(catalog, {table: version}):
+        wanted = catalog.version(table, version)
     if wanted.pins is None:
         raise InvalidInputError(
             f"version {version} of {table} is of format 1, and is restored by a version of format 2 that holds the same: see "
@@ -66,7 +68,11 @@ def restore(catalog: Catalog, table: str, version: int) -> Restored:
             pins={**dropped, **(wanted.pins or {})},
         )
 
-    done = catalog.publish(table, make)
+    head = catalog.head(table)
+    if _is_same(head, wanted):
+        return Restored(head.version, version, False)
+    with kept_meanwhile(catalog, wanted, "restore"):
+        done = catalog.publish(table, make)
     return Restored(done.version, version, done.added)
 
 

@@ -15,6 +15,7 @@ from tensorbank.layout import LEVELS, Level
 from tensorbank.planning.added_columns import needed_columns
 from tensorbank.planning.editions import Edition, Editions
 from tensorbank.pruning import ANYTHING, Condition
+from tensorbank.retention import telling_expired
 from tensorbank.schema import TableSchema
 from tensorbank.sql import BaseTable, Node
 from tensorbank.statements import common_names, mention_of, mentions
@@ -104,6 +105,13 @@ def pin(
     catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node | None = None
 ) -> PinnedTable:
     """Pin the table and version that a name means, with the added columns that a statement needs, if its tree is given."""
+    with telling_expired(catalog, {edition.table: edition.version}):
+        return _pinned(catalog, name, levels, edition, tree)
+
+
+def _pinned(
+    catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node | None
+) -> PinnedTable:
     at = catalog.version(edition.table, edition.version)
     columns = (
         {f"{COLUMNS_FOLDER}/{c}": c for c in needed_columns(tree, at.columns)} if tree is not None else {}

@@ -23,6 +23,7 @@ from tensorbank.planning.views import TableViews
 from tensorbank.plans import Handle, LevelReport, Plan, PlanSource, StoreAddress, by_name
 from tensorbank.pruning import count_row_groups
 from tensorbank.reading import as_dataset
+from tensorbank.retention import telling_expired
 from tensorbank.sql import Parser, database, quoted, translated
 from tensorbank.statements import Verdicts
 from tensorbank.statistics import Statistics, of_samples, of_shards
@@ -142,7 +143,7 @@ class Planner:
                 m.name: at.statistics(f"SELECT {quoted(m.name)} FROM {quoted(table)}", m.name)
                 for m in pinned.schema
             }
-        with database() as db:
+        with telling_expired(self.catalog, self.versions), database() as db:
             views = TableViews(db, self.catalog)
             with translated(self.catalog.told_tables, views.paths):
                 views.show(pinned.by_files({}))
@@ -163,7 +164,8 @@ class Planner:
             with translated(self.catalog.told_tables):
                 statement = parse(sql, parser)
                 bound = bind(statement, namespace, parser, db.has_function, levels=levels, is_plan=is_plan)
-            with executing(bound, db, self.catalog) as execution:
+            pinned = {t.table: t.version.version for t in bound.tables}
+            with telling_expired(self.catalog, pinned), executing(bound, db, self.catalog) as execution:
                 yield execution
 
 

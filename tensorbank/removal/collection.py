@@ -2,8 +2,9 @@
 
 First it is found out what stays, then the bank is listed, folder by folder. What goes, goes in an order in which a collection
 may be ended anywhere: marks of unfinished ingests before what they mark, tensors and index files before the logs that name
-them, commits after the checkpoint that stands for them. Before a folder is emptied, tables are looked at again: another writer
-may have committed meanwhile.
+them, commits after the checkpoint that stands for them. Before anything goes, a mark says which versions have expired, so that
+nobody brings them back from then on. Before a folder is emptied, tables are looked at again: another writer may have committed
+meanwhile.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from pathlib import Path
 from tensorbank.catalog import RENAMED, Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
 from tensorbank.layout import index_key, part_key
-from tensorbank.removal.garbage import PROGRESS, REPORT, Garbage, Kind, Needs, needs_of
-from tensorbank.retention import protected_versions, remove_expired
+from tensorbank.removal.garbage import PROGRESS, REPORT, Garbage, Kind, Needs, needs_of, tables_of
+from tensorbank.retention import EXPIRED, mark_expired, protected_versions, remove_expired
 from tensorbank.storage import ObjectInfo
 
 __all__ = ["GRACE", "Collected", "Collection", "collect"]
@@ -29,7 +30,7 @@ GRACE = timedelta(days=7)
 """The time that versions and objects stay which nothing needs any more: an unfinished ingest, or a reader, may."""
 N_THREADS = 16
 N_TOLD = 20
-KNOWN = frozenset({"index", "tensors", "tags", "leases"})
+KNOWN = frozenset({"index", "tensors", "tags", "leases", EXPIRED})
 
 Progress = Callable[[str, int, int], None]
 
@@ -54,7 +55,7 @@ class Collection:
     Parameters
     ----------
     kinds
-        Objects and bytes by kind: unfinished ingests, tensors, index files, log files.
+        Objects and bytes by kind: tests of the store, unfinished ingests, tensors, index files, log files.
     expired
         Versions that go, by table.
     kept
@@ -105,7 +106,7 @@ class _Work:
         """Remove what a look at some listed objects says, which is taken again if the tables have changed meanwhile."""
         found = list(judge())
         gone = [g for g in found if isinstance(g, Garbage)]
-        if gone and not self.dry_run and self._has_changed():
+        if gone and not self.dry_run and self.is_renewed():
             found = list(judge())
             gone = [g for g in found if isinstance(g, Garbage)]
         for other in found:
@@ -134,12 +135,32 @@ class _Work:
         self.progress("objects", self.n_listed, self.n_listed)
         return objects
 
-    def _has_changed(self) -> bool:
+    def mark(self) -> None:
+        """Say which versions go, before anything of them does, and look at the tables again until nobody was quicker."""
+        is_new = True
+        while is_new:
+            for kept in self.needs.tables.values():
+                mark_expired(self.catalog.store, kept.names, kept.table_id, kept.expired)
+            is_new = self._has_changed()
+
+    def is_renewed(self) -> bool:
         """Look at the tables again; True if what stays is another than before."""
+        if not self._has_changed():
+            return False
+        self.mark()
+        return True
+
+    def _has_changed(self) -> bool:
         store, now = self.catalog.store, {}
-        for name in self.catalog.tables():
+        for name in tables_of(self.catalog):
             head = self.catalog.version(name)
-            protection = protected_versions(store, name, self.now, table_id=head.samples.table_id)
+            protection = protected_versions(
+                store,
+                name,
+                self.now,
+                table_id=head.samples.table_id,
+                earlier=self.catalog.names_of(head)[1:],
+            )
             now[name] = head.version, tuple(sorted(protection.by_version)), protection.damaged
         before = {n: (k.newest, k.protected, k.damaged) for n, k in self.needs.tables.items()}
         if now == before:
@@ -182,7 +203,7 @@ def collect(
     if older_than < timedelta(0):
         raise InvalidInputError(f"older_than must not be negative, got {older_than}")
     catalog.mirror.require_writable()
-    names = catalog.tables()
+    names = tables_of(catalog)
     if table is not None and table not in names:
         raise NotFoundError(
             f"{catalog.store.url} has no table {table!r}.{nearest(table, names)}",
@@ -191,13 +212,15 @@ def collect(
     now = now or datetime.now(UTC)
     needs = needs_of(catalog, now, older_than.total_seconds())
     work = _Work(catalog, needs, older_than.total_seconds(), now, dry_run, progress or _untold)
-    kept = needs.tables
+    if not dry_run:
+        work.mark()
+    kept = work.needs.tables
     folders, beside = catalog.store.children()
     if table is None:
-        for found in work.listed(beside):
-            work.alien(found.key)
+        found = work.listed(beside)
+        work.take(lambda: work.needs.of_bank(found))
     if not dry_run:
-        for name in [table] if table is not None else names:
+        for name in {name for k in kept.values() if table in (None, k.table) for name in k.names}:
             remove_expired(catalog.store, name, now)
     for folder in [table] if table is not None else folders:
         _collect_folder(work, folder)
@@ -214,7 +237,7 @@ def collect(
         work.n_listed,
         work.n_foreign,
         tuple(work.foreign),
-        tuple(text for k in kept.values() for text in k.damaged),
+        tuple(dict.fromkeys(text for k in kept.values() for text in k.damaged)),
     )
 
 

@@ -14,9 +14,9 @@ from tensorbank.index_files import LAST_CHECKPOINT, LOG, IndexFile
 from tensorbank.layout import LEVELS, index_key, is_shard_key
 from tensorbank.removal.kept_versions import KeptLevel, KeptVersions, kept_versions
 from tensorbank.removal.references import References, keys_in_samples, keys_in_shards, parts_in_shards
-from tensorbank.storage import ObjectInfo
+from tensorbank.storage import PROBE, ObjectInfo
 
-__all__ = ["Garbage", "Kind", "Needs", "needs_of"]
+__all__ = ["Garbage", "Kind", "Needs", "needs_of", "tables_of"]
 
 _OF_LOG = re.compile(r"(\d{20})\.(?:json|checkpoint\.(?:parquet|crc32c))")
 _OF_INDEX = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.parquet")
@@ -28,6 +28,7 @@ REPORT = ".ingest.json"
 class Kind(StrEnum):
     """The kinds of objects that go."""
 
+    PROBE = "tests of the store"
     UNFINISHED = "unfinished ingests"
     TENSORS = "tensors"
     INDEX = "index files"
@@ -86,6 +87,14 @@ class Needs:
             )
             self._samples = References(keys)
         return self._samples
+
+    def of_bank(self, objects: Iterable[ObjectInfo]) -> Iterable[Garbage | str]:
+        """Yield the garbage beside the tables, and the keys of objects that are not ours."""
+        for found in objects:
+            if not found.key.startswith(PROBE):
+                yield found.key
+            elif found.written_s <= self.cutoff_s:
+                yield Garbage(Kind.PROBE, found.key, found.n_bytes)
 
     def of_part(
         self, folder: str, objects: Sequence[ObjectInfo], unfinished: bool
@@ -150,6 +159,11 @@ def _place(table: str, key: str) -> tuple[str, str, bool]:
     return folder, name, False
 
 
+def tables_of(catalog: Catalog) -> list[str]:
+    """Return the names of the tables, the new one of a table whose renaming was stopped before its end."""
+    return sorted({catalog.said_name(name) for name in catalog.tables()})
+
+
 def needs_of(catalog: Catalog, now: datetime, older_than_s: float) -> Needs:
     """Find out what all tables of a bank need.
 
@@ -158,7 +172,7 @@ def needs_of(catalog: Catalog, now: datetime, older_than_s: float) -> Needs:
     IntegrityError
         The log of a table is damaged, or an index file of a kept version is missing: nothing is known then.
     """
-    tables = {name: kept_versions(catalog, name, now, older_than_s) for name in catalog.tables()}
+    tables = {name: kept_versions(catalog, name, now, older_than_s) for name in tables_of(catalog)}
     paths = [p for kept in tables.values() for p in _paths(catalog, kept, "shards")]
     cutoff_s = now.timestamp() - older_than_s
     return Needs(catalog, tables, References(keys_in_shards(paths)), parts_in_shards(paths), cutoff_s)

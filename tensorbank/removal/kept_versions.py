@@ -42,6 +42,8 @@ class KeptVersions:
         What belongs to kept snapshots, by level.
     damaged
         What is said of tags and leases that cannot be read; all versions stay then.
+    names
+        The table's name, and those below which leases and marks of it may lie.
     """
 
     table: str
@@ -51,6 +53,8 @@ class KeptVersions:
     expired: tuple[int, ...]
     levels: Mapping[str, KeptLevel]
     damaged: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    table_id: str = ""
 
 
 def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: float) -> KeptVersions:
@@ -68,7 +72,10 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
     """
     head = catalog.version(table)
     samples = catalog.lifetimes(table, "samples")
-    protection = protected_versions(catalog.store, table, now, table_id=head.samples.table_id)
+    names = catalog.names_of(head)
+    protection = protected_versions(
+        catalog.store, table, now, table_id=head.samples.table_id, earlier=names[1:]
+    )
     cutoff_ms = (now.astimezone(UTC).timestamp() - older_than_s) * 1000
     of_format_1 = FORMAT not in samples.transactions_at(samples.last)
     reasons: dict[int, str] = {}
@@ -99,7 +106,17 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
             kept = {*kept, lifetimes.last}
         levels[level] = _level(lifetimes, kept)
     protected = tuple(sorted(protection.by_version))
-    return KeptVersions(table, samples.last, protected, reasons, expired, levels, protection.damaged)
+    return KeptVersions(
+        table,
+        samples.last,
+        protected,
+        reasons,
+        expired,
+        levels,
+        protection.damaged,
+        names,
+        head.samples.table_id,
+    )
 
 
 def _level(lifetimes: Lifetimes, kept: set[int]) -> KeptLevel:

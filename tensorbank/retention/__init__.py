@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from tensorbank.retention.expiry import (
+    EXPIRED,
+    expired_versions,
+    kept_meanwhile,
+    mark_expired,
+    require_kept,
+    telling_expired,
+)
 from tensorbank.retention.lease_holder import (
     LEASES_VARIABLE,
     LIFETIME_S,
@@ -24,6 +32,7 @@ from tensorbank.retention.version_names import (
 )
 
 __all__ = [
+    "EXPIRED",
     "LEASES_VARIABLE",
     "LIFETIME_S",
     "MAX_SKEW_S",
@@ -38,14 +47,19 @@ __all__ = [
     "are_off",
     "create_tag",
     "delete_tag",
+    "expired_versions",
     "find_tag",
+    "kept_meanwhile",
     "lease_key",
     "list_leases",
     "list_tags",
+    "mark_expired",
     "moment_of",
     "number_of",
     "protected_versions",
     "remove_expired",
+    "require_kept",
+    "telling_expired",
     "version_as_of",
     "version_of",
     "version_tagged",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,7 +35,9 @@ class Protection:
         return self.by_version.get(version) or (self.damaged[0] if self.damaged else None)
 
 
-def protected_versions(store: Store, table: str, now: datetime, *, table_id: str | None = None) -> Protection:
+def protected_versions(
+    store: Store, table: str, now: datetime, *, table_id: str | None = None, earlier: Sequence[str] = ()
+) -> Protection:
     """Find out which versions of a table tags and leases protect.
 
     Parameters
@@ -44,6 +46,8 @@ def protected_versions(store: Store, table: str, now: datetime, *, table_id: str
         The time by the caller's clock, with a time zone.
     table_id
         Id of the table: tags and leases of an earlier table of this name protect nothing. None to let all of them count.
+    earlier
+        Names that the table had before: who read it then holds a lease below that name still.
 
     Raises
     ------
@@ -51,15 +55,17 @@ def protected_versions(store: Store, table: str, now: datetime, *, table_id: str
         The store does not answer, so nothing is known.
     """
     tags, damaged_tags = list_tags(store, table)
-    leases, damaged_leases = list_leases(store, table)
+    read = [list_leases(store, name) for name in (table, *earlier)]
     reasons: defaultdict[int, list[str]] = defaultdict(list)
     for tag in tags:
         if table_id in (None, tag.table_id):
             reasons[tag.version].append(f"tag {tag.name}")
-    for lease in leases:
+    for lease in (lease for leases, _ in read for lease in leases):
         if not lease.is_expired(now) and table_id in (None, lease.table_id):
             for version in lease.versions:
                 until = lease.until.isoformat(sep=" ", timespec="seconds")
                 reasons[version].append(f"lease of {lease.owner} until {until}")
     by_version = {version: "; ".join(some) for version, some in sorted(reasons.items())}
-    return Protection(by_version, tuple(map(str, [*damaged_tags, *damaged_leases])))
+    return Protection(
+        by_version, tuple(map(str, [*damaged_tags, *(error for _, errors in read for error in errors)]))
+    )

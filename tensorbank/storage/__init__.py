@@ -11,6 +11,7 @@ from tensorbank.storage.address import (
 from tensorbank.storage.aws_settings import with_surroundings
 from tensorbank.storage.hedging import LATE_S
 from tensorbank.storage.object_client import ObjectInfo
+from tensorbank.storage.probes import PROBE
 from tensorbank.storage.retries import (
     CLIENT_POLICY,
     MAX_PAUSE_S,
@@ -31,6 +32,7 @@ __all__ = [
     "MAX_PAUSE_S",
     "ObjectInfo",
     "PASSING",
+    "PROBE",
     "RetryPolicy",
     "StorageOptions",
     "Store",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pyarrow.parquet as pq
@@ -16,10 +17,10 @@ from tensorbank.catalog import Change, Commit, LevelChange
 from tensorbank.cli.app import main
 from tensorbank.delta import append_commit, commit_actions
 from tensorbank.layout import LEVELS
-from tensorbank.removal import collect
+from tensorbank.removal import collect, collection
 from tensorbank.retention import Lease, lease_key
 from tensorbank.retention.owners import this_process
-from tensorbank.storage import Store
+from tensorbank.storage import PROBE, Store
 
 AT_ONCE = timedelta(0)
 
@@ -125,7 +126,9 @@ def test_a_dry_run_says_what_a_collection_removes(bank):
     after = keys(bank)
     assert len(before - after) == done.n_objects
     assert of_part(bank, "old") == set()
-    assert {k for k in after if "/_delta_log/" not in k} == needed_by(bank)
+    left = {k for k in after if "/_delta_log/" not in k}
+    assert {k for k in left if not k.startswith("t/expired/")} == needed_by(bank)
+    assert len(left - needed_by(bank)) == 1
     assert ids(tb.open(bank.url)) == expected
     assert bank.gc(older_than=AT_ONCE).n_objects == 0
 
@@ -364,3 +367,99 @@ def test_the_command_lists_and_removes(bank, capsys):
     assert main(["gc", bank.url, "--older-than", "soon"]) == 2
     assert "such as 36h or 7d" in capsys.readouterr().err
     assert main(["gc", bank.url, "nothere"]) == 2
+
+
+def ended_gc(bank, at: int, monkeypatch) -> None:
+    """Collect garbage up to the n-th removal."""
+    delete, count = Store.delete, iter(range(10_000))
+
+    def ended(store, key):
+        if next(count) == at:
+            raise tb.StorageError("the end")
+        delete(store, key)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "delete", ended)
+        with pytest.raises(tb.StorageError, match="the end"):
+            bank.gc(older_than=AT_ONCE, dry_run=False)
+
+
+def how_it_reads(bank, version: int) -> str:
+    try:
+        return f"{len(ids(bank.at({'t': version})))} samples"
+    except tb.TensorBankError as error:
+        return error.kind
+
+
+@pytest.mark.parametrize("at", [0, 3, 9, 20])
+def test_a_version_of_which_a_collection_has_left_half_says_that_it_has_expired(bank, at, monkeypatch):
+    writer = tb.open(bank.url)
+    for version in range(5):
+        ids(writer.at({"t": version}))  # whatever it knows of them
+    ended_gc(tb.open(bank.url), at, monkeypatch)
+    for opened in (writer, tb.open(bank.url)):
+        table = opened.table("t")
+        for refused in (
+            lambda table=table: table.restore(2),
+            lambda table=table: table.at(2).tag("kept"),
+            lambda opened=opened: opened.copy("t", "u", version=2),
+        ):
+            with pytest.raises(
+                NotFoundError, match=r"gc` has removed|was removed by `tensorbank gc"
+            ) as caught:
+                refused()
+            assert caught.value.kind == "unknown-snapshot"
+        assert table.tags() == []
+        assert opened.tables() == ["t"]
+        assert len(ids(opened)) == 12
+    assert how_it_reads(tb.open(bank.url), 2) in ("12 samples", "unknown-snapshot")
+
+
+def test_a_version_that_is_restored_meanwhile_stays(bank, monkeypatch):
+    """The collection has not said yet that it goes, and sees then that somebody brings it back."""
+    mark = collection.mark_expired
+
+    def slow(store, names, table_id, versions):
+        monkeypatch.setattr(collection, "mark_expired", mark)
+        tb.open(bank.url).table("t").restore(2)
+        mark(store, names, table_id, versions)
+
+    monkeypatch.setattr(collection, "mark_expired", slow)
+    bank.gc(older_than=AT_ONCE, dry_run=False)
+    assert len(ids(tb.open(bank.url))) == 12
+    assert needed_by(bank) <= keys(bank)
+
+
+def test_probes_of_the_store_that_a_killed_writer_left_go(bank):
+    store = bank.catalog.store
+    probe = f"{PROBE}{uuid.uuid4()}"
+    store.put(probe, b"first 0")
+    assert bank.gc(older_than=timedelta(hours=1), dry_run=False).n_objects == 0
+    found = bank.gc(older_than=AT_ONCE, dry_run=False)
+    assert found.kinds["tests of the store"].n_objects == 1
+    assert probe not in keys(bank)
+    assert probe not in found.foreign
+
+
+def test_a_lease_protects_its_version_after_its_table_got_another_name(bank):
+    now = datetime.now(UTC)
+    lease = Lease(
+        "reader",
+        bank.catalog.version("t").samples.table_id,
+        (2,),
+        now,
+        now + timedelta(hours=1),
+        this_process(),
+    )
+    bank.catalog.store.put(lease_key("t", "reader"), lease.to_bytes())
+    before = ids(bank.at({"t": 2}))
+    bank.rename("t", "u")
+    bank.gc(older_than=AT_ONCE, dry_run=False)
+    fresh = tb.open(bank.url)
+    assert (
+        sorted(fresh.at({"u": 2}).sql("SELECT sample_id FROM u").arrow()["sample_id"].to_pylist()) == before
+    )
+    assert of_part(bank, "old")
+    collect(fresh.catalog, older_than=AT_ONCE, dry_run=False, now=now + timedelta(hours=2))
+    assert not of_part(bank, "old")
+    assert not bank.catalog.store.exists(lease_key("t", "reader"))
