@@ -18,7 +18,7 @@ from tensorbank.errors import ErrorKind, NotFoundError, TensorBankError
 from tensorbank.fetch import Fetcher, FetchOptions
 from tensorbank.index_files import IndexMirror
 from tensorbank.layout import check_table_name
-from tensorbank.retention import LIFETIME_S, LeaseHolder, Reading, are_off
+from tensorbank.retention import LIFETIME_S, LeaseHolder, Reading, Tag, are_off, list_tags
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, normalize_url, with_surroundings
 from tensorbank_server.access import FolderKeys, assume, read_policy
@@ -29,8 +29,13 @@ from tensorbank_server.workers.bulkheads import Bulkhead
 from tensorbank_server.workers.process import BankAddress
 from tensorbank_server.workers.watches import Watch
 
-__all__ = ["PROBE_AGAIN_S", "PROBE_S", "Pinned", "ServedBank"]
+__all__ = ["PROBE_AGAIN_S", "PROBE_S", "Pinned", "ServedBank", "VersionText", "as_version"]
 
+VersionText = int | str
+"""A version as a caller gives it: its number, also as a text, a tag, or a time such as ``2026-03-01``."""
+
+MAX_VERSION = 2**53
+"""The greatest number that JSON's readers take for what it is."""
 MAX_TABLES = 64
 """The most tables whose sample ids are kept open."""
 MAX_PINS = 1_000
@@ -62,6 +67,20 @@ class Pinned:
     @property
     def versions(self) -> dict[str, int]:
         return {self.table: self.version}
+
+
+def as_version(given: VersionText | None) -> VersionText | None:
+    """Return a version as a caller gave it, a number that came as a text as a number.
+
+    Raises
+    ------
+    NotFoundError
+        The number is greater than that of any version.
+    """
+    version = int(given) if isinstance(given, str) and given.isdecimal() else given
+    if isinstance(version, int) and version > MAX_VERSION:
+        raise NotFoundError(f"there is no version {version}", kind=ErrorKind.UNKNOWN_SNAPSHOT)
+    return version
 
 
 class ServedBank:
@@ -162,6 +181,24 @@ class ServedBank:
         schema = self.bank.catalog.schema(table, version)
         found = Pinned(self, table, version, files.table_id, schema, explicit)
         return self._pins.put((table, version), found)
+
+    def pin_named(self, table: str, name: str) -> Pinned:
+        """Return a table at the version that a tag or a time means now: a tag may be made anew, so it is looked up each time.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such table or tag, or the table is younger than the time.
+        InvalidInputError
+            The text is neither.
+        """
+        self.pin(table, None)  # an unknown table is told before an unknown tag
+        version = self.bank.engine.version_of(table, name)
+        return replace(self.pin(table, version), explicit=False)
+
+    def tags(self, table: str, table_id: str) -> list[Tag]:
+        """Return the tags of a table by their names, but damaged ones, and those of a table that was there before."""
+        return [tag for tag in list_tags(self.store, table)[0] if tag.table_id == table_id]
 
     def _newest(self, table: str) -> int:
         now_s = time.monotonic()

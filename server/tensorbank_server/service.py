@@ -15,13 +15,20 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from tensorbank.errors import StorageError
+from tensorbank.errors import ErrorKind, NotFoundError, StorageError, nearest
 from tensorbank_server.access import Concurrency, Principal, Rates
 from tensorbank_server.documents import EncodedFiles, RowFiles
 from tensorbank_server.http import PageTokens, Problem, writing_problem
 from tensorbank_server.monitoring import AuditLog, Metrics
 from tensorbank_server.planning import PlanFolder, PlanStore
-from tensorbank_server.served_bank import PROBE_AGAIN_S, PROBE_S, Pinned, ServedBank
+from tensorbank_server.served_bank import (
+    PROBE_AGAIN_S,
+    PROBE_S,
+    Pinned,
+    ServedBank,
+    VersionText,
+    as_version,
+)
 from tensorbank_server.settings import Settings
 from tensorbank_server.workers.bulkheads import Threads
 from tensorbank_server.workers.jobs import Job
@@ -166,8 +173,25 @@ class Service:
             raise Problem(403, "scope", f"the caller has no scope `{scope}`; see scopes in /v1/config")
         return found
 
-    async def pin(self, bank: str, table: str, snapshot: int | None, principal: Principal) -> Pinned:
-        """Return a table that the caller may read, at a version, the newest if None."""
+    async def pin(self, bank: str, table: str, snapshot: VersionText | None, principal: Principal) -> Pinned:
+        """Return a table that the caller may read, at a version, the newest if None.
+
+        Raises
+        ------
+        Problem
+            404 for a table that is not there, with the nearest names.
+        NotFoundError, InvalidInputError
+            The table has no such version, or the text names none.
+        """
         found = self.bank(bank, principal)
-        pinned = found.known(table, snapshot)
-        return pinned if pinned is not None else await found.run(found.pin, table, snapshot)
+        try:
+            version = as_version(snapshot)
+            if isinstance(version, str):
+                return await found.run(found.pin_named, table, version)
+            pinned = found.known(table, version)
+            return pinned if pinned is not None else await found.run(found.pin, table, version)
+        except NotFoundError as error:
+            if error.kind != ErrorKind.UNKNOWN_TABLE:
+                raise
+            hint = nearest(table, await found.run(found.tables)) or f" See /v1/banks/{bank}/tables."
+            raise Problem(404, error.kind, f"there is no table {table!r}.{hint}") from None

@@ -90,12 +90,10 @@ class Table:
         return self.bank.engine.tag(self.name, self.version, name, message)
 
     def tags(self) -> list[Tag]:
-        """Return the tags of the table by their names.
+        """Return the tags of the table by their names. A service does not tell who made them.
 
         Raises
         ------
-        InvalidInputError
-            The bank is read through a service, which does not tell; the kind is ``served``.
         IntegrityError
             A tag is damaged.
         """

@@ -86,8 +86,10 @@ def needed(names: Collection[str], version: int, where: str) -> list[str]:
     missing = next((v for v in range(first, version + 1) if v not in there), None)
     later = [c for c in checkpoints if c > version]
     if missing is not None and later and missing < min(there, default=0):
+        table, _, level = where.rsplit("/", 3)[1:]
+        of = f"table {table}" if level == "samples" else f"{table}.{level}"
         raise NotFoundError(
-            f"version {version} of {where} was removed by `tensorbank gc`; what is left begins with version {min(later)}",
+            f"version {version} of {of} was removed by `tensorbank gc`; what is left begins with version {min(later)}",
             kind=ErrorKind.UNKNOWN_SNAPSHOT,
         )
     if missing is not None:

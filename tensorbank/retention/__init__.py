@@ -21,7 +21,7 @@ from tensorbank.retention.lease_holder import (
 from tensorbank.retention.leases import MAX_SKEW_S, Lease, lease_key, list_leases, remove_expired
 from tensorbank.retention.owners import Owner
 from tensorbank.retention.protection import Protection, protected_versions
-from tensorbank.retention.tags import Tag, create_tag, delete_tag, find_tag, list_tags
+from tensorbank.retention.tags import Tag, check_tag_name, create_tag, delete_tag, find_tag, list_tags
 from tensorbank.retention.version_names import (
     VersionName,
     moment_of,
@@ -45,6 +45,7 @@ __all__ = [
     "Tag",
     "VersionName",
     "are_off",
+    "check_tag_name",
     "create_tag",
     "delete_tag",
     "expired_versions",

@@ -63,9 +63,13 @@ def version_tagged(catalog: Catalog, table: str, name: str) -> int:
     InvalidInputError
         The text cannot be the name of a tag.
     NotFoundError
-        There is no such tag, or it is of an earlier table of this name.
+        There is no such tag or table, or the tag is of an earlier table of this name.
     """
-    tag = find_tag(catalog.store, table, name)
+    try:
+        tag = find_tag(catalog.store, table, name)
+    except NotFoundError:
+        catalog.files(table, "samples", None)  # of no table there is no tag: say so
+        raise
     table_id = catalog.files(table, "samples", None).table_id
     if tag.table_id != table_id:
         raise NotFoundError(

@@ -13,7 +13,7 @@ from tensorbank.catalog import SnapshotInfo
 from tensorbank.client import BANKS
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.queries import Query, Selection
-from tensorbank.retention import VersionName, number_of
+from tensorbank.retention import Owner, Tag, VersionName, check_tag_name, number_of
 from tensorbank.schema import TableSchema
 from tensorbank.served.filter_selection import FilterSelection
 from tensorbank.served.service_planner import ServicePlanner, as_statistics
@@ -77,20 +77,28 @@ class ServedEngine:
         ]
 
     def version_of(self, table: str, name: VersionName) -> int:
-        """Return the number of a version that is given by its number or a time.
-
-        Raises
-        ------
-        InvalidInputError
-            It is given by a tag; the kind is ``served``.
-        """
+        """Return the number of a version that is given by its number, a tag or a time."""
         if isinstance(name, str) and not name[:1].isdigit():
-            self.tags(table)
+            found = self.planner.service.get(self.planner.path(table, "snapshots", check_tag_name(name)))
+            return int(found["snapshot"])
         return number_of(table, name, lambda: self.history(table))
 
-    def tags(self, table: str) -> NoReturn:  # noqa: ARG002
-        """Refuse: tags are objects in the store."""
-        self._refuse("does not tell tags; give versions by number or time")
+    def tags(self, table: str) -> list[Tag]:
+        """Return the tags of a table by their names; a service does not tell who made them."""
+        found = [
+            Tag(
+                name=t["name"],
+                id="",
+                table_id="",
+                version=s["snapshot"],
+                message=t["message"],
+                created=datetime.fromisoformat(t["created"]),
+                owner=Owner("", "", 0, ""),
+            )
+            for s in self._get(table, "snapshots", None)["snapshots"]
+            for t in s.get("tags", [])
+        ]
+        return sorted(found, key=lambda tag: tag.name)
 
     def tag(self, table: str, version: int | None, name: str, message: str) -> NoReturn:  # noqa: ARG002
         """Refuse: a service writes no tags."""

@@ -108,8 +108,8 @@ _OF_DISK = frozenset({ErrorKind.DISK_FULL, ErrorKind.READ_ONLY, ErrorKind.DISK})
 def as_problem(error: TensorBankError) -> Problem:
     """Translate an error of the core into what the caller is told."""
     if isinstance(error, NotFoundError):
-        if error.kind in (ErrorKind.UNKNOWN_TABLE, ErrorKind.UNKNOWN_SNAPSHOT):
-            return Problem(404, error.kind, "there is no such table or snapshot; see /v1/banks")
+        if error.kind == ErrorKind.UNKNOWN_TABLE:  # its words have the address of the bank
+            return Problem(404, error.kind, "there is no such table; see /v1/banks")
         if error.kind in _OF_STORAGE:
             return Problem(503, "storage", "the bank cannot be read now", headers={"Retry-After": "5"})
         return Problem(404, error.kind, str(error))

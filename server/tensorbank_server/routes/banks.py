@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tensorbank.catalog import SnapshotInfo
 from tensorbank_server.filters import queryables_document
 from tensorbank_server.http import Problem
 from tensorbank_server.routes.dependencies import (
@@ -80,29 +81,47 @@ async def list_snapshots(
 ) -> dict[str, object]:
     """List the versions of a table, newest first."""
     pinned = await service.pin(bank, table, None, asker)
-    history = await pinned.bank.run(lambda: pinned.bank.bank.table(table).history())
-    return {"snapshots": [_snapshot_json(e) for e in history]}
+    return {"snapshots": await pinned.bank.run(_snapshots, pinned)}
 
 
 @router.get(TABLE + "/snapshots/{version}", operation_id="getSnapshot")
 async def get_snapshot(
-    service: Served, asker: Asker, bank: BankName, table: TableName, version: int
+    service: Served,
+    asker: Asker,
+    bank: BankName,
+    table: TableName,
+    version: Annotated[
+        str, Path(min_length=1, max_length=64, description="Its number, a tag, or a time such as 2026-03-01.")
+    ],
 ) -> dict[str, object]:
     """Return one version of a table."""
-    pinned = await service.pin(bank, table, None, asker)
-    for entry in await pinned.bank.run(lambda: pinned.bank.bank.table(table).history()):
-        if entry.version == version:
-            return _snapshot_json(entry)
+    pinned = await service.pin(bank, table, version, asker)
+    for found in await pinned.bank.run(_snapshots, pinned):
+        if found["snapshot"] == pinned.version:
+            return found
     raise Problem(404, "unknown-snapshot", "the table has no such version; see its snapshots")
 
 
-def _snapshot_json(entry: SnapshotInfo) -> dict[str, object]:
-    return {
-        "snapshot": entry.version,
-        "time": entry.when.isoformat().replace("+00:00", "Z"),
-        "operation": entry.operation,
-        "n_samples_added": entry.n_rows,
-    }
+def _snapshots(pinned: Pinned) -> list[dict[str, object]]:
+    """Return the versions of a table, newest first, each with its tags. Who made them is not told."""
+    tags: dict[int, list[dict[str, str]]] = {}
+    for tag in pinned.bank.tags(pinned.table, pinned.table_id):
+        told = {"name": tag.name, "message": tag.message, "created": _as_utc(tag.created)}
+        tags.setdefault(tag.version, []).append(told)
+    return [
+        {
+            "snapshot": entry.version,
+            "time": _as_utc(entry.when),
+            "operation": entry.operation,
+            "n_samples_added": entry.n_rows,
+            "tags": tags.get(entry.version, []),
+        }
+        for entry in pinned.bank.bank.table(pinned.table).history()
+    ]
+
+
+def _as_utc(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 @router.get(TABLE + "/schema", operation_id="getSchema")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query
+from pydantic import Field
 from starlette.requests import Request
 
 from tensorbank.errors import InvalidInputError
@@ -27,6 +28,7 @@ __all__ = [
     "BankName",
     "SampleId",
     "Served",
+    "Snapshot",
     "SnapshotVersion",
     "Source",
     "TableName",
@@ -59,9 +61,16 @@ Asker = Annotated[Principal, Depends(_principal)]
 BankName = Annotated[str, Path(description="Name of a bank.", max_length=63)]
 TableName = Annotated[str, Path(description="Name of a table.", max_length=63)]
 SampleId = Annotated[str, Path(description="Id of a sample.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Snapshot = Annotated[int, Field(ge=0, le=2**53)] | Annotated[str, Field(min_length=1, max_length=64)]
+"""A version in a body: its number, a tag, or a time."""
 SnapshotVersion = Annotated[
-    int | None,
-    Query(alias="snapshot", ge=0, le=2**53, description="Version of the table; the newest if not given."),
+    str | None,
+    Query(
+        alias="snapshot",
+        min_length=1,
+        max_length=64,
+        description="Version of the table: its number, a tag, or a time such as 2026-03-01 (UTC); the newest if not given.",
+    ),
 ]
 
 

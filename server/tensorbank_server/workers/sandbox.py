@@ -27,6 +27,7 @@ __all__ = ["Head", "Question", "ask"]
 START_S = 5.0
 """Seconds that the start of a process may take, beside the time of the statement."""
 MAX_FILES = 256
+_ADDED = "columns/"
 _SHOWN = ("ParserException", "BinderException", "CatalogException", "SyntaxException")
 """The errors about the words of a statement, which the caller sees; others may hold data."""
 
@@ -37,8 +38,12 @@ class Question:
 
     Parameters
     ----------
+    sql
+        One SELECT.
+    tree
+        Its syntax tree as JSON, which is answered in its place; none if empty.
     tables
-        Index files of each level, by table.
+        Index files of each level, by table; those of a column that was added later below ``columns/`` and its name.
     max_rows
         The most rows of an answer; rows beyond are cut off.
     """
@@ -49,6 +54,9 @@ class Question:
     max_bytes: int
     memory_bytes: int
     limit_s: float
+    tree: str = ""
+    only_parses: bool = False
+    """True if the answer is to be the syntax tree, as JSON."""
 
 
 class Head(TypedDict, total=False):
@@ -63,7 +71,7 @@ class Head(TypedDict, total=False):
 
 
 async def ask(question: Question) -> tuple[Head, bytes]:
-    """Return the head and Arrow stream of the answer.
+    """Return the head and Arrow stream of the answer, or the syntax tree.
 
     Raises
     ------
@@ -147,7 +155,14 @@ def _answer(question: Question, landlock: int) -> tuple[Head, bytes]:
         statements = con.extract_statements(question.sql)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             return Head(landlock=landlock, error="one SELECT statement is needed"), b""
-        reader = con.sql(question.sql).to_arrow_reader(8_192)
+        if question.only_parses:
+            ((tree,),) = con.execute("SELECT json_serialize_sql($1)", [question.sql]).fetchall()
+            return Head(landlock=landlock, truncated=False), str(tree).encode()
+        if question.tree:  # of a statement that is written anew from its tree, words could be lost
+            answer = con.sql("FROM json_execute_serialized_sql($1)", params=[question.tree])
+        else:
+            answer = con.sql(question.sql)
+        reader = answer.to_arrow_reader(8_192)
         batches, n_rows, n_bytes = [], 0, 0
         for batch in reader:
             batches.append(batch.slice(0, question.max_rows - n_rows))
@@ -173,17 +188,31 @@ def _show(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Mapping[str, Sequ
         quoted = '"' + name.replace('"', '""') + '"'
         con.execute(f"CREATE SCHEMA {quoted}")
         gone = _scan(levels["deleted"]) if "deleted" in levels else ""
-        for level, paths in levels.items():
-            rows = f"SELECT * FROM {_scan(paths)}"
+        added = {level.removeprefix(_ADDED): p for level, p in levels.items() if level.startswith(_ADDED)}
+        for level in ("samples", "tiles", "shards"):
+            if level not in levels:
+                continue
+            rows = f"SELECT * FROM {_scan(levels[level])}"
             if gone and level in ("samples", "tiles"):
                 rows += f" AS live ANTI JOIN (SELECT key, part FROM {gone}) AS gone USING (key, part)"
-            if level != "deleted":
-                con.execute(f"CREATE VIEW {quoted}.{level} AS {rows}")
+            if level == "samples" and added:
+                rows = _with_added(rows, added)
+            con.execute(f"CREATE VIEW {quoted}.{level} AS {rows}")
         con.execute(f"CREATE VIEW {quoted} AS SELECT * FROM {quoted}.samples")
     con.execute("SET allow_persistent_secrets = false")
     con.execute("SET allowed_paths = $1", [_files(tables)])
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
+
+
+def _with_added(rows: str, added: Mapping[str, Sequence[str]]) -> str:
+    """Return the SELECT of samples with the columns that were added to them, null where a sample has no value."""
+    values, joins = [], []
+    for number, (name, paths) in enumerate(added.items()):
+        quoted = '"' + name.replace('"', '""') + '"'
+        values.append(f"added{number}.value AS {quoted}")
+        joins.append(f"LEFT JOIN {_scan(paths)} AS added{number} ON live.key = added{number}.key")
+    return f"SELECT live.*, {', '.join(values)} FROM ({rows}) AS live {' '.join(joins)}"
 
 
 def _scan(paths: Sequence[str]) -> str:

@@ -35,9 +35,7 @@ def test_what_the_service_keeps_is_no_attribute_and_says_why(bank):
         (lambda bank: bank.table("t").parts(), "hands out no parts"),
         (lambda bank: bank.table("t").provenance(), "where parts come from"),
         (lambda bank: bank.table("t").tag("paper-v1"), "writes no tags"),
-        (lambda bank: bank.table("t").tags(), "does not tell tags"),
         (lambda bank: bank.table("t").untag("paper-v1"), "removes no tags"),
-        (lambda bank: bank.table("t").at("paper-v1"), "does not tell tags"),
     ],
 )
 def test_what_a_service_cannot_do_is_refused_without_a_question(bank, refused, words):

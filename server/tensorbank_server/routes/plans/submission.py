@@ -21,6 +21,7 @@ from tensorbank_server.routes.dependencies import (
     Asker,
     BankName,
     Served,
+    Snapshot,
     base_url,
     condition,
     filter_names,
@@ -52,7 +53,9 @@ class PlanBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     table: str = Field(max_length=63)
-    snapshot: int | None = Field(default=None, ge=0, le=2**53)
+    snapshot: Snapshot | None = Field(
+        default=None, description="Version: its number, a tag, or a time; the newest if not given."
+    )
     filter: str | bool | dict[str, object] | None = Field(default=None, description="CQL2, as text or JSON.")
     modalities: list[Name] | None = Field(default=None, max_length=64, description="All if not given.")
     bands: dict[Name, list[Name]] | None = Field(
