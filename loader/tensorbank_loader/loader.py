@@ -233,7 +233,10 @@ class DataLoader:
             self._pipeline.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of the run, as JSON-able numbers below 1 KiB. Batches that are on their way do not count as had."""
+        """Return the position of the run as JSON-able values, below 1 KiB but for a long statement.
+
+        Batches that are on their way do not count as had.
+        """
         return self._cursor.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

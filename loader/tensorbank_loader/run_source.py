@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,8 +15,13 @@ from tensorbank.queries import Mix
 
 __all__ = ["MAX_SOURCE_BYTES", "Mixing", "RunSource", "StatedPlan"]
 
-MAX_SOURCE_BYTES = 480
-"""The most bytes of JSON that a source takes in a state, which stays below 1 KiB with it."""
+MAX_PLAIN_BYTES = 480
+"""The most bytes of JSON that a source takes in a state as it is, which stays below 1 KiB with it; a longer one is compressed."""
+MAX_SOURCE_BYTES = 64 << 10
+"""The most bytes that a compressed source takes in a state."""
+MAX_UNPACKED_BYTES = 16 << 20
+"""The most bytes that a compressed source of a state may become."""
+PACKED = "packed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +79,8 @@ class RunSource:
     def to_json(self) -> dict[str, Any]:
         """Return what a state says of it: at most :data:`MAX_SOURCE_BYTES` as JSON.
 
-        Plans without snapshots have those of the first one. A source that is longer is told without its statements; one that
-        still is, not at all.
+        Plans without snapshots have those of the first one. A source that is long is compressed: base64 of zlib of its JSON. One
+        that is too long even so is told without its statements, or not at all.
         """
         mixing: dict[str, Any] = {}
         if self.mixing is not None:
@@ -86,8 +93,13 @@ class RunSource:
             }
         plans = [_told(p, self.plans[0] if i else None) for i, p in enumerate(self.plans)]
         for told in ({"plans": plans, **mixing}, mixing):
-            if len(json.dumps(told)) <= MAX_SOURCE_BYTES:
+            text = json.dumps(told)
+            if len(text) <= MAX_PLAIN_BYTES:
                 return told
+            if len(text) <= MAX_UNPACKED_BYTES:
+                packed = {PACKED: base64.b64encode(zlib.compress(text.encode(), 9)).decode()}
+                if len(json.dumps(packed)) <= MAX_SOURCE_BYTES:
+                    return packed
         return {}
 
     @classmethod
@@ -100,6 +112,8 @@ class RunSource:
             It is no such thing; the kind is ``other-state``.
         """
         try:
+            if told and PACKED in told:
+                told = _unpacked(told[PACKED])
             listed = (told or {}).get("plans", [])
             plans = tuple(
                 StatedPlan(
@@ -116,11 +130,21 @@ class RunSource:
             mixing = m and Mixing(
                 tuple(map(float, m["weights"])), int(m["seed"]), bool(m["homogeneous"]), m["length"]
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, zlib.error) as error:
             raise InvalidInputError(
-                f"this state tells no source that is understood: {told!r}", kind=ErrorKind.OTHER_STATE
+                f"this state tells no source that is understood: {str(told)[:200]}",
+                kind=ErrorKind.OTHER_STATE,
             ) from error
         return cls(plans, mixing or None)
+
+
+def _unpacked(text: str) -> Any:
+    """Return a source that was compressed."""
+    unpacking = zlib.decompressobj()
+    data = unpacking.decompress(base64.b64decode(text, validate=True), MAX_UNPACKED_BYTES)
+    if not unpacking.eof:
+        raise ValueError("it has no end, or is longer than any state's")
+    return json.loads(data)
 
 
 def _stated(plan: Plan) -> StatedPlan:

@@ -21,7 +21,8 @@ def lineage(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CHECKPOINT", help="File with the state of a loader: JSON, or written by torch.save."
+            metavar="CHECKPOINT",
+            help="File of JSON, torch.save or Lightning with a loader's state, or a folder of torch.distributed.checkpoint.",
         ),
     ],
     bank: BankUrl,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tensorbank_loader.epochs.cursor import Cursor, OnIter
 from tensorbank_loader.epochs.epoch import Epochs, Share, State, Step
-from tensorbank_loader.epochs.saved_state import check_state, loaded
+from tensorbank_loader.epochs.saved_state import STATE_VERSION, check_state, loaded
 from tensorbank_loader.epochs.trail import Stretch, Trail
 from tensorbank_loader.epochs.worker_epochs import Iteration, WorkerEpochs
 from tensorbank_loader.epochs.world import World
 
 __all__ = [
+    "STATE_VERSION",
     "Cursor",
     "Epochs",
     "Iteration",

@@ -19,14 +19,12 @@ STATE_VERSION = 4
 """The version of saved states that is written. 4: a state tells its source, and the batches that the run has had."""
 TAKEN_VERSIONS = (3, 4)
 """The versions of saved states that a run goes on with. 3 had the same position, and no word on where it comes from."""
-MAX_BYTES = 1024
-"""The bytes of JSON below which states stay."""
 DIGEST = "digest"
 """The field of a saved state with a hash of all others, which tells damage from a state of something else."""
 
 
 def saved(epochs: Epochs, state: State, world: World, trail: Trail | None = None) -> dict[str, Any]:
-    """Return a state of a run as JSON-able values, below 1 KiB.
+    """Return a state of a run as JSON-able values: below 1 KiB, but for a long statement.
 
     Parameters
     ----------
@@ -47,18 +45,8 @@ def saved(epochs: Epochs, state: State, world: World, trail: Trail | None = None
         "n_workers": int(world.n_workers),
         **({} if trail is None else trail.to_dict()),
     }
-    fields["source"] = _fitting(epochs.source, len(json.dumps(fields)))
+    fields["source"] = dict(epochs.source)
     return {**fields, DIGEST: _digest(fields)}
-
-
-def _fitting(source: Mapping[str, Any], n_bytes: int) -> dict[str, Any]:
-    """Return as much of a source as fits into a state that has so many bytes of JSON already."""
-    room = MAX_BYTES - n_bytes - len(f', "source": , "{DIGEST}": "{"0" * 16}"')
-    for left_out in ((), ("plans",)):
-        told = {name: value for name, value in source.items() if name not in left_out}
-        if len(json.dumps(told)) < room:
-            return told
-    return {}
 
 
 def loaded(

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch.distributed import checkpoint as distributed_checkpoint
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import tensorbank as tb
@@ -73,7 +74,7 @@ def train(
         states.append(loader.state_dict())
         loader.close()
     assert all(s == states[0] for s in states)
-    assert len(json.dumps(states[0])) < 1024
+    assert len(json.dumps({k: v for k, v in states[0].items() if k != "source"})) < 1024
     return states[0]
 
 
@@ -85,6 +86,13 @@ def told(state: Any, bank: tb.Bank, **more: Any) -> Log:
         for row in table.samples.to_pylist():
             found[row["split"], row["sample_id"]] += row["n_seen"]
     return found
+
+
+def long_sql(n: int) -> str:
+    """A statement of n names that no sample has, whose hashes do not compress, beside thirty that some have."""
+    ids = [f"part-0-{i:04d}" for i in range(30)]
+    ids += [hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)]
+    return f"{SQL} WHERE sample_id IN ({', '.join(map(repr, ids))})"
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -261,12 +269,39 @@ def test_workers_of_a_stateful_loader(bank, plan, tmp_path):
     assert told(tmp_path / "checkpoint.pt", bank) == log
 
 
-# ---------------------------------------------------------------- what a state does not tell
+# ---------------------------------------------------------------- other checkpoints
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.parametrize("sql", [SQL, long_sql(100)], ids=["short", "long"])
+def test_a_sharded_checkpoint_of_a_resumed_run(bank, tmp_path, sql):
+    """Three ranks, then two, saved by torch.distributed.checkpoint beside a model."""
+    plan = bank.at({"land": 1}).sql(sql).plan()
+    log: Log = Counter()
+    state = train(plan, 3, 4, log)
+    state = train(plan, 2, 5, log, state)
+    tree = {
+        "app": {"model": {"w": torch.ones(5)}, "step": 9, "loaders": [{"train": state, "of": torch.ones(1)}]}
+    }
+    distributed_checkpoint.save(tree, checkpoint_id=tmp_path / "dcp", no_dist=True)
+    assert told(tmp_path / "dcp", bank) == log
+
+
+def test_a_long_statement_is_told_whole(bank):
+    plan = bank.at({"land": 1}).sql(long_sql(500)).plan()
+    log: Log = Counter()
+    state = train(plan, 3, 2, log)
+    assert 16_000 < len(json.dumps(state["source"])) < 64 << 10
+    state = train(plan, 2, 3, log, state)
+    assert told(state, bank) == log
+    assert len(log) == 30
+    mixed = tb.mix([plan, *sources(bank)])
+    log = Counter()
+    assert told(train(mixed, 2, 4, log), bank) == log
 
 
 def test_a_statement_that_is_too_long_for_a_state_needs_the_plan(bank, tmp_path):
-    ids = ", ".join(f"'part-0-{i:04d}'" for i in range(30))
-    plan = bank.at({"land": 1}).sql(f"{SQL} WHERE sample_id IN ({ids})").plan()
+    plan = bank.at({"land": 1}).sql(long_sql(2_000)).plan()
     log: Log = Counter()
     state = train(plan, 1, 2, log)
     assert state["source"] == {}
@@ -434,8 +469,8 @@ def test_what_is_no_checkpoint(tmp_path, capsys):
         ("text", 2, "neither JSON nor a file of torch.save"),
         ("list.json", 2, "holds no state of a loader"),
         ("half.json", 2, "is no JSON"),
-        ("folder", 2, "dcp_to_torch"),
-        ("classes.pt", 2, "plain values and tensors"),
+        ("folder", 2, "but none of torch.distributed.checkpoint"),
+        ("classes.pt", 2, "holds no state of a loader"),
     ]:
         got, out, err = call(capsys, "lineage", tmp_path / name, tmp_path / "bank")
         assert (got, out) == (code, ""), name
