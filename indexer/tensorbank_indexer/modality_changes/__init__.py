@@ -1,8 +1,18 @@
-"""Changes of one modality of a table: from archives or from a callable, each a part of its own, one commit."""
+"""Changes of modalities of a table: from archives or from a callable, each a part of its own, one commit."""
 
 from __future__ import annotations
 
-from tensorbank_indexer.modality_changes.changes import add_modality, replace_modality
+from tensorbank_indexer.modality_changes.changes import add_modality, change_modalities, replace_modality
+from tensorbank_indexer.modality_changes.job import REFRESH, ModalityJob
 from tensorbank_indexer.modality_changes.modality_report import ModalityReport
+from tensorbank_indexer.modality_changes.origins import SourceOrigin
 
-__all__ = ["ModalityReport", "add_modality", "replace_modality"]
+__all__ = [
+    "REFRESH",
+    "ModalityJob",
+    "ModalityReport",
+    "SourceOrigin",
+    "add_modality",
+    "change_modalities",
+    "replace_modality",
+]

@@ -21,7 +21,7 @@ from tensorbank_indexer.modality_changes.table_rows import StoredRow, TableRows,
 
 __all__ = ["PartChange", "plan_parts"]
 
-CHANGE_WRITER_VERSION = 1
+CHANGE_WRITER_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ def _identity(shard: int, rows: Sequence[StoredRow], chosen: Sequence[int], orig
             [
                 row.key,
                 row.row,
+                _place(row.ref),
                 [a.path, a.offset, a.length_bytes, a.etag],
                 [_place(r) for r in row.inputs.values()],
             ]

@@ -1,23 +1,33 @@
-"""The changes of modalities that users ask for."""
+"""The changes of modalities that users ask for, and the commit of one change, whatever asks for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from tensorbank.bank import Bank
-from tensorbank.errors import InvalidInputError
+from tensorbank.catalog import Catalog
+from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
+from tensorbank.index_files import disk_error
 from tensorbank.reading import DEFAULT_PROFILE
 from tensorbank.schema import Modality
 from tensorbank_indexer.modality_changes.computed_origin import Compute, ComputedOrigin
-from tensorbank_indexer.modality_changes.job import ADD, REPLACE, change_modality
+from tensorbank_indexer.modality_changes.index_change import changing
+from tensorbank_indexer.modality_changes.job import ADD, REPLACE, ModalityJob
 from tensorbank_indexer.modality_changes.modality_report import ModalityReport
 from tensorbank_indexer.modality_changes.origins import Origin, SourceOrigin
 from tensorbank_indexer.options import AUTO, IngestOptions
 from tensorbank_indexer.parts import Progress
 from tensorbank_indexer.source import Source
 
-__all__ = ["add_modality", "replace_modality"]
+__all__ = ["add_modality", "change_modalities", "replace_modality"]
+
+N_RACES = 5
+"""The number of tries against writers who change the same samples meanwhile."""
 
 
 def _own(options: IngestOptions | None) -> IngestOptions:
@@ -80,8 +90,9 @@ def replace_modality(
     """
     options = _own(options)
     report = report or ModalityReport(REPLACE, table, modality, source.root)
-    origin = SourceOrigin(source, modality, options, progress)
-    change_modality(REPLACE, origin, bank, table, modality, where, options, progress, report)
+    origin = SourceOrigin.scanned(source, modality, options, progress)
+    job = ModalityJob(REPLACE, origin, bank, table, modality, where, options, progress, report)
+    change_modalities([job], bank, table, REPLACE, job.details)
     return report
 
 
@@ -135,7 +146,7 @@ def add_modality(
             raise InvalidInputError(
                 "inputs and a description of the modality belong to a callable; a source has its own"
             )
-        made = SourceOrigin(origin, name, options, progress)
+        made = SourceOrigin.scanned(origin, name, options, progress)
     elif isinstance(modality, str):
         raise InvalidInputError(
             f"describe what the callable makes by Modality(...); got the name {modality!r} alone"
@@ -143,5 +154,66 @@ def add_modality(
     else:
         made = ComputedOrigin(origin, bank.table(table).schema, modality, inputs, options, batch_size)
     report = report or ModalityReport(ADD, table, name, made.name)
-    change_modality(ADD, made, bank, table, name, where, options, progress, report)
+    job = ModalityJob(ADD, made, bank, table, name, where, options, progress, report)
+    change_modalities([job], bank, table, ADD, job.details)
     return report
+
+
+def change_modalities(
+    jobs: Sequence[ModalityJob],
+    bank: Bank,
+    table: str,
+    operation: str,
+    details: Callable[[], Mapping[str, Any]],
+) -> int | None:
+    """Change modalities of a table, or give it some, by one commit. Return the version that shows it, None if nothing changes.
+
+    The errors are those of :func:`tensorbank_indexer.modality_changes.replace_modality`.
+
+    Parameters
+    ----------
+    jobs
+        Jobs, at least one, each of another modality.
+    details
+        Callable that returns what the history says, once all is written.
+    """
+    started = time.perf_counter()
+    try:
+        for attempt in range(N_RACES):
+            try:
+                return _changed(jobs, bank.catalog, table, operation, details)
+            except ConflictError as lost:
+                if lost.kind != ErrorKind.LOST_RACE or attempt == N_RACES - 1:
+                    raise
+        raise AssertionError("the last try returns or raises")
+    finally:
+        for job in jobs:
+            job.report.elapsed_s = time.perf_counter() - started
+
+
+def _changed(
+    jobs: Sequence[ModalityJob],
+    catalog: Catalog,
+    table: str,
+    operation: str,
+    details: Callable[[], Mapping[str, Any]],
+) -> int | None:
+    """Plan for the newest version, write, commit."""
+    head = catalog.head(table)
+    if head.pins is None:  # of format 1: it is upgraded, and then nothing changes
+        catalog.publish(table, lambda _: None)
+        head = catalog.head(table)
+    for job in jobs:
+        job.require(head)
+    with tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch:
+        folder = Path(scratch)
+        try:
+            written = [change for job in jobs if (change := job.written(head, folder)) is not None]
+            if not written:
+                return None
+            done = catalog.publish(table, changing(written, operation, details()))
+        except OSError as error:  # what does not fit into memory lies there
+            raise disk_error(error, folder) from error
+    for job in jobs:
+        job.end(done.version)
+    return done.version

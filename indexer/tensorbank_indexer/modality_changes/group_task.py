@@ -1,16 +1,17 @@
 """One task of a change: a new shard of the modality, for all samples of one shard of a part.
 
 Samples that are not given anew keep what they have: their pixels are read, measured and stored again beside the new ones, so that
-the samples of a shard lie in one object, and its roll-up is that of all of them.
+the samples of a shard lie in one object, and its roll-up is that of all of them. Where all that are given anew are given what
+they have, since an archive was copied or written again, no shard is written: only what rows say of the archive changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorbank.errors import FormatError
+from tensorbank.errors import FormatError, NotFoundError
 from tensorbank.layout import shard_key
 from tensorbank.reading import ShardAssembler
 from tensorbank.schema import Modality, TableSchema
@@ -95,6 +96,7 @@ def fill(task: GroupTask, given: Given, store: Store, clock: StageClock) -> Shar
         if task.modality.name in sample.modalities:
             encoded[number] = sample.modalities[task.modality.name]
             findings += _other_times(raw, task.modality.name, task.rows[number])
+    new = frozenset(encoded)
     for number, raw in _kept(task, store, encoded):
         sample = encode_sample(raw, schema, profile=task.profile, n_tiles=task.n_tiles, clock=clock)
         if not sample.modalities:
@@ -103,10 +105,10 @@ def fill(task: GroupTask, given: Given, store: Store, clock: StageClock) -> Shar
             )
         encoded[number] = sample.modalities[task.modality.name]
     with clock.stage("write"):
-        stored, stored_bytes = _stored(task, encoded, store)
+        stored, stored_bytes = _stored(task, encoded, new, store)
     with clock.stage("statistics"):
         rows = index_rows(stored, schema, part=task.base, shard=task.shard, n_tiles=task.n_tiles)
-    tensor_bytes = sum(one.tensor_bytes for one in encoded.values())
+    tensor_bytes = sum(one.tensor_bytes for one in encoded.values()) if stored_bytes else 0
     return ShardResult(task.shard, rows, findings, tensor_bytes, stored_bytes, clock.seconds)
 
 
@@ -153,23 +155,28 @@ def _as_read(task: GroupTask, row: StoredRow, pixels: Any) -> RawSample:
 
 
 def _stored(
-    task: GroupTask, encoded: Mapping[int, EncodedModality], store: Store
+    task: GroupTask, encoded: Mapping[int, EncodedModality], given: Collection[int], store: Store
 ) -> tuple[list[StoredSample], int]:
-    """Write the shard, if a sample has the modality; return the samples in order, and the bytes of their blocks."""
+    """Write the shard, unless those that are given anew have what they are given; return the samples in order, and the bytes."""
+    new = sorted(given)
+    same = _are_stored([task.rows[n] for n in new], [encoded[n] for n in new], store)
     assembler = ShardAssembler(task.samples_per_shard, task.modality.n_blocks)
     stored = []
     for number, row in enumerate(task.rows):
         one = encoded.get(number)
         if one is None:
             continue
-        start, end = assembler.add(row.row - task.shard * task.samples_per_shard, one.blocks)
-        ref = {
-            "key": task.key,
-            "row": row.row,
-            "offset": start,
-            "length": end - start,
-            "block_bytes": [len(block) for block in one.blocks],
-        }
+        if same and row.ref is not None:
+            ref = row.ref
+        else:
+            start, end = assembler.add(row.row - task.shard * task.samples_per_shard, one.blocks)
+            ref = {
+                "key": task.key,
+                "row": row.row,
+                "offset": start,
+                "length": end - start,
+                "block_bytes": [len(block) for block in one.blocks],
+            }
         facts = {
             "sample_id": row.sample_id,
             "split": row.split,
@@ -179,7 +186,25 @@ def _stored(
         }
         modality = StoredModality(ref, one.source, one.product_ids, one.radiometric_offset, one.measure)
         stored.append(StoredSample(row.row, facts, {task.modality.name: modality}))
+    if same:
+        return stored, 0
     n_bytes = assembler.n_bytes
-    if stored:
-        store.put(task.key, assembler.finish())
+    store.put(task.key, assembler.finish())
     return stored, n_bytes
+
+
+def _are_stored(rows: Sequence[StoredRow], given: Sequence[EncodedModality], store: Store) -> bool:
+    """Tell whether samples of one shard have the very blocks that they are given: the same lengths, and then the same bytes."""
+    refs = [row.ref for row in rows if row.ref is not None]
+    lengths = [[len(block) for block in one.blocks] for one in given]
+    if [list(ref["block_bytes"]) for ref in refs] != lengths:
+        return False
+    keys = {ref["key"] for ref in refs}
+    try:
+        shards = {key: memoryview(store.get(key)) for key in keys}
+    except NotFoundError:
+        return False
+    places = ((shards[ref["key"]], ref["offset"], ref["offset"] + ref["length"]) for ref in refs)
+    return all(
+        data[start:end] == b"".join(one.blocks) for (data, start, end), one in zip(places, given, strict=True)
+    )

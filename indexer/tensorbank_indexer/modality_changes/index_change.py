@@ -1,8 +1,9 @@
-"""The rows of the index with another modality in them: every file that has one of the samples is written anew, in one commit."""
+"""The rows of the index with other modalities in them: every file that has one of the samples is written anew, in one commit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank_indexer.modality_changes.spooled_rows import SpooledRows
 from tensorbank_indexer.rows import IndexRows
 
-__all__ = ["IndexChange", "ShardStates", "shard_states"]
+__all__ = ["IndexChange", "ShardStates", "changing", "shard_states"]
 
 Numbers = npt.NDArray[np.int64]
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
@@ -52,7 +53,7 @@ def shard_states(catalog: Catalog, version: TableVersion, modalities: Sequence[s
 
 
 class IndexChange:
-    """The new fields of one modality, by the rows that get them, and what makes the change of them.
+    """The new fields of one modality, by the rows that get them.
 
     Parameters
     ----------
@@ -87,7 +88,6 @@ class IndexChange:
         self._parts: dict[str, int] = {}
         self._shards: dict[tuple[str, int], int] = {}
         self._samples: list[tuple[npt.NDArray[np.int64], ...]] = []
-        self._written: dict[str, NewFile] = {}
         self._sorted: tuple[npt.NDArray[np.int64], ...] | None = None
 
     def add(self, base: str, shard: int, n_tiles: int, rows: IndexRows) -> None:
@@ -109,31 +109,14 @@ class IndexChange:
             )
         )
 
-    def changing(self, operation: str, details: Mapping[str, Any]) -> Callable[[TableVersion], Change]:
-        """Return what makes the change of a version.
-
-        Raises
-        ------
-        ConflictError
-            Of kind ``lost-race``, raised by the callable: another writer changed some of the same samples.
-        """
+    def close(self) -> None:
+        """Put the fields in order, once all are added."""
         columns = [np.concatenate(c) for c in zip(*self._samples, strict=True)]
         order = np.argsort(columns[0], kind="stable")
         self._sorted = tuple(column[order] for column in columns)
 
-        def make(head: TableVersion) -> Change:
-            self._require_unchanged(head)
-            new = (
-                None
-                if self.modality.name in head.schema
-                else TableSchema((*head.schema.modalities, self.modality))
-            )
-            levels: dict[str, LevelChange] = {level: self._of_level(head, level) for level in LEVELS}
-            return Change(operation, levels, details, schema=new)
-
-        return make
-
-    def _require_unchanged(self, head: TableVersion) -> None:
+    def require_unchanged(self, head: TableVersion) -> None:
+        """Raise ConflictError of kind ``lost-race`` if another writer changed some of the same samples."""
         there = shard_states(self.catalog, head, self.watched)
         touched = self._shards
         changed = [place for place in touched if there.get(place) != self.expected.get(place)]
@@ -145,22 +128,10 @@ class IndexChange:
                 kind=ErrorKind.LOST_RACE,
             )
 
-    def _of_level(self, head: TableVersion, level: Level) -> LevelChange:
-        files = [
-            f for f in self.catalog.state(head, level).files.files if f.part is None or f.part in self._parts
-        ]
-        touched = [f for f in files if self._touches(level, f)]
-        for file in touched:
-            if file.key not in self._written:
-                self._written[file.key] = rewritten(
-                    self.catalog, self.table, level, file, lambda rows: self._changed(level, rows)
-                )
-        return LevelChange(tuple(self._written[f.key] for f in touched), tuple(touched))
-
-    def _touches(self, level: Level, file: IndexFile) -> bool:
+    def touches(self, level: Level, file: IndexFile) -> bool:
         """Tell whether a file has a row that changes; few columns of it are read."""
-        if file.key in self._written:
-            return True
+        if file.part is not None and file.part not in self._parts:
+            return False
         with pq.ParquetFile(self.catalog.path(file)) as parquet:
             groups = (
                 parquet.read_row_group(g, columns=list(_IDENTITY[level]))
@@ -191,7 +162,7 @@ class IndexChange:
         hit &= time < self.modality.n_times
         return np.where(hit, tiles[found] + time * cells[found] + as_numpy(rows["tile"]).astype(np.int64), -1)
 
-    def _changed(self, level: Level, rows: pa.Table) -> pa.Table:
+    def changed(self, level: Level, rows: pa.Table) -> pa.Table:
         """Return rows of a file with their new fields."""
         numbers = self._numbers(level, rows)
         hit = numbers >= 0
@@ -204,6 +175,51 @@ class IndexChange:
         column = pa.concat_arrays([old, new]).take(pa.array(choice))
         rows = rows.append_column(field, column) if place < 0 else rows.set_column(place, field, column)
         return _with_name(rows, field.name, hit) if level == "samples" else rows
+
+
+def changing(
+    changes: Sequence[IndexChange], operation: str, details: Mapping[str, Any]
+) -> Callable[[TableVersion], Change]:
+    """Return what makes one change of several, each of another modality of one table.
+
+    Raises
+    ------
+    ConflictError
+        Of kind ``lost-race``, raised by the callable: another writer changed some of the same samples.
+    """
+    catalog, table = changes[0].catalog, changes[0].table
+    written: dict[str, NewFile] = {}
+    for change in changes:
+        change.close()
+
+    def of_level(head: TableVersion, level: Level) -> LevelChange:
+        touched = []
+        for file in catalog.state(head, level).files.files:
+            if file.key not in written:
+                mine = [change for change in changes if change.touches(level, file)]
+                if not mine:
+                    continue
+                written[file.key] = rewritten(catalog, table, level, file, partial(_all_changed, mine, level))
+            touched.append(file)
+        return LevelChange(tuple(written[f.key] for f in touched), tuple(touched))
+
+    def make(head: TableVersion) -> Change:
+        new = []
+        for change in changes:
+            change.require_unchanged(head)
+            if change.modality.name not in head.schema:
+                new.append(change.modality)
+        levels: dict[str, LevelChange] = {level: of_level(head, level) for level in LEVELS}
+        schema = TableSchema((*head.schema.modalities, *new)) if new else None
+        return Change(operation, levels, details, schema=schema)
+
+    return make
+
+
+def _all_changed(changes: Sequence[IndexChange], level: Level, rows: pa.Table) -> pa.Table:
+    for change in changes:
+        rows = change.changed(level, rows)
+    return rows
 
 
 def _with_name(rows: pa.Table, name: str, hit: npt.NDArray[np.bool_]) -> pa.Table:

@@ -1,10 +1,8 @@
-"""One change of a modality of a table: planned, written shard by shard, and committed as a whole."""
+"""The change of one modality of a table: planned, and written shard by shard. A commit then shows it."""
 
 from __future__ import annotations
 
 import math
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -16,14 +14,12 @@ import numpy.typing as npt
 from tensorbank.bank import Bank
 from tensorbank.catalog import TableVersion
 from tensorbank.errors import (
-    ConflictError,
     ErrorKind,
     FormatError,
     InvalidInputError,
     NotFoundError,
     StorageError,
 )
-from tensorbank.index_files import disk_error
 from tensorbank.layout import part_of_key
 from tensorbank.schema import Modality, TableSchema
 from tensorbank_indexer.column_names import check_names
@@ -38,45 +34,16 @@ from tensorbank_indexer.options import IngestOptions
 from tensorbank_indexer.parts import Progress, ShardResult, checkpoint
 from tensorbank_indexer.reports import HARMLESS
 from tensorbank_indexer.schema_survey import require_fit
-from tensorbank_indexer.source import MemberAddress
+from tensorbank_indexer.source import Finding, MemberAddress
 
-__all__ = ["ADD", "REPLACE", "change_modality"]
+__all__ = ["ADD", "REFRESH", "REPLACE", "ModalityJob"]
 
-ADD, REPLACE = "add-modality", "replace-modality"
+ADD, REPLACE, REFRESH = "add-modality", "replace-modality", "refresh"
 ROWS_AT_ONCE = 65_536
-N_RACES = 5
-"""The number of tries against writers who change the same samples meanwhile."""
 
 
-def change_modality(
-    operation: str,
-    origin: Origin,
-    bank: Bank,
-    table: str,
-    name: str,
-    where: str | None,
-    options: IngestOptions,
-    progress: Progress,
-    report: ModalityReport,
-) -> None:
-    """Change a modality of a table, or give it one, by one commit.
-
-    The errors are those of :func:`tensorbank_indexer.modality_changes.replace_modality`.
-    """
-    started = time.perf_counter()
-    job = _Job(operation, origin, bank, table, name, where, options, progress, report)
-    for attempt in range(N_RACES):
-        try:
-            job.run()
-            break
-        except ConflictError as lost:
-            if lost.kind != ErrorKind.LOST_RACE or attempt == N_RACES - 1:
-                raise
-    report.elapsed_s = time.perf_counter() - started
-
-
-class _Job:
-    """The state of one run."""
+class ModalityJob:
+    """The job of writing one modality anew for the samples that an origin has, which a commit then shows."""
 
     def __init__(
         self,
@@ -101,59 +68,78 @@ class _Job:
         self.progress = progress
         self.report = report
         self.arbitrated = options.single_writer
+        self.given: list[npt.NDArray[np.int64]] = []
+        """The keys of the samples that are given pixels, as of the last :meth:`written`."""
+        self.changed: list[npt.NDArray[np.int64]] = []
+        """The keys of those whose pixels are not the ones that they had."""
+        self._parts: list[str] = []
+        self._begun: list[str] = []
 
-    def run(self) -> None:
-        """Plan for the newest version, write, commit."""
-        head = self.catalog.head(self.table)
-        if head.pins is None:  # of format 1: it is upgraded, and then nothing changes
-            self.catalog.publish(self.table, lambda _: None)
-            head = self.catalog.head(self.table)
+    def require(self, head: TableVersion) -> None:
+        """Raise NotFoundError if table or origin lack the modality."""
         if self.operation == REPLACE:
             head.schema[self.name]
         self.origin.require()
-        with tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch:
-            folder = Path(scratch)
-            try:
-                self._run(head, folder)
-            except OSError as error:  # what does not fit into memory lies there
-                raise disk_error(error, folder) from error
 
-    def _run(self, head: TableVersion, folder: Path) -> None:
-        rows = TableRows(self.catalog, head, folder, self.name, self.origin.inputs)
+    def written(self, head: TableVersion, folder: Path) -> IndexChange | None:
+        """Write what a version lacks of the modality, but for the index; None if it lacks nothing.
+
+        Parameters
+        ----------
+        folder
+            Folder on the local disk, for what does not fit into memory until the commit.
+        """
+        self._parts, self._begun, self.given, self.changed = [], [], [], []
+        scratch = folder / self.name
+        scratch.mkdir()
+        rows = TableRows(self.catalog, head, scratch, self.name, self.origin.inputs)
         wanted = self._wanted(rows)
         self.report.version = rows.version.version
         self.report.n_unknown = self.origin.n_unknown
         self.report.findings = list(self.origin.findings)
         self.report.n_kept = int(np.count_nonzero(rows.live & rows.has))
         self.report.n_without = rows.n_live - self.report.n_kept
+        self.report.n_given = self.report.n_same = self.report.n_resumed = 0
         if not len(wanted):
             self._forget(shard_states(self.catalog, head, [self.name]))
-            return
+            return None
         modality = self._modality(head)
+        if modality is None:
+            return None
         if not self.arbitrated:
             self.catalog.require_arbitration()
             self.arbitrated = True
-        self._write(rows, wanted, modality, folder)
+        return self._write(rows, wanted, modality, scratch)
 
-    def _modality(self, head: TableVersion) -> Modality:
-        """Return the modality as the table has it, or will have it.
+    def end(self, version: int) -> None:
+        """Say in the report that a version shows what was written, and remove the checkpoints."""
+        self.report.version, self.report.changed, self.report.parts = version, True, self._parts
+        self._remove_checkpoints()
+
+    def _remove_checkpoints(self) -> None:
+        for name in self._begun:
+            checkpoint.remove(self.catalog.store, self.table, name)
+
+    def _modality(self, head: TableVersion) -> Modality | None:
+        """Return the modality as the table has it, or will have it; None if a refresh brings nothing that could be read.
 
         Raises
         ------
         NotFoundError, FormatError, InvalidInputError
             It cannot be changed to what the origin has.
         """
-        if self.operation == REPLACE or self.name in head.schema:
-            there = head.schema[self.name]
+        try:
             found = self.origin.modality()
-            require_fit(head.schema, TableSchema((found,)), self.table)
-            if found.classes != there.classes:
-                raise FormatError(
-                    f"{self.name} has other classes than in {self.table}; nothing is written",
-                    kind=ErrorKind.OTHER_TABLE,
-                )
-            return there
-        found = self.origin.modality()
+            if self.operation == REPLACE or self.name in head.schema:
+                return _fitting(found, head.schema[self.name], head)
+        except FormatError as error:
+            if self.operation != REFRESH:
+                raise
+            action = "the table keeps what it has of it"
+            self.report.findings.append(
+                Finding("unusable-modality", self.origin.name, str(error), action, modality=self.name)
+            )
+            return None
         check_names(TableSchema((*head.schema.modalities, found)))
         if self.name.lower() in {column.lower() for column in head.columns}:
             raise InvalidInputError(
@@ -177,7 +163,7 @@ class _Job:
             The origin has none of the table's samples (``kind`` is ``unknown-sample``).
         """
         having = self.origin.having(rows)
-        if not len(having):
+        if not len(having) and self.operation != REFRESH:  # whose samples were there a moment ago
             raise NotFoundError(
                 f"{self.origin.name} has {self.name} for none of the samples of {self.table}; nothing is written",
                 kind=ErrorKind.UNKNOWN_SAMPLE,
@@ -197,8 +183,8 @@ class _Job:
 
     def _write(
         self, rows: TableRows, wanted: npt.NDArray[np.int64], modality: Modality, folder: Path
-    ) -> None:
-        """Write the shards of all parts, then commit."""
+    ) -> IndexChange | None:
+        """Write the shards of all parts and their documents; return what the index will say, None if it says the same."""
         inputs = self.origin.inputs
         states = shard_states(self.catalog, rows.version, (self.name, *inputs))
         change = IndexChange(self.catalog, self.table, modality, folder, states, inputs)
@@ -214,30 +200,29 @@ class _Job:
             table=self.table,
             profile=self.options.profile,
         )
-        self.report.n_given = self.report.n_resumed = n_done = 0
-        parts = []
+        n_done = n_changed = 0
         for part in planned:
-            n_of_part = 0
+            has_shards = False
             for task, numbers, result in self._results(part):
                 n_of_task = self._count(task, numbers, result)
                 if n_of_task:  # else its samples keep what they have, where they have it
                     change.add(part.base, task.shard, task.n_tiles, result.rows)
                     self.report.tensor_bytes += result.tensor_bytes
                     self.report.stored_bytes += result.stored_bytes
-                n_of_part += n_of_task
+                    n_changed += n_of_task
+                    has_shards |= _has_shard(result, self.name, part.part)
                 n_done += len(numbers)
                 self.report.findings += result.findings
                 self.progress("write", n_done, len(wanted))
-            if n_of_part:
-                parts.append(part.part)
+            self._begun.append(part.part)
+            if has_shards:
+                self._parts.append(part.part)
                 write_documents(self.catalog.store, part, whole, modality, self.origin, self.options)
         self._refuse_harm()
-        if not parts:
-            return
-        done = self.catalog.publish(self.table, change.changing(self.operation, self._details()))
-        self.report.version, self.report.changed, self.report.parts = done.version, True, parts
-        for name in parts:
-            checkpoint.remove(self.catalog.store, self.table, name)
+        if not n_changed:
+            self._remove_checkpoints()
+            return None
+        return change
 
     def _results(self, part: PartChange) -> Iterator[tuple[GroupTask, Sequence[int], ShardResult]]:
         """Yield tasks, the numbers of their rows that get new pixels, and results, those of an earlier run first."""
@@ -268,6 +253,12 @@ class _Job:
             if row.key in sources and _given(sources[row.key]["source"]) == self.origin.address(row.key)
         ]
         n_had = sum(row.ref is not None for row in given)
+        changed = [
+            row.key for row in given if row.ref is None or row.ref["key"] != sources[row.key]["ref"]["key"]
+        ]
+        self.given.append(np.array([row.key for row in given], np.int64))
+        self.changed.append(np.array(changed, np.int64))
+        self.report.n_same += len(given) - len(changed)
         self.report.n_given += len(given)
         self.report.n_kept -= n_had
         self.report.n_without -= len(given) - n_had
@@ -285,7 +276,7 @@ class _Job:
             )
         return n_tiles
 
-    def _details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, Any]:
         """Return what the history says of the change."""
         return {
             "modality": self.name,
@@ -315,6 +306,29 @@ class _Job:
             committed = {part_of_key(key) for _, key in states.values() if key is not None}
             for part in sorted(committed & {*checkpoint.parts_with(store, self.table)}):
                 checkpoint.remove(store, self.table, part)
+
+
+def _fitting(found: Modality, there: Modality, head: TableVersion) -> Modality:
+    """Return a modality of a version of a table, of which others are to be samples.
+
+    Raises
+    ------
+    FormatError
+        They do not fit it (``kind`` is ``other-table``).
+    """
+    require_fit(head.schema, TableSchema((found,)), head.table)
+    if found.classes != there.classes:
+        raise FormatError(
+            f"{there.name} has other classes than in {head.table}; nothing is written",
+            kind=ErrorKind.OTHER_TABLE,
+        )
+    return there
+
+
+def _has_shard(result: ShardResult, modality: str, part: str) -> bool:
+    """Tell whether a task has written a shard of a part: not, if all samples have the pixels that they had."""
+    keys = (row["ref"]["key"] for row in result.rows.samples[modality].to_pylist())
+    return any(part_of_key(key) == part for key in keys)
 
 
 def _given(source: Mapping[str, Any] | None) -> MemberAddress | None:

@@ -17,7 +17,8 @@ class ModalityReport:
     """One run of a change.
 
     ``n_given + n_kept + n_without`` is the number of samples of the table: those that have new pixels now, those that keep
-    what they had, and those that lack the modality. ``n_unknown`` samples of the source are none of the table's. ``version`` is
+    what they had, and those that lack the modality. ``n_same`` of those given have the pixels that they had, so that nothing was
+    written for them but where they come from. ``n_unknown`` samples of the source are none of the table's. ``version`` is
     that of the table; ``changed`` is False if there was nothing left to do. ``seconds`` adds up over all workers.
     """
 
@@ -28,6 +29,7 @@ class ModalityReport:
     version: int = 0
     changed: bool = False
     n_given: int = 0
+    n_same: int = 0
     n_kept: int = 0
     n_without: int = 0
     n_unknown: int = 0
@@ -50,6 +52,10 @@ class ModalityReport:
             f"{self.table}: {self.modality} of {self.n_given} samples "
             + ("stored" if self.changed else "to store")
         ]
+        if self.n_resumed:
+            told.append(f"{self.n_resumed} of them written by an earlier run, which this one completes")
+        if self.n_same:
+            told.append(f"{self.n_same} have the pixels that they had")
         if self.n_kept:
             told.append(f"{self.n_kept} keep what they had")
         if self.n_without:

@@ -73,7 +73,7 @@ class SourceOrigin:
 
     inputs: tuple[str, ...] = ()
 
-    def __init__(self, source: Source, name: str, options: IngestOptions, progress: Progress) -> None:
+    def __init__(self, source: Source, name: str, options: IngestOptions) -> None:
         self.source = source
         self.modality_name = name
         self.name = source.root
@@ -82,19 +82,33 @@ class SourceOrigin:
         self.revision = options.revision or ""
         self.options = options
         self.n_unknown = 0
+        self.findings: list[Finding] = []
         self._refs: dict[int, SampleRef] = {}
         self._files: dict[str, str] = {}
         self._others: Counter[str] = Counter()
-        archives, self.findings = source.archives()
+
+    @classmethod
+    def scanned(cls, source: Source, name: str, options: IngestOptions, progress: Progress) -> SourceOrigin:
+        """Return the members of a modality in all archives of a source."""
+        origin = cls(source, name, options)
+        archives, findings = source.archives()
+        origin.findings += findings
         for number, scanned in enumerate(scan_ahead(source, archives)):
             progress("scan", number + 1, len(archives))
             # What other modalities lack is none of this change's business.
-            self.findings += [f for f in scanned.findings if f.modality in ("", name)]
-            self._files |= {f.path: f.etag for f in scanned.archive.files if f.modality in ("", name)}
+            origin.findings += [f for f in scanned.findings if f.modality in ("", name)]
+            origin._files |= {f.path: f.etag for f in scanned.archive.files if f.modality in ("", name)}
             for ref in scanned.samples:
-                self._keep(ref)
+                origin.add(ref)
+        return origin
 
-    def _keep(self, ref: SampleRef) -> None:
+    @property
+    def n_samples(self) -> int:
+        """The number of samples whose members it holds."""
+        return len(self._refs)
+
+    def add(self, ref: SampleRef) -> None:
+        """Add the member of one sample, unless it has none or was added."""
         if self.modality_name not in ref.members:
             self._others.update(list(ref.members))
             return
