@@ -63,7 +63,7 @@ def ingest(
     refresh: Annotated[
         bool,
         typer.Option(
-            "--refresh", help="Replace samples whose archives are other files now, or were completed."
+            "--refresh", help="Replace modalities whose files are other ones now, add those that came later."
         ),
     ] = False,
     dry_run: Annotated[
@@ -120,7 +120,7 @@ def ingest(
     if done.n_changed and not refresh:
         typer.echo(
             f"error: the archives of {done.n_changed} samples have changed since they were ingested; --refresh replaces these "
-            "samples by what the archives hold now",
+            "samples, in the modalities that changed, by what the archives hold now",
             err=True,
         )
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Commit, key_of, keys_of
@@ -31,10 +31,11 @@ from tensorbank_indexer.parts import (
 )
 from tensorbank_indexer.presence import deleted_from, presence_of
 from tensorbank_indexer.profile_choice import ProfileChoice, ProfileTrial, ReadingMachine, choose_profile
-from tensorbank_indexer.reports import IngestReport, SourceHistory, live_rows
+from tensorbank_indexer.reports import CHANGES, IngestReport
 from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.schema_survey import extend, require_fit, survey
 from tensorbank_indexer.source import Archive, SampleRef, Scan, Source
+from tensorbank_indexer.source_changes import ModalityRefresh, SourceHistory, live_rows
 
 __all__ = ["ingest"]
 
@@ -108,7 +109,8 @@ class _Ingest:
         self.progress = progress
         self.report = report
         self.writer = PartWriter(source, bank.catalog.store, table, options, progress)
-        self.history = SourceHistory(bank.catalog, table)
+        self.history = SourceHistory(bank.catalog, table, source.root)
+        self.modalities = ModalityRefresh(source, bank, table, options, progress)
         self.arbitrated = False
 
     def run(self) -> None:
@@ -120,7 +122,10 @@ class _Ingest:
             self._add(scans)
         if not self.report.n_found:
             raise FormatError(f"no sample was found in {self.source.root} (format {self.source.format})")
-        self.writer.forget(self._parts)
+        if self.options.refresh and not self.options.dry_run:
+            details = self._details(self.modalities.archives, self.options.revision)
+            self.modalities.commit(self.report, details)
+        self.report.completed = self.writer.forget(self._parts, self.report)
         self.report.elapsed_s = time.perf_counter() - started
 
     def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
@@ -143,10 +148,10 @@ class _Ingest:
         refs = [ref for scanned in scans for ref in scanned.samples]
         before = now = presence_of(refs, self.bank.catalog, self.table)
         # Asked before the commit: after it, the files of today are among those of the table.
-        changes = self.history.changes(scans, before.present, refresh=self.options.refresh)
+        changes = self.history.changes(before.present, refresh=self.options.refresh)
         n_replaced = 0
         for _ in range(N_RACES):
-            stale = changes.stale if self.options.refresh else ()
+            stale = changes.whole if self.options.refresh else ()
             try:
                 if (now.fresh or stale) and not self.options.dry_run:
                     n_replaced = self._add_part([*now.fresh, *stale], scans, stale)
@@ -155,10 +160,14 @@ class _Ingest:
                 if lost.kind != ErrorKind.LOST_RACE:
                     raise
                 now = presence_of(refs, self.bank.catalog, self.table)
-                changes = self.history.changes(scans, now.present, refresh=self.options.refresh)
+                changes = self.history.changes(now.present, refresh=self.options.refresh)
         else:
             raise ConflictError(f"other writers of {self.table} won {N_RACES} times; try again later")
-        self.report.n_changed += len(changes.stale)
+        self.history.meet(refs)
+        for ref in changes.partial:
+            self.modalities.add(ref)
+        self.report.n_changed += changes.n_changed
+        self.report.n_moved += changes.n_moved
         self.report.n_replaced += n_replaced
         self.report.n_present += len(now.present) - n_replaced
         self.report.n_elsewhere += len(now.present) - len(before.present)
@@ -232,7 +241,11 @@ class _Ingest:
         self.bank.catalog.create(self.table, schema, single_writer=True)
         revision = self.writer.describe(plan, schema, scans, choice.reason)
         commit = Commit(
-            plan.part, rows.samples, rows.tiles, rows.shards, self._details(scans, revision, choice.profile)
+            plan.part,
+            rows.samples,
+            rows.tiles,
+            rows.shards,
+            self._details((s.archive.name for s in scans), revision) | {"profile": choice.profile},
         )
         catalog = self.bank.catalog
         replaced = {key_of(ref.split, ref.sample_id) for ref in stale} & set(
@@ -255,17 +268,16 @@ class _Ingest:
         checkpoint.forget(catalog.store, self.table, plan.part, len(plan.shards))
         return n_replaced
 
-    def _details(self, scans: Sequence[Scan], revision: str, profile: str) -> dict[str, object]:
+    def _details(self, archives: Iterable[str], revision: str | None) -> dict[str, object]:
         """Return what the history says of a commit."""
-        archives = sorted({scanned.archive.name for scanned in scans})
+        names = sorted(set(archives))
         licence = self.options.licence or self.source.attributes.get("licence", "")
         return {
             "source": self.source.root,
             "source_format": self.source.format,
-            "source_revision": revision,
-            "profile": profile,
-            "n_archives": len(archives),
-            "archives": archives[:N_NAMED],
+            **({"source_revision": revision} if revision else {}),
+            "n_archives": len(names),
+            "archives": names[:N_NAMED],
             **({"licence": licence} if licence else {}),
         }
 
@@ -305,7 +317,8 @@ class _Ingest:
 
     def _refuse_harm(self) -> None:
         """Raise if strict was asked for and something was found."""
-        harmful = self.report.harmful
+        allowed = CHANGES if self.options.refresh else ()
+        harmful = [finding for finding in self.report.harmful if finding.kind not in allowed]
         if not (self.options.strict and harmful):
             return
         first = harmful[0]

@@ -39,7 +39,7 @@ class IngestOptions:
     licence
         Licence of the copy, kept with the part; None: what the source says of itself.
     refresh
-        Replace samples whose archives are other files now, or have new ones.
+        Replace the modalities of samples whose files are other ones now, and add those of files that came later.
     dry_run
         Write nothing: scan, and report what is new and what has changed.
     single_writer

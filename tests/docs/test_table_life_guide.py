@@ -20,7 +20,7 @@ def test_the_guide_runs_as_printed(tmp_path):
     printed = "".join(outputs.values())
     assert len(outputs) == sum(block.is_run for block in read_blocks(GUIDE)) > 10
     assert "12 samples added" in printed
-    assert "12 were replaced" in printed
+    assert "12 have the pixels that they had" in printed
     operations = [entry.operation for entry in tb.open(tmp_path / "bank").table("terramesh").history()]
     assert operations[::-1] == [
         "create",

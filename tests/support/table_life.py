@@ -66,6 +66,7 @@ OPERATIONS = (
     Operation("update columns", "score_again", {"factor": 2.0}, SCORED),
     Operation("drop columns", "drop_scores", {}, SCORED),
     Operation("refresh", "refresh", {"edition": 2}, TWICE_INGESTED),
+    Operation("refresh one modality", "refresh", {"edition": 2}, BOTH_INGESTED),
     Operation("replace modality", "replace_one", {"modality": "DEM", "edition": 2}, INGESTED),
     Operation("add modality", "bring", {"modality": "S1RTC"}, INGESTED),
     Operation("drop modality", "drop_modality", {"modality": "S1RTC"}, BOTH_INGESTED),

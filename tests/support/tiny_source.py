@@ -30,7 +30,7 @@ def pixels(number: int, modality: str, edition: int = 1) -> np.ndarray:
 
 
 class TinySource:
-    """A source of samples ``first`` to ``first + n``; another ``edition`` has other pixels and ETags."""
+    """A source of samples ``first`` to ``first + n``; another ``edition`` has other pixels, ETags and places in the files."""
 
     format = "tiny"
     root = "tiny://archive"
@@ -55,7 +55,7 @@ class TinySource:
         refs = []
         for number in range(self.first, self.first + self.n):
             members = {
-                file.modality: MemberAddress(file.path, 100 * number, 100, file.etag)
+                file.modality: MemberAddress(file.path, 100 * number + self.edition, 100, file.etag)
                 for file in archive.files
             }
             stem, lon, time_ns = f"sample-{number:04d}", 10.0 + number / 10, 1_594_000_000 * 10**9

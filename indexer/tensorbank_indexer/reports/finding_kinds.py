@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["FINDING_KINDS", "HARMLESS"]
+__all__ = ["CHANGES", "FINDING_KINDS", "HARMLESS", "REFRESHED"]
+
+CHANGES: Mapping[str, str] = MappingProxyType(
+    {
+        "changed-source": "what the table has of it stays as it was; --refresh replaces it",
+        "new-source-file": "not added to samples that the table has already; --refresh adds it",
+    }
+)
+"""The kinds of findings about files that changed after their samples were ingested, and what was done."""
+REFRESHED = "what the table has of it is replaced"
+"""The action of such findings where a refresh was asked for."""
 
 HARMLESS = frozenset(
     {
         "deflated-entries",
         "flipped",
         "missing-value",
+        "moved-source",
         "offset-baseline",
         "other-type",
         "stray-file",
@@ -28,6 +39,7 @@ FINDING_KINDS: Mapping[str, str] = MappingProxyType(
         "changed-source": "A file is not the one that was ingested. The table keeps what it has, unless `--refresh` replaces it.",
         "compressed-archive": "An archive is compressed as a whole, so that no member can be read by its range. It is left out.",
         "corrupt-archive": "A stretch of a tar is damaged. Reading goes on at the next sound header.",
+        "moved-source": "A file has another path than when it was ingested, and is the same by its ETag. Nothing is done.",
         "new-source-file": "A file is new, but its samples are in the table. They stay without it, unless `--refresh` adds it.",
         "stray-file": "A file or member does not belong to the dataset. It is ignored.",
         "truncated-archive": "A tar or zip is cut off. What is complete in a tar is read.",

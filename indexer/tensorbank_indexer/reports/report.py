@@ -6,8 +6,7 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from tensorbank_indexer.reports.finding_kinds import HARMLESS
-from tensorbank_indexer.reports.source_history import CHANGES
+from tensorbank_indexer.reports.finding_kinds import CHANGES, HARMLESS
 from tensorbank_indexer.reports.stage_seconds import StageSeconds
 from tensorbank_indexer.source import Finding, Source
 
@@ -21,14 +20,17 @@ class IngestReport:
     ``n_added + n_present + n_replaced + n_skipped == n_found``: every sample that was found is committed now, was committed
     before, or is left out with a finding that says why. ``n_elsewhere`` of those present were committed by another run while
     this one was at work. ``n_changed`` samples come of files that are not those they were ingested from; ``n_replaced`` of them
-    were replaced. ``choices`` says which codec profiles were chosen and why, where that was left to the ingest. ``seconds``
-    adds up over all workers, ``elapsed_s`` is on the wall.
+    were replaced, in whole or in some modalities, and ``n_same`` were found to have the pixels that they had. ``n_moved``
+    samples come of the same files under other paths. ``n_resumed`` were written by an earlier run that was interrupted, and
+    ``completed`` are parts that one had committed when it was killed. ``choices`` says which codec profiles were chosen and why,
+    where that was left to the ingest. ``seconds`` adds up over all workers, ``elapsed_s`` is on the wall.
     """
 
     source: str
     table: str
     format: str
     parts: list[str] = field(default_factory=list)
+    completed: list[str] = field(default_factory=list)
     n_archives: int = 0
     n_found: int = 0
     n_added: int = 0
@@ -36,6 +38,8 @@ class IngestReport:
     n_elsewhere: int = 0
     n_changed: int = 0
     n_replaced: int = 0
+    n_same: int = 0
+    n_moved: int = 0
     n_resumed: int = 0
     tensor_bytes: int = 0
     stored_bytes: int = 0
@@ -65,12 +69,22 @@ class IngestReport:
         parts = [f"{self.table}: {self.n_added} samples added"]
         if self.n_present - self.n_elsewhere:
             parts.append(f"{self.n_present - self.n_elsewhere} were there already")
+        if self.n_moved:
+            parts.append(f"{self.n_moved} of these come from other paths, the same files")
         if self.n_replaced:
             parts.append(f"{self.n_replaced} were replaced")
+        if self.n_same:
+            parts.append(f"{self.n_same} have the pixels that they had")
         if self.n_elsewhere:
             parts.append(f"{self.n_elsewhere} were added by another ingest meanwhile")
         if self.n_skipped:
             parts.append(f"{self.n_skipped} left out")
+        if self.n_resumed:
+            parts.append(f"{self.n_resumed} of them written by an earlier run, which this one completes")
+        if self.completed:
+            parts.append(
+                f"an earlier run, which was killed after its commit, is completed: {', '.join(self.completed)}"
+            )
         if self.n_added:
             parts.append(f"{self.tensor_bytes / 1e6:,.0f} MB as {self.stored_bytes / 1e6:,.0f} MB")
             parts.append(f"{rate:.1f} samples/s")
