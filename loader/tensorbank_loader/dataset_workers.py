@@ -82,6 +82,7 @@ class DatasetWorkers:
             self._cursor.world.check_group()
         except InvalidInputError:  # the worker finds it again, and says so when it is asked for samples
             return None
+        self._cursor.require_agreement(self._cursor.first)
         return self._cursor.world
 
     def synchronized(self) -> WorkerEpochs | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from tensorbank.arguments import choice, instance, whole_number
 from tensorbank.errors import ErrorKind, InvalidInputError
+from tensorbank_loader.epochs.agreement import require_agreement
 from tensorbank_loader.epochs.epoch import Epochs, State
 from tensorbank_loader.epochs.saved_state import check_world, loaded, saved
 from tensorbank_loader.epochs.trail import Place, Trail, place_of
@@ -72,7 +73,7 @@ class Cursor:
         self._found: World | None = None
         self._on_iter = on_iter
         self._single = single
-        self._is_settled = False
+        self._is_settled = self._is_agreed = False
         self._unchecked: Mapping[str, Any] | None = None
         self._trail = Trail()
         self.state = State()
@@ -83,7 +84,13 @@ class Cursor:
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the world that was found: a copy may go to another process, and finds its own."""
         inside = self.resuming or self.state.is_inside
-        return {**self.__dict__, "_found": None, "_is_settled": False, "resuming": inside}
+        return {
+            **self.__dict__,
+            "_found": None,
+            "_is_settled": False,
+            "_is_agreed": False,
+            "resuming": inside,
+        }
 
     @property
     def world(self) -> World:
@@ -131,7 +138,8 @@ class Cursor:
         Raises
         ------
         InvalidInputError
-            The world cannot be found, is not that of the process group, or cannot go on with the state that was loaded.
+            The world cannot be found, is not that of the process group, cannot go on with the state that was loaded, or other
+            ranks stream something else.
         """
         world = self.world
         if not self._is_settled:
@@ -155,8 +163,22 @@ class Cursor:
         self.state, self.resuming = self.first, False
         if at is not None:
             self.state = at(self.epochs, world)
+        if at is None:
+            self.require_agreement(self.state)
         self._trail = self._trail.jumped(stood, self._place(self.state))
         return self.epochs, world
+
+    def require_agreement(self, state: State) -> None:
+        """Compare with the other ranks what is about to be streamed from a state on, once.
+
+        Raises
+        ------
+        InvalidInputError
+            They stream something else; the kind is ``world``.
+        """
+        if not self._is_agreed:
+            require_agreement(saved(self.epochs, state, self.world), self.world)
+            self._is_agreed = True
 
     def _place(self, state: State) -> Place:
         """Return the place of a state, which in an epoch that has not begun does not depend on the world."""
