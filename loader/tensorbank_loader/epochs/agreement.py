@@ -102,7 +102,7 @@ def differences(told: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _store_of_group(world: World) -> torch.distributed.Store | None:
+def _store_of_group(world: World) -> Any:
     """Return the store of the process group whose ranks are those of a world, None if there is no such group."""
     distributed = torch.distributed
     if world.subgroup or world.n_ranks == 1 or not distributed.is_available():
