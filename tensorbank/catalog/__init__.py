@@ -14,6 +14,7 @@ from tensorbank.catalog.provenance import (
     provenance_of,
 )
 from tensorbank.catalog.publishing import FORMAT, PIN
+from tensorbank.catalog.renaming import leads_to
 from tensorbank.catalog.table_names import RENAMED
 from tensorbank.delta import LevelChange, SnapshotInfo
 
@@ -36,6 +37,7 @@ __all__ = [
     "find_document_flaw",
     "key_of",
     "keys_of",
+    "leads_to",
     "part_attributes",
     "part_document",
     "provenance_of",

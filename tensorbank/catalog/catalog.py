@@ -31,7 +31,7 @@ from tensorbank.catalog.membership import (
     sorted_keys,
 )
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
-from tensorbank.catalog.renaming import NAME, new_name_of, raise_renamed, rename_table, was_name_of
+from tensorbank.catalog.renaming import NAME, leads_to, new_name_of, raise_renamed, rename_table
 from tensorbank.catalog.table_names import TableNames
 from tensorbank.catalog.upgrade import upgrading
 from tensorbank.delta import (
@@ -183,7 +183,7 @@ class Catalog:
         check_table_name(new)
         self.mirror.require_writable()
         self._names.check_free(new)
-        if not was_name_of(self.store, new, table):
+        if leads_to(self.store, new) != table:
             self._require_own_name(new)
         if new == table:
             raise InvalidInputError(f"the table has the name {new!r} already", kind=ErrorKind.EXISTS)
@@ -196,28 +196,19 @@ class Catalog:
         return (version.table, *origins_of(self.state(version, "samples")))
 
     def said_name(self, table: str) -> str:
-        """Return the name that the newest version of a table says, its own if it says none."""
+        """Return the name that a table has by now, its own if it was not renamed."""
         return self._name_in(table, self._read(table, "samples", None)[0])
 
     def renamed_head(self, table: str) -> tuple[str | None, TableVersion]:
         """Return the name that the newest version of a table says, None for its own, and that version."""
         state, _ = self._read(table, "samples", None)
-        said = self._name_in(table, state)
+        said = state.configuration.get(NAME, table)
         return (None if said == table else said), self.version(table, state.files.version)
 
     def _name_in(self, table: str, state: VersionState) -> str:
-        """Return the name that a version of a table says.
-
-        A table that is getting a name back says another one, up to the last commit that it gets: the version of the other table
-        that says its own name is later.
-        """
+        """Return the name that a version of a table says, its own as long as the other one leads to it."""
         said = state.configuration.get(NAME, table)
-        if said != table:
-            with suppress(NotFoundError, IntegrityError):
-                other, _ = self._read(said, "samples", None)
-                if other.configuration.get(NAME) == table and other.files.version > state.files.version:
-                    return table
-        return said
+        return table if said != table and new_name_of(self.store, said) == table else said
 
     def _require_own_name(self, table: str) -> None:
         """Raise InvalidInputError if a name is that of a table which was renamed: its tensors lie there."""
@@ -281,9 +272,18 @@ class Catalog:
         ------
         InvalidInputError
             The bank cannot be written to.
+        NotFoundError
+            There is no such table, or it is being renamed.
         """
         self.mirror.require_writable()
-        return self.version(table)
+        head = self.version(table)
+        said = self.state(head, "samples").configuration.get(NAME, table)
+        if said != table:
+            raise NotFoundError(
+                f"{table} is being renamed to {said}; complete that by the same renaming, and write to {said} then",
+                kind=ErrorKind.UNKNOWN_TABLE,
+            )
+        return head
 
     def files(self, table: str, level: str, version: int | None = None) -> LevelFiles:
         """Return the files of a level that belong to a version of the table."""

@@ -1,17 +1,17 @@
-"""Renaming of tables: the index goes to another name, tensors stay where they are.
+"""Renaming of tables: index and tags go to another name, tensors stay where they are.
 
-Index and tags are copied first. The new name can be read from one object on, the commit of the newest version, beside
-which lies a checkpoint; earlier commits follow. Then one commit to the old log, at exactly the next version, says the new name:
-from then on the old name is refused, and who wrote to it meanwhile was either first, and is copied too, or loses. Last, a marker
-takes the place of the old log. Leases, and marks of expired versions, stay below the name for which they were written: who holds
-a lease goes on to write it there.
-
-A table can get a name back that it had before: its marker leads to the table, and is removed when the log is complete again.
+The new name is marked first, as one that leads to the old one, so that nobody takes it for a table while index and tags are
+copied below it. Then one commit to the old log, at exactly the next version, says the new name: who wrote to the table meanwhile
+was either first, and is copied too, or loses. That commit is copied last, and as the mark of the new name goes, the table moves.
+Then a mark takes the place of the old index. The commits of the old log stay, without the first one that all others need: who has
+read the table before finds their numbers taken, whenever it commits. Leases, and marks of expired versions, stay below the name
+for which they were written: who holds a lease goes on to write it there.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -20,16 +20,16 @@ from tensorbank.catalog.changes import TableVersion
 from tensorbank.catalog.copies import TENSORS, origins_of
 from tensorbank.catalog.publishing import MAX_RACES, commit_info
 from tensorbank.catalog.table_names import RENAMED
-from tensorbank.delta import LostCommitError, append_commit, metadata_action, write_checkpoint
-from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError
-from tensorbank.index_files import LAST_CHECKPOINT, LOG, commit_name
+from tensorbank.delta import LostCommitError, append_commit, metadata_action
+from tensorbank.errors import ConflictError, ErrorKind, IntegrityError, InvalidInputError, NotFoundError
+from tensorbank.index_files import LAST_CHECKPOINT, LOG, commit_name, commits_in
 from tensorbank.layout import index_key
 from tensorbank.storage import Store
 
 if TYPE_CHECKING:
     from tensorbank.catalog.catalog import Catalog
 
-__all__ = ["NAME", "new_name_of", "raise_renamed", "rename_table", "was_name_of"]
+__all__ = ["NAME", "leads_to", "new_name_of", "raise_renamed", "rename_table"]
 
 NAME = "tensorbank.name"
 """The setting of ``samples`` that says the name of a table which was renamed."""
@@ -46,16 +46,15 @@ def new_name_of(store: Store, table: str) -> str | None:
         return None
 
 
-def was_name_of(store: Store, name: str, table: str) -> bool:
-    """Tell whether a table had a name before: the markers lead from one name to the next, up to the table's own."""
+def leads_to(store: Store, name: str) -> str | None:
+    """Return the name that markers lead to, one after the other; the name itself if it has none, None for a circle."""
     met: set[str] = set()
-    at: str | None = name
-    while at is not None and at not in met:
-        met.add(at)
-        at = table if at == table else new_name_of(store, at)
-        if at == table:
-            return name != table
-    return False
+    while (to := new_name_of(store, name)) is not None:
+        if to in met:
+            return None
+        met.add(to)
+        name = to
+    return name
 
 
 def raise_renamed(table: str, said: str | None) -> None:
@@ -78,14 +77,16 @@ def rename_table(catalog: Catalog, old: str, new: str) -> int:
     ConflictError
         Another writer gave the table another name, or won every one of many tries.
     """
-    store, marker = catalog.store, new_name_of(catalog.store, old)
-    if marker is not None:
-        if marker != new:
-            raise NotFoundError(f"{old} was renamed to {marker}", kind=ErrorKind.UNKNOWN_TABLE)
-        _remove(store, old)
-        return catalog.version(new).version
-    for attempt in range(MAX_RACES):
-        said, head = catalog.renamed_head(old)
+    store = catalog.store
+    for _ in range(MAX_RACES):
+        if (marker := new_name_of(store, old)) is not None:
+            return _completed(catalog, old, new, marker)
+        try:
+            said, head = catalog.renamed_head(old)
+        except (NotFoundError, IntegrityError):
+            if new_name_of(store, old) is None:
+                raise
+            continue  # another one has completed it
         if said is not None:
             if said != new:
                 raise ConflictError(f"{old} was renamed to {said} meanwhile", kind=ErrorKind.LOST_RACE)
@@ -94,64 +95,81 @@ def rename_table(catalog: Catalog, old: str, new: str) -> int:
             raise InvalidInputError(
                 f"{old} is of format 1; its next commit upgrades it, and then it can be renamed"
             )
-        if attempt == 0 and new_name_of(store, new) is not None:
-            _remove(store, new)  # what a stopped renaming has left of its own earlier log
-        _copy(catalog, head, new)
+        if new_name_of(store, new) != old:
+            _require_free(store, head, new)
+            _mark(store, new, old)
+            continue  # another one may have completed it
+        while not _copy(
+            store, old, new, [info.key for name in MOVED for info in store.objects(f"{old}/{name}")]
+        ):
+            pass  # a collection took something away meanwhile, and put a checkpoint in its place
         with suppress(LostCommitError):
             _say(catalog, head, new)
     else:
         raise ConflictError(f"renaming {old} lost {MAX_RACES} commits to other writers; try again later")
-    name = commit_name(head.version)
-    log = f"{index_key('{}', 'samples')}/{LOG}/{name}"
-    if not store.claim(log.format(new), store.get(log.format(old))):
-        raise _taken(new)
-    for info in store.objects(f"{old}/tags"):  # of who was quicker than the new name
-        with suppress(NotFoundError):
-            store.claim(f"{new}/{info.key.removeprefix(f'{old}/')}", store.get(info.key))
-    store.delete(f"{index_key(new, 'samples')}/{LOG}/{RENAMED}")
-    store.put(f"{index_key(old, 'samples')}/{LOG}/{RENAMED}", json.dumps({"to": new}).encode())
-    _remove(store, old)
+    # What is left to copy are the commit that says the name, and tags of who was quicker.
+    _copy(store, old, new, [info.key for info in store.objects(f"{old}/tags")])
+    _copy(store, old, new, [f"{_log_of(old)}{commit_name(head.version)}"])
+    store.delete(f"{_log_of(new)}{RENAMED}")
+    _mark(store, old, new)
+    return _completed(catalog, old, new, new)
+
+
+def _completed(catalog: Catalog, old: str, new: str, marker: str) -> int:
+    """Remove what is left below a name that leads to another one, and return the version of the table."""
+    store = catalog.store
+    if marker != new:
+        raise NotFoundError(f"{old} was renamed to {marker}", kind=ErrorKind.UNKNOWN_TABLE)
+    if new_name_of(store, new) == old:  # of who began to do the same, and was late
+        store.delete(f"{_log_of(new)}{RENAMED}")
+    first = commit_name(0)
+    for key in [info.key for name in MOVED for info in store.objects(f"{old}/{name}")]:
+        name = key.removeprefix(_log_of(old))
+        if name != RENAMED and (name == first or not commits_in([name])):
+            store.delete(key)
     return catalog.version(new).version
 
 
-def _copy(catalog: Catalog, head: TableVersion, new: str) -> None:
-    """Copy index and tags below the new name; what is there already is compared."""
-    store, old = catalog.store, head.table
-    log = f"{index_key(old, 'samples')}/{LOG}/"
-    keys = [
-        info.key
-        for folder in MOVED
-        for info in store.objects(f"{old}/{folder}")
-        if not info.key.endswith((LAST_CHECKPOINT, RENAMED))
-    ]
-    commits = {key for key in keys if key.startswith(log)}  # and checkpoints
+def _log_of(table: str) -> str:
+    return f"{index_key(table, 'samples')}/{LOG}/"
 
-    def copy(key: str) -> None:
+
+def _mark(store: Store, name: str, to: str) -> None:
+    """Write the marker by which a name leads to another one."""
+    store.put(f"{_log_of(name)}{RENAMED}", json.dumps({"to": to}).encode())
+
+
+def _require_free(store: Store, head: TableVersion, new: str) -> None:
+    """Raise InvalidInputError if the log of the new name has a commit that is none of the table's."""
+    for info in store.objects(_log_of(new).rstrip("/")):
+        name = info.key.removeprefix(_log_of(new))
+        for version in commits_in([name]):
+            try:
+                is_same = store.get(info.key) == store.get(f"{_log_of(head.table)}{name}")
+            except NotFoundError:  # the other table has more versions, or a collection has removed it here
+                is_same = version <= head.version and leads_to(store, new) == head.table
+            if not is_same:
+                raise _taken(new)
+
+
+def _copy(store: Store, old: str, new: str, keys: Iterable[str]) -> bool:
+    """Copy objects below the new name; False if one was removed meanwhile."""
+
+    def copy(key: str) -> bool:
+        to = f"{new}/{key.removeprefix(f'{old}/')}"
         try:
-            same = store.claim(f"{new}/{key.removeprefix(f'{old}/')}", store.get(key))
-        except NotFoundError:  # the other table has more versions, or it was removed meanwhile
-            same = key in keys
-        if not same:
+            data = store.get(key)
+        except NotFoundError:
+            return False
+        if not commits_in([key.rpartition("/")[2]]):
+            store.put(to, data)
+        elif not store.claim(to, data):
             raise _taken(new)
+        return True
 
-    there = f"{index_key(new, 'samples')}/{LOG}/"
-    for info in store.objects(there.rstrip("/")):
-        if info.key.endswith(".json") and not info.key.endswith(RENAMED):
-            copy(f"{log}{info.key.removeprefix(there)}")  # of an earlier try, or of another table
+    wanted = [key for key in keys if not key.endswith((f"/{LAST_CHECKPOINT}", f"/{RENAMED}"))]
     with ThreadPoolExecutor(N_THREADS) as pool:
-        list(pool.map(copy, [key for key in keys if key not in commits]))
-    for key in sorted(
-        key for key in commits if not key.endswith(".json")
-    ):  # a checksum before its checkpoint
-        store.put(f"{new}/{key.removeprefix(f'{old}/')}", store.get(key))
-    newest = f"{log}{commit_name(head.version)}"
-    if not store.exists(f"{index_key(new, 'samples')}/{LOG}/{commit_name(head.version)}"):
-        log_copy = catalog.mirror.log(index_key(old, "samples"), head.version)
-        write_checkpoint(store, index_key(new, "samples"), log_copy)
-        copy(newest)
-    for version in range(head.version - 1, -1, -1):
-        if (key := f"{log}{commit_name(version)}") in commits:
-            copy(key)
+        return all([*pool.map(copy, wanted)])
 
 
 def _say(catalog: Catalog, head: TableVersion, new: str) -> None:
@@ -162,14 +180,6 @@ def _say(catalog: Catalog, head: TableVersion, new: str) -> None:
     actions = [metadata_action(head.samples.table_id, state.columns, settings)]
     info = commit_info("rename", {"renamed_from": head.table, "renamed_to": new}, 0, None)
     append_commit(catalog.store, index_key(head.table, "samples"), head.version + 1, actions, info)
-
-
-def _remove(store: Store, old: str) -> None:
-    """Remove index and tags of a table whose marker is there."""
-    for folder in MOVED:
-        for key in sorted(info.key for info in store.objects(f"{old}/{folder}")):
-            if not key.endswith(f"/{RENAMED}"):
-                store.delete(key)
 
 
 def _taken(new: str) -> InvalidInputError:

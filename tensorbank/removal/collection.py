@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tensorbank.catalog import RENAMED, Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError, nearest
+from tensorbank.index_files import LOG
 from tensorbank.layout import index_key, part_key
 from tensorbank.removal.garbage import PROGRESS, REPORT, Garbage, Kind, Needs, needs_of, tables_of
 from tensorbank.retention import EXPIRED, mark_expired, protected_versions, remove_expired
@@ -122,9 +123,7 @@ class _Work:
                 self.kinds[kind].count(g.n_bytes)
 
     def alien(self, key: str) -> None:
-        """Count an object that is not ours; the mark of a renamed table is, and stays."""
-        if key.endswith(f"/{RENAMED}"):
-            return
+        """Count an object that is not ours."""
         self.n_foreign += 1
         if len(self.foreign) < N_TOLD:
             self.foreign.append(key)
@@ -252,7 +251,9 @@ def _collect_folder(work: _Work, folder: str) -> None:
     others = [o.key for o in beside]
     for name in below:
         if name not in KNOWN or (name == "index" and folder not in work.needs.tables):
-            others += [o.key for o in store.objects(f"{folder}/{name}")]
+            found = [o.key for o in store.objects(f"{folder}/{name}")]
+            log = f"{index_key(folder, 'samples')}/{LOG}/"  # of a table that has another name it stays
+            others += [k for k in found if f"{log}{RENAMED}" not in found or not k.startswith(log)]
     for key in others:
         work.alien(key)
     if "tensors" in below:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Catalog
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Catalog, leads_to
 from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.index_files import LAST_CHECKPOINT, LOG, IndexFile
 from tensorbank.layout import LEVELS, index_key, is_shard_key
@@ -160,8 +160,21 @@ def _place(table: str, key: str) -> tuple[str, str, bool]:
 
 
 def tables_of(catalog: Catalog) -> list[str]:
-    """Return the names of the tables, the new one of a table whose renaming was stopped before its end."""
-    return sorted({catalog.said_name(name) for name in catalog.tables()})
+    """Return the names of the tables, the new one of a table whose renaming was stopped before its end.
+
+    Raises
+    ------
+    IntegrityError
+        A name leads to another one, and that to no table, so that a table would be overlooked.
+    """
+    tables = catalog.tables()
+    for folder in catalog.store.folders():
+        if folder not in tables and leads_to(catalog.store, folder) not in (folder, *tables):
+            raise IntegrityError(
+                f"{catalog.store.url}/{folder} is marked as renamed, and leads to no table; repeat the renaming",
+                kind=ErrorKind.DAMAGED_LOG,
+            )
+    return sorted({catalog.said_name(name) for name in tables})
 
 
 def needs_of(catalog: Catalog, now: datetime, older_than_s: float) -> Needs:
