@@ -127,7 +127,12 @@ def ingest(
 
 
 def repair(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or fsspec URL of the archives.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Folder or fsspec URL of the archives; - if there are none any more."
+        ),
+    ],
     bank: BankUrl,
     table: Annotated[str, typer.Option(help="Table to repair.")],
     form: Annotated[
@@ -144,7 +149,10 @@ def repair(
     aws_profile: AwsProfile = None,
     as_json: Json = False,
 ) -> None:
-    """Verify a table, and put lost and damaged shards back from archives that are still there. 1 if anything is left."""
+    """Verify a table, and derive again what is lost, damaged or wrong. 1 if anything is left.
+
+    Shards and rows of samples follow from archives, all else from what is left of the table.
+    """
     import json
     from dataclasses import asdict
     from functools import partial
@@ -153,7 +161,7 @@ def repair(
     from tensorbank_indexer.repairs import repair as run
     from tensorbank_indexer.sources import open_source
 
-    opened = open_source(source, format=form)
+    opened = None if source == "-" else open_source(source, format=form)
     with progress_bar() as progress:
         done = run(
             opened,
@@ -168,8 +176,8 @@ def repair(
     else:
         would = "can be" if dry_run else "were"
         say(
-            f"{table} at version {done.version}: {done.n_findings} findings; {len(done.repaired)} shards {would} repaired, "
-            f"{done.n_samples} samples in them; {len(done.left)} findings are left"
+            f"{table} at version {done.version}: {done.n_findings} findings; {len(done.repaired)} objects {would} put back, "
+            f"{len(done.replaced)} index files {would} replaced; {len(done.left)} findings are left"
         )
         for one in done.left:
             say(f"  {one.kind} {one.key}: {one.reason}")

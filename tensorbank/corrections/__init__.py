@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorbank.corrections.deletion import Deleted, delete
+from tensorbank.corrections.deletion import Deleted, delete, rows_of_deletion
 from tensorbank.corrections.difference import Difference, Moved, changed_samples, diff
 from tensorbank.corrections.dropped_modality import drop_modality
 from tensorbank.corrections.restoration import Restored, restore
@@ -19,4 +19,5 @@ __all__ = [
     "drop_modality",
     "restore",
     "rewritten",
+    "rows_of_deletion",
 ]

@@ -22,7 +22,7 @@ from tensorbank.index_files import IndexFile
 from tensorbank.planning import Planner
 from tensorbank.queries import Selection
 
-__all__ = ["Deleted", "delete"]
+__all__ = ["Deleted", "delete", "rows_of_deletion"]
 
 MAX_JOINED_ROWS = 8 << 20
 """The most rows of a file of ``deleted`` that a commit joins with others."""
@@ -101,6 +101,12 @@ def delete(
         return Deleted(head.version, *counted[head.version])
     done = catalog.publish(table, make)
     return Deleted(done.version, *counted[done.version - done.added])
+
+
+def rows_of_deletion(catalog: Catalog, before: TableVersion, where: str) -> pa.Table:
+    """Return the rows of the file of ``deleted`` that a deletion made of the version before it."""
+    there = catalog.state(before, DELETED).files.files if before.has(DELETED) else ()
+    return _joined(catalog, there, _matching(catalog, before, where, {}))[0]
 
 
 def _matching(

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tensorbank.index_files.checksums import checkpoint_seal, checksum_in_name, require_sealed, sealed_commit
+from tensorbank.index_files.checksums import (
+    checkpoint_seal,
+    checksum_in_name,
+    index_file_name,
+    require_sealed,
+    sealed_commit,
+)
 from tensorbank.index_files.delta_log import (
     LAST_CHECKPOINT,
     LOG,
@@ -21,7 +27,15 @@ from tensorbank.index_files.local_copies import disk_error
 from tensorbank.index_files.mirror import IndexMirror, LogCopy, default_cache_folder
 from tensorbank.index_files.nan_columns import FINITE, of_file, with_nan
 from tensorbank.index_files.static_bank import is_static, table_names
-from tensorbank.index_files.written_files import ROW_GROUP_ROWS, NewFile, parquet_writer, upload, write_rows
+from tensorbank.index_files.written_files import (
+    ROW_GROUP_ROWS,
+    NewFile,
+    parquet_bytes,
+    parquet_writer,
+    put_file,
+    upload,
+    write_rows,
+)
 
 __all__ = [
     "FINITE",
@@ -44,9 +58,12 @@ __all__ = [
     "disk_error",
     "files_of",
     "find_damage",
+    "index_file_name",
     "is_static",
     "of_file",
+    "parquet_bytes",
     "parquet_writer",
+    "put_file",
     "require_readable",
     "require_sealed",
     "seal_name",

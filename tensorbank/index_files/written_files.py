@@ -14,7 +14,7 @@ from tensorbank.index_files.file_statistics import bounds_of_file, statistics_js
 from tensorbank.index_files.local_copies import disk_error
 from tensorbank.storage import Store
 
-__all__ = ["NewFile", "ROW_GROUP_ROWS", "parquet_writer", "upload", "write_rows"]
+__all__ = ["NewFile", "ROW_GROUP_ROWS", "parquet_bytes", "parquet_writer", "put_file", "upload", "write_rows"]
 
 ROW_GROUP_ROWS = 122_880
 """The most rows of a row group."""
@@ -70,10 +70,16 @@ def write_rows(store: Store, folder: str, rows: pa.Table) -> NewFile:
     StorageError
         The store cannot be written.
     """
+    return put_file(store, folder, parquet_bytes(rows))
+
+
+def parquet_bytes(rows: pa.Table) -> bytes:
+    """Return rows as the Parquet file that they are written as."""
     sink = pa.BufferOutputStream()
     with parquet_writer(sink, rows.schema) as writer:
         writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
-    return _put(store, folder, sink.getvalue().to_pybytes())
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 def upload(store: Store, folder: str, path: Path) -> NewFile:
@@ -88,10 +94,11 @@ def upload(store: Store, folder: str, path: Path) -> NewFile:
         data = path.read_bytes()
     except OSError as error:
         raise disk_error(error, path) from error
-    return _put(store, folder, data)
+    return put_file(store, folder, data)
 
 
-def _put(store: Store, folder: str, data: bytes) -> NewFile:
+def put_file(store: Store, folder: str, data: bytes) -> NewFile:
+    """Put a Parquet file into the store, below a key and under the name that its content gives it."""
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         n_rows = file.metadata.num_rows
         low, high = bounds_of_file(file.metadata, file.schema_arrow)

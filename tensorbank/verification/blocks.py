@@ -203,18 +203,21 @@ class BlockCheck:
         told = list(sample_differences(said, found, modality))
         if told:
             reason = f"the row of samples: {_listed(told)}"
-            unit.findings.append(flaw(FindingKind.WRONG_STATISTICS, reason=reason))
+            unit.findings.append(flaw(FindingKind.WRONG_STATISTICS, reason=reason, level="samples"))
         told = []
         for tile in tiles:
             cell = (tile["time_index"], *divmod(tile["tile"], n_tiles))
             if cell[0] < len(pixels):
                 told += tile_differences(tile[modality.name], found, modality, cell)
         if told:
-            unit.findings.append(flaw(FindingKind.WRONG_STATISTICS, reason=f"rows of tiles: {_listed(told)}"))
+            reason = f"rows of tiles: {_listed(told)}"
+            unit.findings.append(flaw(FindingKind.WRONG_STATISTICS, reason=reason, level="tiles"))
 
 
-def _flaw(kind: FindingKind, *, reason: str, key: str, modality: str, sample_ids: tuple[str, ...]) -> Finding:
-    return Finding(kind, key, reason, modality, sample_ids)
+def _flaw(
+    kind: FindingKind, *, reason: str, key: str, modality: str, sample_ids: tuple[str, ...], level: str = ""
+) -> Finding:
+    return Finding(kind, key, reason, modality, sample_ids, level)
 
 
 def _listed(told: Sequence[str]) -> str:

@@ -64,7 +64,8 @@ class Finding:
     """A flaw of one object, or of rows of one level.
 
     ``key`` is that of the object, or of the level's folder. ``sample_ids`` are those it concerns, at most :data:`MAX_NAMED`;
-    none where it concerns all that the object holds.
+    none where it concerns all that the object holds. ``level`` is that of wrong rows, and ``shards`` are part and number of the
+    shards whose roll-ups are meant.
     """
 
     kind: FindingKind
@@ -72,6 +73,8 @@ class Finding:
     reason: str
     modality: str = ""
     sample_ids: tuple[str, ...] = ()
+    level: str = ""
+    shards: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(slots=True)

@@ -114,7 +114,7 @@ def _strays(
     for (part, shard), n in zip(names, n_samples.tolist(), strict=True):
         if not n and part not in lost and times[part, shard] == 1:
             reason = f"the row of shard {shard} of part {part} is of no sample"
-            yield Finding(FindingKind.STRAY_ROLL_UP, folder, reason)
+            yield Finding(FindingKind.STRAY_ROLL_UP, folder, reason, level="shards", shards=((part, shard),))
     known: set[str] = set()
     for modality in schema:
         if rows.schema.get_field_index(modality.name) >= 0:
@@ -134,11 +134,13 @@ def _placeless(schema: TableSchema, rows: pa.Table) -> npt.NDArray[np.bool_]:
 
 def _told(rows: pa.Table, schema: TableSchema, folder: str, flaws: list[_Flaw]) -> Finding:
     first = flaws[0]
-    name = f"{rows['part'][first.row]} {rows['shard'][first.row]}"
+    place = (str(rows["part"][first.row]), rows["shard"][first.row].as_py())
+    name = f"{place[0]} {place[1]}"
     more = f", and {len(flaws) - 1} more" if len(flaws) > 1 else ""
     modality = first.path.split(".")[0]
     reason = f"the row of part and shard {name} says {first.path} {first.said:g}, its samples {first.wanted:g}{more}"
-    return Finding(FindingKind.WRONG_ROLL_UP, folder, reason, modality if modality in schema else "")
+    of = modality if modality in schema else ""
+    return Finding(FindingKind.WRONG_ROLL_UP, folder, reason, of, level="shards", shards=(place,))
 
 
 def _compare(path: str, said: pa.Array, wanted: pa.Array, loose: npt.NDArray[np.bool_]) -> Iterator[_Flaw]:

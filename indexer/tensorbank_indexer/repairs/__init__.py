@@ -1,7 +1,8 @@
-"""Repairs of a table: shards that were lost or damaged, made again from archives that are still there."""
+"""Repairs of a table: what was lost or damaged, derived again from what is left of it and from archives that are still there."""
 
 from __future__ import annotations
 
-from tensorbank_indexer.repairs.repair import Left, RepairReport, repair
+from tensorbank_indexer.repairs.repair import repair
+from tensorbank_indexer.repairs.repair_report import Left, RepairReport
 
 __all__ = ["Left", "RepairReport", "repair"]

@@ -1,36 +1,32 @@
-"""The repair of shards from archives: blocks that are damaged are made again, and put back where the index says.
+"""The repair of a table: what ``verify`` names as lost, damaged or wrong is derived again, and whatever cannot be is named.
 
-A block is put back only if the archive's member is the one that it was read from, by path, place and ETag, if its length is
-what the index says, and if its pixels have the statistics that the index says. So a repaired shard is what was written, under
-the same key, and no snapshot changes. Whatever cannot be repaired is named, and nothing of it is touched.
+Shards, documents and index files that come out as they were written are put back under their keys, and no snapshot changes. Rows
+that come out in other files are put in place of the old ones by one commit. A second look finds what then follows from what was
+put back: tiles from samples, samples from tiles.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from tensorbank.arrow_numpy import strings
 from tensorbank.bank import Bank
-from tensorbank.catalog import key_of
-from tensorbank.errors import NotFoundError, TensorBankError
-from tensorbank.layout import place_of_key
-from tensorbank.reading import PROFILES
-from tensorbank.schema import Modality, TableSchema
-from tensorbank.storage import Store
-from tensorbank.verification import FindingKind, sample_differences, verify
-from tensorbank_indexer.guarded_source import read_each, scan_ahead
-from tensorbank_indexer.parts import encode_sample
-from tensorbank_indexer.repairs.stored_shard import StoredShard
-from tensorbank_indexer.reports import StageClock
-from tensorbank_indexer.source import RawSample, SampleRef, Source
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Change, TableVersion
+from tensorbank.errors import ConflictError, ErrorKind, TensorBankError
+from tensorbank.verification import Finding, FindingKind, verify
+from tensorbank_indexer.repairs.damaged_index import DamagedIndex
+from tensorbank_indexer.repairs.level_repairs import (
+    repair_deletions,
+    repair_keys,
+    repair_roll_ups,
+    repair_tiles,
+)
+from tensorbank_indexer.repairs.repair_report import RepairReport, Unrepaired, left_of
+from tensorbank_indexer.repairs.sample_repair import repair_samples
+from tensorbank_indexer.repairs.shard_repair import refs_of, repair_shard, rows_of_shards
+from tensorbank_indexer.repairs.zarr_documents import repair_documents
+from tensorbank_indexer.source import Source
 
-__all__ = ["Left", "RepairReport", "repair"]
+__all__ = ["repair"]
 
 OF_SHARDS = frozenset(
     {
@@ -41,37 +37,37 @@ OF_SHARDS = frozenset(
         FindingKind.DAMAGED_BLOCK,
     }
 )
-ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Left:
-    """A finding of ``verify`` that was not repaired, and why."""
-
-    kind: str
-    key: str
-    reason: str
-
-
-@dataclass(slots=True)
-class RepairReport:
-    """The result of a repair; with ``dry_run``, what one would do. ``repaired`` are keys of shards, put back as they were."""
-
-    table: str
-    version: int
-    dry_run: bool
-    n_findings: int = 0
-    n_samples: int = 0
-    repaired: list[str] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
-
-    @property
-    def complete(self) -> bool:
-        return not self.left
+OF_ROWS = frozenset(
+    {
+        FindingKind.MISSING_INDEX_FILE,
+        FindingKind.DAMAGED_INDEX_FILE,
+        FindingKind.WRONG_KEY,
+        FindingKind.WRONG_MODALITIES,
+        FindingKind.BAD_REF,
+        FindingKind.MISSING_TILES,
+        FindingKind.STRAY_TILES,
+        FindingKind.WRONG_TILES,
+        FindingKind.MISSING_ROLL_UP,
+        FindingKind.STRAY_ROLL_UP,
+        FindingKind.WRONG_ROLL_UP,
+        FindingKind.MISSING_KEY,
+        FindingKind.EXTRA_KEY,
+        FindingKind.WRONG_STATISTICS,
+    }
+)
+COLUMN_LOST = "its values follow from nothing; give the column anew with `add-columns --replace`, or `restore` a version"
+LEVEL_REPAIRS = {
+    DELETED: repair_deletions,
+    KEYS: repair_keys,
+    "tiles": repair_tiles,
+    "shards": repair_roll_ups,
+}
+MAX_LOOKS = 4
+"""The number of times that a table is looked at: samples, levels that follow from them, and what was wrong behind these."""
 
 
 def repair(
-    source: Source,
+    source: Source | None,
     bank: Bank,
     table: str,
     *,
@@ -79,14 +75,14 @@ def repair(
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> RepairReport:
-    """Verify a table, and repair its lost and damaged shards from archives. Run again, it does what is left to do.
+    """Verify a table, and repair what is lost, damaged or wrong. Run again, it does what is left to do.
 
     Parameters
     ----------
     source
-        The archives that the table was made of, or some of them.
+        The archives that the table was made of, or some of them; None if there are none any more.
     deep
-        False to look for shards that are gone, cut off, or have a wrong index, without a look at their blocks.
+        False for a look without the blocks of shards: neither damaged blocks nor wrong statistics are found.
     dry_run
         True to write nothing. Archives are read all the same, since they tell what can be repaired.
     progress
@@ -96,6 +92,8 @@ def repair(
     ------
     NotFoundError
         There is no such table.
+    ConflictError
+        Another writer changed the index files that a commit was to replace; run again.
     StorageError
         The source or the bank is out of reach.
     """
@@ -104,146 +102,135 @@ def repair(
         catalog.mirror.require_writable()
     found = verify(bank, table, deep=deep, progress=progress)
     report = RepairReport(table, found.version, dry_run, len(found.findings))
-    damaged: dict[str, str] = {}
-    for finding in found.findings:
-        if finding.kind in OF_SHARDS:
-            damaged[finding.key] = finding.modality
-        else:
-            report.left.append(
-                Left(finding.kind, finding.key, f"nothing in archives helps: {finding.reason}")
-            )
-    if not damaged:
-        return report
-    version = catalog.version(table, found.version)
-    rows = _rows_of(bank, table, found.version, version.schema, damaged)
-    refs = _refs_of(source, {row["key"] for some in rows.values() for row in some})
-    for key, modality in sorted(damaged.items()):
-        try:
-            n = _repair_shard(
-                source, catalog.store, key, version.schema, modality, rows[key], refs, dry_run=dry_run
-            )
-        except _Unrepaired as error:
-            report.left.append(Left("unrepaired-shard", key, str(error)))
-        else:
-            report.repaired.append(key)
-            report.n_samples += n
+    work = _Repair(source, bank, report)
+    findings: Sequence[Finding] = found.findings
+    for _ in range(MAX_LOOKS):
+        before = len(report.repaired) + len(report.replaced)
+        report.left.clear()
+        if findings:
+            work.look(findings)
+        if dry_run or not report.left or len(report.repaired) + len(report.replaced) == before:
+            break
+        findings = verify(bank, table, deep=deep, progress=progress).findings
     return report
 
 
-class _Unrepaired(Exception):  # noqa: N818 - no error: it is told in the report
-    """A shard cannot be made again."""
+class _Repair:
+    """The repair of one table, which tells its report what it did."""
+
+    def __init__(self, source: Source | None, bank: Bank, report: RepairReport) -> None:
+        self.source = source
+        self.bank = bank
+        self.report = report
+
+    def look(self, findings: Sequence[Finding]) -> None:
+        """Repair what some findings tell of the newest version."""
+        report = self.report
+        try:
+            version = self.bank.catalog.version(report.table, self.bank.versions.get(report.table))
+        except TensorBankError:
+            report.left += map(left_of, findings)  # its log is damaged
+            return
+        report.left += [
+            left_of(f) for f in findings if f.kind not in OF_SHARDS | OF_ROWS | {FindingKind.ZARR_DOCUMENT}
+        ]
+        self._documents(version, [f for f in findings if f.kind == FindingKind.ZARR_DOCUMENT])
+        misled: frozenset[str] = frozenset()
+        if of_rows := [f for f in findings if f.kind in OF_ROWS]:
+            misled = self._index(version, of_rows)
+        of_shards = [f for f in findings if f.kind in OF_SHARDS]
+        report.left += [
+            left_of(f, "it is looked at again once rows lead to it") for f in of_shards if f.key in misled
+        ]
+        self._shards(version, [f for f in of_shards if f.key not in misled])
+
+    def _documents(self, version: TableVersion, findings: Sequence[Finding]) -> None:
+        parts: dict[str, list[Finding]] = {}
+        for finding in findings:
+            folder = finding.key.removesuffix("/zarr.json")
+            parts.setdefault(folder.rpartition("/")[0] if finding.modality else folder, []).append(finding)
+        for folder, mine in sorted(parts.items()):
+            keys = {finding.key for finding in mine}
+            try:
+                self.report.repaired += repair_documents(
+                    self.bank.catalog, version, folder, keys, self.source, dry_run=self.report.dry_run
+                )
+            except Unrepaired as error:
+                self.report.left += [left_of(f, str(error)) for f in mine]
+
+    def _shards(self, version: TableVersion, findings: Sequence[Finding]) -> None:
+        damaged = {f.key: f for f in findings}
+        if not damaged:
+            return
+        catalog, report = self.bank.catalog, self.report
+        modalities = {key: f.modality for key, f in damaged.items()}
+        rows = rows_of_shards(self.bank, report.table, version.version, version.schema, modalities)
+        refs = {}
+        if self.source is not None:
+            refs = refs_of(self.source, {row["key"] for some in rows.values() for row in some})
+        for key, modality in sorted(modalities.items()):
+            try:
+                n = repair_shard(
+                    self.source,
+                    catalog.store,
+                    key,
+                    version.schema,
+                    modality,
+                    rows[key],
+                    refs,
+                    dry_run=report.dry_run,
+                )
+            except Unrepaired as error:
+                report.left.append(left_of(damaged[key], str(error)))
+            else:
+                report.repaired.append(key)
+                report.n_samples += n
+
+    def _index(self, version: TableVersion, findings: Sequence[Finding]) -> frozenset[str]:
+        """Repair files and rows of the index; return the keys of shards that wrong rows make look damaged."""
+        report = self.report
+        index = DamagedIndex(self.bank.catalog, version, findings, report.dry_run)
+        index.from_copies()
+        misled: frozenset[str] = frozenset()
+        try:
+            misled = repair_samples(index, self.source)
+        except Unrepaired as error:
+            report.left += [left_of(f, str(error)) for f in findings if _level_of(f) == "samples"]
+        for level, repair_level in LEVEL_REPAIRS.items():
+            try:
+                repair_level(index)
+            except Unrepaired as error:
+                report.left += [left_of(f, str(error)) for f in findings if _level_of(f) == level]
+        for finding in findings:
+            if f"/index/{COLUMNS_FOLDER}/" in finding.key and finding.key not in index.put_back:
+                report.left.append(left_of(finding, COLUMN_LOST))
+        report.repaired += index.put_back
+        if index.changes:
+            report.replaced += sorted(f.key for c in index.changes.values() for f in c.removed)
+            if not report.dry_run:
+                self._commit(index)
+        return misled
+
+    def _commit(self, index: DamagedIndex) -> None:
+        """Put new index files in the place of others."""
+        catalog, table = self.bank.catalog, self.report.table
+
+        def make(head: TableVersion) -> Change:
+            for level, change in index.changes.items():
+                there = {f.key for f in catalog.state(head, level).files.files}
+                if not there.issuperset(f.key for f in change.removed):
+                    raise ConflictError(
+                        f"another writer changed the files of {level} of {table} meanwhile; run again",
+                        kind=ErrorKind.LOST_RACE,
+                    )
+            told = {level: [len(c.removed), len(c.added)] for level, c in sorted(index.changes.items())}
+            return Change("repair", index.changes, {"repaired": told})
+
+        self.report.version = catalog.publish(table, make).version
 
 
-def _rows_of(
-    bank: Bank, table: str, number: int, schema: TableSchema, damaged: Mapping[str, str]
-) -> dict[str, list[dict[str, Any]]]:
-    """Return what all rows say that lead to some shards, deleted ones too, by shard."""
-    catalog = bank.catalog
-    version = catalog.version(table, number)
-    found: dict[str, list[dict[str, Any]]] = {key: [] for key in damaged}
-    names = [n for n in schema.names if n in damaged.values()]
-    gone = catalog.deleted(version)
-    dead = set() if gone is None else {(row["key"], row["part"]) for row in gone.to_pylist()}
-    for file in version.samples.files:
-        with pq.ParquetFile(catalog.path(file)) as opened:
-            there = [n for n in names if n in opened.schema_arrow.names]
-            for batch in opened.iter_batches(ROWS_AT_ONCE, columns=["key", "part", "sample_id", *there]):
-                for name in there:
-                    keys = pc.struct_field(batch[name], ["ref", "key"])
-                    mine = batch.filter(pc.fill_null(pc.is_in(keys, value_set=strings(list(damaged))), False))
-                    for row in mine.select(["key", "part", "sample_id", name]).to_pylist():
-                        counts = (row["key"], row["part"]) not in dead
-                        found[row[name]["ref"]["key"]].append({**row, "said": row[name], "counts": counts})
-    return found
-
-
-def _refs_of(source: Source, keys: set[int]) -> dict[int, SampleRef]:
-    """Return the references of a source to some samples, by key."""
-    archives, _ = source.archives()
-    found: dict[int, SampleRef] = {}
-    for scan in scan_ahead(source, archives):
-        for ref in scan.samples:
-            key = key_of(ref.split, ref.sample_id)
-            if key in keys:
-                found.setdefault(key, ref)
-    return found
-
-
-def _repair_shard(
-    source: Source,
-    store: Store,
-    key: str,
-    schema: TableSchema,
-    modality: str,
-    rows: Sequence[Mapping[str, Any]],
-    refs: Mapping[int, SampleRef],
-    *,
-    dry_run: bool,
-) -> int:
-    """Put one shard back; return the number of samples whose blocks were made again."""
-    if not rows:
-        raise _Unrepaired("no row of samples that can be read leads to it")
-    n_slots, profiles = _form(store, key)
-    try:
-        data = store.get(key)
-    except NotFoundError:
-        data = b""
-    shard = StoredShard(key, data, schema[modality], [row["said"]["ref"] for row in rows], n_slots)
-    lost = [row for row in rows if row["counts"] and not shard.is_sound(row["said"]["ref"])]
-    for row in lost:
-        if row["key"] not in refs:
-            raise _Unrepaired(f"the source has no sample {row['sample_id']}")
-    wanted = [refs[row["key"]] for row in lost]
-    for row, raw in zip(lost, read_each(source, wanted), strict=True):
-        if not isinstance(raw, RawSample) or modality not in raw.modalities:
-            why = "it has none" if isinstance(raw, RawSample) else raw.reason
-            raise _Unrepaired(f"{modality} of {row['sample_id']} cannot be read from the source: {why}")
-        shard.put_back(row["said"]["ref"], _blocks(raw, row, schema, schema[modality], profiles))
-    whole = shard.whole()
-    if not dry_run and whole != data:
-        store.put(key, whole)
-    return len(lost)
-
-
-def _blocks(
-    raw: RawSample, row: Mapping[str, Any], schema: TableSchema, modality: Modality, profiles: Sequence[str]
-) -> tuple[bytes, ...]:
-    """Return the blocks of a sample as they were written, by whichever profile that was."""
-    said = row["said"]
-    raw.modalities = {modality.name: raw.modalities[modality.name]}
-    for profile in profiles:
-        encoded = encode_sample(raw, schema, profile=profile, n_tiles=1, clock=StageClock())
-        made = encoded.modalities.get(modality.name)
-        if made is None:
-            raise _Unrepaired(
-                f"{row['sample_id']} does not fit the table any more: {encoded.findings[0].reason}"
-            )
-        if dict(made.source) != said["source"]:
-            raise _Unrepaired(
-                f"the archive is not the one that {row['sample_id']} was read from: it is {dict(made.source)}, the index says "
-                f"{said['source']}; ingest with --refresh takes what it has now"
-            )
-        told = next(sample_differences(said, made.measure, modality), None)
-        if told is not None:
-            raise _Unrepaired(f"{row['sample_id']} has other pixels in the archive: {told}")
-        if [len(block) for block in made.blocks] == said["ref"]["block_bytes"]:
-            return made.blocks
-    raise _Unrepaired(
-        f"the blocks of {row['sample_id']} have other lengths than the index says; another version of the codec wrote them"
-    )
-
-
-def _form(store: Store, key: str) -> tuple[int, list[str]]:
-    """Return the samples that a shard has room for, and the profiles that may have written it, the likeliest first."""
-    array, _ = place_of_key(key)
-    try:
-        document = json.loads(store.get(f"{array}/zarr.json"))
-        n_slots = int(document["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (TensorBankError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise _Unrepaired(f"{array}/zarr.json does not tell its form: {error}") from error
-    try:
-        group = json.loads(store.get(f"{array.rpartition('/')[0]}/zarr.json"))
-        first = str(group["attributes"]["codec_profile"])
-    except (TensorBankError, ValueError, KeyError, TypeError):
-        first = ""
-    return n_slots, sorted(PROFILES, key=lambda name: name != first)
+def _level_of(finding: Finding) -> str:
+    """Return the level that a finding is of."""
+    if finding.level:
+        return finding.level
+    return finding.key.partition("/index/")[2].partition("/")[0]
