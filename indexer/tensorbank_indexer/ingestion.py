@@ -15,10 +15,11 @@ from tensorbank.errors import (
     NotFoundError,
     TensorBankError,
 )
-from tensorbank.layout import check_table_name
+from tensorbank.layout import check_table_name, part_of_key
 from tensorbank.schema import TableSchema
 from tensorbank_indexer.column_names import check_names
 from tensorbank_indexer.guarded_source import NAMELESS, scan_ahead
+from tensorbank_indexer.modality_changes import shard_states
 from tensorbank_indexer.options import AUTO, IngestOptions
 from tensorbank_indexer.parts import (
     PartPlan,
@@ -122,11 +123,20 @@ class _Ingest:
             self._add(scans)
         if not self.report.n_found:
             raise FormatError(f"no sample was found in {self.source.root} (format {self.source.format})")
-        if self.options.refresh and not self.options.dry_run:
+        if self.options.dry_run:
+            self.report.elapsed_s = time.perf_counter() - started
+            return
+        if self.options.refresh:
             details = self._details(self.modalities.archives, self.options.revision)
             self.modalities.commit(self.report, details)
-        self.report.completed = self.writer.forget(self._parts, self.report)
         self.report.elapsed_s = time.perf_counter() - started
+        self._complete()
+
+    def _complete(self) -> None:
+        """Do what is left of runs that were killed right after a commit."""
+        self.report.completed = self.writer.forget(self._committed)
+        for part in {*self.report.completed} & {*(self._parts() if self.report.completed else ())}:
+            self.writer.complete(part, self.report)
 
     def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
         """Yield the scans of as many archives as make a part, time after time."""
@@ -180,6 +190,13 @@ class _Ingest:
             return list(self.bank.table(self.table).parts())
         except NotFoundError:
             return []
+
+    def _committed(self) -> set[str]:
+        """Return the committed parts of the table, those of single modalities, too."""
+        version = self.bank.catalog.version(self.table)
+        states = shard_states(self.bank.catalog, version, version.schema.names)
+        of_modalities = {part_of_key(key) for _, *keys in states.values() for key in keys if key is not None}
+        return of_modalities | {*self._parts()}
 
     def _add_part(self, refs: Sequence[SampleRef], scans: Sequence[Scan], stale: Sequence[SampleRef]) -> int:
         """Write one part and commit it; it is in the bank as a whole or, if it was refused, not at all.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tensorbank_indexer.modality_changes.changes import add_modality, change_modalities, replace_modality
+from tensorbank_indexer.modality_changes.index_change import shard_states
 from tensorbank_indexer.modality_changes.job import REFRESH, ModalityJob
 from tensorbank_indexer.modality_changes.modality_report import ModalityReport
 from tensorbank_indexer.modality_changes.origins import SourceOrigin
@@ -15,4 +16,5 @@ __all__ = [
     "add_modality",
     "change_modalities",
     "replace_modality",
+    "shard_states",
 ]

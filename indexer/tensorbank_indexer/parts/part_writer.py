@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
 from typing import Any
 
 import tensorbank
@@ -134,18 +133,20 @@ class PartWriter:
             if self.store.local_path is not None:  # an object store has no folders to begin with
                 remove_empty(self.store.local_path / folder, self.store.local_path)
 
-    def forget(self, committed: Callable[[], Collection[str]], report: IngestReport) -> list[str]:
-        """Remove what is left of the checkpoints of committed parts: a run that was killed right after its commit left them.
+    def complete(self, part: str, report: IngestReport) -> None:
+        """Write a report beside a part that another run has committed, unless it has one."""
+        if not self.store.exists(report_key(self.table, part)):
+            self.store.put(report_key(self.table, part), report.to_json().encode())
 
-        Returns these parts. One that has no report either gets the given one, which says so.
+    def forget(self, committed: Callable[[], Collection[str]]) -> list[str]:
+        """Remove what is left of the checkpoints of committed parts, and return these parts.
+
+        A run that was killed right after its commit left them.
         """
         done: list[str] = []
         with suppress(NotFoundError, StorageError):  # a bank that one may only read keeps them
             parts = checkpoint.parts_with(self.store, self.table)
             for part in parts and sorted(set(parts) & set(committed())):
-                if not self.store.exists(report_key(self.table, part)):
-                    text = replace(report, completed=[*done, part]).to_json()
-                    self.store.put(report_key(self.table, part), text.encode())
                 checkpoint.remove(self.store, self.table, part)
                 done.append(part)
         return done

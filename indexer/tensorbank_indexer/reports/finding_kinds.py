@@ -14,7 +14,7 @@ CHANGES: Mapping[str, str] = MappingProxyType(
     }
 )
 """The kinds of findings about files that changed after their samples were ingested, and what was done."""
-REFRESHED = "what the table has of it is replaced"
+REFRESHED = "the table takes what it holds now"
 """The action of such findings where a refresh was asked for."""
 
 HARMLESS = frozenset(

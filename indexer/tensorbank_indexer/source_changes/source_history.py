@@ -90,11 +90,13 @@ class SourceHistory:
         self.root = root
         self._by_folder: dict[str, _PartSource] = {}
         self._folders: dict[str, str] = {}
-        self._met: list[npt.NDArray[np.int64]] = []
+        self._met = np.zeros(0, np.int64)
 
     def meet(self, refs: Sequence[SampleRef]) -> None:
         """Take note of samples that the source has: where they come again in this run, they are repetitions."""
-        self._met.append(_keys_of(refs))
+        self._met = np.sort(
+            np.concatenate([self._met, np.sort(_keys_of(refs))]), kind="stable"
+        )  # merges the two
 
     def changes(self, present: Sequence[SampleRef], *, refresh: bool = False) -> SourceChanges:
         """Return what has changed about samples that are in the table.
@@ -119,7 +121,8 @@ class SourceHistory:
         whole, partial = [], []
         n_moved = 0
         keys = _keys_of(present)
-        met = {*keys[np.isin(keys, np.concatenate(self._met))].tolist()} if self._met else set()
+        first, last = (np.searchsorted(self._met, keys, side) for side in ("left", "right"))
+        met = {*keys[first < last].tolist()}
         for key, ref in zip(keys.tolist(), present, strict=True):
             origin = origins.get(key)
             if origin is None:  # deleted meanwhile

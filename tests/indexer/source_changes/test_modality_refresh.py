@@ -13,6 +13,7 @@ import tensorbank as tb
 from support.tiny_source import BANDS, TinySource, pixels
 from tensorbank.verification import verify
 from tensorbank_indexer import Archive, Finding, IngestOptions, RawSample, SampleRef, SourceFile, ingest
+from tensorbank_indexer.modality_changes import ModalityJob
 from tensorbank_indexer.parts import PartWriter
 
 OPTIONS = IngestOptions(n_workers=1, samples_per_shard=4, n_tiles=2)
@@ -238,3 +239,20 @@ def test_a_run_that_was_killed_after_its_commit_is_completed_and_says_so(tmp_pat
     assert part in saved.read_text()
     assert not list(tmp_path.rglob("*.progress"))
     assert ingest(Release(4), bank, "t", OPTIONS).completed == []
+
+
+def test_a_refresh_that_was_killed_after_its_commit_leaves_nothing_and_is_told(bank, tmp_path, monkeypatch):
+    def killed(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    newer = Release(8, editions={"DEM": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(ModalityJob, "end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(newer, bank, "t", REFRESH)
+    left = {p.name.removesuffix(".progress") for p in tmp_path.rglob("*.progress")}
+    report = ingest(newer, bank, "t", REFRESH)
+    assert (report.n_changed, {*report.completed}) == (0, left)
+    assert len(left) == 2
+    assert not list(tmp_path.rglob("*.progress"))
+    require(bank, {"DEM": 2, "S1RTC": 1, "S2L2A": 1})
