@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,16 @@ from tensorbank.errors import (
     NotFoundError,
 )
 from tensorbank.index_files.checksums import checksum_in_name
-from tensorbank.index_files.delta_log import LOG, checkpoint_in, commit_name, commits_in, needed
+from tensorbank.index_files.delta_log import (
+    LAST_CHECKPOINT,
+    LOG,
+    checkpoint_in,
+    checkpoint_name,
+    commit_name,
+    commits_in,
+    needed,
+    seal_name,
+)
 from tensorbank.index_files.level_files import IndexFile
 from tensorbank.index_files.local_copies import Identity, checksum, digest, disk_error, identity, write
 from tensorbank.index_files.parquet_check import check_index_file
@@ -152,7 +162,7 @@ class IndexMirror:
         """Return a copy of the log of a Delta table as it is now, or as it was at a version.
 
         That takes one listing, and the files that are not here yet. The list begins at the newest commit that was met before, if
-        that is still the same object.
+        that is still the same object; in a folder otherwise at the last checkpoint.
 
         The ``whole`` log has all commits that there are, not just those since the last checkpoint.
 
@@ -213,10 +223,49 @@ class IndexMirror:
         if tail is not None:
             newest = max(commits_in(tail))
             if version is None or version >= checkpoint_in(tail):
-                found = self._files(key, after=f"{newest:020}")
+                found = self._from(key, newest)
                 if found.get(commit_name(newest)) == tail[commit_name(newest)]:
                     return tail | found
-        return self._files(key)
+        hinted = {} if whole or tail is not None else self._hinted(key, version)
+        return hinted or self._files(key)
+
+    def _hinted(self, key: str, version: int | None) -> dict[str, ObjectInfo]:
+        """Return the files of a log from the checkpoint on that its hint names, and its first commit; none if that does not do.
+
+        Only for a folder: to list thousands of files there takes longer than to look for three, and with a store it is a
+        request or two.
+        """
+        local = self.in_place
+        try:
+            last = (
+                int(json.loads((local / key / LOG / LAST_CHECKPOINT).read_bytes())["version"])
+                if local
+                else -1
+            )
+            if last < 0 or (version is not None and version < last):
+                return {}
+            first = self.store.info(f"{key}/{LOG}/{commit_name(0)}")
+        except (OSError, ValueError, KeyError, TypeError, NotFoundError):
+            return {}
+        found = {commit_name(0): first, **self._files(key, after=f"{last:020}")}
+        return found if {checkpoint_name(last), commit_name(last)} <= found.keys() else {}
+
+    def _from(self, key: str, version: int) -> dict[str, ObjectInfo]:
+        """Return the files of a log from a version on.
+
+        They are numbered, and in a folder looked for one after the other: to list thousands takes longer.
+        """
+        local = self.in_place
+        if local is None:
+            return self._files(key, after=f"{version:020}")
+        found: dict[str, ObjectInfo] = {}
+        while True:
+            names = commit_name(version), checkpoint_name(version), seal_name(version)
+            there = [name for name in names if (local / key / LOG / name).exists()]
+            found |= {name: self.store.info(f"{key}/{LOG}/{name}") for name in there}
+            if commit_name(version) not in there:
+                return found
+            version += 1
 
     def _files(self, key: str, after: str = "") -> dict[str, ObjectInfo]:
         """List the files of a log by name, from a name on."""

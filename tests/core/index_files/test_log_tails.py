@@ -33,9 +33,15 @@ def store(tmp_path):
     return ListingStore((tmp_path / "bank").as_uri())
 
 
-@pytest.fixture
-def mirror(store, tmp_path):
-    return IndexMirror(store, tmp_path / "cache")
+class CopyingMirror(IndexMirror):
+    """A mirror that copies the files of a folder, too, as it does those of a store."""
+
+    in_place = None
+
+
+@pytest.fixture(params=[IndexMirror, CopyingMirror])
+def mirror(store, tmp_path, request):
+    return request.param(store, tmp_path / "cache")
 
 
 def append(store: Store, version: int, table_id: str = "one") -> None:
@@ -49,7 +55,7 @@ def test_a_list_begins_at_the_newest_commit_that_was_met(store, mirror):
         append(store, version)
         log = mirror.log(KEY)
         assert (log.version, len(log.names)) == (version, version + 1)
-    assert store.n_listed == [1, *[2] * 29]
+    assert store.n_listed == ([1] if mirror.in_place else [1, *[2] * 29]), "files of a folder are looked for"
     assert mirror.log(KEY, 29) == log
     assert mirror.log(KEY, 7).names == log.names[:8]
     assert len(mirror.log(KEY, whole=True).names) == 30
@@ -82,10 +88,11 @@ def test_a_table_that_was_made_anew_is_another(store, mirror):
         append(store, version, "two")
     new = mirror.log(KEY)
     assert (new.version, new.first != old.first) == (4, True)
-    assert new == IndexMirror(store, mirror.folder).log(KEY)
+    assert new == type(mirror)(store, mirror.folder).log(KEY)
 
 
-def test_commits_that_were_cleaned_away_are_not_believed_to_be_there(store, mirror, tmp_path):
+def test_commits_that_were_cleaned_away_are_not_believed_to_be_there(store, tmp_path):
+    mirror = IndexMirror(store, tmp_path / "cache")
     for version in range(6):
         append(store, version)
     mirror.log(KEY)
@@ -94,3 +101,27 @@ def test_commits_that_were_cleaned_away_are_not_believed_to_be_there(store, mirr
     for version in range(3):
         store.delete(f"{KEY}/{LOG}/{commit_name(version)}")
     assert mirror.log(KEY).names[0].endswith("3.checkpoint.parquet")
+
+
+def test_a_folder_is_listed_from_its_last_checkpoint_on(store, tmp_path):
+    for version in range(6):
+        append(store, version)
+    every = IndexMirror(store, tmp_path / "cache").log(KEY)
+    write_checkpoint(store, KEY, IndexMirror(store, tmp_path / "cache").log(KEY, 3))
+    store.n_listed.clear()
+    mirror = IndexMirror(store, tmp_path / "cache")
+    log = mirror.log(KEY)
+    assert store.n_listed == [6], "three commits, the checkpoint, its checksum and the hint"
+    assert (log, [n[18:] for n in log.names][-3:]) == (every, ["03.json", "04.json", "05.json"])
+    assert mirror.log(KEY, 2).names == every.names[:3]
+
+
+@pytest.mark.parametrize("hint", [b"", b"[]", b'{"version":"x"}', b'{"version":2}', b'{"version":9}'])
+def test_a_hint_that_leads_nowhere_is_not_followed(store, tmp_path, hint):
+    for version in range(6):
+        append(store, version)
+    write_checkpoint(store, KEY, IndexMirror(store, tmp_path / "cache").log(KEY, 3))
+    log = IndexMirror(store, tmp_path / "cache").log(KEY)
+    store.put(f"{KEY}/{LOG}/_last_checkpoint", hint)
+    other = IndexMirror(store, tmp_path / "cache").log(KEY)
+    assert (other, other.names) == (log, log.names)
