@@ -7,9 +7,9 @@ change or none of it.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Hashable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
 from tensorbank.catalog.commits import Commit, IndexReader, Replaced, adding
 from tensorbank.catalog.copies import copy_table, origins_of
-from tensorbank.catalog.known_versions import KnownVersions
 from tensorbank.catalog.membership import (
     KEY_COLUMNS,
     Membership,
@@ -36,13 +35,13 @@ from tensorbank.catalog.table_names import TableNames
 from tensorbank.catalog.upgrade import upgrading
 from tensorbank.delta import (
     CHECKPOINT_INTERVAL,
+    KnownVersions,
     Lifetimes,
+    LogReader,
     SnapshotInfo,
     VersionState,
-    advanced,
     read_history,
     read_lifetimes,
-    read_version,
     write_checkpoint,
 )
 from tensorbank.errors import (
@@ -55,24 +54,19 @@ from tensorbank.errors import (
     StorageError,
 )
 from tensorbank.index_files import (
-    LOG,
     IndexFile,
     IndexMirror,
     LevelFiles,
     LogCopy,
     NewFile,
-    check_commit,
     checkpoint_name,
-    commit_name,
-    find_damage,
     is_static,
-    require_sealed,
     write_rows,
 )
 from tensorbank.index_schema import table_schema
 from tensorbank.layout import check_table_name, index_key, part_key
 from tensorbank.schema import TableSchema
-from tensorbank.storage import Store, of_system
+from tensorbank.storage import Store
 
 __all__ = ["Catalog"]
 
@@ -81,8 +75,6 @@ KNOWN_BYTES = 256 << 20
 of a hundred million samples."""
 KNOWN_KEYS_BYTES = 256 << 20
 """The most bytes of keys that are remembered: those of 16 million samples."""
-N_TURNS = 32
-"""The number of locks that tables share, so that of threads which need the same version one reads it."""
 PINNED = ("tiles", "shards", KEYS, DELETED)
 Fact = TypeVar("Fact")
 
@@ -107,7 +99,7 @@ class Catalog:
         self._names = TableNames(store)
         self._known = KnownVersions(KNOWN_BYTES)
         self._known_keys = KnownVersions(KNOWN_KEYS_BYTES)
-        self._turns = tuple(threading.Lock() for _ in range(N_TURNS))
+        self._logs = LogReader(store, mirror, _asked, self._known)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.store, self.mirror))
@@ -203,7 +195,7 @@ class Catalog:
         """Return the name that the newest version of a table says, None for its own, and that version."""
         state, _ = self._read(table, "samples", None)
         said = state.configuration.get(NAME, table)
-        return (None if said == table else said), self.version(table, state.files.version)
+        return (None if said == table else said), self.version(table, state.version)
 
     def _name_in(self, table: str, state: VersionState) -> str:
         """Return the name that a version of a table says, its own as long as the other one leads to it."""
@@ -261,7 +253,7 @@ class Catalog:
         return self._known.found(
             ("version", table, log),
             lambda: TableVersion(
-                table, state.files, table_schema(state.columns), pins or None, _columns(state.configuration)
+                table, state, table_schema(state.columns), pins or None, _columns(state.configuration)
             ),
         )
 
@@ -295,7 +287,7 @@ class Catalog:
 
     def state(self, version: TableVersion, level: str) -> VersionState:
         """Return a level as it is in a version of its table."""
-        owner = "" if level == "samples" else version.samples.table_id
+        owner = "" if level == "samples" else version.table_id
         return self._read(version.table, level, version.pinned(level), owner)[0]
 
     def newest(self, table: str, level: str) -> VersionState | None:
@@ -307,82 +299,21 @@ class Catalog:
     def _read(
         self, table: str, level: str, version: int | None, owner: str = ""
     ) -> tuple[VersionState, LogCopy]:
-        """Read the log of a level up to a version, or to the newest there is now, unless it is known.
-
-        A version is known by the copy of its log, since a table that was made anew has the same version numbers. Which copy
-        that is, the store has to say, but for versions that were asked for before. A level beside ``samples`` belongs to its
-        ``owner``, the id of ``samples``, which the store did say.
-        """
-        with self._turns[hash((table, level)) % N_TURNS]:
-            log = None if version is None else self._known.get(("log", table, level, version, owner))
-            log = log or self._log(table, level, version)
-            found: VersionState | None = self._known.get(("level", level, log))
-            if found is None:
-                try:
-                    found = self._load(log, table, level)
-                except IntegrityError:
-                    if not self.mirror.forget(log):
-                        raise
-                    log = self._log(
-                        table, level, version
-                    )  # the copy may be damaged, and not what it was made of
-                    found = self._load(log, table, level)
-                self._known.keep(("level", level, log), found, found.files.statistics.nbytes)
-                last: LogCopy | None = self._known.get(("last", level, log.folder, log.first))
-                if last is None or last.version < log.version:
-                    self._known.keep(("last", level, log.folder, log.first), log)
-            self._known.keep(("log", table, level, log.version, owner), log)
+        """Read the log of a level as :meth:`tensorbank.delta.LogReader.read` does."""
+        with self._found(table, version):
+            found = self._logs.read(table, level, version, owner)
         self._names.meet(table)
-        return found, log
-
-    def _load(self, log: LogCopy, table: str, level: str) -> VersionState:
-        """Find out what a version holds.
-
-        Raises
-        ------
-        IntegrityError
-            A file of the log is damaged.
-        FormatError
-            The log is of a kind that is not read here.
-        """
-        found = self._advance(log, table, level)
-        if found is not None:
-            return found
-        where = f"{self.store.url}/{index_key(table, level)}"
-        files = {f"{where}/{LOG}/{name}": log.folder / LOG / name for name in log.names}
-        for url, path in files.items():
-            if path.suffix == ".json":
-                check_commit(_read_bytes(path, url), url)
-            elif path.suffix == ".crc32c":
-                checkpoint = path.with_suffix(".parquet")
-                require_sealed(_read_bytes(checkpoint, url), _read_bytes(path, url), url)
-        try:
-            return read_version(
-                log, index_key(table, level), level, self.store, lambda said: _asked(said, level)
-            )
-        except FormatError as error:
-            raise find_damage(files) or error from error
-
-    def _advance(self, log: LogCopy, table: str, level: str) -> VersionState | None:
-        """Find out what a version holds from one before it and the commits since, each checked; None if they do not tell."""
-        last: LogCopy | None = self._known.get(("last", level, log.folder, log.first))
-        state: VersionState | None = None if last is None else self._known.get(("level", level, last))
-        if last is None or state is None or last.version >= log.version:
-            return None
-        names = [commit_name(v) for v in range(last.version + 1, log.version + 1)]
-        if not {*names} <= {*log.names}:
-            return None
-        commits = []
-        key = index_key(table, level)
-        for name in names:
-            url = f"{self.store.url}/{key}/{LOG}/{name}"
-            commits.append(_read_bytes(log.folder / LOG / name, url))
-            check_commit(commits[-1], url)
-        return advanced(state, key, commits, _asked(state.configuration, level))
+        return found
 
     def _log(self, table: str, level: str, version: int | None, *, whole: bool = False) -> LogCopy:
-        try:
+        with self._found(table, version):
             return self.mirror.log(index_key(table, level), version, whole=whole)
+
+    @contextmanager
+    def _found(self, table: str, version: int | None) -> Iterator[None]:
+        """Name what is missing where a log is not found."""
+        try:
+            yield
         except NotFoundError as error:
             if error.kind == ErrorKind.UNKNOWN_SNAPSHOT:
                 raise
@@ -420,12 +351,17 @@ class Catalog:
                 pq.read_table(self.path(file), columns=list(KEY_COLUMNS)) for file in version.samples.files
             ]
             return Membership([sorted_keys(key_pairs(rows_of_keys(table))) for table in rows])
-        held = [self._sorted_keys(file) for file in self.state(version, KEYS).files.files]
+        held = self.state(version, KEYS).files.files
         deleted = self.state(version, DELETED).files.files if version.has(DELETED) else ()
-        return Membership(held, [self._sorted_keys(file) for file in deleted])
+        return Membership(self._sorted_keys(held), self._sorted_keys(deleted))
 
-    def _sorted_keys(self, file: IndexFile) -> npt.NDArray[np.int64]:
-        return self._known_keys.found(("sorted", file.key), lambda: sorted_keys(self.keys(file)))
+    def _sorted_keys(self, files: Sequence[IndexFile]) -> list[npt.NDArray[np.int64]]:
+        found = {f.key: self._known_keys.get(("sorted", f.key)) for f in files}
+        new = [f for f in files if found[f.key] is None]
+        for file, path in zip(new, self.mirror.readable(new), strict=True):
+            keys = self._known_keys.found(file.key, partial(read_keys, path))
+            found[file.key] = self._known_keys.found(("sorted", file.key), partial(sorted_keys, keys))
+        return [found[f.key] for f in files]
 
     def deleted(self, version: TableVersion) -> pa.Table | None:
         """Return ``key`` and ``part`` of the rows that do not count in a version, None if all do."""
@@ -496,7 +432,7 @@ class Catalog:
         return lambda level, rows: self.write(table, level, rows)
 
 
-def _asked(configuration: Mapping[str, str], level: str) -> list[str]:
+def _asked(level: str, configuration: Mapping[str, str]) -> list[str]:
     """Return the transactions that say which versions of other levels belong to one of samples."""
     if level != "samples":
         return []
@@ -506,12 +442,3 @@ def _asked(configuration: Mapping[str, str], level: str) -> list[str]:
 
 def _columns(configuration: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(filter(None, configuration.get(COLUMNS, "").split(",")))
-
-
-def _read_bytes(path: Path, url: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise of_system(error, url) or StorageError(
-            f"{url} cannot be read: {error}", kind=ErrorKind.DISK
-        ) from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from tensorbank.delta import LevelChange
+from tensorbank.delta import LevelChange, VersionState
 from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS
 from tensorbank.schema import TableSchema
@@ -27,6 +28,8 @@ class TableVersion:
 
     Parameters
     ----------
+    state
+        The Delta table ``samples``, whose version is that of the table.
     pins
         Versions of the other Delta tables that belong to this version of ``samples``, by their folder below ``index``; None for a
         table of format 1, whose ``tiles`` and ``shards`` are read at their newest.
@@ -35,19 +38,29 @@ class TableVersion:
     """
 
     table: str
-    samples: LevelFiles
+    state: VersionState
     schema: TableSchema
     pins: Mapping[str, int] | None
     columns: tuple[str, ...] = ()
 
+    @cached_property
+    def samples(self) -> LevelFiles:
+        """The files of samples, listed when they are asked for."""
+        return self.state.files
+
     @property
     def version(self) -> int:
-        return self.samples.version
+        return self.state.version
+
+    @property
+    def table_id(self) -> str:
+        """The id of the Delta table ``samples``."""
+        return self.state.table_id
 
     @property
     def identity(self) -> tuple[str, int]:
         """The id of the Delta table ``samples``, and the version."""
-        return self.samples.table_id, self.samples.version
+        return self.table_id, self.version
 
     def pinned(self, level: str) -> int | None:
         """Return the version of a level, None where it is read at its newest.

@@ -57,7 +57,7 @@ def copy_table(catalog: Catalog, source: TableVersion, new: str) -> int:
     told = {
         "source_table": source.table,
         "source_version": source.version,
-        "source_id": source.samples.table_id,
+        "source_id": source.table_id,
     }
     if catalog.newest(new, "samples") is not None:
         return _made_before(catalog, new, told)
@@ -110,8 +110,8 @@ def _copy_level(catalog: Catalog, source: TableVersion, level: str, new: str) ->
                 return 0
             rest = change_between(newest.files, replace(newest.files, files=()), LevelChange(added))
             if not rest:
-                return newest.files.version
-            version = newest.files.version + 1
+                return newest.version
+            version = newest.version + 1
             append_commit(catalog.store, folder, version, commit_actions(folder, rest, {}), info)
         except LostCommitError:
             time.sleep(backoff_s(attempt, RACE_PAUSE_S, max_s=1.0))

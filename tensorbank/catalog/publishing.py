@@ -161,15 +161,14 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
     said = {FORMAT: INDEX_VERSION, FINITE: 1, **{f"{PIN}{level}": n for level, n in pins.items()}}
     state = levels.state(head, "samples")
     folder = index_key(head.table, "samples")
-    # A file that is written anew with the rows that it had is the same file: it must not be removed as well.
-    samples = change_between(state.files, state.files, change.levels.get("samples", LevelChange()))
+    samples = _onto(state, change.levels.get("samples", LevelChange()))
     actions = commit_actions(folder, samples, said)
     settings = dict(state.configuration)
     if change.columns is not None:
         settings[COLUMNS] = ",".join(change.columns)
     columns = _merged(state.columns, samples_schema(schema), head.schema, schema)
     if columns is not None or settings != state.configuration:
-        actions.insert(0, metadata_action(head.samples.table_id, columns or state.columns, settings))
+        actions.insert(0, metadata_action(head.table_id, columns or state.columns, settings))
     append_commit(levels.store, folder, head.version + 1, actions, info)
 
 
@@ -184,7 +183,10 @@ def _lead(
 ) -> int:
     """Commit what leads from the newest version of a level to a snapshot's with a change; return the version that has it."""
     folder = index_key(head.table, level)
-    wanted = _visible(levels, head, level)
+    visible: tuple[str, int] | None = None
+    if head.pins is not None and head.has(level):
+        pinned = levels.state(head, level)
+        visible = pinned.table_id, pinned.version
     for attempt in range(MAX_RACES):
         newest = levels.newest(head.table, level)
         try:
@@ -194,7 +196,11 @@ def _lead(
                 )
                 append_commit(levels.store, folder, 0, actions, info)
                 return 0
-            rest = change_between(newest.files, wanted or replace(newest.files, files=()), change)
+            if visible is not None and (newest.table_id, newest.version) == visible:
+                rest = _onto(newest, change)
+            else:
+                wanted = _visible(levels, head, level) or replace(newest.files, files=())
+                rest = change_between(newest.files, wanted, change)
             actions = commit_actions(folder, rest, {})
             if level.startswith(
                 f"{COLUMNS_FOLDER}/"
@@ -203,15 +209,24 @@ def _lead(
             else:
                 merged = _merged(newest.columns, columns, head.schema, schema or head.schema)
             if merged is not None:
-                actions.insert(0, metadata_action(newest.files.table_id, merged, newest.configuration))
+                actions.insert(0, metadata_action(newest.table_id, merged, newest.configuration))
             if not actions:
-                return newest.files.version
-            append_commit(levels.store, folder, newest.files.version + 1, actions, info)
+                return newest.version
+            append_commit(levels.store, folder, newest.version + 1, actions, info)
         except LostCommitError:
             time.sleep(backoff_s(attempt, RACE_PAUSE_S, max_s=1.0))
             continue
-        return newest.files.version + 1
+        return newest.version + 1
     raise ConflictError(f"{head.table}.{level} lost {MAX_RACES} commits to other writers; try again later")
+
+
+def _onto(state: VersionState, change: LevelChange) -> LevelChange:
+    """Return a change as a commit right after a version makes it.
+
+    A file that is written anew with the rows that it had is the same file: it must not be removed as well.
+    Where nothing is removed, the files that are there need not be known.
+    """
+    return change_between(state.files, state.files, change) if change.removed else change
 
 
 def _visible(levels: Levels, head: TableVersion, level: str) -> LevelFiles | None:

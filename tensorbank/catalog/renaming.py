@@ -177,7 +177,7 @@ def _say(catalog: Catalog, head: TableVersion, new: str) -> None:
     state = catalog.state(head, "samples")
     tables = dict.fromkeys((*origins_of(state), head.table))
     settings = {**state.configuration, NAME: new, TENSORS: ",".join(name for name in tables if name != new)}
-    actions = [metadata_action(head.samples.table_id, state.columns, settings)]
+    actions = [metadata_action(head.table_id, state.columns, settings)]
     info = commit_info("rename", {"renamed_from": head.table, "renamed_to": new}, 0, None)
     append_commit(catalog.store, index_key(head.table, "samples"), head.version + 1, actions, info)
 

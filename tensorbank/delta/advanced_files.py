@@ -1,8 +1,8 @@
-"""The state of a version from that of an earlier one and the commits between the two. Pure.
+"""The files of a version from those of an earlier one and the commits between the two. Pure.
 
-A writer that commits a thousand times would otherwise read all files of the table a thousand times. What is understood here is
-what commits of ours say: files added and removed, and transactions. At anything else there is no answer, and delta-rs reads the
-log from its checkpoint on. Both give the same state, which the tests compare.
+A reader of a table that grows would otherwise list all its files with each commit. What is understood here is what commits of
+ours say: files added and removed, and transactions. At anything else there is no answer, and delta-rs reads the log from its
+checkpoint on. Both give the same files, which the tests compare.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from tensorbank.delta.reading import VersionState
-from tensorbank.index_files import FINITE, IndexFile
+from tensorbank.index_files import FINITE, IndexFile, LevelFiles
 
-__all__ = ["advanced"]
+__all__ = ["advanced_files"]
 
 MAX_CHUNKS = 16
 """The most pieces of the statistics, after which they are made one: a commit adds one, and cuts another in two."""
@@ -30,10 +29,8 @@ SIDES = {"min": "minValues", "max": "maxValues"}
 Action = Mapping[str, Any]
 
 
-def advanced(
-    state: VersionState, key: str, commits: Sequence[bytes], asked: Collection[str]
-) -> VersionState | None:
-    """Return the state after some commits that follow it, None if they say what is not understood here.
+def advanced_files(files: LevelFiles, key: str, commits: Sequence[bytes]) -> LevelFiles | None:
+    """Return the files after some commits that follow, None if they say what is not understood here.
 
     Parameters
     ----------
@@ -41,13 +38,11 @@ def advanced(
         Key of the table in the bank.
     commits
         The files of the commits in order, checked.
-    asked
-        Application ids of the transactions that are wanted.
     """
     actions = [_actions(data) for data in commits]
     added: dict[str, Action] = {}
     removed: set[str] = set()
-    transactions = dict(state.transactions)
+    finite = files.finite
     for commit in actions:
         if commit is None:
             return None
@@ -59,20 +54,17 @@ def advanced(
             added.pop(path, None)
         removed |= removes | adds.keys()
         added |= adds
-        said = {a["txn"]["appId"]: int(a["txn"]["version"]) for a in commit if "txn" in a}
-        transactions |= {name: n for name, n in said.items() if name == FINITE or name in asked}
-    found = _changed(state, key, removed, added)
+        finite |= any(a["txn"]["appId"] == FINITE for a in commit if "txn" in a)
+    found = _changed(files, key, removed, added)
     if found is None:
         return None
-    files, statistics = found
-    of_level = replace(
-        state.files,
-        version=state.files.version + len(commits),
-        files=files,
-        statistics=statistics,
-        finite=FINITE in transactions,
+    return replace(
+        files,
+        version=files.version + len(commits),
+        files=found[0],
+        statistics=found[1],
+        finite=finite,
     )
-    return replace(state, files=of_level, transactions=transactions)
 
 
 def _actions(data: bytes) -> list[Action] | None:
@@ -99,10 +91,10 @@ def _is_plain(action: Action) -> bool:
 
 
 def _changed(
-    state: VersionState, key: str, removed: Collection[str], added: Mapping[str, Action]
+    there: LevelFiles, key: str, removed: Collection[str], added: Mapping[str, Action]
 ) -> tuple[tuple[IndexFile, ...], pa.Table] | None:
     """Return the files without some and with others, each where its part and name place it, and their statistics."""
-    files, statistics = list(state.files.files), state.files.statistics
+    files, statistics = list(there.files), there.statistics
     if not files or set(statistics.column_names) != SIDES.keys():
         return None  # the types of the statistics are not known
     rows = _statistics(statistics.schema, added)

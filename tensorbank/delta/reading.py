@@ -18,7 +18,7 @@ from tensorbank.errors import ErrorKind, FormatError, IntegrityError, NotFoundEr
 from tensorbank.index_files import FINITE, LOG, LevelFiles, LogCopy, files_of, require_readable
 from tensorbank.storage import Store, as_ours, bucket_and_prefix, is_panic, of_system
 
-__all__ = ["VersionState", "read_version", "translated"]
+__all__ = ["VersionState", "read_version", "translated", "unlisted"]
 
 _OF_CLIENT = re.compile(r"Generic \w+ error: | error performing ", re.IGNORECASE)
 """The words of delta-rs' client of files. Its errors have no class of their own, but come as plain ``DeltaError``."""
@@ -26,15 +26,26 @@ _OF_CLIENT = re.compile(r"Generic \w+ error: | error performing ", re.IGNORECASE
 
 @dataclass(frozen=True)
 class VersionState:
-    """One version of a Delta table: its files, its columns, and the transactions and settings that its commits have left.
+    """One version of a Delta table: its columns, the transactions and settings that its commits have left, and its files.
 
-    ``transactions`` has those of the names that were asked for.
+    ``transactions`` has those of the names that were asked for. The files are listed when they are asked for.
     """
 
-    files: LevelFiles
+    table_id: str
+    version: int
     columns: pa.Schema
-    transactions: Mapping[str, int] = field(default_factory=dict)
-    configuration: Mapping[str, str] = field(default_factory=dict)
+    transactions: Mapping[str, int]
+    configuration: Mapping[str, str]
+    list_files: Callable[[], LevelFiles] = field(compare=False, repr=False)
+
+    @property
+    def files(self) -> LevelFiles:
+        return self.list_files()
+
+
+def unlisted() -> LevelFiles:
+    """Stand in for the list of files in a state that was read without."""
+    raise ValueError("the files of this state were not read")
 
 
 def read_version(
@@ -67,7 +78,7 @@ def read_version(
     found = {name: n for name, n in _transactions(log, where).items() if name in wanted}
     files, statistics = files_of(actions, key, where)
     of_level = LevelFiles(level, table_id, version, files, statistics, FINITE in found)
-    return VersionState(of_level, columns, found, configuration)
+    return VersionState(table_id, version, columns, found, configuration, lambda: of_level)
 
 
 def _transactions(log: LogCopy, where: str) -> dict[str, int]:

@@ -6,6 +6,7 @@ from tensorbank.index_files.checksums import (
     checkpoint_seal,
     checksum_in_name,
     index_file_name,
+    is_sealed_commit,
     require_sealed,
     sealed_commit,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "files_of",
     "find_damage",
     "index_file_name",
+    "is_sealed_commit",
     "is_static",
     "of_file",
     "parquet_bytes",

@@ -25,6 +25,7 @@ __all__ = [
     "crc_of_file",
     "find_commit_flaw",
     "index_file_name",
+    "is_sealed_commit",
     "require_sealed",
     "sealed_commit",
 ]
@@ -88,6 +89,12 @@ def find_commit_flaw(data: bytes, key: str) -> str:
         return ""
     said = json.loads(data[: data.find(b"\n")])["commitInfo"].get(_PLACE)
     return "" if said is None or said == place_of_commit(key) else f"it is the commit {said}"
+
+
+def is_sealed_commit(data: bytes) -> bool:
+    """Tell whether a commit says the checksum that it has, as those that are written here do."""
+    checksums = commit_checksum(data)
+    return checksums is not None and checksums[0] == checksums[1]
 
 
 def commit_checksum(data: bytes) -> tuple[str, str] | None:

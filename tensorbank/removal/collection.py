@@ -157,7 +157,7 @@ class _Work:
                 store,
                 name,
                 self.now,
-                table_id=head.samples.table_id,
+                table_id=head.table_id,
                 earlier=self.catalog.names_of(head)[1:],
             )
             now[name] = head.version, tuple(sorted(protection.by_version)), protection.damaged

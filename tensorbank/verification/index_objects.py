@@ -157,7 +157,7 @@ def damaged_notes(catalog: Catalog, version: TableVersion) -> Iterator[Finding]:
     yield from (Finding(FindingKind.DAMAGED_TAG, f"{table}/tags", _first_line(error)) for error in damaged)
     for tag in tags:
         key = f"{table}/tags/{tag.name}.json"
-        if tag.table_id != version.samples.table_id:
+        if tag.table_id != version.table_id:
             yield Finding(FindingKind.DAMAGED_TAG, key, f"it is of another table, {tag.table_id}")
             continue
         with suppress(StorageError):

@@ -1,4 +1,4 @@
-"""States that follow from those before them, beside delta-rs' own reading of the same log."""
+"""Files that follow from those before them, and what logs say beside files, beside delta-rs' own reading of the same log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from tensorbank.delta import (
     LevelChange,
-    advanced,
     append_commit,
     commit_actions,
     creation_actions,
     metadata_action,
     read_version,
+    write_checkpoint,
 )
+from tensorbank.delta.advanced_files import advanced_files
+from tensorbank.delta.own_logs import advanced, read_own_log
 from tensorbank.index_files import FINITE, IndexMirror, NewFile, statistics_json
 from tensorbank.storage import Store
 
@@ -80,6 +82,15 @@ class Log:
         log = self.mirror.log(KEY, self.version)
         return read_version(log, KEY, "samples", self.store, lambda _: ASKED)
 
+    def said(self):
+        """Return what the log says beside files, read without delta-rs."""
+        log = self.mirror.log(KEY, self.version)
+        found = {name: (log.folder / "_delta_log" / name).read_bytes() for name in log.names}
+        return read_own_log(self.version, found, KEY, lambda _: ASKED)
+
+    def checkpoint(self) -> None:
+        write_checkpoint(self.store, KEY, self.mirror.log(KEY, self.version))
+
 
 def file_of(number: int, low: dict, high: dict, n: int) -> NewFile:
     return NewFile(f"{KEY}/{number:02}.parquet", n + 1, n, statistics_json(n, low, high))
@@ -101,18 +112,17 @@ def leaves(table: pa.Table) -> dict[str, list]:
 
 
 def assert_same(found, told) -> None:
-    assert found.files == told.files
-    assert leaves(found.files.statistics) == leaves(told.files.statistics)
-    assert found.files.statistics.schema.equals(told.files.statistics.schema)
-    assert (found.transactions, found.configuration) == (told.transactions, told.configuration)
-    assert found.columns.equals(told.columns)
+    assert found == told
+    assert leaves(found.statistics) == leaves(told.statistics)
+    assert found.statistics.schema.equals(told.statistics.schema)
 
 
 @MANY
-@given(commits, st.integers(1, 3))
-def test_the_state_is_the_one_that_delta_rs_reads(tmp_path_factory, changes, at_once):
+@given(commits, st.integers(1, 3), st.integers(0, 5))
+def test_the_state_is_the_one_that_delta_rs_reads(tmp_path_factory, changes, at_once, checkpoint):
     log = begun(tmp_path_factory.mktemp("log"))
     state, waiting, pairs = log.state(), [], []
+    files = state.files
     there = {99}
     for number, (added, removed, pinned) in enumerate(changes):
         added = [f for f in added if f[0] not in there]
@@ -124,13 +134,17 @@ def test_the_state_is_the_one_that_delta_rs_reads(tmp_path_factory, changes, at_
         there = (there - set(gone)) | {f[0] for f in added}
         said = {"tensorbank.pin.tiles": pinned, "another.program": 7} if pinned else {}
         waiting.append(log.append(commit_actions(KEY, change, said)))
+        if number == checkpoint:
+            log.checkpoint()
         if len(waiting) < at_once and number < len(changes) - 1:
             continue
         told = log.state()
-        found = advanced(state, KEY, waiting, ASKED)
-        pairs.append((found or told, told))
-        assert (found is None) == (not state.files.files), "types are known from files"
-        state, waiting = found or told, []
+        found = advanced_files(files, KEY, waiting)
+        pairs.append((found or told.files, told.files))
+        assert (found is None) == (not files.files), "types are known from files"
+        state = advanced(state, waiting, ASKED)
+        assert state == log.said() == told
+        files, waiting = found or told.files, []
     assert pairs
     for found, told in pairs:
         assert_same(found, told)
@@ -138,15 +152,42 @@ def test_the_state_is_the_one_that_delta_rs_reads(tmp_path_factory, changes, at_
 
 def test_so_many_commits_are_no_more_pieces(tmp_path):
     log = begun(tmp_path)
-    state = log.state()
+    files = log.state().files
     for n in range(60):
         part = f"p{n * 37 % 60:02}"
         added = file_of(n, {"part": part, "lon": n / 3}, {"part": part, "lon": n / 2}, n)
-        state = advanced(state, KEY, [log.append(commit_actions(KEY, LevelChange((added,)), {}))], ASKED)
-        assert state.files.statistics.column(0).num_chunks <= 19
-    assert_same(state, log.state())
-    assert state.files.statistics.nbytes <= 1.1 * log.state().files.statistics.nbytes + 1000
-    assert [f.part for f in state.files.files] == sorted(f.part for f in state.files.files)
+        files = advanced_files(files, KEY, [log.append(commit_actions(KEY, LevelChange((added,)), {}))])
+        assert files.statistics.column(0).num_chunks <= 19
+    told = log.state().files
+    assert_same(files, told)
+    assert files.statistics.nbytes <= 1.1 * told.statistics.nbytes + 1000
+    assert [f.part for f in files.files] == sorted(f.part for f in files.files)
+
+
+def test_a_log_says_its_columns_and_settings_as_delta_rs_reads_them(tmp_path):
+    log = begun(tmp_path)
+    wider = COLUMNS.append(pa.field("more", pa.list_(pa.float32()), metadata={"a": "ü"}))
+    log.append([metadata_action("id", wider, {"tensorbank.columns": "x,y"})])
+    assert log.said() == log.state()
+    assert log.said().columns.equals(log.state().columns, check_metadata=True)
+    log.checkpoint()
+    log.append(commit_actions(KEY, LevelChange(), {"tensorbank.pin.tiles": 5}))
+    assert log.said() == log.state()
+    assert log.said().columns.equals(log.state().columns, check_metadata=True)
+
+
+def test_a_log_that_another_program_wrote_to_is_left_to_delta_rs(tmp_path):
+    log = begun(tmp_path)
+    state = log.state()
+    key = f"{KEY}/_delta_log/{1:020}.json"
+    commit = b'{"txn":{"appId":"tensorbank.pin.tiles","version":8}}\n'
+    log.store.put(key, commit)
+    log.version = 1
+    assert (log.said(), advanced(state, [commit], ASKED)) == (None, None)
+    log.checkpoint()
+    log.store.put(key, commit + b'{"commitInfo":{}}\n')
+    log.store.delete(f"{KEY}/_delta_log/{1:020}.checkpoint.crc32c")
+    assert log.said() is None
 
 
 def altered(**fields: object) -> list[dict]:
@@ -173,14 +214,14 @@ def altered(**fields: object) -> list[dict]:
 )
 def test_what_is_not_understood_is_left_to_delta_rs(tmp_path, actions):
     log = begun(tmp_path)
-    state = log.state()
-    assert advanced(state, KEY, [log.append(actions)], ASKED) is None
-    assert advanced(state, KEY, [b"{\n"], ASKED) is None
+    files = log.state().files
+    assert advanced_files(files, KEY, [log.append(actions)]) is None
+    assert advanced_files(files, KEY, [b"{\n"]) is None
 
 
 def test_the_types_of_an_empty_table_are_not_known(tmp_path):
     log = Log(tmp_path)
     log.append(creation_actions("id", COLUMNS, {}))
-    state = log.state()
+    files = log.state().files
     commit = log.append(commit_actions(KEY, LevelChange((file_of(1, {}, {}, 1),)), {}))
-    assert advanced(state, KEY, [commit], ASKED) is None
+    assert advanced_files(files, KEY, [commit]) is None

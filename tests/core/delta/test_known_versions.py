@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorbank.catalog.known_versions import NOMINAL_BYTES, KnownVersions
+from tensorbank.delta.known_versions import NOMINAL_BYTES, KnownVersions
 
 
 def test_a_fact_is_found_once_even_if_it_is_none():

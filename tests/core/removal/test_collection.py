@@ -165,7 +165,7 @@ def test_versions_that_were_the_newest_lately_stay(bank):
 def test_tags_and_leases_keep_versions_with_all_they_need(bank):
     expected = ids(bank.at({"t": 1}))
     bank.table("t").at(1).tag("paper")
-    table_id = bank.catalog.version("t").samples.table_id
+    table_id = bank.catalog.version("t").table_id
     now = datetime.now(UTC)
     lease = Lease("0" * 32, table_id, (2,), now, now + timedelta(hours=1), this_process())
     bank.catalog.store.put(lease_key("t", lease.id), lease.to_bytes())
@@ -270,7 +270,7 @@ def test_versions_of_a_level_that_no_snapshot_has_lose_their_files(bank):
     append_commit(
         catalog.store,
         "t/index/tiles",
-        state.files.version + 1,
+        state.version + 1,
         commit_actions("t/index/tiles", LevelChange((new,)), {}),
         {},
     )
