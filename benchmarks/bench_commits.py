@@ -1,23 +1,29 @@
 """The cost of a commit while a table grows by one small part after the other.
 
     make bench-commits
-    python benchmarks/bench_commits.py [--commits 1000] [--window 50] [--out results/commits.json]
+    python benchmarks/bench_commits.py [--commits 1000] [--window 50] [--s3-commits 300] [--out results/commits.json]
 
 The first and the last ``window`` commits are ingests of one new archive each, every one with a bank opened anew; those between
 are commits of rows like theirs through one catalog, of which again the first and the last window are compared. All of it is done
 twice: in a folder, where CPU seconds are taken, and in memory behind S3, where requests and bytes are counted. Then the bank is
 opened and a plan made at some sizes, with a condition that leaves one file and without one, and once more after ``compact``.
+
+In another folder, ``tensorbank ingest`` takes up some made-up archives of one sample of all modalities, each as a process of its
+own, once at the beginning and once after all commits; the CPU seconds are those of the process.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -31,6 +37,7 @@ from support.object_server import ObjectServer
 from support.tiny_source import TinySource
 from tensorbank.catalog import Commit
 from tensorbank.storage.object_client import ObjectClient
+from tensorbank_demo.landscape.archive import write_archives
 from tensorbank_indexer import IngestOptions, ingest
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +49,11 @@ OPTIONS = IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2)
 WRITES = frozenset({"put", "create"})
 PLANS = {"pruned": "SELECT * FROM t WHERE sample_id = 'sample-0000'", "all": "SELECT * FROM t"}
 N_PLANS = 5
+N_PROCESSES = 7
+S3_WINDOW = 25
+COUNTS = frozenset(
+    {"read", "written", "get", "get_range", "put", "create", "delete", "info", "objects", "folders"}
+)
 
 
 class Meter:
@@ -121,11 +133,11 @@ def _with_texts(rows: pa.Table, texts: dict[str, str]) -> pa.Table:
     return rows
 
 
-def compared(costs: list[dict[str, Any]], window: int, kinds: set[str]) -> dict[str, Any]:
+def compared(costs: list[dict[str, Any]], window: int, kinds: Collection[str]) -> dict[str, Any]:
     """Return the medians of the first and the last costs, and their ratio; of all the mean, so that nothing rare is left out."""
     first, last = costs[:window], costs[-window:]
     found = {}
-    for kind in sorted({k for c in costs for k in c} & kinds):
+    for kind in sorted({k for c in costs for k in c} & {*kinds}):
         before, after = (median(c.get(kind, 0) for c in some) for some in (first, last))
         means = [sum(c.get(kind, 0) for c in some) / len(some) for some in (first, last)]
         ratio = round(after / before, 3) if before else None
@@ -153,7 +165,7 @@ def plans(url: str, cache: str, n_commits: int) -> dict[str, Any]:
 
 
 def run(
-    place: dict[str, Any], n_commits: int, window: int, kinds: set[str], *, with_plans: bool
+    place: dict[str, Any], n_commits: int, window: int, kinds: Collection[str], *, with_plans: bool
 ) -> dict[str, Any]:
     """Fill a bank commit by commit; returns what commits and plans cost."""
     url, cache = str(place["url"]), str(place["cache"])
@@ -190,6 +202,58 @@ def run(
     return found
 
 
+def run_processes(folder: Path, n_commits: int) -> dict[str, Any]:
+    """Ingest by processes into a small table and into one of many commits; returns what both cost."""
+    bank = tb.create(folder / "bank", cache=folder / "cache")
+    costs: list[dict[str, Any]] = []
+
+    archives = _archives(folder, 2 * N_PROCESSES)
+
+    def ingest_archive(number: int) -> None:
+        command = [sys.executable, "-m", "tensorbank", "ingest", archives[number], folder / "bank"]
+        taken = _cpu_s_of([*map(str, command), "--table", TABLE, "--workers", "1"], cache=folder / "cache")
+        costs.append({"cpu_s": taken})
+
+    for n in range(N_PROCESSES):
+        ingest_archive(n)
+    make = rows_like(bank)
+    for n in range(N_PROCESSES, n_commits - N_PROCESSES):
+        bank.catalog.add(TABLE, make(n))
+    for n in range(N_PROCESSES):
+        ingest_archive(N_PROCESSES + n)
+    n_made = bank.table(TABLE).history()[0].version
+    if n_made != n_commits:
+        raise RuntimeError(f"{n_made} commits were made, not {n_commits}")
+    return compared(costs, N_PROCESSES, {"cpu_s"})
+
+
+def _archives(folder: Path, n_archives: int) -> list[Path]:
+    """Make archives of one sample each, with the same modalities, each with a root of its own."""
+    n_samples = n_archives + 1 + n_archives // 8  # some are of the other subset
+    made = write_archives(folder / "made", n_samples=n_samples, samples_per_tar=1, seed=1).root
+    tars = sorted(path.name for path in (made / "train" / "DEM").glob("majortom*.tar"))[:n_archives]
+    for name in tars:
+        for there in sorted(made.glob(f"train/*/{name}")):
+            target = folder / name / "train" / there.parent.name / name
+            target.parent.mkdir(parents=True)
+            there.rename(target)
+        shutil.copy(made / "train_metadata.parquet", folder / name)
+    assert len(tars) == n_archives
+    return [folder / name for name in tars]
+
+
+def _cpu_s_of(command: list[str], cache: Path) -> float:
+    """Return the CPU seconds of a process and those that it waited for."""
+    started = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, "XDG_CACHE_HOME": str(cache)}
+    )
+    _, status, used = os.wait4(started.pid, 0)
+    started.returncode = os.waitstatus_to_exitcode(status)
+    if started.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {started.returncode}")
+    return used.ru_utime + used.ru_stime
+
+
 def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(
@@ -197,29 +261,25 @@ def main() -> None:
     )
     parser.add_argument("--commits", type=int, default=1000)
     parser.add_argument("--window", type=int, default=50)
+    parser.add_argument("--s3-commits", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    found: dict[str, Any] = {"commits": options.commits, "window": options.window}
+    found: dict[str, Any] = {
+        "commits": options.commits,
+        "window": options.window,
+        "s3_commits": options.s3_commits,
+    }
     with tempfile.TemporaryDirectory() as scratch, ObjectServer() as server:
         folder = {"url": f"{scratch}/bank", "cache": f"{scratch}/cache"}
         found["folder"] = run(folder, options.commits, options.window, {"cpu_s"}, with_plans=True)
         options.out.write_text(json.dumps(found, indent=1) + "\n")
+        found["processes"] = run_processes(Path(scratch) / "processes", options.commits)
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
         server.world("bank", {})
         keys = {"access_key": "any", "secret_key": "any"}
         s3 = {"url": "s3://bank", "endpoint": server.endpoint, **keys, "cache": f"{scratch}/s3"}
-        counts = {
-            "read",
-            "written",
-            "get",
-            "get_range",
-            "put",
-            "create",
-            "delete",
-            "info",
-            "objects",
-            "folders",
-        }
-        found["s3"] = run(s3, options.commits, options.window, counts, with_plans=False)
+        window = min(options.window, S3_WINDOW)
+        found["s3"] = run(s3, options.s3_commits, window, COUNTS, with_plans=False)
     options.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
