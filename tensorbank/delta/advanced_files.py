@@ -19,12 +19,13 @@ import pyarrow.json as pa_json
 
 from tensorbank.index_files import FINITE, IndexFile, LevelFiles
 
-__all__ = ["advanced_files"]
+__all__ = ["SIDES", "advanced_files", "statistics_of"]
 
 MAX_CHUNKS = 16
 """The most pieces of the statistics, after which they are made one: a commit adds one, and cuts another in two."""
 KNOWN = frozenset({"add", "remove", "txn", "commitInfo"})
 SIDES = {"min": "minValues", "max": "maxValues"}
+"""The columns of statistics, and the names that the JSON of an add-action has for them."""
 
 Action = Mapping[str, Any]
 
@@ -97,7 +98,7 @@ def _changed(
     files, statistics = list(there.files), there.statistics
     if not files or set(statistics.column_names) != SIDES.keys():
         return None  # the types of the statistics are not known
-    rows = _statistics(statistics.schema, added)
+    rows = statistics_of(statistics.schema, added)
     if rows is None:
         return None
     gone = {f"{key}/{path}" for path in removed}
@@ -122,7 +123,7 @@ def _changed(
     return tuple(files), statistics
 
 
-def _statistics(schema: pa.Schema, added: Mapping[str, Action]) -> pa.Table | None:
+def statistics_of(schema: pa.Schema, added: Mapping[str, Action]) -> pa.Table | None:
     """Return the statistics of added files, a row a file, with the types that those of the others have."""
     fields = [pa.field("numRecords", pa.int64())]
     fields += [pa.field(SIDES[side], schema.field(side).type) for side in SIDES]

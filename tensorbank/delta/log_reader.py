@@ -1,7 +1,7 @@
 """A reader of the logs of a bank's Delta tables: what a version holds is found once, from what is known where that is shorter.
 
-What a version says of itself, its columns and transactions, is a few lines of its log, and all that most commits have to know.
-Its files are a list that grows with the table, and read when they are asked for.
+Columns, transactions and settings are a few lines of a log, and all that most commits have to know. The files are a list that
+grows with the table, and read when they are asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from tensorbank.delta.advanced_files import advanced_files
 from tensorbank.delta.known_versions import KnownVersions
+from tensorbank.delta.own_files import has_plain_columns, read_own_files
 from tensorbank.delta.own_logs import advanced, read_own_log
 from tensorbank.delta.reading import VersionState, read_version
 from tensorbank.errors import ErrorKind, FormatError, IntegrityError, NotFoundError, StorageError
@@ -88,7 +89,7 @@ class LogReader:
             self._known.keep(("log", table, level, log.version, owner), log)
         return state, log
 
-    def _files(self, table: str, level: str, log: LogCopy, table_id: str) -> LevelFiles:
+    def _files(self, table: str, level: str, log: LogCopy, state: VersionState) -> LevelFiles:
         """Return the files of a version whose log was read before, maybe long ago."""
         with self._turn(table, level):
             known: LevelFiles | None = self._known.get(("files", level, log))
@@ -96,8 +97,9 @@ class LogReader:
                 return known
             # Where it lies, the log may have become another table's, or begin later.
             now = log if self._mirror.in_place is None else self._log(table, level, log.version)
-            found, _ = self._sound(now, table, level, self._list_files)
-            if found.table_id != table_id:
+            known_state = state if now == log else None
+            found, _ = self._sound(now, table, level, partial(self._list_files, known_state))
+            if found.table_id != state.table_id:
                 raise NotFoundError(
                     f"version {log.version} of {self._where(table, level)} is gone: the table was made anew",
                     kind=ErrorKind.UNKNOWN_SNAPSHOT,
@@ -144,12 +146,20 @@ class LogReader:
         if found is None:
             found = self._by_delta(log, table, level)
             self._keep("files", level, log, found.files, found.files.statistics.nbytes)
-        return replace(found, list_files=partial(self._files, table, level, log, found.table_id))
+        return replace(found, list_files=partial(self._files, table, level, log, found))
 
-    def _list_files(self, log: LogCopy, table: str, level: str) -> LevelFiles:
-        """Find out which files a version has, from one before it or by delta-rs."""
+    def _list_files(self, state: VersionState | None, log: LogCopy, table: str, level: str) -> LevelFiles:
+        """Find out which files a version has: from one before it, from a log of ours whose state is known, or by delta-rs."""
+        key = index_key(table, level)
         last, since = self._since("files", log, table, level)
-        found = None if last is None else advanced_files(last, index_key(table, level), since)
+        if last is not None:
+            found = advanced_files(last, key, since)
+        elif state is not None and has_plain_columns(state):
+            found = read_own_files(
+                state, level, self._contents(log, table, level), key, self._where(table, level)
+            )
+        else:
+            found = None
         return found or self._by_delta(log, table, level).files
 
     def _since(self, what: str, log: LogCopy, table: str, level: str) -> tuple[Any, list[bytes]]:

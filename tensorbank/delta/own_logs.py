@@ -1,4 +1,4 @@
-"""What a version says of itself in a log that was written here, its columns, transactions and settings. Pure.
+"""Columns, transactions and settings of a version by a log that was written here. Pure.
 
 The lines about files are most of a log, and are skipped. What is understood is what commits and checkpoints of ours say, each
 with its checksum; at anything else there is no answer, and delta-rs reads the log. Both give the same, which the tests compare.
@@ -18,16 +18,16 @@ from deltalake import Schema
 from tensorbank.delta.reading import VersionState, unlisted
 from tensorbank.index_files import FINITE, is_sealed_commit, require_readable
 
-__all__ = ["advanced", "read_own_log"]
+__all__ = ["ADD", "REMOVE", "advanced", "read_own_log", "seal_of"]
 
 KINDS = frozenset({"commitInfo", "protocol", "metaData", "txn"})
-OF_FILES = (b'{"add":', b'{"remove":')
+ADD, REMOVE = b'{"add":', b'{"remove":'
 """The beginnings of lines about files, as commits of ours write them."""
 
 
 @dataclass
 class _Said:
-    """What has been said so far, the last of each kind."""
+    """The last action of each kind so far."""
 
     protocol: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] | None = None
@@ -68,7 +68,7 @@ def read_own_log(
     for name, data in files.items():
         actions: list[Mapping[str, Any]] | None = []
         if name.endswith(".parquet"):
-            if f"{name.removesuffix('.parquet')}.crc32c" not in files:
+            if seal_of(name) not in files:
                 return None
             actions = _of_checkpoint(data)
         elif name.endswith(".json"):
@@ -116,11 +116,16 @@ def advanced(state: VersionState, commits: Sequence[bytes], asked: Collection[st
     return replace(state, version=state.version + len(commits), transactions={**state.transactions, **new})
 
 
+def seal_of(checkpoint: str) -> str:
+    """Return the name of the file that holds the checksum of a checkpoint."""
+    return f"{checkpoint.removesuffix('.parquet')}.crc32c"
+
+
 def _of_commit(data: bytes) -> list[Mapping[str, Any]] | None:
     """Return the actions of a commit that are not about files, None if it is not one of ours."""
     if not is_sealed_commit(data):
         return None
-    actions = [json.loads(line) for line in data.splitlines() if line and not line.startswith(OF_FILES)]
+    actions = [json.loads(line) for line in data.splitlines() if line and not line.startswith((ADD, REMOVE))]
     return actions if all(action.keys() <= KINDS for action in actions) else None
 
 

@@ -1,4 +1,4 @@
-"""Files that follow from those before them, and what logs say beside files, beside delta-rs' own reading of the same log."""
+"""Logs that are read here, whole or from an earlier version on, beside delta-rs' own reading of the same log."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tensorbank.delta import (
     write_checkpoint,
 )
 from tensorbank.delta.advanced_files import advanced_files
+from tensorbank.delta.own_files import has_plain_columns, read_own_files
 from tensorbank.delta.own_logs import advanced, read_own_log
 from tensorbank.index_files import FINITE, IndexMirror, NewFile, statistics_json
 from tensorbank.storage import Store
@@ -84,9 +85,11 @@ class Log:
 
     def said(self):
         """Return what the log says beside files, read without delta-rs."""
+        return read_own_log(self.version, self.contents(), KEY, lambda _: ASKED)
+
+    def contents(self) -> dict[str, bytes]:
         log = self.mirror.log(KEY, self.version)
-        found = {name: (log.folder / "_delta_log" / name).read_bytes() for name in log.names}
-        return read_own_log(self.version, found, KEY, lambda _: ASKED)
+        return {name: (log.folder / "_delta_log" / name).read_bytes() for name in log.names}
 
     def checkpoint(self) -> None:
         write_checkpoint(self.store, KEY, self.mirror.log(KEY, self.version))
@@ -188,6 +191,35 @@ def test_a_log_that_another_program_wrote_to_is_left_to_delta_rs(tmp_path):
     log.store.put(key, commit + b'{"commitInfo":{}}\n')
     log.store.delete(f"{KEY}/_delta_log/{1:020}.checkpoint.crc32c")
     assert log.said() is None
+
+
+KEYS = pa.schema([pa.field("key", pa.int64()), pa.field("part", pa.string())])
+keys_bounds = st.fixed_dictionaries(
+    {}, optional={"key": st.integers(-(2**63), 2**63 - 1), "part": st.sampled_from(["", "a", "ü\n"])}
+)
+
+
+@MANY
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans(), keys_bounds, keys_bounds), min_size=1, max_size=6),
+    st.integers(0, 6),
+)
+def test_files_of_plain_columns_are_those_that_delta_rs_lists(tmp_path_factory, changes, checkpoint):
+    log = Log(tmp_path_factory.mktemp("log"))
+    log.append(creation_actions("id", KEYS, {}) + commit_actions(KEY, LevelChange(), {FINITE: 1}))
+    n_compared = 0
+    for number, (name, keep, low, high) in enumerate(changes):
+        gone = () if keep else log.state().files.files
+        new = file_of(10 * number + name, low, high, number)
+        log.append(commit_actions(KEY, LevelChange((new,), gone), {}))
+        if number == checkpoint:
+            log.checkpoint()
+        told, state = log.state().files, log.said()
+        found = read_own_files(state, "samples", log.contents(), KEY, KEY)
+        assert has_plain_columns(state)
+        assert_same(found, told)
+        n_compared += len(found.files)
+    assert n_compared
 
 
 def altered(**fields: object) -> list[dict]:
