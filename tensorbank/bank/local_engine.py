@@ -74,7 +74,7 @@ class LocalEngine:
             self.catalog.store,
             table,
             name,
-            table_id=at.samples.table_id,
+            table_id=at.table_id,
             version=at.version,
             message=message,
         )

@@ -73,9 +73,7 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
     head = catalog.version(table)
     samples = catalog.lifetimes(table, "samples")
     names = catalog.names_of(head)
-    protection = protected_versions(
-        catalog.store, table, now, table_id=head.table_id, earlier=names[1:]
-    )
+    protection = protected_versions(catalog.store, table, now, table_id=head.table_id, earlier=names[1:])
     cutoff_ms = (now.astimezone(UTC).timestamp() - older_than_s) * 1000
     of_format_1 = FORMAT not in samples.transactions_at(samples.last)
     reasons: dict[int, str] = {}
@@ -115,7 +113,7 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
         levels,
         protection.damaged,
         names,
-        head.samples.table_id,
+        head.table_id,
     )
 
 

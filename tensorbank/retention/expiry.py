@@ -121,7 +121,7 @@ def _intervals(versions: Sequence[int]) -> Iterator[tuple[int, int]]:
 def require_kept(catalog: Catalog, version: TableVersion) -> None:
     """Raise NotFoundError if a version was removed by a collection, or is about to be."""
     names = catalog.names_of(catalog.version(version.table))
-    if version.version in expired_versions(catalog.store, names, version.samples.table_id).versions:
+    if version.version in expired_versions(catalog.store, names, version.table_id).versions:
         raise _expired(version.table, version.version)
 
 
@@ -139,7 +139,7 @@ def kept_meanwhile(catalog: Catalog, version: TableVersion, what: str) -> Iterat
     now = datetime.now(UTC)
     lease = Lease(
         f"{what}-{uuid.uuid4().hex}",
-        version.samples.table_id,
+        version.table_id,
         (version.version,),
         now,
         now + timedelta(seconds=HELD_S),
@@ -167,7 +167,7 @@ def telling_expired(catalog: Catalog, versions: Mapping[str, int | None]) -> Ite
             with suppress(TensorBankError):  # as where nothing can be listed
                 head = catalog.version(table)
                 names = catalog.names_of(head)
-                found = expired_versions(catalog.store, names, head.samples.table_id).versions
+                found = expired_versions(catalog.store, names, head.table_id).versions
             if version is not None and version in found:
                 raise _expired(table, version) from error
         raise

@@ -445,7 +445,7 @@ def test_a_lease_protects_its_version_after_its_table_got_another_name(bank):
     now = datetime.now(UTC)
     lease = Lease(
         "reader",
-        bank.catalog.version("t").samples.table_id,
+        bank.catalog.version("t").table_id,
         (2,),
         now,
         now + timedelta(hours=1),
