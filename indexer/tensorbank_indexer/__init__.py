@@ -14,10 +14,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # names are imported when they are used: every command of the CLI loads this package
+    from tensorbank_indexer.array_jobs import CommitReport, commit_parts
     from tensorbank_indexer.containers import ReadLimits, SourceFiles
     from tensorbank_indexer.ingestion import ingest
     from tensorbank_indexer.modality_changes import ModalityReport, add_modality, replace_modality
-    from tensorbank_indexer.options import IngestOptions
+    from tensorbank_indexer.options import ArrayTask, IngestOptions
     from tensorbank_indexer.reports import IngestReport
     from tensorbank_indexer.source import (
         Archive,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:  # names are imported when they are used: every command of the
 
 __all__ = [
     "Archive",
+    "ArrayTask",
+    "CommitReport",
     "Finding",
     "IngestOptions",
     "IngestReport",
@@ -48,12 +51,22 @@ __all__ = [
     "SourceFile",
     "SourceFiles",
     "add_modality",
+    "commit_parts",
     "ingest",
     "open_source",
     "replace_modality",
 ]
 
-_DOORS = ("options", "reports", "source", "containers", "sources", "ingestion", "modality_changes")
+_DOORS = (
+    "options",
+    "reports",
+    "source",
+    "containers",
+    "sources",
+    "ingestion",
+    "modality_changes",
+    "array_jobs",
+)
 """The modules that hold the public names, those that import the least first."""
 
 

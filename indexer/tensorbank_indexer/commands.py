@@ -1,4 +1,4 @@
-"""The commands ``tensorbank ingest`` and ``repair``."""
+"""The commands ``tensorbank ingest``, ``commit`` and ``repair``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 
-__all__ = ["ingest", "repair"]
+__all__ = ["commit", "ingest", "repair"]
 
 
 def ingest(
@@ -69,6 +69,14 @@ def ingest(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing; tell what is new, and what has changed.")
     ] = False,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBER/TASKS",
+            help="Be one task of an array job: write the parts of a share of the archives, and leave the commit to "
+            "`tensorbank commit`. In SLURM: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -79,7 +87,7 @@ def ingest(
     from tensorbank.cli import progress_bar
     from tensorbank_indexer.containers import ReadLimits
     from tensorbank_indexer.ingestion import ingest as run
-    from tensorbank_indexer.options import IngestOptions
+    from tensorbank_indexer.options import ArrayTask, IngestOptions
     from tensorbank_indexer.reports import IngestReport
     from tensorbank_indexer.sources import open_source
 
@@ -95,6 +103,7 @@ def ingest(
         dry_run=dry_run,
         reader_cores=reader_cores,
         reader_network_gbps=reader_network_gbps,
+        task=None if task is None else ArrayTask.parse(task),
     )
     limits = ReadLimits() if max_sample_bytes is None else ReadLimits(max_sample_bytes=max_sample_bytes)
     opened = open_source(source, format=form, limits=limits)
@@ -123,6 +132,38 @@ def ingest(
             "samples, in the modalities that changed, by what the archives hold now",
             err=True,
         )
+        raise typer.Exit(1)
+
+
+def commit(
+    bank: BankUrl,
+    table: Annotated[str, typer.Option(help="Table whose finished parts are to be shown.")],
+    single_writer: Annotated[
+        bool,
+        typer.Option(
+            "--single-writer",
+            help="Allow a store without conditional writes; only if one process ever writes.",
+        ),
+    ] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the tasks of array jobs have written. 1 if a task has not finished, or a part cannot be shown."""
+    from tensorbank.cli import progress_bar
+    from tensorbank_indexer.array_jobs import commit_parts
+
+    with progress_bar() as progress:
+        done = commit_parts(
+            bank_at(bank, endpoint, region, aws_profile),
+            table,
+            single_writer=single_writer,
+            progress=progress,
+        )
+    for line in [done.to_json()] if as_json else done.lines():
+        say(line)
+    if not done.is_whole:
         raise typer.Exit(1)
 
 

@@ -17,6 +17,7 @@ from tensorbank.errors import (
 )
 from tensorbank.layout import check_table_name, part_of_key
 from tensorbank.schema import TableSchema
+from tensorbank_indexer.array_jobs import FinishedPart, FinishedTask
 from tensorbank_indexer.column_names import check_names
 from tensorbank_indexer.guarded_source import NAMELESS, scan_ahead
 from tensorbank_indexer.modality_changes import shard_states
@@ -118,10 +119,15 @@ class _Ingest:
         started = time.perf_counter()
         archives, findings = self.source.archives()
         self.report.findings += findings
+        word = self._word()
+        if self.options.task is not None:
+            archives = self.options.task.share(archives)
         self.report.n_archives = len(archives)
+        if word is not None:
+            word.take_back(self.bank.catalog.store, self.table)
         for scans in self._batches(archives):
             self._add(scans)
-        if not self.report.n_found:
+        if not self.report.n_found and word is None:
             raise FormatError(f"no sample was found in {self.source.root} (format {self.source.format})")
         if self.options.dry_run:
             self.report.elapsed_s = time.perf_counter() - started
@@ -131,12 +137,20 @@ class _Ingest:
             self.modalities.commit(self.report, details)
         self.report.elapsed_s = time.perf_counter() - started
         self._complete()
+        if word is not None:
+            word.give(self.bank.catalog.store, self.table)
 
     def _complete(self) -> None:
         """Do what is left of runs that were killed right after a commit."""
         self.report.completed = self.writer.forget(self._committed)
         for part in {*self.report.completed} & {*(self._parts() if self.report.completed else ())}:
             self.writer.complete(part, self.report)
+
+    def _word(self) -> FinishedTask | None:
+        """Return what this run will say at its end if it is a task of an array job."""
+        if self.options.task is None or self.options.dry_run:
+            return None
+        return FinishedTask.of(self.source.root, self.options.task)
 
     def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
         """Yield the scans of as many archives as make a part, time after time."""
@@ -265,6 +279,14 @@ class _Ingest:
             self._details((s.archive.name for s in scans), revision) | {"profile": choice.profile},
         )
         catalog = self.bank.catalog
+        if self.options.task is not None:
+            FinishedPart(plan.part, len(plan.shards), dict(commit.details)).save(catalog.store, self.table)
+            self.report.parts.append(plan.part)
+            self.report.n_waiting += n_samples
+            self.report.tensor_bytes += sum(r.tensor_bytes for r in results)
+            self.report.stored_bytes += sum(r.stored_bytes for r in results)
+            self.writer.save_report(plan, self.report)
+            return 0
         replaced = {key_of(ref.split, ref.sample_id) for ref in stale} & set(
             keys_of(rows.samples, "split", "sample_id").tolist()
         )

@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.reading import DEFAULT_PROFILE, PROFILES
 
-__all__ = ["AUTO", "IngestOptions"]
+__all__ = ["AUTO", "ArrayTask", "IngestOptions"]
+
+T = TypeVar("T")
 
 AUTO = "auto"
 """The word for the profile that suits the samples and the machines that will read them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayTask:
+    """One task of an array job, which takes its share of the archives.
+
+    Parameters
+    ----------
+    number
+        Number of the task, counted from 0 or from 1: all tasks of a job count alike.
+    n_tasks
+        Tasks of the job.
+
+    Raises
+    ------
+    InvalidInputError
+        The number is not one of so many tasks.
+    """
+
+    number: int
+    n_tasks: int
+
+    def __post_init__(self) -> None:
+        if not (self.n_tasks >= 1 and 0 <= self.number <= self.n_tasks):
+            last = self.n_tasks
+            raise InvalidInputError(
+                f"there is no task {self.number}/{last}: the numbers of {last} tasks are 0 to {last - 1}, or 1 to {last}, as "
+                f"--array=0-{last - 1} gives them"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> ArrayTask:
+        """Return the task of a text such as ``3/16``."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+        if found is None:
+            raise InvalidInputError(
+                f"a task is given by its number and the number of tasks, as in 3/16, got {text!r}; an array job of SLURM has "
+                "them in $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+            )
+        return cls(int(found[1]), int(found[2]))
+
+    def share(self, archives: Sequence[T]) -> list[T]:
+        """Return every ``n_tasks``-th archive, from this task's first one on. Pure."""
+        return list(archives[self.number % self.n_tasks :: self.n_tasks])
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +93,14 @@ class IngestOptions:
         Write nothing: scan, and report what is new and what has changed.
     single_writer
         Go on although the store does not honour conditional writes.
+    task
+        The task of an array job that this is: it writes the parts of its share of the archives, and leaves their commit to
+        :func:`tensorbank_indexer.array_jobs.commit_parts`.
+
+    Raises
+    ------
+    InvalidInputError
+        An option is out of its range, or two do not go together.
     """
 
     profile: str = DEFAULT_PROFILE
@@ -57,10 +114,15 @@ class IngestOptions:
     licence: str | None = None
     refresh: bool = False
     dry_run: bool = False
+    task: ArrayTask | None = None
     reader_cores: int = 8
     reader_network_gbps: float = 25.0
 
     def __post_init__(self) -> None:
+        if self.task is not None and self.refresh:
+            raise InvalidInputError(
+                "refresh replaces samples by its own commits, so that it cannot be a task of an array job; run it as one ingest"
+            )
         names = (*PROFILES, AUTO)
         if self.profile not in names:
             raise InvalidInputError(f"no codec profile {self.profile!r}.{nearest(self.profile, names)}")

@@ -17,8 +17,9 @@ __all__ = ["IngestReport"]
 class IngestReport:
     """One run of an ingest.
 
-    ``n_added + n_present + n_replaced + n_skipped == n_found``: every sample that was found is committed now, was committed
-    before, or is left out with a finding that says why. ``n_elsewhere`` of those present were committed by another run while
+    ``n_added + n_present + n_replaced + n_waiting + n_skipped == n_found``: every sample that was found is committed now, was
+    committed before, was written by a task of an array job and waits for its commit, or is left out with a finding that says
+    why. ``n_elsewhere`` of those present were committed by another run while
     this one was at work. ``n_changed`` samples come of files that are not those they were ingested from; ``n_replaced`` of them
     were replaced, in whole or in some modalities, and ``n_same`` were found to have the pixels that they had. ``n_moved``
     samples come of the same files under other paths. ``n_resumed`` were written by an earlier run that was interrupted, and
@@ -40,6 +41,7 @@ class IngestReport:
     n_replaced: int = 0
     n_same: int = 0
     n_moved: int = 0
+    n_waiting: int = 0
     n_resumed: int = 0
     tensor_bytes: int = 0
     stored_bytes: int = 0
@@ -55,7 +57,7 @@ class IngestReport:
 
     @property
     def n_skipped(self) -> int:
-        return self.n_found - self.n_added - self.n_present - self.n_replaced
+        return self.n_found - self.n_added - self.n_present - self.n_replaced - self.n_waiting
 
     @property
     def harmful(self) -> list[Finding]:
@@ -65,8 +67,10 @@ class IngestReport:
     def summary(self) -> str:
         """Return one line for the screen."""
         kinds = Counter(f.kind for f in self.findings)
-        rate = self.n_added / self.elapsed_s if self.elapsed_s else 0.0
+        rate = (self.n_added + self.n_waiting) / self.elapsed_s if self.elapsed_s else 0.0
         parts = [f"{self.table}: {self.n_added} samples added"]
+        if self.n_waiting:
+            parts.append(f"{self.n_waiting} written, which wait for `tensorbank commit`")
         if self.n_present - self.n_elsewhere:
             parts.append(f"{self.n_present - self.n_elsewhere} were there already")
         if self.n_moved:
@@ -85,7 +89,7 @@ class IngestReport:
             parts.append(
                 f"an earlier run, which was killed after its commit, is completed: {', '.join(self.completed)}"
             )
-        if self.n_added:
+        if self.n_added or self.n_waiting:
             parts.append(f"{self.tensor_bytes / 1e6:,.0f} MB as {self.stored_bytes / 1e6:,.0f} MB")
             parts.append(f"{rate:.1f} samples/s")
         if kinds:
