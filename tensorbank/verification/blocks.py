@@ -31,9 +31,10 @@ from tensorbank.index_schema import tiles_schema
 from tensorbank.layout import is_shard_key
 from tensorbank.reading import decode_block
 from tensorbank.schema import Modality
-from tensorbank.statistics import measure
+from tensorbank.statistics import PixelMeasure, measure
 from tensorbank.storage import Store
 from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
+from tensorbank.verification.histograms import Counts, RollUpHistograms
 from tensorbank.verification.recomputed import sample_differences, tile_differences
 from tensorbank.verification.sample_rows import batches, pairs_of
 
@@ -55,6 +56,8 @@ class _Unit:
     n_blocks: int = 0
     n_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
+    counts: dict[str, Counts] = field(default_factory=dict)
+    """The histograms of what was read, by shard."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class BlockCheck:
     ----------
     samples, tiles
         Keys and local paths of the sound files of the levels.
+    roll_ups
+        Histograms of the roll-ups.
     missing
         Keys of shards that are known to be gone.
     dead, parts
@@ -79,6 +84,7 @@ class BlockCheck:
     version: TableVersion
     samples: Sequence[tuple[str, str]]
     tiles: Sequence[str]
+    roll_ups: RollUpHistograms
     missing: frozenset[str]
     dead: npt.NDArray[np.uint64]
     parts: dict[str, int]
@@ -113,6 +119,8 @@ class BlockCheck:
                 if progress is not None:
                     progress(done, total)
                 yield from unit.findings
+                for key, counts in unit.counts.items():
+                    yield from self.roll_ups.add(key, counts)
 
             for name, rows in self._units():
                 if name in known:
@@ -200,6 +208,9 @@ class BlockCheck:
         unit.n_blocks += int(np.count_nonzero(ref["block_bytes"]))
         unit.n_bytes += ref["length"]
         found = measure(pixels, modality, n_tiles)
+        if isinstance(found, PixelMeasure):
+            before = unit.counts.get(key, Counts(0, np.zeros_like(found.histogram)))
+            unit.counts[key] = Counts(before.n_samples + 1, before.histogram + found.histogram)
         told = list(sample_differences(said, found, modality))
         if told:
             reason = f"the row of samples: {_listed(told)}"

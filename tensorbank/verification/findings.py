@@ -38,7 +38,7 @@ class FindingKind(StrEnum):
     BAD_REF = "bad-ref", "An address cannot be one: its key, its range, or the lengths of its blocks."
     MISSING_TILES = "missing-tiles", "A sample has fewer tiles than the others of its part."
     STRAY_TILES = "stray-tiles", "Tiles are of no sample, or are there twice."
-    WRONG_TILES = "wrong-tiles", "The addresses of tiles are not those of their sample."
+    WRONG_TILES = "wrong-tiles", "Tiles lead elsewhere than their sample, or have another place or window."
     MISSING_ROLL_UP = "missing-roll-up", "A shard has no row in shards."
     STRAY_ROLL_UP = "stray-roll-up", "A row of shards is of no sample, or is there twice."
     WRONG_ROLL_UP = "wrong-roll-up", "A row of shards does not say what the rows of its samples say."

@@ -11,7 +11,16 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.catalog import keys_of
 from tensorbank.schema import TableSchema
 from tensorbank.verification.findings import MAX_NAMED, Finding, FindingKind
-from tensorbank.verification.sample_rows import SampleRows, batches, ids_of, pairs_of, ref_digests, whole
+from tensorbank.verification.sample_rows import (
+    SampleRows,
+    batches,
+    ids_of,
+    pairs_of,
+    place_digests,
+    ref_digests,
+    whole,
+)
+from tensorbank.verification.tile_windows import TileWindows, wrong_windows
 
 __all__ = ["LevelRows"]
 
@@ -111,8 +120,39 @@ class LevelRows:
             yield Finding(FindingKind.STRAY_TILES, folder, reason, "", tuple(stray)[:MAX_NAMED])
         every = np.concatenate([np.zeros(0, np.uint64), *pairs])
         yield from self._counted(every, np.concatenate([np.zeros(0, np.int64), *tiles]), folder)
+        yield from self._facts(schema, paths, folder)
         for modality in schema:
             yield from self._addresses(modality.name, paths, folder)
+
+    def _facts(self, schema: TableSchema, paths: Sequence[str], folder: str) -> Iterator[Finding]:
+        """Compare season and place in tiles with those in samples, and windows with the cells that they are of."""
+        columns = ["key", "part", "season", "lon", "lat"]
+        pairs, digests = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+        for path in self.samples:
+            for rows in batches(path, columns):
+                pairs.append(pairs_of(rows, self.parts))
+                digests.append(place_digests(rows))
+        of_sample, digest = np.concatenate(pairs), np.concatenate(digests)
+        order = np.argsort(of_sample)
+        of_sample, digest = of_sample[order], digest[order]
+        windows = TileWindows.of(paths)
+        refs = [f"{m.name}.ref.{f}" for m in schema for f in ("row", "time_index", "y0", "y1", "x0", "x1")]
+        own = ["sample_id", "row", "time_index", "tile", "y0", "y1", "x0", "x1"]
+        wrong: dict[str, None] = {}
+        for path in paths:
+            for rows in batches(path, [*columns, *own, *refs]):
+                found = pairs_of(rows, self.parts)
+                if not len(of_sample):
+                    continue
+                at = np.minimum(np.searchsorted(of_sample, found), len(of_sample) - 1)
+                known = of_sample[at] == found
+                elsewhere = known & (
+                    (digest[at] != place_digests(rows)) | wrong_windows(rows, schema, windows)
+                )
+                wrong.update(dict.fromkeys(rows["sample_id"].filter(as_arrow(elsewhere)).to_pylist()))
+        if wrong:
+            reason = f"tiles of {len(wrong)} samples have another place, row, date or window than theirs"
+            yield Finding(FindingKind.WRONG_TILES, folder, reason, "", tuple(map(str, wrong))[:MAX_NAMED])
 
     def _counted(self, pairs: UInt64, tiles: npt.NDArray[np.int64], folder: str) -> Iterator[Finding]:
         """Compare the numbers of tiles: those of a part are alike."""

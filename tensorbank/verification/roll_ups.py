@@ -2,7 +2,7 @@
 
 Roll-ups count the rows of deleted samples until a compaction makes them anew. A shard of a part with deletions is therefore
 compared with the rows that count by what must hold either way: it has at least as many, and its bounds are no narrower.
-Histograms follow from pixels alone.
+Histograms follow from pixels alone, and are looked at with the blocks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
+from tensorbank.layout import is_shard_key, place_of_key
 from tensorbank.maintenance import RollUps
 from tensorbank.schema import TableSchema
 from tensorbank.verification.findings import Finding, FindingKind
@@ -95,6 +96,34 @@ def roll_up_flaws(
         for flaw in _compare(field.name, whole(rows.column(said)), whole(wanted[field.name]), loose):
             flaws.setdefault(flaw.row, []).append(flaw)
     yield from map(partial(_told, rows, schema, folder), flaws.values())
+    yield from _wrong_seasons(rows, wanted, loose, folder)
+    yield from _misplaced(schema, rows, folder)
+
+
+def _wrong_seasons(
+    rows: pa.Table, wanted: pa.Table, loose: npt.NDArray[np.bool_], folder: str
+) -> Iterator[Finding]:
+    """Yield a finding about each row that lists other seasons than its samples have."""
+    both = zip(rows["seasons"].to_pylist(), wanted["seasons"].to_pylist(), loose.tolist(), strict=True)
+    for row, (said, seasons, is_loose) in enumerate(both):
+        if not (set(said or ()) >= set(seasons) if is_loose else sorted(said or ()) == seasons):
+            place = (str(rows["part"][row]), rows["shard"][row].as_py())
+            reason = f"the row of part and shard {place[0]} {place[1]} lists the seasons {said}, its samples have {seasons}"
+            yield Finding(FindingKind.WRONG_ROLL_UP, folder, reason, level="shards", shards=(place,))
+
+
+def _misplaced(schema: TableSchema, rows: pa.Table, folder: str) -> Iterator[Finding]:
+    """Yield a finding about each row that leads to a shard of another number than its own."""
+    places = list(zip(rows["part"].to_pylist(), rows["shard"].to_pylist(), strict=True))
+    for modality in schema:
+        if rows.schema.get_field_index(modality.name) < 0:
+            continue
+        for place, key in zip(places, whole(rows[modality.name]).field("key").to_pylist(), strict=True):
+            if is_shard_key(key) and place_of_key(key)[1] != place[1]:
+                reason = f"the row of part and shard {place[0]} {place[1]} leads to {key}"
+                yield Finding(
+                    FindingKind.WRONG_ROLL_UP, folder, reason, modality.name, level="shards", shards=(place,)
+                )
 
 
 def _strays(

@@ -22,7 +22,17 @@ from tensorbank.layout import is_shard_key, place_of_key
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.verification.findings import MAX_NAMED, Finding, FindingKind
 
-__all__ = ["ArrayUse", "SampleRows", "SampleScan", "batches", "ids_of", "pairs_of", "ref_digests", "whole"]
+__all__ = [
+    "ArrayUse",
+    "SampleRows",
+    "SampleScan",
+    "batches",
+    "ids_of",
+    "pairs_of",
+    "place_digests",
+    "ref_digests",
+    "whole",
+]
 
 BATCH_ROWS = 1 << 16
 _STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -239,6 +249,19 @@ def ref_digests(ref: pa.StructArray) -> UInt64:
     total = np.zeros(len(found), np.uint64)
     np.add.at(total, owner, _mixed((sizes + np.uint64(1)) * _STEP + place.astype(np.uint64) * _WEIGHTS[3]))
     return _mixed(found + total)
+
+
+def place_digests(rows: pa.Table) -> UInt64:
+    """Return a number for season and centre of each row of samples or tiles, (n,)."""
+    seasons = whole(rows["season"]).dictionary_encode()
+    known = [hashlib.sha256(str(word).encode()).digest()[:8] for word in seasons.dictionary.to_pylist()]
+    of_season = np.frombuffer(b"".join([*known, bytes(8)]), np.uint64)
+    found = of_season[as_numpy(seasons.indices, -1).astype(np.int64)]
+    for name, weight in zip(("lon", "lat"), _WEIGHTS, strict=False):
+        degrees = as_numpy(rows[name]).astype(np.float64)
+        degrees = np.where(np.isnan(degrees), np.inf, degrees)  # of nulls, all bits alike
+        found = _mixed(found + degrees.view(np.uint64) * weight)
+    return found
 
 
 def _mixed(values: UInt64) -> UInt64:

@@ -17,6 +17,7 @@ from tensorbank.index_files import LOG, IndexFile
 from tensorbank.layout import LEVELS, index_key
 from tensorbank.verification.blocks import BlockCheck
 from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
+from tensorbank.verification.histograms import RollUpHistograms
 from tensorbank.verification.index_objects import damaged_logs, damaged_notes, file_flaws, missing_pins
 from tensorbank.verification.level_rows import LevelRows
 from tensorbank.verification.roll_ups import roll_up_flaws
@@ -45,7 +46,8 @@ def verify(
     Parameters
     ----------
     deep
-        True to read every block as well, compare its checksum, decode it, and make the statistics of samples and tiles anew.
+        True to read every block as well, compare its checksum, decode it, and make the statistics of samples and tiles anew;
+        and the histograms of roll-ups, of shards of which all samples are read.
     where
         Condition in SQL on the samples whose blocks are read.
     sample
@@ -182,6 +184,9 @@ class _SnapshotCheck:
             self.version,
             list(zip(self.sound["samples"], self.paths["samples"], strict=True)),
             self.paths.get("tiles", []),
+            RollUpHistograms(
+                self.version.schema, self.paths.get("shards", []), index_key(self.table, "shards")
+            ),
             frozenset(self.missing),
             self.scan.dead,
             self.scan.parts,

@@ -52,7 +52,9 @@ def rewrite() -> Rewrite:
         catalog = bank.catalog
 
         def make(head: object) -> Change:
+            parts = [event.part for event in reversed(catalog.history("t"))]
             files = catalog.state(head, level).files.files
+            files = tuple(sorted(files, key=lambda f: parts.index(f.part) if f.part in parts else len(parts)))
             rows = pa.concat_tables(pq.read_table(catalog.path(f)) for f in files)
             new = edit(rows)
             added = () if new is None or not new.num_rows else (catalog.write("t", level, new),)

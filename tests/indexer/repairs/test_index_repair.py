@@ -159,7 +159,10 @@ def other_mean(row):
         ("tiles", other_mean),
         ("tiles", longer),
         ("tiles", lambda row: row.update(key=1)),
+        ("tiles", lambda row: row.update(x1=5)),
         ("shards", other_mean),
+        ("shards", lambda row: row.update(shard=9)),
+        ("shards", lambda row: row["S1RTC"]["vh"]["bins"].__setitem__(0, 3)),
     ],
 )
 def test_wrong_rows_with_right_checksums_are_replaced(bank, level, change):
