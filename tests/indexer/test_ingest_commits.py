@@ -43,6 +43,7 @@ def test_the_sixtieth_part_takes_as_many_requests_as_the_second(asked, tmp_path)
         ingest(TinySource(1, number), bank, "t", OPTIONS)
         costs.append(dict(asked))
     assert bank.table("t").snapshot().n_samples == 60
-    listed = [cost.pop("listed") for cost in costs]
+    listed = [cost.pop("listed", 0) for cost in costs]
+    assert listed[0] > 0, "lists are counted"
     assert costs[58] == costs[1], "another number of requests"
-    assert listed[58] <= 3 * costs[58]["objects"], "a list that grows with the table"
+    assert listed[58] <= 3 * costs[58].get("objects", 0), "a list that grows with the table"
