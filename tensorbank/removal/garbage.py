@@ -197,11 +197,11 @@ def _paths(catalog: Catalog, kept: KeptVersions, level: str) -> list[str]:
     if not known.files:
         return []
     sizes = {o.key: o.n_bytes for o in catalog.store.objects(index_key(kept.table, level))}
-    missing = next((key for key in sorted(known.files) if key not in sizes), None)
+    missing = next((key for key in sorted(known.files - known.lost) if key not in sizes), None)
     if missing is not None:
         raise IntegrityError(
             f"index file {catalog.store.url}/{missing} is gone, though a version of {kept.table} that stays has it; restore it",
             kind=ErrorKind.MISSING_FILE,
         )
-    files = [IndexFile(key, sizes[key], 0) for key in sorted(known.files)]
+    files = [IndexFile(key, sizes[key], 0) for key in sorted(known.files & sizes.keys())]
     return list(map(str, catalog.mirror.readable(files)))

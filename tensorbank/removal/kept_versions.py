@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from tensorbank.catalog import FORMAT, PIN, Catalog
 from tensorbank.delta import Lifetimes
 from tensorbank.layout import LEVELS, index_key
-from tensorbank.retention import protected_versions
+from tensorbank.retention import expired_versions, protected_versions
 
 __all__ = ["KeptLevel", "KeptVersions", "kept_versions"]
 
@@ -18,11 +18,16 @@ NEWEST = "it is the newest"
 
 @dataclass(frozen=True)
 class KeptLevel:
-    """One level of a table: what its log says, the versions of it that belong to kept snapshots, sorted, and their files."""
+    """One level of a table: what its log says, the versions of it that belong to kept snapshots, sorted, and their files.
+
+    The ``lost`` ones of the files may be gone: those of versions that a collection had begun to remove before somebody asked for
+    them.
+    """
 
     lifetimes: Lifetimes
     versions: tuple[int, ...]
     files: frozenset[str]
+    lost: frozenset[str] = frozenset()
 
     @property
     def oldest(self) -> int:
@@ -87,14 +92,18 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
         elif samples.times_ms.get(version + 1, 0) > cutoff_ms:
             reasons[version] = "it was the newest lately"
     expired = tuple(v for v in range(samples.first, samples.last + 1) if v not in reasons)
+    marked = expired_versions(catalog.store, names, head.samples.table_id).versions
     pinned: dict[str, set[int]] = {}
+    sure: dict[str, set[int]] = {}
     for version in reasons:
         said = samples.transactions_at(version)
         of_format_1 |= FORMAT not in said
         for name, number in said.items():
             if name.startswith(PIN) and number >= 0:
                 pinned.setdefault(name.removeprefix(PIN), set()).add(number)
-    levels = {"samples": _level(samples, set(reasons))}
+                if version not in marked:
+                    sure.setdefault(name.removeprefix(PIN), set()).add(number)
+    levels = {"samples": _level(samples, set(reasons), set(reasons) - marked)}
     for level in sorted({*LEVELS, *pinned, *_folders(catalog, table)} - {"samples"}):
         if catalog.newest(table, level) is None:
             continue
@@ -102,7 +111,8 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
         kept = pinned.get(level, set())
         if of_format_1 and level in LEVELS:  # read at its newest
             kept = {*kept, lifetimes.last}
-        levels[level] = _level(lifetimes, kept)
+        lost = kept - sure.get(level, set()) if marked else set()
+        levels[level] = _level(lifetimes, kept, kept - lost)
     protected = tuple(sorted(protection.by_version))
     return KeptVersions(
         table,
@@ -117,9 +127,12 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
     )
 
 
-def _level(lifetimes: Lifetimes, kept: set[int]) -> KeptLevel:
+def _level(lifetimes: Lifetimes, kept: set[int], sure: set[int]) -> KeptLevel:
     versions = tuple(sorted(kept))
-    return KeptLevel(lifetimes, versions, frozenset(lifetimes.needed(versions)))
+    files = lifetimes.needed(versions)
+    return KeptLevel(
+        lifetimes, versions, frozenset(files), frozenset(files - lifetimes.needed(tuple(sorted(sure))))
+    )
 
 
 def _folders(catalog: Catalog, table: str) -> list[str]:
