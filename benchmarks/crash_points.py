@@ -4,9 +4,10 @@
     python benchmarks/crash_points.py [--operation NAME]... [--out results/crash_points.json]
 
 Each operation runs on a bank of a few samples, in memory behind S3 and in a folder. It is killed at every request; the answer of
-every write is lost; from every write on, the store is full or read-only. Afterwards the snapshot has to be the old one or the new
-one, ``verify`` finds nothing, the operation runs again to the same end, and ``gc`` finds what is left over: see
-``tests/support/crash_points.py``. Minutes; the status is 1 if anything was wrong.
+every write is lost; from every write on, the store is full or read-only. Afterwards the snapshots have to be the old ones or the
+new ones, ``verify`` finds nothing, versions under a lease are what they were, the operation runs again to the same end, and
+``gc`` finds what is left over: see ``tests/support/crash_points.py``. Minutes; the status is 1 if anything was wrong. Results of
+operations that are not chosen stay in the file.
 """
 
 from __future__ import annotations
@@ -74,6 +75,8 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [o for o in OPERATIONS if o.name in (options.operation or names)]
     results: dict[str, Any] = {}
+    if options.operation and options.out.exists():  # the others stay as they were
+        results = json.loads(options.out.read_text())
     with (
         tempfile.TemporaryDirectory(prefix="crash-points-") as folder,
         ObjectServer() as server,
@@ -90,6 +93,7 @@ def main() -> int:
                 print(f"{operation.name}, {stage}: {said}, {len(row['problems'])} problems", flush=True)
                 for problem in row["problems"]:
                     print(f"  {problem}")
+    results = {name: results[name] for name in names if name in results}
     n_problems = sum(len(row["problems"]) for stages_of in results.values() for row in stages_of.values())
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     print(f"{n_problems} problems; the table is in {options.out}")

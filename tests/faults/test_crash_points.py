@@ -86,7 +86,7 @@ def test_a_bank_in_a_folder_is_as_safe(folder_bench, kind):
     [
         ("two commits", "kill", -8, "the snapshot is not the old one"),
         ("an error that is kept", "full", 4, "says that it has ended well"),
-        ("twice is too much", "kill", -1, "after the second run, the table has"),
+        ("twice is too much", "kill", -1, "after the second run, the bank has"),
         ("documents that are lost", "kill", 1, "the snapshot is not the old one: it cannot be read"),
     ],
 )

@@ -2,9 +2,10 @@
 
 The undisturbed run says what the requests are, and what the snapshots before and after it hold. Then, for every number:
 the process is killed at the request of that number; the answer of the write of that number is lost; the store is full, or
-read-only, from that write on. Afterwards the table must hold what it held before, or what it holds after the operation (by the
-reader that was written from the format's page alone, and by TensorBank's own); ``verify`` must find nothing; the operation run
-again must end well, and leave what the undisturbed run left. Where asked, ``gc`` must then keep the same objects as after that.
+read-only, from that write on. Afterwards all tables of the bank must hold what they held before, or what they hold after the
+operation (by the reader that was written from the format's page alone, and by TensorBank's own); ``verify`` must find nothing;
+the operation run again must end well, and leave what the undisturbed run left; versions under a lease must hold what they held.
+Where asked, ``gc`` must then keep the same objects as after that, whichever table they are of.
 
 What the store holds after a run follows from the writes that were done. Of several runs with the same ones, the checks are made
 once.
@@ -22,8 +23,8 @@ from typing import Any
 
 from support.object_server import Trouble
 from support.stages import Scene, Stage
-from support.table_content import Content, content_of, difference
-from support.table_life import TABLE, Operation
+from support.table_content import BankContent, content_of, difference
+from support.table_life import Operation
 from support.warm_process import Ended, WarmProcess
 
 __all__ = ["Bench", "Outcome", "Point", "Undisturbed"]
@@ -50,8 +51,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """The state that a disturbed run has left: the ``old`` snapshot, the ``new`` one or ``neither``; how many objects are there
-    after another run beside those that an undisturbed one leaves; and what is wrong."""
+    """The state that a disturbed run has left: the ``old`` snapshots, the ``new`` ones or ``neither``; how many
+    objects are there after another run beside those that an undisturbed one leaves; and what is wrong."""
 
     snapshot: str
     n_left: int = 0
@@ -77,8 +78,10 @@ class Undisturbed:
     operation: Operation
     base: Mapping[str, bytes]
     points: tuple[Point, ...]
-    before: Content
-    after: Content
+    before: BankContent
+    after: BankContent
+    leased: Mapping[str, Any]
+    """The samples of versions under a lease."""
     n_objects: int
     kept: tuple[str, ...] = ()
     """The keys that ``gc`` keeps, without logs and reports of ingests, which say what happened."""
@@ -86,17 +89,16 @@ class Undisturbed:
     """The states that were found, by the writes that were done."""
 
 
-def _content(scene: Scene) -> Content:
-    """Return what the table holds; of one that cannot be read, the reason."""
+def _content(objects: Mapping[str, bytes]) -> BankContent:
+    """Return what a bank holds; of one that cannot be read, the reason."""
     try:
-        return content_of(scene.objects(), TABLE)
+        return content_of(objects)
     except Exception as error:  # the reader is made to break off
-        return {"samples": {}, "unreadable": f"{type(error).__name__}: {error}"}
+        return {"unreadable": {"why": f"{type(error).__name__}: {error}"}}
 
 
 def _kept(objects: Mapping[str, bytes]) -> tuple[str, ...]:
-    ours = [key for key in objects if "/" in key]  # a probe of the store lies beside the tables
-    keys = [key for key in ours if "/_delta_log/" not in key and not key.endswith(".ingest.json")]
+    keys = [key for key in objects if "/_delta_log/" not in key and not key.endswith(".ingest.json")]
     return tuple(sorted(RANDOM.sub("*", key) for key in keys))
 
 
@@ -134,16 +136,19 @@ class Bench:
             write = n_writes if request.method in _WRITES else 0
             points.append(Point(number, request.method, RANDOM.sub("*", request.key), write, request.done))
         objects = scene.objects()
+        ended = self.warm.call("support.table_life:examine", place=scene.place())
+        assert not ended.error, f"looking at {operation.name}: {ended.message}"
+        leased = ended.value["leased"]
         if self.collects:
             ended = self._run(scene, Operation("gc", "collect"), Trouble())
             assert not ended.error, f"gc after {operation.name}: {ended.message}"
         kept = _kept(scene.objects())
         scene.leave()
-        before, after = content_of(base, TABLE), content_of(objects, TABLE)
+        before, after = _content(base), content_of(objects)
         assert (before != after) == operation.changes, (
             f"{operation.name} changes nothing, or what it should not"
         )
-        run = Undisturbed(operation, base, tuple(points), before, after, len(objects), kept)
+        run = Undisturbed(operation, base, tuple(points), before, after, leased, len(objects), kept)
         return self._runs.setdefault(operation.name, run)
 
     def outcomes(self, run: Undisturbed, kind: str, points: Sequence[Point]) -> list[Outcome]:
@@ -175,7 +180,7 @@ class Bench:
 
     def _found(self, run: Undisturbed, batch: Sequence[_Disturbed]) -> list[Found]:
         """Look at what some disturbed runs have left, run them again, and look at that."""
-        contents = [_content(one.scene) for one in batch]
+        contents = [_content(one.scene.objects()) for one in batch]
         places = [one.scene.place() for one in batch]
         operation = run.operation
         given = {"function": operation.function, "given": dict(operation.given), "collects": self.collects}
@@ -187,7 +192,9 @@ class Bench:
             for number, (one, content) in enumerate(zip(batch, contents, strict=True))
         ]
 
-    def _verdict(self, run: Undisturbed, scene: Scene, content: Content, ended: Ended, seen: Any) -> Found:
+    def _verdict(
+        self, run: Undisturbed, scene: Scene, content: BankContent, ended: Ended, seen: Any
+    ) -> Found:
         """Judge a scene: its content before the second run, and what TensorBank has seen before and after that."""
         problems: list[str] = []
         differences = {"new": difference(content, run.after), "old": difference(content, run.before)}
@@ -201,13 +208,20 @@ class Bench:
             return Found(snapshot, 0, tuple(problems))
         whens = {"before": content, "after": run.after, "after gc and": run.after}
         for (when, expected), examined in zip(whens.items(), seen, strict=False):
+            if "unreadable" in expected:
+                continue  # of what the operation repairs
             problems += [f"verify {when} the second run: {text}" for text in examined["damage"]]
-            pixels = {name: sample["pixels"] for name, sample in expected.get("samples", {}).items()}
-            if examined["samples"] != pixels:
+            pixels = {
+                table: {name: sample["pixels"] for name, sample in held["samples"].items()}
+                for table, held in expected.items()
+            }
+            if {table: held for table, held in examined["tables"].items() if held} != pixels:
                 problems.append(f"TensorBank reads other samples {when} the second run: {examined}"[:600])
+            if examined["leased"] != run.leased:
+                problems.append(f"a lease does not hold {when} the second run: {examined['leased']}"[:600])
         objects = scene.objects()
-        if text := difference(_content(scene), run.after):
-            problems.append(f"after the second run, the table {text}")
+        if text := difference(_content(objects), run.after):
+            problems.append(f"after the second run, the bank {text}")
         if self.collects:
             kept = _kept(objects)
             more, less = (Counter(a) - Counter(b) for a, b in ((kept, run.kept), (run.kept, kept)))

@@ -141,12 +141,13 @@ class Log:
         self.files: list[str] = []
         self.transactions: dict[str, int] = {}
         self.parts: list[str] = []
-        commits = sorted((folder / "_delta_log").glob("*.json"))
+        commits = sorted((folder / "_delta_log").glob("[0-9]*.json"))
         first = int(commits[0].stem)
         assert [int(c.stem) for c in commits] == list(range(first, first + len(commits)))
         self.version = first + len(commits) - 1 if version is None else version
         if first:  # older ones were removed, and a checkpoint stands for them
-            (oldest, *_) = sorted((folder / "_delta_log").glob("*.checkpoint.parquet"))
+            checkpoints = sorted((folder / "_delta_log").glob("*.checkpoint.parquet"))
+            oldest = next(path for path in checkpoints if int(path.name[:20]) >= first - 1)
             first = int(oldest.name[:20])
             assert first <= self.version
             self._begin(oldest)

@@ -1,4 +1,4 @@
-"""Operations on a small table, as crash points and others run them in processes of their own: each a function of a bank.
+"""Operations on a small bank, as crash points and others run them in processes of their own: each a function of a bank.
 
 A new operation is a function here, and a line in :data:`OPERATIONS`. What it is given must decide what it does, so that it can
 be run again after it was interrupted.
@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ import tensorbank as tb
 from support import folder_trouble
 from support.object_server import Trouble, access_key
 from support.tiny_source import TinySource
-from tensorbank.errors import NotFoundError
+from tensorbank import removal
+from tensorbank.errors import NotFoundError, TensorBankError
 from tensorbank.reading.sample_reader import SampleReader
+from tensorbank.retention import Lease, Owner, lease_key, list_leases
 from tensorbank.verification import verify
 from tensorbank_indexer import IngestOptions, add_modality, ingest, replace_modality
+from tensorbank_indexer.repairs import repair
 
 __all__ = ["MISTAKES", "MODULES", "OPERATIONS", "TABLE", "Operation", "examine", "recover", "run"]
 
@@ -52,6 +55,10 @@ INGESTED = (("add", {"first": 0}),)
 TWICE_INGESTED = (*INGESTED, ("add", {"first": 4}))
 BOTH_INGESTED = (("add", {"first": 0, "modalities": ["DEM", "S1RTC"]}),)
 DELETED = (*INGESTED, ("delete", {"where": "lon > 10.25"}))
+LEASED = (*DELETED, ("add", {"first": 4}), ("lease", {"version": 1}))
+RENAMED = (*LEASED, ("rename", {"old": "t", "new": "u"}))
+COPIED = (*TWICE_INGESTED, ("copy", {"new": "u"}), ("delete", {"where": "lon > 10.35"}), ("compact", {}))
+"""A copy needs shards that its source needs no more."""
 SCORED = (*INGESTED, ("score", {"factor": 1.0}))
 
 OPERATIONS = (
@@ -70,7 +77,13 @@ OPERATIONS = (
     Operation("replace modality", "replace_one", {"modality": "DEM", "edition": 2}, INGESTED),
     Operation("add modality", "bring", {"modality": "S1RTC"}, INGESTED),
     Operation("drop modality", "drop_modality", {"modality": "S1RTC"}, BOTH_INGESTED),
+    Operation("copy", "copy", {"new": "u"}, DELETED),
+    Operation("rename", "rename", {"old": "t", "new": "u"}, LEASED),
+    Operation("rename back", "rename", {"old": "u", "new": "t"}, RENAMED),
+    Operation("repair", "put_right", {}, (*INGESTED, ("break_shard", {}))),
     Operation("gc", "collect", {}, (*TWICE_INGESTED, ("compact", {})), changes=False),
+    Operation("gc under a lease", "collect", {}, (*LEASED, ("compact", {})), changes=False),
+    Operation("gc of a copy", "collect", {}, COPIED, changes=False),
 )
 """All operations whose crash points are looked at."""
 
@@ -162,9 +175,44 @@ def drop_scores(bank: tb.Bank) -> None:
         bank.table(TABLE).drop_columns([SCORE])
 
 
+def copy(bank: tb.Bank, new: str) -> None:
+    """Make another table with the same tensors."""
+    bank.copy(TABLE, new)
+
+
+def rename(bank: tb.Bank, old: str, new: str) -> None:
+    """Give a table another name."""
+    bank.rename(old, new)
+
+
+def lease(bank: tb.Bank, version: int) -> None:
+    """Protect a version for longer than anything here takes."""
+    now = datetime.now(UTC)
+    owner = Owner("", "", 0, "a test")
+    table_id = bank.catalog.version(TABLE).samples.table_id
+    made = Lease("reader", table_id, (version,), now, now + timedelta(days=1), owner)
+    bank.catalog.store.put(lease_key(TABLE, made.id), made.to_bytes())
+
+
+def break_shard(bank: tb.Bank) -> None:
+    """Flip a byte of a block."""
+    store = bank.catalog.store
+    key = min(o.key for o in store.objects(f"{TABLE}/tensors") if "/c/" in o.key)
+    data = bytearray(store.get(key))
+    data[20] ^= 1
+    store.put(key, bytes(data))
+
+
+def put_right(bank: tb.Bank) -> None:
+    """Repair the table from its archive."""
+    report = repair(TinySource(4, 0), bank, TABLE)
+    assert report.complete, report.left
+
+
 def collect(bank: tb.Bank) -> None:
-    """Remove what the newest version does not need."""
-    bank.gc(older_than=timedelta(0), dry_run=False)
+    """Remove what the newest versions do not need, and leases do not protect that were written an hour ago."""
+    now = datetime.now(UTC) + timedelta(hours=1)
+    removal.collect(bank.catalog, older_than=timedelta(0), dry_run=False, now=now)
 
 
 def add_in_two_commits(bank: tb.Bank, first: int) -> None:
@@ -222,14 +270,37 @@ def run(place: Mapping[str, Any], function: str, given: Mapping[str, Any]) -> No
 
 
 def examine(place: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the table holds by TensorBank's own word: samples with hashes of their pixels, and what ``verify`` found."""
+    """Return what the bank holds by TensorBank's own word: samples of each table, and of each version under a lease, with hashes
+    of their pixels, and what ``verify`` found.
+    """
     bank = opened(place)
-    try:
-        schema = bank.table(TABLE).schema
-    except NotFoundError:
-        return {"samples": {}, "damage": []}
-    names = ", ".join(f'"{name}"' for name in schema.names)
-    plan = bank.sql(f'SELECT split, sample_id, {names} FROM "{TABLE}"').plan()
+    tables: dict[str, dict[str, Any]] = {}
+    damage: list[str] = []
+    leased: dict[str, dict[str, Any]] = {}
+    for table in bank.tables():
+        try:
+            head = bank.catalog.version(table)
+        except NotFoundError:
+            continue  # it has another name by now
+        try:
+            tables[table] = _samples(bank, table)
+            report = verify(bank, table, deep=True)
+            damage += [
+                f"{table} {f.kind} {f.sample_ids} {f.modality} {f.key}: {f.reason}" for f in report.findings
+            ]
+        except TensorBankError as error:
+            tables[table] = {"error": str(error)}
+            damage.append(f"{table} {error.kind} {error}")
+        for name in bank.catalog.names_of(head):
+            for one in list_leases(bank.catalog.store, name)[0]:
+                if one.id == "reader" and one.table_id == head.samples.table_id:
+                    leased |= {str(v): _samples(bank.at({table: v}), table) for v in one.versions}
+    return {"tables": tables, "damage": damage, "leased": leased}
+
+
+def _samples(bank: tb.Bank, table: str) -> dict[str, dict[str, str]]:
+    names = ", ".join(f'"{name}"' for name in bank.table(table).schema.names)
+    plan = bank.sql(f'SELECT split, sample_id, {names} FROM "{table}"').plan()
     samples: dict[str, dict[str, str]] = {}
     if len(plan):
         with closing(SampleReader.of(plan)) as reader:
@@ -238,9 +309,7 @@ def examine(place: Mapping[str, Any]) -> dict[str, Any]:
             name = f"{row['split']}/{row['sample_id']}"
             assert name not in samples, f"{name} is there twice"
             samples[name] = {m: hashlib.sha256(t[position].tobytes()).hexdigest() for m, t in tensors.items()}
-    report = verify(bank, TABLE, deep=True)
-    damage = [f"{f.kind} {f.sample_ids} {f.modality} {f.key}: {f.reason}" for f in report.findings]
-    return {"samples": samples, "damage": damage, "version": report.version}
+    return samples
 
 
 def recover(
