@@ -11,17 +11,33 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from support.differential.planted import planted
 from support.whole_life.machine import TableLife
-from support.whole_life.operations import Collect, Compact, Delete, Ingest, PutColumn, Restore
+from support.whole_life.operations import (
+    AddModality,
+    Collect,
+    Compact,
+    Copy,
+    Delete,
+    DropModality,
+    Hold,
+    Ingest,
+    PutColumn,
+    Refresh,
+    Rename,
+    ReplaceModality,
+    Restore,
+)
 from support.whole_life.world import Step, Stop, World
 from tensorbank.catalog import changes as table_changes
-from tensorbank.catalog import commits, membership, publishing
+from tensorbank.catalog import commits, copies, membership, publishing, renaming
 from tensorbank.columns import changes as column_changes
-from tensorbank.corrections import restoration
+from tensorbank.corrections import dropped_modality, restoration
 from tensorbank.delta import actions, log_writer
 from tensorbank.errors import ErrorKind, TensorBankError
 from tensorbank.maintenance import compaction
 from tensorbank.planning import views
-from tensorbank.removal import kept_versions
+from tensorbank.removal import garbage, kept_versions
+from tensorbank.retention import expiry, protection
+from tensorbank_indexer.modality_changes import index_change, job
 
 LIFE = settings(
     max_examples=9,
@@ -69,7 +85,11 @@ ONE_GOES = Step(Delete((3,)))
 SCORED = Step(PutColumn("x", (0, 1, 2, 3), 1))
 MORE = Step(Ingest(4, 4), 1)
 BACK = Step(Restore(1))
-COLLECTED = Step(Collect())
+COLLECTED = Step(Collect(), 1)
+RENAMED = Step(Rename("v"))
+BOTH = Step(Ingest(4, 2, 1, both=True))
+HELD = (FEW_GO, Step(Hold("reader", 2)), Step(Compact()))
+"""A version under a lease, with files that no other version has."""
 
 
 def test_a_writer_that_loses_leaves_the_part_that_another_one_committed(tmp_path):
@@ -157,6 +177,57 @@ MISTAKES = {
         "for name in head.columns if len(returning)",
         "for name in ()",
         (SCORED, FEW_GO, Step(Ingest(0, 4, 2))),
+    ),
+    "leases do not count": Mistake(
+        protection, "if not lease.is_expired(now) and", "if False and", (*HELD, COLLECTED)
+    ),
+    "leases do not count below the name that a table had": Mistake(
+        protection, "for name in (table, *earlier)]", "for name in (table,)]", (*HELD, RENAMED, COLLECTED)
+    ),
+    "what others write is garbage": Mistake(
+        garbage,
+        "if found.written_s > self.cutoff_s or (young and not needed) or self.has_shard(found.key):",
+        "if self.has_shard(found.key):",
+        (racing(MORE, -1, COLLECTED),),
+    ),
+    "versions that have expired come back": Mistake(
+        expiry,
+        "    if version.version in expired_versions(",
+        "    if version.version < 0 and version.version in expired_versions(",
+        (COLLECTED, Step(Restore(0))),
+    ),
+    "a copy has what was deleted": Mistake(
+        copies,
+        "for level in source.pins}",
+        'for level in source.pins if level != "deleted"}',
+        (FEW_GO, Step(Copy(2, "copy"))),
+    ),
+    "the old log goes with the name": Mistake(
+        renaming,
+        "if name != RENAMED and (name == first or not commits_in([name])):",
+        "if name != RENAMED:",
+        (racing(FEW_GO, LAST, RENAMED),),
+    ),
+    "a refresh leaves what it replaces": Mistake(
+        commits,
+        "changes[DELETED] = LevelChange(added=(write(DELETED, gone),))",
+        "changes[DELETED] = LevelChange()",
+        (BOTH, Step(Refresh(4, 2, 2, both=True))),
+    ),
+    "roll-ups keep a modality that is replaced": Mistake(
+        index_change,
+        "of_level(head, level) for level in LEVELS}",
+        'of_level(head, level) for level in LEVELS if level != "shards"}',
+        (Step(ReplaceModality("DEM", 0, 4, 2)),),
+    ),
+    "a modality that is dropped keeps its tensors": Mistake(
+        dropped_modality,
+        "having = [f for f in files.files if name in pq.read_schema(catalog.path(f)).names]",
+        "having = []",
+        (BOTH, Step(DropModality("S1RTC")), Step(AddModality("S1RTC", 0, 2, 2))),
+    ),
+    "a modality is added to who has it": Mistake(
+        job, "return having[~rows.has[having]]", "return having", (BOTH, Step(AddModality("S1RTC", 3, 3, 2)))
     ),
     "an update drops all other values": Mistake(
         column_changes,

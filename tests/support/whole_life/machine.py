@@ -13,14 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from support.whole_life.model import MODALITIES, UNIVERSE, State
 from support.whole_life.operations import (
+    NAMES,
+    AddModality,
     Collect,
     Compact,
+    Copy,
     Delete,
     DropColumn,
     DropModality,
     Ingest,
     Operation,
     PutColumn,
+    Refresh,
+    Rename,
     ReplaceModality,
     Restore,
 )
@@ -34,6 +39,8 @@ WRITERS = st.integers(0, 1)
 SPANS = st.tuples(st.integers(0, len(UNIVERSE) - 1), st.integers(1, 4))
 MODALITY = st.sampled_from(MODALITIES)
 COLUMNS = st.sampled_from(["x", "y"])
+OTHER = st.sampled_from(["copy", "another"])
+"""The names of copies."""
 
 
 def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
@@ -47,6 +54,7 @@ def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
         st.booleans(),
     )
     modes = ["replace", "update"]
+    late = st.integers(max(0, n_versions - 5), n_versions - 1)
     put = COLUMNS.flatmap(
         lambda c: st.builds(
             PutColumn,
@@ -64,6 +72,20 @@ def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
         SPANS,
         st.integers(1, 3),
     )
+    refreshed = st.builds(
+        lambda span, edition, both: Refresh(span[0], min(span[1], len(UNIVERSE) - span[0], 3), edition, both),
+        SPANS,
+        st.integers(1, 3),
+        st.booleans(),
+    )
+    added = st.builds(
+        lambda modality, span, edition: AddModality(
+            modality, span[0], min(span[1], len(UNIVERSE) - span[0]), edition
+        ),
+        MODALITY,
+        SPANS,
+        st.integers(1, 3),
+    )
     drop = st.builds(DropColumn, st.sampled_from(sorted(state.values) or ["x"]))
     odd = st.builds(PutColumn, COLUMNS, st.just((0, 11)), st.just(1), st.sampled_from([*modes, "add"]))
     return st.one_of(
@@ -71,9 +93,10 @@ def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
         put,
         st.builds(Delete, some),
         st.builds(Compact, st.booleans()),
-        st.builds(Restore, st.integers(max(0, n_versions - 5), n_versions - 1)),
+        st.builds(Restore, late),
         st.one_of(ingests, drop, odd),
-        st.one_of(replaced, st.builds(DropModality, MODALITY)),
+        st.one_of(replaced, added, st.builds(DropModality, MODALITY)),
+        st.one_of(refreshed, st.builds(Copy, late, OTHER), st.builds(Rename, st.sampled_from(NAMES))),
     )
 
 
@@ -107,7 +130,8 @@ class TableLife(RuleBasedStateMachine):
     def race(self, data: st.DataObject, writer: int, at: int, after: bool) -> None:
         """One writer does something while others, who may die, are quicker."""
         dying = st.one_of(st.none(), st.builds(Stop, PLACES, st.booleans()))
-        between = st.builds(Step, self._operations(), st.just(0), dying)
+        others = st.one_of(self._operations(), st.just(Collect()))
+        between = st.builds(Step, others, st.just(0), dying)
         meanwhile = data.draw(st.lists(between, min_size=1, max_size=2).map(tuple))
         self._perform(Step(data.draw(self._operations()), writer, Stop(at, after, meanwhile)))
 
@@ -127,6 +151,11 @@ class TableLife(RuleBasedStateMachine):
     def tag(self, name: str, version: int) -> None:
         """Somebody keeps a version."""
         self.world.tag(name, version)
+
+    @rule(name=st.sampled_from(["lease-a", "lease-b"]), version=st.integers(0, 40))
+    def hold(self, name: str, version: int) -> None:
+        """A reader holds a lease on a version."""
+        self.world.hold(name, version)
 
     @rule(writer=WRITERS, dies=st.one_of(st.none(), st.integers(1, 12)))
     def collect(self, writer: int, dies: int | None) -> None:

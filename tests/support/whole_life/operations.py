@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import chain, combinations
 from typing import Protocol
 
 import pyarrow as pa
@@ -14,24 +15,34 @@ from support.tiny_source import TinySource
 from support.whole_life.model import Sample, State, name_of
 from tensorbank.errors import ErrorKind
 from tensorbank.removal import GRACE, collect
-from tensorbank_indexer import IngestOptions, ingest, replace_modality
+from tensorbank.retention import Lease, Owner, lease_key
+from tensorbank_indexer import IngestOptions, add_modality, ingest, replace_modality
 
 __all__ = [
+    "NAMES",
     "TABLE",
+    "AddModality",
     "Collect",
     "Compact",
+    "Copy",
     "Delete",
     "DropColumn",
     "DropModality",
+    "Hold",
     "Ingest",
     "Operation",
     "Outcome",
     "PutColumn",
+    "Refresh",
+    "Rename",
     "ReplaceModality",
     "Restore",
 ]
 
 TABLE = "t"
+"""The first name of the table."""
+NAMES = (TABLE, "u", "v")
+"""The names that it may get."""
 INLINE = IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2)
 Outcome = State | str
 """The ends that an operation may come to: a new version that holds a state, :data:`NOTHING`, or an error of a kind."""
@@ -43,10 +54,10 @@ class Operation(Protocol):
 
     @property
     def word(self) -> str:
-        """The word for it in the history."""
+        """The word for it in the history; several, if it depends on what is there already."""
         ...
 
-    def run(self, bank: tb.Bank) -> None:
+    def run(self, bank: tb.Bank, table: str) -> None:
         """Do it."""
         ...
 
@@ -70,8 +81,8 @@ class Ingest:
     def modalities(self) -> tuple[str, ...]:
         return ("DEM", "S1RTC") if self.both else ("DEM",)
 
-    def run(self, bank: tb.Bank) -> None:
-        ingest(TinySource(self.n, self.first, self.edition, self.modalities), bank, TABLE, INLINE)
+    def run(self, bank: tb.Bank, table: str) -> None:
+        ingest(TinySource(self.n, self.first, self.edition, self.modalities), bank, table, INLINE)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         numbers = range(self.first, self.first + self.n)
@@ -86,6 +97,41 @@ class Ingest:
                 continue
             found.append(head.with_samples(new) if new else NOTHING)
         return found
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """An ingest of an edition of an archive, which also replaces modalities that another edition gave: two commits at most."""
+
+    first: int
+    n: int
+    edition: int
+    both: bool = False
+
+    word = "refresh, ingest"
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return ("DEM", "S1RTC") if self.both else ("DEM",)
+
+    def run(self, bank: tb.Bank, table: str) -> None:
+        source = TinySource(self.n, self.first, self.edition, self.modalities)
+        ingest(source, bank, table, replace(INLINE, refresh=True))
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        ingested = Ingest(self.first, self.n, self.edition, self.both).outcomes(start, head, versions)
+        there = [n for n in range(self.first, self.first + self.n) if n in head.samples]
+        other = [
+            (n, m) for n in there for m in self.modalities if head.samples[n].editions.get(m) != self.edition
+        ]
+        refreshed: list[Outcome] = []
+        sizes = [len(other)] if start == head else range(1, len(other) + 1)
+        for some in chain.from_iterable(combinations(other, size) for size in sizes):
+            editions = {n: dict(head.samples[n].editions) for n, _ in some}
+            for n, modality in some:
+                editions[n][modality] = self.edition
+            refreshed.append(head.with_samples({n: Sample(e) for n, e in editions.items()}))
+        return [*ingested, *refreshed, *([] if start == head and other else [NOTHING, head])]
 
 
 @dataclass(frozen=True)
@@ -105,18 +151,18 @@ class PutColumn:
     def values(self) -> dict[int, float]:
         return {n: float(1000 * self.seed + n) for n in self.numbers}
 
-    def run(self, bank: tb.Bank) -> None:
+    def run(self, bank: tb.Bank, table: str) -> None:
         rows = pa.table(
             {
                 "sample_id": pa.array([name_of(n) for n in self.values], pa.string()),
                 self.column: pa.array(list(self.values.values()), pa.float64()),
             }
         )
-        table = bank.table(TABLE)
+        opened = bank.table(table)
         if self.mode == "update":
-            table.update_columns(rows)
+            opened.update_columns(rows)
         else:
-            table.add_columns(rows, replace=self.mode == "replace")
+            opened.add_columns(rows, replace=self.mode == "replace")
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         there = self.column in head.values
@@ -137,8 +183,8 @@ class DropColumn:
     column: str
     word = "drop-columns"
 
-    def run(self, bank: tb.Bank) -> None:
-        bank.table(TABLE).drop_columns([self.column])
+    def run(self, bank: tb.Bank, table: str) -> None:
+        bank.table(table).drop_columns([self.column])
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         if self.column not in head.values:
@@ -153,9 +199,9 @@ class Delete:
     numbers: tuple[int, ...]
     word = "delete"
 
-    def run(self, bank: tb.Bank) -> None:
+    def run(self, bank: tb.Bank, table: str) -> None:
         names = ", ".join(f"'{name_of(n)}'" for n in self.numbers)
-        bank.table(TABLE).delete(f"sample_id IN ({names})")
+        bank.table(table).delete(f"sample_id IN ({names})")
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         gone = {*self.numbers} & {*head.samples}
@@ -169,8 +215,8 @@ class Restore:
     version: int
     word = "restore"
 
-    def run(self, bank: tb.Bank) -> None:
-        bank.table(TABLE).restore(self.version)
+    def run(self, bank: tb.Bank, table: str) -> None:
+        bank.table(table).restore(self.version)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         wanted = versions[self.version]
@@ -187,9 +233,9 @@ class ReplaceModality:
     edition: int
     word = "replace-modality"
 
-    def run(self, bank: tb.Bank) -> None:
+    def run(self, bank: tb.Bank, table: str) -> None:
         source = TinySource(self.n, self.first, self.edition, (self.modality,))
-        replace_modality(source, bank, TABLE, self.modality, INLINE)
+        replace_modality(source, bank, table, self.modality, INLINE)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         numbers = {*range(self.first, self.first + self.n)}
@@ -208,14 +254,45 @@ class ReplaceModality:
 
 
 @dataclass(frozen=True)
+class AddModality:
+    """A modality for samples that lack it."""
+
+    modality: str
+    first: int
+    n: int
+    edition: int
+    word = "add-modality"
+
+    def run(self, bank: tb.Bank, table: str) -> None:
+        source = TinySource(self.n, self.first, self.edition, (self.modality,))
+        add_modality(source, bank, table, self.modality, INLINE)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        numbers = {*range(self.first, self.first + self.n)}
+        if not numbers & {*head.samples}:
+            return [ErrorKind.NOT_FOUND, ErrorKind.UNKNOWN_SAMPLE, NOTHING]
+        found: list[Outcome] = []
+        for seen in (head, start):
+            lacking = [
+                n
+                for n in sorted(numbers & {*head.samples} & {*seen.samples})
+                if self.modality not in seen.samples[n].editions
+                and self.modality not in head.samples[n].editions
+            ]
+            new = {n: Sample({**head.samples[n].editions, self.modality: self.edition}) for n in lacking}
+            found.append(head.with_samples(new) if new else NOTHING)
+        return found
+
+
+@dataclass(frozen=True)
 class DropModality:
     """A modality that goes."""
 
     modality: str
     word = "drop-modality"
 
-    def run(self, bank: tb.Bank) -> None:
-        bank.table(TABLE).drop_modality(self.modality)
+    def run(self, bank: tb.Bank, table: str) -> None:
+        bank.table(table).drop_modality(self.modality)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         if self.modality not in head.modalities:
@@ -233,15 +310,72 @@ class DropModality:
 
 @dataclass(frozen=True)
 class Collect:
-    """A collection of garbage a while from now: versions go but the newest and those with tags."""
+    """A collection of garbage: versions go but the newest and those with tags or leases.
 
+    ``before`` is the time, since 1970, up to which everything is old; if not given, that is a while from now, so that nobody
+    else may be writing.
+    """
+
+    before: float | None = None
     word = "gc"
 
-    def run(self, bank: tb.Bank) -> None:
-        collect(bank.catalog, dry_run=False, now=datetime.now(UTC) + 2 * GRACE)
+    def run(self, bank: tb.Bank, table: str) -> None:
+        if self.before is None:
+            collect(bank.catalog, dry_run=False, now=datetime.now(UTC) + 2 * GRACE)
+        else:
+            now = datetime.fromtimestamp(self.before, UTC)
+            collect(bank.catalog, dry_run=False, now=now, older_than=timedelta(0))
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         return [NOTHING]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A lease on a version for longer than any life takes; one of the same name gives way to it."""
+
+    name: str
+    version: int
+    word = "lease"
+
+    def run(self, bank: tb.Bank, table: str) -> None:
+        now = datetime.now(UTC)
+        table_id = bank.catalog.version(table).samples.table_id
+        lease = Lease(self.name, table_id, (self.version,), now, now + 9 * GRACE, Owner("", "", 0, "a test"))
+        bank.catalog.store.put(lease_key(table, self.name), lease.to_bytes())
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        return [NOTHING]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of a version under another name."""
+
+    version: int
+    new: str
+    word = "copy"
+
+    def run(self, bank: tb.Bank, table: str) -> None:
+        bank.copy(table, self.new, version=self.version)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        return [NOTHING]
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Another name for the table."""
+
+    new: str
+    word = "rename"
+
+    def run(self, bank: tb.Bank, table: str) -> None:
+        if table != self.new:
+            bank.rename(table, self.new)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        return [head, NOTHING]
 
 
 @dataclass(frozen=True)
@@ -251,8 +385,8 @@ class Compact:
     rewrite_shards: bool = False
     word = "compact"
 
-    def run(self, bank: tb.Bank) -> None:
-        bank.table(TABLE).compact(rewrite_shards=self.rewrite_shards)
+    def run(self, bank: tb.Bank, table: str) -> None:
+        bank.table(table).compact(rewrite_shards=self.rewrite_shards)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         return [head, NOTHING]
