@@ -258,14 +258,18 @@ def _merged(there: pa.Schema, wanted: pa.Schema, before: TableSchema, after: Tab
         for m in after
         if m.name in before.names and before[m.name] != m and there.get_field_index(m.name) >= 0
     ]
-    if not new and len(kept) == len(there) and not changed:
+    is_moved = (
+        before.names != after.names
+    )  # as by a version that comes back, with other places of its modalities
+    if not new and len(kept) == len(there) and not changed and not is_moved:
         return None
     fields = [wanted.field(f.name) if f.name in changed else f for f in kept]
     every = {field.name: field for field in (*fields, *new)}
     placed = [name for name in after.names if name in every]
     if [name for name in every if name in after.names] != placed:  # one comes back to where it was
         every = {name: every[name] for name in (*(n for n in every if n not in after.names), *placed)}
-    return pa.schema(list(every.values()))
+    fields = list(every.values())
+    return None if fields == list(there) else pa.schema(fields)
 
 
 def commit_info(operation: str, details: Mapping[str, Any], n_rows: int, part: str | None) -> dict[str, Any]:

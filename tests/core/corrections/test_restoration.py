@@ -90,6 +90,18 @@ def test_a_modality_that_was_dropped_comes_back(bank):
     assert "NDVI" not in bank.table("t").schema.names
 
 
+def test_modalities_come_back_to_their_places(bank):
+    before = content(bank, 2)
+    moved = TableSchema((*SCHEMA.modalities[1:], SCHEMA.modalities[0]))
+    bank.catalog.publish("t", lambda head: Change("drop-modality", schema=TableSchema(SCHEMA.modalities[1:])))
+    bank.catalog.publish("t", lambda head: Change("add-modality", schema=moved))
+    assert bank.table("t").schema.names == moved.names
+    assert bank.table("t").restore(2).changed
+    assert bank.table("t").schema.names == SCHEMA.names
+    assert content(bank) == before
+    assert not bank.table("t").restore(2).changed
+
+
 def test_a_version_whose_files_are_gone_is_refused_before_anything_is_written(bank):
     catalog, store = bank.catalog, bank.catalog.store
     bank.table("t").restore(1)
