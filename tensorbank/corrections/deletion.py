@@ -21,6 +21,7 @@ from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.index_files import IndexFile
 from tensorbank.planning import Planner
 from tensorbank.queries import Selection
+from tensorbank.sql import quoted
 
 __all__ = ["Deleted", "delete", "rows_of_deletion"]
 
@@ -114,6 +115,14 @@ def _matching(
 ) -> pa.Table:
     """Return the rows of ``deleted`` for the samples of a version that satisfy a condition, sorted by key."""
     planner = Planner(catalog, {head.table: head.version}, registered)
+    asked = f"SELECT (\n{where}\n) AS met FROM {quoted(head.table)} LIMIT 0"
+    kind = planner.arrow(asked).schema.types[0]
+    if not pa.types.is_boolean(kind):  # any number but 0 would count as true
+        raise InvalidInputError(
+            f"the condition {where!r} is {'a structure' if pa.types.is_nested(kind) else kind}, and has to be true "
+            "or false; compare it with something, such as cloud_cover > 0.9",
+            kind=ErrorKind.SQL,
+        )
     columns = ("key", f"{STEM_HASH} AS stem_hash", "part")
     found = Selection(head.table, planner, columns, (where,)).arrow()
     stems = as_numpy(found["stem_hash"]).astype(np.uint64, copy=False).byteswap().view(np.int64)

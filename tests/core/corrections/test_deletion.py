@@ -112,7 +112,13 @@ def test_a_trial_changes_nothing(made):
     assert len(ids(bank)) == 30
 
 
-@pytest.mark.parametrize("where", ["lon >", "no_such_column > 1", "", "lon) FROM t --", "NDVI.mean > 'a'"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("lon >", "no_such_column > 1", "", "lon) FROM t --", "NDVI.mean > 'a'"),
+        *("cloud_cover", "1", "sample_id", "NDVI", "NULL"),
+    ],
+)
 def test_conditions_that_are_none_are_refused_before_anything_is_written(made, where):
     bank, _ = made
     before = sorted(info.key for info in bank.catalog.store.objects("t"))
