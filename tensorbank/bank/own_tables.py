@@ -14,6 +14,9 @@ from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 
 __all__ = ["read_own_table"]
 
+TEXTS = ("sample_id", "split")
+"""The columns that are texts in every table, whatever their values look like: 0012 is not the sample 12."""
+
 
 def read_own_table(name: str, data: Any) -> pa.Table:
     """Return what is to be registered as an Arrow table; files are read.
@@ -55,12 +58,18 @@ def _as_arrow(data: Any) -> pa.Table:
 
 def _from_file(path: Path) -> pa.Table:
     if not path.is_file():
-        raise NotFoundError(f"there is no file {path}; give a Parquet or CSV file")
+        what = f"{path} is a folder" if path.is_dir() else f"there is no file {path}"
+        raise NotFoundError(f"{what}; give a Parquet or CSV file")
     is_csv = ".csv" in [suffix.lower() for suffix in path.suffixes]
     try:
-        return pyarrow.csv.read_csv(path) if is_csv else pyarrow.parquet.read_table(path)
+        return _read_csv(path) if is_csv else pyarrow.parquet.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         what = "CSV" if is_csv else "Parquet"
         raise InvalidInputError(
             f"{path} cannot be read as {what}: {error}", kind=ErrorKind.UNREADABLE_FILE
         ) from error
+
+
+def _read_csv(path: Path) -> pa.Table:
+    types = {name: pa.string() for name in TEXTS}
+    return pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types=types))

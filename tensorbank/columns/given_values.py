@@ -35,7 +35,7 @@ def values_of(rows: pa.Table, on: str) -> list[str]:
     Raises
     ------
     InvalidInputError
-        The rows lack the column that they are matched by, or have no others.
+        The rows lack the column that they are matched by, or have it of another type, or have no others.
     """
     if on not in ("sample_id", "key"):
         raise InvalidInputError(f"columns are matched by 'sample_id' or 'key', not by {on!r}")
@@ -43,6 +43,15 @@ def values_of(rows: pa.Table, on: str) -> list[str]:
         raise InvalidInputError(
             f"the given rows have no column {on!r} to match them by.{nearest(on, rows.column_names)}"
         )
+    for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
+        texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if name in ("sample_id", "split") and not any(is_text(plain) for is_text in texts):
+            raise InvalidInputError(
+                f"{name} of the given rows is {kind}, and that of samples is a text; cast it to string, with its leading zeros"
+            )
+        if name == on == "key" and not pa.types.is_integer(plain):
+            raise InvalidInputError(f"key of the given rows is {kind}, and that of samples is int64; cast it")
     names = [name for name in rows.column_names if name not in MATCHED]
     if not names:
         raise InvalidInputError(
@@ -56,7 +65,8 @@ def check_new_names(names: Collection[str], schema: TableSchema, there: Collecti
     taken = {n.lower(): f"has a column {n!r} already" for n in (f.name for f in SAMPLE_COLUMNS)}
     taken |= {n.lower(): f"has a modality {n!r}" for n in schema.names}
     taken |= {
-        n.lower(): f"has an added column {n!r} already; replace=True gives it new values" for n in there
+        n.lower(): f"has an added column {n!r} already; replace=True (--replace) gives it new values"
+        for n in there
     }
     for name in names:
         check_identifier(name, "a column")

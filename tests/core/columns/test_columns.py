@@ -181,6 +181,10 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_is_written(bank, ids, 
         "which an index cannot hold": pa.table({"sample_id": ids[:1], "a": [{"b": 1}]}),
         "no column 'sample_id' to match": pa.table({"id": ids, "a": [1] * 16}),
         "no column of values": pa.table({"sample_id": ids}),
+        "sample_id of the given rows is int64": pa.table({"sample_id": range(16), "a": [1] * 16}),
+        "split of the given rows is double": given(ids, [1] * 16, "a").append_column(
+            "split", pa.array([0.5] * 16)
+        ),
     }
     for message, rows in cases.items():
         with pytest.raises(InvalidInputError, match=message.strip().replace("(", r"\(")):
@@ -197,6 +201,21 @@ def test_what_does_not_fit_is_refused_by_name_and_nothing_is_written(bank, ids, 
     more = part_of("t", "p9", 2, schema=TableSchema((*SCHEMA, later)))
     with pytest.raises(InvalidInputError, match="added column 'a', so that no modality"):
         bank.catalog.commit("t", more)
+
+
+def test_ids_of_a_file_keep_their_zeros(tmp_path):
+    bank = tb.create(tmp_path / "bank")
+    bank.catalog.create("t", SCHEMA)
+    commit = part_of("t", "p", 2)
+    named = [
+        {**row, "sample_id": name}
+        for row, name in zip(commit.samples.to_pylist(), ("0012", "12"), strict=True)
+    ]
+    bank.catalog.commit("t", tb_commit(commit, pa.Table.from_pylist(named, schema=commit.samples.schema)))
+    (tmp_path / "scores.csv").write_text("sample_id,score\n0012,1.5\n12,2.5\n")
+    bank.table("t").add_columns(tmp_path / "scores.csv")
+    rows = bank.sql("SELECT sample_id, score FROM t ORDER BY score").arrow().to_pylist()
+    assert rows == [{"sample_id": "0012", "score": 1.5}, {"sample_id": "12", "score": 2.5}]
 
 
 def test_ids_of_several_splits_take_the_split(tmp_path):
