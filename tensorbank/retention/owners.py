@@ -24,6 +24,8 @@ class Owner:
     program: str
 
     def __str__(self) -> str:
+        if not (self.user or self.host or self.pid):  # a service does not tell
+            return "somebody"
         return f"{self.user or 'somebody'} on {self.host or 'some machine'}, process {self.pid}, {self.program or 'python'}"
 
 

@@ -132,8 +132,10 @@ def lineage(
     NotFoundError, FormatError
         There is no checkpoint, or it is none.
     InvalidInputError
-        It holds no state, one that does not tell what was seen (kind ``other-state``), or one of another bank or plan.
+        It holds no state, one that does not tell what was seen (kind ``other-state``), or one of another bank or plan. Or the
+        bank is read through a service (kind ``served``).
     """
+    _ = bank.catalog  # refused behind a service, which plans no statements
     found = []
     bad = [sample for path in reports for sample in read_bad_samples(path)]
     for state in states_in(checkpoint):

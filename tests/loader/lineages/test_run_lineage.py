@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 import tensorbank as tb
 from support.streamed_bank import add_part, make_bank
 from tensorbank.cli.app import main
+from tensorbank.served import ServedEngine
 from tensorbank_loader import DataLoader, StreamingDataset, World, lineage
 
 N = 50
@@ -347,6 +349,10 @@ def test_another_bank(bank, plan, tmp_path):
         with pytest.raises(tb.InvalidInputError, match="made anew, or this is another bank") as caught:
             lineage(state, other, plans=plans)
         assert caught.value.kind == "other-table"
+    served = tb.Bank(ServedEngine(SimpleNamespace(url="https://host/v1/banks/eo")))
+    with pytest.raises(tb.InvalidInputError, match="open the bank at its store") as caught:
+        lineage(state, served)
+    assert caught.value.kind == "served"
 
 
 def test_a_state_of_version_3(bank, plan):

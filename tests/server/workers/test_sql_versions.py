@@ -142,6 +142,7 @@ def test_a_client_pins_by_tag_and_time(served, bank):
     assert [(t.name, t.version, t.message) for t in there.table("terramesh").tags()] == [
         ("paper-v1", 2, "eight samples")
     ]
+    assert str(there.table("terramesh").tags()[0].owner) == "somebody"
     with pytest.raises(NotFoundError, match="Did you mean 'paper-v1'") as caught:
         there.at({"terramesh": "paper-v2"})
     assert caught.value.kind == "unknown-tag"
