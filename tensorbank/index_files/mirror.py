@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,27 +15,18 @@ from tensorbank.errors import (
     NotFoundError,
 )
 from tensorbank.index_files.checksums import checksum_in_name
-from tensorbank.index_files.delta_log import (
-    LAST_CHECKPOINT,
-    LOG,
-    checkpoint_in,
-    checkpoint_name,
-    commit_name,
-    commits_in,
-    needed,
-    seal_name,
-)
+from tensorbank.index_files.delta_log import LOG, commit_name, commits_in, needed
 from tensorbank.index_files.level_files import IndexFile
 from tensorbank.index_files.local_copies import Identity, checksum, digest, disk_error, identity, write
+from tensorbank.index_files.log_listing import LogListing
 from tensorbank.index_files.parquet_check import check_index_file
-from tensorbank.index_files.static_bank import is_static, log_files
+from tensorbank.index_files.static_bank import is_static
 from tensorbank.layout import is_below
 from tensorbank.storage import LATE_S, ObjectInfo, Store
 
 __all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
 
 N_THREADS = 16
-_OF_VERSION = re.compile(r"\d{20}\.")
 SLOW_BYTES_S = 4 << 20
 """Bytes per second of a network on which a file that is still coming is not late."""
 N_FETCHES = 3
@@ -92,7 +81,7 @@ class IndexMirror:
         self.folder = folder
         self._sound: dict[Path, Identity] = {}
         self._readable: dict[Path, tuple[Identity, int, int]] = {}
-        self._tails: dict[str, dict[str, ObjectInfo]] = {}  # of logs: their first file, and what is needed
+        self._listing = LogListing(store, self.in_place)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.store, self.folder))
@@ -175,11 +164,11 @@ class IndexMirror:
             There is no such table, or no such version yet.
         """
         try:
-            return self._log(key, self._listed(key, version, whole=whole), version, whole=whole)
+            return self._log(key, self._listing.files(key, version, whole=whole), version, whole=whole)
         except NotFoundError:
-            if self._tails.pop(key, None) is None:
+            if not self._listing.forget(key):
                 raise
-        return self._log(key, self._listed(key, version, whole=whole), version, whole=whole)
+        return self._log(key, self._listing.files(key, version, whole=whole), version, whole=whole)
 
     def _log(self, key: str, files: Mapping[str, ObjectInfo], version: int | None, *, whole: bool) -> LogCopy:
         """Return a copy of a log by its files; NotFoundError if they do not have the version, or are not there any more."""
@@ -194,8 +183,9 @@ class IndexMirror:
             wanted |= {
                 name: files[name] for v in commits if v <= version and (name := commit_name(v)) in files
             }
-        if version == max(commits) and not is_static(self.store):
-            self._tails[key] = {name: files[name] for name in (min(files), *needed(files, version, where))}
+        if version == max(commits):
+            tail = (min(files), *needed(files, version, where))
+            self._listing.keep(key, {name: files[name] for name in tail})
         local = self.in_place
         if local is not None:
             oldest = local / key / LOG / next(iter(wanted))
@@ -214,65 +204,6 @@ class IndexMirror:
         for name in log.names:
             (log.folder / LOG / name).unlink(missing_ok=True)
         return True
-
-    def _listed(self, key: str, version: int | None, *, whole: bool) -> dict[str, ObjectInfo]:
-        """Return the files of a log by name: those that begin with a version."""
-        if is_static(self.store):
-            return log_files(self.store, key, version, whole=whole)
-        tail = None if whole else self._tails.get(key)
-        if tail is not None:
-            newest = max(commits_in(tail))
-            if version is None or version >= checkpoint_in(tail):
-                found = self._from(key, newest)
-                if found.get(commit_name(newest)) == tail[commit_name(newest)]:
-                    return tail | found
-        hinted = {} if whole or tail is not None else self._hinted(key, version)
-        return hinted or self._files(key)
-
-    def _hinted(self, key: str, version: int | None) -> dict[str, ObjectInfo]:
-        """Return the files of a log from the checkpoint on that its hint names, and its first commit; none if that does not do.
-
-        Only for a folder: to list thousands of files there takes longer than to look for three, and with a store it is a
-        request or two.
-        """
-        local = self.in_place
-        try:
-            last = (
-                int(json.loads((local / key / LOG / LAST_CHECKPOINT).read_bytes())["version"])
-                if local
-                else -1
-            )
-            if last < 0 or (version is not None and version < last):
-                return {}
-            first = self.store.info(f"{key}/{LOG}/{commit_name(0)}")
-        except (OSError, ValueError, KeyError, TypeError, NotFoundError):
-            return {}
-        found = {commit_name(0): first, **self._files(key, after=f"{last:020}")}
-        return found if {checkpoint_name(last), commit_name(last)} <= found.keys() else {}
-
-    def _from(self, key: str, version: int) -> dict[str, ObjectInfo]:
-        """Return the files of a log from a version on.
-
-        They are numbered, and in a folder looked for one after the other: to list thousands takes longer.
-        """
-        local = self.in_place
-        if local is None:
-            return self._files(key, after=f"{version:020}")
-        found: dict[str, ObjectInfo] = {}
-        while True:
-            names = commit_name(version), checkpoint_name(version), seal_name(version)
-            there = [name for name in names if (local / key / LOG / name).exists()]
-            found |= {name: self.store.info(f"{key}/{LOG}/{name}") for name in there}
-            if commit_name(version) not in there:
-                return found
-            version += 1
-
-    def _files(self, key: str, after: str = "") -> dict[str, ObjectInfo]:
-        """List the files of a log by name, from a name on."""
-        folder = f"{key}/{LOG}/"
-        found = self.store.objects(f"{key}/{LOG}", LATE_S, after=f"{folder}{after}" if after else "")
-        names = {info.key.removeprefix(folder): info for info in found}
-        return {name: info for name, info in names.items() if _OF_VERSION.match(name) and "/" not in name}
 
     def _open_folder(self) -> Path:
         """Create the folder of the bank's copies, and return it."""
