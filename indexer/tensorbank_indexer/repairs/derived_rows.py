@@ -84,14 +84,25 @@ def is_whole(store: Store, modality: Modality, ref: Mapping[str, Any]) -> bool:
 
 
 def from_rows(
-    store: Store, rows: Sequence[Mapping[str, Any]], schema: TableSchema, place: Place, n_tiles: int
+    store: Store,
+    rows: Sequence[Mapping[str, Any]],
+    schema: TableSchema,
+    place: Place,
+    n_tiles: int,
+    *,
+    trusted: bool = True,
 ) -> IndexRows:
     """Derive the rows of all levels of one shard from its rows of samples and the blocks that they lead to.
+
+    Parameters
+    ----------
+    trusted
+        False if statistics in the rows may be wrong, so that they cannot tell whether the blocks are theirs.
 
     Raises
     ------
     Unrepaired
-        Blocks are damaged or missing.
+        Blocks are damaged or missing, or have other pixels than the rows say.
     """
     ordered = sorted(rows, key=lambda row: (place_of(row, schema) or (0, 0))[1])
     held: list[dict[str, StoredModality]] = [{} for _ in ordered]
@@ -108,12 +119,17 @@ def from_rows(
                         f"blocks of shard {place[1]} of {place[0]} cannot be read: {error}"
                     ) from error
                 for i, one, found, n in zip(some, said, pixels, n_times, strict=True):
+                    of_blocks = measure(found[:n], modality, n_tiles)
+                    if trusted and (told := next(sample_differences(one, of_blocks, modality), None)):
+                        raise Unrepaired(
+                            f"the blocks of shard {place[1]} of {place[0]} are others than its rows say: {told}"
+                        )
                     held[i][modality.name] = StoredModality(
                         one["ref"],
                         one["source"],
                         tuple(one["product_ids"] or ()),
                         one["radiometric_offset"],
-                        measure(found[:n], modality, n_tiles),
+                        of_blocks,
                     )
     samples = [
         StoredSample(

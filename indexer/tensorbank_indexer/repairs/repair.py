@@ -7,11 +7,12 @@ put back: tiles from samples, samples from tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Change, TableVersion
 from tensorbank.errors import ConflictError, ErrorKind, TensorBankError
+from tensorbank.layout import place_of_key
 from tensorbank.verification import Finding, FindingKind, verify
 from tensorbank_indexer.repairs.damaged_index import DamagedIndex
 from tensorbank_indexer.repairs.level_repairs import (
@@ -37,6 +38,7 @@ OF_SHARDS = frozenset(
         FindingKind.DAMAGED_BLOCK,
     }
 )
+OF_FILES = frozenset({FindingKind.MISSING_INDEX_FILE, FindingKind.DAMAGED_INDEX_FILE})
 OF_ROWS = frozenset(
     {
         FindingKind.MISSING_INDEX_FILE,
@@ -135,14 +137,17 @@ class _Repair:
             left_of(f) for f in findings if f.kind not in OF_SHARDS | OF_ROWS | {FindingKind.ZARR_DOCUMENT}
         ]
         self._documents(version, [f for f in findings if f.kind == FindingKind.ZARR_DOCUMENT])
+        other = _other_pixels(findings)
+        put_off = [f for f in findings if _waits_for(f, other)]
+        report.left += [left_of(f, "it is looked at again once its shard is put back") for f in put_off]
         misled: frozenset[str] = frozenset()
-        if of_rows := [f for f in findings if f.kind in OF_ROWS]:
+        if of_rows := [f for f in findings if f.kind in OF_ROWS and f not in put_off]:
             misled = self._index(version, of_rows)
         of_shards = [f for f in findings if f.kind in OF_SHARDS]
         report.left += [
             left_of(f, "it is looked at again once rows lead to it") for f in of_shards if f.key in misled
         ]
-        self._shards(version, [f for f in of_shards if f.key not in misled])
+        self._shards(version, [f for f in of_shards if f.key not in misled], other)
 
     def _documents(self, version: TableVersion, findings: Sequence[Finding]) -> None:
         parts: dict[str, list[Finding]] = {}
@@ -158,8 +163,10 @@ class _Repair:
             except Unrepaired as error:
                 self.report.left += [left_of(f, str(error)) for f in mine]
 
-    def _shards(self, version: TableVersion, findings: Sequence[Finding]) -> None:
-        damaged = {f.key: f for f in findings}
+    def _shards(
+        self, version: TableVersion, findings: Sequence[Finding], other: Mapping[str, Sequence[Finding]]
+    ) -> None:
+        damaged = {f.key: f for f in findings} | {key: some[0] for key, some in other.items()}
         if not damaged:
             return
         catalog, report = self.bank.catalog, self.report
@@ -178,6 +185,7 @@ class _Repair:
                     modality,
                     rows[key],
                     refs,
+                    frozenset(i for f in other.get(key, ()) for i in f.sample_ids),
                     dry_run=report.dry_run,
                 )
             except Unrepaired as error:
@@ -227,6 +235,28 @@ class _Repair:
             return Change("repair", index.changes, {"repaired": told})
 
         self.report.version = catalog.publish(table, make).version
+
+
+def _other_pixels(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """Return what is found of blocks, by shard, that are sound and neither what samples nor what tiles say: then not these two
+    are wrong, but the blocks are others.
+    """
+    wrong = [f for f in findings if f.kind == FindingKind.WRONG_STATISTICS]
+    tiles_lost = any(f.kind in OF_FILES and _level_of(f) == "tiles" for f in findings)
+    of_tiles = {(f.key, f.sample_ids) for f in wrong if f.level == "tiles"}
+    found: dict[str, list[Finding]] = {}
+    for finding in wrong:
+        if finding.level == "samples" and (tiles_lost or (finding.key, finding.sample_ids) in of_tiles):
+            found.setdefault(finding.key, []).append(finding)
+    return found
+
+
+def _waits_for(finding: Finding, other: Mapping[str, Sequence[Finding]]) -> bool:
+    """Tell whether a finding follows from blocks that are others than the index says."""
+    if finding.kind == FindingKind.WRONG_STATISTICS:
+        return finding.key in other
+    numbers = {place_of_key(key)[1] for key in other}
+    return finding.kind == FindingKind.WRONG_ROLL_UP and any(n in numbers for _, n in finding.shards)
 
 
 def _level_of(finding: Finding) -> str:

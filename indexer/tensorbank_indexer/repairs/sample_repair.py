@@ -85,7 +85,7 @@ def _from_own_rows(index: DamagedIndex, numbers: Numbers, moved: _Moved) -> list
         return []
     places = index.places(index.among(numbers), moved.rows)
     return [
-        from_rows(index.catalog.store, rows, index.schema, place, 1).samples
+        from_rows(index.catalog.store, rows, index.schema, place, 1, trusted=False).samples
         for place, rows in sorted(places.items())
     ]
 

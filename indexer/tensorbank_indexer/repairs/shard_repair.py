@@ -8,7 +8,7 @@ the same key, and no snapshot changes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -85,10 +85,14 @@ def repair_shard(
     modality: str,
     rows: Sequence[Mapping[str, Any]],
     refs: Mapping[int, SampleRef],
+    others: Collection[str] = (),
     *,
     dry_run: bool,
 ) -> int:
-    """Put one shard back; return the number of samples whose blocks were made again."""
+    """Put one shard back; return the number of samples whose blocks were made again.
+
+    ``others`` are ids of samples whose blocks are whole, but not theirs.
+    """
     if not rows:
         raise Unrepaired("no row of samples that can be read leads to it")
     n_slots, profiles = _form(store, key)
@@ -97,7 +101,11 @@ def repair_shard(
     except NotFoundError:
         data = b""
     shard = StoredShard(key, data, schema[modality], [row["said"]["ref"] for row in rows], n_slots)
-    lost = [row for row in rows if row["counts"] and not shard.is_sound(row["said"]["ref"])]
+    lost = [
+        row
+        for row in rows
+        if row["counts"] and (row["sample_id"] in others or not shard.is_sound(row["said"]["ref"]))
+    ]
     for row in lost:
         if source is None:
             raise Unrepaired(

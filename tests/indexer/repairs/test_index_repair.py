@@ -175,6 +175,26 @@ def test_wrong_rows_with_right_checksums_are_replaced(bank, level, change):
     assert verify(bank, "t", deep=True).findings == []
 
 
+def test_shards_that_were_exchanged_are_put_back_and_not_described_anew(tmp_path):
+    bank = tb.create(tmp_path / "bank")
+    archives = TinySource(4)
+    ingest(archives, bank, "t", IngestOptions(n_workers=1, samples_per_shard=2, n_tiles=2, profile="raw"))
+    before = objects(bank)
+    folder = bank.catalog.store.local_path
+    one, other = sorted(folder.glob("t/tensors/*/DEM/c/*/0/0/0/0"))
+    data = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(data)
+    left = repair(None, bank, "t")
+    assert not left.complete
+    assert left.replaced == []
+    for path in index_files(bank, "tiles"):
+        path.unlink()
+    done = repair(archives, elsewhere(bank, tmp_path), "t")
+    assert (done.left, done.replaced) == ([], [])
+    assert objects(bank) == before
+
+
 def test_documents_are_derived_again(bank):
     before = objects(bank)
     folder = bank.catalog.store.local_path
