@@ -93,9 +93,9 @@ def main() -> int:
                 print(f"{operation.name}, {stage}: {said}, {len(row['problems'])} problems", flush=True)
                 for problem in row["problems"]:
                     print(f"  {problem}")
-    results = {name: results[name] for name in names if name in results}
+            results = {name: results[name] for name in names if name in results}
+            options.out.write_text(json.dumps(results, indent=1) + "\n")
     n_problems = sum(len(row["problems"]) for stages_of in results.values() for row in stages_of.values())
-    options.out.write_text(json.dumps(results, indent=1) + "\n")
     print(f"{n_problems} problems; the table is in {options.out}")
     return 1 if n_problems else 0
 
