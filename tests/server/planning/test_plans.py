@@ -559,25 +559,30 @@ def test_an_address_is_believed_from_trusted_proxies_only(bank_folder, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def on_s3(archive, s3_server):
-    """A copy of the table in SeaweedFS, served; URLs end after 5 s."""
+def settings_on_s3(archive, s3_server):
+    """A copy of the table in SeaweedFS: its URL, and settings of a service."""
     url = f"{s3_server.url}/served"
     keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
     bank = tb.create(url, endpoint=s3_server.endpoint, region=s3_server.region, **keys)
     ingest(open_source(str(archive[0])), bank, "terramesh", IngestOptions(n_workers=1, samples_per_shard=8))
-    settings = {
+    return url, {
         "AWS_ACCESS_KEY_ID": s3_server.access_key,
         "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
         "AWS_ENDPOINT_URL": s3_server.endpoint,
         "AWS_REGION": s3_server.region,
-        "TENSORBANK_URL_LIFETIME_S": "3",
     }
+
+
+@pytest.fixture(scope="module")
+def on_s3(settings_on_s3, s3_server):
+    """The table in SeaweedFS, served."""
+    url, settings = settings_on_s3
     with serving(url, "--name", "eo", **settings) as served:
         served.extra["secret"] = s3_server.secret_key
         yield served
 
 
-def test_signed_urls_open_the_plans_bytes_for_a_while(on_s3, truth, bank):
+def test_signed_urls_open_the_plans_bytes(on_s3, truth, bank):
     by_id = {r["sample_id"]: p for r, p in truth}
     plan = make(on_s3)
     assert plan["access"] == ["url", "proxy"]
@@ -595,20 +600,29 @@ def test_signed_urls_open_the_plans_bytes_for_a_while(on_s3, truth, bank):
     found = pixels_of(task["tensors"], shard_bytes, bank.table("terramesh").schema["S2L2A"], "S2L2A")
     np.testing.assert_array_equal(found, by_id[task["columns"]["sample_id"]]["S2L2A"][0, [1, 7]])
     shard = task["tensors"]["S2L2A"]["shard"]
-    deadline = time.monotonic() + 20
-    while True:
-        ended = httpx.get(urls[shard], headers={"Range": "bytes=0-0"})
-        if ended.status_code == 403:
-            break
-        assert time.monotonic() < deadline, "the URL never ends"
-        time.sleep(0.2)
     fresh = on_s3.post(
         f"/v1/plans/{plan['id']}/credentials", json={"access": "url", "shards": [shard]}
     ).json()
     assert set(fresh["shards"]) == {shard}
     urls |= fresh["shards"]
-    shard_bytes(shard, 0, 1)
+    assert len(shard_bytes(shard, 0, 1)) == 1
     assert on_s3.get(f"/v1/plans/{plan['id']}").json() == plan, "the plan stays what it is"
+
+
+def test_signed_urls_end(settings_on_s3):
+    url, settings = settings_on_s3
+    with serving(url, "--name", "eo", **settings, TENSORBANK_URL_LIFETIME_S="1") as served:
+        plan = make(served)
+        given = served.post(f"/v1/plans/{plan['id']}/credentials", json={"access": "url"}).json()
+        shard, signed = next(iter(given["shards"].items()))
+        deadline = time.monotonic() + 30
+        while httpx.get(signed, headers={"Range": "bytes=0-0"}).status_code != 403:
+            assert time.monotonic() < deadline, "the URL never ends"
+            time.sleep(0.2)
+        fresh = served.post(
+            f"/v1/plans/{plan['id']}/credentials", json={"access": "url", "shards": [shard]}
+        ).json()
+        assert fresh["shards"][shard] != signed
 
 
 def test_references_of_signed_urls_open_in_xarray(on_s3, truth, bank):
