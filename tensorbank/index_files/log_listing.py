@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorbank.errors import NotFoundError
 from tensorbank.index_files.delta_log import (
     LAST_CHECKPOINT,
     LOG,
@@ -61,7 +60,8 @@ class LogListing:
         newest = max(commits_in(tail))
         if version is None or version >= checkpoint_in(tail):
             found = self._from(key, newest)
-            if found.get(commit_name(newest)) == tail[commit_name(newest)]:
+            there = found.get(commit_name(newest))
+            if there is not None and there.tag == tail[commit_name(newest)].tag:
                 return tail | found
         return self._listed(key)
 
@@ -77,20 +77,19 @@ class LogListing:
     def _from_hint(self, key: str, version: int | None) -> dict[str, ObjectInfo]:
         """Return the files of a log from the checkpoint on that its hint names, and its first commit; none if that does not do.
 
-        Only for a folder: to list thousands of files there takes longer than to look for three, and with a store it is a
-        request or two.
+        Only for a folder: with a store it is more requests than a list.
         """
         if self._folder is None:
             return {}
         try:
             hint = (self._folder / key / LOG / LAST_CHECKPOINT).read_bytes()
             last = int(json.loads(hint)["version"])
-            if last < 0 or (version is not None and version < last):
-                return {}
-            first = self._store.info(f"{key}/{LOG}/{commit_name(0)}")
-        except (OSError, ValueError, KeyError, TypeError, NotFoundError):
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
-        found = {commit_name(0): first, **self._listed(key, after=f"{last:020}")}
+        first = self._looked_for(key, commit_name(0))
+        if first is None or last < 0 or (version is not None and version < last):
+            return {}
+        found = {commit_name(0): first, **self._from(key, last)}
         return found if {checkpoint_name(last), commit_name(last)} <= found.keys() else {}
 
     def _from(self, key: str, version: int) -> dict[str, ObjectInfo]:
@@ -102,12 +101,25 @@ class LogListing:
             return self._listed(key, after=f"{version:020}")
         found: dict[str, ObjectInfo] = {}
         while True:
-            names = commit_name(version), checkpoint_name(version), seal_name(version)
-            there = [name for name in names if (self._folder / key / LOG / name).exists()]
-            found |= {name: self._store.info(f"{key}/{LOG}/{name}") for name in there}
-            if commit_name(version) not in there:
+            for name in (commit_name(version), checkpoint_name(version), seal_name(version)):
+                if (info := self._looked_for(key, name)) is not None:
+                    found[name] = info
+            if commit_name(version) not in found:
                 return found
             version += 1
+
+    def _looked_for(self, key: str, name: str) -> ObjectInfo | None:
+        """Return what a list of a folder would say of a file, None if it is not there, or cannot be looked at.
+
+        The tag is made as the list makes it: were it another one, all would be listed again.
+        """
+        path = f"{key}/{LOG}/{name}"
+        try:
+            found = Path(self._folder or "", path).stat()
+        except OSError:
+            return None
+        tag = f'"{found.st_ino:x}-{found.st_mtime_ns // 1000:x}-{found.st_size:x}"'
+        return ObjectInfo(path, found.st_size, tag, found.st_mtime)
 
     def _listed(self, key: str, after: str = "") -> dict[str, ObjectInfo]:
         """List the files of a log by name, from a name on."""

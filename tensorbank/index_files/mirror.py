@@ -151,7 +151,7 @@ class IndexMirror:
         """Return a copy of the log of a Delta table as it is now, or as it was at a version.
 
         That takes one listing, and the files that are not here yet. The list begins at the newest commit that was met before, if
-        that is still the same object; in a folder otherwise at the last checkpoint.
+        that is still the same object. In a folder, files are looked for from there on, or from the last checkpoint.
 
         The ``whole`` log has all commits that there are, not just those since the last checkpoint.
 
