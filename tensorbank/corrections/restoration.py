@@ -47,6 +47,7 @@ def restore(catalog: Catalog, table: str, version: int) -> Restored:
     """
     with telling_expired(catalog, {table: version}):
         wanted = catalog.version(table, version)
+        catalog.levels(wanted, ["samples"])  # whose list may be gone
     if wanted.pins is None:
         raise InvalidInputError(
             f"version {version} of {table} is of format 1, and is restored by a version of format 2 that holds the same: see "

@@ -194,7 +194,8 @@ MISTAKES = {
         expiry,
         "    if version.version in expired_versions(",
         "    if version.version < 0 and version.version in expired_versions(",
-        (COLLECTED, Step(Restore(0))),
+        # The writer knows the version already; else it would miss the logs that are gone.
+        (Step(Restore(0)), Step(Restore(1)), COLLECTED, Step(Restore(0))),
     ),
     "a copy has what was deleted": Mistake(
         copies,
