@@ -130,7 +130,10 @@ class Refresh:
             editions = {n: dict(head.samples[n].editions) for n, _ in some}
             for n, modality in some:
                 editions[n][modality] = self.edition
-            refreshed.append(head.with_samples({n: Sample(e) for n, e in editions.items()}))
+            changed = {n: Sample(e) for n, e in editions.items()}
+            # New samples come before, in a commit of their own, or together with those of which all has changed.
+            for base in (head, *(state for state in ingested if isinstance(state, State))):
+                refreshed.append(base.with_samples(changed))
         return [*ingested, *refreshed, *([] if start == head and other else [NOTHING, head])]
 
 

@@ -195,7 +195,7 @@ class World:
         if isinstance(operation, Hold):
             self._held(operation, name)
         if name != self.name:  # whatever is found out of a table that is being renamed
-            accepted += [ErrorKind.UNKNOWN_TABLE, *GONE]
+            accepted += [ErrorKind.UNKNOWN_TABLE, ErrorKind.EXISTS, *GONE]
         before = len(self.versions) - 1
         most = 2 if isinstance(operation, Refresh) else 1
         assert newest - before in range(most + 1), f"{step} led from version {before} to {newest}"
