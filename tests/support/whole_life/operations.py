@@ -226,6 +226,11 @@ class Restore:
         return [wanted, NOTHING] if wanted == head else [wanted]
 
 
+def placed(head: State, first: int, n: int) -> set[int]:
+    """Return which samples of an archive can be given a modality: those that have one, which tells their row of the tensors."""
+    return {i for i in range(first, first + n) if i in head.samples and head.samples[i].editions}
+
+
 @dataclass(frozen=True)
 class ReplaceModality:
     """A modality of some samples by that of another edition."""
@@ -241,8 +246,8 @@ class ReplaceModality:
         replace_modality(source, bank, table, self.modality, INLINE)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
-        numbers = {*range(self.first, self.first + self.n)}
-        if self.modality not in head.modalities or not numbers & {*head.samples}:
+        numbers = placed(head, self.first, self.n)
+        if self.modality not in head.modalities or not numbers:
             return [ErrorKind.NOT_FOUND, ErrorKind.UNKNOWN_MODALITY, ErrorKind.UNKNOWN_SAMPLE]
         found: list[Outcome] = []
         for seen in (head, start):
@@ -271,8 +276,8 @@ class AddModality:
         add_modality(source, bank, table, self.modality, INLINE)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
-        numbers = {*range(self.first, self.first + self.n)}
-        if not numbers & {*head.samples}:
+        numbers = placed(head, self.first, self.n)
+        if not numbers:
             return [ErrorKind.NOT_FOUND, ErrorKind.UNKNOWN_SAMPLE, NOTHING]
         found: list[Outcome] = []
         for seen in (head, start):
