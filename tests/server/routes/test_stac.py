@@ -268,4 +268,4 @@ def test_the_extent_is_of_the_samples_that_are_left(bank_folder, rows, serving_o
         size = served.get("/v1/banks/eo/tables/terramesh/size").json()["size"]
         assert size["n_samples"] == len(left)
         shown = served.get("/v1/banks/eo/tables/terramesh/snapshots").json()["snapshots"][0]
-        assert shown.keys() == {"snapshot", "time", "operation", "n_samples_added"}
+        assert shown.keys() == {"snapshot", "time", "operation", "n_samples_added", "tags"}
