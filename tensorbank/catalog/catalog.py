@@ -24,10 +24,11 @@ from tensorbank.catalog.copies import copy_table, origins_of
 from tensorbank.catalog.membership import (
     KEY_COLUMNS,
     Membership,
+    SortedKeys,
     key_pairs,
+    read_column,
     read_keys,
     rows_of_keys,
-    sorted_keys,
 )
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
 from tensorbank.catalog.renaming import NAME, leads_to, new_name_of, raise_renamed, rename_table
@@ -350,18 +351,22 @@ class Catalog:
             rows = [
                 pq.read_table(self.path(file), columns=list(KEY_COLUMNS)) for file in version.samples.files
             ]
-            return Membership([sorted_keys(key_pairs(rows_of_keys(table))) for table in rows])
+            return Membership([SortedKeys.of(key_pairs(rows_of_keys(table))) for table in rows])
         held = self.state(version, KEYS).files.files
         deleted = self.state(version, DELETED).files.files if version.has(DELETED) else ()
         return Membership(self._sorted_keys(held), self._sorted_keys(deleted))
 
-    def _sorted_keys(self, files: Sequence[IndexFile]) -> list[npt.NDArray[np.int64]]:
-        found = {f.key: self._known_keys.get(("sorted", f.key)) for f in files}
-        new = [f for f in files if found[f.key] is None]
-        for file, path in zip(new, self.mirror.readable(new), strict=True):
-            keys = self._known_keys.found(file.key, partial(read_keys, path))
-            found[file.key] = self._known_keys.found(("sorted", file.key), partial(sorted_keys, keys))
-        return [found[f.key] for f in files]
+    def _sorted_keys(self, files: Sequence[IndexFile]) -> list[SortedKeys]:
+        new = [f for f in files if self._known_keys.get(("sorted", f.key, 0)) is None]
+        paths = dict(zip((f.key for f in new), self.mirror.readable(new), strict=True))
+
+        def column(file: IndexFile, which: int) -> npt.NDArray[np.int64]:
+            def read() -> npt.NDArray[np.int64]:
+                return read_column(Path(paths.get(file.key) or self.path(file)), which)
+
+            return self._known_keys.found(("sorted", file.key, which), read)
+
+        return [SortedKeys(partial(column, file)) for file in files]
 
     def deleted(self, version: TableVersion) -> pa.Table | None:
         """Return ``key`` and ``part`` of the rows that do not count in a version, None if all do."""

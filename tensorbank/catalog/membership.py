@@ -25,13 +25,14 @@ __all__ = [
     "KEYS_SCHEMA",
     "KEY_COLUMNS",
     "Membership",
+    "SortedKeys",
     "joined_files",
     "key_of",
     "key_pairs",
     "keys_of",
+    "read_column",
     "read_keys",
     "rows_of_keys",
-    "sorted_keys",
     "with_keys",
 ]
 
@@ -90,20 +91,39 @@ def _sorted(keys: Keys, stems: Keys) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=KEYS_SCHEMA)
 
 
+class SortedKeys:
+    """The keys of one file, in columns of their own: few ask for the stems, and a column of ten million takes its time.
+
+    Parameters
+    ----------
+    column
+        Callable that returns the ascending keys of samples, (n,), for 0, and those of stems for 1.
+    """
+
+    def __init__(self, column: Callable[[int], Keys]) -> None:
+        self._column = column
+
+    @classmethod
+    def of(cls, pairs: Keys) -> SortedKeys:
+        """Return (n, 2) keys as columns."""
+        return cls(lambda which: np.sort(pairs[:, which]))
+
+    def __getitem__(self, which: int) -> Keys:
+        return self._column(which)
+
+
 class Membership:
     """The keys of all samples of one version, as sorted arrays of its files.
 
     Parameters
     ----------
     held
-        Keys of rows of samples, as :func:`sorted_keys` returns them.
+        Keys of rows of samples.
     deleted
         Keys of rows that do not count any more.
     """
 
-    def __init__(
-        self, held: Sequence[npt.NDArray[np.int64]], deleted: Sequence[npt.NDArray[np.int64]] = ()
-    ) -> None:
+    def __init__(self, held: Sequence[SortedKeys], deleted: Sequence[SortedKeys] = ()) -> None:
         self._held = held
         self._deleted = deleted
 
@@ -124,9 +144,12 @@ class Membership:
         return n > 0
 
 
-def sorted_keys(pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return (n, 2) keys as (2, n): those of samples and those of stems, each ascending."""
-    return np.sort(pairs.T, axis=1)
+def read_column(path: Path, which: int) -> Keys:
+    """Read the ascending keys of samples, (n,), of a file of ``keys`` or ``deleted``, or with 1 those of stems."""
+    name = KEYS_SCHEMA.names[which]
+    with pq.ParquetFile(path) as file:
+        keys = as_numpy(file.read([name], use_threads=False)[name]).astype(np.int64, copy=False)
+    return keys if (keys[1:] >= keys[:-1]).all() else np.sort(keys)
 
 
 def read_keys(path: Path) -> npt.NDArray[np.int64]:
