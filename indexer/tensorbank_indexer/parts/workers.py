@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import util
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
 from tensorbank.errors import ErrorKind, TensorBankError
@@ -59,17 +63,27 @@ def execute(
     held, lifeline = context.Pipe(duplex=False)
     with lifeline, held, ProcessPoolExecutor(n_workers, context, _begin, (held,)) as pool:
         waiting: set[Future[ShardResult]] = set()
+        # Not concurrent.futures.wait(): a signal that comes while it takes the locks of futures leaves them taken for ever.
+        over: queue.SimpleQueue[Future[ShardResult]] = queue.SimpleQueue()
+        before = {*multiprocessing.active_children()}
+        workers: set[BaseProcess] = set()
         try:
-            waiting |= {pool.submit(run, task, source, store) for task in tasks}
+            for task in tasks:
+                future = pool.submit(run, task, source, store)
+                waiting.add(future)
+                future.add_done_callback(over.put)
+            workers = {*multiprocessing.active_children()} - before
             while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
+                future = over.get()
+                waiting.discard(future)
+                yield future.result()
         except BaseException as error:
             # Idle workers end with the pool. Cutting their lifeline as well would end them in the middle of that.
             if waiting or isinstance(error, BrokenProcessPool):
                 lifeline.close()
-                wait(waiting, timeout=END_S)
+                _wait_for(waiting, over)
+                for worker in workers:
+                    worker.kill()  # one that has not ended by itself; nothing happens to those that have
             if not isinstance(error, BrokenProcessPool):
                 raise
             raise TensorBankError(
@@ -77,6 +91,14 @@ def execute(
                 "shards are kept",
                 kind=ErrorKind.WORKER_LOST,
             ) from error
+
+
+def _wait_for(waiting: set[Future[ShardResult]], over: queue.SimpleQueue[Future[ShardResult]]) -> None:
+    """Wait until all futures are over, for some seconds at most."""
+    until_s = time.monotonic() + END_S
+    with suppress(queue.Empty):
+        while waiting:
+            waiting.discard(over.get(timeout=max(until_s - time.monotonic(), 0)))
 
 
 def _begin(lifeline: Connection) -> None:
