@@ -43,11 +43,11 @@ def problems(outcomes):
 @pytest.mark.parametrize("name", [o.name for o in OPERATIONS])
 def test_an_operation_that_is_stopped_leaves_the_old_snapshot_or_the_new_one(bench, name):
     """Killed at requests that change something; in between, nothing is there that was not before. Answers are lost where it
-    matters most, of the last commits. Long operations but one are stopped at six requests or so, to be quick."""
+    matters most, of the last commits. Long operations but one are stopped at four requests or so, to be quick."""
     run = bench.undisturbed(operation(name))
     changing = [p for p in run.points if p.changes]
     indexed = [p for p in changing if "/index/" in p.key]
-    changing = changing[:: 1 if name == REPRESENTATIVE else 1 + len(changing) // 6]
+    changing = changing[:: 1 if name == REPRESENTATIVE else 1 + len(changing) // 4]
     outcomes = bench.outcomes(run, "kill", [*changing, run.points[-1]])
     assert {o.ended for o in outcomes} == {"died"}
     assert {o.found.snapshot for o in outcomes} <= {"old", "new"}

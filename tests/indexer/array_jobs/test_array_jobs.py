@@ -58,11 +58,11 @@ def numbers_of(bank: tb.Bank) -> dict[str, int]:
     return found
 
 
-def is_whole(bank: tb.Bank) -> bool:
+def is_whole(bank: tb.Bank, n_archives: int = N_ARCHIVES) -> bool:
     """Tell whether each sample is there once, with the pixels of its archive."""
     found = numbers_of(bank)
     assert set(found.values()) <= {1}, found
-    ids = {ref.sample_id: n for one in Archives().each for n, ref in _numbered(one)}
+    ids = {ref.sample_id: n for one in Archives(n_archives).each for n, ref in _numbered(one)}
     if found.keys() != ids.keys():
         return False
     for sample_id, number in ids.items():
@@ -157,18 +157,18 @@ def dying_at(monkeypatch: pytest.MonkeyPatch, n: int) -> Callable[[], int]:
 
 @pytest.mark.parametrize("what", ["task", "commit"])
 def test_a_kill_at_any_write_costs_nothing(what, tmp_path, monkeypatch):
-    n, survived = 0, False
+    n, survived, source = 0, False, Archives(2)
     while not survived:
         n += 1
         bank = tb.create(tmp_path / f"{n}")
-        run(bank, "0/2")
+        run(bank, "0/2", source)
         if what == "commit":
-            run(bank, "1/2")
+            run(bank, "1/2", source)
         with monkeypatch.context() as patched:
             dying_at(patched, n)
             try:
                 if what == "task":
-                    run(bank, "1/2")
+                    run(bank, "1/2", source)
                 else:
                     commit_parts(bank, "t")
                 survived = True
@@ -178,10 +178,10 @@ def test_a_kill_at_any_write_costs_nothing(what, tmp_path, monkeypatch):
         if what == "task":
             if not survived:
                 assert commit_parts(bank, "t").unfinished
-            run(bank, "1/2")
+            run(bank, "1/2", source)
         done = commit_parts(bank, "t")
         assert done.is_whole, (n, done)
-        assert is_whole(bank)
+        assert is_whole(bank, 2)
     assert n > 8
 
 
