@@ -48,7 +48,7 @@ PLAN = (
 )
 REPEATS = 5
 ONE_IN = 10
-"""Of how many index files one is decoded and encoded, to tell how long all of them take."""
+"""The number of index files of which one is decoded and encoded, to tell how long all of them take."""
 FULL_SAMPLES, FULL_PARTS, FULL_OBJECTS = 10_000_000, 1000, 1_000_000
 """The size that the targets are for."""
 Answer = dict[str, Any]
