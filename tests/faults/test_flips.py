@@ -14,7 +14,7 @@ from support.flips.trials import KINDS
 
 
 def test_damage_is_an_error_that_names_the_file_or_changes_nothing():
-    trials = run_trials(180, seed=15)
+    trials = run_trials(300, seed=15)
     counts = counted(trials)
     assert [kind for kind in KINDS if not counts[kind]] == []
     assert [trial for trial in trials if trial["outcome"] in PROBLEMS] == []
