@@ -183,10 +183,12 @@ class Catalog:
         return rename_table(self, table, new)
 
     def names_of(self, version: TableVersion) -> tuple[str, ...]:
-        """Return the name of a table, and others below which something of it may lie: of a copy, those of its source; and the
-        names that it had before.
+        """Return the name of a table, and others below which something of it may lie: of a copy, those of its source; the names
+        that it had before; and the one that it is getting, which it may have had before, too.
         """
-        return (version.table, *origins_of(self.state(version, "samples")))
+        state = self.state(version, "samples")
+        getting = state.configuration.get(NAME, version.table)
+        return tuple(dict.fromkeys((version.table, *origins_of(state), getting)))
 
     def said_name(self, table: str) -> str:
         """Return the name that a table has by now, its own if it was not renamed."""
@@ -214,8 +216,8 @@ class Catalog:
 
     def part_folder(self, version: TableVersion, part: str) -> str:
         """Return the key of the folder of a part: below the table's own name, or that of a table that it was copied from."""
-        others = origins_of(self.state(version, "samples"))
-        for name in (version.table, *others) if others else ():
+        names = self.names_of(version)
+        for name in names if len(names) > 1 else ():
             if self.store.exists(f"{part_key(name, part)}/zarr.json"):
                 return part_key(name, part)
         return part_key(version.table, part)
