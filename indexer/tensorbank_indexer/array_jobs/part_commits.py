@@ -136,7 +136,12 @@ def _commit(bank: Bank, table: str, part: str, report: CommitReport) -> None:
         if part in _parts(bank, table):  # who committed it was killed before all was tidied up
             checkpoint.remove(catalog.store, table, part)
         else:
-            report.left.append(LeftPart(part, "it is not finished; run its task, or its ingest, again"))
+            report.left.append(
+                LeftPart(
+                    part,
+                    "it is not finished: its task, or another ingest, is still at work or was interrupted",
+                )
+            )
         return
     if finished.writer != WRITER_VERSION:
         here = f"version {WRITER_VERSION}, of tensorbank {tensorbank.__version__}"

@@ -31,7 +31,7 @@ class Opaque(dict[Any, Any]):
     def __init__(self, *given: Any) -> None:
         super().__init__({GIVEN: list(given)} if given else {})
 
-    __hash__ = object.__hash__  # type: ignore[assignment]
+    __hash__ = object.__hash__  # type: ignore[assignment]  # a dict has none, and pickles have objects as keys
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -52,6 +52,8 @@ class Opaque(dict[Any, Any]):
 
 
 class _Unpickler(pickle.Unpickler):
+    """A reader that loads no class. What its methods are given is pickle's choice, and says nothing here."""
+
     def find_class(self, module: str, name: str) -> Any:  # noqa: ARG002
         return Opaque
 
@@ -97,6 +99,7 @@ def read_torch_file(source: IO[bytes], name: str) -> Any:
                     f"{name} is a zip file, but none of torch.save: it holds no data.pkl of a sound size"
                 )
             content = archive.read(members[0])
+    # NotImplementedError: a compression that zipfile lacks; RuntimeError: a member under a password.
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
         raise FormatError(f"{name} is a damaged zip file: {error}") from error
     return unpickled(io.BytesIO(content), name)

@@ -48,7 +48,6 @@ first(StreamingDataset(plan, global_batch_size=6, seed=rank))
 in_workers = StreamingDataset(plan, global_batch_size=6, seed=rank)
 first(torch.utils.data.DataLoader(in_workers, batch_size=None, num_workers=1, multiprocessing_context="forkserver"))
 first(DataLoader(plan, batch_size=2, seed=rank, world=World(subgroup=True)))
-agreement.WAIT_S = 0.5
 agreement.require_agreement.__kwdefaults__["wait_s"] = 0.5
 logging.basicConfig(level=logging.WARNING)
 if rank != 1:
