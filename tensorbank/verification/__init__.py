@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tensorbank.verification.blocks import sample_differences
 from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
-from tensorbank.verification.recomputed import sample_differences
 from tensorbank.verification.sample_rows import pairs_of
 from tensorbank.verification.snapshot_check import verify
 

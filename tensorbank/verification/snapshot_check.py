@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,12 @@ import numpy.typing as npt
 from tensorbank.arrow_numpy import as_numpy
 from tensorbank.bank import Bank
 from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, TableVersion
+from tensorbank.engines import Executor, ThreadExecutor, Workers, executor_for
 from tensorbank.errors import FormatError, IntegrityError, InvalidInputError
-from tensorbank.index_files import LOG, IndexFile
+from tensorbank.index_files import LOG, IndexFile, LevelFiles
 from tensorbank.layout import LEVELS, index_key
-from tensorbank.verification.blocks import BlockCheck
+from tensorbank.verification.blocks import BlockCheck, BlockSetting, RollUpHistograms
 from tensorbank.verification.findings import Finding, FindingKind, VerifyReport
-from tensorbank.verification.histograms import RollUpHistograms
 from tensorbank.verification.index_objects import damaged_logs, damaged_notes, file_flaws, missing_pins
 from tensorbank.verification.level_rows import LevelRows
 from tensorbank.verification.roll_ups import roll_up_flaws
@@ -36,6 +38,7 @@ def verify(
     sample: float = 1.0,
     resume: Path | None = None,
     n_threads: int | None = None,
+    workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
     """Verify a table at the version that the bank shows of it. What is wrong is listed, not raised.
@@ -57,6 +60,8 @@ def verify(
         that of the table: what it says holds for index files, whatever the version.
     n_threads
         Threads that read and decode; as many as processors if not given.
+    workers
+        Workers that read and decode in the place of threads: processes, or those of a Dask cluster. What is found is the same.
     progress
         Function that is called with the number of samples whose blocks were read, and the number of all.
 
@@ -65,14 +70,19 @@ def verify(
     NotFoundError
         There is no such table.
     InvalidInputError
-        The condition is no SQL, or what only chooses blocks is given without ``deep``.
+        The condition is no SQL, what is for blocks only is given without ``deep``, or threads and workers at once.
     StorageError
         The store does not answer.
+    TensorBankError
+        Workers were lost (``kind`` is ``worker-lost``), or the engine has none that could take tasks (``scheduler-lost``,
+        ``no-workers``, ``other-release``). With ``resume``, it goes on there when it runs again.
     """
-    if not deep and (where is not None or sample != 1.0 or resume is not None):
+    if not deep and (where is not None or sample != 1.0 or resume is not None or workers is not None):
         raise InvalidInputError(
-            "where, sample and resume choose blocks, which only a deep verification reads"
+            "where, sample, resume and workers are for blocks, which only a deep verification reads"
         )
+    if n_threads is not None and workers is not None:
+        raise InvalidInputError("blocks are read by threads or by workers; give one of the two")
     if not 0.0 < sample <= 1.0:
         raise InvalidInputError(f"a share of samples lies above 0 and up to 1, got {sample!r}")
     started = time.monotonic()
@@ -85,9 +95,18 @@ def verify(
         return report
     report.version = version.version
     check = _SnapshotCheck(bank, version, report)
-    check.index()
-    if deep:
-        check.blocks(_chosen(bank, version, where, sample), resume, n_threads, progress)
+    if not deep:
+        check.index()
+    else:
+        setting = BlockSetting(catalog.mirror, table, version.schema)
+        with closing(
+            ThreadExecutor(n_threads or os.cpu_count() or 1, setting)
+            if workers is None
+            else executor_for(workers, setting)
+        ) as executor:
+            executor.open()
+            check.index()
+            check.blocks(_chosen(bank, version, where, sample), resume, executor, progress)
     report.seconds = time.monotonic() - started
     return report
 
@@ -107,6 +126,8 @@ class _SnapshotCheck:
         """The local paths of the sound files, by level."""
         self.sound: dict[str, list[str]] = {}
         """Their keys, by level."""
+        self.tiles: LevelFiles | None = None
+        """The sound files of tiles."""
         self.missing: set[str] = set()
         self.scan: SampleScan
 
@@ -135,6 +156,8 @@ class _SnapshotCheck:
         sound: list[IndexFile] = [f for f, flaw in zip(files.files, flaws, strict=True) if flaw is None]
         self.sound[level] = [file.key for file in sound]
         self.paths[level] = [self.catalog.path(file) for file in sound]
+        if level == "tiles":
+            self.tiles = files.keeping(np.array([flaw is None for flaw in flaws], np.bool_))
 
     def _rows(self) -> None:
         """Check the rows of all levels, and the objects that they lead to.
@@ -175,15 +198,14 @@ class _SnapshotCheck:
         self,
         keys: npt.NDArray[np.int64] | None,
         state: Path | None,
-        n_threads: int | None,
+        executor: Executor,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         """Check blocks, of the samples with some keys or of all."""
         check = BlockCheck(
-            self.catalog,
-            self.version,
+            self.version.schema,
             list(zip(self.sound["samples"], self.paths["samples"], strict=True)),
-            self.paths.get("tiles", []),
+            self.tiles,
             RollUpHistograms(
                 self.version.schema, self.paths.get("shards", []), index_key(self.table, "shards")
             ),
@@ -193,7 +215,7 @@ class _SnapshotCheck:
             keys,
             state,
         )
-        self.report.add(check.run(self.report, n_threads, progress))
+        self.report.add(check.run(self.report, executor, progress))
 
 
 def _chosen(

@@ -9,6 +9,7 @@ import pytest
 
 import tensorbank as tb
 from tensorbank.cli.app import main
+from tensorbank.engines import Workers
 from tensorbank.verification import verify
 
 IDS = [f"sample-{i:04d}" for i in range(8) if i != 5]
@@ -101,7 +102,7 @@ def test_some_samples_alone_are_read(bank_folder):
 
 
 def test_what_was_verified_is_not_read_again(bank_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("tensorbank.verification.blocks.ROWS", 2)
+    monkeypatch.setattr("tensorbank.verification.blocks.block_check.ROWS", 2)
     bank, state = tb.open(bank_folder), tmp_path / "state" / "t.jsonl"
     flip(bank_folder, "sample-0002", "DEM")
     first = verify(bank, "t", deep=True, resume=state, n_threads=1)
@@ -113,3 +114,51 @@ def test_what_was_verified_is_not_read_again(bank_folder, tmp_path, monkeypatch)
     assert again.n_known > 0
     assert again.n_known <= 2 * n_sound
     assert again.n_blocks + 3 * again.n_known == first.n_blocks
+
+
+def test_processes_find_what_threads_find(bank_folder, rewrite, tmp_path, monkeypatch):
+    """Several flaws in several units: of a block, of a row of samples, of a roll-up, and a shard that is gone."""
+    monkeypatch.setattr("tensorbank.verification.blocks.block_check.ROWS", 2)
+    bank = tb.open(bank_folder)
+    rows = bank.sql("SELECT DEM.ref AS r FROM t WHERE sample_id = 'sample-0006'").arrow()
+    (bank_folder / rows["r"][0].as_py()["key"]).unlink()
+    flip(bank_folder, "sample-0000", "S1RTC")
+    flip(bank_folder, "sample-0003", "DEM")
+
+    def edit(samples: pa.Table) -> pa.Table:
+        place = samples.schema.get_field_index("S1RTC")
+        values = samples["S1RTC"].to_pylist()
+        for value in values:
+            value["vv"]["mean"] += 1.0
+        return samples.set_column(
+            place, samples.schema.field(place), pa.array(values, samples.schema.field(place).type)
+        )
+
+    rewrite(bank_folder, "samples", edit)
+    expected = verify(bank, "t", deep=True, n_threads=1)
+    assert len(expected.findings) > 6
+    state = tmp_path / "t.jsonl"
+    found = verify(bank, "t", deep=True, workers=Workers("processes", 2), resume=state)
+    assert found.findings == expected.findings
+    assert (found.n_blocks, found.n_bytes) == (expected.n_blocks, expected.n_bytes)
+    assert state.exists()
+
+
+def test_what_processes_found_sound_is_not_read_again(sound_bank, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tensorbank.verification.blocks.block_check.ROWS", 2)
+    given = ["verify", str(sound_bank), "t", "--deep", "--resume", str(tmp_path / "t.jsonl"), "--json"]
+    assert main([*given, "--engine", "processes", "--workers", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_blocks"] == 7 * 3
+    assert main([*given, "--engine", "processes", "--workers", "2"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["n_blocks"], again["n_known"]) == (0, 7)
+
+
+def test_workers_are_for_blocks_and_not_beside_threads(sound_bank, capsys):
+    bank = tb.open(sound_bank)
+    with pytest.raises(tb.InvalidInputError, match="only a deep verification"):
+        verify(bank, "t", workers=Workers())
+    with pytest.raises(tb.InvalidInputError, match="one of the two"):
+        verify(bank, "t", deep=True, n_threads=1, workers=Workers())
+    assert main(["verify", str(sound_bank), "t", "--deep", "--workers", "2"]) == 2
+    assert "--engine" in capsys.readouterr().err
