@@ -4,7 +4,8 @@ By Little's law ``rate x latency`` reads are under way at any time. While the ne
 rate at the same latency; once it is full they only wait longer. So the depth is kept at twice the product of the best rate and
 the best latency: it doubles until that stops to pay. With a queue in the network its latency cannot be seen, so every few
 seconds the depth goes down for a moment. Both ideas are BBR's (Cardwell et al., "BBR: Congestion-Based Congestion Control",
-ACM Queue 2016).
+ACM Queue 2016), and so is the time over which a rate is measured: not less than a read takes. Reads that were asked for together
+end together, and the rate of such a burst is not the network's.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Concurrency:
         self._n_round = self._n // 2
         self._count = 0
         self._sum_s = 0.0
+        self._ends_s: deque[float] = deque()
 
     @property
     def n(self) -> int:
@@ -57,6 +59,7 @@ class Concurrency:
         """Learn of a read that took ``seconds`` and ended at ``now_s`` of a monotonic clock."""
         if self._fixed is not None:
             return
+        self._ends_s.append(now_s)
         if self._begun_s == -math.inf:
             self._begun_s = self._probed_s = now_s
             return
@@ -64,8 +67,16 @@ class Concurrency:
         self._sum_s += seconds
         elapsed_s = now_s - self._begun_s
         if self._count >= self._n_round and (elapsed_s >= ROUND_S or self._phase != "keep"):
-            self._end_of_round(self._count / max(elapsed_s, 1e-9), self._sum_s / self._count, now_s)
+            latency_s = self._sum_s / self._count
+            self._end_of_round(self._rate(max(elapsed_s, latency_s, 1e-9), now_s), latency_s, now_s)
             self._begun_s, self._count, self._sum_s = now_s, 0, 0.0
+
+    def _rate(self, window_s: float, now_s: float) -> float:
+        """Return the reads a second that ended in a window of time, and forget those before."""
+        ends_s = self._ends_s
+        while ends_s[0] <= now_s - window_s:
+            ends_s.popleft()
+        return len(ends_s) / window_s
 
     def _end_of_round(self, rate: float, latency_s: float, now_s: float) -> None:
         if self._phase == "drain":  # what was under way at the full depth has come

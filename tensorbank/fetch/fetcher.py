@@ -17,7 +17,7 @@ import numpy as np
 
 from tensorbank.arguments import choice, instance, number, whole_number
 from tensorbank.cache import Interval, RangeCache
-from tensorbank.errors import StorageError, as_error
+from tensorbank.errors import ErrorKind, StorageError, as_error
 from tensorbank.fetch.concurrency import MAX_DEPTH
 from tensorbank.fetch.fetch_stats import FetchStats
 from tensorbank.fetch.races import Wanted
@@ -30,8 +30,9 @@ from tensorbank.storage import PASSING
 
 __all__ = ["FetchOptions", "FetchStats", "Fetcher"]
 
-N_SERVING = 16
-"""The number of threads that look into the cache: reads of a local disk, and waits for what is missing."""
+N_LOOKING = 4
+"""The number of threads that look into the cache, beside one for each request that may be under way, which waits for what is
+missing. A look takes a tenth of a millisecond, and more threads would only wait for the interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +171,12 @@ class Fetcher:
             The object is gone, access is refused, or the store kept failing.
         """
         self._check_process()
+        ask = self._requests.now
         if self._cache is None:
-            return self._request(wanted, n_asked_bytes, again=again)
+            return _brought(ask, wanted, n_asked_bytes, again=again)
         if again:
             self._cache.drop(self._address(wanted), (wanted.start, wanted.end))
-        return self._from_cache(self._cache, wanted, (), again=again)
+        return self._from_cache(self._cache, wanted, (), ask, again=again)
 
     def close(self) -> None:
         """Drop reads that are not answered, wait for those that are, and let the threads end.
@@ -199,7 +201,9 @@ class Fetcher:
     def _open(self) -> ReadingThreads:
         self._check_process()
         if self._serving is None:
-            self._serving, self._pid = ReadingThreads(lambda: N_SERVING), os.getpid()
+            requests = self._requests
+            self._serving = ReadingThreads(lambda: requests.depth + N_LOOKING)
+            self._pid = os.getpid()
         return self._serving
 
     def _serve(
@@ -209,16 +213,25 @@ class Fetcher:
         error: Exception | None = None
         try:
             this = wanted(number)
-            this.deliver(self._from_cache(cache, this.range, this.spans))
+            ask = partial(self._requests.in_turn, within=group)
+            this.deliver(self._from_cache(cache, this.range, this.spans, ask))
         except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
             error = as_error(failed)
             if isinstance(error, StorageError) and error.kind in PASSING:
                 group.cancel()
+            if group.is_cancelled and isinstance(error, StorageError) and error.kind == ErrorKind.CLOSED:
+                error = None  # it was not asked for, like those whose turn never came
         self._n_over += 1
         group.end(number, error)
 
     def _from_cache(
-        self, cache: RangeCache, wanted: ByteRange, spans: Sequence[Interval], *, again: bool = False
+        self,
+        cache: RangeCache,
+        wanted: ByteRange,
+        spans: Sequence[Interval],
+        ask: Callable[[Wanted], None],
+        *,
+        again: bool = False,
     ) -> memoryview:
         def bring(missing: Sequence[Interval]) -> Iterable[tuple[int, memoryview]]:
             starts, ends = np.array(missing, np.int64).T
@@ -231,7 +244,7 @@ class Fetcher:
             )
             asked = np.bincount(owner, weights=ends - starts).astype(np.int64)
             for a, b, n in zip(first.tolist(), last.tolist(), asked.tolist(), strict=True):
-                yield a, self._request(ByteRange(wanted.key, a, b), n, again=again)
+                yield a, _brought(ask, ByteRange(wanted.key, a, b), n, again=again)
 
         whole = (wanted.start, wanted.end)
         return cache.read(self._address(wanted), whole, spans or [whole], bring)
@@ -239,7 +252,11 @@ class Fetcher:
     def _address(self, wanted: ByteRange) -> str:
         return f"{self.ranges.cache_name}/{wanted.key}"
 
-    def _request(self, wanted: ByteRange, n_asked_bytes: int, *, again: bool = False) -> memoryview:
-        found: list[memoryview] = []
-        self._requests.now(Wanted(wanted, found.append, n_asked_bytes, again=again))
-        return found[0]
+
+def _brought(
+    ask: Callable[[Wanted], None], wanted: ByteRange, n_asked_bytes: int, *, again: bool
+) -> memoryview:
+    """Return the bytes of a range, by a function that asks for one and returns when it is there."""
+    found: list[memoryview] = []
+    ask(Wanted(wanted, found.append, n_asked_bytes, again=again))
+    return found[0]

@@ -1,15 +1,12 @@
-"""Tell which reads are late, by what the recent ones took. Pure but for its memory and the clock."""
+"""Tell which reads are late, by what the recent ones took. Pure but for its memory."""
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Literal
 
-from tensorbank.fetch.races import Race
-
-__all__ = ["Lateness", "Latencies", "by_rate_s"]
+__all__ = ["Lateness", "Latencies", "Verdict", "by_rate_s"]
 
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
@@ -20,7 +17,11 @@ STALL_FACTOR = 3.0
 """The multiple of the hedging percentile after which, and at least ``stall_s`` after it was asked for last,
 a read is late beyond doubt."""
 FIRST_STALL_S = 1.0
-"""Seconds after which a read counts as stalled while too few reads are known to tell what is late."""
+"""Seconds after which a read counts as stalled while too few reads are known to tell what is late, beside those that its
+bytes take at ``SLOW_BYTES_S``."""
+SLOW_BYTES_S = 1e6
+"""Bytes a second of a connection that is slow, but does not hang: 16 reads at once over a line of 16 MB/s. Asking for all of
+them again would make it slower still."""
 RECENT = 32
 """The number of recent answers that tell how fast they come."""
 KEPT = 128
@@ -31,6 +32,9 @@ FEW = 8
 TAIL = 8.0
 """The multiple of the median beyond which no read counts as usual. Among few reads the high quantile is the
 longest, and one that hung would make hanging usual."""
+
+Verdict = Literal["hedge", "stall"]
+"""The reason to ask for a range again."""
 
 
 class Lateness:
@@ -64,31 +68,44 @@ class Lateness:
         return self._latencies.all_s()
 
     def verdict(
-        self, race: Race, n_running: int, n_hedges: int, n_answers: int
-    ) -> Literal["hedge", "stall"] | None:
+        self,
+        n_bytes: int,
+        waited_s: float,
+        now_s: float,
+        *,
+        is_hedged: bool,
+        n_running: int,
+        n_hedges: int,
+        n_answers: int,
+    ) -> Verdict | None:
         """Tell whether to ask for a range again beside the request under way: once as a hedge, if the share of hedges allows it,
         or, whatever the share, because the read has stalled.
 
         Parameters
         ----------
+        n_bytes
+            Size of the read.
+        waited_s, now_s
+            Seconds since it was asked for last, or since a pause ended, and the time of the clock of :meth:`learn`.
+        is_hedged
+            True if it was asked for again before.
         n_running
             Reads under way.
         n_hedges, n_answers
             Hedges so far, and requests that were answered.
         """
-        waited_s = time.perf_counter() - max(race.asked_s, race.resumes_s)
         if waited_s < MIN_LATE_S:
             return None
-        usual_s = self._usual_s(race.wanted.range.n_bytes, n_running)
+        usual_s = self._usual_s(n_bytes, n_running, now_s)
         if usual_s is None:
-            return "stall" if waited_s >= FIRST_STALL_S else None
+            return "stall" if waited_s >= _first_stall_s(n_bytes) else None
         if waited_s >= max(self._stall_s, STALL_FACTOR * usual_s):
             return "stall"
-        if race.is_hedged or waited_s < HEDGE_FACTOR * usual_s:
+        if is_hedged or waited_s < HEDGE_FACTOR * usual_s:
             return None
         return "hedge" if n_hedges + 1 <= self._max_hedge_share * (n_answers + 1) else None
 
-    def _usual_s(self, n_bytes: int, n_running: int) -> float | None:
+    def _usual_s(self, n_bytes: int, n_running: int, now_s: float) -> float | None:
         """Return the seconds that a read takes that is not late; None while too few are known.
 
         By reads of its size, and, where answers wait for a busy processor, by the rate of answers.
@@ -96,8 +113,8 @@ class Lateness:
         usual_s = self._latencies.usual_s(n_bytes, HEDGE_QUANTILE)
         if usual_s is None or len(self._answers_at_s) < 2:
             return usual_s
-        found_s = by_rate_s(self._answers_at_s, n_running, time.perf_counter())
-        return max(usual_s, min(found_s, FIRST_STALL_S / STALL_FACTOR))
+        found_s = by_rate_s(self._answers_at_s, n_running, now_s)
+        return max(usual_s, min(found_s, _first_stall_s(n_bytes) / STALL_FACTOR))
 
 
 class Latencies:
@@ -145,6 +162,11 @@ def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> fl
     span_s = answers_at_s[-1] - answers_at_s[0]
     silent_s = min(now_s - answers_at_s[-1], span_s)
     return n_running * (span_s + silent_s) / (len(answers_at_s) - 1)
+
+
+def _first_stall_s(n_bytes: int) -> float:
+    """Return the seconds after which a read of some size counts as stalled, whatever is known."""
+    return FIRST_STALL_S + n_bytes / SLOW_BYTES_S
 
 
 def _quantile(values: list[float], q: float) -> float:

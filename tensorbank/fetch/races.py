@@ -3,6 +3,7 @@
 ::
 
     open -- begin() -------------------------------------> open, one more request under way
+    decided -- begin() ----------------------------------> decided, and no request: it came too late to be a loser
     open -- finish(has_bytes=True) ----------------------> decided by an answer
     open -- finish(has_bytes=False), the last under way -> decided by an error
     open -- decide() ------------------------------------> decided from outside: too old, or the reader was closed
@@ -87,7 +88,9 @@ class Race:
     last_error: StorageError | None = None
 
     def begin(self, now_s: float) -> int:
-        """Begin a request; returns its number, from 1 on."""
+        """Begin a request; returns its number, from 1 on, or 0 where the race is decided and nothing is to be asked."""
+        if self.is_decided:
+            return 0
         self.n_asked += 1
         self.n_running += 1
         self.asked_s = now_s

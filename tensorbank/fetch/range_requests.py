@@ -25,7 +25,7 @@ from functools import partial
 from tensorbank.errors import ErrorKind, StorageError, as_error
 from tensorbank.fetch.concurrency import Concurrency
 from tensorbank.fetch.fetch_stats import FetchCounts, FetchStats
-from tensorbank.fetch.lateness import Lateness
+from tensorbank.fetch.lateness import Lateness, Verdict
 from tensorbank.fetch.races import Race, Wanted
 from tensorbank.fetch.range_reader import RangeReader
 from tensorbank.fetch.read_group import ReadGroup, forked
@@ -113,7 +113,14 @@ class Requests:
                 away_s=self._tries.outage.lasts_s if self._races else 0.0,
             )
 
-    def submit(self, n: int, wanted: Callable[[int], Wanted]) -> ReadGroup:
+    @property
+    def depth(self) -> int:
+        """The number of requests that may be under way at present."""
+        return self._concurrency.n
+
+    def submit(
+        self, n: int, wanted: Callable[[int], Wanted], *, within: ReadGroup | None = None
+    ) -> ReadGroup:
         """Start reads, behind those that were asked for before.
 
         What fails is tried again, with growing, jittered pauses, or after the time that the store asks for, until the patience
@@ -125,6 +132,8 @@ class Requests:
             Number of reads.
         wanted
             Callable that says what is wanted, by number in ``[0, n)``; asked when its turn has come.
+        within
+            Group that is cancelled with them.
 
         Returns
         -------
@@ -137,13 +146,35 @@ class Requests:
             The system gives no threads, or this process is a fork of the one that reads; its kind says which.
         """
         threads = self._open()
-        group = self._group_of(n)
+        group = self._group_of(n, within)
         with self._lock:
             self._groups.add(group)
         threads.submit(
             (partial(self._start, number, wanted, group, threads) for number in group.numbers()), n
         )
         return group
+
+    def in_turn(self, wanted: Wanted, *, within: ReadGroup) -> None:
+        """Read behind what was asked for before, and return when it is over; raises what ended it.
+
+        Parameters
+        ----------
+        within
+            Group of the read for which this is asked. If it is cancelled before the turn has come, nothing is read; it is
+            cancelled itself where the store is away.
+        """
+
+        def still_wanted(_: int) -> Wanted:
+            if within.is_cancelled:
+                raise _closed()
+            return wanted
+
+        still_wanted(0)
+        group = self.submit(1, still_wanted, within=within)
+        for error in group.wait(for_all=True).values():
+            raise error
+        if not group.succeeded:
+            raise _closed()
 
     def now(self, wanted: Wanted) -> None:
         """Read at once, and return when it is over; raises what ended it."""
@@ -169,13 +200,14 @@ class Requests:
         for group in groups:
             group.cancel()
         for race in dropped:
-            self._end(race, StorageError("the reader was closed", kind=ErrorKind.CLOSED))
+            self._end(race, _closed())
         if threads is not None:
             threads.close()
 
-    def _group_of(self, n: int) -> ReadGroup:
+    def _group_of(self, n: int, within: ReadGroup | None = None) -> ReadGroup:
         """Return an account of reads whose waits end, too, if a thread is lost."""
-        return ReadGroup(n, stall_s=self._patience_s + SILENCE_S, beats=lambda: self._n_over)
+        silence_s = self._patience_s + SILENCE_S
+        return ReadGroup(n, stall_s=silence_s, beats=lambda: self._n_over, within=within)
 
     def _check_process(self) -> None:
         """Raise in a fork of the process that reads, before any lock: a thread of the parent may have held it."""
@@ -206,10 +238,10 @@ class Requests:
             return
         self._ask(race, threads)
 
-    def _ask(self, race: Race, threads: ReadingThreads) -> None:
+    def _ask(self, race: Race, threads: ReadingThreads, verdict: Verdict | None = None) -> None:
         """Request a range, hand it on, and tell the end: of the bytes, of the error, or of what failed here."""
         try:
-            self._run(race, threads)
+            self._run(race, threads, verdict)
         except BaseException as failed:  # noqa: BLE001 - the edge of a thread: whoever waits gets it
             with self._lock:
                 is_mine = race.decide()
@@ -217,10 +249,14 @@ class Requests:
             if is_mine:
                 self._end(race, as_error(failed))
 
-    def _run(self, race: Race, threads: ReadingThreads) -> None:
+    def _run(self, race: Race, threads: ReadingThreads, verdict: Verdict | None) -> None:
         """Take part in a race; whoever decides it hands the bytes on and tells the end."""
         with self._lock:
-            is_hedge = race.begin(time.perf_counter()) > 1
+            number = race.begin(time.perf_counter())
+            if not number:
+                self._count_again(verdict, -1)
+                return
+            is_hedge = number > 1
             if not is_hedge:
                 if not self._races:
                     self._lateness.forget_rate()
@@ -269,29 +305,50 @@ class Requests:
                 race.age_s += passed_s
             over = [r for r in self._races if r.age_s > self._patience_s + LAST_TRY_S and r.decide()]
             self._races.difference_update(over)
-            late = [race for race in self._races if self._is_due(race, threads)]
+            late = [
+                (race, verdict)
+                for race in self._races
+                if (verdict := self._verdict(race, threads)) is not None
+            ]
         for race in over:
             error = race.last_error or StorageError(
                 f"{self.ranges.url}/{race.wanted.range.key} does not answer", kind=ErrorKind.UNREACHABLE
             )
             self._end(race, over_time(error, race.age_s))
             threads.replace(race.n_losers)
-        for race in late:
-            threads.spawn(partial(self._ask, race, threads))
+        for race, verdict in late:
+            threads.spawn(partial(self._ask, race, threads, verdict))
 
-    def _is_due(self, race: Race, threads: ReadingThreads) -> bool:
-        """Tell whether to ask for a range again, and count it."""
+    def _verdict(self, race: Race, threads: ReadingThreads) -> Verdict | None:
+        """Tell why to ask for a range again, and count it; None if it is not to be."""
         if race.n_asked >= MAX_ASKED or threads.n_threads >= MAX_THREADS:
-            return False
+            return None
         counts = self._counts
-        verdict = self._lateness.verdict(race, len(self._races), counts.hedges, counts.requests)
+        now_s = time.perf_counter()
+        verdict = self._lateness.verdict(
+            race.wanted.range.n_bytes,
+            now_s - max(race.asked_s, race.resumes_s),
+            now_s,
+            is_hedged=race.is_hedged,
+            n_running=len(self._races),
+            n_hedges=counts.hedges,
+            n_answers=counts.requests,
+        )
         if verdict is None:
-            return False
-        counts.stalls += verdict == "stall"
-        counts.hedges += verdict == "hedge"
+            return None
+        self._count_again(verdict, 1)
         race.is_hedged = True
-        race.asked_s = time.perf_counter()  # its thread says so too late: it would be due again
-        return True
+        race.asked_s = now_s  # its thread says so too late: it would be due again
+        return verdict
+
+    def _count_again(self, verdict: Verdict | None, n: int) -> None:
+        """Count requests beside late ones; the lock is held."""
+        self._counts.stalls += n * (verdict == "stall")
+        self._counts.hedges += n * (verdict == "hedge")
+
+
+def _closed() -> StorageError:
+    return StorageError("the reader was closed", kind=ErrorKind.CLOSED)
 
 
 def _watch(requests: weakref.ref[Requests], threads: ReadingThreads) -> None:

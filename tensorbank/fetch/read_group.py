@@ -43,11 +43,21 @@ class ReadGroup:
         reads.
     beats
         Tells a number that changes whenever a read ends, of this or of others before it; what keeps changing is no silence.
+    within
+        Group that is cancelled with this one.
     """
 
-    def __init__(self, n: int, *, stall_s: float = math.inf, beats: Callable[[], int] = int) -> None:
+    def __init__(
+        self,
+        n: int,
+        *,
+        stall_s: float = math.inf,
+        beats: Callable[[], int] = int,
+        within: ReadGroup | None = None,
+    ) -> None:
         self._stall_s = stall_s
         self._beats = beats
+        self._within = within
         self._pid = os.getpid()
         self._n_waiting = n
         self._n_running = 0
@@ -84,6 +94,13 @@ class ReadGroup:
         with self._changed:
             self._cancelled = True
             self._changed.notify_all()
+        if self._within is not None:
+            self._within.cancel()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True if no more of them is started."""
+        return self._cancelled
 
     @property
     def over(self) -> bool:

@@ -311,7 +311,8 @@ def test_the_table_is_what_the_policies_allow():
 # ---------------------------------------------------------------- requests that a store sees
 
 
-def test_a_broken_store_sees_one_request_a_try_of_a_question(server):
+def test_a_broken_store_sees_one_request_a_try_of_a_question(server, monkeypatch):
+    monkeypatch.setattr(store, "OBJECT_POLICIES", retries.OBJECT_POLICIES)  # tries end it, not a busy machine
     server.set(Faults(reset=1.0))
     reported(lambda: Store(server.url, server.storage).get("object"))
     assert server.stats()["counts"]["reset"] == retries.OBJECT_POLICIES["unreachable"].n_tries
@@ -327,7 +328,7 @@ def test_a_busy_store_sees_one_request_a_try_and_one_that_asks_for_how_long(serv
     )
     server.set(Faults(unavailable=1.0))
     reported(lambda: Store(server.url, server.storage).get("object"))
-    assert len(n_asked) >= 3
+    assert len(n_asked) >= 2
     assert server.stats()["counts"]["unavailable"] == 2 * len(n_asked)
 
 
@@ -339,7 +340,7 @@ def test_a_read_sends_one_request_a_try(kind, n_each, server):
     ) as fetcher:
         reported(lambda: fetcher.fetch(ByteRange("object", 0, 9)))
         n_tries = fetcher.stats.retries + 1
-    assert 3 <= n_tries < 20
+    assert 2 <= n_tries < 20
     assert server.stats()["counts"][kind] == n_each * n_tries
 
 

@@ -6,7 +6,7 @@ import heapq
 
 import pytest
 
-from tensorbank.fetch.concurrency import FIRST_DEPTH, MAX_DEPTH, MIN_DEPTH, Concurrency
+from tensorbank.fetch.concurrency import FIRST_DEPTH, GAIN, MAX_DEPTH, MIN_DEPTH, Concurrency
 
 
 def run(
@@ -50,6 +50,21 @@ def test_no_more_reads_are_under_way_than_twice_what_fills_the_wire(bytes_per_s)
         needed = 0.03 * bytes_per_s / (1 << 20) + 1
         assert depth.n <= max(2 * FIRST_DEPTH, 2.5 * needed)
         assert used > 0.9 or n_reads < 5_000
+
+
+@pytest.mark.parametrize(("latency_s", "bytes_per_s"), [(0.1, 30e6), (0.03, 100e6), (0.2, 200e6)])
+def test_the_rate_of_a_burst_is_not_that_of_the_network(latency_s, bytes_per_s):
+    """Reads that begin together share the wire equally, so that all of them end within milliseconds."""
+    depth, now, read_bytes = Concurrency(), 0.0, 700_000
+    for _ in range(12):
+        n = depth.n
+        took_s = latency_s + n * read_bytes / bytes_per_s
+        for place in range(n):
+            depth.add(took_s, now + took_s + 0.07 * place / n)
+        now += took_s + 0.07
+    first_s = latency_s + FIRST_DEPTH * read_bytes / bytes_per_s
+    most_per_s = bytes_per_s / read_bytes
+    assert depth.n <= 1.1 * GAIN * most_per_s * first_s + 1
 
 
 def test_a_network_that_changes_is_followed():

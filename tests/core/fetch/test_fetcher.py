@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
 
+from support.waiting import wait_until
 from tensorbank import ByteRange, InvalidInputError, NotFoundError, StorageError, StorageOptions
-from tensorbank.fetch import FetchOptions, outage, range_requests, tries
+from tensorbank.fetch import FetchOptions, lateness, outage, range_requests, tries
 from tensorbank.fetch.fetcher import Fetcher
 from tensorbank.fetch.races import Wanted
+from tensorbank.fetch.threads import ReadingThreads
 from tensorbank.storage.store import Store
 
 
@@ -93,11 +96,15 @@ def test_what_does_not_pass_is_raised_after_as_many_tries_as_make_sense(fetching
 
 
 @pytest.mark.parametrize("kind", ["unreachable", "throttled"])
-def test_a_store_that_stays_away_is_waited_for_as_long_as_was_stated_and_no_longer(kind, caplog, monkeypatch):
+@pytest.mark.parametrize("cached", [False, True], ids=["direct", "cached"])
+def test_a_store_that_stays_away_is_waited_for_as_long_as_was_stated_and_no_longer(
+    kind, cached, tmp_path, caplog, monkeypatch
+):
     monkeypatch.setattr(outage, "REPORT_AFTER_S", 0.1)
     store = ScriptedStore(itertools.repeat(StorageError("gone for now", kind=kind)))
-    with closing(Fetcher(store, FetchOptions(patience_s=1.0, n_threads=4))) as fetcher:
-        pending = fetcher.submit(8, lambda _: Wanted(WANTED, lambda _: None))
+    options = FetchOptions(patience_s=1.0, n_threads=4, cache_dir=tmp_path if cached else None)
+    with closing(Fetcher(store, options)) as fetcher:
+        pending = fetcher.submit(8, lambda n: Wanted(ByteRange("k", 20 * n, 20 * n + 20), lambda _: None))
         started = time.monotonic()
         pending.wait(for_all=False)
         waited_s = time.monotonic() - started
@@ -106,7 +113,7 @@ def test_a_store_that_stays_away_is_waited_for_as_long_as_was_stated_and_no_long
     assert 0.9 < waited_s <= over_s < 2, "those that had not begun are not waited for in their turn"
     assert {e.kind for e in errors.values()} == {kind}
     assert len(errors) == 4
-    assert "patience_s" in str(errors[0])
+    assert "patience_s" in str(next(iter(errors.values())))
     assert "s3://nowhere" in caplog.text
     assert "gives up after 1 s" in caplog.text
 
@@ -162,6 +169,109 @@ def test_reads_go_on_while_all_threads_wait_for_losers():
         assert not let_go.is_set()
         assert (fetcher.stats.requests, fetcher.stats.stalls) == (20, 2)
         let_go.set()
+
+
+def test_requests_that_begin_behind_the_answer_take_no_thread_away(monkeypatch):
+    """The thread of a second request starts only when the first has been answered: it is the loser of nothing."""
+    late: list[Callable[[], None]] = []
+    answer, spawn = threading.Event(), ReadingThreads.spawn
+
+    def held(self: ReadingThreads, job: Any) -> None:
+        if job.func.__name__ == "_watch":
+            spawn(self, job)
+        else:
+            late.append(job)
+            answer.set()
+
+    class Late(ScriptedStore):
+        def get_range(self, key: str, start: int, end: int) -> memoryview:
+            self.calls += 1
+            assert answer.wait(60)
+            return memoryview(bytes(end - start))
+
+    def wanted(number: int) -> Wanted:
+        return Wanted(ByteRange("k", number, number + 9), lambda _: None)
+
+    monkeypatch.setattr(ReadingThreads, "spawn", held)
+    store = Late()
+    with closing(Fetcher(store, FetchOptions(n_threads=1, stall_s=0.05, patience_s=1))) as fetcher:
+        assert fetcher.submit(1, wanted).wait(for_all=True) == {}
+        assert len(late) == 1
+        late[0]()
+        assert (store.calls, fetcher.stats.stalls) == (1, 0), "nobody wants its answer"
+        assert fetcher.submit(20, wanted).wait(for_all=True) == {}
+        assert store.calls == 21
+
+
+@pytest.mark.parametrize("n_threads", [8, 40])
+def test_with_a_cache_as_many_requests_are_under_way_as_without_one(tmp_path, n_threads, monkeypatch):
+    """The first ones are answered when all of them are under way, and none beyond."""
+    monkeypatch.setattr(lateness, "FIRST_STALL_S", 60.0)
+    all_there, most = threading.Barrier(n_threads, timeout=30), []
+    lock, n_running = threading.Lock(), 0
+
+    class Waits(ScriptedStore):
+        def get_range(self, key: str, start: int, end: int) -> memoryview:
+            nonlocal n_running
+            with lock:
+                n_running += 1
+                most.append(n_running)
+            all_there.wait()
+            with lock:
+                n_running -= 1
+            return memoryview(bytes(end - start))
+
+    def wanted(number: int) -> Wanted:
+        return Wanted(ByteRange("k", 10 * number, 10 * number + 10), lambda _: None)
+
+    options = FetchOptions(cache_dir=tmp_path, n_threads=n_threads, max_hedge_share=0.0, stall_s=60.0)
+    with closing(Fetcher(Waits(), options)) as fetcher:
+        assert fetcher.submit(3 * n_threads, wanted).wait(for_all=True) == {}
+        assert fetcher.stats.requests == 3 * n_threads
+    assert max(most) == n_threads
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_after_a_storm_as_many_requests_are_under_way_as_before(n_threads, seed, monkeypatch):
+    """Nearly every read is asked for several times, loses, fails, or is answered in the moment in which it is asked again."""
+    monkeypatch.setattr(lateness, "MIN_LATE_S", 0.001)
+    monkeypatch.setattr(lateness, "FIRST_STALL_S", 0.002)
+    monkeypatch.setattr(range_requests, "WATCH_S", 0.0005)
+    random, lock = Random(seed), threading.Lock()
+    most, n_running, all_there = 0, 0, None
+
+    class Storm(ScriptedStore):
+        def get_range(self, key: str, start: int, end: int) -> memoryview:
+            nonlocal most, n_running
+            with lock:
+                n_running += 1
+                most = max(most, n_running)
+                fails, seconds = random.random() < 0.1, random.choice([0.0, 0.001, 0.004, 0.02])
+            try:
+                if all_there is not None:
+                    all_there.wait()
+                    return memoryview(bytes(end - start))
+                time.sleep(seconds)
+                if fails:
+                    raise StorageError("away", kind="unreachable")
+                return memoryview(bytes(end - start))
+            finally:
+                with lock:
+                    n_running -= 1
+
+    def wanted(number: int) -> Wanted:
+        return Wanted(ByteRange("k", 10 * number, 10 * number + 10), lambda _: None)
+
+    options = FetchOptions(n_threads=n_threads, max_hedge_share=1.0, stall_s=0.001)
+    with closing(Fetcher(Storm(), options)) as fetcher:
+        assert fetcher.submit(200, wanted).wait(for_all=True) == {}
+        assert fetcher.stats.hedges + fetcher.stats.stalls > 0
+        monkeypatch.setattr(range_requests.Requests, "_look", lambda *_: None)
+        wait_until(lambda: not n_running, "requests that lost do not end")
+        most, all_there = 0, threading.Barrier(n_threads, timeout=30)
+        assert fetcher.submit(3 * n_threads, wanted).wait(for_all=True) == {}
+    assert most >= n_threads, "the place of a loser that has only just ended may still be another's"
 
 
 # ---------------------------------------------------------------- ends of threads
@@ -246,6 +356,7 @@ warnings.simplefilter("ignore")
 from tensorbank import ByteRange, StorageError
 from tensorbank.fetch.fetcher import Fetcher, FetchOptions
 from tensorbank.fetch.races import Wanted
+from tensorbank.fetch.threads import ReadingThreads
 from tensorbank.storage.store import Store
 
 class Slow(Store):

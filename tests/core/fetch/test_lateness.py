@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorbank.fetch.lateness import FEW, KEPT, TAIL, Latencies, by_rate_s
+from tensorbank.fetch.lateness import FEW, KEPT, TAIL, Latencies, Lateness, by_rate_s
 
 SECONDS = st.lists(st.floats(0.001, 0.004), min_size=FEW, max_size=KEPT)
 
@@ -53,3 +53,14 @@ def test_a_rate_says_how_long_a_read_takes_and_silence_does_not_make_lateness_us
     silent = by_rate_s(answers_at_s, n_running, answers_at_s[-1] + silent_s)
     assert steady_s <= silent * (1 + 1e-9)
     assert silent <= 2 * steady_s * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "waited_s", "expected"),
+    [(100_000, 0.9, None), (100_000, 1.2, "stall"), (8_000_000, 6.4, None), (8_000_000, 9.1, "stall")],
+)
+def test_a_large_read_over_a_slow_line_is_not_late_for_being_large(n_bytes, waited_s, expected):
+    """16 reads of 8 MB at once take 6.4 s at 20 MB/s, and before the first of them has come nothing else is known."""
+    judge = Lateness(max_hedge_share=1.0, stall_s=0.1)
+    told = judge.verdict(n_bytes, waited_s, 100.0, is_hedged=False, n_running=16, n_hedges=0, n_answers=0)
+    assert told == expected

@@ -47,8 +47,9 @@ def test_a_race_is_decided_once(steps):
     this, n_running, n_decided = race(), 0, 0
     for step in steps:
         if step == "begin":
-            this.begin(0.0)
-            n_running += 1
+            number = this.begin(0.0)
+            assert (number > 0) == (n_decided == 0), "nothing begins in a race that is over"
+            n_running += number > 0
         elif step == "decide":
             n_decided += this.decide()
         elif n_running:
