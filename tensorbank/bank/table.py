@@ -25,6 +25,7 @@ from tensorbank.corrections import (
     drop_modality,
     restore,
 )
+from tensorbank.engines import Workers
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.maintenance import Compaction, compact
 from tensorbank.queries import MAX_DATASET_BYTES
@@ -174,22 +175,28 @@ class Table:
         *,
         rewrite_shards: bool = False,
         dry_run: bool = False,
+        workers: Workers | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Compaction:
         """Merge the small index files of the newest version into sorted ones, and drop the rows of deleted samples.
 
         With ``rewrite_shards``, shards that hold deleted samples are written anew without them, so that :meth:`Bank.gc` can
-        remove their bytes. See :func:`tensorbank.maintenance.compact`.
+        remove their bytes; ``workers`` copy them in the place of threads. See :func:`tensorbank.maintenance.compact`.
 
         Raises
         ------
         InvalidInputError
-            The bank is read through a service; the kind is ``served``.
+            The bank is read through a service; the kind is ``served``. Or there are workers, and no shards to rewrite.
         ConflictError, StorageError
             Other writers replaced merged files again and again; the store cannot be written.
         """
         return compact(
-            self.bank.catalog, self.name, rewrite_shards=rewrite_shards, dry_run=dry_run, progress=progress
+            self.bank.catalog,
+            self.name,
+            rewrite_shards=rewrite_shards,
+            dry_run=dry_run,
+            workers=workers,
+            progress=progress,
         )
 
     def snapshot(self) -> Snapshot:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,13 +20,12 @@ import pyarrow.parquet as pq
 from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
 from tensorbank.catalog.commits import Commit, IndexReader, Replaced, adding
 from tensorbank.catalog.copies import copy_table, origins_of
+from tensorbank.catalog.key_files import StoredKeys, key_pairs, read_keys
 from tensorbank.catalog.membership import (
     KEY_COLUMNS,
+    KeysInMemory,
+    KeysOfFile,
     Membership,
-    SortedKeys,
-    key_pairs,
-    read_column,
-    read_keys,
     rows_of_keys,
 )
 from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
@@ -353,22 +351,14 @@ class Catalog:
             rows = [
                 pq.read_table(self.path(file), columns=list(KEY_COLUMNS)) for file in version.samples.files
             ]
-            return Membership([SortedKeys.of(key_pairs(rows_of_keys(table))) for table in rows])
+            return Membership([KeysInMemory(key_pairs(rows_of_keys(table))) for table in rows])
         held = self.state(version, KEYS).files.files
         deleted = self.state(version, DELETED).files.files if version.has(DELETED) else ()
-        return Membership(self._sorted_keys(held), self._sorted_keys(deleted))
+        return Membership(self._keys_of(held), self._keys_of(deleted))
 
-    def _sorted_keys(self, files: Sequence[IndexFile]) -> list[SortedKeys]:
-        new = [f for f in files if self._known_keys.get(("sorted", f.key, 0)) is None]
-        paths = dict(zip((f.key for f in new), self.mirror.readable(new), strict=True))
-
-        def column(file: IndexFile, which: int) -> npt.NDArray[np.int64]:
-            def read() -> npt.NDArray[np.int64]:
-                return read_column(Path(paths.get(file.key) or self.path(file)), which)
-
-            return self._known_keys.found(("sorted", file.key, which), read)
-
-        return [SortedKeys(partial(column, file)) for file in files]
+    def _keys_of(self, files: Sequence[IndexFile]) -> list[KeysOfFile]:
+        paths = self.mirror.readable(files)
+        return [StoredKeys(file.key, path, self._known_keys) for file, path in zip(files, paths, strict=True)]
 
     def deleted(self, version: TableVersion) -> pa.Table | None:
         """Return ``key`` and ``part`` of the rows that do not count in a version, None if all do."""

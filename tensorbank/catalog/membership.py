@@ -11,34 +11,30 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tensorbank.arrow_numpy import as_numpy
+from tensorbank.catalog.key_files import KEYS_SCHEMA, counts_in, key_pairs
 from tensorbank.index_files import IndexFile, LevelFiles
 
 __all__ = [
-    "KEYS_SCHEMA",
     "KEY_COLUMNS",
+    "KeysInMemory",
+    "KeysOfFile",
     "Membership",
-    "SortedKeys",
     "joined_files",
     "key_of",
-    "key_pairs",
     "keys_of",
-    "read_column",
-    "read_keys",
     "rows_of_keys",
     "with_keys",
 ]
 
 KEY_COLUMNS = ("split", "subset", "sample_id", "stem")
 """The columns of samples that keys are made of."""
-KEYS_SCHEMA = pa.schema([pa.field("key", pa.int64()), pa.field("stem_key", pa.int64())])
 MAX_JOINED_ROWS = 8 << 20
 """The most rows of a file that commits join with others."""
 
@@ -91,29 +87,27 @@ def _sorted(keys: Keys, stems: Keys) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=KEYS_SCHEMA)
 
 
-class SortedKeys:
-    """The keys of one file, in columns of their own: few ask for the stems, and a column of ten million takes its time.
+class KeysOfFile(Protocol):
+    """The keys of one file, of samples and of stems, which may stay where they are."""
 
-    Parameters
-    ----------
-    column
-        Callable that returns the ascending keys of samples, (n,), for 0, and those of stems for 1.
-    """
+    def counts(self, which: int, asked: Keys) -> Keys:
+        """Return how often each of ascending keys, (n,), is there: among those of samples for 0, and of stems for 1."""
+        ...
 
-    def __init__(self, column: Callable[[int], Keys]) -> None:
-        self._column = column
 
-    @classmethod
-    def of(cls, pairs: Keys) -> SortedKeys:
-        """Return (n, 2) keys as columns."""
-        return cls(lambda which: np.sort(pairs[:, which]))
+@dataclass(frozen=True, slots=True, eq=False)
+class KeysInMemory:
+    """The keys of some rows, (n, 2)."""
 
-    def __getitem__(self, which: int) -> Keys:
-        return self._column(which)
+    pairs: Keys
+
+    def counts(self, which: int, asked: Keys) -> Keys:
+        """See :class:`KeysOfFile`."""
+        return counts_in(np.sort(self.pairs[:, which]), asked)
 
 
 class Membership:
-    """The keys of all samples of one version, as sorted arrays of its files.
+    """The keys of all samples of one version, file by file.
 
     Parameters
     ----------
@@ -123,7 +117,7 @@ class Membership:
         Keys of rows that do not count any more.
     """
 
-    def __init__(self, held: Sequence[SortedKeys], deleted: Sequence[SortedKeys] = ()) -> None:
+    def __init__(self, held: Sequence[KeysOfFile], deleted: Sequence[KeysOfFile] = ()) -> None:
         self._held = held
         self._deleted = deleted
 
@@ -136,33 +130,15 @@ class Membership:
         return self._has(keys, 1)
 
     def _has(self, keys: Keys, which: int) -> npt.NDArray[np.bool_]:
+        order = np.argsort(keys)  # neighbours are looked for in memory that was just read
+        asked = keys[order]
         n = np.zeros(len(keys), np.int64)
         for sign, files in ((1, self._held), (-1, self._deleted)):
             for file in files:
-                there = file[which]
-                n += sign * (np.searchsorted(there, keys, "right") - np.searchsorted(there, keys, "left"))
-        return n > 0
-
-
-def read_column(path: Path, which: int) -> Keys:
-    """Read the ascending keys of samples, (n,), of a file of ``keys`` or ``deleted``, or with 1 those of stems."""
-    name = KEYS_SCHEMA.names[which]
-    with pq.ParquetFile(path) as file:
-        keys = as_numpy(file.read([name], use_threads=False)[name]).astype(np.int64, copy=False)
-    return keys if (keys[1:] >= keys[:-1]).all() else np.sort(keys)
-
-
-def read_keys(path: Path) -> npt.NDArray[np.int64]:
-    """Read (n, 2) keys of a file of ``keys`` or ``deleted``."""
-    with pq.ParquetFile(
-        path
-    ) as file:  # pq.read_table takes five times as long to begin, and there are some small files
-        return key_pairs(file.read(list(KEYS_SCHEMA.names), use_threads=False))
-
-
-def key_pairs(rows: pa.Table) -> npt.NDArray[np.int64]:
-    """Return rows of ``keys`` or ``deleted`` as (n, 2) numbers."""
-    return np.stack([as_numpy(rows[name]).astype(np.int64, copy=False) for name in KEYS_SCHEMA.names], axis=1)
+                n += sign * file.counts(which, asked)
+        found = np.empty(len(keys), np.bool_)
+        found[order] = n > 0
+        return found
 
 
 def joined_files(

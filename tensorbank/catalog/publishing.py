@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
-from tensorbank.catalog.membership import KEYS_SCHEMA
+from tensorbank.catalog.key_files import KEYS_SCHEMA
 from tensorbank.delta import (
     LevelChange,
     LostCommitError,

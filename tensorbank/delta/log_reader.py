@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from tensorbank.delta.advanced_files import advanced_files
 from tensorbank.delta.known_versions import KnownVersions
-from tensorbank.delta.own_files import has_plain_columns, read_own_files
+from tensorbank.delta.own_files import read_own_files
 from tensorbank.delta.own_logs import advanced, read_own_log
 from tensorbank.delta.reading import VersionState, read_version
 from tensorbank.errors import ErrorKind, FormatError, IntegrityError, NotFoundError, StorageError
@@ -154,7 +154,7 @@ class LogReader:
         last, since = self._since("files", log, table, level)
         if last is not None:
             found = advanced_files(last, key, since)
-        elif state is not None and has_plain_columns(state):
+        elif state is not None:
             found = read_own_files(
                 state, level, self._contents(log, table, level), key, self._where(table, level)
             )

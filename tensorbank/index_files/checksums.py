@@ -30,7 +30,7 @@ __all__ = [
     "sealed_commit",
 ]
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 1 << 20
 _NAME = re.compile(r"[0-9a-f]{32}-([0-9a-f]{8})\.parquet")
 _SEAL = b'"tensorbank.crc32c":"'
 _PLACE = "tensorbank.place"
@@ -53,9 +53,10 @@ def checksum_in_name(key: str) -> int | None:
 def crc_of_file(path: Path) -> int:
     """Return the CRC-32C of a local file."""
     checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            checksum = crc.crc32c(chunk, checksum)
+    memory = memoryview(bytearray(CHUNK_BYTES))  # used again, since the kernel clears memory that is new
+    with path.open("rb", buffering=0) as file:
+        while n_bytes := file.readinto(memory):
+            checksum = crc.crc32c(memory[:n_bytes], checksum)
     return checksum
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tensorbank.cache import private_folder
 from tensorbank.errors import (
@@ -32,6 +34,8 @@ SLOW_BYTES_S = 4 << 20
 N_FETCHES = 3
 """The number of times a file that cannot be right is fetched before the error is raised:
 the network may have been at fault."""
+MAX_FOOTERS = 64
+"""The most footers that are remembered for who reads the statistics in them; each takes some hundred kilobytes."""
 SUMS = "checksums"
 UNREADABLE = frozenset("%\\^[]|")
 """The characters that delta-rs misreads in a folder's name, or breaks on."""
@@ -81,6 +85,8 @@ class IndexMirror:
         self.folder = folder
         self._sound: dict[Path, Identity] = {}
         self._readable: dict[Path, tuple[Identity, int, int]] = {}
+        self._footers: dict[str, Any] = {}
+        self._turn = threading.Lock()
         self._listing = LogListing(store, self.in_place)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -146,6 +152,13 @@ class IndexMirror:
             with ThreadPoolExecutor(N_THREADS) as pool:
                 list(pool.map(self._check, *zip(*new, strict=True)))
         return paths
+
+    def footer(self, path: str) -> Any:
+        """Return pyarrow's ``FileMetaData`` of a file that :meth:`readable` has found sound, None if it is not remembered.
+
+        Those of files without a checksum are not: such a footer may contradict itself, and pyarrow ends the process then.
+        """
+        return self._footers.get(path)
 
     def log(self, key: str, version: int | None = None, *, whole: bool = False) -> LogCopy:
         """Return a copy of the log of a Delta table as it is now, or as it was at a version.
@@ -224,9 +237,10 @@ class IndexMirror:
 
     def _check(self, file: IndexFile, path: Path) -> None:
         """Check a file, and fetch a copy that is damaged once more."""
+        footer = None
         for n_left in reversed(range(N_FETCHES)):
             try:
-                check_index_file(path, file)
+                footer = check_index_file(path, file)
                 break
             except IntegrityError:
                 if not n_left or self.in_place is not None:
@@ -235,6 +249,12 @@ class IndexMirror:
                 self._copy(file, path)
         if (found := identity(path)) is not None:
             self._readable[path] = (found, file.n_bytes, file.n_rows)
+        if checksum_in_name(file.key) is not None:
+            with self._turn:
+                self._footers.pop(str(path), None)
+                self._footers[str(path)] = footer
+                if len(self._footers) > MAX_FOOTERS:
+                    del self._footers[next(iter(self._footers))]
 
     def _copy(self, file: IndexFile | ObjectInfo, path: Path) -> Path:
         found = identity(path)

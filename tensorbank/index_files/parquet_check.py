@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -26,16 +27,20 @@ _COLUMN_OF = {"samples": "stem", "tiles": "tile", "shards": "shard"}
 """A column that a level has and the other levels have not."""
 
 
-def check_index_file(path: Path, file: IndexFile) -> None:
-    """Compare a local file with what the log says of it.
+def check_index_file(path: Path, file: IndexFile) -> Any:
+    """Compare a local file with what the log says of it, and return its footer, pyarrow's ``FileMetaData``.
 
     Raises
     ------
     IntegrityError
         It is another file, was cut off, or its footer cannot be right; the message names it.
     """
+    footer = None
     try:
-        reason = _what_is_wrong(path, file)
+        reason = _wrong_with_bytes(path, file)
+        if not reason:
+            footer = pyarrow.parquet.read_metadata(path)
+            reason = _wrong_with_footer(footer, file)
     except FileNotFoundError as error:
         raise IntegrityError(
             f"index file {path} is gone, though its commit is there; if `tensorbank gc` "
@@ -46,10 +51,11 @@ def check_index_file(path: Path, file: IndexFile) -> None:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     if reason:
         raise IntegrityError(f"index file {path} cannot be read: {reason}")
+    return footer
 
 
-def _what_is_wrong(path: Path, file: IndexFile) -> str:
-    """Return the reason not to open a file; an empty text if there is none."""
+def _wrong_with_bytes(path: Path, file: IndexFile) -> str:
+    """Return the reason not to look at the footer of a file; an empty text if there is none."""
     with path.open("rb") as opened:
         n_bytes = opened.seek(0, 2)
         if n_bytes != file.n_bytes:
@@ -67,7 +73,11 @@ def _what_is_wrong(path: Path, file: IndexFile) -> str:
     said = checksum_in_name(file.key)
     if said is not None and (found := crc_of_file(path)) != said:
         return f"its checksum is {found:08x}, its commit says {said:08x}"
-    footer = pyarrow.parquet.read_metadata(path)
+    return ""
+
+
+def _wrong_with_footer(footer: Any, file: IndexFile) -> str:
+    """Return the reason not to open a file with such a footer; an empty text if there is none."""
     if file.n_rows and footer.num_rows != file.n_rows:
         return f"it has {footer.num_rows} rows, its commit says {file.n_rows}"
     level = file.key.split("/")[-2] if "/" in file.key else ""

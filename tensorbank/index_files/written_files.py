@@ -19,6 +19,8 @@ __all__ = ["NewFile", "ROW_GROUP_ROWS", "parquet_bytes", "parquet_writer", "put_
 ROW_GROUP_ROWS = 122_880
 """The most rows of a row group."""
 COMPRESSION_LEVEL = 1
+KEY_COLUMNS = frozenset({"key", "stem_key"})
+"""The columns of ``keys`` and ``deleted`` that are hashes, each of which is there once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,18 @@ def parquet_writer(where: Path | pa.NativeFile, schema: pa.Schema) -> pq.Parquet
     Floats are split into streams of bytes, for hardly one is there twice: as numbers of a dictionary, which is Parquet's habit,
     they take a fifth more bytes, and half as long again to write and to read. A column of a row group is one page, not seven as
     is Parquet's habit: readers here want whole columns of row groups, and pages of their own cost a twentieth of the bytes.
+    Keys of samples and stems beside each other are hashes, which no encoding makes shorter: as plain numbers they are written ten
+    times as fast, read five times as fast, and a fifth smaller than in a dictionary.
     """
     leaves = list(_leaves(schema))
+    plain = KEY_COLUMNS if {*schema.names} >= KEY_COLUMNS else frozenset[str]()
     return pq.ParquetWriter(
         where,
         schema,
-        compression="zstd",
-        compression_level=COMPRESSION_LEVEL,
+        compression={path: "none" if path in plain else "zstd" for path, _ in leaves},
+        compression_level={path: COMPRESSION_LEVEL for path, _ in leaves if path not in plain},
         max_rows_per_page=ROW_GROUP_ROWS,
-        use_dictionary=[path for path, is_float in leaves if not is_float],
+        use_dictionary=[path for path, is_float in leaves if not is_float and path not in plain],
         use_byte_stream_split=[path for path, is_float in leaves if is_float],
     )
 

@@ -8,7 +8,8 @@ Files that other writers have added meanwhile stay beside the new ones. Where on
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +21,8 @@ import pyarrow.parquet as pq
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Catalog, Change, LevelChange, TableVersion
-from tensorbank.errors import ConflictError, ErrorKind
+from tensorbank.engines import BankSetting, Executor, ThreadExecutor, Workers, executor_for
+from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
 from tensorbank.index_files import IndexFile, NewFile, parquet_writer, upload
 from tensorbank.layout import LEVELS, index_key
 from tensorbank.maintenance.dead_rows import DeadRows, without
@@ -30,10 +32,11 @@ from tensorbank.maintenance.merged_level import (
     merged_samples,
     merged_shards,
     merged_tiles,
+    orders_of,
     read_groups,
     reused_memory,
 )
-from tensorbank.maintenance.rewritten_shards import WastedShards, rewrite, wasted_shards
+from tensorbank.maintenance.rewritten_shards import N_COPIES, WastedShards, rewrite, wasted_shards
 from tensorbank.maintenance.rolled_up_again import RollUps
 from tensorbank.maintenance.sample_order import ORDER_COLUMNS, SampleOrder
 from tensorbank.maintenance.small_files import Chosen, choose
@@ -112,6 +115,7 @@ def compact(
     *,
     rewrite_shards: bool = False,
     dry_run: bool = False,
+    workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Compaction:
     """Merge the small index files of a table, and drop the rows that were deleted.
@@ -124,6 +128,8 @@ def compact(
     rewrite_shards
         True to write shards anew that hold blocks of samples which do not count, without them. All other blocks are copied as
         they are stored.
+    workers
+        Workers that copy shards in the place of threads: processes, or those of a Dask cluster. What is written is the same.
     progress
         Callable for what is done, the rows or shards so far and all of them.
 
@@ -137,7 +143,16 @@ def compact(
         A block that is to be copied, or the document of its array, is not what was written.
     StorageError
         The store cannot be written, or the disk has no room for the rows on their way.
+    InvalidInputError
+        There are workers, and no shards to rewrite are asked for.
+    TensorBankError
+        Workers were lost (``kind`` is ``worker-lost``), or the engine has none that could take tasks (``scheduler-lost``,
+        ``no-workers``, ``other-release``); nothing has changed.
     """
+    if workers is not None and not rewrite_shards:
+        raise InvalidInputError(
+            "workers copy shards, and rows of the index are sorted in this process; ask for shards to be rewritten as well"
+        )
     if catalog.head(table).pins is None and not dry_run:
         catalog.publish(table, _nothing)  # a table of format 1 is upgraded first
     for _ in range(MAX_TRIES):
@@ -154,7 +169,10 @@ def compact(
         if dry_run or not before.changed:
             return before
         try:
-            return _compacted(catalog, at, before, progress or _untold)
+            with closing(_executor(catalog, table, workers)) as executor:
+                if at.wasted:
+                    executor.open()
+                return _compacted(catalog, at, before, executor, progress or _untold)
         except _Replaced:
             continue
     raise ConflictError(
@@ -162,6 +180,11 @@ def compact(
         "again when they are done",
         kind=ErrorKind.LOST_RACE,
     )
+
+
+def _executor(catalog: Catalog, table: str, workers: Workers | None) -> Executor:
+    setting = BankSetting(catalog.store, index_key(table, "samples"))
+    return ThreadExecutor(N_COPIES, setting) if workers is None else executor_for(workers, setting)
 
 
 def _nothing(_head: TableVersion) -> None:
@@ -203,10 +226,12 @@ def _has_dead(catalog: Catalog, file: IndexFile, dead: DeadRows) -> bool:
     return any(dead.mask(rows).any() for rows in read_groups([catalog.path(file)], ["key", "part"]))
 
 
-def _compacted(catalog: Catalog, at: _Snapshot, before: Compaction, progress: Progress) -> Compaction:
+def _compacted(
+    catalog: Catalog, at: _Snapshot, before: Compaction, executor: Executor, progress: Progress
+) -> Compaction:
     table = at.version.table
     with tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch, reused_memory():
-        added, n_dropped = _write(catalog, at, Path(scratch), progress)
+        added, n_dropped = _write(catalog, at, Path(scratch), executor, progress)
     replaced = at.removed
 
     def make(head: TableVersion) -> Change | None:
@@ -244,12 +269,12 @@ def _compacted(catalog: Catalog, at: _Snapshot, before: Compaction, progress: Pr
 
 
 def _write(
-    catalog: Catalog, at: _Snapshot, scratch: Path, progress: Progress
+    catalog: Catalog, at: _Snapshot, scratch: Path, executor: Executor, progress: Progress
 ) -> tuple[dict[str, tuple[NewFile, ...]], int]:
     """Write the new files of all levels but the keys, by level; and count the rows of samples that are dropped."""
     table = at.version.table
     added: dict[str, tuple[NewFile, ...]] = {}
-    paths = {level: tuple(map(catalog.path, files)) for level, files in at.chosen.files.items()}
+    chosen = at.chosen.of
 
     def keep(level: str, new: Iterable[Path]) -> None:
         written = []
@@ -258,46 +283,55 @@ def _write(
             path.unlink()
         added[level] = tuple(written)
 
-    moved = rewrite(catalog, table, at.version.schema, at.files["samples"], at.dead, at.wasted, progress)
-    orders = list(read_groups(paths["samples"], ORDER_COLUMNS))
-    n_rows = sum(rows.num_rows for rows in orders)
-    order = SampleOrder.of(map(at.dead.drop, orders))
-    del orders  # of 10 million samples, half a gigabyte
+    moved = rewrite(
+        catalog, table, at.version.schema, at.files["samples"], at.dead, at.wasted, executor, progress
+    )
+    n_rows = 0
+
+    def alive() -> Iterator[pa.Table]:
+        nonlocal n_rows
+        for rows in orders_of(chosen("samples"), catalog.path):
+            n_rows += rows.num_rows
+            yield at.dead.drop(rows)
+
+    order = SampleOrder.of(alive())
     n_dropped = n_rows - len(order)
     for level, merged in (("samples", merged_samples), ("tiles", merged_tiles)):
-        if not paths[level]:
+        if not chosen(level):
             continue
         folder = scratch / level
         folder.mkdir()
         schema = level_schema(level, at.version.schema, catalog.state(at.version, level).columns)
         if level == "tiles":
-            order = _with_others(catalog, at, order, paths[level])
-        told = _Told(progress, level, 2 * sum(f.n_rows for f in at.chosen.of(level)))
-        files = LevelFilesToMerge(paths[level], schema, at.dead, moved)
+            order = _with_others(catalog, at, order)
+        told = _Told(progress, level, 2 * sum(f.n_rows for f in chosen(level)))
+        files = LevelFilesToMerge(chosen(level), catalog.path, schema, at.dead, moved)
         keep(level, merged(files, order, folder, told.more))
-    if paths["shards"]:
+    if chosen("shards"):
         schema = level_schema("shards", at.version.schema, catalog.state(at.version, "shards").columns)
-        tables = [pq.read_table(path) for path in paths["shards"]]
+        tables = [pq.ParquetFile(catalog.path(file)).read() for file in chosen("shards")]
         if at.dead:
             tables = _rolled_up_again(catalog, at, tables)
         tables = list(map(moved.redirect_roll_ups, tables))
         keep("shards", [merged_shards(tables, schema, scratch)] if sum(t.num_rows for t in tables) else [])
     for level in at.chosen.files:
-        if level.startswith(f"{COLUMNS_FOLDER}/") and paths[level]:
-            keep(level, _merged_column(paths[level], _gone(catalog, at), scratch))
+        if level.startswith(f"{COLUMNS_FOLDER}/") and chosen(level):
+            keep(level, _merged_column(map(catalog.path, chosen(level)), _gone(catalog, at), scratch))
     return added, n_dropped
 
 
-def _with_others(catalog: Catalog, at: _Snapshot, order: SampleOrder, tiles: Iterable[str]) -> SampleOrder:
+def _with_others(catalog: Catalog, at: _Snapshot, order: SampleOrder) -> SampleOrder:
     """Return the order with the samples of merged tiles whose own rows stay where they are."""
+    if len(at.chosen.of("samples")) == len(at.files["samples"]):
+        return order  # no rows stay
     unknown = [np.zeros(0, np.int64)]
-    for rows in read_groups(list(tiles), ["key"]):
+    for rows in read_groups(map(catalog.path, at.chosen.of("tiles")), ["key"]):
         keys = np.unique(as_numpy(rows["key"], 0))
         unknown.append(keys[order.places_of(keys) == len(order)])
     wanted = np.unique(np.concatenate(unknown))
     if not len(wanted):
         return order
-    every = read_groups([catalog.path(f) for f in at.files["samples"]], ORDER_COLUMNS)
+    every = read_groups(map(catalog.path, at.files["samples"]), ORDER_COLUMNS)
     known = as_arrow(np.union1d(wanted, order.keys))
     alive = map(at.dead.drop, every)
     return SampleOrder.of(rows.filter(pc.is_in(rows["key"], value_set=known)) for rows in alive)
@@ -328,7 +362,7 @@ def _merged_column(paths: Iterable[str], gone: npt.NDArray[np.int64], folder: Pa
     dead = as_arrow(gone)
     writer: pq.ParquetWriter | None = None
     n_rows = 0
-    for rows in read_groups(list(paths)):
+    for rows in read_groups(paths):
         kept = rows.filter(pc.invert(pc.is_in(rows["key"], value_set=dead))) if len(gone) else rows
         writer = writer or parquet_writer(path, kept.schema)
         n_rows += kept.num_rows

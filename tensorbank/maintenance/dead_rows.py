@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
+from tensorbank.maintenance.sample_order import sorting
 
 __all__ = ["DeadRows", "without"]
 
@@ -73,7 +74,7 @@ def _names(keys: pa.ChunkedArray, parts: pa.ChunkedArray) -> pa.Array:
 
 def without(pairs: Keys, removed: Keys) -> Keys:
     """Return (n, 2) keys of samples and stems, sorted, without others, each of which goes as often as it is given. Pure."""
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    pairs = pairs[sorting(pairs[:, 0], pairs[:, 1])]
     if not len(removed) or not len(pairs):
         return pairs
     wanted, times = np.unique(removed, axis=0, return_counts=True)

@@ -1,14 +1,14 @@
 """Index files of one level merged into few, whose rows lie in the order of their samples.
 
 Each file is read once, a row group at a time, and its rows are put aside on the disk by ranges of the order; then range after
-range is sorted and written. Memory holds a range or two, and the disk for a while about twice what the files have.
+range is sorted and written. Memory holds three ranges at most, and the disk for a while about twice what the files have.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tensorbank.arrow_numpy import as_numpy
-from tensorbank.index_files import ROW_GROUP_ROWS, parquet_writer
+from tensorbank.index_files import ROW_GROUP_ROWS, IndexFile, parquet_writer
 from tensorbank.maintenance.dead_rows import DeadRows
 from tensorbank.maintenance.level_columns import compact_schema, conformed, repeating_texts
 from tensorbank.maintenance.moved_samples import MovedSamples
-from tensorbank.maintenance.sample_order import SampleOrder
+from tensorbank.maintenance.sample_order import ORDER_COLUMNS, SampleOrder
 from tensorbank.maintenance.spilled_rows import SpilledRows, SpilledTiles
 
 __all__ = [
@@ -32,13 +32,14 @@ __all__ = [
     "merged_samples",
     "merged_shards",
     "merged_tiles",
+    "orders_of",
     "read_groups",
     "reused_memory",
 ]
 
 GROUPS_PER_FILE = 8
 """The row groups of a file of samples, of about a million rows."""
-RANGE_BYTES = 384 << 20
+RANGE_BYTES = 256 << 20
 """The bytes of the rows of tiles, in memory, that make up one file."""
 MIN_SAMPLES = ROW_GROUP_ROWS // 4
 """The fewest samples whose tiles make up one file, if there are as many."""
@@ -59,44 +60,50 @@ Places = Callable[[pa.Table], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True, slots=True)
 class LevelFilesToMerge:
-    """The local copies of files of a level that are to be merged, the columns of the level, and what becomes of their rows.
+    """Files of a level that are to be merged, the columns of the level, and what becomes of their rows.
 
     Parameters
     ----------
+    path
+        Callable for the local path of a file, which fetches and checks it: that waits for the disk or the network, so each file
+        is asked for when its turn comes, while others are decoded.
     dead
         Rows that do not count, which go.
     moved
         Samples that lie elsewhere now.
     """
 
-    paths: tuple[str, ...]
+    files: tuple[IndexFile, ...]
+    path: Callable[[IndexFile], str]
     schema: pa.Schema
     dead: DeadRows
     moved: MovedSamples
 
-    def groups(self) -> list[tuple[str, int]]:
-        """Return path and number of each row group."""
-        found = []
-        for path in self.paths:
-            found += [(path, group) for group in range(pq.read_metadata(path).num_row_groups)]
-        return found
-
-    def read(self, path: str, group: int) -> pa.Table:
-        """Return the rows of a row group that count, with texts that repeat as numbers."""
+    def read(self, file: IndexFile) -> Iterator[pa.Table]:
+        """Yield the rows of each row group of a file that count, with texts that repeat as numbers."""
+        path = self.path(file)
         footer = pq.read_metadata(path)
         there = {footer.schema.column(i).path for i in range(footer.num_columns)}
         texts = [name for name in repeating_texts(self.schema) if name in there]
-        with pq.ParquetFile(path, metadata=footer, read_dictionary=texts) as file:
-            rows = file.read_row_group(group, use_threads=False)
-        return conformed(self.moved.redirect(self.dead.drop(rows)), compact_schema(self.schema))
+        with pq.ParquetFile(path, metadata=footer, read_dictionary=texts) as parquet:
+            for group in range(footer.num_row_groups):
+                rows = parquet.read_row_group(group, use_threads=False)
+                yield conformed(self.moved.redirect(self.dead.drop(rows)), compact_schema(self.schema))
 
 
-def read_groups(paths: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def read_groups(paths: Iterable[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield row groups of some files, one after the other."""
     for path in paths:
         with pq.ParquetFile(path) as file:
             for group in range(file.num_row_groups):
                 yield file.read_row_group(group, columns=list(columns) if columns is not None else None)
+
+
+def orders_of(files: Sequence[IndexFile], path: Callable[[IndexFile], str]) -> Iterator[pa.Table]:
+    """Yield what the order of samples follows from, of all row groups of their files."""
+    with ThreadPoolExecutor(_n_threads()) as pool:
+        for rows in pool.map(lambda file: list(read_groups([path(file)], ORDER_COLUMNS)), files):
+            yield from rows
 
 
 @contextmanager
@@ -170,10 +177,9 @@ def merged_shards(tables: Sequence[pa.Table], schema: pa.Schema, folder: Path) -
 
 def _samples_per_range(files: LevelFilesToMerge, n_samples: int) -> int:
     """Return how many samples have about the tiles of one file."""
-    groups = files.groups()
-    if not groups or not n_samples:
+    rows = next((rows for file in files.files for rows in files.read(file)), None)
+    if rows is None or not n_samples:
         return ROW_GROUP_ROWS
-    rows = files.read(*groups[0])
     n_of_first = len(np.unique(as_numpy(rows["key"], 0)))
     if not n_of_first:
         return ROW_GROUP_ROWS
@@ -189,33 +195,34 @@ def _merged(
     progress: Progress,
 ) -> Iterator[Path]:
     """Yield files of the ranges, in the order in which they are listed."""
-    groups = files.groups()
-    with ThreadPoolExecutor(_n_threads()) as pool:
-        with aside as spilled:
+    with aside as spilled, ThreadPoolExecutor(_n_threads()) as pool:
 
-            def put_aside(which: tuple[str, int]) -> int:
-                rows = files.read(*which)
+        def put_aside(file: IndexFile) -> int:
+            n_rows = 0
+            for rows in files.read(file):
                 numbers = places(rows)
                 spilled.add(rows, numbers)
-                return len(numbers)
+                n_rows += len(numbers)
+            return n_rows
 
-            for n_rows in pool.map(put_aside, groups):
-                progress(n_rows)
+        for n_rows in pool.map(put_aside, files.files):
+            progress(n_rows)
 
-        def write(numbers: Sequence[int]) -> Path | None:
-            if not spilled.n_rows[list(numbers)].any():
-                return None
-            path = folder / f"{numbers[0]}.parquet"
-            with parquet_writer(path, files.schema) as writer:
-                for number in numbers:
-                    for rows in spilled.pieces(number, ROW_GROUP_ROWS):
-                        writer.write_table(rows.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
-            progress(int(spilled.n_rows[list(numbers)].sum()))
-            return path
+    def write(numbers: Sequence[int]) -> Path | None:
+        if not spilled.n_rows[list(numbers)].any():
+            return None
+        path = folder / f"{numbers[0]}.parquet"
+        with parquet_writer(path, files.schema) as writer:
+            for number in numbers:
+                for rows in spilled.pieces(number, ROW_GROUP_ROWS):
+                    writer.write_table(rows.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
+        progress(int(spilled.n_rows[list(numbers)].sum()))
+        return path
 
+    with ThreadPoolExecutor(_n_threads()) as pool:
         yield from (path for path in pool.map(write, ranges) if path is not None)
 
 
 def _n_threads() -> int:
-    """Return how many ranges are in memory at once: as many as there are cores to sort them, two at most."""
-    return min(len(os.sched_getaffinity(0)), 2)
+    """Return how many files are read, and ranges written, at once: one waits for the disk while others keep two cores busy."""
+    return min(len(os.sched_getaffinity(0)), 2) + 1

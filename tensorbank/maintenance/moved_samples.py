@@ -30,6 +30,11 @@ class MovedShard:
     old_offsets: Numbers
     new_offsets: Numbers
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """See ``Result.keys``."""
+        return (self.new_key,)
+
 
 @dataclass(frozen=True)
 class MovedSamples:

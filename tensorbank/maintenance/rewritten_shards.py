@@ -11,8 +11,8 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import tensorbank
 from tensorbank.arrow_numpy import as_numpy
 from tensorbank.catalog import Catalog, part_attributes, part_document
+from tensorbank.engines import BankSetting, Executor
 from tensorbank.errors import FormatError, IntegrityError, NotFoundError
 from tensorbank.index_files import IndexFile
 from tensorbank.layout import array_key, dimension_names, part_key, place_of_key, shard_key
@@ -34,11 +35,11 @@ from tensorbank.reading import ShardAssembler, crc32c
 from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage import Store
 
-__all__ = ["WastedShards", "rewrite", "wasted_shards"]
+__all__ = ["N_COPIES", "WastedShards", "rewrite", "wasted_shards"]
 
 N_THREADS = 16
 N_COPIES = 2
-"""The number of shards that are in memory at once."""
+"""The number of shards that threads of this process have in memory at once."""
 SHARD_COPY_VERSION = 1
 _CRC = struct.Struct("<I")
 _PAIR_BYTES = 16
@@ -183,6 +184,21 @@ class _Copy:
         return [self.key, hashlib.sha256(said.astype("<i8").tobytes()).hexdigest()]
 
 
+@dataclass(frozen=True)
+class _CopyTask:
+    """The task of writing one shard anew, in a part."""
+
+    table: str
+    part: str
+    modality: Modality
+    copy: _Copy
+
+    @property
+    def label(self) -> str:
+        """See ``Task.label``."""
+        return f"the copy of {self.copy.key}"
+
+
 def rewrite(
     catalog: Catalog,
     table: str,
@@ -190,9 +206,12 @@ def rewrite(
     samples: Sequence[IndexFile],
     dead: DeadRows,
     wasted: WastedShards,
+    executor: Executor,
     progress: Progress,
 ) -> MovedSamples:
     """Write shards anew with the samples that count, and the documents that describe them; return where their samples lie now.
+
+    An executor copies shards; what is copied, and all documents, are this process's.
 
     Raises
     ------
@@ -206,7 +225,8 @@ def rewrite(
         for copy in _copies(catalog, samples, dead, wasted, modality):
             base = place_of_key(copy.key)[0].rpartition("/")[0]
             copies.setdefault(base, []).append((modality, copy))
-    moved: list[MovedShard] = []
+    tasks: list[_CopyTask] = []
+    parts: dict[str, str] = {}
     for base, of_base in sorted(copies.items()):
         identity = [
             SHARD_COPY_VERSION,
@@ -215,14 +235,17 @@ def rewrite(
             base,
             *(c.identity for _, c in of_base),
         ]
-        part = f"part-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}"
-        with ThreadPoolExecutor(N_COPIES) as pool:
-            for shard in pool.map(partial(_copied, catalog.store, table, part), of_base):
-                moved.append(shard)
-                progress("rewritten shards", len(moved), len(wasted))
-        modalities = list({modality.name: modality for modality, _ in of_base}.values())
+        parts[base] = f"part-{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}"
+        tasks += [_CopyTask(table, parts[base], modality, copy) for modality, copy in of_base]
+    moved: dict[str, MovedShard] = {}
+    with closing(executor.execute(tasks, _copied)) as copied:
+        for shard in copied:
+            moved[shard.key] = shard
+            progress("rewritten shards", len(moved), len(wasted))
+    for base, part in parts.items():
+        modalities = list({modality.name: modality for modality, _ in copies[base]}.values())
         _describe(catalog.store, table, part, base, modalities, wasted)
-    return MovedSamples.of(moved)
+    return MovedSamples.of([moved[task.copy.key] for task in tasks])
 
 
 def _copies(
@@ -256,9 +279,9 @@ def _copies(
         yield _Copy(key, some[:, 2], some[:, 1], some[:, 3:], n_slots)
 
 
-def _copied(store: Store, table: str, part: str, of_modality: tuple[Modality, _Copy]) -> MovedShard:
+def _copied(task: _CopyTask, setting: BankSetting) -> MovedShard:
     """Write the new shard, and return where its samples lie in it."""
-    modality, copy = of_modality
+    store, modality, copy = setting.store, task.modality, task.copy
     number = place_of_key(copy.key)[1]
     data = memoryview(store.get(copy.key))
     assembler = ShardAssembler(copy.n_slots, modality.n_blocks)
@@ -279,7 +302,7 @@ def _copied(store: Store, table: str, part: str, of_modality: tuple[Modality, _C
             blocks.append(bytes(block))
             offset += size
         starts.append(assembler.add(row - number * copy.n_slots, blocks)[0])
-    key = shard_key(table, part, modality.name, number)
+    key = shard_key(task.table, task.part, modality.name, number)
     store.put(key, assembler.finish())
     return MovedShard(modality.name, copy.key, key, copy.offsets, np.array(starts, np.int64))
 

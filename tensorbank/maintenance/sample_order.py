@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_numpy
 
-__all__ = ["ORDER_COLUMNS", "SampleOrder", "run_starts"]
+__all__ = ["ORDER_COLUMNS", "SampleOrder", "run_starts", "sorting"]
 
 ORDER_COLUMNS = ("key", "part", "season", "hilbert")
 """The columns of samples that their order follows from, and the part, which says whether a row counts."""
@@ -36,16 +35,30 @@ class SampleOrder:
 
     @classmethod
     def of(cls, samples: Iterable[pa.Table]) -> SampleOrder:
-        """Order samples that are given by their columns :data:`ORDER_COLUMNS`."""
-        tables = list(samples)
-        if not tables:
+        """Order samples that are given by their columns :data:`ORDER_COLUMNS`.
+
+        Of each table only numbers are kept: 100 million samples take 4 GB here.
+        """
+        keys, hilbert, seasons = [], [], _Seasons()
+        for rows in samples:
+            if rows.num_rows:
+                keys.append(as_numpy(rows["key"], 0))
+                hilbert.append(as_numpy(rows["hilbert"].cast(pa.int64()), 0))
+                seasons.add(rows["season"])
+        if not keys:
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        key = np.concatenate([as_numpy(t["key"], 0) for t in tables])
-        hilbert = np.concatenate([as_numpy(t["hilbert"].cast(pa.int64()), 0) for t in tables])
-        season = np.concatenate([_seasons(tables, t) for t in tables])
-        order = np.lexsort((key, hilbert, season))
+        per_season = 1 + max(int(part.max()) for part in hilbert)
+        first = np.concatenate(
+            [part + per_season * number for part, number in zip(hilbert, seasons.numbers(), strict=True)]
+        )
+        hilbert.clear()
+        key = np.concatenate(keys)
+        keys.clear()
+        order = sorting(first, key)
+        del first
         places = np.empty(len(key), np.int64)
         places[order] = np.arange(len(key))
+        del order
         by_key = np.argsort(key, kind="stable")
         return cls(key[by_key], places[by_key])
 
@@ -57,10 +70,26 @@ class SampleOrder:
         if not len(keys) or not len(self):
             return np.full(len(keys), len(self), np.int64)
         starts = run_starts(keys)
-        once = keys[starts]
+        by_key = np.argsort(keys[starts])  # neighbours are looked for in memory that was just read
+        once = keys[starts][by_key]
         at = np.minimum(np.searchsorted(self.keys, once), len(self) - 1)
-        found = np.where(self.keys[at] == once, self.places[at], len(self))
+        found = np.empty(len(starts), np.int64)
+        found[by_key] = np.where(self.keys[at] == once, self.places[at], len(self))
         return np.repeat(found, np.diff([*starts, len(keys)]))
+
+
+def sorting(first: Int64, then: Int64) -> Int64:
+    """Return what sorts (n,) pairs of numbers. Pure.
+
+    It takes a fraction of the time of :func:`numpy.lexsort` where the first numbers lie in sorted runs and few of them are equal.
+    """
+    order = np.argsort(first, kind="stable")
+    in_order = first[order]
+    equal = in_order[1:] == in_order[:-1]
+    tied = np.concatenate([equal, [False]]) | np.concatenate([[False], equal])
+    some = order[tied[: len(order)]]
+    order[tied[: len(order)]] = some[np.lexsort((then[some], first[some]))]
+    return order
 
 
 def run_starts(keys: Int64) -> Int64:
@@ -70,8 +99,22 @@ def run_starts(keys: Int64) -> Int64:
     return np.concatenate([[0], 1 + np.flatnonzero(keys[1:] != keys[:-1])])
 
 
-def _seasons(tables: list[pa.Table], rows: pa.Table) -> npt.NDArray[np.int32]:
-    """Return the number of each row's season in alphabetical order; that of none is 0."""
-    known = sorted({s for t in tables for s in pc.unique(t["season"]).to_pylist() if s is not None})
-    numbers = pc.index_in(rows["season"].cast(pa.string()), value_set=pa.array(known, pa.string()))
-    return as_numpy(pc.fill_null(numbers, -1)) + np.int32(1)
+class _Seasons:
+    """The seasons of rows that come table by table."""
+
+    def __init__(self) -> None:
+        self._words: dict[str | None, int] = {}
+        self._codes: list[npt.NDArray[np.int32]] = []
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take a column of seasons."""
+        encoded = column.cast(pa.string()).combine_chunks().dictionary_encode("encode")
+        codes = [self._words.setdefault(word, len(self._words)) for word in encoded.dictionary.to_pylist()]
+        self._codes.append(np.array(codes, np.int32)[as_numpy(encoded.indices)])
+
+    def numbers(self) -> Iterator[Int64]:
+        """Yield the numbers of the seasons of each column, in alphabetical order; that of none is 0."""
+        known = sorted(word for word in self._words if word is not None)
+        number = np.array([0 if word is None else 1 + known.index(word) for word in self._words], np.int64)
+        for codes in self._codes:
+            yield number[codes]

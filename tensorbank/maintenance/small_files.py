@@ -62,5 +62,8 @@ def _is_full(level: str, file: IndexFile, samples_per_tile: float) -> bool:
         return file.n_bytes >= FULL_COLUMN_BYTES
     if file.n_bytes >= FULL_BYTES:
         return True
-    n_rows = file.n_rows * samples_per_tile * 4 if level == "tiles" else file.n_rows
-    return n_rows >= ROW_GROUP_ROWS
+    if level != "tiles":
+        return file.n_rows >= ROW_GROUP_ROWS
+    # A file of several parts was merged before, of as many samples as fit into memory, and of a quarter at least.
+    n_samples = file.n_rows * samples_per_tile
+    return n_samples >= (ROW_GROUP_ROWS if file.part is not None else ROW_GROUP_ROWS // 4)

@@ -5,7 +5,6 @@ Rows of many files are gathered in memory before they are put aside, so that a r
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import TensorBankError
@@ -69,6 +69,9 @@ class SpilledRows:
         """Add rows with the numbers that they are sorted by, (n,)."""
         if not rows.num_rows:
             return
+        if (places[1:] < places[:-1]).any():
+            order = np.argsort(places, kind="stable")
+            rows, places = rows.take(as_arrow(order)), places[order]
         rows = rows.append_column(SORT_COLUMN, as_arrow(places))
         with self._lock:
             self._gathered.append(rows)
@@ -79,18 +82,19 @@ class SpilledRows:
         self._put_aside(gathered)
 
     def _put_aside(self, tables: list[pa.Table]) -> None:
-        if not tables:
-            return
-        rows = _joined(tables, self.schema)
-        tables.clear()
-        places = as_numpy(rows[SORT_COLUMN])
-        if (places[1:] < places[:-1]).any():
-            order = np.argsort(places, kind="stable")
-            rows, places = rows.take(as_arrow(order)), places[order]
-        cuts = [0, *np.searchsorted(places, self.edges).tolist(), len(places)]
-        for number, (first, last) in enumerate(itertools.pairwise(cuts)):
-            if last > first:
-                self._append(number, rows.slice(first, last - first))
+        """Append to each range its slices of some tables, each of which is sorted."""
+        cuts = []
+        for rows in tables:
+            inner = np.searchsorted(as_numpy(rows[SORT_COLUMN]), self.edges)
+            cuts.append([0, *inner.tolist(), rows.num_rows])
+        for number in range(len(self.n_rows)):
+            slices = [
+                rows.slice(cut[number], cut[number + 1] - cut[number])
+                for rows, cut in zip(tables, cuts, strict=True)
+                if cut[number + 1] > cut[number]
+            ]
+            if slices:
+                self._append(number, _joined(slices))
 
     def _append(self, number: int, rows: pa.Table) -> None:
         with self._locks[number]:
@@ -125,12 +129,12 @@ class SpilledRows:
         with pa.memory_map(str(path)) as file:
             tables = [pa.Table.from_batches([batch]) for batch in pa.ipc.open_stream(file, options=options)]
         path.unlink()
-        rows = _joined(tables, self.schema)
+        rows = _joined(tables)
         tables.clear()
         order = np.argsort(as_numpy(rows[SORT_COLUMN]), kind="stable")
         rows = rows.drop_columns([SORT_COLUMN])
         for start in range(0, len(order), n):
-            yield rows.take(as_arrow(order[start : start + n]))
+            yield pc.take(rows, as_arrow(order[start : start + n]), boundscheck=False)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.arrow"
@@ -191,16 +195,12 @@ class SpilledTiles:
         runs = runs[by_run]
         for each in self._own.pieces(number, n):
             which = by_run[np.searchsorted(runs, as_numpy(each[RUN_COLUMN]))]
-            yield self._halves.together(once.take(as_arrow(which)), each)
+            yield self._halves.together(pc.take(once, as_arrow(which), boundscheck=False), each)
 
 
-def _joined(tables: list[pa.Table], schema: pa.Schema) -> pa.Table:
+def _joined(tables: list[pa.Table]) -> pa.Table:
     """Return the rows of some tables in one piece, each column of one chunk."""
-    columns = []
-    for i in range(len(schema)):
-        chunks = [chunk for table in tables for chunk in table.column(i).chunks]
-        columns.append(chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks))
-    return pa.Table.from_arrays(columns, schema=schema)
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def _of_disk(error: OSError, path: Path) -> TensorBankError | OSError:

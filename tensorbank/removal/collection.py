@@ -10,8 +10,9 @@ meanwhile.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,13 +24,17 @@ from tensorbank.index_files import LOG
 from tensorbank.layout import index_key, part_key
 from tensorbank.removal.garbage import PROGRESS, REPORT, Garbage, Kind, Needs, needs_of, tables_of
 from tensorbank.retention import EXPIRED, mark_expired, protected_versions, remove_expired
-from tensorbank.storage import ObjectInfo
+from tensorbank.storage import ObjectInfo, Store, time_of_store
 
 __all__ = ["GRACE", "Collected", "Collection", "collect"]
 
 GRACE = timedelta(days=7)
 """The time that versions and objects stay which nothing needs any more: an unfinished ingest, or a reader, may."""
+CLOCKS_AGREE = timedelta(seconds=2)
+"""The difference of two clocks that is none: stores tell times to the second."""
 N_THREADS = 16
+N_LISTS = 2
+"""The number of folders that are listed at once."""
 N_TOLD = 20
 KNOWN = frozenset({"index", "tensors", "tags", "leases", EXPIRED})
 
@@ -180,15 +185,16 @@ def collect(
     """Remove the stored objects that no kept snapshot needs; by default only say which.
 
     The newest version of each table stays, those that tags and leases protect, and those that were the newest within
-    ``older_than``; so does every object that was written since then, by the store's clock. Keep it longer than any ingest takes
-    that may be under way, interrupted ones that are to be resumed included.
+    ``older_than``; so does every object that was written since then. Keep it longer than any ingest takes that may be under way,
+    interrupted ones that are to be resumed included. Ages are by the store's clock: if this machine's is ahead of it, nothing is
+    older for that.
 
     Parameters
     ----------
     table
         Table whose folder is cleaned; all of the bank if None. References of other tables count in any case.
     now
-        The time that ages are counted from.
+        The time that ages are counted from; that of this machine or of the store if not given, whichever is earlier.
 
     Raises
     ------
@@ -208,7 +214,7 @@ def collect(
             f"{catalog.store.url} has no table {table!r}.{nearest(table, names)}",
             kind=ErrorKind.UNKNOWN_TABLE,
         )
-    now = now or datetime.now(UTC)
+    now = now or _now(catalog.store, dry_run=dry_run)
     needs = needs_of(catalog, now, older_than.total_seconds())
     work = _Work(catalog, needs, older_than.total_seconds(), now, dry_run, progress or _untold)
     if not dry_run:
@@ -240,6 +246,14 @@ def collect(
     )
 
 
+def _now(store: Store, *, dry_run: bool) -> datetime:
+    """Return the time by this machine's clock, or by the store's if that is behind it; of a store that is not written to, the
+    former.
+    """
+    here = datetime.now(UTC)
+    return here if dry_run else min(here, time_of_store(store) + CLOCKS_AGREE)
+
+
 def _untold(_what: str, _done: int, _total: int) -> None:
     """Tell nobody."""
 
@@ -267,20 +281,34 @@ def _collect_tensors(work: _Work, folder: str) -> None:
     top = part_key(folder, "").rstrip("/")
     names, beside = store.children(top)
     busy = set()
-    for name in sorted(names, key=lambda n: not n.endswith(PROGRESS)):  # marks before what they mark
-        if name.endswith(PROGRESS):
-            objects = work.listed(store.objects(f"{top}/{name}"))
-            if any(o.written_s > work.needs.cutoff_s for o in objects):
-                busy.add(name.removesuffix(PROGRESS))
-                continue
-            gone = [Garbage(Kind.UNFINISHED, o.key, o.n_bytes) for o in objects]
-            work.take(lambda gone=gone: gone)  # type: ignore[misc] # bound at once
-        else:
-            objects = work.listed(store.objects(f"{top}/{name}"))
-            work.take(lambda n=name, o=objects: work.needs.of_part(f"{top}/{n}", o, n in busy))  # type: ignore[misc] # the same
+    marks = [name for name in names if name.endswith(PROGRESS)]  # they are looked at before what they mark
+    for name, objects in _lists(store, top, marks):
+        work.listed(objects)
+        if any(o.written_s > work.needs.cutoff_s for o in objects):
+            busy.add(name.removesuffix(PROGRESS))
+            continue
+        gone = [Garbage(Kind.UNFINISHED, o.key, o.n_bytes) for o in objects]
+        work.take(lambda gone=gone: gone)  # type: ignore[misc] # bound at once
+        _remove_empty(work, f"{top}/{name}")
+    for name, objects in _lists(store, top, [name for name in names if name not in marks]):
+        work.listed(objects)
+        work.take(lambda n=name, o=objects: work.needs.of_part(f"{top}/{n}", o, n in busy))  # type: ignore[misc] # the same
         _remove_empty(work, f"{top}/{name}")
     reports = work.listed(beside)
     work.take(lambda: _of_reports(work.needs, reports, busy))
+
+
+def _lists(store: Store, top: str, names: Iterable[str]) -> Iterator[tuple[str, list[ObjectInfo]]]:
+    """Yield some folders and the objects below each; the next ones are listed while one is looked at."""
+    with ThreadPoolExecutor(N_LISTS) as pool:
+        under_way: deque[tuple[str, Future[list[ObjectInfo]]]] = deque()
+        for name in names:
+            under_way.append((name, pool.submit(store.objects, f"{top}/{name}")))
+            if len(under_way) > N_LISTS:
+                first, objects = under_way.popleft()
+                yield first, objects.result()
+        for name, objects in under_way:
+            yield name, objects.result()
 
 
 def _of_reports(needs: Needs, objects: Iterable[ObjectInfo], busy: set[str]) -> Iterator[Garbage | str]:

@@ -67,9 +67,10 @@ class Needs:
     cutoff_s: float
     _samples: References | None = None
 
-    def has_shard(self, key: str) -> bool:
-        """Tell whether a kept snapshot names a shard: in its roll-ups, or if not there, in its samples."""
-        return self.shards.has(key) or self._in_samples().has(key)
+    def unnamed(self, keys: Sequence[str]) -> frozenset[str]:
+        """Return the shards that no kept snapshot names: not in its roll-ups, and not in its samples."""
+        left = self.shards.without(keys)
+        return frozenset(self._in_samples().without(left) if left else ())
 
     def has_part(self, folder: str) -> bool:
         """Tell whether a kept snapshot names a shard of a part."""
@@ -108,11 +109,13 @@ class Needs:
         """
         needed = self.has_part(folder)
         young = unfinished or any(o.written_s > self.cutoff_s for o in objects)
+        shards = {o.key for o in objects if is_shard_key(o.key)}
+        old = [o.key for o in objects if o.key in shards and o.written_s <= self.cutoff_s]
+        unnamed = self.unnamed([] if young and not needed else old)
         for found in objects:
-            if is_shard_key(found.key):
-                if found.written_s > self.cutoff_s or (young and not needed) or self.has_shard(found.key):
-                    continue
-                yield Garbage(Kind.TENSORS, found.key, found.n_bytes)
+            if found.key in shards:
+                if found.key in unnamed:
+                    yield Garbage(Kind.TENSORS, found.key, found.n_bytes)
             elif found.key == f"{folder}/zarr.json" or re.fullmatch(
                 r"[^/]+/zarr\.json", found.key[len(folder) + 1 :]
             ):

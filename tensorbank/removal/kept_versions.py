@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tensorbank.catalog import FORMAT, PIN, Catalog
 from tensorbank.delta import Lifetimes
+from tensorbank.index_files import LOG
 from tensorbank.layout import LEVELS, index_key
 from tensorbank.retention import expired_versions, protected_versions
 
 __all__ = ["KeptLevel", "KeptVersions", "kept_versions"]
 
 NEWEST = "it is the newest"
+_COMMIT = re.compile(r"(\d{20})\.json")
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ class KeptVersions:
 def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: float) -> KeptVersions:
     """Find out which versions of a table stay.
 
-    A version goes when another one has been the newest for so many seconds, by the clocks of who committed, and neither a tag nor
-    a lease speaks for it.
+    A version goes when another one has been the newest for so many seconds, by the clock of the store and by that of who
+    committed it, and neither a tag nor a lease speaks for it.
 
     Raises
     ------
@@ -80,6 +83,7 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
     names = catalog.names_of(head)
     protection = protected_versions(catalog.store, table, now, table_id=head.table_id, earlier=names[1:])
     cutoff_ms = (now.astimezone(UTC).timestamp() - older_than_s) * 1000
+    written_ms = _written_ms(catalog, table)
     of_format_1 = FORMAT not in samples.transactions_at(samples.last)
     reasons: dict[int, str] = {}
     for version in range(samples.first, samples.last + 1):
@@ -89,7 +93,7 @@ def kept_versions(catalog: Catalog, table: str, now: datetime, older_than_s: flo
             reasons[version] = why
         elif of_format_1:
             reasons[version] = "the table is of format 1"
-        elif samples.times_ms.get(version + 1, 0) > cutoff_ms:
+        elif max(samples.times_ms.get(version + 1, 0), written_ms.get(version + 1, 0)) > cutoff_ms:
             reasons[version] = "it was the newest lately"
     expired = tuple(v for v in range(samples.first, samples.last + 1) if v not in reasons)
     marked = expired_versions(catalog.store, names, head.samples.table_id).versions
@@ -133,6 +137,13 @@ def _level(lifetimes: Lifetimes, kept: set[int], sure: set[int]) -> KeptLevel:
     return KeptLevel(
         lifetimes, versions, frozenset(files), frozenset(files - lifetimes.needed(tuple(sorted(sure))))
     )
+
+
+def _written_ms(catalog: Catalog, table: str) -> dict[int, float]:
+    """Return when the commits of samples were written, by version, of those that are there."""
+    found = catalog.store.objects(f"{index_key(table, 'samples')}/{LOG}")
+    commits = ((_COMMIT.fullmatch(info.key.rpartition("/")[2]), info.written_s) for info in found)
+    return {int(match[1]): 1000 * written_s for match, written_s in commits if match}
 
 
 def _folders(catalog: Catalog, table: str) -> list[str]:

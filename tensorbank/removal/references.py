@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +37,14 @@ class References:
     def __len__(self) -> int:
         return len(self._hashes)
 
-    def has(self, key: str) -> bool:
-        """Tell whether something refers to a shard."""
-        number = np.uint64(hash_of(key))
-        at = int(np.searchsorted(self._hashes, number))
-        return at < len(self._hashes) and bool(self._hashes[at] == number)
+    def without(self, keys: Sequence[str]) -> list[str]:
+        """Return the shards among some to which nothing refers."""
+        if not len(self):
+            return list(keys)
+        numbers = np.fromiter(map(hash_of, keys), np.uint64, len(keys))
+        at = np.minimum(np.searchsorted(self._hashes, numbers), len(self) - 1)
+        unknown = self._hashes[at] != numbers
+        return [key for key, is_unknown in zip(keys, unknown.tolist(), strict=True) if is_unknown]
 
     def has_part(self, folder: str) -> bool:
         """Tell whether something refers to a shard below the folder of a part."""

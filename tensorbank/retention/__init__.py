@@ -12,13 +12,19 @@ from tensorbank.retention.expiry import (
 )
 from tensorbank.retention.lease_holder import (
     LEASES_VARIABLE,
-    LIFETIME_S,
     RENEW_S,
     LeaseHolder,
     Reading,
     are_off,
 )
-from tensorbank.retention.leases import MAX_SKEW_S, Lease, lease_key, list_leases, remove_expired
+from tensorbank.retention.leases import (
+    LIFETIME_S,
+    MAX_SKEW_S,
+    Lease,
+    lease_key,
+    list_leases,
+    remove_expired,
+)
 from tensorbank.retention.owners import Owner
 from tensorbank.retention.protection import Protection, protected_versions
 from tensorbank.retention.tags import Tag, check_tag_name, create_tag, delete_tag, find_tag, list_tags

@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tensorbank.errors import ErrorKind, TensorBankError
-from tensorbank.retention.leases import Lease, lease_key
+from tensorbank.retention.leases import LIFETIME_S, Lease, lease_key
 from tensorbank.retention.owners import this_process
 from tensorbank.storage import Store
 
-__all__ = ["LIFETIME_S", "LEASES_VARIABLE", "RENEW_S", "LeaseHolder", "Reading", "are_off"]
+__all__ = ["LEASES_VARIABLE", "RENEW_S", "LeaseHolder", "Reading", "are_off"]
 
-LIFETIME_S = 900.0
 RENEW_S = 300.0
 STOP_S = 1.0
 """The most seconds that the end of a reader waits for its lease to be removed; it expires anyway."""

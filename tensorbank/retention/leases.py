@@ -3,16 +3,16 @@
 A lease is one object, ``<table>/leases/<id>.json``, that its holder writes anew while it lasts, and removes at the end. What a
 killed holder leaves expires.
 
-``until`` is told by the holder's clock, and compared with the clock of whoever cleans up. So a lease counts for
-:data:`MAX_SKEW_S` longer than it says. With the lifetime and the renewal of :mod:`tensorbank.retention.lease_holder`, a lease
-that is renewed in time has 10 minutes left at least, so that clocks may differ by 15 minutes before it is overlooked.
+``until`` is told by the holder's clock, which may be wrong. So a lease counts until then, and at least for :data:`LIFETIME_S`
+after it was written by the clock of the store; and for :data:`MAX_SKEW_S` longer. Who cleans up goes by the store's clock as well
+(:func:`tensorbank.removal.collect`), so that a lease which is renewed in time counts whatever time holder and cleaner have.
 """
 
 from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from tensorbank.errors import IntegrityError, NotFoundError
@@ -20,10 +20,12 @@ from tensorbank.retention.owners import Owner
 from tensorbank.retention.sealed_json import opened, sealed
 from tensorbank.storage import Store
 
-__all__ = ["LEASES", "MAX_SKEW_S", "Lease", "lease_key", "list_leases", "remove_expired"]
+__all__ = ["LEASES", "LIFETIME_S", "MAX_SKEW_S", "Lease", "lease_key", "list_leases", "remove_expired"]
 
 LEASES = "leases"
 FORMAT = 1
+LIFETIME_S = 900.0
+"""Seconds that a lease lasts which is not renewed."""
 MAX_SKEW_S = 300.0
 """Seconds that a lease counts beyond its end, since two clocks differ."""
 N_THREADS = 16
@@ -33,7 +35,10 @@ _JSON = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A note that somebody reads some versions of a table. Times are in UTC, by the clock of the holder."""
+    """A note that somebody reads some versions of a table. Times are in UTC, by the clock of the holder.
+
+    ``until`` of a lease that was read is :data:`LIFETIME_S` after the object was written, if that is later.
+    """
 
     id: str
     table_id: str
@@ -84,10 +89,11 @@ def lease_key(table: str, lease_id: str) -> str:
 
 def list_leases(store: Store, table: str) -> tuple[list[Lease], list[IntegrityError]]:
     """Return the leases of a table, expired ones as well, and what is said of those whose objects are damaged."""
-    keys = sorted(info.key.rpartition("/")[2] for info in store.objects(f"{table}/{LEASES}"))
-    ids = [key.removesuffix(_JSON) for key in keys if key.endswith(_JSON)]
+    written_s = {info.key.rpartition("/")[2]: info.written_s for info in store.objects(f"{table}/{LEASES}")}
+    names = [name for name in sorted(written_s) if name.endswith(_JSON)]
+    ids = filter(_ID.fullmatch, (name.removesuffix(_JSON) for name in names))
     with ThreadPoolExecutor(N_THREADS) as pool:
-        found = list(pool.map(lambda i: _read(store, table, i), filter(_ID.fullmatch, ids)))
+        found = list(pool.map(lambda i: _read(store, table, i, written_s[f"{i}{_JSON}"]), ids))
     leases = [lease for lease in found if isinstance(lease, Lease)]
     return leases, [error for error in found if isinstance(error, IntegrityError)]
 
@@ -101,10 +107,12 @@ def remove_expired(store: Store, table: str, now: datetime) -> list[Lease]:
     return expired
 
 
-def _read(store: Store, table: str, lease_id: str) -> Lease | IntegrityError | None:
+def _read(store: Store, table: str, lease_id: str, written_s: float) -> Lease | IntegrityError | None:
     key = lease_key(table, lease_id)
+    at_least = datetime.fromtimestamp(written_s, UTC) + timedelta(seconds=LIFETIME_S)
     try:
-        return Lease.from_bytes(store.get(key), f"{store.url}/{key}")
+        lease = Lease.from_bytes(store.get(key), f"{store.url}/{key}")
+        return replace(lease, until=max(lease.until, at_least))
     except NotFoundError:  # over meanwhile
         return None
     except IntegrityError as error:

@@ -43,7 +43,7 @@ def protected_versions(
     Parameters
     ----------
     now
-        The time by the caller's clock, with a time zone.
+        The time by the store's clock, with a time zone.
     table_id
         Id of the table: tags and leases of an earlier table of this name protect nothing. None to let all of them count.
     earlier

@@ -20,7 +20,7 @@ from tensorbank.delta import (
     write_checkpoint,
 )
 from tensorbank.delta.advanced_files import advanced_files
-from tensorbank.delta.own_files import has_plain_columns, read_own_files
+from tensorbank.delta.own_files import read_own_files
 from tensorbank.delta.own_logs import advanced, read_own_log
 from tensorbank.index_files import FINITE, IndexMirror, NewFile, statistics_json
 from tensorbank.storage import Store
@@ -204,7 +204,7 @@ keys_bounds = st.fixed_dictionaries(
     st.lists(st.tuples(st.integers(0, 5), st.booleans(), keys_bounds, keys_bounds), min_size=1, max_size=6),
     st.integers(0, 6),
 )
-def test_files_of_plain_columns_are_those_that_delta_rs_lists(tmp_path_factory, changes, checkpoint):
+def test_files_of_keys_are_those_that_delta_rs_lists(tmp_path_factory, changes, checkpoint):
     log = Log(tmp_path_factory.mktemp("log"))
     log.append(creation_actions("id", KEYS, {}) + commit_actions(KEY, LevelChange(), {FINITE: 1}))
     n_compared = 0
@@ -216,10 +216,63 @@ def test_files_of_plain_columns_are_those_that_delta_rs_lists(tmp_path_factory, 
             log.checkpoint()
         told, state = log.state().files, log.said()
         found = read_own_files(state, "samples", log.contents(), KEY, KEY)
-        assert has_plain_columns(state)
         assert_same(found, told)
         n_compared += len(found.files)
     assert n_compared
+
+
+WIDE = pa.schema(
+    [
+        *COLUMNS,
+        pa.field("small", pa.int16()),
+        pa.field("tiny", pa.int8()),
+        pa.field("bytes", pa.binary()),
+        pa.field("times", pa.list_(pa.timestamp("us", "UTC"))),
+        pa.field(
+            "deep", pa.struct([("ref", pa.struct([("key", pa.string()), ("blocks", pa.list_(pa.int32()))]))])
+        ),
+    ]
+)
+deep = st.fixed_dictionaries(
+    {}, optional={"ref": st.fixed_dictionaries({}, optional={"key": st.sampled_from(["", "k/1"])})}
+)
+wide_bounds = st.builds(
+    lambda some, small, more: {**some, "small": small, "tiny": small // 300, "deep": more},
+    bounds,
+    st.integers(-(2**15), 2**15 - 1),
+    deep,
+)
+
+
+@MANY
+@given(
+    st.lists(st.tuples(st.booleans(), wide_bounds, wide_bounds), min_size=1, max_size=5), st.integers(0, 5)
+)
+def test_files_of_any_columns_of_an_index_are_those_that_delta_rs_lists(
+    tmp_path_factory, changes, checkpoint
+):
+    log = Log(tmp_path_factory.mktemp("log"))
+    log.append(creation_actions("id", WIDE, {}) + commit_actions(KEY, LevelChange(), {FINITE: 1}))
+    n_compared = 0
+    for number, (keep, low, high) in enumerate(changes):
+        gone = () if keep else log.state().files.files
+        log.append(commit_actions(KEY, LevelChange((file_of(number, low, high, number),), gone), {}))
+        if number == checkpoint:
+            log.checkpoint()
+        told = log.state().files
+        found = read_own_files(log.said(), "samples", log.contents(), KEY, KEY)
+        assert_same(found, told)
+        n_compared += len(found.files)
+    assert n_compared
+
+
+def test_a_column_of_another_type_than_an_index_has_is_left_to_delta_rs(tmp_path):
+    log = Log(tmp_path)
+    odd = COLUMNS.append(pa.field("day", pa.date32()))
+    log.append(creation_actions("id", odd, {}))
+    log.append(commit_actions(KEY, LevelChange((file_of(1, {}, {}, 1),)), {}))
+    assert read_own_files(log.said(), "samples", log.contents(), KEY, KEY) is None
+    assert len(log.state().files.files) == 1
 
 
 def altered(**fields: object) -> list[dict]:

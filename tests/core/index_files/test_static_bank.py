@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import http.server
-import os
 import re
-import shutil
 import socket
 import subprocess
 import threading
@@ -24,6 +22,7 @@ import pytest
 import tensorbank as tb
 from support.handmade import make
 from support.handmade_index import make_table
+from support.programs import program, require_programs
 from tensorbank import FormatError, InvalidInputError, NotFoundError, StorageError
 from tensorbank.plans import StoreAddress
 
@@ -204,10 +203,7 @@ def test_a_server_without_ranges_is_named(tmp_path):
 
 def test_nginx_serves_a_bank(tmp_path, free_port):
     """The server that most such banks lie on, as it comes."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        assert os.environ.get("CI", "").lower() not in ("1", "true"), "nginx is not installed"
-        pytest.skip("nginx is not installed")
+    require_programs("nginx-light", "nginx")
     made = make(tmp_path / "www" / "bank", 6)
     make_table(tb.create(tmp_path / "www" / "index"), "t", parts=2, n=2)
     own = tmp_path / "nginx"
@@ -220,7 +216,7 @@ def test_nginx_serves_a_bank(tmp_path, free_port):
     for folder in (tmp_path, *tmp_path.parents):
         if folder != Path("/tmp") and folder.is_relative_to("/tmp"):
             folder.chmod(folder.stat().st_mode | 0o055)
-    process = subprocess.Popen([program, "-p", str(own), "-c", str(own / "nginx.conf")])
+    process = subprocess.Popen([program("nginx"), "-p", str(own), "-c", str(own / "nginx.conf")])
     url = f"http://127.0.0.1:{free_port}/bank"
     try:
         deadline = time.monotonic() + 20

@@ -21,7 +21,8 @@ from tensorbank.retention.lease_holder import are_off
 from tensorbank.storage import Store
 
 WAIT_S = 60
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+NOW = datetime(2126, 3, 1, 12, 0, tzinfo=UTC)
+"""A time at which nothing of this test has just been written by the clock of a store."""
 ONE, TWO = Reading("t", "id", 1), Reading("t", "id", 2)
 
 

@@ -19,9 +19,10 @@ from tensorbank.retention import (
     protected_versions,
     remove_expired,
 )
-from tensorbank.storage import Store
+from tensorbank.storage import Store, time_of_store
 
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+NOW = datetime(2126, 3, 1, 12, 0, tzinfo=UTC)
+"""A time at which nothing of this test has just been written by the clock of a store."""
 OWNER = Owner("ada", "gpu-7", 4711, "train.py")
 LEASE = Lease("a1", "id", (5, 3), NOW, NOW + timedelta(minutes=15), OWNER)
 
@@ -38,7 +39,7 @@ def test_a_lease_comes_back_as_it_was_written(store):
     assert found == replace(LEASE, versions=(3, 5))
     assert damaged == []
     said = json.loads(store.get("t/leases/a1.json"))
-    assert (said["since"], said["until"]) == ("2026-03-01T12:00:00+00:00", "2026-03-01T12:15:00+00:00")
+    assert (said["since"], said["until"]) == ("2126-03-01T12:00:00+00:00", "2126-03-01T12:15:00+00:00")
     assert said["owner"] == {"user": "ada", "host": "gpu-7", "pid": 4711, "program": "train.py"}
 
 
@@ -55,12 +56,15 @@ def test_a_lease_counts_until_no_clock_can_still_be_before_its_end(folder_store,
     assert bool(list_leases(folder_store, "t")[0]) != is_expired
 
 
-def test_a_renewed_lease_survives_a_quarter_of_an_hour_between_two_clocks():
-    """The holder renewed it five minutes ago, and its clock is slow."""
-    slow = NOW - timedelta(minutes=15)
-    renewed = replace(LEASE, until=slow - timedelta(minutes=5) + timedelta(minutes=15))
-    assert not renewed.is_expired(NOW)
-    assert renewed.is_expired(NOW + timedelta(seconds=1))
+@pytest.mark.parametrize("hours", [-24, -1, 1])
+def test_a_lease_counts_after_its_last_renewal_whatever_time_its_holder_has(store, hours):
+    """The store's clock tells when it was written; its own end counts if it is later."""
+    before = time_of_store(store)
+    wrong = before + timedelta(hours=hours)
+    put(store, replace(LEASE, since=wrong, until=wrong + timedelta(minutes=15)))
+    end = before + timedelta(minutes=20, hours=max(hours, 0))
+    assert sorted(protected_versions(store, "t", end - timedelta(seconds=2)).by_version) == [3, 5]
+    assert protected_versions(store, "t", end + timedelta(minutes=1)).by_version == {}
 
 
 def test_a_time_in_another_zone_is_the_same_time():
@@ -76,7 +80,7 @@ def test_what_is_protected_says_why(store):
     put(store, LEASE)
     put(store, replace(LEASE, id="over", versions=(1,), until=NOW - timedelta(hours=1)))
     found = protected_versions(store, "t", NOW, table_id="id")
-    lease = "lease of ada on gpu-7, process 4711, train.py until 2026-03-01 12:15:00+00:00"
+    lease = "lease of ada on gpu-7, process 4711, train.py until 2126-03-01 12:15:00+00:00"
     assert found.by_version == {3: f"tag paper-v1; {lease}", 5: lease, 7: "tag paper-v2"}
     assert [found.reason(v) for v in (1, 7)] == [None, "tag paper-v2"]
     assert sorted(protected_versions(store, "t", NOW).by_version) == [3, 5, 7, 8]
