@@ -1,4 +1,4 @@
-"""Footprints against areas, lines and points. Pure; shapely does the geometry."""
+"""Footprints against areas, lines and points. Pure; shapely does the geometry, and is imported by who asks about one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import shapely
 
 from tensorbank.errors import InvalidInputError
 
@@ -37,6 +36,8 @@ def intersects(footprints: pa.Array, text: str) -> pa.Array:
     """Tell for each footprint, WKB in degrees, whether it shares a point with an area;
     null where there is no footprint.
     """
+    import shapely
+
     shapes = shapely.from_wkb(footprints.to_pylist())
     found = shapely.intersects(_shape(text), shapes)
     return pa.array(found, mask=np.array([s is None for s in shapes]))
@@ -52,6 +53,8 @@ def _of_thread(text: str, _thread: int) -> Any:
 
     GEOS builds the index of a prepared geometry when it is first used, without a lock.
     """
+    import shapely
+
     try:
         raw = json.loads(text)
         parts = raw["features"] if raw.get("type") == "FeatureCollection" else [raw]

@@ -7,7 +7,7 @@ asked for are not read. Results do not depend on the number of threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,6 @@ from tensorbank.arrow_numpy import strings
 from tensorbank.catalog import Catalog
 from tensorbank.errors import InvalidInputError, TensorBankError, nearest
 from tensorbank.fetch import Fetcher
-from tensorbank.layout import Level
 from tensorbank.planning.binding import Bound, spelled_out
 from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.planning.pixel_judge import PixelJudge
@@ -83,10 +82,8 @@ class Execution:
     ----------
     tables
         Tables of the bank without the files that their roll-ups rule out.
-    files
-        Local paths of what is read, by table and level.
-    left_out
-        Callable that returns the SQL to select deleted rows of a level from, None if there are none.
+    views
+        Views of the tables, and the files behind them.
     relation
         DuckDB's relation of the statement: names and types of its columns; nothing is executed yet.
     """
@@ -95,8 +92,7 @@ class Execution:
     catalog: Catalog
     con: duckdb.DuckDBPyConnection
     tables: tuple[PinnedTable, ...]
-    files: Mapping[tuple[str, Level], Sequence[str]]
-    left_out: Callable[[PinnedTable, Level], str | None]
+    views: TableViews
     relation: Any
     text: str
     judge: PixelJudge
@@ -135,7 +131,7 @@ class Execution:
         handles = [name for name, kind in kinds.items() if "ref" in _fields(kind)]
         if not handles:
             return Answer(table, (), self.judge.verdicts)
-        shards = shard_keys(self.con, self.catalog, self.tables)
+        shards = shard_keys(self.views, self.tables)
         origins = self._origins()
         columns = [HandleColumn.of(n, table[n], origins[n], shards) for n in handles]
         return Answer(table, tuple(columns), self.judge.verdicts)
@@ -241,7 +237,7 @@ def executing(bound: Bound, db: Database, catalog: Catalog) -> Iterator[Executio
         if bound.statement.has_open_pivot:
             db.use_up()  # DuckDB leaves a type behind that it made of the data
         text, relation = _bound_text(bound, db)
-        yield Execution(bound, catalog, db.con, tables, views.files, views.left_out, relation, text, judge)
+        yield Execution(bound, catalog, db.con, tables, views, relation, text, judge)
     except duckdb.Error as error:
         raise functions.failure or _explained(error, bound, views, catalog) from error
     finally:
@@ -252,6 +248,7 @@ def executing(bound: Bound, db: Database, catalog: Catalog) -> Iterator[Executio
 def _bound_text(bound: Bound, db: Database) -> tuple[str, Any]:
     """Return the SQL to execute and its relation: with long lists as they were written where their rows do not fit."""
     plain = bound.plain
+    db.add_macros(plain.text)
     try:
         relation = db.con.sql(plain.text)
     except duckdb.BinderException:

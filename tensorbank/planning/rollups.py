@@ -1,62 +1,62 @@
-"""Questions to the roll-ups of a table's shards, by SQL over the views of one statement."""
+"""Facts of the roll-ups of a table's shards that every plan needs, asked once for each snapshot."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tensorbank.addressing import ShardKeys
 from tensorbank.arrow_numpy import as_numpy
-from tensorbank.catalog import Catalog
 from tensorbank.layout import Level
 from tensorbank.planning.pinned_table import PinnedTable
+from tensorbank.planning.views import TableViews
 from tensorbank.schema import Modality
 from tensorbank.sql import quoted
 
 __all__ = ["n_rows", "shard_keys", "shard_rows", "shard_totals"]
 
 
-def shard_keys(con: Any, catalog: Catalog, tables: Sequence[PinnedTable]) -> ShardKeys:
+@dataclass(frozen=True)
+class _Shards:
+    """All shards of one snapshot: how many there are, their keys, and the samples and stored bytes of each modality."""
+
+    n: int
+    keys: ShardKeys
+    totals: Mapping[str, tuple[int, int]]
+
+
+def shard_keys(views: TableViews, tables: Sequence[PinnedTable]) -> ShardKeys:
     """Return all shards of some tables, which must be shown."""
-    known = [catalog.fact(*t.snapshot, "shard keys", partial(_shard_keys, con, t)) for t in tables]
+    known = [_shards(views, table).keys for table in tables]
     return known[0] if len(known) == 1 else ShardKeys.of((k.hashes, k.keys) for k in known)
 
 
 def shard_totals(
-    con: Any,
-    catalog: Catalog,
-    table: PinnedTable,
-    modalities: Sequence[str],
-    left_out: Callable[[PinnedTable, Level], str | None],
+    views: TableViews, table: PinnedTable, modalities: Sequence[str]
 ) -> tuple[int, list[tuple[int, int]]]:
     """Count the shards of a table, and the samples and stored bytes of some of its modalities.
 
-    Roll-ups count samples that are deleted, which are therefore subtracted; ``left_out`` gives SQL to select them from.
+    Roll-ups count samples that are deleted, which are therefore subtracted.
     """
+    shards = _shards(views, table)
+    totals = [shards.totals[name] for name in modalities]
+    dead = views.left_out(table, "samples") if modalities else None
+    if dead is None:
+        return shards.n, totals
+    sums = [f"count({quoted(m)}), coalesce(sum({quoted(m)}.ref.length), 0)" for m in modalities]
+    sql = f"SELECT {', '.join(sums)} FROM {dead}"
+    found = views.catalog.fact(
+        *table.snapshot, ("deleted totals", *modalities), lambda: views.con.execute(sql).fetchall()[0]
+    )
+    pairs = zip(totals, map(int, found[::2]), map(int, found[1::2]), strict=True)
+    return shards.n, [(n - less, n_bytes - fewer) for (n, n_bytes), less, fewer in pairs]
 
-    def find() -> tuple[int, list[tuple[int, int]]]:
-        n_shards, totals = _shard_totals(con, table.name, modalities)
-        dead = left_out(table, "samples")
-        if dead is None or not modalities:
-            return n_shards, totals
-        sums = [f"count({quoted(m)}), coalesce(sum({quoted(m)}.ref.length), 0)" for m in modalities]
-        found = [int(n) for n in con.execute(f"SELECT {', '.join(sums)} FROM {dead}").fetchall()[0]]
-        pairs = zip(totals, found[::2], found[1::2], strict=True)
-        return n_shards, [(n - less, n_bytes - fewer) for (n, n_bytes), less, fewer in pairs]
 
-    return catalog.fact(*table.snapshot, ("shard totals", *modalities), find)
-
-
-def n_rows(
-    con: Any,
-    catalog: Catalog,
-    table: PinnedTable,
-    level: Level,
-    left_out: Callable[[PinnedTable, Level], str | None],
-) -> int:
+def n_rows(views: TableViews, table: PinnedTable, level: Level) -> int:
     """Count the rows of a level that are not deleted."""
     every = table.levels[level].n_rows
     if table.deleted is None or not table.deleted.files:
@@ -65,30 +65,36 @@ def n_rows(
         return every - table.deleted.n_rows
 
     def find() -> int:
-        return int(con.execute(f"SELECT count(*) FROM {left_out(table, level)}").fetchall()[0][0])
+        sql = f"SELECT count(*) FROM {views.left_out(table, level)}"
+        return int(views.con.execute(sql).fetchall()[0][0])
 
-    return every - catalog.fact(*table.snapshot, ("deleted rows", level), find)
+    return every - views.catalog.fact(*table.snapshot, ("deleted rows", level), find)
 
 
-def shard_rows(con: Any, table: str, modality: Modality) -> pa.Table:
+def shard_rows(views: TableViews, table: PinnedTable, modality: Modality) -> pa.Table:
     """Return the roll-ups of one modality, a row for each shard that has it."""
     column = quoted(modality.name)
-    rows = con.sql(f"SELECT unnest({column}) FROM {quoted(table)}.shards WHERE {column} IS NOT NULL")
+    rows = views.con.sql(f"SELECT unnest({column}) FROM {views.shards(table)} WHERE {column} IS NOT NULL")
     return rows.to_arrow_table()
 
 
-def _shard_keys(con: Any, table: PinnedTable) -> ShardKeys:
-    listed = ", ".join(f"{quoted(m.name)}.key" for m in table.schema)
-    rows = con.sql(
-        f"SELECT hash(key) AS hash, key FROM (SELECT unnest([{listed}]) AS key FROM {quoted(table.name)}.shards) "
-        "WHERE key IS NOT NULL"
-    ).to_arrow_table()
-    keys = pa.concat_arrays([pa.nulls(0, pa.string()), *rows["key"].chunks])
-    return ShardKeys.of([(as_numpy(rows["hash"]), keys)])
+def _shards(views: TableViews, table: PinnedTable) -> _Shards:
+    return views.catalog.fact(*table.snapshot, "shards", partial(_read_shards, views, table))
 
 
-def _shard_totals(con: Any, table: str, modalities: Sequence[str]) -> tuple[int, list[tuple[int, int]]]:
-    sums = [f"coalesce(sum({quoted(m)}.{n}), 0)" for m in modalities for n in ("n_samples", "length")]
-    counted = f"SELECT {', '.join(['count(*)', *sums])} FROM {quoted(table)}.shards"
-    n, *found = map(int, con.execute(counted).fetchall()[0])
-    return n, list(zip(found[::2], found[1::2], strict=True))
+def _read_shards(views: TableViews, table: PinnedTable) -> _Shards:
+    """Read what plans need of all shards, by one question: each costs more than what it reads."""
+    columns = [
+        f"{m}.key AS k{i}, hash({m}.key) AS h{i}, {m}.n_samples AS n{i}, {m}.length AS b{i}"
+        for i, m in enumerate(quoted(m.name) for m in table.schema)
+    ]
+    rows = views.con.sql(f"SELECT {', '.join(columns)} FROM {views.shards(table)}").to_arrow_table()
+    pairs, totals = [], {}
+    for i, modality in enumerate(table.schema):
+        there = rows.select([f"{letter}{i}" for letter in "khnb"])
+        there = there.filter(pc.is_valid(there[f"k{i}"]))
+        keys = pa.concat_arrays([pa.nulls(0, pa.string()), *there[f"k{i}"].chunks])
+        pairs.append((as_numpy(there[f"h{i}"]), keys))
+        n_samples, n_bytes = (int(pc.sum(there[f"{letter}{i}"]).as_py() or 0) for letter in "nb")
+        totals[modality.name] = n_samples, n_bytes
+    return _Shards(rows.num_rows, ShardKeys.of(pairs), totals)

@@ -27,15 +27,18 @@ rather than level by level as conditions are known."""
 class TableViews:
     """The views for one statement, which last until DuckDB's instance is cleared.
 
-    ``paths`` are the files that they read, ``files`` the same by table and level, ``columns`` the names of what is in them.
+    ``con`` is the connection that has them. ``paths`` are the files that they read, ``files`` the same by table and level,
+    ``columns`` the names of what is in them.
     """
 
     def __init__(self, db: Database, catalog: Catalog) -> None:
+        self.con = db.con
+        self.catalog = catalog
         self._db = db
-        self._catalog = catalog
         self.paths: list[str] = []
         self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
         self.columns: set[str] = set()
+        self._with_shards: set[str] = set()
 
     def show(self, table: PinnedTable) -> PinnedTable:
         """Create the views of a table, and return it without the files that its roll-ups rule out.
@@ -45,13 +48,21 @@ class TableViews:
         self._db.create_schema(quoted(table.name))
         every = [file for files in table.kept.values() for file in files.files]
         if sum(file.n_bytes for file in every) <= SMALL_BYTES:
-            self._catalog.mirror.readable(every)
+            self.catalog.mirror.readable(every)
+        if "shards" in table.conditions:
+            self.shards(table)
         if "shards" in table.levels:
-            self._create_view(table, "shards")
             table = self._by_shards(table)
         for level in table.mentioned:
             self._create_view(table, level)
         return table
+
+    def shards(self, table: PinnedTable) -> str:
+        """Return the name of the view of a table's shards, made when it is first asked for: most plans know what it would say."""
+        if table.name not in self._with_shards:
+            self._with_shards.add(table.name)
+            self._create_view(table, "shards")
+        return f"{quoted(table.name)}.shards"
 
     def _by_shards(self, table: PinnedTable) -> PinnedTable:
         """Return the table without files of parts that the roll-ups rule out."""
@@ -64,8 +75,11 @@ class TableViews:
         if not known or table.levels["samples"].parts is None:
             return table
         bounds = ", ".join(f"{low} AS l{i}, {high} AS h{i}" for i, (low, high) in enumerate(known.values()))
-        sql = f"SELECT part, {bounds} FROM {quoted(table.name)}.shards"
-        rows = self._catalog.fact(*table.snapshot, sql, lambda: self._db.con.sql(sql).to_arrow_table())
+        rows = self.catalog.fact(
+            *table.snapshot,
+            ("bounds", bounds),
+            lambda: self.con.sql(f"SELECT part, {bounds} FROM {self.shards(table)}").to_arrow_table(),
+        )
         masks = {}
         for v in table.mentioned:
             of = of_shards(rows, [leaf if level == v else None for level, leaf in known])
@@ -86,7 +100,7 @@ class TableViews:
         rows = f"SELECT * FROM {scan}"
         if level == "samples":
             self.columns.update(table.version.columns)
-            rows = with_columns(rows, table.name, table.added, self._db, self._catalog)
+            rows = with_columns(rows, table.name, table.added, self._db, self.catalog)
         self._db.create_view(name, level, rows)
         if level == "samples":
             self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
@@ -96,19 +110,17 @@ class TableViews:
         if table.deleted is None or not table.deleted.files:
             return None
         gone = self._gone(table.deleted)
-        parts = self._catalog.fact(*table.snapshot, "parts with deleted samples", lambda: self._parts(gone))
+        parts = self.catalog.fact(*table.snapshot, "parts with deleted samples", lambda: self._parts(gone))
         scan = self._scan(table, level, table.levels[level].of_parts(parts), is_read=False)
         return f"{scan} AS dead SEMI JOIN {gone} AS gone USING (key, part)"
 
     def _gone(self, deleted: LevelFiles) -> str:
         """Return the SQL of the keys and parts of rows that do not count."""
-        paths = [str(p) for p in self._catalog.mirror.readable(deleted.files)]
+        paths = [str(p) for p in self.catalog.mirror.readable(deleted.files)]
         return f"(SELECT key, part FROM {read_parquet(paths)})"
 
     def _parts(self, gone: str) -> frozenset[str]:
-        return frozenset(
-            part for (part,) in self._db.con.execute(f"SELECT DISTINCT part FROM {gone}").fetchall()
-        )
+        return frozenset(part for (part,) in self.con.execute(f"SELECT DISTINCT part FROM {gone}").fetchall())
 
     def _scan(self, table: PinnedTable, level: Level, files: LevelFiles, *, is_read: bool = True) -> str:
         """Return the SQL to select the rows of some files from, with every column of the table.
@@ -119,12 +131,12 @@ class TableViews:
         if not files.files:
             self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return quoted(empty)
-        paths = [str(p) for p in self._catalog.mirror.readable(files.files)]
+        paths = [str(p) for p in self.catalog.mirror.readable(files.files)]
         self.paths += paths
         if is_read:
             self.files[table.name, level] = paths
         scan = read_parquet(paths)
-        columns = self._catalog.fact(*table.snapshot, ("columns", *paths), lambda: self._columns(scan))
+        columns = self.catalog.fact(*table.snapshot, ("columns", *paths), lambda: self._columns(scan))
         self.columns.update(columns)
         if not table.levels["samples"].finite and (nans := frozenset().union(*map(of_file, paths))):
             # as text: Parquet's statistics, which leave NaN out, make DuckDB take isnan(x) for false
@@ -133,7 +145,7 @@ class TableViews:
                 for c in map(quoted, sorted(nans))
             )
             scan = f"(SELECT * REPLACE ({', '.join(given)}) FROM {scan})"
-        missing = self._catalog.fact(
+        missing = self.catalog.fact(
             *table.snapshot,
             ("missing", level, *paths),
             lambda: [f.name for f in _SCHEMAS[level](table.schema) if f.name not in columns],
@@ -147,4 +159,4 @@ class TableViews:
 
     def _columns(self, scan: str) -> frozenset[str]:
         """Return the names of the columns of a scan."""
-        return frozenset(self._db.con.sql(f"SELECT * FROM {scan}").columns)
+        return frozenset(self.con.sql(f"SELECT * FROM {scan}").columns)

@@ -7,10 +7,12 @@ answer errs on one side only: a block that is ruled out holds no such row.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +28,8 @@ Constant = float | int | str | bool | datetime
 MAX_EXACT = 2.0**53
 """The number from which neighbouring integers are one float64."""
 IN_LOG = pa.timestamp("us", "UTC")
-MAX_RANGES = 64
-"""The maximum number of ranges that a list of constants is compared as."""
+MAX_COMPARED = 8
+"""The most constants of a list that are compared with all blocks one by one, which takes longer than to look each block up."""
 LOG_PRECISION = timedelta(milliseconds=1)
 """The precision of times in Delta's log, which cuts them to milliseconds."""
 
@@ -110,7 +112,7 @@ def _mask(condition: Condition, bounds: Bounds, n: int) -> Mask:
 
 def _listed(condition: AnyOf) -> tuple[tuple[str, ...], list[Constant]] | None:
     """Return the column and constants of a long list, None of anything else."""
-    if len(condition.parts) <= MAX_RANGES:
+    if len(condition.parts) <= MAX_COMPARED:
         return None
     values = [part.value for part in condition.parts if isinstance(part, Compare) and part.op == "="]
     columns = {part.leaf for part in condition.parts if isinstance(part, Compare)}
@@ -118,34 +120,34 @@ def _listed(condition: AnyOf) -> tuple[tuple[str, ...], list[Constant]] | None:
 
 
 def _one_of(values: Sequence[Constant], low: pa.Array, high: pa.Array) -> Mask:
-    """Return the blocks whose bounds meet one of some ranges that the constants lie in:
-    to look at each constant would take too long.
+    """Return the blocks that one of some constants may lie in, all of those whose bounds are unknown or cannot be compared.
+
+    Each constant is a range, as wide as rounding makes it. Of ranges sorted by their lower ends, the first that does not end
+    below a block is the one to look at: if it begins above the block, so do all behind it.
     """
-    enclosed = _sorted(values, low.type)
-    if enclosed is None:
+    kind = low.type
+    around = [_around(value, kind) for value in values]
+    known = as_numpy(pc.and_(pc.is_valid(low), pc.is_valid(high)))
+    pairs = sorted(pair for pair in around if pair is not None)
+    if len(pairs) < len(values) or pa.types.is_boolean(kind):
         return np.ones(len(low), np.bool_)
-    masks = []
-    for some in np.array_split(np.arange(len(enclosed)), MAX_RANGES):
-        ends = [_enclosed(enclosed[i], low.type) for i in (some[0], some[-1])]
-        if ends[0] is None or ends[1] is None:
-            return np.ones(len(low), np.bool_)
-        meets = pc.and_(pc.less_equal(low, ends[1][1]), pc.greater_equal(high, ends[0][0]))
-        masks.append(as_numpy(meets, True))
-    kept: Mask = np.logical_or.reduce(masks)
-    return kept
-
-
-def _sorted(values: Sequence[Constant], kind: pa.DataType) -> list[Constant] | None:
-    """Sort the constants as a column's type does, None where one is of another kind."""
+    if pa.types.is_string(kind):
+        most = [upper for _, upper in pairs]  # a text is its own range
+        lows, highs = low.to_pylist(), high.to_pylist()
+        first = [bisect_left(most, lower or "") for lower in lows]
+        meets = [
+            i < len(pairs) and pairs[i][0] <= (upper or "") for i, upper in zip(first, highs, strict=True)
+        ]
+        found: Mask = np.array(meets, np.bool_) | ~known
+        return found
     if pa.types.is_timestamp(kind):
-        times = [t for v in values if (t := _times(v)) is not None]
-        order = sorted(range(len(times)), key=times.__getitem__)
-        return [values[i] for i in order] if len(times) == len(values) else None
-    if pa.types.is_boolean(kind):
-        return None
-    alike = str if pa.types.is_string(kind) else int | float
-    sound = all(isinstance(v, alike) and not isinstance(v, bool) for v in values)
-    return sorted(values) if sound else None
+        low, high = (pc.cast(side, IN_LOG, safe=False).view(pa.int64()) for side in (low, high))
+    lowest, highest = (as_numpy(side, 0) for side in (low, high))
+    least, most = np.array(pairs, np.float64 if pa.types.is_floating(kind) else np.int64).T
+    ends = np.maximum.accumulate(most)  # a wide range may end above the next ones
+    place = np.searchsorted(ends, lowest)
+    kept: Mask = ((place < len(pairs)) & (least[np.minimum(place, len(pairs) - 1)] <= highest)) | ~known
+    return kept
 
 
 def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:
@@ -174,31 +176,38 @@ def _compared(condition: Compare, low: pa.Array, high: pa.Array) -> Mask:
 
 def _enclosed(value: Constant, kind: pa.DataType) -> tuple[pa.Scalar, pa.Scalar] | None:
     """Return two values of a column's type that enclose a constant, None where it is of another kind."""
+    around = _around(value, kind)
+    if around is None:
+        return None
+    if pa.types.is_timestamp(kind):
+        first, last = (as_scalar(ticks, IN_LOG).cast(kind) for ticks in around)
+        return first, last
+    least, most = around
+    kind = pa.int64() if pa.types.is_integer(kind) else kind
+    return as_scalar(least, kind), as_scalar(most, kind)
+
+
+def _around(value: Constant, kind: pa.DataType) -> tuple[Any, Any] | None:
+    """Return what :func:`_enclosed` does as values of Python, of times in microseconds since 1970."""
     if pa.types.is_timestamp(kind):
         times = _times(value)
-        if times is None:
-            return None
-        first, last = (as_scalar((t - EPOCH) // MICROSECOND, IN_LOG).cast(kind) for t in times)
-        return first, last
-    least, most = value, value
+        return (
+            None if times is None else ((times[0] - EPOCH) // MICROSECOND, (times[1] - EPOCH) // MICROSECOND)
+        )
     if pa.types.is_boolean(kind):
-        fits = isinstance(value, bool)
-    elif pa.types.is_string(kind):
-        fits = isinstance(value, str)
-    else:
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**62
-        if fits and pa.types.is_integer(kind):
-            if (
-                isinstance(value, float) and abs(value) >= MAX_EXACT
-            ):  # a neighbour was meant, or is met by rounding
-                least, most = _neighbours(value, pa.float64())
-            least, most = math.floor(least), math.ceil(most)  # type: ignore[arg-type]
-            kind = pa.int64()
-        elif fits and pa.types.is_floating(kind):
-            least, most = _neighbours(float(value), kind)  # type: ignore[arg-type]
-        else:
-            return None
-    return (as_scalar(least, kind), as_scalar(most, kind)) if fits else None  # type: ignore[arg-type] # no time
+        return (value, value) if isinstance(value, bool) else None
+    if pa.types.is_string(kind):
+        return (value, value) if isinstance(value, str) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 2**62:
+        return None
+    if pa.types.is_integer(kind):
+        least, most = value, value
+        if (
+            isinstance(value, float) and abs(value) >= MAX_EXACT
+        ):  # a neighbour was meant, or is met by rounding
+            least, most = _neighbours(value, pa.float64())
+        return math.floor(least), math.ceil(most)
+    return _neighbours(float(value), kind) if pa.types.is_floating(kind) else None
 
 
 def _neighbours(value: float, kind: pa.DataType) -> tuple[float, float]:

@@ -122,14 +122,14 @@ def _field(statistics: pa.Table, side: str, leaf: Leaf) -> pa.Array | None:
     """Return a leaf of a nested struct by its lower-case path, None where there is no such leaf."""
     if side not in statistics.column_names:
         return None
-    array = _array(statistics[side])
+    kind, path = statistics.schema.field(side).type, []
     for name in leaf:
-        names = [f.name for f in array.type] if pa.types.is_struct(array.type) else []
-        found = _only(names, name)
+        found = _only([f.name for f in kind] if pa.types.is_struct(kind) else [], name)
         if found is None:
             return None
-        array = pc.struct_field(array, found)
-    return None if pa.types.is_struct(array.type) else array
+        path.append(found)
+        kind = kind.field(found).type
+    return None if pa.types.is_struct(kind) else _array(pc.struct_field(statistics[side], path))
 
 
 def _only(names: Iterable[str], lower: str) -> str | None:

@@ -22,6 +22,7 @@ from tensorbank.sql import (
     Not,
     Window,
     expression_of,
+    is_null,
     names_of,
 )
 from tensorbank.sql import Constant as Literal
@@ -49,7 +50,8 @@ def necessary(node: Node, resolve: Resolve, *, negated: bool = False) -> Conditi
                 return AnyOf(tuple(_comparison(side.negated(), resolve) for side in sides))
             return AllOf(tuple(_comparison(side, resolve) for side in sides))
         case In(value, listed) if not negated:
-            return AnyOf(tuple(_comparison(Comparison(value, "=", one), resolve) for one in listed))
+            some = (one for one in listed if not is_null(one))  # nothing is equal to NULL
+            return AnyOf(tuple(_comparison(Comparison(value, "=", one), resolve) for one in some))
         case Call("within_bbox", arguments, by_name) as call if not negated and not isinstance(call, Window):
             # arguments that are given by name come in any order
             return ANYTHING if by_name else _within_bbox(arguments, resolve)

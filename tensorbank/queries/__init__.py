@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorbank.queries.answers import MAX_DATASET_BYTES
+from tensorbank.queries.answers import MAX_DATASET_BYTES, Answers
 from tensorbank.queries.mixture import Mix, mix
 from tensorbank.queries.proportions import Proportions
 from tensorbank.queries.query import Query
@@ -10,6 +10,7 @@ from tensorbank.queries.selection import Selection, sides_of
 
 __all__ = [
     "MAX_DATASET_BYTES",
+    "Answers",
     "Mix",
     "Proportions",
     "Query",

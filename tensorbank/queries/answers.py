@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import pyarrow as pa
 
 from tensorbank.errors import ErrorKind, InvalidInputError
-from tensorbank.plans import Plan
+from tensorbank.plans import LoaderOptions, Plan, loader_of_query
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray
+
+    from tensorbank_loader import DataLoader
 
 __all__ = ["MAX_DATASET_BYTES", "Answers"]
 
@@ -32,6 +34,23 @@ class Answers(ABC):
     @abstractmethod
     def plan(self, *, by_date: bool = False) -> Plan:
         """Return the frozen answer."""
+
+    @property
+    @abstractmethod
+    def question(self) -> str:
+        """The text of what is asked, and of which bank: processes that ask the same may share one plan."""
+
+    @abstractmethod
+    def adopted(self, plan: Plan) -> Plan:
+        """Return a plan that another process made of this query, to be read from where this one reads, with its credentials."""
+
+    def dataloader(self, **options: Unpack[LoaderOptions]) -> DataLoader:
+        """Plan and stream in batches; takes what :meth:`Plan.dataloader` takes.
+
+        In a process group of ``torch.distributed``, rank 0 plans for all ranks, each of which has to call this; see
+        :func:`tensorbank_loader.shared_plan`.
+        """
+        return loader_of_query(self, **options)
 
     @abstractmethod
     def _first(self, n: int) -> pa.Table:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Unpack
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
 from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans import LoaderOptions, Plan
+from tensorbank.plans import Plan
 from tensorbank.queries.answers import Answers
 from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray
-
-    from tensorbank_loader import DataLoader
 
 __all__ = ["Query", "QueryEngine"]
 
@@ -27,7 +25,14 @@ class QueryEngine(Protocol):
     Equal engines give equal queries equal answers.
     """
 
+    @property
+    def scope(self) -> str:
+        """The things that answers depend on beside the statement, as a text: bank, pinned versions, and one's own tables."""
+        ...
+
     def plan(self, sql: str, *, by_date: bool = False) -> Plan: ...
+
+    def adopted(self, plan: Plan) -> Plan: ...
 
     def arrow(self, sql: str) -> pa.Table: ...
 
@@ -61,6 +66,15 @@ class Query(Answers):
             The SQL is wrong; the message has the nearest valid names.
         """
         return self.engine.plan(self.sql, by_date=by_date)
+
+    @property
+    def question(self) -> str:
+        """See :attr:`Answers.question`."""
+        return f"{self.engine.scope}\n{self.sql}"
+
+    def adopted(self, plan: Plan) -> Plan:
+        """See :meth:`Answers.adopted`."""
+        return self.engine.adopted(plan)
 
     def arrow(self) -> pa.Table:
         """Return the rows as an Arrow table; a handle column holds the addresses of its tensors."""
@@ -127,8 +141,3 @@ class Query(Answers):
             parts[name] = Query(f"SELECT * FROM (\n{self._inner}\n) AS q WHERE {condition}", self.engine)
             low = high
         return parts
-
-    def dataloader(self, **options: Unpack[LoaderOptions]) -> DataLoader:
-        """Plan and stream in batches; takes what :meth:`Plan.dataloader` takes."""
-        plan = self.plan(by_date=options.get("times") is not None)
-        return plan.dataloader(**options)

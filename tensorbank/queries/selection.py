@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from tensorbank.arguments import instance, number, whole_number
 from tensorbank.errors import InvalidInputError
-from tensorbank.plans import LoaderOptions, Plan
+from tensorbank.plans import Plan
 from tensorbank.polygons import as_geojson
 from tensorbank.queries.answers import Answers
 from tensorbank.queries.query import Query, QueryEngine
@@ -20,8 +20,6 @@ from tensorbank.statistics import Statistics
 
 if TYPE_CHECKING:
     import xarray
-
-    from tensorbank_loader import DataLoader
 
 __all__ = ["Selection", "sides_of"]
 
@@ -131,10 +129,14 @@ class Selection(Answers):
         """See :meth:`Query.split_by`."""
         return self.query.split_by(group, fractions, seed=seed)
 
-    def dataloader(self, **options: Unpack[LoaderOptions]) -> DataLoader:
-        """See :meth:`Query.dataloader`."""
-        plan = self.plan(by_date=options.get("times") is not None)
-        return plan.dataloader(**options)
+    @property
+    def question(self) -> str:
+        """See :attr:`Answers.question`."""
+        return self.query.question
+
+    def adopted(self, plan: Plan) -> Plan:
+        """See :meth:`Answers.adopted`."""
+        return self.query.adopted(plan)
 
 
 def _end(condition: str) -> str:

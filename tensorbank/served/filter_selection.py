@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import shapely
 
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.plans import Plan
@@ -44,6 +43,8 @@ class FilterSelection(Selection):
 
     def intersecting(self, area: Any) -> Selection:
         """See :meth:`Selection.intersecting`."""
+        import shapely
+
         text = as_geojson(area)
         collected = shapely.from_geojson(text)
         polygons = [g for g in shapely.get_parts(collected) if g.geom_type in ("Polygon", "MultiPolygon")]
@@ -75,6 +76,15 @@ class FilterSelection(Selection):
     def plan(self, *, by_date: bool = False) -> Plan:
         """See :meth:`Query.plan`."""
         return self.planner.plan(self._wish(by_date=by_date))
+
+    @property
+    def question(self) -> str:
+        """See :attr:`tensorbank.queries.answers.Answers.question`."""
+        return f"{self.planner.url}\n{self.sql}\n{self.version}"
+
+    def adopted(self, plan: Plan) -> Plan:
+        """See :meth:`tensorbank.queries.answers.Answers.adopted`."""
+        return self.planner.adopted(plan)
 
     def arrow(self) -> pa.Table:
         """Return the selected columns; of a modality, the addresses that :attr:`Plan.table` has."""

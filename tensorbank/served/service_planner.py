@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -126,6 +126,21 @@ class ServicePlanner:
         )
         handles = tuple(map(_handle, words["handles"]))
         return Plan(words["fingerprint"], source, handles, table, origin)
+
+    def adopted(self, plan: Plan) -> Plan:
+        """Return a plan that another process made at this service, to be read with the key that this one has.
+
+        Raises
+        ------
+        InvalidInputError
+            It was made elsewhere.
+        """
+        origin = plan.origin
+        if not isinstance(origin, ServedPlan) or origin.service.rstrip("/") != self.service.url.rstrip("/"):
+            raise InvalidInputError(
+                f"plan {plan.fingerprint} is of {origin.url}, not of {self.url}", kind=ErrorKind.OTHER_SERVICE
+            )
+        return replace(plan, origin=replace(origin, key=self.service.key))
 
     def statistics(self, wish: Wish, name: str) -> Statistics:
         """Summarize one modality over the samples of a wish."""

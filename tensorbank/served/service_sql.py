@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
@@ -55,6 +56,15 @@ class ServiceSql:
                 kind=ErrorKind.TRUNCATED,
             )
         return rows
+
+    @property
+    def scope(self) -> str:
+        """See :attr:`tensorbank.queries.query.QueryEngine.scope`."""
+        return json.dumps([self.planner.url, dict(self.versions)], sort_keys=True)
+
+    def adopted(self, plan: Plan) -> Plan:
+        """See :meth:`ServicePlanner.adopted`."""
+        return self.planner.adopted(plan)
 
     def plan(self, sql: str, *, by_date: bool = False) -> Plan:  # noqa: ARG002
         self._refuse()

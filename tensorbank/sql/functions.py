@@ -14,7 +14,7 @@ from tensorbank.index_schema import HILBERT_ORDER
 from tensorbank.polygons import as_geojson, intersects
 from tensorbank.sql.known_functions import PIXELS_FUNCTION, POLYGON_FUNCTION
 
-__all__ = ["MACROS", "SqlFunctions"]
+__all__ = ["MACROS", "MACRO_NAMES", "SqlFunctions"]
 
 MACROS = f"""
 CREATE MACRO bands(handle, names) AS struct_pack(ref := handle.ref, bands := names);
@@ -27,6 +27,7 @@ CREATE MACRO hilbert_cell(hilbert, level) AS
     CASE WHEN level NOT BETWEEN 0 AND {HILBERT_ORDER} THEN error('hilbert_cell() takes a level of 0 to {HILBERT_ORDER}')
     ELSE hilbert >> (2 * ({HILBERT_ORDER} - level))::INTEGER END;
 """
+MACRO_NAMES = ("bands", "split_fraction", "within_bbox", "hilbert_cell")
 _REF_SQL = (
     'STRUCT("key" VARCHAR, "offset" BIGINT, "length" BIGINT, block_bytes INTEGER[], '
     "time_index SMALLINT, y0 SMALLINT, y1 SMALLINT, x0 SMALLINT, x1 SMALLINT)"

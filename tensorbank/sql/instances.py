@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 import duckdb
 
 from tensorbank.errors import TensorBankError
-from tensorbank.sql.functions import MACROS
+from tensorbank.sql.functions import MACRO_NAMES, MACROS
 
 __all__ = ["Database"]
 
@@ -39,7 +39,6 @@ class Database:
         self.con = duckdb.connect(":memory:", config=_CLOSED)
         self.con.execute("SET GLOBAL TimeZone = 'UTC'")
         self.con.execute("SET GLOBAL Calendar = 'gregorian'")
-        self.con.execute(MACROS)
         self.con.execute("SET parquet_metadata_cache = true")
         # DuckDB 2.0.0 fails inside where ORDER BY ... LIMIT meets an expression over a field of a struct
         self.con.execute("SET GLOBAL disabled_optimizers = 'late_materialization'")
@@ -48,8 +47,8 @@ class Database:
         self._views: list[str] = []
         self._registered: list[str] = []
         self.is_used_up = False
-        self._one_thread = False
-        self._n_threads = int(self.con.execute("SELECT current_setting('threads')").fetchall()[0][0])
+        self._n_threads: int | None = None
+        self._has_macros = False
 
     def create_schema(self, name: str) -> None:
         """Create the schema that holds the views of one table of a bank."""
@@ -67,6 +66,12 @@ class Database:
         self.con.register(name, rows)
         self._registered.append(name)
 
+    def add_macros(self, sql: str) -> None:
+        """Add the functions that are macros, for good, if a statement may call one: few do, and making them takes its time."""
+        if not self._has_macros and any(name in sql.lower() for name in MACRO_NAMES):
+            self.con.execute(MACROS)
+            self._has_macros = True
+
     def has_function(self, name: str) -> bool:
         """Tell whether DuckDB knows a function by this name, given in lower case."""
         found = self.side.execute(
@@ -76,8 +81,9 @@ class Database:
 
     def one_thread(self) -> None:
         """Take the rows in their order, by one thread, until the end of the statement."""
-        self.con.execute("SET threads = 1")
-        self._one_thread = True
+        if self._n_threads is None:
+            ((self._n_threads,),) = self.con.execute("SELECT current_setting('threads')").fetchall()
+            self.con.execute("SET threads = 1")
 
     def use_up(self) -> None:
         """Take the instance for no other statement: this one leaves something behind."""
@@ -85,9 +91,9 @@ class Database:
 
     def clear(self) -> None:
         """Forget what one statement needed."""
-        if self._one_thread:
+        if self._n_threads is not None:
             self.con.execute(f"SET threads = {self._n_threads}")
-            self._one_thread = False
+            self._n_threads = None
         for name in self._views:
             self.con.execute(f"DROP VIEW main.{name}")
         for name in self._schemas:

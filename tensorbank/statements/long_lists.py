@@ -1,7 +1,8 @@
 """Long lists of constants in a syntax tree, turned into what DuckDB looks up rather than goes through. Pure.
 
 ``x IN (...)`` of thousands of constants is compared one by one wherever it is not a condition of its own, and every look at the
-tree passes all of them. As rows of a subquery they are hashed, and one text in the tree.
+tree passes all of them. As rows of a subquery they are hashed, and one text in the tree. A NULL among them is a row that is NULL:
+what is equal to no other constant is then neither in the list nor out of it, either way.
 """
 
 from __future__ import annotations
@@ -9,7 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from tensorbank.sql import Constant, In, Node, alias_of, expression_of, literal, named, rebuilt, with_operand
+from tensorbank.sql import (
+    Constant,
+    In,
+    Node,
+    alias_of,
+    expression_of,
+    is_null,
+    literal,
+    named,
+    rebuilt,
+    with_operand,
+)
 
 __all__ = ["shorten"]
 
@@ -40,13 +52,13 @@ def _kind_of(listed: Sequence[Node]) -> str | None:
     """Return the type of the constants of a long list, None of anything else."""
     if len(listed) < MIN_LISTED:
         return None
-    values = [_value(node) for node in listed]
-    if all(isinstance(value, str) for value in values):
+    values = [_value(node) for node in listed if not is_null(node)]
+    if values and all(isinstance(value, str) for value in values):
         return "VARCHAR"
     whole = all(
         isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_BIGINT for value in values
     )
-    return "BIGINT" if whole else None
+    return "BIGINT" if values and whole else None
 
 
 def _value(node: Node) -> float | int | str | bool | None:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 
-import shapely
-
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
 from tensorbank.schema import TableSchema
 from tensorbank.sql import (
@@ -250,6 +248,8 @@ def _polygon(tree: Node, around: Visible) -> str | None:
         return None
     if not (around.scopes and around.scopes[0].owns(column.names)):
         return None
+    import shapely  # which takes longer to import than most statements take, and few have a polygon
+
     try:
         west, south, east, north = shapely.bounds(shapely.from_geojson(text)).tolist()
     except (shapely.errors.GEOSException, json.JSONDecodeError):

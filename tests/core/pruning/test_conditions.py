@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from support.differential.rows import SCHEMA
 from tensorbank import Band, Modality, TableSchema
-from tensorbank.pruning.conditions import Compare, may_match
+from tensorbank.pruning.conditions import MAX_COMPARED, AnyOf, Compare, may_match
 from tensorbank.pruning.known_bounds import shard_columns
 
 OPERATORS = {
@@ -89,6 +89,39 @@ def test_integers_beyond_the_floats_are_compared_as_they_are_or_as_floats(op, fi
 def test_constants_beyond_all_integers_of_a_column_rule_nothing_out():
     assert kept("<", 2**62, [0], [5], pa.int64()) == [True]
     assert kept(">", 1e300, [0], [5], pa.int64()) == [True]
+
+
+NEAR = 2**53
+CONSTANTS = {
+    pa.int64(): st.one_of(
+        st.integers(-9, 9),
+        st.integers(NEAR - 4, NEAR + 9),
+        st.integers(NEAR - 4, NEAR + 9).map(float),  # as wide as its neighbours are far
+        st.floats(-9, 9),
+    ),
+    pa.float32(): st.one_of(st.floats(-9, 9), st.integers(-9, 9), st.sampled_from([0.1, 1 / 3])),
+    pa.float64(): st.one_of(st.floats(-9, 9), st.integers(NEAR - 4, NEAR + 9)),
+    pa.string(): st.text("abc", max_size=2),
+    pa.timestamp("us", "UTC"): st.sampled_from(
+        ["2020-01-01", "2020-01-01 00:00:00.0005", "2020-06-30 12:00:00", "2021-01-01T00:00:00Z"]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CONSTANTS, ids=str)
+@given(data=st.data())
+def test_a_long_list_keeps_the_blocks_that_its_constants_keep_one_by_one(kind, data):
+    values = data.draw(st.lists(CONSTANTS[kind], min_size=MAX_COMPARED + 1, max_size=30))
+    ends = {
+        pa.int64(): st.one_of(st.integers(-10, 10), st.integers(NEAR - 5, NEAR + 10)),
+        pa.string(): st.text("abcd", max_size=2),
+        pa.timestamp("us", "UTC"): st.integers(1_577_836_799_999_000, 1_577_836_800_002_000),
+    }.get(kind, st.floats(-10, 10, width=32))
+    blocks = data.draw(st.lists(st.tuples(ends, ends).map(sorted), min_size=1, max_size=8))
+    low, high = (pa.array(side, kind) for side in zip(*blocks, strict=True))
+    each = [Compare(("x",), "=", value) for value in values]
+    alone = np.logical_or.reduce([may_match(one, lambda _: (low, high), len(low)) for one in each])
+    assert may_match(AnyOf(tuple(each)), lambda _: (low, high), len(low)).tolist() == alone.tolist()
 
 
 def test_strict_comparisons_leave_out_a_block_that_only_touches():

@@ -4,6 +4,7 @@ each against the rows or the Zarr arrays."""
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import zarr
 
@@ -40,6 +41,29 @@ def stored(bank):
         for n in names
         if r[n] is not None
     }
+
+
+def test_a_question_tells_what_its_answer_depends_on(bank):
+    """Ranks share a plan of equal questions: the bank, its pinned versions, and one's own tables are part of them."""
+    statement = "SELECT sample_id FROM t"
+    url = bank.url
+
+    def question(sql=statement, versions=None, rows=None):
+        mine = tb.open(url) if versions is None else tb.open(url).at(versions)
+        if rows is not None:
+            mine.register("mine", pa.table({"sample_id": rows}))
+        return mine.sql(sql).question
+
+    assert question() == question()
+    assert question(rows=["a", "b"]) == question(rows=["a", "b"])
+    different = [
+        question(),
+        question(f"{statement} LIMIT 1"),
+        question(versions={"t": 1}),
+        question(rows=["a", "b"]),
+        question(rows=["a", "c"]),
+    ]
+    assert len(set(different)) == len(different)
 
 
 def test_rows_as_a_data_frame(bank):

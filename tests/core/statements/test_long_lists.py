@@ -7,11 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import tensorbank as tb
 from support.tied_index import make_tied_table
 from tensorbank.pruning.conditions import AnyOf, Compare, may_match
+from tensorbank.sql import Parser, database
+from tensorbank.statements import shorten
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,47 @@ def test_a_list_of_the_wrong_kind_is_said_to_be_so(bank):
     assert caught.value.kind == "sql"
 
 
+def test_a_null_in_a_long_list_leaves_open_what_is_not_listed(bank, rows):
+    ids = [r["sample_id"] for r in rows[::3]]
+    nulls = f"{listed(ids[:7])}, NULL, {listed(ids[7:])}, NULL"
+    assert planned(bank, f"sample_id IN ({nulls})") == sorted(ids)
+    others = sorted({r["sample_id"] for r in rows} - set(ids))
+    assert planned(bank, f"(sample_id NOT IN ({nulls})) IS NULL") == others
+    assert planned(bank, f"NOT (sample_id IN ({nulls})) OR sample_id IN ({nulls})") == sorted(ids)
+    one = rows[5]
+    condition = f"hilbert IN ({listed(range(-300, 0))}, NULL, {one['hilbert']})"
+    assert planned(bank, condition) == sorted(r["sample_id"] for r in rows if r["hilbert"] == one["hilbert"])
+    assert planned(bank, f"lon IN ({', '.join(['NULL'] * 200)})") == []
+
+
+def test_a_long_list_with_a_null_rules_out_files_as_one_without(bank, rows):
+    ids = listed([f"x{i}" for i in range(200)])
+    kept = [
+        bank.sql(f"SELECT sample_id, NDVI FROM tied WHERE sample_id IN ({ids}{more})").plan().source.levels[0]
+        for more in ("", ", NULL")
+    ]
+    assert kept[0] == kept[1]
+    assert kept[0].kept < kept[0].considered
+
+
+def shortened(sql: str) -> bool:
+    with database() as db:
+        parser = Parser(db.con)
+        tree = parser.tree(sql)
+        return shorten(tree, parser.node) is not tree
+
+
+def test_which_lists_are_shortened():
+    many = listed(f"x{i}" for i in range(200))
+    assert shortened(f"SELECT 1 FROM t WHERE a IN ({many})")
+    assert shortened(f"SELECT 1 FROM t WHERE a NOT IN ({many}, NULL)")
+    assert shortened(f"SELECT 1 FROM t WHERE a IN (NULL, {listed(range(200))})")
+    assert not shortened(f"SELECT 1 FROM t WHERE a IN ({many}, 1)")
+    assert not shortened(f"SELECT 1 FROM t WHERE a IN ({many}, upper('x'))")
+    assert not shortened(f"SELECT 1 FROM t WHERE a IN ({', '.join(['NULL'] * 200)})")
+    assert not shortened("SELECT 1 FROM t WHERE a IN ('x', 'y')")
+
+
 @pytest.mark.parametrize("negated", ["", "NOT "])
 def test_twenty_thousand_constants_take_no_minute(bank, rows, negated):
     ids = [f"s9-{i:06d}" for i in range(20_000)] + [rows[0]["sample_id"]]
@@ -88,7 +132,7 @@ def test_twenty_thousand_constants_take_no_minute(bank, rows, negated):
 
 
 @pytest.mark.parametrize("kind", ["text", "int", "float", "time"])
-def test_ranges_rule_out_no_block_that_holds_a_constant(kind):
+def test_a_list_leaves_exactly_the_blocks_that_hold_a_constant(kind):
     rng = np.random.default_rng(4)
     numbers = np.sort(rng.choice(10_000, 500, replace=False)) * 3
     starts = rng.integers(0, 30_000, 300)
@@ -107,8 +151,30 @@ def test_ranges_rule_out_no_block_that_holds_a_constant(kind):
     holds = np.array(
         [((numbers >= a) & (numbers <= a + n)).any() for a, n in zip(starts, sizes, strict=True)]
     )
-    assert kept[holds].all()
+    assert (kept == holds).all()
     assert 0 < holds.sum() < 300
-    outside = starts > numbers[-1]
-    assert outside.any()
-    assert not kept[outside].any()
+    unknown = np.arange(300) % 7 == 0
+    for side in (
+        (pc.if_else(pa.array(~unknown), low, None), high),
+        (low, pc.if_else(pa.array(~unknown), high, None)),
+    ):
+        kept = may_match(condition, lambda _, side=side: side, 300)
+        assert (kept == (holds | unknown)).all()
+
+
+@pytest.mark.parametrize("other", ["text", 3, True, 2**63, "2020-01-01"])
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.int32(), pa.float32(), pa.bool_(), pa.timestamp("ms", "UTC")]
+)
+def test_a_list_is_as_its_constants_one_by_one(kind, other):
+    """A constant of another kind than the column says nothing of a block."""
+    rows = {
+        pa.string(): [("a", "c"), ("t", "u"), ("2020", "2021"), ("x", "z")],
+        pa.bool_(): [(False, False), (False, True), (True, True), (False, False)],
+    }.get(kind, [(-9, -1), (0, 40), (41, 45), (1_577_836_800_000, 1_577_836_800_001)])
+    rows = [(low, high) if kind != pa.float32() else (float(low), float(high)) for low, high in rows]
+    sides = [pa.array([row[i] for row in rows], kind if kind != pa.int32() else pa.int64()) for i in (0, 1)]
+    values = [other, *([f"b{i}" for i in range(20)] if kind == pa.string() else range(20, 40))]
+    parts = [Compare(("x",), "=", value) for value in values]
+    one_by_one = np.logical_or.reduce([may_match(part, lambda _: sides, 4) for part in parts])
+    assert (may_match(AnyOf(tuple(parts)), lambda _: sides, 4) == one_by_one).all()
