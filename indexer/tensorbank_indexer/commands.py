@@ -9,20 +9,52 @@ import typer
 
 from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
 
-__all__ = ["commit", "ingest", "repair"]
+__all__ = [
+    "Engine",
+    "Form",
+    "ReportFile",
+    "SingleWriter",
+    "SourceUrl",
+    "Workers",
+    "commit",
+    "ingest",
+    "repair",
+]
+
+SourceUrl = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or fsspec URL of the archives.")]
+Form = Annotated[
+    str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes, as many as processors if not given; of a cluster that is there, the most shards at a time."
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="processes|dask|tcp://SCHEDULER:PORT",
+        help="What reads, measures and encodes: processes, a Dask cluster of this machine, or one that has a scheduler.",
+    ),
+]
+EngineWait = Annotated[
+    float, typer.Option(help="Seconds to wait for a scheduler, and for workers while there are none.")
+]
+SingleWriter = Annotated[
+    bool,
+    typer.Option(
+        "--single-writer", help="Allow a store without conditional writes; only if one process ever writes."
+    ),
+]
+ReportFile = Annotated[Path | None, typer.Option(help="Also write the report to this file.")]
 
 
 def ingest(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or fsspec URL of the archives.")],
+    source: SourceUrl,
     bank: BankUrl,
     table: Annotated[str, typer.Option(help="Table to add to; made if there is none.")],
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            help="Archive format; detected from the layout if not given.",
-        ),
-    ] = None,
+    form: Form = None,
     profile: Annotated[
         str, typer.Option(help="Codec profile: balanced, small, hot or raw; auto measures and says why.")
     ] = "balanced",
@@ -32,12 +64,19 @@ def ingest(
     reader_network_gbps: Annotated[
         float, typer.Option(help="Network of a reading machine, Gbit/s; for --profile auto.")
     ] = 25.0,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes; as many as processors if not given.")
-    ] = None,
+    workers: Workers = None,
+    engine: Engine = "processes",
+    engine_wait_s: EngineWait = 120.0,
     samples_per_shard: Annotated[
         int | None, typer.Option(help="Samples per shard; chosen by the size of a sample if not given.")
     ] = None,
+    global_order: Annotated[
+        bool,
+        typer.Option(
+            "--global-order",
+            help="List all archives first, and order samples by season and place over all of them, not batch by batch.",
+        ),
+    ] = False,
     max_sample_bytes: Annotated[
         int | None,
         typer.Option(
@@ -53,13 +92,7 @@ def ingest(
     licence: Annotated[
         str | None, typer.Option(help="Licence, to be kept with the part; the dataset's own if not given.")
     ] = None,
-    single_writer: Annotated[
-        bool,
-        typer.Option(
-            "--single-writer",
-            help="Allow a store without conditional writes; only if one process ever writes.",
-        ),
-    ] = False,
+    single_writer: SingleWriter = False,
     refresh: Annotated[
         bool,
         typer.Option(
@@ -77,7 +110,7 @@ def ingest(
             "`tensorbank commit`. In SLURM: $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT.",
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
+    report: ReportFile = None,
     endpoint: Endpoint = None,
     region: Region = None,
     aws_profile: AwsProfile = None,
@@ -95,6 +128,7 @@ def ingest(
         profile=profile,
         n_workers=workers,
         samples_per_shard=samples_per_shard,
+        global_order=global_order,
         revision=revision,
         strict=strict,
         single_writer=single_writer,
@@ -103,6 +137,8 @@ def ingest(
         dry_run=dry_run,
         reader_cores=reader_cores,
         reader_network_gbps=reader_network_gbps,
+        engine=engine,
+        engine_wait_s=engine_wait_s,
         task=None if task is None else ArrayTask.parse(task),
     )
     limits = ReadLimits() if max_sample_bytes is None else ReadLimits(max_sample_bytes=max_sample_bytes)
@@ -138,13 +174,7 @@ def ingest(
 def commit(
     bank: BankUrl,
     table: Annotated[str, typer.Option(help="Table whose finished parts are to be shown.")],
-    single_writer: Annotated[
-        bool,
-        typer.Option(
-            "--single-writer",
-            help="Allow a store without conditional writes; only if one process ever writes.",
-        ),
-    ] = False,
+    single_writer: SingleWriter = False,
     endpoint: Endpoint = None,
     region: Region = None,
     aws_profile: AwsProfile = None,
@@ -176,9 +206,7 @@ def repair(
     ],
     bank: BankUrl,
     table: Annotated[str, typer.Option(help="Table to repair.")],
-    form: Annotated[
-        str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
-    ] = None,
+    form: Form = None,
     deep: Annotated[
         bool, typer.Option("--deep/--quick", help="Look at every block, or only at shards as a whole.")
     ] = True,

@@ -16,7 +16,7 @@ from tensorbank.errors import FormatError, StorageError
 from tensorbank_indexer.measures import normal_place
 from tensorbank_indexer.source import Archive, Finding, RawSample, SampleRef, Scan, Source
 
-__all__ = ["NAMELESS", "cause_of", "is_text", "read_each", "scan", "scan_ahead"]
+__all__ = ["NAMELESS", "N_SCAN_THREADS", "cause_of", "is_text", "read_each", "scan", "scan_ahead"]
 
 N_SCAN_THREADS = 4
 """The number of archives that are scanned at a time."""

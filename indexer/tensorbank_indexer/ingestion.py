@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import numpy.typing as npt
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Commit, key_of, keys_of
+from tensorbank.engines import Executor, executor_for
 from tensorbank.errors import (
     ConflictError,
     ErrorKind,
@@ -16,13 +21,22 @@ from tensorbank.errors import (
     TensorBankError,
 )
 from tensorbank.layout import check_table_name, part_of_key
+from tensorbank.reading import DEFAULT_PROFILE
 from tensorbank.schema import TableSchema
 from tensorbank_indexer.array_jobs import FinishedPart, FinishedTask
 from tensorbank_indexer.column_names import check_names
 from tensorbank_indexer.guarded_source import NAMELESS, scan_ahead
 from tensorbank_indexer.modality_changes import shard_states
 from tensorbank_indexer.options import AUTO, IngestOptions
+from tensorbank_indexer.ordering import (
+    Batch,
+    OrderedReferences,
+    archive_batches,
+    listed_archives,
+    require_single_samples,
+)
 from tensorbank_indexer.parts import (
+    IngestSetting,
     PartPlan,
     PartWriter,
     Progress,
@@ -36,7 +50,7 @@ from tensorbank_indexer.profile_choice import ProfileChoice, ProfileTrial, Readi
 from tensorbank_indexer.reports import CHANGES, IngestReport
 from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.schema_survey import extend, require_fit, survey
-from tensorbank_indexer.source import Archive, SampleRef, Scan, Source
+from tensorbank_indexer.source import Archive, Finding, SampleRef, Scan, Source
 from tensorbank_indexer.source_changes import ModalityRefresh, SourceHistory, live_rows
 
 __all__ = ["ingest"]
@@ -64,8 +78,8 @@ def ingest(
 
     Idempotent: what is in the snapshot is not added again, and an interrupted run resumes at the shard where it stopped. Of two
     runs of the same source at once, the second to commit reports what the first has added.
-    Each part is committed as a whole. With more than one worker, processes are started by ``forkserver``; a script that
-    calls this needs the usual ``if __name__ == "__main__"``.
+    Each part is committed as a whole. With more than one worker, processes are started by ``forkserver``, or by ``spawn`` for
+    the engine ``dask``; a script that calls this needs the usual ``if __name__ == "__main__"``.
 
     Parameters
     ----------
@@ -85,10 +99,14 @@ def ingest(
         The store does not arbitrate between writers, or other writers won every try.
     StorageError
         Source or bank cannot be reached.
+    TensorBankError
+        Workers were lost (``kind`` is ``worker-lost``), or the engine has none that could take tasks (``scheduler-lost``,
+        ``no-workers``, ``other-release``). Finished shards are kept.
     """
+    options = options or IngestOptions()
     report = report if report is not None else IngestReport.of(source, table)
-    job = _Ingest(source, bank, check_table_name(table), options or IngestOptions(), progress, report)
-    job.run()
+    with closing(executor_for(options.workers, IngestSetting(source, bank.catalog.store))) as executor:
+        _Ingest(source, bank, check_table_name(table), options, executor, progress, report).run()
     return report
 
 
@@ -101,6 +119,7 @@ class _Ingest:
         bank: Bank,
         table: str,
         options: IngestOptions,
+        executor: Executor,
         progress: Progress,
         report: IngestReport,
     ) -> None:
@@ -108,15 +127,18 @@ class _Ingest:
         self.bank = bank
         self.table = table
         self.options = options
+        self.executor = executor
         self.progress = progress
         self.report = report
-        self.writer = PartWriter(source, bank.catalog.store, table, options, progress)
+        self.writer = PartWriter(source, bank.catalog.store, table, options, executor, progress)
         self.history = SourceHistory(bank.catalog, table, source.root)
-        self.modalities = ModalityRefresh(source, bank, table, options, progress)
+        self.modalities = ModalityRefresh(source, bank, table, options, executor, progress)
         self.arbitrated = False
 
     def run(self) -> None:
         started = time.perf_counter()
+        if self.options.global_order:
+            require_single_samples(self.source)
         archives, findings = self.source.archives()
         self.report.findings += findings
         word = self._word()
@@ -125,8 +147,8 @@ class _Ingest:
         self.report.n_archives = len(archives)
         if word is not None:
             word.take_back(self.bank.catalog.store, self.table)
-        for scans in self._batches(archives):
-            self._add(scans)
+        for batch in self._batches(archives):
+            self._add(batch)
         if not self.report.n_found and word is None:
             raise FormatError(f"no sample was found in {self.source.root} (format {self.source.format})")
         if self.options.dry_run:
@@ -152,24 +174,43 @@ class _Ingest:
             return None
         return FinishedTask.of(self.source.root, self.options.task)
 
-    def _batches(self, archives: Sequence[Archive]) -> Iterator[list[Scan]]:
-        """Yield the scans of as many archives as make a part, time after time."""
-        batch: list[Scan] = []
+    def _batches(self, archives: Sequence[Archive]) -> Iterator[Batch]:
+        """Yield the samples of a part, time after time."""
+        if not self.options.global_order:
+            yield from archive_batches(self._scans(archives), self.options.samples_per_part)
+            return
+        findings: dict[int, Sequence[Finding]] = {}
+        with OrderedReferences() as references:
+            for number, scanned in listed_archives(archives, self.executor):
+                references.add(number, scanned)
+                findings[number] = self._met(scanned)
+                self.progress("scan", len(findings), len(archives))
+            self.report.findings += [f for number in sorted(findings) for f in findings[number]]
+            yield from references.batches(self.options.samples_per_part, self._are_there)
+
+    def _scans(self, archives: Sequence[Archive]) -> Iterator[Scan]:
         for number, scanned in enumerate(scan_ahead(self.source, archives)):
             self.progress("scan", number + 1, len(archives))
-            self.report.findings += scanned.findings
-            nameless = sum(f.kind == NAMELESS for f in scanned.findings)
-            self.report.n_found += len(scanned.samples) + nameless
-            batch.append(scanned)
-            if sum(len(s.samples) for s in batch) >= self.options.samples_per_part:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+            self.report.findings += self._met(scanned)
+            yield scanned
 
-    def _add(self, scans: Sequence[Scan]) -> None:
-        """Write and commit what a batch of archives has that is new."""
-        refs = [ref for scanned in scans for ref in scanned.samples]
+    def _met(self, scanned: Scan) -> Sequence[Finding]:
+        """Count what was found in an archive, and return the findings about it."""
+        nameless = sum(f.kind == NAMELESS for f in scanned.findings)
+        self.report.n_found += len(scanned.samples) + nameless
+        return scanned.findings
+
+    def _are_there(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Tell which samples the newest snapshot has."""
+        catalog = self.bank.catalog
+        try:
+            return catalog.membership(catalog.version(self.table)).has_samples(keys)
+        except NotFoundError:
+            return np.zeros(len(keys), np.bool_)
+
+    def _add(self, batch: Batch) -> None:
+        """Write and commit what a batch has that is new."""
+        refs = batch.refs
         before = now = presence_of(refs, self.bank.catalog, self.table)
         # Asked before the commit: after it, the files of today are among those of the table.
         changes = self.history.changes(before.present, refresh=self.options.refresh)
@@ -178,7 +219,7 @@ class _Ingest:
             stale = changes.whole if self.options.refresh else ()
             try:
                 if (now.fresh or stale) and not self.options.dry_run:
-                    n_replaced = self._add_part([*now.fresh, *stale], scans, stale)
+                    n_replaced = self._add_part([*now.fresh, *stale], batch.archives, stale)
                 break
             except ConflictError as lost:
                 if lost.kind != ErrorKind.LOST_RACE:
@@ -212,12 +253,15 @@ class _Ingest:
         of_modalities = {part_of_key(key) for _, *keys in states.values() for key in keys if key is not None}
         return of_modalities | {*self._parts()}
 
-    def _add_part(self, refs: Sequence[SampleRef], scans: Sequence[Scan], stale: Sequence[SampleRef]) -> int:
+    def _add_part(
+        self, refs: Sequence[SampleRef], archives: Sequence[Archive], stale: Sequence[SampleRef]
+    ) -> int:
         """Write one part and commit it; it is in the bank as a whole or, if it was refused, not at all.
 
         Returns the number of stale samples that it replaces.
         """
         self._refuse_harm()
+        self.executor.open()
         if not (self.options.single_writer or self.arbitrated):
             self.bank.catalog.require_arbitration()
             self.arbitrated = True
@@ -232,7 +276,7 @@ class _Ingest:
             results = self.writer.write(plan, schema, self.report)
             self.report.findings += [f for r in results for f in r.findings]
             self._refuse_part(plan)
-            return self._commit(plan, schema, scans, results, choice, stale)
+            return self._commit(plan, schema, archives, results, choice, stale)
         except TensorBankError as error:
             if error.kind == ErrorKind.LOST_RACE:  # they are found again by the next try
                 found = {id(f) for r in results for f in r.findings}
@@ -260,23 +304,24 @@ class _Ingest:
         self,
         plan: PartPlan,
         schema: TableSchema,
-        scans: Sequence[Scan],
+        archives: Sequence[Archive],
         results: Sequence[ShardResult],
         choice: ProfileChoice,
         stale: Sequence[SampleRef],
     ) -> int:
         rows = IndexRows.of_shards(r.rows for r in results)
         n_samples = rows.samples.num_rows
-        if not n_samples:
+        if not n_samples:  # nothing could be read, and no commit will tidy up
+            checkpoint.forget(self.bank.catalog.store, self.table, plan.part, len(plan.shards))
             return 0
         self.bank.catalog.create(self.table, schema, single_writer=True)
-        revision = self.writer.describe(plan, schema, scans, choice.reason)
+        revision = self.writer.describe(plan, schema, archives, choice.reason)
         commit = Commit(
             plan.part,
             rows.samples,
             rows.tiles,
             rows.shards,
-            self._details((s.archive.name for s in scans), revision) | {"profile": choice.profile},
+            self._details((archive.name for archive in archives), revision) | {"profile": choice.profile},
         )
         catalog = self.bank.catalog
         if self.options.task is not None:
@@ -322,18 +367,31 @@ class _Ingest:
 
     def _schema(self, refs: Sequence[SampleRef]) -> tuple[TableSchema, ProfileChoice]:
         """Return the schema of a part and its codec profile, both by a look at its first samples."""
-        if self.options.profile != AUTO:
-            return self._fitted(survey(self.source, refs)), ProfileChoice(self.options.profile)
-        trial = ProfileTrial()
-        schema = self._fitted(survey(self.source, refs, look=trial.add))
+        there = self._schema_there()
+        trial = ProfileTrial() if self.options.profile == AUTO else None
+        try:
+            found = survey(self.source, refs, **({} if trial is None else {"look": trial.add}))
+        except FormatError:
+            if there is None:
+                raise
+            # What no run before this one could read does not end it: a finding will say so of each sample.
+            return there, ProfileChoice(DEFAULT_PROFILE if trial is not None else self.options.profile)
+        schema = self._fitted(there, found)
+        if trial is None:
+            return schema, ProfileChoice(self.options.profile)
         machine = ReadingMachine(self.options.reader_cores, self.options.reader_network_gbps)
         return schema, choose_profile(trial.stored_shares(), machine)
 
-    def _fitted(self, found: TableSchema) -> TableSchema:
-        """Return the schema that the table has with these modalities."""
+    def _schema_there(self) -> TableSchema | None:
+        """Return the schema of the table; None if there is no such table."""
         try:
-            there = self.bank.catalog.schema(self.table)
+            return self.bank.catalog.schema(self.table)
         except NotFoundError:
+            return None
+
+    def _fitted(self, there: TableSchema | None, found: TableSchema) -> TableSchema:
+        """Return the schema that the table has with these modalities."""
+        if there is None:
             check_names(found)
             return found
         require_fit(there, found, self.table)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tensorbank.cli import AwsProfile, BankUrl, Endpoint, Json, Region, bank_at, say
+from tensorbank_indexer.commands import Engine, Form, ReportFile, SingleWriter, SourceUrl, Workers
 
 if TYPE_CHECKING:
     from tensorbank.bank import Bank
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_modality", "replace_modality"]
 
-SourceUrl = Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or fsspec URL of the archives.")]
 Table = Annotated[str, typer.Option(help="Table to change.")]
 Name = Annotated[str, typer.Option(help="Name of the modality, in the archives and in the table.")]
 Where = Annotated[
@@ -27,22 +27,11 @@ Where = Annotated[
         metavar="SQL", help="Condition on columns of samples; only where it holds anything changes."
     ),
 ]
-Form = Annotated[
-    str | None, typer.Option("--format", help="Archive format; detected from the layout if not given.")
-]
 Profile = Annotated[str, typer.Option(help="Codec profile of the new shards.")]
-Workers = Annotated[int | None, typer.Option(help="Processes; as many as processors if not given.")]
 Revision = Annotated[str | None, typer.Option(help="Revision of the source, for the history.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Commit nothing if anything was damaged, missing or doubtful.")
 ]
-SingleWriter = Annotated[
-    bool,
-    typer.Option(
-        "--single-writer", help="Allow a store without conditional writes; only if one process ever writes."
-    ),
-]
-ReportFile = Annotated[Path | None, typer.Option(help="Also write the report to this file.")]
 
 
 def replace_modality(
@@ -54,6 +43,7 @@ def replace_modality(
     form: Form = None,
     profile: Profile = "balanced",
     workers: Workers = None,
+    engine: Engine = "processes",
     revision: Revision = None,
     strict: Strict = False,
     single_writer: SingleWriter = False,
@@ -67,7 +57,7 @@ def replace_modality(
     from tensorbank_indexer.modality_changes import replace_modality as change
 
     opened = bank_at(bank, endpoint, region, aws_profile)
-    options = _options(profile, workers, revision, strict, single_writer)
+    options = _options(profile, workers, engine, revision, strict, single_writer)
     _run(change, "replace-modality", source, form, opened, table, modality, options, where, report, as_json)
 
 
@@ -80,6 +70,7 @@ def add_modality(
     form: Form = None,
     profile: Profile = "balanced",
     workers: Workers = None,
+    engine: Engine = "processes",
     revision: Revision = None,
     strict: Strict = False,
     single_writer: SingleWriter = False,
@@ -93,17 +84,22 @@ def add_modality(
     from tensorbank_indexer.modality_changes import add_modality as change
 
     opened = bank_at(bank, endpoint, region, aws_profile)
-    options = _options(profile, workers, revision, strict, single_writer)
+    options = _options(profile, workers, engine, revision, strict, single_writer)
     _run(change, "add-modality", source, form, opened, table, modality, options, where, report, as_json)
 
 
 def _options(
-    profile: str, workers: int | None, revision: str | None, strict: bool, single_writer: bool
+    profile: str, workers: int | None, engine: str, revision: str | None, strict: bool, single_writer: bool
 ) -> IngestOptions:
     from tensorbank_indexer.options import IngestOptions
 
     return IngestOptions(
-        profile=profile, n_workers=workers, revision=revision, strict=strict, single_writer=single_writer
+        profile=profile,
+        n_workers=workers,
+        engine=engine,
+        revision=revision,
+        strict=strict,
+        single_writer=single_writer,
     )
 
 

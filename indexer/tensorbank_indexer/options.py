@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tensorbank.engines import PROCESSES, Workers
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.reading import DEFAULT_PROFILE, PROFILES
 
@@ -72,11 +73,16 @@ class IngestOptions:
         Codec profile, one of :data:`tensorbank.reading.codec.PROFILES`, or ``auto``: chosen for each part by what its first
         samples take, for machines of ``reader_cores`` and ``reader_network_gbps``.
     n_workers
-        Processes that read, measure and encode; the machine's processors if None. 1 works in this process.
+        Processes that read, measure and encode; the machine's processors if None. 1 works in this process. Of a cluster that is
+        there, the most shards at a time; None leaves that to its size.
     samples_per_shard
         Samples in one shard; None chooses by the size of a sample.
     samples_per_part
-        Samples after whose scan a commit is made.
+        Samples after which a commit is made.
+    global_order
+        List all archives before any sample is read, and write samples by season and place over all of them; else archives are
+        scanned and written in batches, and samples are ordered within each. The source must be one of which single samples can
+        be read.
     n_tiles
         Cells of the finest index level along each axis of a sample. 4 keeps the index below 0.5 % of TerraMesh.
     revision
@@ -96,6 +102,11 @@ class IngestOptions:
     task
         The task of an array job that this is: it writes the parts of its share of the archives, and leaves their commit to
         :func:`tensorbank_indexer.array_jobs.commit_parts`.
+    engine
+        What executes the tasks: ``processes`` of this machine; ``dask``, a cluster of this machine; or the address of a Dask
+        scheduler, such as ``tcp://scheduler:8786``.
+    engine_wait_s
+        Seconds to wait for a scheduler, and for workers while there are none.
 
     Raises
     ------
@@ -117,11 +128,19 @@ class IngestOptions:
     task: ArrayTask | None = None
     reader_cores: int = 8
     reader_network_gbps: float = 25.0
+    engine: str = PROCESSES
+    engine_wait_s: float = 120.0
+    global_order: bool = False
 
     def __post_init__(self) -> None:
         if self.task is not None and self.refresh:
             raise InvalidInputError(
                 "refresh replaces samples by its own commits, so that it cannot be a task of an array job; run it as one ingest"
+            )
+        if self.task is not None and self.global_order:
+            raise InvalidInputError(
+                "global_order is over all archives, of which a task of an array job lists its share only; run it as one ingest, "
+                "with an engine on several machines"
             )
         names = (*PROFILES, AUTO)
         if self.profile not in names:
@@ -130,7 +149,13 @@ class IngestOptions:
             raise InvalidInputError(
                 f"reader_network_gbps is {self.reader_network_gbps}; more than 0 is needed"
             )
-        for name in ("n_workers", "samples_per_shard", "samples_per_part", "n_tiles", "reader_cores"):
+        _ = self.workers  # is refused if it cannot be
+        for name in ("samples_per_shard", "samples_per_part", "n_tiles", "reader_cores"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidInputError(f"{name} is {value}; at least 1 is needed")
+
+    @property
+    def workers(self) -> Workers:
+        """The workers that execute the tasks."""
+        return Workers(self.engine, self.n_workers, self.engine_wait_s)

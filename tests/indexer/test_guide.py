@@ -43,6 +43,7 @@ def codes(cells: list[str]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.thorough
 def test_the_guide_runs_as_printed(tmp_path):
     printed = "".join(run_guide(GUIDE, tmp_path).values())
     assert "terramesh: 10 samples added" in printed

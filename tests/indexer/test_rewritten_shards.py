@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import shutil
+from contextlib import ExitStack, closing
 from datetime import timedelta
 
 import numpy as np
@@ -10,11 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import tensorbank as tb
+from support.dask_processes import DaskProcesses
 from support.tiny_source import TinySource, pixels
 from tensorbank.cli.app import main
+from tensorbank.engines import Workers
 from tensorbank.reading import SampleReader
 from tensorbank.verification import verify
 from tensorbank_indexer import IngestOptions, ingest
+
+# Connections whose other end was killed are left to the collector by Dask, and it is no verdict on a test when that runs.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 MODALITIES = ("DEM", "S1RTC")
 OPTIONS = IngestOptions(n_workers=1, samples_per_shard=4, n_tiles=2)
@@ -133,3 +139,59 @@ def test_the_command_says_what_it_left_out(bank, capsys):
     assert "2 shards written anew without" in capsys.readouterr().out
     assert main(["compact", bank.url, "t", "--rewrite-shards"]) == 0
     assert "1 row of deleted samples dropped, 2 shards written anew without" in capsys.readouterr().out
+
+
+def rows_of(bank) -> list[dict]:
+    """The rows of samples and tiles of the newest version, in the order in which they are stored."""
+    newest = bank.catalog.version("t", None)
+    files = [
+        f for level in ("samples", "tiles", "shards") for f in bank.catalog.state(newest, level).files.files
+    ]
+    return [row for f in files for row in pq.read_table(bank.catalog.path(f)).to_pylist()]
+
+
+def objects_of(bank) -> dict[str, bytes]:
+    """All objects of parts; ``#`` and a number at the end of a name is what a killed process was writing."""
+    listed = bank.catalog.store.objects("t/tensors")
+    return {o.key: bytes(bank.catalog.store.get(o.key)) for o in listed if "#" not in o.key}
+
+
+@pytest.mark.parametrize("engine", ["processes", "scheduler"])
+def test_workers_write_the_shards_that_threads_write(bank, tmp_path, engine):
+    """On a cluster one of two workers is killed when the first shard is there; its task is done by the other one."""
+    delete(bank, 1, 2, 5)
+    other = tb.open(shutil.copytree(tmp_path / "bank", tmp_path / "other"))
+    with ExitStack() as stack:
+        doomed, workers = [], Workers("processes", 2)
+        if engine == "scheduler":
+            cluster = stack.enter_context(DaskProcesses(tmp_path / "dask"))
+            doomed = cluster.workers(2)[:1]
+            workers = Workers(cluster.scheduler, wait_s=100.0)
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what == "rewritten shards":
+                assert 0 < done <= total == 4
+                if doomed:
+                    cluster.kill(doomed.pop())
+
+        done = other.table("t").compact(rewrite_shards=True, workers=workers, progress=progress)
+        assert doomed == []
+    expected = bank.table("t").compact(rewrite_shards=True)
+    assert done.n_rewritten == expected.n_rewritten == 4
+    assert (done.n_wasted_bytes, done.n_dropped) == (expected.n_wasted_bytes, expected.n_dropped)
+    assert objects_of(other) == objects_of(bank)
+    assert rows_of(other) == rows_of(bank)
+    assert verify(other, "t", deep=True).findings == []
+
+
+def test_workers_of_another_release_copy_nothing(bank, tmp_path):
+    delete(bank, 1)
+    before = objects_of(bank)
+    with DaskProcesses(tmp_path / "dask") as cluster:
+        (other,) = cluster.workers(1, "import tensorbank; tensorbank.__version__ = '0.0.9'")
+        with pytest.raises(tb.TensorBankError, match=r"it has tensorbank 0\.0\.9") as refused:
+            bank.table("t").compact(rewrite_shards=True, workers=Workers(cluster.scheduler, wait_s=100.0))
+    assert other in str(refused.value)
+    assert objects_of(bank) == before
+    with pytest.raises(tb.InvalidInputError, match="ask for shards to be rewritten"):
+        bank.table("t").compact(workers=Workers())

@@ -43,8 +43,9 @@ class UnfinishedTasks:
 class CommitReport:
     """The outcome of a commit of finished parts.
 
-    ``n_present`` samples were in the table before, by other parts; ``left`` are parts that are not committed, and
-    ``unfinished`` tasks that have not ended.
+    ``n_present`` samples were in the table before, by other parts; ``left`` are parts that are not committed, ``unfinished``
+    tasks that have not ended, and ``superseded`` parts that nobody finished and nobody needs: other parts have all of their
+    samples that were written, as after a task whose second run found a table with other modalities.
     """
 
     table: str
@@ -55,6 +56,7 @@ class CommitReport:
     tensor_bytes: int = 0
     stored_bytes: int = 0
     left: list[LeftPart] = field(default_factory=list)
+    superseded: list[str] = field(default_factory=list)
     unfinished: list[UnfinishedTasks] = field(default_factory=list)
 
     @property
@@ -79,7 +81,12 @@ class CommitReport:
             lines.append(
                 f"{len(job.numbers)} of {job.n_tasks} tasks on {job.source} have not finished: {numbers}"
             )
-        return [*lines, *(f"{one.part} is not committed: {one.reason}" for one in self.left)]
+        lines += (f"{one.part} is not committed: {one.reason}" for one in self.left)
+        if self.superseded:
+            lines.append(
+                f"{len(self.superseded)} parts were begun whose samples other parts have by now; `tensorbank gc` removes them"
+            )
+        return lines
 
 
 def commit_parts(
@@ -111,10 +118,17 @@ def commit_parts(
         catalog.require_arbitration()
     report = CommitReport(table)
     parts = sorted(name for name in names if not name.startswith(PREFIX))
+    begun: list[str] = []
     for n_done, part in enumerate(parts):
         if progress is not None:
             progress("commit", n_done, len(parts))
-        _commit(bank, table, part, report)
+        finished = FinishedPart.load(catalog.store, table, part)
+        if finished is None:
+            begun.append(part)
+        else:
+            _commit(bank, table, finished, report)
+    for part in begun:  # last: what was committed now may have its samples
+        _judge(bank, table, part, report)
     if progress is not None and parts:
         progress("commit", len(parts), len(parts))
     report.unfinished = [
@@ -128,21 +142,9 @@ def commit_parts(
     return report
 
 
-def _commit(bank: Bank, table: str, part: str, report: CommitReport) -> None:
-    """Commit one part, if it is finished and not in the table yet."""
-    catalog = bank.catalog
-    finished = FinishedPart.load(catalog.store, table, part)
-    if finished is None:
-        if part in _parts(bank, table):  # who committed it was killed before all was tidied up
-            checkpoint.remove(catalog.store, table, part)
-        else:
-            report.left.append(
-                LeftPart(
-                    part,
-                    "it is not finished: its task, or another ingest, is still at work or was interrupted",
-                )
-            )
-        return
+def _commit(bank: Bank, table: str, finished: FinishedPart, report: CommitReport) -> None:
+    """Commit one part, if it is not in the table yet."""
+    catalog, part = bank.catalog, finished.part
     if finished.writer != WRITER_VERSION:
         here = f"version {WRITER_VERSION}, of tensorbank {tensorbank.__version__}"
         report.left.append(
@@ -194,6 +196,36 @@ def _commit(bank: Bank, table: str, part: str, report: CommitReport) -> None:
         report.tensor_bytes += sum(result.tensor_bytes for result in there)
         report.stored_bytes += sum(result.stored_bytes for result in there)
     checkpoint.remove(catalog.store, table, part)
+
+
+def _judge(bank: Bank, table: str, part: str, report: CommitReport) -> None:
+    """Say why a part that is not finished is not committed, if it should be."""
+    if part in _parts(bank, table):  # who committed it was killed before all was tidied up
+        checkpoint.remove(bank.catalog.store, table, part)
+    elif _is_superseded(bank, table, part):
+        report.superseded.append(part)  # it goes with the garbage: who writes it may still be at work
+    else:
+        report.left.append(
+            LeftPart(
+                part, "it is not finished: its task, or another ingest, is still at work or was interrupted"
+            )
+        )
+
+
+def _is_superseded(bank: Bank, table: str, part: str) -> bool:
+    """Tell whether the table has all samples of the finished shards of a part, of which there are some."""
+    catalog = bank.catalog
+    try:
+        membership = catalog.membership(catalog.version(table))
+    except NotFoundError:
+        return False
+    shards = checkpoint.finished_shards(catalog.store, table, part)
+    results = (checkpoint.load(catalog.store, table, part, n) for n in shards)  # the first new sample decides
+    return bool(shards) and all(
+        result is not None
+        and membership.has_samples(keys_of(result.rows.samples, "split", "sample_id")).all()
+        for result in results
+    )
 
 
 def _parts(bank: Bank, table: str) -> frozenset[str]:

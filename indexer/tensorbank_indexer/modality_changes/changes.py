@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tensorbank.bank import Bank
 from tensorbank.catalog import Catalog
+from tensorbank.engines import PROCESSES, executor_for
 from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError
 from tensorbank.index_files import disk_error
 from tensorbank.reading import DEFAULT_PROFILE
@@ -21,7 +23,7 @@ from tensorbank_indexer.modality_changes.job import ADD, REPLACE, ModalityJob
 from tensorbank_indexer.modality_changes.modality_report import ModalityReport
 from tensorbank_indexer.modality_changes.origins import Origin, SourceOrigin
 from tensorbank_indexer.options import AUTO, IngestOptions
-from tensorbank_indexer.parts import Progress
+from tensorbank_indexer.parts import IngestSetting, Progress
 from tensorbank_indexer.source import Source
 
 __all__ = ["add_modality", "change_modalities", "replace_modality"]
@@ -90,9 +92,10 @@ def replace_modality(
     """
     options = _own(options)
     report = report or ModalityReport(REPLACE, table, modality, source.root)
-    origin = SourceOrigin.scanned(source, modality, options, progress)
-    job = ModalityJob(REPLACE, origin, bank, table, modality, where, options, progress, report)
-    change_modalities([job], bank, table, REPLACE, job.details)
+    with closing(executor_for(options.workers, IngestSetting(source, bank.catalog.store))) as executor:
+        origin = SourceOrigin.scanned(source, modality, options, executor, progress)
+        job = ModalityJob(REPLACE, origin, bank, table, modality, where, options, progress, report)
+        change_modalities([job], bank, table, REPLACE, job.details)
     return report
 
 
@@ -141,21 +144,29 @@ def add_modality(
     options = _own(options)
     name = modality if isinstance(modality, str) else modality.name
     made: Origin
-    if not callable(origin):
-        if inputs or not isinstance(modality, str):
+    with ExitStack() as stack:
+        if not callable(origin):
+            if inputs or not isinstance(modality, str):
+                raise InvalidInputError(
+                    "inputs and a description of the modality belong to a callable; a source has its own"
+                )
+            setting = IngestSetting(origin, bank.catalog.store)
+            executor = stack.enter_context(closing(executor_for(options.workers, setting)))
+            made = SourceOrigin.scanned(origin, name, options, executor, progress)
+        elif isinstance(modality, str):
             raise InvalidInputError(
-                "inputs and a description of the modality belong to a callable; a source has its own"
+                f"describe what the callable makes by Modality(...); got the name {modality!r} alone"
             )
-        made = SourceOrigin.scanned(origin, name, options, progress)
-    elif isinstance(modality, str):
-        raise InvalidInputError(
-            f"describe what the callable makes by Modality(...); got the name {modality!r} alone"
-        )
-    else:
-        made = ComputedOrigin(origin, bank.table(table).schema, modality, inputs, options, batch_size)
-    report = report or ModalityReport(ADD, table, name, made.name)
-    job = ModalityJob(ADD, made, bank, table, name, where, options, progress, report)
-    change_modalities([job], bank, table, ADD, job.details)
+        elif options.engine != PROCESSES:
+            raise InvalidInputError(
+                f"a callable runs in this process; there is no engine {options.engine!r} for it"
+            )
+        else:
+            schema = bank.table(table).schema
+            made = ComputedOrigin(origin, bank.catalog.store, schema, modality, inputs, options, batch_size)
+        report = report or ModalityReport(ADD, table, name, made.name)
+        job = ModalityJob(ADD, made, bank, table, name, where, options, progress, report)
+        change_modalities([job], bank, table, ADD, job.details)
     return report
 
 

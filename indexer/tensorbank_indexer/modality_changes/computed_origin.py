@@ -37,6 +37,7 @@ class ComputedOrigin:
     def __init__(
         self,
         compute: Compute,
+        store: Store,
         schema: TableSchema,
         modality: Modality,
         inputs: Sequence[str],
@@ -56,6 +57,7 @@ class ComputedOrigin:
         self.inputs = tuple(inputs)
         self.findings: list[Finding] = []
         self.compute = compute
+        self.store = store
         self.batch_size = batch_size
         self._inputs = {name: schema[name] for name in self.inputs}
         self._modality = modality
@@ -82,12 +84,12 @@ class ComputedOrigin:
         return {}
 
     def results(
-        self, tasks: Sequence[GroupTask], wanted: Sequence[Sequence[int]], store: Store
+        self, tasks: Sequence[GroupTask], wanted: Sequence[Sequence[int]]
     ) -> Generator[ShardResult, None, None]:
         """Yield the results of tasks; the callable runs in this process."""
-        with StoredPixels(store) as stored:
+        with StoredPixels(self.store) as stored:
             for task, numbers in zip(tasks, wanted, strict=True):
-                yield fill(task, self._given(task, numbers, stored), store, StageClock())
+                yield fill(task, self._given(task, numbers, stored), self.store, StageClock())
 
     def _given(
         self, task: GroupTask, numbers: Sequence[int], stored: StoredPixels

@@ -18,11 +18,11 @@ from tensorbank.schema import Modality, TableSchema
 from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import read_each
 from tensorbank_indexer.modality_changes.table_rows import StoredRow
-from tensorbank_indexer.parts import EncodedModality, ShardResult, encode_sample
+from tensorbank_indexer.parts import EncodedModality, IngestSetting, ShardResult, encode_sample
 from tensorbank_indexer.parts.stored_pixels import StoredPixels
 from tensorbank_indexer.reports import StageClock
 from tensorbank_indexer.rows import StoredModality, StoredSample, index_rows
-from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef, Source
+from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
 
 __all__ = ["Given", "GroupTask", "fill", "run"]
 
@@ -53,12 +53,24 @@ class GroupTask:
     refs: tuple[tuple[int, SampleRef], ...] = ()
 
     @property
+    def label(self) -> str:
+        """See ``Task.label``."""
+        first = self.refs[0][1] if self.refs else None
+        read = "" if first is None else f", samples from {first.stem} of {first.archive} on"
+        return f"{self.modality.name} of shard {self.shard} of {self.base}{read}"
+
+    @property
+    def first_paths(self) -> tuple[str, ...]:
+        """See ``SourceTask.first_paths``."""
+        return tuple(member.path for _, ref in self.refs[:1] for member in ref.members.values())
+
+    @property
     def key(self) -> str:
         """The key of the new shard."""
         return shard_key(self.table, self.part, self.modality.name, self.shard)
 
 
-def run(task: GroupTask, source: Source, store: Store) -> ShardResult:
+def run(task: GroupTask, setting: IngestSetting) -> ShardResult:
     """Execute a task with samples of a source.
 
     Raises
@@ -70,8 +82,8 @@ def run(task: GroupTask, source: Source, store: Store) -> ShardResult:
     """
     clock = StageClock()
     numbers = (number for number, _ in task.refs)
-    read = clock.reading(read_each(source, [ref for _, ref in task.refs]))
-    return fill(task, zip(numbers, read, strict=True), store, clock)
+    read = clock.reading(read_each(setting.source, [ref for _, ref in task.refs]))
+    return fill(task, zip(numbers, read, strict=True), setting.store, clock)
 
 
 def fill(task: GroupTask, given: Given, store: Store, clock: StageClock) -> ShardResult:

@@ -237,7 +237,7 @@ class ModalityJob:
                 continue
             self.report.n_resumed += len(numbers)
             yield task, numbers, done
-        with closing(self.origin.results(rest, numbers_of, store)) as finished:
+        with closing(self.origin.results(rest, numbers_of)) as finished:
             for result in finished:
                 checkpoint.save(store, self.table, part.part, result)
                 self.report.seconds.add(result.seconds)

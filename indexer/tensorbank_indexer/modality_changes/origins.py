@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
@@ -12,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.catalog import key_of
+from tensorbank.engines import Executor
 from tensorbank.errors import ErrorKind, NotFoundError, nearest
 from tensorbank.schema import Modality
-from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import scan_ahead
 from tensorbank_indexer.modality_changes.group_task import GroupTask, run
 from tensorbank_indexer.modality_changes.table_rows import TableRows
 from tensorbank_indexer.options import IngestOptions
-from tensorbank_indexer.parts import Progress, ShardResult, execute
+from tensorbank_indexer.parts import Progress, ShardResult
 from tensorbank_indexer.schema_survey import survey
 from tensorbank_indexer.source import Finding, MemberAddress, SampleRef, Source
 
@@ -58,7 +57,7 @@ class Origin(Protocol):
         ...
 
     def results(
-        self, tasks: Sequence[GroupTask], wanted: Sequence[Sequence[int]], store: Store
+        self, tasks: Sequence[GroupTask], wanted: Sequence[Sequence[int]]
     ) -> Generator[ShardResult, None, None]:
         """Yield the results of tasks as they come; ``wanted`` are the numbers of the rows of each that are given pixels."""
         ...
@@ -73,14 +72,14 @@ class SourceOrigin:
 
     inputs: tuple[str, ...] = ()
 
-    def __init__(self, source: Source, name: str, options: IngestOptions) -> None:
+    def __init__(self, source: Source, name: str, options: IngestOptions, executor: Executor) -> None:
         self.source = source
         self.modality_name = name
         self.name = source.root
         self.format = source.format
         self.attributes = source.attributes
         self.revision = options.revision or ""
-        self.options = options
+        self.executor = executor
         self.n_unknown = 0
         self.findings: list[Finding] = []
         self._refs: dict[int, SampleRef] = {}
@@ -88,9 +87,11 @@ class SourceOrigin:
         self._others: Counter[str] = Counter()
 
     @classmethod
-    def scanned(cls, source: Source, name: str, options: IngestOptions, progress: Progress) -> SourceOrigin:
+    def scanned(
+        cls, source: Source, name: str, options: IngestOptions, executor: Executor, progress: Progress
+    ) -> SourceOrigin:
         """Return the members of a modality in all archives of a source."""
-        origin = cls(source, name, options)
+        origin = cls(source, name, options, executor)
         archives, findings = source.archives()
         origin.findings += findings
         for number, scanned in enumerate(scan_ahead(source, archives)):
@@ -165,14 +166,14 @@ class SourceOrigin:
         return self._refs[key].members[self.modality_name]
 
     def results(
-        self, tasks: Sequence[GroupTask], wanted: Sequence[Sequence[int]], store: Store
+        self, tasks: Sequence[GroupTask], wanted: Sequence[Sequence[int]]
     ) -> Generator[ShardResult, None, None]:
-        """Yield the results of tasks, which run in worker processes."""
+        """Yield the results of tasks, from the executor."""
         chosen = [
             replace(task, refs=self._chosen(task, numbers))
             for task, numbers in zip(tasks, wanted, strict=True)
         ]
-        yield from execute(chosen, self.source, store, self.options.n_workers or os.cpu_count() or 1, run)
+        yield from self.executor.execute(chosen, run)
 
     def _chosen(self, task: GroupTask, numbers: Sequence[int]) -> tuple[tuple[int, SampleRef], ...]:
         return tuple((n, self._refs[task.rows[n].key]) for n in numbers)

@@ -23,9 +23,10 @@ from tensorbank_indexer.reports import StageSeconds
 from tensorbank_indexer.rows import IndexRows
 from tensorbank_indexer.source import Finding
 
-__all__ = ["folder_of", "forget", "load", "parts_with", "remove", "remove_empty", "save"]
+__all__ = ["finished_shards", "folder_of", "forget", "load", "parts_with", "remove", "remove_empty", "save"]
 
 _ENDING = ".progress"
+_SHARD = ".arrow"
 _CRC = struct.Struct("<I")
 
 
@@ -63,6 +64,12 @@ def load(store: Store, table: str, part: str, shard: int) -> ShardResult | None:
         rest["stored_bytes"],
         StageSeconds(**rest["seconds"]),
     )
+
+
+def finished_shards(store: Store, table: str, part: str) -> list[int]:
+    """Return the numbers of the shards of a part that are kept."""
+    keys = (found.key for found in store.objects(folder_of(table, part)))
+    return sorted(int(Path(key).stem) for key in keys if key.endswith(_SHARD))
 
 
 def forget(store: Store, table: str, part: str, n_shards: int) -> None:
@@ -105,7 +112,7 @@ def folder_of(table: str, part: str) -> str:
 
 
 def _key(table: str, part: str, shard: int) -> str:
-    return f"{folder_of(table, part)}/{shard}.arrow"
+    return f"{folder_of(table, part)}/{shard}{_SHARD}"
 
 
 def _to_ipc(rows: pa.Table) -> bytes:

@@ -13,17 +13,21 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from tensorbank.index_schema import HILBERT_ORDER, SEASONS
 from tensorbank.schema import TableSchema
 from tensorbank_indexer.measures import hilbert_index, season_of
 from tensorbank_indexer.source import SampleRef
 
-__all__ = ["PartPlan", "plan_part", "samples_per_shard_for"]
+__all__ = ["PartPlan", "place_numbers", "plan_part", "samples_per_shard_for"]
 
 WRITER_VERSION = 3
 MAX_SHARD_GROUP_BYTES = 640 << 20
 MAX_SAMPLES_PER_SHARD = 512
 MIN_SAMPLES_PER_SHARD = 8
+SEASON_PLACES = {season: place for place, season in enumerate(sorted(SEASONS))}
+"""The places of the seasons in the order of samples, which is that of compacted rows of the index, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,22 @@ class PartPlan:
     def n_rows(self) -> int:
         """The length of the sample axis; rows of samples that turn out unreadable stay fill values."""
         return (len(self.shards) - 1) * self.samples_per_shard + len(self.shards[-1])
+
+
+def place_numbers(refs: Sequence[SampleRef]) -> npt.NDArray[np.int64]:
+    """Return what sorts samples by season and along the Hilbert curve, (n,) in [0, 5 * 4**16).
+
+    An unknown place counts as longitude and latitude 0, an unknown time as the first of January 1970.
+    """
+    lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
+    months = (
+        np.array([r.time_ns for r in refs], np.int64)
+        .astype("datetime64[ns]")
+        .astype("datetime64[M]")
+        .astype(np.int64)
+    )
+    seasons = [SEASON_PLACES[season_of(int(m) % 12 + 1, r.lat)] for m, r in zip(months, refs, strict=True)]
+    return (np.array(seasons, np.int64) << 2 * HILBERT_ORDER) + hilbert_index(lon, lat)
 
 
 def samples_per_shard_for(schema: TableSchema) -> int:
@@ -76,16 +96,10 @@ def plan_part(
         Parts of which some of these samples were deleted. The name of the part differs from theirs: a deletion is by the name
         of a part, so rows of a part of the same name would be deleted, too.
     """
-    lon, lat = (np.nan_to_num([getattr(r, axis) for r in refs]) for axis in ("lon", "lat"))  # unknown: NaN
-    hilbert = hilbert_index(lon, lat)
-    months = (
-        np.array([r.time_ns for r in refs]).astype("datetime64[ns]").astype("datetime64[M]").astype(np.int64)
-    )
-    seasons = [season_of(int(m) % 12 + 1, r.lat) for m, r in zip(months, refs, strict=True)]
+    numbers = place_numbers(refs).tolist()
 
-    def place(i: int) -> tuple[str, str, int, str]:
-        archive = refs[i].archive if placement == "archive" else ""
-        return (archive, seasons[i], int(hilbert[i]), refs[i].stem)
+    def place(i: int) -> tuple[str, int, str]:
+        return (refs[i].archive if placement == "archive" else "", numbers[i], refs[i].stem)
 
     ordered = [refs[i] for i in sorted(range(len(refs)), key=place)]
     shards = tuple(

@@ -1,16 +1,16 @@
-"""The writer of one part: shards by worker processes, with checkpoints, and the Zarr documents that describe them."""
+"""The writer of one part: shards by an executor, with checkpoints, and the Zarr documents that describe them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, suppress
 from typing import Any
 
 import tensorbank
 from tensorbank.catalog import part_document
+from tensorbank.engines import Executor
 from tensorbank.errors import NotFoundError, StorageError
 from tensorbank.layout import (
     array_attributes,
@@ -27,9 +27,8 @@ from tensorbank_indexer.parts import checkpoint
 from tensorbank_indexer.parts.checkpoint import remove_empty
 from tensorbank_indexer.parts.part_plan import PartPlan
 from tensorbank_indexer.parts.shard_task import ShardResult, ShardTask, run
-from tensorbank_indexer.parts.workers import execute
 from tensorbank_indexer.reports import IngestReport
-from tensorbank_indexer.source import Scan, Source
+from tensorbank_indexer.source import Archive, Source
 
 __all__ = ["PartWriter", "Progress"]
 
@@ -41,12 +40,19 @@ class PartWriter:
     """A writer of parts of one table. What it writes becomes visible by a commit, which the ingest makes."""
 
     def __init__(
-        self, source: Source, store: Store, table: str, options: IngestOptions, progress: Progress
+        self,
+        source: Source,
+        store: Store,
+        table: str,
+        options: IngestOptions,
+        executor: Executor,
+        progress: Progress,
     ) -> None:
         self.source = source
         self.store = store
         self.table = table
         self.options = options
+        self.executor = executor
         self.progress = progress
 
     def write(self, plan: PartPlan, schema: TableSchema, report: IngestReport) -> list[ShardResult]:
@@ -73,8 +79,7 @@ class PartWriter:
                 )
         if results:
             self.progress("write", sum(len(plan.shards[n]) for n in results), plan.n_samples)
-        n_workers = self.options.n_workers or os.cpu_count() or 1
-        with closing(execute(tasks, self.source, self.store, n_workers, run)) as finished:
+        with closing(self.executor.execute(tasks, run)) as finished:
             for result in finished:
                 checkpoint.save(self.store, self.table, plan.part, result)
                 results[result.shard] = result
@@ -83,9 +88,11 @@ class PartWriter:
                 report.seconds.add(result.seconds)
         return [results[n] for n in sorted(results)]
 
-    def describe(self, plan: PartPlan, schema: TableSchema, scans: Sequence[Scan], why: str = "") -> str:
+    def describe(
+        self, plan: PartPlan, schema: TableSchema, archives: Sequence[Archive], why: str = ""
+    ) -> str:
         """Write the Zarr documents of a part; ``why`` is the reason of its codec profile. Return the source's revision."""
-        etags = _etags(plan, scans)
+        etags = _etags(plan, archives)
         revision = self.options.revision or _digest(etags)
         attributes: dict[str, object] = {
             "Conventions": "CF-1.11",
@@ -157,8 +164,8 @@ def _digest(etags: dict[str, str]) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(etags, sort_keys=True).encode()).hexdigest()
 
 
-def _etags(plan: PartPlan, scans: Sequence[Scan]) -> dict[str, str]:
+def _etags(plan: PartPlan, archives: Sequence[Archive]) -> dict[str, str]:
     """Return the ETag of every source file of a part, by path; of files that gave it no sample, too."""
     members = (m for shard in plan.shards for ref in shard for m in ref.members.values())
-    files = {f.path: f.etag for scan in scans for f in scan.archive.files}
+    files = {f.path: f.etag for archive in archives for f in archive.files}
     return dict(sorted((files | {m.path: m.etag for m in members}).items()))

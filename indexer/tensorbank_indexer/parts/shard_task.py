@@ -18,9 +18,10 @@ from tensorbank.schema import TableSchema
 from tensorbank.storage import Store
 from tensorbank_indexer.guarded_source import cause_of, read_each
 from tensorbank_indexer.parts.encoded_sample import EncodedModality, EncodedSample, encode_sample
+from tensorbank_indexer.parts.ingest_setting import IngestSetting
 from tensorbank_indexer.reports import StageClock, StageSeconds
 from tensorbank_indexer.rows import IndexRows, StoredModality, StoredSample, index_rows, sample_facts
-from tensorbank_indexer.source import Finding, RawSample, SampleRef, Source
+from tensorbank_indexer.source import Finding, RawSample, SampleRef
 
 __all__ = ["ShardResult", "ShardTask", "run"]
 
@@ -42,6 +43,17 @@ class ShardTask:
     profile: str
     n_tiles: int
 
+    @property
+    def label(self) -> str:
+        """See ``Task.label``."""
+        first, last = self.refs[0], self.refs[-1]
+        return f"shard {self.shard} of {self.part}, samples {first.stem} of {first.archive} to {last.stem} of {last.archive}"
+
+    @property
+    def first_paths(self) -> tuple[str, ...]:
+        """See ``SourceTask.first_paths``."""
+        return tuple(member.path for member in self.refs[0].members.values())
+
     def key(self, modality: str) -> str:
         """Return the key of the shard's object of a modality."""
         return shard_key(self.table, self.part, modality, self.shard)
@@ -58,8 +70,14 @@ class ShardResult:
     stored_bytes: int = 0
     seconds: StageSeconds = field(default_factory=StageSeconds)
 
+    @property
+    def keys(self) -> list[str]:
+        """See ``Result.keys``: the objects in which samples of the shard lie."""
+        columns = (column for row in self.rows.shards.to_pylist() for column in row.values())
+        return [str(c["key"]) for c in columns if isinstance(c, dict) and "key" in c]
 
-def run(task: ShardTask, source: Source, store: Store) -> ShardResult:
+
+def run(task: ShardTask, setting: IngestSetting) -> ShardResult:
     """Execute a task.
 
     Raises
@@ -70,14 +88,14 @@ def run(task: ShardTask, source: Source, store: Store) -> ShardResult:
     clock = StageClock()
     shard = _Shard(task)
     findings: list[Finding] = []
-    for slot, raw in enumerate(clock.reading(read_each(source, task.refs))):
+    for slot, raw in enumerate(clock.reading(read_each(setting.source, task.refs))):
         if isinstance(raw, Finding):
             findings.append(raw)
             continue
         encoded = encode_sample(raw, task.schema, profile=task.profile, n_tiles=task.n_tiles, clock=clock)
         findings += [*raw.findings, *encoded.findings, *shard.add(slot, raw, encoded)]
     with clock.stage("write"):
-        stored_bytes = shard.store(store)
+        stored_bytes = shard.store(setting.store)
     with clock.stage("statistics"):
         rows = index_rows(shard.samples, task.schema, part=task.part, shard=task.shard, n_tiles=task.n_tiles)
     return ShardResult(task.shard, rows, findings, shard.tensor_bytes, stored_bytes, clock.seconds)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensorbank.bank import Bank
+from tensorbank.engines import Executor
 from tensorbank.reading import DEFAULT_PROFILE
 from tensorbank_indexer.modality_changes import (
     REFRESH,
@@ -32,12 +33,19 @@ class ModalityRefresh:
     """
 
     def __init__(
-        self, source: Source, bank: Bank, table: str, options: IngestOptions, progress: Progress
+        self,
+        source: Source,
+        bank: Bank,
+        table: str,
+        options: IngestOptions,
+        executor: Executor,
+        progress: Progress,
     ) -> None:
         self.source = source
         self.bank = bank
         self.table = table
         self.options = replace(options, profile=DEFAULT_PROFILE) if options.profile == AUTO else options
+        self.executor = executor
         self.progress = progress
         self._origins: dict[str, SourceOrigin] = {}
         self.archives: set[str] = set()
@@ -48,7 +56,7 @@ class ModalityRefresh:
         self.archives.add(ref.archive)
         for name in ref.members:
             if name not in self._origins:
-                self._origins[name] = SourceOrigin(self.source, name, self.options)
+                self._origins[name] = SourceOrigin(self.source, name, self.options, self.executor)
             self._origins[name].add(ref)
 
     def commit(self, report: IngestReport, details: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from tensorbank.errors import ErrorKind, FormatError, InvalidInputError, nearest
 from tensorbank_indexer.containers import Boundary, ReadLimits, SourceFiles, index_tar
 from tensorbank_indexer.source import MemberAddress, Source
 from tensorbank_indexer.sources.folders import Folders, sort_files
+from tensorbank_indexer.sources.impactmesh import ImpactMeshSource, is_impactmesh
 from tensorbank_indexer.sources.member_tars import TAR_NAME, MemberTars
 from tensorbank_indexer.sources.ssl4eo_wds import Ssl4eoWdsSource
 from tensorbank_indexer.sources.ssl4eo_zarr import FILE_NAME, Ssl4eoZarrSource
@@ -22,7 +23,7 @@ __all__ = ["FORMATS", "detect_format", "open_source"]
 
 OpenFormat = Callable[[SourceFiles, ReadLimits | None], Source]
 FORMATS: MappingProxyType[str, OpenFormat] = MappingProxyType(
-    {found.format: found for found in (TerraMeshSource, Ssl4eoZarrSource, Ssl4eoWdsSource)}
+    {found.format: found for found in (TerraMeshSource, Ssl4eoZarrSource, Ssl4eoWdsSource, ImpactMeshSource)}
 )
 """The formats of this package, by name."""
 SOURCE_GROUP = "tensorbank.sources"
@@ -31,7 +32,8 @@ SOURCE_GROUP = "tensorbank.sources"
 EXPECTED = (
     "Expected are {split}/{modality}/majortom_shard_*.tar or ssl4eos12_shard_*.tar "
     "(terramesh, ssl4eo-s12-wds) "
-    "or {split}/{modality}/ssl4eos12_*_seasonal_data_*.zarr.zip (ssl4eo-s12-zarr)."
+    "or {split}/{modality}/ssl4eos12_*_seasonal_data_*.zarr.zip (ssl4eo-s12-zarr) "
+    "or {split}/S2L2A.tar, S1RTC.tar, DEM.tar, MASK.tar (impactmesh)."
 )
 TERRAMESH_MEMBER = re.compile(r"(majortom|ssl4eos12)_[a-z]+_\d+\.zarr\.zip")
 WDS_MEMBER = re.compile(r"[a-z0-9]+_[a-z]+_seasonal_data_\d+\.zarr\.zip")
@@ -112,6 +114,8 @@ def detect_format(files: SourceFiles) -> str:
         )
     if zips is not None:
         return Ssl4eoZarrSource.format
+    if tars is None and is_impactmesh(paths):
+        return ImpactMeshSource.format
     if tars is None:
         seen = f"{len(paths)} files such as {', '.join(paths[:3])}" if paths else "no files"
         raise FormatError(f"{files.root} is not a dataset that is known: it holds {seen}. {EXPECTED}")

@@ -14,7 +14,7 @@ from tensorbank.errors import ErrorKind, FormatError
 from tensorbank_indexer.containers import SourceFiles
 from tensorbank_indexer.source import Archive, Finding, SourceFile
 
-__all__ = ["Folders", "sort_files"]
+__all__ = ["COMPRESSED", "COMPRESSED_AS_A_WHOLE", "Folders", "is_document", "sort_files", "stray_findings"]
 
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]*")
 KNOWN_SUFFIXES = frozenset(
@@ -39,7 +39,7 @@ KNOWN_NAMES = frozenset({".gitattributes", ".gitignore", "LICENSE", "LICENCE", "
 COMPRESSED_AS_A_WHOLE = (
     "is compressed as a whole, so that its members cannot be read by their ranges; decompress it first."
 )
-KNOWN_FOLDERS = frozenset({"assets", "splits"})
+KNOWN_FOLDERS = frozenset({"assets", "split", "splits"})
 COMPRESSED = re.compile(r"\.(?:gz|bz2|xz|lzma|zst|zstd|lz4|lz|Z)$")
 MAX_NAMED_STRAYS = 5
 """The most stray files of one folder that get a finding each; more than that share one."""
@@ -71,7 +71,7 @@ class Folders:
             wanted[split, subset_of[name]] |= modalities.keys()
         archives: list[Archive] = []
         findings = [
-            *_stray_findings(self.strays),
+            *stray_findings(self.strays),
             *(
                 Finding("compressed-archive", "", f"{path} {COMPRESSED_AS_A_WHOLE}", "left out", member=path)
                 for path in self.compressed
@@ -129,7 +129,7 @@ def sort_files(paths: Iterable[str], root_name: str, pattern: re.Pattern[str]) -
             + (f" There is {', '.join(paths[:3])}." if paths else "")
         )
     taken = {path for modalities in files.values() for path in modalities.values()} | set(compressed)
-    strays = tuple(path for path in paths if path not in taken and not _is_known(path))
+    strays = tuple(path for path in paths if path not in taken and not is_document(path))
     return Folders(dict(files), strays, compressed)
 
 
@@ -144,7 +144,7 @@ def _readable(pattern: re.Pattern[str]) -> str:
     return pattern.pattern.replace("\\", "")
 
 
-def _is_known(path: str) -> bool:
+def is_document(path: str) -> bool:
     """Tell whether a path is a document or table that belongs to a published dataset."""
     *folders, name = path.split("/")
     if folders:
@@ -154,7 +154,8 @@ def _is_known(path: str) -> bool:
     )
 
 
-def _stray_findings(paths: Iterable[str]) -> list[Finding]:
+def stray_findings(paths: Iterable[str]) -> list[Finding]:
+    """Return a finding for each path that belongs to no archive, or one for all of a folder that has many."""
     groups: dict[str, list[str]] = defaultdict(list)
     for path in paths:
         folder, _, _ = path.rpartition("/")

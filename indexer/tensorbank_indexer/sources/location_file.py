@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tensorbank.errors import FormatError, IntegrityError
 from tensorbank_indexer.cf import Position, described_position, four_axes, text_of, unpack, unpacked
 from tensorbank_indexer.containers import Allowance, Boundary, Problem, ReadLimits, SourceFiles, ZipArchive
-from tensorbank_indexer.sources.members import Member, as_numbers, put_pixels, turn_north
+from tensorbank_indexer.members import Member, as_numbers, put_pixels, turn_north
 from tensorbank_indexer.zarr_groups import ZarrGroup, decode_chunk, decode_row
 
 __all__ = ["LocationFile"]

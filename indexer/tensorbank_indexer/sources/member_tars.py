@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,12 +27,11 @@ from tensorbank_indexer.containers import (
     is_identifier,
     readable,
 )
+from tensorbank_indexer.members import CLOUD_MASK_ORDER, Assembly, Member, read_member
 from tensorbank_indexer.modalities import KNOWN
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, SampleRef, Scan, SourceFile
-from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.member_rows import MEMBER_SUFFIX, MemberRow
-from tensorbank_indexer.sources.members import read_member
 from tensorbank_indexer.sources.metadata_table import MetadataTable
 from tensorbank_indexer.zarr_groups import ZarrGroup
 
@@ -50,6 +49,10 @@ N_SAMPLES_AHEAD = 4
 4 x 2 MB for TerraMesh, 4 x 20 MB for SSL4EO-S12."""
 TIMED = ("S2L2A", "S2L1C", "S2RGB", "NDVI", "S1RTC", "S1GRD", "LULC", "DEM")
 """The modalities by how well they tell date and place of a sample."""
+StemOf = Callable[[str, str], str | None]
+"""A function from a modality and the name of a member to the name of its sample in the archive; None if it is no such member."""
+ReadMember = Callable[..., Member]
+"""A function that decodes a member, as :func:`read_member` does."""
 
 
 @dataclass
@@ -71,13 +74,15 @@ class MemberTars:
         subsets = {name: name.partition("_shard_")[0] for _, name in folders.files}
         return folders.archives(self.files, subsets)
 
-    def scan(self, archive: Archive) -> Scan:
-        """Read the tars' headers, join members by stem, and find id, place and time in a table or in the members."""
+    def joined(
+        self, archive: Archive, stem_of: StemOf
+    ) -> tuple[dict[str, dict[str, MemberAddress]], list[Finding]]:
+        """Read the tars' headers, and return the members by stem and modality; and what is missing, odd or damaged."""
         findings: list[Finding] = []
-        indexes = self._mapped(self._index, archive.files)
+        indexes = self.mapped(self._index, archive.files)
         members: dict[str, dict[str, MemberAddress]] = {}
         for file, index in zip(archive.files, indexes, strict=True):
-            members[file.modality] = _members(archive, file, index, findings)
+            members[file.modality] = _members(archive, file, index, findings, stem_of)
         stems = _union(members.values())
         for modality, addresses in sorted(members.items()):
             for stem in stems:
@@ -97,6 +102,11 @@ class MemberTars:
             stem: {m: addresses[stem] for m, addresses in members.items() if stem in addresses}
             for stem in stems
         }
+        return joined, findings
+
+    def scan(self, archive: Archive) -> Scan:
+        """Read the tars' headers, join members by stem, and find id, place and time in a table or in the members."""
+        joined, findings = self.joined(archive, _zarr_stem)
         rows = self._rows(archive, joined, findings)
         refs = tuple(
             SampleRef(
@@ -112,17 +122,16 @@ class MemberTars:
                 i,
                 row.metadata,
             )
-            for i, (stem, row) in enumerate((stem, rows[stem]) for stem in stems)
+            for i, (stem, row) in enumerate((stem, rows[stem]) for stem in joined)
         )
         return Scan(archive, refs, tuple(findings))
 
-    def assemble(self, refs: Sequence[SampleRef]) -> Iterator[Assembly]:
-        """Read and decode members, one ``Assembly`` a reference, in order."""
+    def assemble(self, refs: Sequence[SampleRef], read: ReadMember = read_member) -> Iterator[Assembly]:
+        """Read and decode members, one ``Assembly`` a reference, in order. ``read`` decodes one."""
         if self.files.is_local:
             for ref in refs:
-                yield self._assembly(
-                    ref, {m: partial(self._fetch, address) for m, address in ref.members.items()}
-                )
+                fetch = {m: partial(self._fetch, address) for m, address in ref.members.items()}
+                yield self._assembly(ref, fetch, read)
             return
         with ThreadPoolExecutor(N_THREADS) as pool:
             waiting: deque[tuple[SampleRef, dict[str, Future[bytes]]]] = deque()
@@ -131,21 +140,21 @@ class MemberTars:
                     (ref, {m: pool.submit(self._fetch, address) for m, address in ref.members.items()})
                 )
                 if len(waiting) > N_SAMPLES_AHEAD:
-                    yield self._assembled(*waiting.popleft())
+                    yield self._assembled(*waiting.popleft(), read)
             while waiting:
-                yield self._assembled(*waiting.popleft())
+                yield self._assembled(*waiting.popleft(), read)
 
-    def _assembled(self, ref: SampleRef, fetched: Mapping[str, Future[bytes]]) -> Assembly:
-        return self._assembly(ref, {modality: future.result for modality, future in fetched.items()})
+    def _assembled(self, ref: SampleRef, fetched: Mapping[str, Future[bytes]], read: ReadMember) -> Assembly:
+        return self._assembly(ref, {modality: future.result for modality, future in fetched.items()}, read)
 
-    def _assembly(self, ref: SampleRef, fetch: Mapping[str, Any]) -> Assembly:
+    def _assembly(self, ref: SampleRef, fetch: Mapping[str, Any], read: ReadMember) -> Assembly:
         assembly = Assembly(ref)
         allowance = Allowance(self.limits)
         ranks = {modality: rank for rank, modality in enumerate(CLOUD_MASK_ORDER)}
         for modality in sorted(ref.members, key=lambda m: (ranks.get(m, len(ranks)), m)):
             wanted = modality in ranks and assembly.needs_cloud_mask
             with assembly.boundary(modality):
-                member = read_member(
+                member = read(
                     fetch[modality](),
                     modality=modality,
                     want_cloud_mask=wanted,
@@ -188,10 +197,11 @@ class MemberTars:
             for member, reason in problems:
                 find("corrupt-metadata", reason, member)
         unknown = [stem for stem in joined if stem not in rows]
-        found = self._mapped(lambda stem: self.look(stem, joined[stem]), unknown)
+        found = self.mapped(lambda stem: self.look(stem, joined[stem]), unknown)
         return rows | dict(zip(unknown, found, strict=True))
 
-    def _mapped(self, function: Any, items: Sequence[Any]) -> list[Any]:
+    def mapped(self, function: Any, items: Sequence[Any]) -> list[Any]:
+        """Return what a function returns of each item; of a remote store, many at a time."""
         if self.files.is_local or len(items) < 2:
             return [function(item) for item in items]
         with ThreadPoolExecutor(N_THREADS) as pool:
@@ -226,6 +236,11 @@ class MemberTars:
         return ZarrGroup(ZipArchive.of(self._fetch(address)), Allowance(self.limits))
 
 
+def _zarr_stem(_modality: str, name: str) -> str | None:
+    """Return the name of a zarr group in a zip without its suffix; None of anything else."""
+    return PurePosixPath(name).name.removesuffix(MEMBER_SUFFIX) if name.endswith(MEMBER_SUFFIX) else None
+
+
 def _row(stem: str, position: Position) -> MemberRow:
     times = [] if position.times_ns is None else [int(t) for t in position.times_ns if t > 0]
     lon, lat = (math.nan if value is None else value for value in (position.lon, position.lat))
@@ -233,7 +248,7 @@ def _row(stem: str, position: Position) -> MemberRow:
 
 
 def _members(
-    archive: Archive, file: SourceFile, index: TarIndex, findings: list[Finding]
+    archive: Archive, file: SourceFile, index: TarIndex, findings: list[Finding], stem_of: StemOf
 ) -> dict[str, MemberAddress]:
     """Return the addresses by stem; what is wrong with the tar goes to ``findings``."""
 
@@ -251,11 +266,11 @@ def _members(
         find("unsupported-member", reason, "left out")
     addresses: dict[str, MemberAddress] = {}
     for name, offset, size_bytes in index.members:
-        stem = PurePosixPath(name).name.removesuffix(MEMBER_SUFFIX)
+        stem = stem_of(file.modality, name)
         if PurePosixPath(name).name.startswith(APPLE_DOUBLE):
             find("stray-file", f"{name} holds what a Mac notes of a file, not a member.", "ignored", name)
-        elif not name.endswith(MEMBER_SUFFIX):
-            find("stray-file", f"{name} is not a {MEMBER_SUFFIX} member.", "ignored", name)
+        elif stem is None:
+            find("stray-file", f"{name} is not a member of {file.modality}.", "ignored", name)
         elif not is_identifier(stem):
             find("unsupported-member", "Its name is empty, too long or not printable.", "left out", name)
         elif stem in addresses:

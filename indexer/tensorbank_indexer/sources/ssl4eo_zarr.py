@@ -21,8 +21,8 @@ from tensorbank_indexer.containers import (
     is_identifier,
     readable,
 )
+from tensorbank_indexer.members import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.source import Archive, Finding, MemberAddress, RawSample, SampleRef, Scan, SourceFile
-from tensorbank_indexer.sources.assemble import CLOUD_MASK_ORDER, Assembly
 from tensorbank_indexer.sources.folders import sort_files
 from tensorbank_indexer.sources.location_file import LocationFile
 from tensorbank_indexer.sources.member_tars import CATEGORICAL

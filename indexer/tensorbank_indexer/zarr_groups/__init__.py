@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
 from tensorbank_indexer.zarr_groups.chunks import decode_chunk, decode_row
-from tensorbank_indexer.zarr_groups.compressors import forbid_blosc_threads
 from tensorbank_indexer.zarr_groups.dtypes import parse_fill
 from tensorbank_indexer.zarr_groups.group import ZarrGroup
 
@@ -13,6 +12,5 @@ __all__ = [
     "ZarrGroup",
     "decode_chunk",
     "decode_row",
-    "forbid_blosc_threads",
     "parse_fill",
 ]

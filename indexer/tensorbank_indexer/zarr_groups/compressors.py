@@ -16,20 +16,12 @@ from numcodecs import blosc, lz4
 
 from tensorbank_indexer.zarr_groups.decoding_step import Buffer, Decoder
 
-__all__ = ["COMPRESSORS", "forbid_blosc_threads"]
+__all__ = ["COMPRESSORS"]
 
 LZMA_MEMORY_BYTES = 128 << 20
 """The most memory in bytes for the dictionary of an LZMA stream: preset 9 needs 65 MiB."""
 BLOSC_HEADER_BYTES = 16
 """The bytes of a Blosc header."""
-
-
-def forbid_blosc_threads() -> None:
-    """Have Blosc use the calling thread alone in this process, also where it is the main thread.
-
-    For processes of which there are as many as processors. A setting of the whole process: not for one that belongs to a caller.
-    """
-    blosc.use_threads = False
 
 
 def _grown(n_bytes: int) -> int:

@@ -15,7 +15,7 @@ from tensorbank_indexer.zarr_groups.decoders import open_decoder
 from tensorbank_indexer.zarr_groups.decoding_step import Decoder
 from tensorbank_indexer.zarr_groups.dtypes import parse_fill, type_v2, type_v3
 
-__all__ = ["parse_consolidated", "parse_v2", "parse_v3"]
+__all__ = ["parse_attributes", "parse_consolidated", "parse_v2", "parse_v3"]
 
 MAX_AXES = 8
 MAX_CODECS = 16
@@ -63,6 +63,18 @@ def _parse_all(document: bytes) -> Specs | None:
 
 
 _parse_kept = lru_cache(maxsize=1024)(_parse_all)
+
+
+def parse_attributes(document: bytes) -> dict[str, Any]:
+    """Parse the attributes of a group, of ``.zattrs`` or of its ``zarr.json``.
+
+    Raises
+    ------
+    FormatError
+        They are no JSON object.
+    """
+    content = _json(document)
+    return _object(content.get("attributes", {}), "attributes") if "zarr_format" in content else content
 
 
 def parse_v2(array: bytes, attrs: bytes) -> ArraySpec | FormatError:

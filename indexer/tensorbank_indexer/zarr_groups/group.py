@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from tensorbank.errors import ErrorKind, FormatError, IntegrityError, NotFoundEr
 from tensorbank_indexer.containers import Allowance, ZipArchive
 from tensorbank_indexer.zarr_groups.array_spec import ArraySpec
 from tensorbank_indexer.zarr_groups.chunks import check_grid, decode_chunk, decode_small, filled, grid, native
-from tensorbank_indexer.zarr_groups.documents import parse_consolidated, parse_v2, parse_v3
+from tensorbank_indexer.zarr_groups.documents import parse_attributes, parse_consolidated, parse_v2, parse_v3
 
 __all__ = ["ZarrGroup"]
 
@@ -40,6 +41,21 @@ class ZarrGroup:
         self.archive = archive
         self.allowance = allowance or Allowance()
         self.version, self.arrays = _arrays(archive, self.allowance.limits.max_metadata_bytes)
+
+    def attributes(self) -> Mapping[str, Any]:
+        """Return the attributes of the group itself; none where there are none.
+
+        Raises
+        ------
+        FormatError
+            They are no JSON object.
+        """
+        key = ".zattrs" if self.version == 2 else "zarr.json"
+        if key not in self.archive:
+            return {}
+        return parse_attributes(
+            bytes(self.archive.read(key, max_bytes=self.allowance.limits.max_metadata_bytes))
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self.arrays

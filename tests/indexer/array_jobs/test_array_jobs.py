@@ -135,6 +135,26 @@ def test_tasks_that_run_twice_at_once_or_beside_an_ingest_add_nothing_twice(bank
     assert not verify(bank, "t", deep=True).findings
 
 
+class MoreInTheFirst(Archives):
+    """A source whose first archive alone has radar, as one part of TerraMesh has other radar than the other."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.each[0] = TinySource(N_OF_EACH, 0, modalities=("DEM", "S1RTC"))
+
+    def read(self, refs):
+        return (
+            raw
+            for ref in refs
+            for one in self.each
+            for raw in one.read([ref] if self._is_of(one, ref) else [])
+        )
+
+    @staticmethod
+    def _is_of(one: TinySource, ref) -> bool:
+        return one.archives()[0][0].name == ref.archive
+
+
 class Killed(BaseException):
     """The process is gone: nothing catches this."""
 
@@ -155,7 +175,26 @@ def dying_at(monkeypatch: pytest.MonkeyPatch, n: int) -> Callable[[], int]:
     return lambda: count[0]
 
 
-@pytest.mark.parametrize("what", ["task", "commit"])
+def test_a_task_that_finds_other_modalities_when_it_runs_again_leaves_nothing_to_do(bank, monkeypatch):
+    source = MoreInTheFirst()
+    with monkeypatch.context() as patched:
+        patched.setattr(FinishedPart, "save", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(bank, "1/2", source)
+    (begun,) = [n for n in checkpoint.parts_with(bank.catalog.store, "t") if n.startswith("part-")]
+    run(bank, "0/2", source)
+    assert [one.part for one in commit_parts(bank, "t").left] == [begun]
+    assert run(bank, "1/2", source).n_waiting == N_OF_EACH
+    done = commit_parts(bank, "t")
+    assert done.n_added == N_OF_EACH
+    assert done.superseded == [begun]
+    assert "1 parts were begun" in "\n".join(done.lines())
+    assert done.is_whole
+    assert set(numbers_of(bank).values()) == {1}
+    assert not verify(bank, "t", deep=True).findings
+
+
+@pytest.mark.parametrize("what", [pytest.param("task", marks=pytest.mark.thorough), "commit"])
 def test_a_kill_at_any_write_costs_nothing(what, tmp_path, monkeypatch):
     n, survived, source = 0, False, Archives(2)
     while not survived:

@@ -33,7 +33,7 @@ from support.hostile.members import (
 from tensorbank.errors import FormatError, StorageError
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.containers.limits import ReadLimits
-from tensorbank_indexer.sources.members import read_member
+from tensorbank_indexer.members.member import read_member
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=16)
 DEEP = 3000

@@ -33,8 +33,8 @@ from support.hostile.members import (
 from tensorbank.errors import FormatError
 from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.cf.times import NO_TIME, decode_times, times_problem
+from tensorbank_indexer.members.member import Member, read_member
 from tensorbank_indexer.reports.finding_kinds import HARMLESS
-from tensorbank_indexer.sources.members import Member, read_member
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 INLINE = IngestOptions(n_workers=1, samples_per_shard=8)

@@ -156,7 +156,7 @@ def _crcs_of_inherited(root: str) -> int:
 def test_unknown_format_names_the_nearest(tmp_path: Path):
     with pytest.raises(InvalidInputError, match="'terramesh'"):
         open_source(str(tmp_path), format="terramash")
-    assert set(FORMATS) == {"terramesh", "ssl4eo-s12-zarr", "ssl4eo-s12-wds"}
+    assert set(FORMATS) == {"terramesh", "ssl4eo-s12-zarr", "ssl4eo-s12-wds", "impactmesh"}
 
 
 def test_missing_roots_are_not_found(tmp_path: Path, web: str):

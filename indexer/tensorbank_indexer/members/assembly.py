@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from tensorbank_indexer.cf import NO_TIME, Position, id_times, is_plausible, match_slots
 from tensorbank_indexer.containers import Boundary, readable
+from tensorbank_indexer.members.member import Member
 from tensorbank_indexer.source import Finding, MemberAddress, RawModality, RawSample, SampleRef
-from tensorbank_indexer.sources.members import Member
 
 __all__ = ["CLOUD_MASK", "CLOUD_MASK_ORDER", "Assembly", "is_radar"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tensorbank_indexer.cf.position import Position
+from tensorbank_indexer.members.assembly import Assembly
+from tensorbank_indexer.members.member import Member
 from tensorbank_indexer.source import MemberAddress, RawSample, SampleRef
-from tensorbank_indexer.sources.assemble import Assembly
-from tensorbank_indexer.sources.members import Member
 
 DAY = 86_400 * 10**9
 TIME = int(np.datetime64("2021-07-21T08:40:10", "ns").astype(np.int64))
