@@ -15,6 +15,7 @@ from tensorbank.arguments import flag, instance
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank_loader.batch import Batch, Batches, Window, forked, samples_of
+from tensorbank_loader.budgets import TokenBudget
 from tensorbank_loader.callers import calling_loader, calling_sharder
 from tensorbank_loader.dataset_workers import DatasetWorkers
 from tensorbank_loader.epochs import Cursor, Epochs, Iteration, OnIter, State, Step, World
@@ -57,6 +58,9 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
     times
         Dates that are read of each sample, as there. Needs a plan that addresses each date alone, as
         ``query.plan(by_date=True)`` makes it.
+    budget
+        Budget of tokens of each sample, drawn before it is read: modalities that a sample has none of are not requested. None:
+        all modalities are read.
     on_iter
         Treatment by ``iter()`` of an epoch that was left, outside of workers: ``"restart"`` begins it anew,
         ``"continue"`` goes on with it.
@@ -89,6 +93,7 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
         drop_last: bool = False,
         even: Even = "exact",
         times: Times | None = None,
+        budget: TokenBudget | None = None,
         on_iter: OnIter = "restart",
         world: World | None = None,
         options: FetchOptions | None = None,
@@ -112,9 +117,8 @@ class StreamingDataset(torch.utils.data.IterableDataset[Any]):
             even=even,
             times=as_numbers(times),
         )
-        epochs = epochs_of(
-            plan, order, SAMPLES_PER_READ if self.single else one_size(None, global_batch_size)
-        )
+        size = SAMPLES_PER_READ if self.single else one_size(None, global_batch_size)
+        epochs = epochs_of(plan, order, size, budget)
         per_rank = SAMPLES_PER_READ if self.single else None
         self._cursor = Cursor(epochs, batch_size=per_rank, world=world, on_iter=on_iter, single=self.single)
         self._form = form_of(plan, epochs, skipping=self.options.on_error == "skip")

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from tensorbank.arguments import flag
+from tensorbank.arguments import flag, whole_number
 from tensorbank.errors import InvalidInputError
 from tensorbank.fetch import FetchOptions
 from tensorbank.reading import Skipped
-from tensorbank_loader.batch import n_samples_of
+from tensorbank_loader.budgets import TokenBudget
 from tensorbank_loader.device import device_of
 from tensorbank_loader.epochs import Cursor, Epochs, OnIter, State, World
 from tensorbank_loader.order import Even, OrderOptions, Shuffle, Times, as_numbers
@@ -72,6 +72,9 @@ class DataLoader:
         Dates that are read of samples with several: a number, drawn anew each epoch, or a list, counted from 0. None: all. They
         are the same for all modalities of a sample, and ``batch["time_index"]`` tells them. Needs a plan that addresses
         each date alone, as ``query.plan(by_date=True)`` makes it; ``query.dataloader(times=...)`` does so itself.
+    budget
+        Budget of tokens of each sample, drawn before it is read: modalities that a sample has none of are not requested. None:
+        all modalities are read.
     on_iter
         Treatment by ``iter()`` of an epoch that was left: ``"restart"`` begins it anew, ``"continue"`` goes
         on with it.
@@ -84,6 +87,11 @@ class DataLoader:
         Options of reading.
     transform
         Function of a batch, applied on the device and without gradients. A module is moved there.
+    transform_ahead
+        Batches that are transformed ahead of the consumer, in a thread beside it; 0: each when it is asked for. For transforms
+        that take long on the processor and draw by key, as :class:`tensorbank_loader.terramind.ModDict` does: one that draws from
+        torch's own generator would draw in turn with the model's dropout as it happens. On a GPU transforms are the device's
+        work in any case, and this changes nothing.
     lease
         True to leave a note in the bank, from the first batch to :meth:`close`, so that maintenance keeps what is read; False for
         credentials that cannot write. None: True unless the environment has ``TENSORBANK_LEASES=off``. What goes wrong with the
@@ -108,14 +116,17 @@ class DataLoader:
         drop_last: bool = False,
         even: Even = "exact",
         times: Times | None = None,
+        budget: TokenBudget | None = None,
         on_iter: OnIter = "restart",
         device: str | torch.device | None = None,
         world: World | None = None,
         options: FetchOptions | None = None,
         transform: Transform | None = None,
+        transform_ahead: int = 0,
         lease: bool | None = None,
     ) -> None:
         self.plan = plan
+        self.transform_ahead = whole_number("transform_ahead", transform_ahead, at_least=0)
         self.lease = None if lease is None else flag("lease", lease)
         self.device = device_of(device)
         if isinstance(world, World) and world.n_workers > 1:
@@ -130,9 +141,9 @@ class DataLoader:
             even=even,
             times=as_numbers(times),
         )
-        epochs = epochs_of(plan, order, one_size(batch_size, global_batch_size))
+        epochs = epochs_of(plan, order, one_size(batch_size, global_batch_size), budget)
         self._cursor = Cursor(epochs, batch_size=batch_size, world=world, on_iter=on_iter)
-        self._pipeline = Pipeline(plan, epochs, self.device, options)
+        self._pipeline = Pipeline(plan, epochs, self.device, options, self.transform_ahead)
         self._lease = PlanLease(plan, self.lease)
         self._running: RunningEpoch | None = None
         self._meter = Meter()
@@ -143,6 +154,7 @@ class DataLoader:
             "plan": self.plan,
             "device": self.device,
             "transform": self.transform,
+            "transform_ahead": self.transform_ahead,
             "lease": self.lease,
             "_cursor": self._cursor,
             "options": self._pipeline.options,
@@ -151,7 +163,7 @@ class DataLoader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = state.pop("options")
         self.__dict__.update(state)
-        self._pipeline = Pipeline(self.plan, self._cursor.unsized, self.device, options)
+        self._pipeline = Pipeline(self.plan, self._cursor.unsized, self.device, options, self.transform_ahead)
         self._lease = PlanLease(self.plan, self.lease)
         self._running = None
         self._meter = Meter()
@@ -196,23 +208,20 @@ class DataLoader:
         state = cursor.state
         if state != before:
             pipeline.close()
-        transform = ready(self.transform, self.device)
-        pipeline.open(epochs, world, state)
+        pipeline.open(epochs, world, state, ready(self.transform, self.device))
         for _ in range(state.position, epochs.n_steps(world)):
             asked = time.perf_counter()
-            step, batch = next(pipeline)
+            batch = next(pipeline)
             came = time.perf_counter()
             self._lease.take()  # with a batch in hand: nothing waits for it
-            meter.waited(came - asked)
-            n_samples, n_bytes = n_samples_of(batch), pipeline.n_bytes_of(batch)
-            item = transform(batch)
+            meter.waited(came - asked - batch.transform_s)
+            meter.handed(batch.n_samples, batch.n_bytes, batch.transform_s)
+            cursor.state = epochs.after(batch.step, world)
+            item = batch.item
             del batch  # the consumer's alone from here: what it lets go of is free
-            handed = time.perf_counter()
-            meter.handed(n_samples, n_bytes, handed - came)
-            cursor.state = epochs.after(step, world)
             yield item
             del item
-            meter.stepped(time.perf_counter() - handed)
+            meter.stepped(time.perf_counter() - came)
         cursor.state = State(state.epoch + 1)
 
     def _give_up(self) -> None:

@@ -1,19 +1,20 @@
-"""The way of batches from the store to the device: a reader, the window of reads ahead of the consumer, and copies."""
+"""The way of batches from the store to the consumer: a reader, the window of reads ahead, copies to the device, the transform."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 
 import torch
 
 from tensorbank.fetch import FetchOptions
 from tensorbank.reading import Skipped
-from tensorbank_loader.batch import Batch, Batches, Window, forked
+from tensorbank_loader.batch import Batches, Window, forked
 from tensorbank_loader.device import accelerator_of, on_device
-from tensorbank_loader.epochs import Epochs, State, Step, World
+from tensorbank_loader.epochs import Epochs, State, World
+from tensorbank_loader.prepared import Prepared, PreparedAhead, Transformed
 from tensorbank_loader.streamed import Streamed, form_of, plans_of, reader_of
 from tensorbank_loader.telemetry import LoaderStats, Meter
+from tensorbank_loader.transforms import Transform
 
 __all__ = ["Pipeline"]
 
@@ -34,6 +35,9 @@ class Pipeline:
         Device where tensors end up.
     options
         Options of reading; None: the defaults.
+    n_ahead
+        Batches that a thread transforms ahead of the consumer; 0: none, and there is no such thread. A GPU does the work of
+        transforms by itself, in the order in which it is asked, so that no thread is needed there either.
 
     Raises
     ------
@@ -42,13 +46,19 @@ class Pipeline:
     """
 
     def __init__(
-        self, streamed: Streamed, epochs: Epochs, device: torch.device, options: FetchOptions | None
+        self,
+        streamed: Streamed,
+        epochs: Epochs,
+        device: torch.device,
+        options: FetchOptions | None,
+        n_ahead: int = 0,
     ) -> None:
         self._reader = reader_of(streamed, options)
         self._form = form_of(streamed, epochs, skipping=self._reader.options.on_error == "skip")
-        self._handles = sorted({h.name for plan in plans_of(streamed) for h in plan.handles})
+        self._handles = frozenset({h.name for plan in plans_of(streamed) for h in plan.handles})
         self._device = device
-        self._batches: Generator[tuple[Step, Batch], None, None] | None = None
+        self._n_ahead = n_ahead
+        self._batches: Transformed | PreparedAhead | None = None
         self._window: Window | None = None
         self._pid: int | None = None
 
@@ -73,7 +83,7 @@ class Pipeline:
         if self._pid not in (None, os.getpid()):
             raise forked()
 
-    def open(self, epochs: Epochs, world: World, state: State) -> None:
+    def open(self, epochs: Epochs, world: World, state: State, transform: Transform) -> None:
         """Begin with the batches of a rank from a state on, unless the pipeline runs already."""
         if self._batches is not None:
             return
@@ -83,9 +93,11 @@ class Pipeline:
         shares = epochs.shares(state, world, endless=True)
         self._window = Window(self._reader, self._form, shares, pinned=pinned)
         batches = Batches(self._window, padded=epochs.even == "pad")
-        self._batches = on_device(batches, self._device, accelerator)
+        made = Transformed(on_device(batches, self._device, accelerator), transform, self._handles)
+        ahead = self._n_ahead and accelerator is None
+        self._batches = PreparedAhead(made, self._n_ahead, self._window.cancel) if ahead else made
 
-    def __next__(self) -> tuple[Step, Batch]:
+    def __next__(self) -> Prepared:
         """Return the next batch. An error ends the pipeline, which can be opened again."""
         assert self._batches is not None, "the pipeline is opened first"
         try:
@@ -102,16 +114,13 @@ class Pipeline:
         if self._window is not None:
             self._window.close()
 
-    def n_bytes_of(self, batch: Batch) -> int:
-        """Return the bytes of a batch's tensors, columns of metadata aside."""
-        return sum(batch[name].nbytes for name in self._handles if name in batch)
-
     def stats(self, meter: Meter) -> LoaderStats:
         """Return the counts and times so far, with those that the consumer's side has metered."""
         return meter.stats(
             self._reader.stats,
             decode_s=self._reader.decode_s,
             skipped=self._reader.n_skipped,
-            n_ahead=self._window.n_ahead if self._window else 0,
+            n_ahead=(self._window.n_ahead if self._window else 0)
+            + (self._batches.n_ahead if isinstance(self._batches, PreparedAhead) else 0),
             inflight_bytes=self._window.inflight_bytes if self._window else 0,
         )

@@ -9,6 +9,7 @@ from tensorbank.plans import Plan
 from tensorbank.queries import Mix
 from tensorbank.reading import SampleReader
 from tensorbank_loader.batch import PADDING, BatchForm, MixForm, MixReader, PlanForm, Reader
+from tensorbank_loader.budgets import BudgetDraws, TokenBudget
 from tensorbank_loader.epochs import Epochs
 from tensorbank_loader.order import DateChoice, OrderOptions, order_of_mix, order_of_plan
 from tensorbank_loader.run_source import RunSource
@@ -24,7 +25,8 @@ def form_of(streamed: Streamed, epochs: Epochs, *, skipping: bool) -> BatchForm:
     Raises
     ------
     InvalidInputError
-        A column has the name of the padding flags, or :meth:`PlanForm.of` or :meth:`DateChoice.of` refuses the plan.
+        A column has the name of the padding flags, or :meth:`PlanForm.of`, :meth:`DateChoice.of` or :meth:`BudgetDraws.of`
+        refuses the plan.
     """
     padded = epochs.even == "pad"
     for plan in plans_of(streamed):
@@ -32,13 +34,18 @@ def form_of(streamed: Streamed, epochs: Epochs, *, skipping: bool) -> BatchForm:
             raise InvalidInputError(f"padded batches have {PADDING!r} already; rename the column with AS")
     if isinstance(streamed, Mix) and streamed.homogeneous:
         choices = [_choice_of(plan, epochs) for plan in streamed.sources]
-        return MixForm(streamed, choices, skipping=skipping)
+        budgets = [_draws_of(plan, epochs) for plan in streamed.sources]
+        return MixForm(streamed, choices, budgets, skipping=skipping)
     plan = streamed if isinstance(streamed, Plan) else streamed.joined
-    return PlanForm.of(plan, _choice_of(plan, epochs), skipping=skipping)
+    return PlanForm.of(plan, _choice_of(plan, epochs), _draws_of(plan, epochs), skipping=skipping)
 
 
 def _choice_of(plan: Plan, epochs: Epochs) -> DateChoice | None:
     return None if epochs.times is None else DateChoice.of(plan, epochs.times, epochs.seed)
+
+
+def _draws_of(plan: Plan, epochs: Epochs) -> BudgetDraws | None:
+    return None if epochs.budget is None else BudgetDraws.of(plan, epochs.budget, epochs.seed)
 
 
 def reader_of(streamed: Streamed, options: FetchOptions | None) -> Reader:
@@ -72,7 +79,9 @@ def one_size(batch_size: int | None, global_batch_size: int | None) -> int:
     return whole_number("global_batch_size", global_batch_size, at_least=1)
 
 
-def epochs_of(streamed: Streamed, options: OrderOptions, global_batch_size: int) -> Epochs:
+def epochs_of(
+    streamed: Streamed, options: OrderOptions, global_batch_size: int, budget: TokenBudget | None = None
+) -> Epochs:
     """Return the epochs of a plan or a mix that a loader's options ask for.
 
     Raises
@@ -84,6 +93,8 @@ def epochs_of(streamed: Streamed, options: OrderOptions, global_batch_size: int)
         raise InvalidInputError(
             f"a loader streams a plan or a mix of several, got {type(streamed).__name__}; give it query.plan()"
         )
+    if budget is not None:
+        instance("budget", budget, TokenBudget, "give TokenBudget(...), or leave it out")
     if isinstance(streamed, Plan):
         order, own_seed = order_of_plan(streamed, options, global_batch_size), 0
     else:
@@ -97,5 +108,6 @@ def epochs_of(streamed: Streamed, options: OrderOptions, global_batch_size: int)
         drop_last=options.drop_last,
         even=options.even,
         times=options.times,
+        budget=budget,
         source=RunSource.of(streamed).to_json(),
     )

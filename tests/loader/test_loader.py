@@ -16,6 +16,7 @@ import torch
 
 from support.handmade import HANDLES, Handmade, make, moved
 from support.resume import assert_resumable
+from support.waiting import wait_until
 from tensorbank import IntegrityError, InvalidInputError, StorageOptions
 from tensorbank.reading import BatchRead, SampleReader
 from tensorbank.storage.store import Store
@@ -31,18 +32,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Handmade:
     return make(tmp_path_factory.mktemp("part"), N)
 
 
+OF_OTHERS: set[threading.Thread] = set()  # threads of what tests of other modules have left open
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _of_others():
+    OF_OTHERS.update(threading.enumerate())
+
+
 @pytest.fixture(autouse=True)
 def _no_thread_is_left():
     yield
     gc.collect()
-    deadline = time.monotonic() + 5
-    while readers() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not readers()
+    wait_until(lambda: not readers(), lambda: f"these threads are left: {readers()}")
 
 
 def readers() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name.startswith("tensorbank-read")]
+    return [t for t in set(threading.enumerate()) - OF_OTHERS if t.name.startswith("tensorbank-read")]
 
 
 def ids(batch: dict) -> list[str]:
@@ -354,9 +360,9 @@ def test_the_next_epoch_waits_until_all_of_this_one_has_come(made, monkeypatch):
     asked = []
     submit, ready = SampleReader.submit, BatchRead.ready
 
-    def noted(self, positions, out, dates=None):
+    def noted(self, positions, out, dates=None, wanted=None):
         asked.append(positions)
-        return submit(self, positions, out, dates)
+        return submit(self, positions, out, dates, wanted)
 
     monkeypatch.setattr(SampleReader, "submit", noted)
     monkeypatch.setattr(BatchRead, "ready", False)
@@ -381,3 +387,136 @@ def test_an_epoch_that_was_left_goes_on_with_what_was_read_ahead(made):
             "sample_id"
         ].to_pylist()
         assert loader.stats().samples == N
+
+
+class Slow:
+    """A transform that waits until it may go on, and tells that it has been called."""
+
+    def __init__(self) -> None:
+        self.called, self.may = threading.Semaphore(0), threading.Semaphore(0)
+
+    def __call__(self, batch: dict) -> dict:
+        self.called.release()
+        assert self.may.acquire(timeout=60)
+        return batch
+
+
+def test_some_batches_are_transformed_ahead_and_no_more(made):
+    slow = Slow()
+    with DataLoader(made.plan, batch_size=4, shuffle=None, transform=slow, transform_ahead=2) as loader:
+        slow.may.release(3)
+        batches = iter(loader)
+        first = ids(next(batches))
+        for _ in range(3):  # the one in hand, and two more
+            assert slow.called.acquire(timeout=60)
+        ahead = loader._pipeline._batches
+        wait_until(lambda: ahead.n_ahead == 2, "two batches are there")
+        assert not slow.called.acquire(timeout=0.2), "there is no room for a fourth"
+        assert loader.state_dict()["position"] == 1, "what is ahead was not had"
+        slow.may.release(10)
+        assert first + [name for b in batches for name in ids(b)] == made.plan.table["sample_id"].to_pylist()
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_batches_made_ahead_are_those_made_in_turn_and_resume_as_they_do(made, n):
+    def loader(**more: object):
+        return DataLoader(
+            made.plan, global_batch_size=4, seed=5, transform=lambda b: b | {"S2": b["S2"] + 1}, **more
+        )
+
+    with loader() as plain, loader(transform_ahead=n) as ahead:
+        for _ in range(2):  # across the end of an epoch, too
+            for one, other in zip(plain, ahead, strict=True):
+                assert ids(one) == ids(other)
+                assert torch.equal(one["S2"], other["S2"])
+        assert ahead.stats().transform_s == 0 < plain.stats().transform_s
+    three_ranks = [lambda: [loader(transform_ahead=n, world=World(rank, 3)) for rank in range(3)]]
+    assert assert_resumable(lambda: loader(transform_ahead=n), ids, others=three_ranks) == 6
+
+
+def test_an_error_of_a_transform_ahead_comes_at_its_batch(made):
+    calls = []
+
+    def third_fails(batch):
+        calls.append(1)
+        if len(calls) == 3:
+            raise ZeroDivisionError
+        return batch
+
+    loader = DataLoader(made.plan, batch_size=4, shuffle=None, transform=third_fails, transform_ahead=4)
+    batches = iter(loader)
+    had = [ids(next(batches)), ids(next(batches))]
+    with pytest.raises(ZeroDivisionError):
+        next(batches)
+    assert loader.state_dict()["position"] == 2
+    assert not makers()
+    loader.load_state_dict(loader.state_dict())
+    had += [ids(batch) for batch in loader]
+    assert [name for batch in had for name in batch] == made.plan.table["sample_id"].to_pylist()
+    loader.close()
+    assert not makers()
+
+
+def test_a_damaged_batch_is_told_at_its_place_though_it_was_read_ahead(tmp_path):
+    own = make(tmp_path, N)
+    key = damage(own, 12)
+    loader = DataLoader(own.plan, batch_size=5, shuffle=False, transform_ahead=4)
+    batches = iter(loader)
+    for _ in range(2):
+        check_batch(own, next(batches))
+    with pytest.raises(IntegrityError, match=key):
+        next(batches)
+    assert loader.state_dict()["position"] == 2
+    assert not makers()
+    assert not readers()
+
+
+def test_a_loader_that_waits_for_a_read_ahead_can_be_closed(made, monkeypatch):
+    """The thread that transforms waits for a read that never comes while the loader is closed, or forgotten."""
+    silent = threading.Event()
+    sound = Store.get_range
+
+    def stuck(*a: object):
+        if silent.is_set():
+            assert over.wait(60)
+        return sound(*a)
+
+    monkeypatch.setattr(Store, "get_range", stuck)
+    for closes in (True, False):
+        silent.clear()
+        over = threading.Event()
+        loader = DataLoader(
+            replace(made.plan, handles=HANDLES[:1]), batch_size=1, options=NARROW, transform_ahead=1
+        )
+        batches = iter(loader)
+        next(batches)
+        silent.set()
+        next(batches)
+        assert makers()
+        threading.Timer(0.3, over.set).start()
+        if closes:
+            loader.close()
+            assert not makers()
+        else:
+            del loader, batches
+            gc.collect()
+            wait_until(lambda: not makers(), "the thread ends")
+
+
+def makers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "tensorbank-transform" and t not in OF_OTHERS]
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_a_batch_whose_transform_failed_comes_again(made, n):
+    fails = [True]
+
+    def once(batch):
+        if fails and fails.pop():
+            raise ZeroDivisionError
+        return batch
+
+    with DataLoader(made.plan, batch_size=4, shuffle=None, transform=once, transform_ahead=n) as loader:
+        with pytest.raises(ZeroDivisionError):
+            next(iter(loader))
+        assert [name for batch in loader for name in ids(batch)] == made.plan.table["sample_id"].to_pylist()

@@ -11,8 +11,9 @@ import torch
 
 from tensorbank_loader.batch.collation import Sample
 from tensorbank_loader.batch.memory import BatchMemory
+from tensorbank_loader.budgets import DrawnBudget
 
-__all__ = ["MASK", "TIME_INDEX", "Batch", "BatchForm", "n_samples_of", "samples_of"]
+__all__ = ["BUDGET_COLUMNS", "MASK", "TIME_INDEX", "Batch", "BatchForm", "n_samples_of", "samples_of"]
 
 Batch = dict[str, Any]
 """A batch: tensors by handle name, metadata by column name, and ``mask`` if a handle is missing from some sample."""
@@ -20,6 +21,8 @@ MASK = "mask"
 """The name of a batch's masks."""
 TIME_INDEX = "time_index"
 """The name of a batch's chosen dates."""
+BUDGET_COLUMNS = ("input_tokens", "target_tokens", "draw_key")
+"""The names of a batch's drawn budgets."""
 Int64 = npt.NDArray[np.int64]
 
 
@@ -45,12 +48,21 @@ class BatchForm(Protocol):
         {handle: (n, time) bool} where some sample has fewer dates than its table: True for the dates of the tensor that the
         sample has. The others are behind them and hold the fill value.
 
-    A batch is made in three steps: :meth:`dates` before it is read, :meth:`allocate` when its first bytes have come, in a thread
-    of the reader, and :meth:`batch` when its buffers are filled. Forms hold no buffers, and all methods may be called at once.
+    Budgets
+        Where tokens have a budget, ``input_tokens`` and ``target_tokens``, {handle: (n,) int64}, say how many of each sample are
+        seen and predicted, and ``draw_key``, (n,) int64, is a random number for each sample. A handle of which a sample has
+        neither is not read, and its ``mask`` is False.
+
+    A batch is made in three steps: :meth:`dates` and :meth:`budget` before it is read, :meth:`allocate` when its first bytes have
+    come, in a thread of the reader, and :meth:`batch` when its buffers are filled. Forms hold no buffers, and all methods may be
+    called at once.
     """
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64 | None:
         """Return the dates that are read of the samples at some positions, (n, k) int64; None: all."""
+
+    def budget(self, positions: Int64, *, epoch: int) -> DrawnBudget | None:
+        """Return the budgets of the samples at some positions; None: there are none."""
 
     def allocate(self, positions: Int64, memory: BatchMemory) -> dict[str, torch.Tensor]:
         """Allocate uninitialised tensors (n, time, band, y, x) for the samples at some positions, (n,), by handle name."""
@@ -61,6 +73,7 @@ class BatchForm(Protocol):
         masks: Mapping[str, npt.NDArray[np.bool_]],
         positions: Int64,
         dates: Int64 | None = None,
+        budget: DrawnBudget | None = None,
     ) -> Batch:
         """Return the batch for the consumer, made of the filled tensors; no pixel is copied.
 
@@ -74,6 +87,8 @@ class BatchForm(Protocol):
             Positions of the samples, (n,) int64.
         dates
             Dates that :meth:`dates` returned.
+        budget
+            Budgets that :meth:`budget` returned.
 
         Raises
         ------

@@ -19,6 +19,7 @@ from tensorbank.reading import BatchRead, Buffers, SampleReader, Skipped
 from tensorbank_loader.batch.form import Batch
 from tensorbank_loader.batch.memory import BatchMemory
 from tensorbank_loader.batch.plan_form import PlanForm
+from tensorbank_loader.budgets import BudgetDraws, DrawnBudget
 from tensorbank_loader.order import DateChoice
 
 __all__ = ["MixForm", "MixReader"]
@@ -35,18 +36,33 @@ class MixForm:
         Homogeneous mix.
     choices
         Dates that are read of each source; None: all.
+    budgets
+        Draws of the budgets of each source; None: there is no budget.
     skipping
         True if damage is skipped, so that all handles have masks.
     """
 
-    def __init__(self, mix: Mix, choices: Sequence[DateChoice | None], *, skipping: bool = False) -> None:
-        sources = zip(mix.sources, choices, strict=True)
-        self._forms = tuple(PlanForm.of(plan, choice, skipping=skipping) for plan, choice in sources)
+    def __init__(
+        self,
+        mix: Mix,
+        choices: Sequence[DateChoice | None],
+        budgets: Sequence[BudgetDraws | None],
+        *,
+        skipping: bool = False,
+    ) -> None:
+        sources = zip(mix.sources, choices, budgets, strict=True)
+        self._forms = tuple(
+            PlanForm.of(plan, choice, draws, skipping=skipping) for plan, choice, draws in sources
+        )
         self._starts = _starts(mix)
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64 | None:
         source, own = _of_source(positions, self._starts)
         return self._forms[source].dates(own, epoch=epoch)
+
+    def budget(self, positions: Int64, *, epoch: int) -> DrawnBudget | None:
+        source, own = _of_source(positions, self._starts)
+        return self._forms[source].budget(own, epoch=epoch)
 
     def allocate(self, positions: Int64, memory: BatchMemory) -> dict[str, torch.Tensor]:
         source, own = _of_source(positions, self._starts)
@@ -58,9 +74,10 @@ class MixForm:
         masks: Mapping[str, npt.NDArray[np.bool_]],
         positions: Int64,
         dates: Int64 | None = None,
+        budget: DrawnBudget | None = None,
     ) -> Batch:
         source, own = _of_source(positions, self._starts)
-        return self._forms[source].batch(tensors, masks, own, dates)
+        return self._forms[source].batch(tensors, masks, own, dates, budget)
 
 
 class MixReader:
@@ -92,10 +109,14 @@ class MixReader:
         return tuple(skipped for r in self._readers for skipped in r.skipped)
 
     def submit(
-        self, positions: Int64, out: Buffers | Callable[[], Buffers], dates: Int64 | None = None
+        self,
+        positions: Int64,
+        out: Buffers | Callable[[], Buffers],
+        dates: Int64 | None = None,
+        wanted: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> BatchRead:
         source, own = _of_source(positions, self._starts)
-        return self._readers[source].submit(own, out, dates)
+        return self._readers[source].submit(own, out, dates, wanted)
 
     def close(self) -> None:
         for reader in self._readers:

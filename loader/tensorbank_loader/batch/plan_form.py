@@ -15,8 +15,9 @@ import torch
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import InvalidInputError
 from tensorbank.plans import Handle, Plan
-from tensorbank_loader.batch.form import MASK, TIME_INDEX, Batch
+from tensorbank_loader.batch.form import BUDGET_COLUMNS, MASK, TIME_INDEX, Batch
 from tensorbank_loader.batch.memory import BatchMemory
+from tensorbank_loader.budgets import BudgetDraws, DrawnBudget, as_columns
 from tensorbank_loader.order import DateChoice
 
 __all__ = ["PlanForm"]
@@ -45,6 +46,8 @@ class PlanForm:
         Handles that some sample lacks, or lacks some dates of, which have a mask.
     choice
         Dates that are read; None: all.
+    draws
+        Draws of the samples' budgets; None: there is no budget.
     """
 
     plan: Plan
@@ -52,15 +55,25 @@ class PlanForm:
     columns: dict[str, ColumnKind]
     gappy: tuple[str, ...]
     choice: DateChoice | None = None
+    draws: BudgetDraws | None = None
 
     @classmethod
-    def of(cls, plan: Plan, choice: DateChoice | None = None, *, skipping: bool = False) -> PlanForm:
+    def of(
+        cls,
+        plan: Plan,
+        choice: DateChoice | None = None,
+        draws: BudgetDraws | None = None,
+        *,
+        skipping: bool = False,
+    ) -> PlanForm:
         """Return the form of a plan's batches.
 
         Parameters
         ----------
         choice
             Dates that are read; None: all.
+        draws
+            Draws of the samples' budgets; None: there is no budget.
         skipping
             True if damage is skipped, so that any sample may lack any handle and all handles have masks.
 
@@ -77,13 +90,18 @@ class PlanForm:
             h.name
             for h in plan.handles
             if skipping
+            or (draws is not None and h.name in draws.budget.names)
             or plan.table[h.columns.key].null_count
             or h.columns.n_times in plan.table.column_names
         )
-        taken = {h.name for h in plan.handles} | ({MASK} if gappy else set())
-        taken |= {TIME_INDEX} if choice else set()
+        # Masks come and go with the samples that are selected, and what reads them cannot tell a modality from them.
+        own = {MASK} | ({TIME_INDEX} if choice else set()) | ({*BUDGET_COLUMNS} if draws else set())
+        names = [h.name for h in plan.handles]
+        for name in names:
+            if name in own:
+                raise InvalidInputError(f"the batch has {name!r} already; rename the modality with AS")
         for name in plan.metadata_columns:
-            if name in taken:
+            if name in own or name in names:
                 raise InvalidInputError(f"the batch has {name!r} already; rename the column with AS")
         return cls(
             plan=plan,
@@ -91,10 +109,14 @@ class PlanForm:
             columns={name: _kind(name, plan.table[name], choice) for name in plan.metadata_columns},
             gappy=gappy,
             choice=choice,
+            draws=draws,
         )
 
     def dates(self, positions: Int64, *, epoch: int) -> Int64 | None:
         return None if self.choice is None else self.choice.dates(positions, epoch=epoch)
+
+    def budget(self, positions: Int64, *, epoch: int) -> DrawnBudget | None:
+        return None if self.draws is None else self.draws.draw(positions, epoch=epoch)
 
     def allocate(self, positions: Int64, memory: BatchMemory) -> dict[str, torch.Tensor]:
         n = len(positions)
@@ -113,6 +135,7 @@ class PlanForm:
         masks: Mapping[str, npt.NDArray[np.bool_]],
         positions: Int64,
         dates: Int64 | None = None,
+        budget: DrawnBudget | None = None,
     ) -> Batch:
         batch: Batch = {
             h.name: tensors[h.name].squeeze(1) if self._n_times(h) == 1 else tensors[h.name]
@@ -128,9 +151,18 @@ class PlanForm:
                 ) from error
         if dates is not None:
             batch[TIME_INDEX] = torch.from_numpy(dates)
+        if budget is not None:
+            batch |= _tensors(as_columns(budget))
         if self.gappy:
             batch[MASK] = {name: _mask(masks[name]) for name in self.gappy}
         return batch
+
+
+def _tensors(value: Any) -> Any:
+    """Return arrays as tensors, those of mappings included."""
+    if isinstance(value, Mapping):
+        return {name: _tensors(one) for name, one in value.items()}
+    return torch.from_numpy(np.ascontiguousarray(value))
 
 
 def _mask(mask: npt.NDArray[np.bool_]) -> torch.Tensor:

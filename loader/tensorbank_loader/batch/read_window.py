@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from tensorbank.reading import BatchRead
 from tensorbank_loader.batch.form import Batch, BatchForm
 from tensorbank_loader.batch.memory import BatchMemory
 from tensorbank_loader.batch.reader import Reader
+from tensorbank_loader.budgets import DrawnBudget
 from tensorbank_loader.epochs import Share, Step
 
 __all__ = ["MIN_BATCHES_AHEAD", "Window", "forked"]
@@ -35,6 +37,7 @@ class _Coming:
     steps: tuple[Step, ...]
     positions: npt.NDArray[np.int64]
     dates: npt.NDArray[np.int64] | None
+    budget: DrawnBudget | None
     tensors: dict[str, torch.Tensor]
     read: BatchRead
 
@@ -75,6 +78,7 @@ class Window:
         self._coming: deque[_Coming] = deque()
         self._inflight_bytes = 0
         self._closed = False
+        self._cancelled = threading.Event()
         self._pid = os.getpid()
         self._epoch: int | None = None
         self._held: Share | None = None
@@ -91,7 +95,8 @@ class Window:
             if self._coming:
                 self._epoch = self._coming[0].steps[0].epoch
             self._ask_ahead()
-            if not self._coming:
+            # Another thread may have cancelled before it knew of these reads.
+            if self._cancelled.is_set() or not self._coming:
                 raise StopIteration
             self._coming[0].read.wait()
             if self._held is not None:
@@ -101,7 +106,8 @@ class Window:
             raise
         first = self._coming.popleft()
         self._inflight_bytes -= first.read.n_bytes
-        return first.steps, self._form.batch(first.tensors, first.read.masks, first.positions, first.dates)
+        batch = self._form.batch(first.tensors, first.read.masks, first.positions, first.dates, first.budget)
+        return first.steps, batch
 
     @property
     def ready(self) -> bool:
@@ -117,6 +123,12 @@ class Window:
     def inflight_bytes(self) -> int:
         """The bytes of memory of those batches, tensors and stored bytes."""
         return self._inflight_bytes
+
+    def cancel(self) -> None:
+        """Make a thread that waits for the next batch end its wait, in an error or the end. For any other thread."""
+        if self._pid == os.getpid():
+            self._cancelled.set()
+            self._reader.close()
 
     def close(self) -> None:
         """End the iteration. May be called twice."""
@@ -154,9 +166,11 @@ class Window:
             steps, positions = share
             tensors: dict[str, torch.Tensor] = {}
             dates = self._form.dates(positions, epoch=steps[0].epoch)
+            drawn = self._form.budget(positions, epoch=steps[0].epoch)
             allocate = partial(_allocate, self._form, positions, self._memory, tensors)
-            read = self._reader.submit(positions, allocate, dates)
-            self._coming.append(_Coming(steps, positions, dates, tensors, read))
+            wanted = None if drawn is None else drawn.wanted
+            read = self._reader.submit(positions, allocate, dates, wanted)
+            self._coming.append(_Coming(steps, positions, dates, drawn, tensors, read))
             self._inflight_bytes += read.n_bytes
 
     def _may_go_beyond(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -44,7 +44,11 @@ class Reader(Protocol):
         """The newest of the items left out so far; of a mix, their positions are those of the source's plan."""
 
     def submit(
-        self, positions: Int64, out: Buffers | Callable[[], Buffers], dates: Int64 | None = None
+        self,
+        positions: Int64,
+        out: Buffers | Callable[[], Buffers],
+        dates: Int64 | None = None,
+        wanted: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> BatchRead:
         """Start to read samples into buffers, and return at once.
 
@@ -60,6 +64,8 @@ class Reader(Protocol):
             first bytes have come.
         dates
             Dates that are read of each sample, (n, k) int64; None: all.
+        wanted
+            Samples of which a handle is read, (n,) bool by handle name. Handles that are not named are read of all.
 
         Raises
         ------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tensorbank_loader.epochs.cursor import Cursor, OnIter
 from tensorbank_loader.epochs.epoch import Epochs, Share, State, Step
+from tensorbank_loader.epochs.group_store import store_of_group
+from tensorbank_loader.epochs.launchers import is_one_node
 from tensorbank_loader.epochs.saved_state import STATE_VERSION, check_state, loaded
 from tensorbank_loader.epochs.trail import Stretch, Trail
 from tensorbank_loader.epochs.worker_epochs import Iteration, WorkerEpochs
@@ -23,5 +25,7 @@ __all__ = [
     "WorkerEpochs",
     "World",
     "check_state",
+    "is_one_node",
     "loaded",
+    "store_of_group",
 ]

@@ -18,6 +18,7 @@ from typing import Any
 import torch.distributed
 
 from tensorbank.errors import ErrorKind, InvalidInputError
+from tensorbank_loader.epochs.group_store import store_of_group
 from tensorbank_loader.epochs.world import World
 
 __all__ = ["WAIT_S", "differences", "require_agreement"]
@@ -98,15 +99,12 @@ def differences(told: Sequence[Mapping[str, Any]]) -> str:
     more = f"; so do {len(wrong) - N_NAMED} ranks more" if len(wrong) > N_NAMED else ""
     return (
         f"ranks would stream different batches, compared with rank 0: {'; '.join(said)}{more}. Give all ranks the same plan "
-        "(save it once, and let each of them load the file), the same seed, sizes and options, and the same state to go on from"
+        "(by shared_plan, or saved once and loaded by each of them), the same seed, sizes and options, and the same state to go "
+        "on from"
     )
 
 
 def _store_of_group(world: World) -> Any:
     """Return the store of the process group whose ranks are those of a world, None if there is no such group."""
-    distributed = torch.distributed
-    if world.subgroup or world.n_ranks == 1 or not distributed.is_available():
-        return None
-    if not distributed.is_initialized() or distributed.get_world_size() != world.n_ranks:
-        return None
-    return distributed.distributed_c10d._get_default_store()
+    store = None if world.subgroup else store_of_group()
+    return None if store is None or torch.distributed.get_world_size() != world.n_ranks else store

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tensorbank.arguments import choice, whole_number
 from tensorbank.errors import InvalidInputError
+from tensorbank_loader.budgets import TokenBudget
 from tensorbank_loader.epochs.world import World
 from tensorbank_loader.order import Even, SampleOrder, batch_bounds, first_batch_of, n_batches, rank_bounds
 
@@ -83,6 +84,8 @@ class Epochs:
     times
         Dates of samples that are read: so many, or these; None: all. Seed and epoch decide which, as they do for the
         order.
+    budget
+        Budget of tokens of each sample; None: there is none. Seed and epoch decide what is drawn from it.
     source
         Description of what is streamed, for states to tell, as JSON-able values. Nothing is decided by it.
 
@@ -100,6 +103,7 @@ class Epochs:
     drop_last: bool
     even: Even = "exact"
     times: int | tuple[int, ...] | None = None
+    budget: TokenBudget | None = None
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -266,4 +270,5 @@ class Epochs:
             **self.order.identity,
             "drop_last": self.drop_last,
             "times": list(self.times) if isinstance(self.times, tuple) else self.times,
+            "budget": None if self.budget is None else self.budget.digest,
         }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tensorbank.errors import ErrorKind, InvalidInputError
 
-__all__ = ["LAUNCHERS", "Launcher", "rank_among"]
+__all__ = ["LAUNCHERS", "Launcher", "is_one_node", "rank_among"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ LAUNCHERS = (
 SLURM = Launcher("srun", "SLURM_PROCID", "SLURM_NTASKS")
 STEP_SIZE = "SLURM_STEP_NUM_TASKS"
 """The variable that holds the tasks of the step, where ``SLURM_NTASKS`` may be of the job."""
+SIZES = (("WORLD_SIZE", "LOCAL_WORLD_SIZE"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"))
+"""The variables that hold the number of all ranks, and of those on this node."""
 FIRST_SPECIAL_STEP = 0xFFFFFFF0
 """The first step number that belongs to a shell: of a batch script, of an interactive job."""
 HINT = "give the loader world=World(rank, n_ranks), or initialise torch.distributed before its first epoch"
@@ -79,6 +81,15 @@ def rank_among(environ: Mapping[str, str]) -> tuple[int, int] | None:
                 f"{said}: which rank this process is cannot be told; {HINT}", kind=ErrorKind.WORLD
             )
     return found
+
+
+def is_one_node(environ: Mapping[str, str]) -> bool:
+    """Tell whether all ranks are on this node; False if no launcher says so. Pure."""
+    for all_ranks, local_ranks in SIZES:
+        n_ranks, n_local = _number(environ, all_ranks), _number(environ, local_ranks)
+        if n_ranks is not None and n_local is not None:
+            return n_ranks == n_local
+    return _number(environ, "SLURM_STEP_NUM_NODES") == 1
 
 
 def _srun(environ: Mapping[str, str]) -> tuple[Launcher, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -50,7 +50,12 @@ def saved(epochs: Epochs, state: State, world: World, trail: Trail | None = None
 
 
 def loaded(
-    epochs: Epochs, given: Mapping[str, Any], world: World | None, *, single: bool = False
+    epochs: Epochs,
+    given: Mapping[str, Any],
+    world: World | None,
+    *,
+    single: bool = False,
+    whatever: Collection[str] = (),
 ) -> tuple[Epochs, State]:
     """Return the epochs that go on, and the state, from what :func:`saved` wrote.
 
@@ -66,6 +71,8 @@ def loaded(
         World that goes on; None if it is not known yet, and :func:`check_world` is called when it is.
     single
         True if the state may stand inside of a batch.
+    whatever
+        Fields of the identity that do not matter, where nothing is read.
 
     Raises
     ------
@@ -75,7 +82,7 @@ def loaded(
     """
     check_state(given)
     for name, mine in epochs.identity.items():
-        if given.get(name) != mine:
+        if name not in whatever and given.get(name) != mine:
             raise InvalidInputError(
                 f"this state has {name} {given.get(name)!r}, the loader has {mine!r}; "
                 "make the loader with the same plan and options",

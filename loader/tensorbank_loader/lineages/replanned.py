@@ -126,7 +126,7 @@ def epochs_of_state(streamed: Streamed, given: Mapping[str, Any]) -> tuple[Epoch
         times=tuple(times) if isinstance(times, list) else times,
     )
     epochs = epochs_of(streamed, options, given["global_batch_size"])
-    return loaded(epochs, given, None, single=True)
+    return loaded(epochs, given, None, single=True, whatever=("budget",))  # it decides tokens, not samples
 
 
 def _other(sentence: str) -> InvalidInputError:

@@ -24,11 +24,12 @@ class LoaderStats(FetchStats):
         Batches and samples that were handed to the consumer, and their decoded bytes, fill values included.
     wait_s
         Seconds that the consumer waited for batches. On a GPU they include waits for the device, which the host is never more
-        than two steps ahead of.
+        than two steps ahead of, and with ``transform_ahead`` waits for the transform.
     step_s
         Seconds that the loader waited for the consumer, between one batch and the demand for the next.
     transform_s
-        Seconds in the transform; on a GPU, only in starting its work.
+        Seconds in the transform; on a GPU, only in starting its work. With ``transform_ahead`` it has a thread of its own, and
+        they are 0.
     decode_s
         Seconds in verifying and decoding, summed over threads.
     skipped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tensorbank_loader.transforms.augment import Augment
-from tensorbank_loader.transforms.normalize import Normalize
+from tensorbank_loader.transforms.normalize import Normalize, profile_constants
 from tensorbank_loader.transforms.transform import Transform, checked, ready
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "Normalize",
     "Transform",
     "checked",
+    "profile_constants",
     "ready",
 ]

@@ -12,7 +12,7 @@ from tensorbank.statistics import Normalization, Statistics, normalization
 from tensorbank_loader.batch import MASK, Batch
 from tensorbank_loader.streamed import Streamed, plans_of
 
-__all__ = ["Normalize"]
+__all__ = ["Normalize", "profile_constants"]
 
 
 class Normalize(torch.nn.Module):
@@ -32,7 +32,7 @@ class Normalize(torch.nn.Module):
     dtype
         Type of normalised tensors, such as ``torch.bfloat16``.
     fill
-        Value of pixels that have none: NaN, ``nodata``, and pixels of samples that lack the modality. 0 is the
+        Value of pixels that have none: NaN, ``nodata``, and pixels of samples, or of dates, that lack the modality. 0 is the
         mean. None: they are taken as they are. NaN stays NaN, and fill values are normalised as any number.
     nodata
         Stored value that marks pixels without one, by handle name. Such pixels become ``fill``.
@@ -67,7 +67,7 @@ class Normalize(torch.nn.Module):
             raise InvalidInputError(f"normalised pixels are floats, got dtype={dtype}")
         every = [h for p in plans_of(plan) for h in p.handles]
         handles = {h.name: h for h in every}
-        found = _of_profile(handles, constants) if isinstance(constants, str) else dict(constants)
+        found = profile_constants(handles, constants) if isinstance(constants, str) else dict(constants)
         self.dtype = dtype
         self.fill = fill
         self.nodata = dict(nodata or {})
@@ -108,7 +108,9 @@ class Normalize(torch.nn.Module):
             if name in self.nodata:
                 pixels.masked_fill_(stored == self.nodata[name], self.fill)
             if present is not None:
-                pixels.masked_fill_(~present.view(-1, *[1] * (pixels.ndim - 1)), self.fill)
+                # (n,), or (n, time) where samples have some of the dates of the tensor.
+                lacking = ~present.view(*present.shape, *[1] * (pixels.ndim - present.ndim))
+                pixels.masked_fill_(lacking, self.fill)
         return pixels.to(self.dtype)
 
 
@@ -121,8 +123,16 @@ def _alike(handles: Sequence[Handle]) -> None:
         )
 
 
-def _of_profile(handles: Mapping[str, Handle], profile: str) -> dict[str, Normalization]:
-    """Return the constants of the selected bands of every continuous handle."""
+def profile_constants(handles: Mapping[str, Handle], profile: str) -> dict[str, Normalization]:
+    """Return the constants of a published profile for the selected bands of every continuous handle.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such profile, or it has none for one of them.
+    InvalidInputError
+        The profile has another number of bands than the table.
+    """
     found = {}
     for name, handle in handles.items():
         if handle.modality.categorical:

@@ -122,3 +122,17 @@ def test_a_column_that_python_cannot_hold_is_named(made):
     loader = DataLoader(plan, batch_size=N, world=World())
     with pytest.raises(InvalidInputError, match=r"column 'far', of type timestamp\[s\]"), loader:
         list(loader)
+
+
+def test_nothing_else_is_called_as_a_batch_calls_its_masks(tmp_path):
+    """Though no sample of this plan lacks anything, so that this batch would have no masks."""
+    own = make(tmp_path, N, handles=HANDLES[:1])
+    (handle,) = own.plan.handles
+    renamed = replace(handle, name="mask")
+    names = [name.replace("S2.", "mask.") for name in own.plan.table.column_names]
+    plan = replace(own.plan, handles=(renamed,), table=own.plan.table.rename_columns(names))
+    with pytest.raises(InvalidInputError, match="the batch has 'mask' already; rename the modality with AS"):
+        DataLoader(plan, batch_size=N)
+    column = own.plan.table.append_column("mask", pa.array(range(N)))
+    with pytest.raises(InvalidInputError, match="the batch has 'mask' already; rename the column with AS"):
+        DataLoader(replace(own.plan, table=column), batch_size=N)

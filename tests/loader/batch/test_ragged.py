@@ -11,9 +11,11 @@ import zarr
 
 import tensorbank as tb
 from support.ragged import N_DATES, SHORT, make_ragged_bank
+from tensorbank import Normalization
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.verification import verify
 from tensorbank_indexer import open_source
+from tensorbank_loader import Normalize
 
 LOCATIONS = ("ssl4eo-wds", "--locations", "7", "--per-tar", "7", "--split", "val")
 STACKS = ("S2L2A", "S1GRD")
@@ -105,6 +107,27 @@ def test_batches_are_padded_and_masked(table):
             check(batch, pixels, [list(range(N_DATES))] * len(batch["sample_id"]))
             seen += batch["sample_id"]
         assert sorted(seen) == sorted(pixels)
+
+
+@pytest.mark.parametrize("times", [None, 2, 1])
+def test_dates_that_are_not_there_are_filled_when_normalised(table, times):
+    bank, pixels = table
+    mean, std = np.arange(1.0, 13.0)[:, None, None], 4.0
+    constants = {"S2L2A": Normalization(tuple(mean.ravel()), (std,) * 12)}
+    plan = bank.sql(SQL).plan(by_date=times is not None)
+    normalize = Normalize(plan, constants, fill=-7.0)
+    n_lacking = 0
+    for batch in plan.dataloader(batch_size=3, seed=1, times=times, transform=normalize):
+        for i, sample in enumerate(batch["sample_id"]):
+            mine = pixels[sample]["S2L2A"].astype(np.float64)
+            dates = batch["time_index"][i].tolist() if times else range(N_DATES)
+            expected = np.stack(
+                [(mine[d] - mean) / std if d < len(mine) else np.full_like(mine[0], -7.0) for d in dates]
+            )
+            expected = expected[0] if times == 1 else expected
+            np.testing.assert_allclose(batch["S2L2A"][i].numpy(), expected, rtol=1e-5)
+            n_lacking += sum(d >= len(mine) for d in dates)
+    assert n_lacking or times
 
 
 @pytest.mark.parametrize("times", [1, 2, 4, [3], [2, 0]])

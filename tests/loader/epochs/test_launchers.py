@@ -95,6 +95,7 @@ def test_launchers_that_tell_by_variables(plan, alone, tmp_path):
         assert together([r["had"] for r in ranks]) == alone, name
 
 
+@pytest.mark.thorough
 def test_a_process_group_that_no_variable_tells_of_and_its_workers(plan, alone, tmp_path):
     place = {"MEETING_PLACE": str(tmp_path / "meeting")}
     run(*((["-W", "ignore", PROGRAM, "group", plan, tmp_path, rank], place) for rank in range(2)))
@@ -110,6 +111,7 @@ def test_torchrun(plan, alone, tmp_path):
     assert together([r["had"] for r in found_in(tmp_path)]) == alone
 
 
+@pytest.mark.thorough
 def test_lightning_starts_the_ranks_itself(plan, alone, tmp_path):
     run((["-W", "ignore", PROGRAM, "lightning", plan, tmp_path], {}))
     ranks = found_in(tmp_path)
@@ -120,6 +122,7 @@ def test_lightning_starts_the_ranks_itself(plan, alone, tmp_path):
     assert together([r["validated"] for r in ranks]) == whole, "the sanity check eats nothing"
 
 
+@pytest.mark.thorough
 def test_accelerate(plan, alone, tmp_path):
     run(([*TORCHRUN, PROGRAM, "accelerate", plan, tmp_path], {}))
     ranks = found_in(tmp_path)

@@ -20,6 +20,7 @@ import pytest
 
 from support import SUPPORT
 from support.handmade import HANDLES, make
+from support.waiting import wait_until
 from tensorbank import InvalidInputError, Plan
 from tensorbank.plans import StoreAddress
 from tensorbank.testing import Faults, FaultServer
@@ -50,11 +51,8 @@ def log_of(path: Path) -> list[dict]:
 
 
 def wait_for_lines(path: Path, n: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while len(log_of(path)) < n:
-        assert process.poll() is None, "ended before"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: len(log_of(path)) >= n or process.poll() is not None, f"there are not {n} lines")
+    assert process.poll() is None, "ended before"
 
 
 @contextmanager
@@ -152,7 +150,7 @@ def test_an_interrupted_run_ends_within_two_seconds(plan, tmp_path):
     with training(plan, tmp_path, "--n-epochs", "1000", "--pause", "0.01", stderr=subprocess.PIPE) as process:
         wait_for_lines(tmp_path / "0.jsonl", 3, process)
         alone_s = seconds_of_an_idle_process()
-        assert seconds_to_end(process) < 2 + 3 * alone_s
+        assert seconds_to_end(process) < 2 + 10 * alone_s
         _, said = process.communicate()
     assert process.returncode == -signal.SIGINT
     assert said.decode().rstrip().endswith("KeyboardInterrupt")
@@ -175,7 +173,7 @@ def test_an_interrupted_run_ends_although_its_store_hangs(plan, tmp_path):
                 time.sleep(0.01)
             # Half a second for requests under way; the rest is the interpreter's end. The store would hang for 60 s.
             alone_s = seconds_of_an_idle_process()
-            assert seconds_to_end(process) < 2 + 3 * alone_s
+            assert seconds_to_end(process) < 2 + 10 * alone_s
         assert process.returncode == -signal.SIGINT
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tensorbank import InvalidInputError
 from tensorbank_loader import World
+from tensorbank_loader.epochs import is_one_node
 
 STEP = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0"}
 
@@ -103,6 +104,27 @@ def test_what_is_ambiguous_is_refused(environ, said):
         World.detect(environ)
     assert caught.value.kind == "world"
     assert "world=World(rank, n_ranks)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, False),
+        ({"WORLD_SIZE": "4"}, False),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, True),
+        ({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, False),
+        ({"WORLD_SIZE": "", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, True),
+        ({**STEP, "SLURM_STEP_NUM_NODES": "1"}, True),
+        ({**STEP, "SLURM_STEP_NUM_NODES": "2"}, False),
+        # torchrun in a task of srun: each of two steps has one node, the job has two
+        ({**STEP, "SLURM_STEP_NUM_NODES": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, False),
+    ],
+    ids=str,
+)
+def test_ranks_are_on_one_node_where_a_launcher_says_so(environ, expected):
+    assert is_one_node(environ) is expected
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,7 @@ def test_time_is_whose_it_is(made, monkeypatch):
         return batch
 
     monkeypatch.setattr("tensorbank_loader.loader.time", clock)
+    monkeypatch.setattr("tensorbank_loader.prepared.time", clock)
     monkeypatch.setattr(Window, "__next__", late)
     for _ in (loader := DataLoader(made.plan, batch_size=4, transform=transform)):
         clock.now += 10
