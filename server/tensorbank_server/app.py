@@ -91,9 +91,11 @@ def create_app(settings: Settings) -> FastAPI:
         Front,
         settings=settings,
         metrics=metrics,
-        authenticator=Authenticator(settings),
+        authenticator=Authenticator(settings, service.rate_store),
         audit=service.audit,
         is_ending=lambda: service.is_ending,
+        rate_store=service.rate_store,
+        traces=service.traces,
     )
     if settings.cors_origins:  # outside of the front, which would ask preflights for a key
         app.add_middleware(

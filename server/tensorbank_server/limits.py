@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 __all__ = ["Limits"]
 
+STORE_SCHEMES = ("redis://", "rediss://", "unix://")
+
 
 class Limits(BaseModel):
-    """The limits of what a caller may ask for. All are shown in ``/v1/config``."""
+    """The limits of what a caller may ask for. All but the address of the store are shown in ``/v1/config``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,3 +94,26 @@ class Limits(BaseModel):
     queries_per_minute: int = Field(
         default=600, gt=0, description="Plans, searches, filters and SQL among them."
     )
+    store: SecretStr | None = Field(
+        default=None,
+        exclude=True,
+        description="Redis in which all replicas count rates: redis://host:6379/0, rediss:// or unix://.",
+    )
+    store_password_file: Path | None = Field(default=None, exclude=True)
+    store_s: float = Field(
+        default=0.5,
+        gt=0,
+        description="Time that a request waits for the store before its replica counts alone.",
+    )
+    n_replicas: int = Field(
+        default=1,
+        gt=0,
+        description="The most replicas; while the store is away each allows its share of a rate.",
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _is_of_redis(cls, store: SecretStr | None) -> SecretStr | None:
+        if store is not None and not store.get_secret_value().startswith(STORE_SCHEMES):
+            raise ValueError(f"the store of the limits is a URL that begins with {', '.join(STORE_SCHEMES)}")
+        return store

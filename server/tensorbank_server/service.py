@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tensorbank.errors import ErrorKind, NotFoundError, StorageError, nearest
-from tensorbank_server.access import Concurrency, Principal, Rates
+from tensorbank_server.access import Concurrency, Principal, RateStore, SharedRates
 from tensorbank_server.documents import EncodedFiles, RowFiles
 from tensorbank_server.http import PageTokens, Problem, writing_problem
-from tensorbank_server.monitoring import AuditLog, Metrics
+from tensorbank_server.monitoring import AuditLog, Metrics, Traces
 from tensorbank_server.planning import PlanFolder, PlanStore
 from tensorbank_server.served_bank import (
     PROBE_AGAIN_S,
@@ -29,7 +29,7 @@ from tensorbank_server.served_bank import (
     VersionText,
     as_version,
 )
-from tensorbank_server.settings import Settings
+from tensorbank_server.settings import Settings, read_secret
 from tensorbank_server.workers.bulkheads import Threads
 from tensorbank_server.workers.jobs import Job
 from tensorbank_server.workers.pool import WorkerPool
@@ -53,8 +53,12 @@ class Service:
         self.limits = settings.limits
         self.metrics = metrics
         self.audit = AuditLog(settings.audit_file)
+        self.traces = Traces()
         self.sql_slots = Concurrency(settings.limits.sql_processes, settings.limits.sql_processes)
-        self.queries = Rates("queries", settings.limits.queries_per_minute)
+        self.rate_store = _rate_store(settings, metrics)
+        self.queries = SharedRates(
+            "queries", settings.limits.queries_per_minute, self.rate_store, settings.limits.n_replicas
+        )
         self.page_tokens = PageTokens(
             settings.page_secret() or secrets.token_bytes(32), settings.limits.token_bytes
         )
@@ -70,25 +74,31 @@ class Service:
         self._scratch = tempfile.TemporaryDirectory(prefix="tensorbank-server-")
         scratch = Path(self._scratch.name)
         self.data_folder = self.settings.data_folder or scratch / "data"
-        for name in ("plans", "index"):
-            (self.data_folder / name).mkdir(parents=True, exist_ok=True)
+        cache = self.data_folder / "index"
+        plans_folder = self.settings.plans_folder or self.data_folder / "plans"
+        for path in (cache, plans_folder):
+            path.mkdir(parents=True, exist_ok=True)
         (scratch / "rows").mkdir()
         files = RowFiles(scratch / "rows", self.settings.row_cache_bytes)
-        cache = self.data_folder / "index"
         self.banks = {
             name: ServedBank(name, bank, cache, files, self.settings)
             for name, bank in self.settings.banks.items()
         }
         self.audit.open()
+        if self.settings.traces:
+            self.traces.open()
         self._threads = Threads("tensorbank-service", self.settings.n_threads)
         self._disk = Watch(
             "data_folder",
-            partial(writing_problem, self.data_folder),
+            lambda: writing_problem(self.data_folder) or writing_problem(plans_folder),
             every_s=PROBE_S,
             again_s=PROBE_AGAIN_S,
             limit_s=self.settings.bank_probe_s,
         )
         await asyncio.gather(*(watch.start() for watch in self._watches))
+        self.metrics.data_folder_up.set_function(partial(_is_well, self._disk))
+        for name, bank in self.banks.items():
+            self.metrics.bank_up.labels(name).set_function(partial(_is_well, bank.watch))
         addresses = {name: bank.address for name, bank in self.banks.items()}
         options = WorkerOptions(
             addresses, cache, self.settings.worker_memory_bytes, self.settings.worker_max_queries
@@ -96,7 +106,7 @@ class Service:
         self.workers = WorkerPool(self.settings.n_workers, options, self.metrics)
         await self.workers.start()
         folder = PlanFolder(
-            self.data_folder / "plans",
+            plans_folder,
             lifetime_s=self.settings.plan_lifetime_s,
             max_bytes=self.settings.plan_cache_bytes,
         )
@@ -124,6 +134,9 @@ class Service:
             thread.join(max(0.0, until_s - time.monotonic()))
         self._threads.close()
         self.audit.close()
+        await asyncio.to_thread(self.traces.close)
+        if self.rate_store is not None:
+            await self.rate_store.close()
         self._scratch.cleanup()
 
     @property
@@ -141,7 +154,7 @@ class Service:
 
     async def query(self, job: Job[T], principal: Principal) -> T:
         """Run a job in a worker, counted as a query of the caller."""
-        self.queries.spend(principal.id)
+        await self.queries.spend(principal.id)
         return await self.answer(job)
 
     async def answer(self, job: Job[T]) -> T:
@@ -195,3 +208,15 @@ class Service:
                 raise
             hint = nearest(table, await found.run(found.tables)) or f" See /v1/banks/{bank}/tables."
             raise Problem(404, error.kind, f"there is no table {table!r}.{hint}") from None
+
+
+def _is_well(watch: Watch) -> float:
+    return float(watch.problem is None)
+
+
+def _rate_store(settings: Settings, metrics: Metrics) -> RateStore | None:
+    limits = settings.limits
+    if limits.store is None:
+        return None
+    password = None if limits.store_password_file is None else read_secret(limits.store_password_file)
+    return RateStore(limits.store.get_secret_value(), password, metrics, limit_s=limits.store_s)

@@ -27,7 +27,7 @@ from tensorbank.retention import LEASES_VARIABLE
 from tensorbank.storage import StorageOptions
 from tensorbank_server.limits import Limits
 
-__all__ = ["BankSettings", "OidcSettings", "Settings", "load_settings"]
+__all__ = ["BankSettings", "OidcSettings", "Settings", "load_settings", "read_secret"]
 
 PREFIX = "TENSORBANK_"
 BANK_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,62}"
@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     data_folder: Path | None = Field(
         default=None, description="Plans and copies of index files; a temporary folder if not given."
     )
+    plans_folder: Path | None = Field(
+        default=None,
+        description="Plans, in a folder that all replicas see; inside of data_folder if not given.",
+    )
     latest_s: float = Field(
         default=1.0, ge=0, description="Time for which the newest snapshot is taken to stay the newest."
     )
@@ -156,7 +160,12 @@ class Settings(BaseSettings):
         default=None, description="Port of the metrics; without keys, so an inner one."
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address that `metrics_port` listens at.")
-    audit_file: Path | None = None
+    audit_file: Path | None = Field(
+        default=None, description="File of the audit log; `-` for standard output."
+    )
+    traces: bool = Field(
+        default=False, description="Send traces of requests to the collector that OTEL_* variables name."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     drain_s: float = Field(
         default=5.0, ge=0, description="Time from the end of readiness to the end of accepting connections."

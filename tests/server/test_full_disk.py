@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from support.programs import unavailable
 from support.server_process import Served, serving
-from support.service import check_problem, children, make, wait_until
+from support.service import check_problem, children, make
+from support.waiting import wait_until
 from tensorbank_server.http.disks import disk_problem, writing_problem
 from tensorbank_server.monitoring import AuditLog
 
@@ -22,9 +24,12 @@ TABLE = "/v1/banks/eo/tables/terramesh"
 
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A disk of 4 MB."""
+    """A disk of 4 MB, for which it takes the right to mount one."""
     folder = tmp_path_factory.mktemp("small")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], check=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        unavailable(f"a small disk cannot be mounted, its parts are tested without: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -61,10 +66,6 @@ def folder_state(served: Served) -> str:
     return str(answer.json()["data_folder"])
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0,
-    reason="mounting a small disk takes rights; the parts are tested below without",
-)
 @pytest.mark.parametrize(
     ("state", "kept", "code"), [("full", full, "storage-full"), ("read-only", read_only, "disk")]
 )

@@ -264,6 +264,7 @@ def bodies(document: dict[str, Any], operation: dict[str, Any]) -> Iterator[byte
         yield raw.encode()
 
 
+@pytest.mark.thorough
 def test_no_request_holds_up_the_health_of_the_service(serving_of, bank_folder, table_url):
     generous = {
         f"TENSORBANK_LIMITS__{name}_PER_MINUTE": "10000000" for name in ("REQUESTS", "QUERIES", "FAILURES")

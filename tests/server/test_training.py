@@ -48,6 +48,7 @@ def sums(stored):  # noqa: F811
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_two_ranks_and_urls_that_end(stored, sums, tmp_path):  # noqa: F811
     n_epochs = 4
     audit = tmp_path / "audit.jsonl"
@@ -96,6 +97,7 @@ def test_a_state_goes_from_one_door_to_the_other(stored):  # noqa: F811
                 other.load_state_dict(state)
 
 
+@pytest.mark.thorough
 def test_workers_read_by_urls_of_their_own(stored, sums):  # noqa: F811
     import torch
 
@@ -112,7 +114,7 @@ def test_workers_read_by_urls_of_their_own(stored, sums):  # noqa: F811
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keeps_plans", [True, False])
+@pytest.mark.parametrize("keeps_plans", [pytest.param(True, marks=pytest.mark.thorough), False])
 def test_a_service_that_restarts_costs_no_sample(stored, sums, tmp_path, keeps_plans):  # noqa: F811
     data = {"TENSORBANK_DATA_FOLDER": str(tmp_path / "data")} if keeps_plans else {}
     with stored.serving(**data) as served:

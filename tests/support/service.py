@@ -1,4 +1,4 @@
-"""Questions that tests ask a running service, and the waiting for its answers."""
+"""Questions that tests ask a running service, and the waiting for its plans."""
 
 from __future__ import annotations
 
@@ -54,13 +54,6 @@ def n_active(served: Served) -> int:
     found = re.search(r"^http_server_active_requests (\S+)$", served.get("/metrics").text, re.MULTILINE)
     assert found is not None
     return int(float(found[1]))
-
-
-def wait_until(condition, what: str, limit_s: float = 30.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def make(served, head=None, **changes: object):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from tensorbank_server.access.folder_keys import FolderKeys, assume, folders_of, read_policy
 from tensorbank_server.access.keys import KeyFile, Principal
-from tensorbank_server.access.rates import PLACE, Concurrency, Rates
+from tensorbank_server.access.rate_store import RateStore
+from tensorbank_server.access.rates import PLACE, Concurrency
+from tensorbank_server.access.shared_rates import SharedRates
 from tensorbank_server.access.tokens import Authenticator
 
 __all__ = [
@@ -14,7 +16,8 @@ __all__ = [
     "KeyFile",
     "PLACE",
     "Principal",
-    "Rates",
+    "RateStore",
+    "SharedRates",
     "assume",
     "folders_of",
     "read_policy",

@@ -1,10 +1,8 @@
 """Limits on callers: requests a minute, and requests at once. A request never queues: 429 says when to come again."""
 
 # Own code rather than the package `limits`: a bucket must give the two numbers of the RateLimit headers and the exact seconds
-# of Retry-After with the decision, in one step and without a lock. `limits` has windows but no token bucket, and answers them
-# by a second question. Its shared back ends would make limits hold over replicas, at the price of a Redis that each request
-# waits for: counting per replica is documented, and a proxy in front counts for all. `Place` and `Concurrency` have no
-# counterpart there.
+# of Retry-After with the decision, in one step. `limits` has windows but no token bucket, and answers them by a second question,
+# which is a second wait where the count is kept in Redis. `Place` and `Concurrency` have no counterpart there.
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from dataclasses import dataclass
 
 from tensorbank_server.http import Problem
 
-__all__ = ["PLACE", "Allowance", "Concurrency", "Place", "Rates"]
+__all__ = ["PLACE", "Allowance", "Concurrency", "Place", "Rates", "decide"]
 
 MAX_CALLERS = 10_000
 """The most callers remembered. The one that was quiet longest is forgotten first; its bucket is full by then."""
@@ -43,8 +41,29 @@ class Allowance:
         }
 
 
+def decide(name: str, per_minute: int, left: float, *, is_enough: bool) -> Allowance:
+    """Return what is told about a bucket that has ``left`` requests, after one was taken from it.
+
+    Raises
+    ------
+    Problem
+        429 if there was not one, with the seconds until there is.
+    """
+    rate = per_minute / 60
+    allowance = Allowance(name, per_minute, int(left), math.ceil((per_minute - left) / rate))
+    if not is_enough:
+        wait_s = max(1, math.ceil((1 - left) / rate))
+        raise Problem(
+            429,
+            "rate-limit",
+            f"more than {per_minute} {name} a minute; come again in {wait_s} s",
+            headers={"Retry-After": str(wait_s), **allowance.headers()},
+        )
+    return allowance
+
+
 class Rates:
-    """A token bucket for each caller. For one thread: the event loop's.
+    """A token bucket for each caller, in this process. For one thread: the event loop's.
 
     Parameters
     ----------
@@ -68,25 +87,23 @@ class Rates:
         Problem
             429, with the seconds until there is one again.
         """
-        now_s, rate = self._clock(), self.per_minute / 60
-        left, then_s = self._buckets.pop(caller, (float(self.per_minute), now_s))
-        left = min(float(self.per_minute), left + (now_s - then_s) * rate)
-        enough = left >= 1
-        left -= 1 if enough else 0
+        now_s = self._clock()
+        left, then_s = self._buckets.get(caller, (float(self.per_minute), now_s))
+        left = min(float(self.per_minute), left + (now_s - then_s) * self.per_minute / 60)
+        is_enough = left >= 1
+        left -= 1 if is_enough else 0
+        self._keep(caller, left, now_s)
+        return decide(self.name, self.per_minute, left, is_enough=is_enough)
+
+    def fill(self, caller: str, left: float) -> None:
+        """Say how many requests a caller has left, as another count knows it."""
+        self._keep(caller, min(float(self.per_minute), left), self._clock())
+
+    def _keep(self, caller: str, left: float, now_s: float) -> None:
+        self._buckets.pop(caller, None)  # the order is that of the last request
         self._buckets[caller] = (left, now_s)
         while len(self._buckets) > MAX_CALLERS:
             self._buckets.pop(next(iter(self._buckets)))
-        reset_s = math.ceil((self.per_minute - left) / rate)
-        allowance = Allowance(self.name, self.per_minute, int(left), reset_s)
-        if not enough:
-            wait_s = max(1, math.ceil((1 - left) / rate))
-            raise Problem(
-                429,
-                "rate-limit",
-                f"more than {self.per_minute} {self.name} a minute; come again in {wait_s} s",
-                headers={"Retry-After": str(wait_s), **allowance.headers()},
-            )
-        return allowance
 
 
 class Place:

@@ -14,7 +14,8 @@ from starlette.datastructures import Headers
 
 from tensorbank.errors import FormatError
 from tensorbank_server.access.keys import SCOPES, KeyFile, Principal
-from tensorbank_server.access.rates import Rates
+from tensorbank_server.access.rate_store import RateStore
+from tensorbank_server.access.shared_rates import SharedRates
 from tensorbank_server.digests import digest
 from tensorbank_server.http import Problem
 from tensorbank_server.settings import OidcSettings, Settings
@@ -34,16 +35,15 @@ class Authenticator:
     """A checker of ``Authorization`` headers. A caller is never identified by its path or query.
 
     An address that fails too often is told to wait; good keys from the same address are not held up.
-
-    Who fails too often is told to wait, by address; good keys from the same address are not held up.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, store: RateStore | None = None) -> None:
         self._open = settings.access == "open"
         self._full_sql = settings.full_sql
         self._keys = KeyFile(settings.keys_file) if settings.keys_file else None
         self._issuer = Issuer(settings.oidc) if settings.oidc else None
-        self._failures = Rates("failures", settings.limits.failures_per_minute)
+        limits = settings.limits
+        self._failures = SharedRates("failures", limits.failures_per_minute, store, limits.n_replicas)
 
     async def principal(self, headers: Headers, client: tuple[str, int] | None) -> Principal:
         """Return the caller that the headers identify.
@@ -61,7 +61,7 @@ class Authenticator:
             return await self._by_token(given)
         except Problem as problem:
             if problem.status == 401:
-                self._failures.spend(address)
+                await self._failures.spend(address)
             raise
 
     async def _by_token(self, given: str | None) -> Principal:

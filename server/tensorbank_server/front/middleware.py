@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tensorbank.errors import TensorBankError
-from tensorbank_server.access import PLACE, Authenticator, Concurrency, Rates
+from tensorbank_server.access import PLACE, Authenticator, Concurrency, RateStore, SharedRates
 from tensorbank_server.front.addresses import check_address, check_host
 from tensorbank_server.front.answer_headers import answer_condition, make_private, security_headers
 from tensorbank_server.front.bodies import check_json, read_body, replaying
@@ -37,7 +37,7 @@ from tensorbank_server.http import (
     of_status,
     respond,
 )
-from tensorbank_server.monitoring import AuditLog, Metrics
+from tensorbank_server.monitoring import AuditLog, Metrics, Traces
 from tensorbank_server.settings import Settings
 
 __all__ = ["Front"]
@@ -48,7 +48,7 @@ AUDITED = ("/v1/banks/", "/v1/plans/", "/stac/search", "/stac/collections/")
 PIECE_BYTES = 256 << 10
 """The bytes of an answer that a client has to take within ``send_stall_s``."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """The paths that are answered to everybody, at any load and by any host name: a probe knows an address only."""
 PAGE_PATHS = ("/", "/docs", "/openapi.json", "/static/")
@@ -61,6 +61,8 @@ class _Told:
 
     request_id: str
     trace_id: str
+    trace_flags: str
+    span_id: str
     started_s: float = field(default_factory=time.perf_counter)
     status: int = 0
     code: str | None = None
@@ -78,9 +80,12 @@ class Front:
         authenticator: Authenticator,
         audit: AuditLog,
         is_ending: Callable[[], bool],
+        rate_store: RateStore | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self.app = app
         self.audit = audit
+        self.traces = Traces() if traces is None else traces
         self.is_ending = is_ending
         self.settings = settings
         self.metrics = metrics
@@ -89,7 +94,7 @@ class Front:
         self.concurrency = Concurrency(limits.max_concurrent, limits.max_concurrent_per_key)
         self.open = Concurrency(limits.max_open, limits.max_open_per_key)
         self.open_of_addresses = Concurrency(limits.max_open, limits.max_open_per_address)
-        self.rates = Rates("requests", limits.requests_per_minute)
+        self.rates = SharedRates("requests", limits.requests_per_minute, rate_store, limits.n_replicas)
         self.headers = security_headers(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +102,13 @@ class Front:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        told = _Told(_number(headers.get("x-request-id")), _trace(headers.get("traceparent")))
+        parent = headers.get("traceparent")
+        told = _Told(_number(headers.get("x-request-id")), *_trace(parent), secrets.token_hex(8))
+        span = self.traces.begin(_method(scope), parent)
+        if span is not None:
+            told.trace_id = f"{span.get_span_context().trace_id:032x}"
+            told.span_id = f"{span.get_span_context().span_id:016x}"
+            told.trace_flags = f"{span.get_span_context().trace_flags:02x}"
         scope["tensorbank.request_id"] = told.request_id
         is_head = scope["method"] == "HEAD"
         telling = self._telling(scope, _without_body(send) if is_head else send, told)
@@ -129,6 +140,8 @@ class Front:
         finally:
             self.metrics.running.dec()
             self._log(scope, told)
+            if span is not None:
+                self.traces.end(span, _method(scope), _route(scope), told.status, told.code, told.request_id)
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         if scope["path"] in OPEN_PATHS or _is_page(scope["path"]):
@@ -142,7 +155,7 @@ class Front:
         async with _time_limit(limits.request_s):
             principal = await self.authenticator.principal(headers, scope.get("client"))
         scope["tensorbank.principal"] = principal
-        scope["tensorbank.allowance"] = self.rates.spend(principal.id)
+        scope["tensorbank.allowance"] = await self.rates.spend(principal.id)
         with self.open.slot(principal.id), self.open_of_addresses.slot(_address(scope)):
             body = await read_body(receive, headers, max_bytes=limits.body_bytes, limit_s=limits.body_s)
             if body and "json" in headers.get("content-type", "json"):
@@ -195,7 +208,7 @@ class Front:
         for name, value in self.headers.items():
             headers.setdefault(name, value)
         headers["X-Request-Id"] = told.request_id
-        headers["traceparent"] = f"00-{told.trace_id}-{secrets.token_hex(8)}-01"
+        headers["traceparent"] = f"00-{told.trace_id}-{told.span_id}-{told.trace_flags}"
         if (allowance := scope.get("tensorbank.allowance")) is not None:
             for name, value in allowance.headers().items():
                 headers.setdefault(name, value)
@@ -225,8 +238,7 @@ class Front:
 
     def _log(self, scope: Scope, told: _Told) -> None:
         taken_s = time.perf_counter() - told.started_s
-        route = getattr(scope.get("route"), "path", "none")
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        route, method = _route(scope), _method(scope)
         self.metrics.request_s.labels(method, route, str(told.status)).observe(taken_s)
         self.metrics.sent_bytes.labels(route).inc(told.n_bytes)
         principal = scope.get("tensorbank.principal")
@@ -246,6 +258,14 @@ class Front:
                 **scope.get("tensorbank.log", {}),
             },
         )
+
+
+def _route(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", "none"))
+
+
+def _method(scope: Scope) -> str:
+    return str(scope["method"]) if scope["method"] in _METHODS else "other"
 
 
 def _address(scope: Scope) -> str:
@@ -310,6 +330,9 @@ def _number(given: str | None) -> str:
     return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _trace(given: str | None) -> str:
+def _trace(given: str | None) -> tuple[str, str]:
+    """Return the id of a request's trace and its flags: those of the caller's, or of a new one, of which nothing is recorded."""
     found = _TRACEPARENT.fullmatch(given or "")
-    return found[1] if found and found[1] != "0" * 32 else secrets.token_hex(16)
+    if found is None or found[1] == "0" * 32:
+        return secrets.token_hex(16), "00"
+    return found[1], found[2]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 __all__ = ["AuditLog", "JsonLines", "redacted"]
 
+STANDARD_OUTPUT = Path("-")
 _SECRETS = re.compile(
     r"(X-Amz-(?:Signature|Credential|Security-Token)=)[^&\s\"']+"
     r"|(tb_live_[0-9a-f]+_)[A-Za-z0-9_-]+"
@@ -55,7 +56,7 @@ class AuditLog:
     Parameters
     ----------
     path
-        Path of the file, created with mode 0600.
+        Path of the file, created with mode 0600; ``-`` for standard output.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -65,7 +66,11 @@ class AuditLog:
         """True if a line may have been left unfinished."""
 
     def open(self) -> None:
-        if self.path is not None and self._fd is None:
+        if self._fd is not None or self.path is None:
+            return
+        if self.path == STANDARD_OUTPUT:
+            self._fd = os.dup(1)
+        else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 

@@ -33,6 +33,17 @@ class Metrics:
         self.rejected = Counter(
             "tensorbank_query_rejected", "Requests refused before they ran.", ["code"], registry=r
         )
+        self.rate_store_failures = Counter(
+            "tensorbank_rate_store_failures",
+            "Questions that the store of the limits did not answer.",
+            registry=r,
+        )
+        self.bank_up = Gauge(
+            "tensorbank_bank_up", "1 while a bank can be read, else 0.", ["bank"], registry=r
+        )
+        self.data_folder_up = Gauge(
+            "tensorbank_data_folder_up", "1 while the service can write its folders, else 0.", registry=r
+        )
         self.plan_s = Histogram(
             "tensorbank_plan_duration_seconds",
             "Time for making a plan.",

@@ -7,7 +7,6 @@ needs it no more. The time of the last change of ``<id>.arrow`` says when the pl
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tensorbank.errors import NotFoundError
 from tensorbank.plans import Plan
 from tensorbank_server.planning.plan_requests import PlanRequest
 from tensorbank_server.recent import Recent
@@ -97,8 +97,12 @@ class PlanFolder:
             _LOG.warning("plan %s cannot be read, and is made anew when it is asked for: %s", identity, error)
             return None
 
+    def has(self, identity: str) -> bool:
+        """Tell whether a plan is there: another replica may have removed one that this process knows."""
+        return self.path(identity).exists()
+
     def open(self, identity: str) -> OpenedPlan:
-        """Map a plan into memory, and note that it is used.
+        """Map a plan into memory, and note that it is used. One that another replica removed is forgotten.
 
         Raises
         ------
@@ -110,8 +114,13 @@ class PlanFolder:
             plan = Plan.load(self.path(identity))
             keys = frozenset(k for h in plan.handles for k in plan.addresses[h.name].shard_keys)
             found = self._opened.put(identity, OpenedPlan(plan, keys))
-        with contextlib.suppress(OSError):  # of a full or read-only disk: the plan can be read all the same
+        try:
             os.utime(self.path(identity))
+        except FileNotFoundError as error:
+            self._opened.drop(identity)
+            raise NotFoundError(f"plan {identity} was removed") from error
+        except OSError:  # of a full or read-only disk: the plan can be read all the same
+            pass
         return found
 
     def add_owner(self, identity: str, owner: str, *, wants: bool) -> None:

@@ -27,6 +27,7 @@ __all__ = ["PlanStore", "StoredPlan"]
 MAX_RUNNING = 64
 """The most plans being made or waited for."""
 State = Literal["submitted", "completed", "failed", "cancelled"]
+GONE: tuple[State, ...] = ("failed", "cancelled")
 _LOG = logging.getLogger(__name__)
 
 
@@ -97,8 +98,12 @@ class PlanStore:
             503: too many plans are being made.
         """
         found = await self._find(request.id)
+        is_made = found is not None and found.state == "completed"
+        if is_made and not await self._threads.run(self._folder.has, request.id):
+            self._known.pop(request.id, None)  # another replica removed it
+            found = None
         found = self._known.get(request.id, found)  # another may have begun it while this one looked
-        is_new = found is None or found.state in ("failed", "cancelled")
+        is_new = found is None or found.state in GONE
         if found is None or is_new:
             if len(self._running) >= MAX_RUNNING:
                 raise Problem(
@@ -239,13 +244,20 @@ class PlanStore:
             stored.problem, stored.state = problem, "failed"
 
     async def _find(self, identity: str) -> StoredPlan | None:
-        found = self._known.get(identity)
-        if found is None:
-            record = await self._threads.run(self._folder.read, identity)
-            if record is not None:
-                found = StoredPlan.of(record, await self._threads.run(self._folder.owners, identity))
-                found = self._known.setdefault(identity, found)  # another request may have been faster
+        if (found := self._live(identity)) is not None:
+            return found
+        record = await self._threads.run(self._folder.read, identity)
+        if record is None:
+            return self._known.get(identity)
+        read = StoredPlan.of(record, await self._threads.run(self._folder.owners, identity))
+        if (found := self._live(identity)) is None:  # another request may have been faster
+            found = self._known[identity] = read
         return found
+
+    def _live(self, identity: str) -> StoredPlan | None:
+        """Return a known plan that neither failed nor was cancelled: another replica may have made such a one since."""
+        found = self._known.get(identity)
+        return None if found is None or found.state in GONE else found
 
     async def _record(self, stored: StoredPlan, owner: str, *, wants: bool) -> None:
         """Write down that a caller asked for a plan, or needs it no more.
@@ -259,6 +271,6 @@ class PlanStore:
 
     def _forget_failures(self) -> None:
         """Forget plans that failed or were cancelled, but for the last ones, whose problem is still asked for."""
-        failed = [i for i, s in self._known.items() if s.state in ("failed", "cancelled")]
+        failed = [i for i, s in self._known.items() if s.state in GONE]
         for identity in failed[:-MAX_RUNNING]:
             del self._known[identity]

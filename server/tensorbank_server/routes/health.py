@@ -31,14 +31,16 @@ async def readyz(service: Served) -> JSONResponse:
     }
     workers = service.workers.n_alive if service.is_ready else 0
     readable = not service.banks or len(sick) < len(service.banks)
+    limits = service.rate_store.problem if service.rate_store is not None else None
     ready = service.is_ready and workers > 0 and readable
     disk = service.disk_problem
     content: dict[str, object] = {
-        "status": "unavailable" if not ready else "degraded" if sick or disk else "ok",
+        "status": "unavailable" if not ready else "degraded" if sick or disk or limits else "ok",
         "workers": workers,
         "banks": len(service.banks),
         "broken_banks": len(sick),
         "data_folder": disk or "ok",
+        "limits": limits or "ok",
         "landlock": abi_version(),
     }
     if (

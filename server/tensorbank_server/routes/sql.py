@@ -60,7 +60,7 @@ async def run_sql(request: Request, service: Served, asker: Asker, bank: BankNam
     found = service.bank(bank, asker, "sql")
     if not service.settings.full_sql:
         raise Problem(403, "sql-off", "this service takes filters only; see queryables")
-    service.queries.spend(asker.id)
+    await service.queries.spend(asker.id)
     tree = None
     pinned = await found.run(_pinned, found, body.snapshots, _named_in(body.sql))
     if _AT.search(body.sql) is not None or await found.run(_have_added, pinned):

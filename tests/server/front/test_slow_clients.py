@@ -11,7 +11,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from support.server_process import Served
-from support.service import half_sent, n_active, wait_until
+from support.service import half_sent, n_active
+from support.waiting import wait_until
 
 N_HALF, N_DEAF = 64, 70
 
@@ -45,6 +46,7 @@ def large(bank, table_url) -> str:
     return f"{table_url}/samples/{sample_id}/tensors.npz"
 
 
+@pytest.mark.thorough
 def test_neither_half_requests_nor_deaf_readers_hold_a_place(serving_of, bank_folder, large):
     limits = {"TENSORBANK_LIMITS__SEND_STALL_S": "2", "TENSORBANK_LIMITS__BODY_S": "10"}
     with serving_of(str(bank_folder), **limits) as served, ExitStack() as stack:

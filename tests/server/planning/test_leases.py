@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 import tensorbank as tb
 from support.handmade_index import make_table
 from support.server_process import serving
+from support.waiting import wait_until
 from tensorbank.retention import list_leases
 from tensorbank_server.settings import BankSettings, load_settings
-
-WAIT_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +33,12 @@ def test_a_plan_is_protected_until_the_service_ends(bank):
         assert service.get("/v1/banks/eo/tables/terramesh").status_code == 200
         assert leases(bank) == [], "who only looks reads nothing that maintenance removes"
         ask(service, snapshot=1)
-        deadline = time.monotonic() + WAIT_S
-        while not (found := leases(bank)):
-            assert time.monotonic() < deadline, "no lease was taken"
+        wait_until(lambda: leases(bank), "no lease was taken")
+        found = leases(bank)
         assert [lease.versions for lease in found] == [(1,)]
         assert found[0].table_id == bank.catalog.files("terramesh", "samples").table_id
         ask(service)
-        while leases(bank)[0].versions != (1, 2):
-            assert time.monotonic() < deadline, "the second snapshot is not protected"
+        wait_until(lambda: leases(bank)[0].versions == (1, 2), "the second snapshot is not protected")
     assert leases(bank) == []
 
 

@@ -23,7 +23,8 @@ import httpx
 import pytest
 
 from support.server_process import Served, serving
-from support.service import check_problem, n_active, wait_until
+from support.service import check_problem, n_active
+from support.waiting import wait_until
 from tensorbank.errors import StorageError
 from tensorbank_server.http.problems import Problem
 from tensorbank_server.workers.bulkheads import Bulkhead, Threads

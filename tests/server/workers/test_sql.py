@@ -10,6 +10,7 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from support.programs import unavailable
 from support.server_process import serving
 from support.service import check_problem
 from tensorbank_server.access.keys import KeyFile
@@ -151,9 +152,10 @@ def test_bombs_end_in_bounded_time_and_others_are_served(with_sql, sql):
     assert with_sql.get("/v1/banks").status_code == 200
 
 
-@pytest.mark.skipif(not abi_version(), reason="the kernel has no Landlock")
 def test_the_fence_is_the_kernels(tmp_path):
     """Whatever code runs behind it: no file but those granted, no new file, no connection."""
+    if not abi_version():
+        unavailable("the kernel has no Landlock")
     (tmp_path / "granted").write_text("yes")
     (tmp_path / "other").write_text("no")
     code = f"""

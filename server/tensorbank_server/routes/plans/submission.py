@@ -76,7 +76,7 @@ async def create_plan(
 ) -> Response:
     """Make a plan, or find it: the same question of the same snapshot has the same id."""
     service.bank(bank, asker, "plan")
-    service.queries.spend(asker.id)
+    await service.queries.spend(asker.id)
     pinned = await service.pin(bank, body.table, body.snapshot, asker)
     sql = await service.offload(_sql, service, pinned, body)
     pinned.bank.check()

@@ -169,7 +169,7 @@ def _geometry(text: str) -> dict[str, object]:
 
 async def _search(request: Request, service: Service, asker: Principal, body: SearchBody) -> Response:
     """Answer one page: collections one after the other, each in the order of its ids."""
-    service.queries.spend(asker.id)
+    await service.queries.spend(asker.id)
     limit = min(body.limit, service.limits.page_items)
     tree = await service.offload(_tree, service, body)
     visible = await visible_collections(service, asker)
