@@ -1,4 +1,4 @@
-"""Make the secrets of compose.yaml, once: python deploy/make_secrets.py [FOLDER]; files that are there stay as they are."""
+"""Make the secrets of compose.yaml and Kubernetes, once: python deploy/make_secrets.py [FOLDER]; files that are there stay."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def main() -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     store_key = _kept(folder / "s3_secret", secrets.token_urlsafe(32))
     _kept(folder / "page_signing", secrets.token_urlsafe(32))
+    _kept(folder / "rate_store", secrets.token_urlsafe(32))
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": store_key}]
     identity = {"name": ACCESS_KEY, "credentials": credentials, "actions": ACTIONS}
     _kept(folder / "s3_identities.json", json.dumps({"identities": [identity]}, indent=1))
