@@ -39,6 +39,7 @@ import tensorbank as tb
 
 RESULTS = Path(__file__).parent / "results"
 SELECTIVITIES = (0.0001, 0.001, 0.01, 0.05, 0.2)
+N_IDS = 64
 COLUMNS = "S2L2A, S1RTC"
 REFS = ", ".join(
     f'{m}.ref.key AS {m}_key, {m}.ref."offset" AS {m}_offset, {m}.ref.length AS {m}_length'
@@ -145,6 +146,11 @@ def cases(con: duckdb.DuckDBPyConnection) -> list[Case]:
             0
         ][0]
         found.append(Case("tiles", "tiles", f"{inside} AND NDVI.mean > {limit:.9g}", selectivity))
+    drawn = con.execute(
+        f"SELECT sample_id FROM samples USING SAMPLE reservoir({N_IDS} ROWS) REPEATABLE (7)"
+    ).fetchall()
+    listed = ", ".join(f"'{sample_id}'" for (sample_id,) in drawn)
+    found.append(Case(f"{N_IDS} ids", "samples", f"sample_id IN ({listed})", N_IDS / total))
     return found
 
 
@@ -276,8 +282,33 @@ def peak_bytes(index: Path, case: Case) -> tuple[int, int]:
     return peak, result
 
 
+FIRST = """
+import sys, time, tensorbank as tb
+
+query = tb.open(sys.argv[1]).sql(sys.argv[2])
+wall, cpu = time.perf_counter(), time.process_time()
+query.plan()
+print(time.perf_counter() - wall, time.process_time() - cpu)
+"""
+
+
+def first_plan_s(index: Path, case: Case, repeats: int) -> tuple[float, float]:
+    """Return the wall time and the CPU seconds of the first plan of a process, which has its libraries."""
+    command = [sys.executable, "-c", FIRST, str(index), case.sql]
+    runs = [
+        tuple(map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()))
+        for _ in range(repeats)
+    ]
+    wall, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
+    return wall, cpu
+
+
 def targets(
-    timings: list[Timing], first_s: float, above: int, shares: dict[str, float]
+    timings: list[Timing],
+    first_s: float,
+    first_plan_cpu_s: float,
+    above: int,
+    shares: dict[str, float],
 ) -> list[tuple[str, str, str, bool]]:
     """Return the targets as (what, target, measured, met)."""
     rows = []
@@ -301,6 +332,18 @@ def targets(
             rows.append(
                 (f"pruning off / plan, {t.case}, {t.selectivity:.2%}", ">= 10", f"{gain:.1f}", gain >= 10)
             )
+        if t.case == f"{N_IDS} ids":
+            rows.append((f"plan, {t.case}", "<= 0.010 s", f"{t.plan_s:.3f} s", t.plan_s <= 0.01))
+        if (t.case, t.selectivity) == ("greenest", 0.0001):
+            rows.append(("plan, greenest, 0.01%", "<= 0.015 s", f"{t.plan_s:.3f} s", t.plan_s <= 0.015))
+    rows.append(
+        (
+            "first plan of a process, greenest, 0.01%, of one core",
+            "<= 0.060 s",
+            f"{first_plan_cpu_s:.3f} s",
+            first_plan_cpu_s <= 0.06,
+        )
+    )
     rows.append(("SQL to first batch, warm", "<= 1 s", f"{first_s:.2f} s", first_s <= 1))
     rows.append(
         (
@@ -324,7 +367,8 @@ def draw(timings: list[Timing], out: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = list(dict.fromkeys(t.case for t in timings))
+    counted = Counter(t.case for t in timings)
+    names = [name for name, n in counted.items() if n > 1]
     figure, axes = plt.subplots(1, len(names), figsize=(5 * len(names), 4), sharey=True, layout="constrained")
     for axis, name in zip(axes, names, strict=True):
         mine = [t for t in timings if t.case == name]
@@ -392,7 +436,8 @@ def main() -> None:
     first_s = first_batch_s(bank, next(c for c in chosen if c.selectivity == 0.01), 5)
     peak, result = peak_bytes(options.index, next(c for c in chosen if c.selectivity == 0.2))
     shares = pruned_share(timings)
-    rows = targets(timings, first_s, peak - result, shares)
+    first_plan = first_plan_s(options.index, chosen[0], 5)
+    rows = targets(timings, first_s, first_plan[1], peak - result, shares)
     table = Table("what", "target", "measured", "")
     for what, target, measured, met in rows:
         table.add_row(what, target, measured, "[green]met[/]" if met else "[red]missed[/]")
@@ -412,6 +457,8 @@ def main() -> None:
         },
         "timings": [asdict(t) for t in timings],
         "first_batch_s": first_s,
+        "first_plan_s": first_plan[0],
+        "first_plan_cpu_s": first_plan[1],
         "peak_bytes": peak,
         "result_bytes": result,
         "pruned_share": shares,

@@ -121,7 +121,7 @@ def facts(setup: Setup, found: Sequence[Figure | Missing], elapsed_s: float) -> 
         "machine": {
             "cores": len(os.sched_getaffinity(0)),
             "platform": platform.platform(),
-            "load_before": os.getloadavg()[2],
+            "load_15_min": os.getloadavg()[2],
         },
         "versions": {
             "python": platform.python_version(),

@@ -230,7 +230,11 @@ def with_objects(bank: Path, n: int) -> Path:
 
 
 def ask(name: str, bank: Path, options: argparse.Namespace) -> Answer:
-    """Put one question in a process of its own; its answer with CPU seconds and peak memory."""
+    """Put one question in a process of its own; its answer with CPU seconds and peak memory.
+
+    What making its bank has left to be written is written first: the disk would be busy with it for the first seconds.
+    """
+    os.sync()
     command = [sys.executable, __file__, "--question", name, "--bank", str(bank)]
     command += [
         "--samples",

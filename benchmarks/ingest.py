@@ -1,6 +1,7 @@
 """Measure the speed of ingest, the shares of its steps, its memory and the size of the index.
 
-    python benchmarks/ingest.py [--samples 480] [--workers 2] [--repeats 3] [--source FOLDER]
+    make bench-ingest
+    python benchmarks/ingest.py [--samples 480] [--workers 2] [--repeats 3] [--source FOLDER] [--out FILE]
 
 Beside each ingest runs its ceiling, interleaved: the same workers decode the same archives and encode the same blocks, and do
 nothing else, neither statistics nor storage. What ingest adds to that is the price of the index.
@@ -30,6 +31,7 @@ from tensorbank_indexer import IngestOptions, ingest, open_source
 from tensorbank_indexer.modalities import describe
 from tensorbank_indexer.source import SampleRef, Source
 
+RESULTS = Path(__file__).parent / "results"
 SAMPLES_PER_TASK = 32
 
 
@@ -84,7 +86,7 @@ def measure(source: Source, workers: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print medians as a table and as JSON."""
+    """Print medians as a table, and keep them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -92,6 +94,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--source", type=Path, help="TerraMesh archives; made if not given")
+    parser.add_argument("--out", type=Path, default=RESULTS / "ingest.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = options.source
@@ -99,15 +102,26 @@ def main() -> None:
             root = write_archives(Path(folder), n_samples=options.samples, samples_per_tar=256, seed=1).root
         source = open_source(str(root))
         runs = [measure(source, options.workers) for _ in range(options.repeats)]
-    medians = {name: statistics.median(r[name] for r in runs) for name in runs[0]}
+    figures = {
+        name: {
+            "median": statistics.median(r[name] for r in runs),
+            "least": min(r[name] for r in runs),
+            "most": max(r[name] for r in runs),
+        }
+        for name in runs[0]
+    }
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.workers} workers"
     )
-    for name, value in medians.items():
-        print(
-            f"{name:<24}{value:>12.4f}   [{min(r[name] for r in runs):.4f} .. {max(r[name] for r in runs):.4f}]"
-        )
-    print(json.dumps(medians))
+    for name, f in figures.items():
+        print(f"{name:<24}{f['median']:>12.4f}   [{f['least']:.4f} .. {f['most']:.4f}]")
+    text = {
+        "command": "make bench-ingest",
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform()},
+        "setup": {"samples": options.samples, "workers": options.workers, "repeats": options.repeats},
+        "figures": figures,
+    }
+    options.out.write_text(json.dumps(text, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Peak memory of a process and all its descendants, sampled from /proc."""
+"""Memory and CPU seconds of a process and its descendants, from /proc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-__all__ = ["PeakMemory", "tree_bytes"]
+__all__ = ["PeakMemory", "children_cpu_s", "tree_bytes"]
 
 INTERVAL_S = 0.05
 
@@ -64,3 +64,16 @@ def _pss_bytes(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def children_cpu_s(root: int) -> float:
+    """Return the CPU seconds so far of the descendants of a process that live."""
+    return sum(_cpu_s(pid) for pid in _tree(root) if pid != root)
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0  # it has just ended
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -17,12 +17,12 @@ import argparse
 import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,8 @@ from tensorbank.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import array_key
 from tensorbank.statistics.band_stats import QUANTILES, bin_edges
+
+Task = TypeVar("Task")
 
 
 def array_of(field: pa.Field, given: Any, n: int) -> pa.Array:
@@ -351,11 +353,16 @@ def write(
         PartTask(out, number, part, everything[part.start : part.stop : part.step], stored, seed)
         for number, part in enumerate(parts)
     )
+    yield from in_turn(write_part, tasks, n_workers)
+
+
+def in_turn(write_one: Callable[[Task], int], tasks: Iterable[Task], n_workers: int) -> Iterator[int]:
+    """Write parts, by several processes if so asked; yields the samples so far after each."""
     if n_workers == 1:
-        yield from accumulate(map(write_part, tasks))
+        yield from accumulate(map(write_one, tasks))
         return
     with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("forkserver")) as pool:
-        yield from accumulate(pool.map(write_part, tasks))
+        yield from accumulate(pool.map(write_one, tasks))
 
 
 def main() -> None:

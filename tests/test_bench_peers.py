@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +21,22 @@ from tensorbank_indexer import IngestOptions, ingest, open_source
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 CACHE = BENCHMARKS.parent / ".cache" / "peers"
+REQUIREMENTS = BENCHMARKS / "peers" / "requirements"
 N_SAMPLES = 12
+HERE = ("boto3_loop", "tensorstore")
+"""Peers whose libraries are in the environment of the tests, too, where they run with the versions that are there."""
+ELSEWHERE = (
+    "hf_datasets",
+    "icechunk",
+    "lancedb",
+    "litdata",
+    "mosaic",
+    "s3torchconnector",
+    "terramesh",
+    "webdataset",
+    "zarr",
+)
+"""Peers that have an environment of their own, or none."""
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +50,18 @@ def stage(tmp_path_factory):
     ingest(open_source(str(root)), tb.create(folder / "bank"), "t", IngestOptions(n_workers=1))
     export(str(folder / "bank"), folder / "export", N_SAMPLES)
     (folder / "stored").mkdir()
+    environments = folder / "environments"
+    for peer in HERE:
+        venv = environments / peer / "venv"
+        (venv / "bin").mkdir(parents=True)
+        (venv / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (venv / "bin" / "python").chmod(0o755)
+        stamp = hashlib.sha256((REQUIREMENTS / f"{peer}.txt").read_bytes()).hexdigest()
+        (venv / ".installed").write_text(stamp)
+    for peer in ELSEWHERE:
+        (environments / peer).symlink_to(CACHE / peer)
     cores = sorted(os.sched_getaffinity(0))
-    return Stage(folder / "export", folder / "stored", CACHE, cores, cores, limit_s=200, install=False)
+    return Stage(folder / "export", folder / "stored", environments, cores, cores, limit_s=200, install=False)
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +74,10 @@ def server(stage):
 
 def measured(stage, server, peer, name):
     from peers.contract import Export
-    from peers.environments import InstallError
     from peers.workloads import workload
 
     work = workload(name, Export(stage.export))
-    try:
-        stage.prepare(peer, "raw", work)
-    except InstallError as error:
-        pytest.skip(str(error))
+    stage.prepare(peer, "raw", work)
     return stage.measure(stage.request(peer, "raw", work, server.endpoint, batch_size=4, verify=True), server)
 
 
@@ -85,26 +109,22 @@ def test_our_loader_delivers_each_workload(stage, server, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "peer",
-    [
-        "boto3_loop",
-        "hf_datasets",
-        "icechunk",
-        "lancedb",
-        "litdata",
-        "mosaic",
-        "s3torchconnector",
-        "tensorstore",
-        "terramesh",
-        "webdataset",
-        "zarr",
-    ],
-)
+@pytest.mark.parametrize("peer", [*HERE, *ELSEWHERE])
+@pytest.mark.timeout(500)
 def test_peers_deliver_what_is_asked_for(stage, server, peer):
-    """Those that are installed; ``make bench-peers`` installs them."""
+    """Peers of elsewhere are tried if ``make bench-peers`` has installed them."""
+    from peers.environments import InstallError
+
     server.set(Faults())
-    run = measured(stage, server, peer, "Q5")
+    try:
+        try:
+            run = measured(stage, server, peer, "Q5")
+        except subprocess.TimeoutExpired:  # a library of others may hang, once
+            run = measured(stage, server, peer, "Q5")
+    except InstallError as error:
+        if peer in HERE:
+            raise
+        pytest.skip(str(error))
     assert run["n_samples"] > 0
     assert not any(run["content"].values()), run["content"]
 

@@ -1,0 +1,1 @@
+"""Configurations of streaming that a machine can run, measured and simulated."""
