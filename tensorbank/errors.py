@@ -111,7 +111,11 @@ class ErrorKind(StrEnum):
     CLOSED = "closed", "The reader was closed while reads were under way."
     STALLED = "stalled", "Nothing came for longer than any time limit allows."
     CRASHED = "crashed", "A thread ended in something that is no ordinary error."
-    WORKER_LOST = "worker-lost", "A worker process of an ingest was ended from outside."
+    WORKER_LOST = "worker-lost", "Worker processes were ended from outside, several at one task."
+    SCHEDULER_LOST = "scheduler-lost", "The scheduler of a cluster does not answer, or went away."
+    NO_WORKERS = "no-workers", "A cluster has no worker that takes tasks."
+    NOT_FINITE = "not-finite", "The loss of a training is no number."
+    OTHER_RELEASE = "other-release", "A worker of a cluster has another release of TensorBank."
     WORKERS_MISSING = "workers-missing", "Workers of a data loader did not begin in time."
 
     # Tables and snapshots.

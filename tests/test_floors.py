@@ -18,6 +18,10 @@ PACKAGES = {
     "tensorbank_indexer": "indexer",
     "tensorbank_loader": "loader",
     "tensorbank_server": "server",
+    "tensorbank_floods": "loader",
+    "tensorbank_lightning": "loader",
+    "tensorbank_pretraining": "loader",
+    "tensorbank_simulation": "loader",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -69,6 +70,7 @@ def _options(
     """Work with TensorBank, a tensor lakehouse for Earth-observation foundation models."""
 
 
+@functools.cache  # once in a process: Typer would keep every command as often as it is added
 def _add_commands_of_rooms() -> None:
     for entry in sorted(entry_points(group="tensorbank.commands"), key=lambda e: e.name):
         try:

@@ -18,11 +18,15 @@ from tensorbank.cli.options import (
     AwsProfile,
     BankUrl,
     Endpoint,
+    Engine,
+    EngineWait,
+    EngineWorkers,
     Json,
     Region,
     TableName,
     bank_at,
     table_at,
+    workers_of,
 )
 from tensorbank.cli.output import Format, counted, fields, print_table, say, size, write_rows
 from tensorbank.cli.progress import progress_bar
@@ -178,6 +182,9 @@ def verify(
         typer.Option(help="With --deep: a file of what is verified, to go on there after an interruption."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="With --deep: threads that read and decode.")] = None,
+    engine: Engine = None,
+    workers: EngineWorkers = None,
+    engine_wait_s: EngineWait = 120.0,
     as_json: Json = False,
 ) -> None:
     """Check the index, its rows and checksums, the shards it leads to, and with --deep every block. 1 if anything is wrong."""
@@ -198,6 +205,7 @@ def verify(
                 sample=sample,
                 resume=resume,
                 n_threads=threads,
+                workers=workers_of(engine, workers, engine_wait_s),
                 progress=functools.partial(progress, "verify"),
             )
         n_findings += len(report.findings)

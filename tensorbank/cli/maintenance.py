@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from tensorbank.cli.options import AwsProfile, BankUrl, Endpoint, Json, Region, TableName, bank_at
+from tensorbank.cli.options import (
+    AwsProfile,
+    BankUrl,
+    Endpoint,
+    Engine,
+    EngineWait,
+    EngineWorkers,
+    Json,
+    Region,
+    TableName,
+    bank_at,
+    workers_of,
+)
 from tensorbank.cli.output import counted, print_table, say, size
 from tensorbank.cli.progress import progress_bar
 from tensorbank.errors import InvalidInputError
@@ -30,6 +42,9 @@ def compact(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what there is to do, and write nothing.")
     ] = False,
+    engine: Engine = None,
+    workers: EngineWorkers = None,
+    engine_wait_s: EngineWait = 120.0,
     endpoint: Endpoint = None,
     region: Region = None,
     aws_profile: AwsProfile = None,
@@ -38,7 +53,12 @@ def compact(
     """Merge small index files of a table into sorted ones, and drop the rows of deleted samples. Snapshots stay as they are."""
     opened = bank_at(bank, endpoint, region, aws_profile).table(table)
     with progress_bar() as progress:
-        done = opened.compact(rewrite_shards=rewrite_shards, dry_run=dry_run, progress=progress)
+        done = opened.compact(
+            rewrite_shards=rewrite_shards,
+            dry_run=dry_run,
+            workers=workers_of(engine, workers, engine_wait_s),
+            progress=progress,
+        )
     if as_json:
         say(json.dumps(dataclasses.asdict(done)))
         return

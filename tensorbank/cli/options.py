@@ -7,9 +7,25 @@ from typing import Annotated
 import typer
 
 from tensorbank.bank import Bank, Table
+from tensorbank.engines import Workers
+from tensorbank.errors import InvalidInputError
 from tensorbank.opening import open as open_bank
 
-__all__ = ["At", "AwsProfile", "BankUrl", "Endpoint", "Json", "Region", "TableName", "bank_at", "table_at"]
+__all__ = [
+    "At",
+    "AwsProfile",
+    "BankUrl",
+    "Endpoint",
+    "Engine",
+    "EngineWait",
+    "EngineWorkers",
+    "Json",
+    "Region",
+    "TableName",
+    "bank_at",
+    "table_at",
+    "workers_of",
+]
 
 BankUrl = Annotated[
     str, typer.Argument(metavar="BANK", help="Folder or URL of the bank: file://, s3://, gs://, az://.")
@@ -42,12 +58,45 @@ At = Annotated[
         show_default=False,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="processes|dask|tcp://SCHEDULER:PORT",
+        help="What does it: processes, a Dask cluster of this machine, or one that has a scheduler. Threads by default.",
+        show_default=False,
+    ),
+]
+EngineWait = Annotated[
+    float,
+    typer.Option(
+        help="With --engine: seconds to wait for a scheduler, and for workers while there are none."
+    ),
+]
+EngineWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        help="With --engine: processes, or of a cluster the most tasks at a time.",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def bank_at(url: str, endpoint: str | None, region: str | None, profile: str | None = None) -> Bank:
     """Open the bank of a command line; credentials come from the environment, never from arguments."""
     return open_bank(url, endpoint=endpoint, region=region, profile=profile)
+
+
+def workers_of(engine: str | None, n_workers: int | None, wait_s: float) -> Workers | None:
+    """Return the workers of a command line, None if it names no engine."""
+    if engine is None:
+        if n_workers is not None:
+            raise InvalidInputError(
+                "--workers are those of an engine; give --engine as well, such as --engine processes"
+            )
+        return None
+    return Workers(engine, n_workers, wait_s)
 
 
 def table_at(bank: Bank, name: str, at: str | None) -> Table:

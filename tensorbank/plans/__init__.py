@@ -7,7 +7,14 @@ from tensorbank.plans.handle import AddressColumns, Handle
 from tensorbank.plans.origin import Origin, StoreAddress, common_origin
 from tensorbank.plans.plan import Plan
 from tensorbank.plans.plan_source import LevelReport, PlanSource, ReadSnapshot, by_name
-from tensorbank.plans.streaming import DatasetOptions, LoaderOptions, dataset_of, lineage_of, loader_of
+from tensorbank.plans.streaming import (
+    DatasetOptions,
+    LoaderOptions,
+    dataset_of,
+    lineage_of,
+    loader_of,
+    loader_of_query,
+)
 
 __all__ = [
     "AddressColumns",
@@ -27,4 +34,5 @@ __all__ = [
     "dataset_of",
     "lineage_of",
     "loader_of",
+    "loader_of_query",
 ]

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from tensorbank.bank import Bank
     from tensorbank.fetch import FetchOptions
     from tensorbank.plans.plan import Plan
-    from tensorbank.queries import Mix
+    from tensorbank.queries import Answers, Mix
     from tensorbank_loader import DataLoader, RunLineage, StreamingDataset, World
+    from tensorbank_loader.budgets import TokenBudget
     from tensorbank_loader.epochs import OnIter
     from tensorbank_loader.order import Even, Shuffle, Times
     from tensorbank_loader.transforms import Transform
 
-__all__ = ["DatasetOptions", "LoaderOptions", "dataset_of", "lineage_of", "loader_of"]
+__all__ = ["DatasetOptions", "LoaderOptions", "dataset_of", "lineage_of", "loader_of", "loader_of_query"]
 
 
 class DatasetOptions(TypedDict, total=False):
@@ -35,6 +36,7 @@ class DatasetOptions(TypedDict, total=False):
     drop_last: bool
     even: Even
     times: Times | None
+    budget: TokenBudget | None
     on_iter: OnIter
     world: World | None
     options: FetchOptions | None
@@ -51,6 +53,7 @@ class LoaderOptions(DatasetOptions, total=False):
 
     batch_size: int | None
     device: str | torch.device | None
+    transform_ahead: int
 
 
 def loader_of(streamed: Plan | Mix, **options: Unpack[LoaderOptions]) -> DataLoader:
@@ -66,6 +69,16 @@ def loader_of(streamed: Plan | Mix, **options: Unpack[LoaderOptions]) -> DataLoa
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     return DataLoader(streamed, **options)
+
+
+def loader_of_query(query: Answers, **options: Unpack[LoaderOptions]) -> DataLoader:
+    """Return a loader of a query, planned once for all ranks; raises as :func:`loader_of` does, and as planning does."""
+    try:
+        from tensorbank_loader import shared_plan
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    by_date = options.get("times") is not None
+    return shared_plan(query, by_date=by_date, world=options.get("world")).dataloader(**options)
 
 
 def dataset_of(streamed: Plan | Mix, **options: Unpack[DatasetOptions]) -> StreamingDataset:

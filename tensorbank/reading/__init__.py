@@ -12,6 +12,7 @@ from tensorbank.reading.codec import (
     crc32c,
     decode_block,
     decode_run,
+    forbid_blosc_threads,
 )
 from tensorbank.reading.raw import RawRead, fetch_raw, ranges_of
 from tensorbank.reading.sample_reader import SampleReader
@@ -35,6 +36,7 @@ __all__ = [
     "decode_block",
     "decode_run",
     "fetch_raw",
+    "forbid_blosc_threads",
     "ranges_of",
     "read_tensors",
 ]

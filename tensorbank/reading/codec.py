@@ -3,7 +3,8 @@
 This is Zarr v3's inner chain ``bytes, blosc, crc32c``. A Blosc buffer carries its own compressed length
 (header bytes 12-16, https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst), so the blocks of a contiguous run are
 found by walking it, and a plan needs no length for each block. A damaged length leads to other bytes, whose checksum is wrong.
-numcodecs releases the GIL; crc32c keeps it, and is too short to matter.
+numcodecs releases the GIL; crc32c keeps it, and is too short to matter. The former is imported with the first block, since it
+looks through all that is installed, and who only plans needs none of it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 import crc32c as crc
 import numpy as np
 import numpy.typing as npt
-from numcodecs import blosc
 
 from tensorbank.errors import ErrorKind, IntegrityError, InvalidInputError, nearest
 from tensorbank.schema import Modality
@@ -30,13 +31,15 @@ __all__ = [
     "crc32c",
     "decode_block",
     "decode_run",
+    "forbid_blosc_threads",
 ]
 
 CRC_BYTES = 4
 HEADER_BYTES = 16
 _LENGTHS = struct.Struct("<III")  # nbytes, blocksize, cbytes at header offset 4
 _CRC = struct.Struct("<I")
-_SHUFFLES = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE, "noshuffle": blosc.NOSHUFFLE}
+_SHUFFLES = {"shuffle": 1, "bitshuffle": 2, "noshuffle": 0}
+"""The numbers that Blosc has for its filters."""
 _MAX_TYPESIZE = 32
 _ROWS_LOOKED_AT = 8
 
@@ -84,9 +87,17 @@ class BlockCodec:
         return data + _CRC.pack(crc32c(data))
 
 
+@cache
+def _blosc() -> Any:
+    """Return numcodecs' module of Blosc."""
+    from numcodecs import blosc
+
+    return blosc
+
+
 @lru_cache(maxsize=64)
-def _encoder(codec: BlockCodec) -> blosc.Blosc:
-    return blosc.Blosc(
+def _encoder(codec: BlockCodec) -> Any:
+    return _blosc().Blosc(
         codec.cname,
         codec.clevel,
         _SHUFFLES[codec.shuffle],
@@ -167,6 +178,7 @@ def decode_run(data: memoryview, outs: Iterable[npt.NDArray[np.generic]]) -> Non
     IntegrityError
         A checksum or a decoded length is not what was written, or the blocks do not end where the bytes do.
     """
+    decompress = _blosc().decompress
     position = 0
     for number, out in enumerate(outs):
         if position + HEADER_BYTES > len(data):
@@ -184,7 +196,7 @@ def decode_run(data: memoryview, outs: Iterable[npt.NDArray[np.generic]]) -> Non
         if n_bytes != out.nbytes:
             raise IntegrityError(f"block {number} decodes to {n_bytes} bytes, {out.nbytes} are expected")
         try:
-            blosc.decompress(body, out)
+            decompress(body, out)
         except RuntimeError as error:
             raise IntegrityError(f"block {number} does not decode: {error}") from error
         position = end + CRC_BYTES
@@ -195,3 +207,14 @@ def decode_run(data: memoryview, outs: Iterable[npt.NDArray[np.generic]]) -> Non
 def decode_block(block: memoryview, out: npt.NDArray[np.generic]) -> None:
     """Verify one stored block and decode it into ``out``; see :func:`decode_run`."""
     decode_run(block, (out,))
+
+
+def forbid_blosc_threads() -> None:
+    """Have Blosc use the calling thread alone in this process, also where it is the main thread.
+
+    For processes of which there are as many as processors. A setting of the whole process: not for one that belongs to a caller.
+    """
+    blosc = _blosc()
+    blosc.use_threads = False
+    # Its first use makes a lock. Made now, it is among those that a process gives back when it is ended while it works.
+    blosc.decompress(blosc.compress(bytes(16), b"lz4", 1))

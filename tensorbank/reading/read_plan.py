@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, overload
 
@@ -101,7 +101,11 @@ class Reads(Sequence[Read]):
 
 
 def plan_reads(
-    addresses: Addresses, positions: Int64, options: FetchOptions, dates: Int64 | None = None
+    addresses: Addresses,
+    positions: Int64,
+    options: FetchOptions,
+    dates: Int64 | None = None,
+    wanted: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> Reads:
     """Return the reads that bring some samples.
 
@@ -123,10 +127,14 @@ def plan_reads(
         (n,) int64 in ``[0, addresses.n_samples)``; place ``i`` of the batch is sample ``positions[i]``.
     dates
         (n, k) int64: which dates of each sample are wanted, in which order, of the handles that are read by date. None: all.
+    wanted
+        (n,) bool by handle name: the samples of which a handle is read. Handles that are not named are read of all.
     """
+    wanted = wanted or {}
     objects: dict[str, int] = {}
     found = [
-        _pieces_of(addresses, number, positions, dates, objects) for number in range(len(addresses.handles))
+        _pieces_of(addresses, number, positions, dates, wanted.get(handle.name), objects)
+        for number, handle in enumerate(addresses.handles)
     ]
     pieces = np.concatenate(found) if found else np.zeros(0, PIECE)
     if not len(pieces):
@@ -154,12 +162,17 @@ def plan_reads(
 
 
 def _pieces_of(
-    addresses: Addresses, number: int, positions: Int64, dates: Int64 | None, objects: dict[str, int]
+    addresses: Addresses,
+    number: int,
+    positions: Int64,
+    dates: Int64 | None,
+    wanted: npt.NDArray[np.bool_] | None,
+    objects: dict[str, int],
 ) -> Pieces:
     """Return every piece of one handle, bytes on the common axis; adds its objects to ``objects``, which numbers them."""
     handle, a = addresses.handles[number], addresses.by_handle[number]
     shards = a.shard_of[positions]
-    slots = np.flatnonzero(shards >= 0)
+    slots = np.flatnonzero(shards >= 0 if wanted is None else (shards >= 0) & wanted)
     codes, place = np.unique(shards[slots], return_inverse=True)
     numbers = [objects.setdefault(a.shard_keys[code], len(objects)) for code in codes.tolist()]
     begin = np.array(numbers, np.int64)[place] * OBJECT_BYTES

@@ -100,6 +100,7 @@ class SampleReader:
         positions: npt.NDArray[np.int64],
         out: Buffers | Callable[[], Buffers],
         dates: npt.NDArray[np.int64] | None = None,
+        wanted: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     ) -> BatchRead:
         """Start reading into buffers.
 
@@ -117,6 +118,9 @@ class SampleReader:
         dates
             (n, k) int64: which dates of each sample are read, in which order, of the handles that are planned by date.
             None: all.
+        wanted
+            (n,) bool by handle name: the samples of which a handle is read; the others are treated as if they lacked it. Handles
+            that are not named are read of all samples.
 
         Raises
         ------
@@ -127,12 +131,14 @@ class SampleReader:
         if len(positions) and not (positions.min() >= 0 and positions.max() < a.n_samples):
             raise InvalidInputError(f"positions must be in [0, {a.n_samples}), got {positions}")
         masks = {h.name: _mask(h, a[h.name], positions, dates) for h in a.handles}
+        for name, mine in (wanted or {}).items():
+            masks[name] = masks[name] & (mine if masks[name].ndim == 1 else mine[:, None])
         shapes = {h.name: shape_of(h, len(positions), dates) for h in a.handles}
         given = out if callable(out) else lambda: out
         buffers = LateBuffers(lambda: self._prepared(given(), masks, shapes))
         if not callable(out):
             buffers()  # what is wrong with them is told at once
-        reads = plan_reads(a, positions, self.fetcher.options, dates)
+        reads = plan_reads(a, positions, self.fetcher.options, dates, wanted)
         batch = BatchInProgress(self._places, self.fetcher, self._tally, positions, reads, buffers, masks)
         tensor_bytes = sum(math.prod(shapes[h.name]) * np.dtype(h.modality.dtype).itemsize for h in a.handles)
         return BatchRead(batch, self.fetcher.submit(len(reads), batch.wanted), tensor_bytes + reads.n_bytes)

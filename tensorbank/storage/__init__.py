@@ -11,7 +11,7 @@ from tensorbank.storage.address import (
 from tensorbank.storage.aws_settings import with_surroundings
 from tensorbank.storage.hedging import LATE_S
 from tensorbank.storage.object_client import ObjectInfo
-from tensorbank.storage.probes import PROBE
+from tensorbank.storage.probes import PROBE, time_of_store
 from tensorbank.storage.retries import (
     CLIENT_POLICY,
     MAX_PAUSE_S,
@@ -44,5 +44,6 @@ __all__ = [
     "of_system",
     "parse_retry_after",
     "retrying",
+    "time_of_store",
     "with_surroundings",
 ]

@@ -1,11 +1,13 @@
-"""Try out what answers for a store: whether it is one, and whether it arbitrates between writers."""
+"""Try out what answers for a store: whether it is one, whether it arbitrates between writers, and what time it has."""
 
 from __future__ import annotations
 
 import logging
 import re
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from tensorbank.storage.retries import OBJECT_POLICIES, retrying
 if TYPE_CHECKING:
     from tensorbank.storage.store import Store
 
-__all__ = ["PROBE", "arbitrates_writers", "require_store"]
+__all__ = ["PROBE", "arbitrates_writers", "require_store", "time_of_store"]
 
 PROBE = ".tensorbank-probe-"
 """The beginning of the names of objects that are written to try a store."""
@@ -34,16 +36,34 @@ def arbitrates_writers(store: Store) -> bool:
     StorageError
         The store cannot be written, or does not give back what was written.
     """
+    with _probe(store) as key:
+        return not _wins(store, key, b"first") or not _wins(store, key, b"second")
+
+
+def time_of_store(store: Store) -> datetime:
+    """Return the time by the clock of a store, in UTC, to the second or better: that of an object which is written and removed.
+
+    Raises
+    ------
+    StorageError
+        The store cannot be written.
+    """
+    with _probe(store) as key:
+        store.put(key, b"what time is it")
+        return datetime.fromtimestamp(store.info(key).written_s, UTC)
+
+
+@contextmanager
+def _probe(store: Store) -> Iterator[str]:
+    """Give the key of an object for the block, and remove the object."""
     key = f"{PROBE}{uuid.uuid4()}"
     try:
-        return not _wins(store, key, b"first") or not _wins(store, key, b"second")
+        yield key
     finally:
         try:
             store.delete(key)
         except StorageError as error:
-            logger.warning(
-                "%s/%s, which tried conditional writes, could not be removed: %s", store.url, key, error
-            )
+            logger.warning("%s/%s, which tried the store, could not be removed: %s", store.url, key, error)
 
 
 def require_store(store: Store) -> None:

@@ -12,12 +12,26 @@ import pytest
 
 import tensorbank
 import tensorbank_demo
+import tensorbank_floods
 import tensorbank_indexer
+import tensorbank_lightning
 import tensorbank_loader
+import tensorbank_pretraining
 import tensorbank_server
+import tensorbank_simulation
 from tensorbank.errors import ErrorKind
 
-ROOMS = (tensorbank, tensorbank_indexer, tensorbank_demo, tensorbank_loader, tensorbank_server)
+ROOMS = (
+    tensorbank,
+    tensorbank_indexer,
+    tensorbank_demo,
+    tensorbank_loader,
+    tensorbank_floods,
+    tensorbank_lightning,
+    tensorbank_pretraining,
+    tensorbank_simulation,
+    tensorbank_server,
+)
 
 
 def trees() -> Iterator[tuple[Path, ast.AST]]:

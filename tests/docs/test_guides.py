@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 RUN_BY = {
     "README.md": "e2e/test_readme.py",
     "indexer/README.md": "indexer/test_guide.py",
+    "loader/FORECAST.md": "simulation/test_guide.py",
     "loader/README.md": "loader/test_guide.py",
     "server/README.md": "server/test_readme.py",
     "tensorbank/README.md": "docs/test_sql_guide.py",

@@ -14,6 +14,7 @@ GUIDE = Path(__file__).parents[2] / "tensorbank" / "TABLE_LIFE.md"
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_the_guide_runs_as_printed(tmp_path):
     outputs = run_guide(GUIDE, tmp_path)

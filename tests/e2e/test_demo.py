@@ -33,6 +33,7 @@ def test_the_demo_checks_every_tensor_and_leaves_no_server(tmp_path):
     assert (tmp_path / "demo-output/contact-sheet.png").exists()
 
 
+@pytest.mark.thorough
 def test_progress_is_shown_on_a_terminal_and_a_bank_with_tables_is_left_alone(tmp_path):
     command = [sys.executable, "-m", "tensorbank", "demo", "--samples", "8", "--bank", "b"]
     ours, theirs = pty.openpty()

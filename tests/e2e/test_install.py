@@ -27,6 +27,14 @@ FOLDERS = (
 )
 """The folders that interpreters lie in, beside the PATH; a version takes the place of ``{}``."""
 
+WITH_TORCH = (
+    "tensorbank_floods",
+    "tensorbank_lightning",
+    "tensorbank_loader",
+    "tensorbank_pretraining",
+    "tensorbank_simulation",
+)
+
 # An environment as a user has it: nothing of this checkout, and of the one that runs the tests, is on a path.
 OUTSIDE = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
@@ -148,9 +156,9 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {
         *PACKAGES,
-        "tensorbank_loader",
+        *WITH_TORCH,
     }
-    assert {f"{package}/py.typed" for package in (*PACKAGES, "tensorbank_loader")} <= set(names)
+    assert {f"{package}/py.typed" for package in (*PACKAGES, *WITH_TORCH)} <= set(names)
     assert [name for name in names if "__pycache__" in name or "test_" in name] == []
 
 

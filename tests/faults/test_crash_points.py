@@ -1,5 +1,6 @@
 """Operations on a table that are stopped at each of their requests: the old snapshot or the new one, sound, and complete when
-they are run again. ``make crash-points`` does it at all requests, and writes the table of them.
+they are run again. ``make test`` stops few operations, ``make test-thorough`` all of them; ``make crash-points`` does it at all
+requests, and writes the table of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from support.table_life import MISTAKES, MODULES, OPERATIONS
 from support.warm_process import WarmProcess
 
 REPRESENTATIVE = "second ingest"
+ALWAYS = (REPRESENTATIVE, "delete", "gc under a lease")
+"""Operations that are stopped in every run of the tests: of those that add, that change, and that remove."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,10 @@ def problems(outcomes):
     return [f"{o.kind} at {o.point}: {text}" for o in outcomes for text in o.problems]
 
 
-@pytest.mark.parametrize("name", [o.name for o in OPERATIONS])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(o.name, marks=() if o.name in ALWAYS else pytest.mark.thorough) for o in OPERATIONS],
+)
 def test_an_operation_that_is_stopped_leaves_the_old_snapshot_or_the_new_one(bench, name):
     """Killed at requests that change something; in between, nothing is there that was not before. Answers are lost where it
     matters most, of the last commits. Long operations but one are stopped at four requests or so, to be quick."""
@@ -56,6 +62,7 @@ def test_an_operation_that_is_stopped_leaves_the_old_snapshot_or_the_new_one(ben
     assert problems([*outcomes, *lost, *full]) == []
 
 
+@pytest.mark.thorough
 def test_every_request_counts_not_only_those_that_write(bench):
     run = bench.undisturbed(operation(REPRESENTATIVE))
     reads = [p for p in run.points if not p.write]
@@ -72,7 +79,10 @@ def test_a_store_that_may_only_be_read_is_told_of(bench):
     assert problems(outcomes) == []
 
 
-@pytest.mark.parametrize("kind", FolderStage.kinds)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=() if k == "kill" else pytest.mark.thorough) for k in FolderStage.kinds],
+)
 def test_a_bank_in_a_folder_is_as_safe(folder_bench, kind):
     run = folder_bench.undisturbed(operation(REPRESENTATIVE))
     changing = [p for p in run.points if p.changes]

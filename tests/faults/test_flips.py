@@ -1,5 +1,6 @@
 """Flipped bits, cuts and swapped files give the right answer or an error that names the file: never a wrong answer, and never
-the end of the process. ``make fuzz-flips N=10000`` does it by the thousand.
+the end of the process. ``make test`` does it some times, ``make test-thorough`` more often, ``make fuzz-flips N=10000`` by the
+thousand.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from support.flips.run import PROBLEMS, counted, run_trials
 from support.flips.trials import KINDS
 
 
-def test_damage_is_an_error_that_names_the_file_or_changes_nothing():
-    trials = run_trials(300, seed=15)
+@pytest.mark.parametrize(
+    ("n", "seed"), [(60, 159), pytest.param(300, 15, marks=pytest.mark.thorough)], ids=["some", "many"]
+)
+def test_damage_is_an_error_that_names_the_file_or_changes_nothing(n, seed):
+    trials = run_trials(n, seed=seed)
     counts = counted(trials)
     assert [kind for kind in KINDS if not counts[kind]] == []
     assert [trial for trial in trials if trial["outcome"] in PROBLEMS] == []

@@ -14,7 +14,8 @@ import pytest
 
 import tensorbank as tb
 from support.handmade_index import make_table
-from tensorbank.pruning.row_groups import _extremes
+from tensorbank.pruning import Compare, count_row_groups
+from tensorbank.pruning.row_groups import _extremes, _of_footer
 
 PLAN = """
 import os, random, sys
@@ -136,3 +137,25 @@ def test_extremes_of_row_groups_are_those_that_pyarrow_finds(tmp_path):
             assert mine == (pytest.approx(theirs) if leaf == ("f",) else theirs), leaf
     assert minima["none",] == [None] * 4
     assert ("nowhere",) not in minima
+    of_footer = _of_footer(footer, frozenset(leaves))
+    assert of_footer[0] == n_groups
+    for mine, theirs in zip(of_footer[1:], (minima, maxima), strict=True):
+        assert mine.keys() == theirs.keys()
+        assert all(
+            mine[leaf] == pytest.approx(theirs[leaf]) for leaf in theirs if leaf not in {("s",), ("t",)}
+        )
+        assert all(mine[leaf] == theirs[leaf] for leaf in (("s",), ("t",)))
+
+
+def test_footers_of_checked_files_are_counted_as_duckdb_counts_them(index_file, tmp_path):
+    bank = tb.open(tmp_path / "bank")
+    mirror = bank.catalog.mirror
+    assert mirror.footer(str(index_file)) is None, "nobody has looked at it"
+    (path,) = mirror.readable(bank.catalog.files("a", "samples").files)
+    assert mirror.footer(str(path)).num_rows == 30
+    for op, value, n_kept in ((">", -1.0, 1), (">", 2.0, 0)):
+        condition = Compare(("cloud_cover",), op, value)
+        assert count_row_groups(None, [str(path)], condition, mirror.footer) == (1, n_kept)
+    unnamed = path.with_name("other.parquet")
+    unnamed.write_bytes(path.read_bytes())
+    assert mirror.footer(str(unnamed)) is None

@@ -40,7 +40,6 @@ from tensorbank.retention import expiry, protection
 from tensorbank_indexer.modality_changes import index_change, job
 
 LIFE = settings(
-    max_examples=9,
     stateful_step_count=8,
     derandomize=True,
     deadline=None,
@@ -49,13 +48,15 @@ LIFE = settings(
 )
 
 
-def test_any_life():
+@pytest.mark.parametrize("n_lives", [4, pytest.param(9, marks=pytest.mark.thorough)])
+def test_any_life(n_lives):
     """All snapshots are those of the model, whoever was quicker or died; and stay what they were."""
     TableLife.tally.clear()
-    run_state_machine_as_test(TableLife, settings=LIFE)
+    run_state_machine_as_test(TableLife, settings=settings(LIFE, max_examples=n_lives))
     tally = TableLife.tally
-    assert min(tally["versions"], tally["raced"], tally["died"], tally[ErrorKind.UNKNOWN_SAMPLE]) > 0, tally
-    assert tally["versions"] > 20, tally
+    assert min(tally["versions"], tally["raced"], tally["died"]) > 0, tally
+    assert tally["versions"] > 2 * n_lives, tally
+    assert n_lives < 9 or tally[ErrorKind.UNKNOWN_SAMPLE] > 0, tally
 
 
 LAST = 3
@@ -186,8 +187,8 @@ MISTAKES = {
     ),
     "what others write is garbage": Mistake(
         garbage,
-        "if found.written_s > self.cutoff_s or (young and not needed) or self.has_shard(found.key):",
-        "if self.has_shard(found.key):",
+        "unnamed = self.unnamed([] if young and not needed else old)",
+        "unnamed = self.unnamed([o.key for o in objects if o.key in shards])",
         (racing(MORE, -1, COLLECTED),),
     ),
     "versions that have expired come back": Mistake(
@@ -249,6 +250,7 @@ def test_a_mistake_is_noticed(name, tmp_path):
         live(World(tmp_path), mistake.steps)
 
 
+@pytest.mark.thorough
 def test_the_steps_of_the_mistakes_are_sound(tmp_path):
     """The mistake is what they are caught by: without one, all of them pass, one after the other."""
     world = World(tmp_path)

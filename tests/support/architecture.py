@@ -22,6 +22,10 @@ HOUSES = {
     "tensorbank_indexer": ROOT / "indexer" / "tensorbank_indexer",
     "tensorbank_demo": ROOT / "indexer" / "tensorbank_demo",
     "tensorbank_loader": ROOT / "loader" / "tensorbank_loader",
+    "tensorbank_floods": ROOT / "loader" / "tensorbank_floods",
+    "tensorbank_lightning": ROOT / "loader" / "tensorbank_lightning",
+    "tensorbank_pretraining": ROOT / "loader" / "tensorbank_pretraining",
+    "tensorbank_simulation": ROOT / "loader" / "tensorbank_simulation",
     "tensorbank_server": ROOT / "server" / "tensorbank_server",
 }
 """The import packages, and where they lie."""

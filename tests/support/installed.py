@@ -10,6 +10,9 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+OPTIONAL = frozenset({"dask", "distributed", "redis", "opentelemetry"})
+"""The libraries that extras bring, and that modules of their own import."""
+
 
 def import_public_names(packages: list[str]) -> int:
     """Import all modules of some packages and every name that they hand out; return the number of names.
@@ -25,7 +28,12 @@ def import_public_names(packages: list[str]) -> int:
         for found in pkgutil.walk_packages(module.__path__, f"{package}."):
             if found.name.endswith(".__main__") or "testing" in found.name.split("."):
                 continue  # programs, and what is for tests only
-            inner = importlib.import_module(found.name)
+            try:
+                inner = importlib.import_module(found.name)
+            except ModuleNotFoundError as missing:
+                if str(missing.name).partition(".")[0] not in OPTIONAL:
+                    raise
+                continue
             n_names += sum(getattr(inner, name) is not None for name in getattr(inner, "__all__", ()))
     return n_names
 

@@ -359,6 +359,17 @@ def test_main_can_be_called_again_and_again(made, capsys):
     assert call(capsys, "tables", folder)[0] == 0
 
 
+def test_a_start_imports_nothing_that_only_some_commands_need():
+    heavy = ("fastapi", "matplotlib", "pandas", "rasterio", "tensorbank_indexer.ingestion", "torch")
+    code = (
+        "import sys\nfrom tensorbank.cli import main\n"
+        f"assert main(['--help']) == 0\nprint([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "demo-pretrain" in done.stdout
+    assert done.stderr == "[]\n"
+
+
 def test_without_arguments_there_is_help(capsys):
     code, out, err = call(capsys)
     assert code in (0, 2)

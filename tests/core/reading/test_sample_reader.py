@@ -44,9 +44,17 @@ def own(tmp_path: Path) -> Handmade:
     return make(tmp_path, N)
 
 
+OF_OTHERS: set[threading.Thread] = set()  # threads of what tests of other modules have left open
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _of_others():
+    OF_OTHERS.update(threading.enumerate())
+
+
 def close(reader: SampleReader) -> None:
     reader.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("tensorbank-read")]
+    assert not [t for t in set(threading.enumerate()) - OF_OTHERS if t.name.startswith("tensorbank-read")]
 
 
 # -------------------------------------------------------- planning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from tensorbank.catalog import Commit
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.storage.store import Store
 
-__all__ = ["Bed", "make_bed"]
+__all__ = ["Bed", "make_bed", "open_bed", "write_bed"]
 
 ROW_GROUP_ROWS = 16
 LEVELS = ("samples", "tiles", "shards")
@@ -67,10 +68,15 @@ def written(*, old: bool) -> Iterator[None]:
 
 
 @contextmanager
-def make_bed(
-    folder: Path, seed: int = 5, *, parts: int = 10, n: int = 30, old: bool = False
-) -> Iterator[Bed]:
-    """Make the tables ``tm`` and ``sw``, which share some names of samples, and register ``pick``.
+def make_bed(folder: Path) -> Iterator[Bed]:
+    """Write a bank, and open it."""
+    write_bed(folder)
+    with open_bed(folder) as bed:
+        yield bed
+
+
+def write_bed(folder: Path, seed: int = 5, *, parts: int = 10, n: int = 30, old: bool = False) -> None:
+    """Make the tables ``tm`` and ``sw``, which share some names of samples, and beside the bank a file of what is known of it.
 
     An ``old`` bank has NaN for some of the numbers that are missing, and roll-ups that NaN has spoilt.
     """
@@ -97,7 +103,18 @@ def make_bed(
                         pa.Table.from_pylist(made.shards, schema=shards_of(SCHEMA)),
                     ),
                 )
-    pick = _pick(rng)
+    _beside(folder).write_bytes(pickle.dumps((_pick(rng), samples, tiles, areas)))
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.known")
+
+
+@contextmanager
+def open_bed(folder: Path) -> Iterator[Bed]:
+    """Open a bank that was written, register ``pick``, and read all of it."""
+    pick, samples, tiles, areas = pickle.loads(_beside(folder).read_bytes())
+    bank = tb.open(str(folder))
     bank.register("pick", pick)
     con = duckdb.connect()
     try:
