@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -203,7 +204,7 @@ class Stage:
 
     def _run(self, action: str, request: Request) -> tuple[dict[str, Any], Sampler]:
         python = python_of(request.peer, self.cache, install=self.install)
-        with _empty_folder(Path(request.cache)) as cache:
+        with _empty_folder(Path(request.cache)) as cache, _short_folder() as temporary:
             process = subprocess.Popen(
                 [str(python), "-P", "-m", "peers.host", action],
                 stdin=subprocess.PIPE,
@@ -211,7 +212,7 @@ class Stage:
                 stderr=subprocess.PIPE,
                 text=True,
                 cwd=cache,
-                env=environment(TMPDIR=str(cache)),
+                env=environment(TMPDIR=temporary),
                 start_new_session=True,
             )
             os.sched_setaffinity(process.pid, self.client_cores)
@@ -252,6 +253,11 @@ def _empty_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _short_folder() -> TemporaryDirectory[str]:
+    """Return a folder for sockets: names of those have at most 107 bytes, which a folder of the cache may exceed."""
+    return TemporaryDirectory(prefix="peer-", dir="/tmp", ignore_cleanup_errors=True)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
