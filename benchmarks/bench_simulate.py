@@ -89,7 +89,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", help="numbers of configurations, from 1 on, separated by commas")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS / "simulate.json")
     options = parser.parse_args()
     wanted = [int(n) - 1 for n in options.only.split(",")] if options.only else range(len(CONFIGURATIONS))

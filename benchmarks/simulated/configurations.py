@@ -97,7 +97,7 @@ CONFIGURATIONS = (
         "all in the cache, a step", PICTURES, 10, step_s=0.2, faults=_network(50, 50), cached_share=1.0
     ),
     Configuration("half in the cache", PICTURES, 10, faults=_network(20, 20), cached_share=0.5),
-    Configuration("cores, from the disk, profile small", ("X",), 40, where="disk", profile="small"),
-    Configuration("cores, loopback, all modalities", ALL, 16, where="loopback"),
+    Configuration("cores, from the disk, profile small", ("X",), 160, where="disk", profile="small"),
+    Configuration("cores, loopback, all modalities", ALL, 64, where="loopback"),
 )
 """The configurations, by what binds: the step, the latency, the window, the bandwidth, both, the store, the cache, the cores."""

@@ -40,8 +40,11 @@ N_LARGE = 48
 BATCHES = (64, 8)
 APART = FetchOptions(max_gap_bytes=0, max_amplification=1.0, max_hedge_share=0.0)
 """Options of a read for each run of blocks."""
-N_LATENCIES, N_PROBING, PROBE_BYTES = 256, 8, 1024
-"""The number of small reads whose latency is measured, how many of them are under way, and their size."""
+N_LATENCIES, N_PROBING, PROBE_BYTES = 256, 2, 1024
+"""The number of small reads whose latency is measured, how many of them are under way, and their size: with many, the time that
+they wait for each other here would be counted as the store's, and forecasts have that wait already."""
+N_RAW = 8
+"""The number of threads that read made-up blocks raw, as many as a loader begins with on a disk."""
 N_STREAMS = 64
 """The number of connections that fill the network, as many as ``bench stream`` uses for raw reads."""
 N_WARM = 16
@@ -199,7 +202,7 @@ def _epoch(loader: object) -> None:
 
 
 def _raw_s(plan: Plan, ranges: list[ByteRange]) -> float:
-    return timed_reads(plan.origin.open(), ranges, n_threads=N_PROBING, within_s=60.0).cpu_s
+    return timed_reads(plan.origin.open(), ranges, n_threads=N_RAW, within_s=60.0).cpu_s
 
 
 def _decode_s_per_gb(plan: Plan, made: Calibration, seconds: float) -> float:

@@ -107,7 +107,8 @@ def test_a_store_that_answers_so_many_requests_a_second_gets_no_more():
     limited = setting("5", store={"requests_per_s": 100.0})
     trace = train(limited, 20, [batches(50, n=20)])
     assert trace.n_refused > 0
-    assert trace.n_requests == 1000 + trace.n_refused
+    # each refusal is followed by a question for how long, which may be refused in its turn
+    assert 1000 + trace.n_refused < trace.n_requests < 1000 + 2 * trace.n_refused
     answered_per_s = 1000 / trace.ended_s[-1]
     assert 70 < answered_per_s <= 112, "a second's worth may come at once in the beginning"
 

@@ -25,6 +25,8 @@ __all__ = ["NodeResources", "ReadCost", "Reading"]
 
 PAUSE, HIT = 3, 4
 """The names of draws."""
+QUESTION = 1 << 15
+"""The distance of the draws of a question for the pause from those of the try before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,11 +228,22 @@ class Reading:
         def finished() -> None:
             self._finish(race, self._clock.now_s - started_s, is_worker=is_worker)
 
-        def refused() -> None:
-            drawn = draw(self._seed, PAUSE, *name)
-            pause_s = min(MAX_PAUSE_S, FIRST_PAUSE_WHEN_BUSY_S * 2.0 ** min(n_retries, 64)) * (0.5 + drawn)
+        def paused(pause_s: float) -> None:
             race.resumes_s = self._clock.now_s + pause_s
             self._clock.after(pause_s, lambda: self._try(race, key, n_retries + 1, is_worker=is_worker))
+
+        def refused() -> None:
+            # The store is asked for how long it wants to be left alone. If it serves that question, not at all; if it
+            # refuses it, too, pauses grow (tensorbank.storage.retries).
+            drawn = draw(self._seed, PAUSE, *name)
+            grown_s = min(MAX_PAUSE_S, FIRST_PAUSE_WHEN_BUSY_S * 2.0 ** min(n_retries, 64))
+            self._requests.ask(
+                (self._rank, race.number, key + n_retries + QUESTION),
+                0,
+                self._node.network,
+                lambda: paused(FIRST_PAUSE_WHEN_BUSY_S * drawn),
+                lambda: paused(grown_s * (0.5 + drawn)),
+            )
 
         self._requests.ask(name, race.read.n_bytes, self._node.network, answered, refused)
 
