@@ -85,7 +85,10 @@ def recode(bank: Path, _options: argparse.Namespace) -> Answer:
     some = paths[::ONE_IN]
 
     def again(path: Path) -> None:
-        with pq.ParquetFile(path) as file, parquet_writer(pa.BufferOutputStream(), file.schema_arrow) as out:
+        with (
+            pq.ParquetFile(path) as file,
+            parquet_writer(pa.BufferOutputStream(), file.schema_arrow, file.metadata.num_rows) as out,
+        ):
             for group in range(file.num_row_groups):
                 out.write_table(file.read_row_group(group, use_threads=False), row_group_size=ROW_GROUP_ROWS)
 

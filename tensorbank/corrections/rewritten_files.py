@@ -40,15 +40,15 @@ def rewritten(
     ):
         path = Path(scratch) / "rows.parquet"
         try:
-            _write(path, map(change, _row_groups(parquet)))
+            _write(path, map(change, _row_groups(parquet)), parquet.metadata.num_rows)
         except OSError as error:
             raise disk_error(error, path) from error
         return upload(catalog.store, index_key(table, level), path)
 
 
-def _write(path: Path, tables: Iterator[pa.Table]) -> None:
+def _write(path: Path, tables: Iterator[pa.Table], n_rows: int) -> None:
     first = next(tables)
-    with parquet_writer(path, first.schema) as writer:
+    with parquet_writer(path, first.schema, n_rows) as writer:
         for rows in itertools.chain((first,), tables):
             writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
 

@@ -168,7 +168,7 @@ def merged_shards(tables: Sequence[pa.Table], schema: pa.Schema, folder: Path) -
     """Return a new file of shards in a folder, by part and number."""
     rows = pa.concat_tables([conformed(t, schema) for t in tables])
     path = folder / "shards.parquet"
-    with parquet_writer(path, schema) as writer:
+    with parquet_writer(path, schema, rows.num_rows) as writer:
         writer.write_table(
             rows.sort_by([("part", "ascending"), ("shard", "ascending")]), row_group_size=ROW_GROUP_ROWS
         )
@@ -209,14 +209,15 @@ def _merged(
             progress(n_rows)
 
     def write(numbers: Sequence[int]) -> Path | None:
-        if not spilled.n_rows[list(numbers)].any():
+        n_rows = int(spilled.n_rows[list(numbers)].sum())
+        if not n_rows:
             return None
         path = folder / f"{numbers[0]}.parquet"
-        with parquet_writer(path, files.schema) as writer:
+        with parquet_writer(path, files.schema, n_rows) as writer:
             for number in numbers:
                 for rows in spilled.pieces(number, ROW_GROUP_ROWS):
                     writer.write_table(rows.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
-        progress(int(spilled.n_rows[list(numbers)].sum()))
+        progress(n_rows)
         return path
 
     with ThreadPoolExecutor(_n_threads()) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ def test_floats_are_split_into_streams_and_the_rest_is_of_dictionaries(tmp_path)
     vectors = pa.table({"key": [1, 2], "value": pa.array([[0.5, 1.5], None], pa.list_(pa.float32()))})
     for rows in (commit.samples, commit.tiles, commit.shards, vectors):
         path = tmp_path / "rows.parquet"
-        with parquet_writer(path, rows.schema) as writer:
+        with parquet_writer(path, rows.schema, rows.num_rows) as writer:
             writer.write_table(rows)
         footer = pq.read_metadata(path)
         columns = [footer.row_group(0).column(i) for i in range(footer.num_columns)]
@@ -34,7 +35,7 @@ def test_keys_of_samples_and_stems_are_plain_numbers(tmp_path):
     keys = pa.table({"key": np.sort(hashes[0]), "stem_key": hashes[1]})
     for rows in (keys, keys.append_column("part", pa.array(["p"] * len(keys)))):
         path = tmp_path / "keys.parquet"
-        with parquet_writer(path, rows.schema) as writer:
+        with parquet_writer(path, rows.schema, rows.num_rows) as writer:
             writer.write_table(rows)
         group = pq.read_metadata(path).row_group(0)
         columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
@@ -45,3 +46,38 @@ def test_keys_of_samples_and_stems_are_plain_numbers(tmp_path):
         assert all(columns[name].compression == "UNCOMPRESSED" for name in ("key", "stem_key"))
         assert path.stat().st_size < 1.05 * hashes.nbytes + 2000
         assert pq.read_table(path).equals(rows)
+
+
+def test_row_groups_say_which_ids_they_have_not(tmp_path):
+    """The ids are in no order, so that their bounds rule nothing out."""
+    names = [f"{number:016x}" for number in np.random.default_rng(2).integers(0, 2**63, 3000)]
+    rows = pa.table({"sample_id": names, "row": range(3000)})
+    path = tmp_path / "rows.parquet"
+    with parquet_writer(path, rows.schema, rows.num_rows) as writer:
+        for start in range(0, 3000, 1000):
+            writer.write_table(rows.slice(start, 1000))
+    with duckdb.connect() as con:
+        some = range(0, 3000, 50)
+        found = {number: excluded(con, path, names[number]) for number in some}
+        assert all(number // 1000 not in groups for number, groups in found.items()), "no row is lost"
+        assert sum(map(len, found.values())) >= 0.95 * 2 * len(some), "few groups are read in vain"
+        asked = f"SELECT row FROM read_parquet('{path}') WHERE sample_id IN ('{names[5]}', '{names[2500]}')"
+        assert sorted(con.execute(asked).fetchall()) == [(5,), (2500,)]
+
+
+def excluded(con, path, name):
+    probed = f"SELECT row_group_id, bloom_filter_excludes FROM parquet_bloom_probe('{path}', 'sample_id', '{name}')"
+    return {number for number, is_excluded in con.execute(probed).fetchall() if is_excluded}
+
+
+def test_filters_of_ids_are_as_large_as_the_rows_need_and_tiles_have_none(tmp_path):
+    """An ingest of few samples has a file of few rows, to each commit."""
+    commit = part_of("t", "part", 30)
+    for rows, most in ((commit.samples, 512), (commit.tiles, 0), (commit.shards, 0)):
+        path = tmp_path / "rows.parquet"
+        with parquet_writer(path, rows.schema, rows.num_rows) as writer:
+            writer.write_table(rows)
+        group = pq.read_metadata(path).row_group(0)
+        sizes = [group.column(i).bloom_filter_length or 0 for i in range(group.num_columns)]
+        assert (sum(sizes) > 0) == (most > 0)
+        assert sum(sizes) <= most
