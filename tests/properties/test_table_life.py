@@ -33,7 +33,7 @@ from tensorbank.columns import changes as column_changes
 from tensorbank.corrections import dropped_modality, restoration
 from tensorbank.delta import actions, log_writer
 from tensorbank.errors import ErrorKind, TensorBankError
-from tensorbank.maintenance import compaction
+from tensorbank.maintenance import compaction, merge
 from tensorbank.planning import views
 from tensorbank.removal import garbage, kept_versions
 from tensorbank.retention import expiry, protection
@@ -156,7 +156,7 @@ MISTAKES = {
         (FEW_GO, BACK),
     ),
     "keys of samples that compaction drops stay": Mistake(
-        compaction,
+        merge,
         "pairs = without(pairs, np.concatenate(deleted) if deleted else np.zeros((0, 2), np.int64))",
         "pass",
         (FEW_GO, Step(Compact())),
