@@ -95,7 +95,7 @@ class Tries:
                 return Outcome(data, None, time.perf_counter() - started_s)
 
     def _paused(self, race: Race, error: StorageError, pause_s: float, closing: threading.Event) -> bool:
-        """Wait before another try; False if the reader was closed meanwhile."""
+        """Wait before another try; False if the reader was closed meanwhile, or somebody else has brought the range."""
         race.resumes_s = time.perf_counter() + pause_s
         with self._lock:
             self._n_waiting += 1
@@ -103,10 +103,11 @@ class Tries:
             self.outage.note(error, self._n_waiting)
         may_wake = error.kind == ErrorKind.UNREACHABLE  # a store that is busy wants to be left alone
         is_closing = self.outage.pause(pause_s, closing, may_wake=may_wake)
+        goes_on = not is_closing and not race.is_decided
         with self._lock:
             self._n_waiting -= 1
-            self.n_retries += not is_closing
-        return not is_closing
+            self.n_retries += goes_on
+        return goes_on
 
 
 def range_policies(patience_s: float) -> Mapping[str, RetryPolicy]:
