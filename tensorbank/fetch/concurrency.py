@@ -6,6 +6,9 @@ the best latency: it doubles until that stops to pay. With a queue in the networ
 seconds the depth goes down for a moment. Both ideas are BBR's (Cardwell et al., "BBR: Congestion-Based Congestion Control",
 ACM Queue 2016), and so is the time over which a rate is measured: not less than a read takes. Reads that were asked for together
 end together, and the rate of such a burst is not the network's.
+
+A thread that is held by a late request, until a second one has begun, is missing from the others. So the mean of that time counts
+as well, by the same law.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ short enough to find the depth within the first batches."""
 N_ROUNDS = 20
 """The number of rounds whose best rate counts: a second at least."""
 PROBE_EVERY_S = 10.0
+LATE_WEIGHT = 0.25
+"""The weight of the newest round in the mean of the seconds that late requests hold the thread of a read."""
 
 
 class Concurrency:
@@ -47,7 +52,8 @@ class Concurrency:
         self._phase: Literal["keep", "drain", "probe"] = "keep"
         self._n_round = self._n // 2
         self._count = 0
-        self._sum_s = 0.0
+        self._sum_s = self._sum_late_s = 0.0
+        self._late_s = 0.0
         self._ends_s: deque[float] = deque()
 
     @property
@@ -55,8 +61,14 @@ class Concurrency:
         """The number of reads to keep under way."""
         return self._n
 
-    def add(self, seconds: float, now_s: float) -> None:
-        """Learn of a read that took ``seconds`` and ended at ``now_s`` of a monotonic clock."""
+    def add(self, seconds: float, now_s: float, *, late_s: float = 0.0) -> None:
+        """Learn of a read that took ``seconds`` and ended at ``now_s`` of a monotonic clock.
+
+        Parameters
+        ----------
+        late_s
+            Seconds that its thread was held, beside these, by requests that were late.
+        """
         if self._fixed is not None:
             return
         self._ends_s.append(now_s)
@@ -65,11 +77,13 @@ class Concurrency:
             return
         self._count += 1
         self._sum_s += seconds
+        self._sum_late_s += late_s
         elapsed_s = now_s - self._begun_s
         if self._count >= self._n_round and (elapsed_s >= ROUND_S or self._phase != "keep"):
             latency_s = self._sum_s / self._count
+            self._late_s += LATE_WEIGHT * (self._sum_late_s / self._count - self._late_s)
             self._end_of_round(self._rate(max(elapsed_s, latency_s, 1e-9), now_s), latency_s, now_s)
-            self._begun_s, self._count, self._sum_s = now_s, 0, 0.0
+            self._begun_s, self._count, self._sum_s, self._sum_late_s = now_s, 0, 0.0, 0.0
 
     def _rate(self, window_s: float, now_s: float) -> float:
         """Return the reads a second that ended in a window of time, and forget those before."""
@@ -93,10 +107,12 @@ class Concurrency:
                 self._phase = "drain"
                 self._n, self._n_round = MIN_DEPTH, self._n
                 return
-        self._n = depth(max(self._rates), self._latency_s)
+        self._n = depth(max(self._rates), self._latency_s, self._late_s)
         self._n_round = self._n // 2
 
 
-def depth(reads_per_s: float, latency_s: float) -> int:
-    """Return the number of reads to keep under way for a rate and a latency that are the best of late."""
-    return min(max(math.ceil(GAIN * reads_per_s * latency_s), MIN_DEPTH), MAX_DEPTH)
+def depth(reads_per_s: float, latency_s: float, late_s: float = 0.0) -> int:
+    """Return the number of reads to keep under way for a rate and a latency that are the best of late, and for the mean of the
+    seconds that late requests hold a thread: those threads are missing from the others.
+    """
+    return min(max(math.ceil(reads_per_s * (GAIN * latency_s + late_s)), MIN_DEPTH), MAX_DEPTH)

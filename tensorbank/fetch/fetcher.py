@@ -53,10 +53,12 @@ class FetchOptions:
     n_threads
         Reads in flight at once; each decodes what it read. None: as many as the measured latency and rate ask for.
     max_hedge_share
-        Second requests for late reads, as a share of all requests; 0 to wait.
+        Second requests for late reads, as a share of all requests, while they come no sooner than the first; 0 to wait. Each
+        that comes sooner shows that single answers are late, and not the store as a whole, and allows for up to three more,
+        32 ahead of the evidence at most; each that does not, and each read that is not late, takes some of that away.
     stall_s
-        Seconds after which a read is asked for again at the earliest, whatever the share: five times what is usual,
-        but not less.
+        Seconds after which a read counts as stalled at the earliest: three times what is usual, but not less. Of stalled
+        reads one at a time is asked for again whatever the share, ever more rarely while nothing is answered.
     patience_s
         Seconds that a read waits for a store, or a service, that is out of reach or busy; then its error is
         raised. Waiting is logged, and counted as ``away_s``.

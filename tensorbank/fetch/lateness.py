@@ -6,11 +6,15 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from typing import Literal
 
+from tensorbank.fetch.allowance import Allowance
+
 __all__ = ["Lateness", "Latencies", "Verdict", "by_rate_s"]
 
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
 """The multiple of that percentile after which a read is late."""
+SOON_FACTOR = 1.0
+"""The multiple where second requests came sooner of late: sound reads beyond that percentile are asked for twice."""
 MIN_LATE_S = 0.05
 """Seconds before which no read is late: shorter ones are those of a thread that waits for its turn."""
 STALL_FACTOR = 3.0
@@ -43,19 +47,35 @@ class Lateness:
     Parameters
     ----------
     max_hedge_share
-        Hedges as a share of all answered requests, at most.
+        Second requests as a share of all answers, beside those that :class:`Allowance` adds.
     stall_s
         Seconds before which no read counts as stalled, once enough are known.
     """
 
     def __init__(self, max_hedge_share: float, stall_s: float) -> None:
-        self._max_hedge_share = max_hedge_share
+        self._allowance = Allowance(max_hedge_share)
         self._stall_s = stall_s
         self._latencies = Latencies()
         self._answers_at_s: deque[float] = deque(maxlen=RECENT)
 
-    def learn(self, n_bytes: int, seconds: float, now_s: float) -> None:
-        """Learn of an answer."""
+    def learn(
+        self, n_bytes: int, seconds: float, now_s: float, *, late_s: float = 0.0, is_first: bool = True
+    ) -> None:
+        """Learn of an answer.
+
+        Parameters
+        ----------
+        seconds
+            Seconds that the request took which was answered.
+        late_s
+            Seconds that the read had waited, in all, each time that it was asked for again; 0 if it was asked for once.
+        is_first
+            True if the first of its requests was answered, False if one beside it was.
+        """
+        if late_s:
+            self._allowance.decided(came_sooner=not is_first and seconds <= late_s)
+        else:
+            self._allowance.unneeded()
         self._latencies.add(n_bytes, seconds)
         self._answers_at_s.append(now_s)
 
@@ -75,11 +95,9 @@ class Lateness:
         *,
         is_hedged: bool,
         n_running: int,
-        n_hedges: int,
-        n_answers: int,
     ) -> Verdict | None:
-        """Tell whether to ask for a range again beside the request under way: once as a hedge, if the share of hedges allows it,
-        or, whatever the share, because the read has stalled.
+        """Tell whether to ask for a range again beside the request under way: as a hedge, or because the read has stalled.
+        Either is counted as asked for, and is only told if the allowance pays for it.
 
         Parameters
         ----------
@@ -90,10 +108,16 @@ class Lateness:
         is_hedged
             True if it was asked for again before.
         n_running
-            Reads under way.
-        n_hedges, n_answers
-            Hedges so far, and requests that were answered.
+            Reads under way that were asked for once: late ones would let what is usual seem longer the more of them there are.
         """
+        verdict = self._reason(n_bytes, waited_s, now_s, n_running)
+        if verdict is None:
+            return None
+        is_paid = self._allowance.spend(waited_s, now_s, is_stalled=verdict == "stall", is_again=is_hedged)
+        return verdict if is_paid else None
+
+    def _reason(self, n_bytes: int, waited_s: float, now_s: float, n_running: int) -> Verdict | None:
+        """Tell how late a read is."""
         if waited_s < MIN_LATE_S:
             return None
         usual_s = self._usual_s(n_bytes, n_running, now_s)
@@ -101,9 +125,8 @@ class Lateness:
             return "stall" if waited_s >= _first_stall_s(n_bytes) else None
         if waited_s >= max(self._stall_s, STALL_FACTOR * usual_s):
             return "stall"
-        if is_hedged or waited_s < HEDGE_FACTOR * usual_s:
-            return None
-        return "hedge" if n_hedges + 1 <= self._max_hedge_share * (n_answers + 1) else None
+        factor = SOON_FACTOR if self._allowance.is_ample else HEDGE_FACTOR
+        return "hedge" if waited_s >= factor * usual_s else None
 
     def _usual_s(self, n_bytes: int, n_running: int, now_s: float) -> float | None:
         """Return the seconds that a read takes that is not late; None while too few are known.

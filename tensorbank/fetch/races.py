@@ -65,8 +65,8 @@ class Race:
         Requests begun so far, and those under way.
     n_losers
         Requests that were under way when the race was decided.
-    is_hedged
-        True if another request was made beside one that was late.
+    late_s
+        Seconds that it had waited each time that another request was made beside one that was late, summed; 0 if none was.
     resumes_s
         Time at which a pause between two tries ends; before, the read is not late. Written without a lock.
     last_error
@@ -82,7 +82,7 @@ class Race:
     n_asked: int = 0
     n_running: int = 0
     n_losers: int = 0
-    is_hedged: bool = False
+    late_s: float = 0.0
     is_decided: bool = False
     resumes_s: float = 0.0
     last_error: StorageError | None = None

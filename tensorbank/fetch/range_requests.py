@@ -4,9 +4,9 @@ A store that is out of reach, or busy, is asked again until a stated time is ove
 others: a store that comes back is read at once. While they wait, that is logged and counted.
 
 A read that takes longer than nearly all of its size did lately is *hedged*: the same range is asked for once more, and the first
-answer wins (Dean and Barroso, "The Tail at Scale", 2013). Hedges are few, a share of all requests, since a store that is slow
-as a whole would only get slower. A read that is late beyond doubt counts as *stalled* and is asked for again whatever the
-share. The loser's bytes are thrown away when they come.
+answer wins (Dean and Barroso, "The Tail at Scale", 2013). A read that is late beyond doubt counts as *stalled*. Second requests
+are few, a share of all, since a store that is slow as a whole would only get slower, unless those before came sooner than the
+first (:mod:`tensorbank.fetch.allowance`). The loser's bytes are thrown away when they come.
 
 Requests are threads: each asks for a range and hands the bytes on in the same thread, which costs less than an event loop or a
 second hand-over (obstore's async API takes a third more CPU a GB). One more thread looks for reads that are late.
@@ -38,8 +38,8 @@ __all__ = ["PATIENCE_S", "Requests"]
 PATIENCE_S = 300.0
 """The default of the seconds a read waits for a store that is out of reach or busy:
 longer than a restart takes."""
-MAX_ASKED = 4
-"""The most requests for one range under way at once."""
+MAX_ASKED = 8
+"""The most requests for one range under way at once: of one late answer in five, so many in a row are one range in 400,000."""
 MAX_THREADS = 1024
 """The most threads: with so many, most of which wait for answers that nobody waits for any more,
 nothing is asked twice."""
@@ -71,9 +71,9 @@ class Requests:
     n_threads
         Requests under way at once; None: as many as their latency and rate ask for.
     max_hedge_share
-        Second requests for late reads, as a share of all requests.
+        Second requests for late reads, as a share of all requests, where they come no sooner than the first.
     stall_s
-        Seconds after which a read is asked for again at the earliest, whatever the share.
+        Seconds after which a read counts as stalled at the earliest.
     patience_s
         Seconds that a read waits for a store that is out of reach or busy.
     """
@@ -256,8 +256,8 @@ class Requests:
             if not number:
                 self._count_again(verdict, -1)
                 return
-            is_hedge = number > 1
-            if not is_hedge:
+            is_first = number == 1
+            if is_first:
                 if not self._races:
                     self._lateness.forget_rate()
                 self._races.add(race)
@@ -273,7 +273,7 @@ class Requests:
             return
         try:
             if data is not None:
-                self._count(race, len(data), seconds, is_hedge=is_hedge)
+                self._count(race, len(data), seconds, is_first=is_first)
             threads.replace(race.n_losers)
             if data is not None:
                 race.wanted.deliver(data)
@@ -281,13 +281,13 @@ class Requests:
             error = as_error(failed)
         self._end(race, error)
 
-    def _count(self, race: Race, n_bytes: int, seconds: float, *, is_hedge: bool) -> None:
+    def _count(self, race: Race, n_bytes: int, seconds: float, *, is_first: bool) -> None:
         """Learn from an answer."""
         with self._lock:
             now_s = time.perf_counter()
-            self._lateness.learn(n_bytes, seconds, now_s)
-            self._concurrency.add(seconds, now_s)
-            self._counts.record(race.wanted, n_bytes, now_s - race.begun_s, is_hedge=is_hedge)
+            self._lateness.learn(n_bytes, seconds, now_s, late_s=race.late_s, is_first=is_first)
+            self._concurrency.add(seconds, now_s, late_s=0.0 if is_first else race.late_s)
+            self._counts.record(race.wanted, n_bytes, now_s - race.begun_s, is_hedge=not is_first)
 
     def _end(self, race: Race, error: Exception | None = None) -> None:
         self._n_over += 1
@@ -303,12 +303,13 @@ class Requests:
         with self._lock:
             for race in self._races:
                 race.age_s += passed_s
+            n_running = sum(not race.late_s for race in self._races)
             over = [r for r in self._races if r.age_s > self._patience_s + LAST_TRY_S and r.decide()]
             self._races.difference_update(over)
             late = [
                 (race, verdict)
                 for race in self._races
-                if (verdict := self._verdict(race, threads)) is not None
+                if (verdict := self._verdict(race, n_running, threads)) is not None
             ]
         for race in over:
             error = race.last_error or StorageError(
@@ -319,25 +320,23 @@ class Requests:
         for race, verdict in late:
             threads.spawn(partial(self._ask, race, threads, verdict))
 
-    def _verdict(self, race: Race, threads: ReadingThreads) -> Verdict | None:
+    def _verdict(self, race: Race, n_running: int, threads: ReadingThreads) -> Verdict | None:
         """Tell why to ask for a range again, and count it; None if it is not to be."""
         if race.n_asked >= MAX_ASKED or threads.n_threads >= MAX_THREADS:
             return None
-        counts = self._counts
         now_s = time.perf_counter()
+        waited_s = now_s - max(race.asked_s, race.resumes_s)
         verdict = self._lateness.verdict(
             race.wanted.range.n_bytes,
-            now_s - max(race.asked_s, race.resumes_s),
+            waited_s,
             now_s,
-            is_hedged=race.is_hedged,
-            n_running=len(self._races),
-            n_hedges=counts.hedges,
-            n_answers=counts.requests,
+            is_hedged=race.late_s > 0,
+            n_running=n_running,
         )
         if verdict is None:
             return None
         self._count_again(verdict, 1)
-        race.is_hedged = True
+        race.late_s += waited_s
         race.asked_s = now_s  # its thread says so too late: it would be due again
         return verdict
 

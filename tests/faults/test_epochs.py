@@ -59,7 +59,7 @@ def epoch(served, faults: Faults, options: FetchOptions = APART) -> tuple[float,
 def test_a_sound_server_is_asked_once_for_everything(served):
     _, stats, counts = epoch(served, Faults())
     assert counts["requests"] == stats.requests + stats.hedges + stats.stalls
-    assert stats.hedges <= 0.02 * stats.requests + 2
+    assert stats.hedges <= 0.02 * stats.requests + 3 * stats.hedges_won + 2
     assert (stats.refetches, stats.retries) == (0, 0)
     assert 0 < stats.latency_p50_s <= stats.latency_p99_s
 
@@ -96,7 +96,7 @@ def test_reads_that_hang_are_asked_for_again(served):
     assert counts["slow"] > 20
     assert stats.hedges_won > 0
     assert stats.hedges + stats.stalls >= counts["slow"] // 2
-    assert stats.hedges <= 0.02 * stats.requests + 2
+    assert stats.hedges <= 0.02 * stats.requests + 3 * stats.hedges_won + 2
     assert late_s < usual_s + 15
 
 

@@ -148,6 +148,32 @@ def test_too_few_batches_are_an_error():
         train(setting(), 5, [batches(4, n=3)])
 
 
+# ---- late answers
+
+READ = ReadCost(300_000, 0.0002, 0.001)
+FEW_LATE, MANY_LATE = "p0=20,p95=20,p95.01=15000,p100=15000", "p0=20,p80=20,p80.01=15000,p100=15000"
+
+
+def epoch_of(latency: str):
+    """An epoch of 2,400 reads over a network of 100 MB/s."""
+    ranks = [batches(100, n=24, read=READ)]
+    chosen = setting(latency, n_cores=4, bandwidth_bytes_s=1e8, step_s=0.0, seed=1, options=FetchOptions())
+    return train(chosen, 24, ranks)
+
+
+@pytest.mark.parametrize(("latency", "most"), [(FEW_LATE, 1.2), (MANY_LATE, 1.5)])
+def test_single_late_answers_cost_little(latency, most):
+    late = epoch_of(latency)
+    assert late.ended_s[-1] <= most * epoch_of("20").ended_s[-1]
+    assert late.n_requests <= 1.4 * late.n_reads
+
+
+@pytest.mark.parametrize("latency", ["500", "3000"])
+def test_a_store_that_is_slow_as_a_whole_is_asked_for_little_twice(latency):
+    slow = epoch_of(latency)
+    assert slow.n_requests <= 1.02 * slow.n_reads
+
+
 # ---- what holds of all
 
 

@@ -69,7 +69,7 @@ class _Race:
         "came",
         "done",
         "is_decided",
-        "is_hedged",
+        "late_s",
         "n_asked",
         "n_running",
         "number",
@@ -79,9 +79,9 @@ class _Race:
 
     def __init__(self, number: int, read: ReadCost, came: Callable[[], float], done: Action) -> None:
         self.number, self.read, self.came, self.done = number, read, came, done
-        self.asked_s = self.resumes_s = 0.0
+        self.asked_s = self.resumes_s = self.late_s = 0.0
         self.n_asked = self.n_running = 0
-        self.is_hedged = self.is_decided = False
+        self.is_decided = False
 
 
 class Reading:
@@ -219,6 +219,7 @@ class Reading:
 
     def _try(self, race: _Race, key: int, n_retries: int, *, is_worker: bool) -> None:
         started_s = self._clock.now_s
+        is_first = key == 1 << 16
         name = (self._rank, race.number, key + n_retries)
 
         def answered() -> None:
@@ -226,11 +227,17 @@ class Reading:
             self._node.cores.add(race.read.request_s, finished)
 
         def finished() -> None:
-            self._finish(race, self._clock.now_s - started_s, is_worker=is_worker)
+            self._finish(race, self._clock.now_s - started_s, is_first=is_first, is_worker=is_worker)
 
         def paused(pause_s: float) -> None:
             race.resumes_s = self._clock.now_s + pause_s
-            self._clock.after(pause_s, lambda: self._try(race, key, n_retries + 1, is_worker=is_worker))
+            self._clock.after(pause_s, resumed)
+
+        def resumed() -> None:
+            if race.is_decided:
+                self._finish(race, 0.0, is_first=is_first, is_worker=is_worker)
+            else:
+                self._try(race, key, n_retries + 1, is_worker=is_worker)
 
         def refused() -> None:
             # The store is asked for how long it wants to be left alone. If it serves that question, not at all; if it
@@ -247,7 +254,7 @@ class Reading:
 
         self._requests.ask(name, race.read.n_bytes, self._node.network, answered, refused)
 
-    def _finish(self, race: _Race, seconds: float, *, is_worker: bool) -> None:
+    def _finish(self, race: _Race, seconds: float, *, is_first: bool, is_worker: bool) -> None:
         """End a request: the first that is answered decides, and its thread decodes."""
         race.n_running -= 1
         if race.is_decided:
@@ -258,8 +265,8 @@ class Reading:
         race.is_decided = True
         del self._races[race]
         now_s = self._clock.now_s
-        self._lateness.learn(race.read.n_bytes, seconds, now_s)
-        self._concurrency.add(seconds, now_s)
+        self._lateness.learn(race.read.n_bytes, seconds, now_s, late_s=race.late_s, is_first=is_first)
+        self._concurrency.add(seconds, now_s, late_s=0.0 if is_first else race.late_s)
         self.n_answers += 1
         self._n_lost += race.n_running
         self._staff()
@@ -285,7 +292,7 @@ class Reading:
             self._is_watching = False
             return
         now_s = self._clock.now_s
-        n_running = len(self._races)
+        n_running = sum(not race.late_s for race in self._races)
         for race in list(self._races):
             waited_s = now_s - max(race.asked_s, race.resumes_s)
             if waited_s < MIN_LATE_S or race.n_asked >= MAX_ASKED:
@@ -294,15 +301,13 @@ class Reading:
                 race.read.n_bytes,
                 waited_s,
                 now_s,
-                is_hedged=race.is_hedged,
+                is_hedged=race.late_s > 0,
                 n_running=n_running,
-                n_hedges=self.n_hedges,
-                n_answers=self.n_answers,
             )
             if verdict is not None:
                 self.n_hedges += verdict == "hedge"
                 self.n_stalls += verdict == "stall"
-                race.is_hedged = True
+                race.late_s += waited_s
                 self._ask(race, is_worker=False)
         self._clock.after(WATCH_S, self._watch)
 

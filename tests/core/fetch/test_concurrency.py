@@ -43,6 +43,28 @@ def test_the_wire_is_full_wherever_enough_threads_can_fill_it(latency_s, bytes_p
     assert used > 0.9 * min(1, MAX_DEPTH / needed)
 
 
+@pytest.mark.parametrize("held_s", [0.0, 0.3])
+def test_threads_that_late_requests_hold_are_made_up_for(held_s):
+    """Let every fifth read hold its thread for ten latencies before its second request begins."""
+    latency_s, wire_s, n_reads = 0.03, 0.003, 5000
+    depth, now, wire_free = Concurrency(), 0.0, 0.0
+    coming: list[tuple[float, float, float]] = []
+    for number in range(n_reads):
+        while len(coming) >= depth.n:
+            now, seconds, late_s = heapq.heappop(coming)
+            depth.add(seconds, now, late_s=late_s)
+        late_s = held_s * (number % 5 == 0)
+        sent_s = now + late_s
+        if late_s:  # its turn on the wire is nobody else's: few reads are late
+            ended_s = sent_s + latency_s + wire_s
+        else:
+            ended_s = wire_free = max(wire_free, sent_s + latency_s) + wire_s
+        heapq.heappush(coming, (ended_s, ended_s - sent_s, late_s))
+    n_on_wire = n_reads * (0.8 if held_s else 1.0)
+    assert n_on_wire * wire_s / now > 0.9
+    assert depth.n < MAX_DEPTH
+
+
 @pytest.mark.parametrize("bytes_per_s", [20e6, 100e6, 1e9])
 def test_no_more_reads_are_under_way_than_twice_what_fills_the_wire(bytes_per_s):
     for n_reads in (500, 5_000, 50_000):
