@@ -4,7 +4,9 @@ beside epochs without faults; and bits that flip.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from statistics import median
 
@@ -27,6 +29,7 @@ __all__ = ["measure"]
 NETWORK = Faults(latency_ms=10, bandwidth_bytes_s=1e8)
 EPOCH_BYTES = 8e8
 LATE = Faults(latency_ms=10, bandwidth_bytes_s=1e8, slow=0.05, slow_s=15, seed=1)
+OFTEN_LATE = replace(LATE, slow=0.2)
 BUSY = Faults(latency_ms=10, bandwidth_bytes_s=1e8, unavailable=0.1, seed=2)
 CUT = Faults(latency_ms=10, bandwidth_bytes_s=1e8, cut=0.34, seed=3)
 
@@ -47,24 +50,28 @@ def measure(setup: Setup) -> Iterator[Figure]:
 
 
 def _times(setup: Setup, server: FaultServer, plan: Plan) -> Iterator[Figure]:
-    counts: dict[str, list[dict[str, int]]] = {"sound": [], "late": [], "busy": []}
+    counts: dict[str, list[dict[str, int]]] = {"sound": [], "late": [], "often_late": [], "busy": []}
 
     def epoch_s(name: str, faults: Faults) -> float:
         server.set(faults)
         took_s = stream(plan, setup.batch_size, n_epochs=1, n_bytes=1).total_s
         counts[name].append(server.stats()["counts"])
+        if faults.slow:
+            time.sleep(faults.slow_s)  # late answers to this epoch would share the wire with the next
         return took_s
 
     found = interleaved(
         {
             "sound": partial(epoch_s, "sound", NETWORK),
             "late": partial(epoch_s, "late", LATE),
+            "often_late": partial(epoch_s, "often_late", OFTEN_LATE),
             "busy": partial(epoch_s, "busy", BUSY),
         },
         setup.repeats,
     )
     for name, what, kind, most in (
         ("late", "5 % of answers 15 s late", "slow", 1.2),
+        ("often_late", "20 % of answers 15 s late", "slow", 1.5),
         ("busy", "10 % of answers 503", "unavailable", 1.15),
     ):
         yield Figure(
