@@ -112,6 +112,11 @@ class ErrorKind(StrEnum):
     STALLED = "stalled", "Nothing came for longer than any time limit allows."
     CRASHED = "crashed", "A thread ended in something that is no ordinary error."
     WORKER_LOST = "worker-lost", "Worker processes were ended from outside, several at one task."
+    WORKER_START = "worker-start", "A worker process ended before it could take a task."
+    UNGUARDED_PROGRAM = (
+        "unguarded-program",
+        "A program that starts workers begins its work when they import it.",
+    )
     SCHEDULER_LOST = "scheduler-lost", "The scheduler of a cluster does not answer, or went away."
     NO_WORKERS = "no-workers", "A cluster has no worker that takes tasks."
     NOT_FINITE = "not-finite", "The loss of a training is no number."

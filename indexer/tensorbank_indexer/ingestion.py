@@ -101,7 +101,7 @@ def ingest(
         Source or bank cannot be reached.
     TensorBankError
         Workers were lost (``kind`` is ``worker-lost``), or the engine has none that could take tasks (``scheduler-lost``,
-        ``no-workers``, ``other-release``). Finished shards are kept.
+        ``no-workers``, ``other-release``, ``worker-start``, ``unguarded-program``). Finished shards are kept.
     """
     options = options or IngestOptions()
     report = report if report is not None else IngestReport.of(source, table)

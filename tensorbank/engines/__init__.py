@@ -7,6 +7,7 @@ import os
 from tensorbank.engines.bank_setting import BankSetting
 from tensorbank.engines.executor import Executor, Result, Setting, Task
 from tensorbank.engines.processes import ProcessExecutor
+from tensorbank.engines.program import require_guard
 from tensorbank.engines.threads import ThreadExecutor
 from tensorbank.engines.workers import DASK, PROCESSES, Workers
 from tensorbank.errors import ErrorKind, TensorBankError
@@ -33,9 +34,11 @@ def executor_for(workers: Workers, setting: Setting) -> Executor:
     InvalidInputError
         The engine cannot be given what the tasks have in common.
     TensorBankError
-        The engine needs a package that is not installed (``kind`` is ``missing-extra``).
+        The engine needs a package that is not installed (``kind`` is ``missing-extra``); or this process is importing the program
+        that started it, which should not begin to work then (``unguarded-program``).
     """
     n_workers = workers.n_workers or os.cpu_count() or 1
+    require_guard(workers.engine == DASK or (workers.engine == PROCESSES and n_workers > 1))
     if workers.engine == PROCESSES:
         return ProcessExecutor(n_workers, setting)
     try:

@@ -12,6 +12,7 @@ import dask
 from distributed import Client, LocalCluster
 from distributed.utils import silence_logging_cmgr
 
+from tensorbank.engines.program import helper_ended
 from tensorbank.errors import ErrorKind, StorageError, TensorBankError
 
 __all__ = ["CALL_S", "KEPT", "DaskCluster"]
@@ -70,7 +71,7 @@ class DaskCluster:
         Raises
         ------
         TensorBankError
-            No scheduler or no worker was there in time.
+            No scheduler or no worker was there in time; or processes of this machine did not start.
         """
         if self._client is not None:
             return
@@ -85,6 +86,8 @@ class DaskCluster:
                 f"no scheduler answers at {self.name} within {self.wait_s:g} s: {error}; start one, or give its address",
                 kind=ErrorKind.SCHEDULER_LOST,
             ) from error
+        except RuntimeError as error:  # of Dask: "Nanny failed to start."
+            raise helper_ended("a process of Dask") from error
         self._idle_since_s = None
         while not self.n_threads():
             time.sleep(0.05)

@@ -85,7 +85,7 @@ class Executor(Protocol):
         Raises
         ------
         TensorBankError
-            Of a task, or of kind ``worker-lost``. What is finished stays finished.
+            Of a task, or of kind ``worker-lost``, ``worker-start`` or ``unguarded-program``. What is finished stays finished.
         """
         ...
 

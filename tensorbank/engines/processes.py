@@ -7,28 +7,30 @@ be left with half a message, for whose rest its reader waits without end.
 Every worker also holds the end of another pipe, its lifeline. When the other end is closed, on purpose after an interruption, or
 by the system since the process that started it is gone (SIGKILL, out of memory), it ends in the middle of its task. A task may be
 cut off anywhere: what it wrote is written again by the next try.
+
+A worker says when it is ready. One that ends before that by itself, not by a signal, would end so again, and is not replaced.
+Until one was ready in this process, no second one is started beside the first: what prevents all of them is printed once.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import queue
-import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext
+from copy import copy
 from dataclasses import dataclass
 from itertools import chain, islice
-from multiprocessing import util
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from tensorbank.engines.executor import Result, Setting, Task
+from tensorbank.engines.process_worker import work
+from tensorbank.engines.program import WORKER_NAME, died_early, helper_ended
 from tensorbank.errors import ErrorKind, TensorBankError
 
 __all__ = ["ProcessExecutor"]
@@ -41,6 +43,8 @@ END_S = 10.0
 """Seconds that workers have to end before they are killed."""
 N_RETRIES = 2
 """The number of times that a task whose worker died is given to another one."""
+GONE = 255
+"""The exit status that multiprocessing gives to a process of which it learns nothing, since what started it was killed."""
 TASKS_A_WORKER = 2
 """The number of tasks that are taken for each worker, so that none waits while results are looked at."""
 
@@ -61,7 +65,10 @@ class ProcessExecutor:
     def execute(
         self, tasks: Iterable[SomeTask], run: Callable[[SomeTask, Any], SomeResult]
     ) -> Generator[SomeResult, None, None]:
-        """See ``Executor.execute``; ``worker-lost``: all workers died that were given a task, one after the other."""
+        """See ``Executor.execute``; ``worker-lost``: all workers died that were given a task, one after the other.
+
+        ``worker-start``: a worker ended before it could take a task, and so would all others.
+        """
         coming = iter(tasks)
         first = list(islice(coming, 2))
         coming = chain(first, coming)
@@ -92,6 +99,26 @@ class _Worker:
         except (EOFError, OSError):
             return None
 
+    def ready(self) -> bool:
+        """Wait until the process can take tasks; False if it was ended from outside before that.
+
+        Raises
+        ------
+        TensorBankError
+            It ended by itself, or says why it takes none.
+        """
+        try:
+            is_ready, error = pickle.loads(self.connection.recv_bytes())
+        except (EOFError, OSError):
+            self.process.join(END_S)
+            status = self.process.exitcode
+            if status is None or status < 0 or status == GONE:
+                return False
+            raise died_early(status) from None
+        if not is_ready:
+            raise error
+        return True
+
     def end(self) -> None:
         """Let the process end, which is between two tasks or dead."""
         self.connection.close()
@@ -106,7 +133,9 @@ class _Pool:
     def __init__(self, n_workers: int, run: Callable[..., Result], setting: Setting) -> None:
         self.n_workers = n_workers
         self.n_under_way = 0
-        self._run, self._setting = run, setting
+        self._work = pickle.dumps((run, setting))
+        self._first = threading.Lock()
+        self._start_error: TensorBankError | None = None
         self._context = multiprocessing.get_context("forkserver")
         self._held, self._lifeline = self._context.Pipe(duplex=False)
         self._threads: list[threading.Thread] = []
@@ -164,20 +193,19 @@ class _Pool:
                     self._over.put(answer)
         finally:
             if worker is not None:
-                worker.end()
-                self._workers.discard(worker)
+                self._end(worker)
 
     def _answered(self, task: Task, worker: _Worker | None) -> tuple[_Worker | None, Answer]:
         """Return what a task comes to, and the worker that had it in the end."""
         packed = pickle.dumps(task)
         for _ in range(1 + N_RETRIES):
             worker = worker or self._started()
-            answer = worker.ask(packed)
+            answer = worker.ask(packed) if worker is not None else None
             if answer is not None:
                 return worker, pickle.loads(answer)
-            worker.end()
-            self._workers.discard(worker)
-            worker = None
+            if worker is not None:
+                self._end(worker)
+                worker = None
             if self._stopping.is_set():
                 break
         lost = TensorBankError(
@@ -187,64 +215,46 @@ class _Pool:
         )
         return None, (False, lost)
 
-    def _started(self) -> _Worker:
+    def _started(self) -> _Worker | None:
+        """Return a new worker that can take tasks; None if it was ended from outside before, or nobody wants it any more."""
+        with nullcontext() if _startable.is_set() else self._first:
+            if self._start_error is not None:
+                raise copy(self._start_error)  # each thread adds to the stack of its own
+            if self._stopping.is_set():
+                return None
+            worker = self._launched()
+            is_ready = False
+            try:
+                is_ready = worker.ready()
+            except TensorBankError as error:
+                self._start_error = error
+                raise
+            finally:
+                if not is_ready:
+                    self._end(worker)
+            if not is_ready:
+                return None
+            _startable.set()
+            return worker
+
+    def _launched(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         with theirs:  # a worker that ends then closes the last of its end
-            arguments = (theirs, self._held, self._run, self._setting)
-            process = self._context.Process(target=_work, args=arguments, daemon=False)
-            process.start()
+            arguments = (theirs, self._held, self._work)
+            process = self._context.Process(target=work, args=arguments, name=WORKER_NAME, daemon=False)
+            try:
+                process.start()
+            except (EOFError, ConnectionError) as error:
+                ours.close()
+                raise helper_ended("the process that starts them") from error
         worker = _Worker(process, ours)
         self._workers.add(worker)
         return worker
 
-
-_in_task = threading.Event()
-"""Set while a task runs in this process, if it is a worker."""
-_leaving = threading.Lock()
-"""Taken when a task begins or ends, and by what ends the process: it goes neither into a task nor out of one meanwhile."""
+    def _end(self, worker: _Worker) -> None:
+        worker.end()
+        self._workers.discard(worker)
 
 
-def _work(connection: Connection, lifeline: Connection, run: Callable[..., Result], setting: Setting) -> None:
-    """Execute tasks until the pipe is closed. The process that started this one handles signals that go to the whole group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True, name="lifeline").start()
-    setting.begin()
-    with suppress(EOFError, OSError), connection:
-        while True:
-            task = connection.recv_bytes()
-            with _leaving:
-                _in_task.set()
-            try:
-                answer = pickle.dumps((True, run(pickle.loads(task), setting)))
-            except Exception as error:  # noqa: BLE001 - edge of a process: whoever gave the task gets it
-                answer = _packed(error)
-            finally:
-                with _leaving:  # not while the process ends
-                    _in_task.clear()
-            connection.send_bytes(answer)
-
-
-def _packed(error: Exception) -> bytes:
-    """Return an error as an answer. One of another kind than ours says where it was raised."""
-    if not isinstance(error, TensorBankError):
-        error.add_note(f"In a worker process:\n{traceback.format_exc()}")
-    try:
-        return pickle.dumps((False, error))
-    except Exception:  # noqa: BLE001 - it holds what cannot travel: then its words go alone
-        return pickle.dumps((False, RuntimeError(traceback.format_exc())))
-
-
-def _end_with(lifeline: Connection) -> None:
-    """End the process once its lifeline is closed, if it is in a task; between two, its other pipe is closed and ends it."""
-    try:
-        lifeline.poll(None)
-        while True:
-            _in_task.wait()
-            with _leaving:
-                if _in_task.is_set():
-                    # As a process of multiprocessing ends, else the locks that libraries made in it count as leaked.
-                    util._exit_function()  # type: ignore[attr-defined]
-                    return
-    finally:
-        os._exit(0)
+_startable = threading.Event()
+"""Set once a worker of this process was ready: others will be, as they import the same."""

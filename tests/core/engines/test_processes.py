@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -170,6 +171,59 @@ def test_one_task_runs_in_this_process(executor):
     (only,) = executor.execute([Numbered(7)], answer)
     assert (only.number, threading.active_count()) == (7, threads)
     assert list(executor.execute([], answer)) == []
+
+
+@dataclass(frozen=True)
+class Unprepared(Folder):
+    """A setting for which a process cannot be prepared; each attempt leaves a mark."""
+
+    def begin(self) -> None:
+        with (self.path / "attempts").open("a") as file:
+            file.write("x")
+        raise ValueError("no pool of threads")
+
+
+class Elsewhere(Folder):
+    """A setting of which a process that starts anew knows nothing."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return import_module, ("no_such_module",)
+
+
+def test_why_a_worker_cannot_begin_is_said_and_it_is_not_tried_again(folder):
+    executor = executor_for(Workers(PROCESSES, 2), Unprepared(folder.store))
+    with pytest.raises(TensorBankError, match="could not start: ValueError: no pool of threads") as failed:
+        list(executor.execute(map(Numbered, range(8)), answer))
+    assert failed.value.kind == ErrorKind.WORKER_START
+    assert (folder.path / "attempts").read_text() in ("x", "xx"), "one, or one beside it"
+
+
+def test_what_a_worker_cannot_load_is_said(folder):
+    executor = executor_for(Workers(PROCESSES, 2), Elsewhere(folder.store))
+    with pytest.raises(
+        TensorBankError, match=r"could not start: ModuleNotFoundError: .*no_such_module"
+    ) as failed:
+        list(executor.execute(map(Numbered, range(8)), answer))
+    assert failed.value.kind == ErrorKind.WORKER_START
+
+
+@dataclass(frozen=True)
+class KilledOnce(Folder):
+    """A setting whose first process is killed before it is ready."""
+
+    def begin(self) -> None:
+        try:
+            (self.path / "killed").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_is_killed_before_it_is_ready_is_replaced(folder):
+    executor = executor_for(Workers(PROCESSES, 2), KilledOnce(folder.store))
+    done = executor.execute(map(Numbered, range(8)), answer)
+    assert sorted(result.number for result in done) == list(range(8))
+    assert (folder.path / "killed").exists()
 
 
 @pytest.mark.parametrize("engine", ["spark", "tcp://host", "http://host:8786", "tcp://me:secret@host:8786"])
