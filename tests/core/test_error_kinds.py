@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,18 +33,18 @@ ROOMS = (
 )
 
 
-def trees() -> Iterator[tuple[Path, ast.AST]]:
-    """Yield the source files of all rooms, parsed."""
-    for room in ROOMS:
-        assert room.__file__ is not None
-        for path in sorted(Path(room.__file__).parent.rglob("*.py")):
-            yield path, ast.parse(path.read_text())
+@pytest.fixture(scope="module")
+def trees() -> list[tuple[Path, ast.AST]]:
+    """The source files of all rooms, parsed."""
+    folders = [Path(room.__file__).parent for room in ROOMS if room.__file__ is not None]
+    assert len(folders) == len(ROOMS)
+    return [(path, ast.parse(path.read_text())) for f in folders for path in sorted(f.rglob("*.py"))]
 
 
-def test_no_kind_is_dead():
+def test_no_kind_is_dead(trees):
     """Each is named as a member, or is the code of an answer of the service, which its client makes a kind of."""
     named, codes = set(), set()
-    for path, tree in trees():
+    for path, tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 if node.value.id == "ErrorKind":
@@ -57,11 +56,11 @@ def test_no_kind_is_dead():
     assert [k for k in ErrorKind if k.name not in named and k.value not in codes] == []
 
 
-def test_no_kind_is_given_as_text():
+def test_no_kind_is_given_as_text(trees):
     kinds = {k.value for k in ErrorKind}
     found = [
         f"{path}:{node.value.lineno}"
-        for path, tree in trees()
+        for path, tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.keyword) and node.arg == "kind" and isinstance(node.value, ast.Constant)
         if node.value.value in kinds
