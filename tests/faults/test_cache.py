@@ -94,7 +94,7 @@ def epochs_of_one(made, options, seed, barrier, results):
 def test_processes_of_a_node_fetch_every_byte_once(served, options, seeds):
     server, made = served
     server.set(Faults(latency_ms=5))
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     barrier, results = context.Barrier(len(seeds)), context.Queue()
     processes = [
         context.Process(target=epochs_of_one, args=(made, options, seed, barrier, results)) for seed in seeds
@@ -119,7 +119,7 @@ def read_for_ever(made, options):
 def test_an_epoch_after_a_kill_is_complete_and_refetches_little(served, options):
     server, made = served
     server.set(Faults(latency_ms=20))
-    process = multiprocessing.get_context("spawn").Process(target=read_for_ever, args=(made, options))
+    process = multiprocessing.get_context("forkserver").Process(target=read_for_ever, args=(made, options))
     process.start()
     while server.stats()["counts"].get("requests", 0) < 300:
         assert process.is_alive()
@@ -210,7 +210,7 @@ def test_ranks_of_a_node_share_it_through_the_loader(served, options):
     """In the second epoch each rank reads what the other had read in the first."""
     server, made = served
     server.set(Faults())
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     barrier, results = context.Barrier(2), context.Queue()
     processes = [
         context.Process(target=rank_epochs, args=(made, options, rank, barrier, results)) for rank in range(2)
