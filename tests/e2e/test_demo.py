@@ -52,6 +52,9 @@ def test_progress_is_shown_on_a_terminal_and_a_bank_with_tables_is_left_alone(tm
     bars = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
     for work in ("make", "scan", "write", "stream", "check"):
         assert re.search(rf"{work} [^\r\n]* (\d+)/\1 ", bars), (work, bars)
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "equals its source: 56 of 56" in again.stdout
     for name in ("b", "other"):  # one that has the demo's table, one that has another
         (tmp_path / name / "t/index/samples/_delta_log").mkdir(parents=True)
         (tmp_path / name / "t/index/samples/_delta_log/00000000000000000000.json").write_text("{}")
