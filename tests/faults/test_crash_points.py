@@ -49,11 +49,11 @@ def problems(outcomes):
 )
 def test_an_operation_that_is_stopped_leaves_the_old_snapshot_or_the_new_one(bench, name):
     """Killed at requests that change something; in between, nothing is there that was not before. Answers are lost where it
-    matters most, of the last commits. Long operations but one are stopped at four requests or so, to be quick."""
+    matters most, of the last commits. Long operations are stopped at four requests or so, and one at every second."""
     run = bench.undisturbed(operation(name))
     changing = [p for p in run.points if p.changes]
     indexed = [p for p in changing if "/index/" in p.key]
-    changing = changing[:: 1 if name == REPRESENTATIVE else 1 + len(changing) // 4]
+    changing = changing[:: 2 if name == REPRESENTATIVE else 1 + len(changing) // 4]
     outcomes = bench.outcomes(run, "kill", [*changing, run.points[-1]])
     assert {o.ended for o in outcomes} == {"died"}
     assert {o.found.snapshot for o in outcomes} <= {"old", "new"}
@@ -66,7 +66,8 @@ def test_an_operation_that_is_stopped_leaves_the_old_snapshot_or_the_new_one(ben
 def test_every_request_counts_not_only_those_that_write(bench):
     run = bench.undisturbed(operation(REPRESENTATIVE))
     reads = [p for p in run.points if not p.write]
-    outcomes = bench.outcomes(run, "kill", [*reads[::6], reads[-1]])
+    changing = [p for p in run.points if p.changes]
+    outcomes = bench.outcomes(run, "kill", [*reads[::6], reads[-1], *changing[1::2]])
     assert {o.found.snapshot for o in outcomes} == {"old", "new"}
     assert problems(outcomes) == []
 
@@ -80,13 +81,17 @@ def test_a_store_that_may_only_be_read_is_told_of(bench):
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=() if k == "kill" else pytest.mark.thorough) for k in FolderStage.kinds],
+    ("kind", "step"),
+    [
+        ("kill", 3),
+        pytest.param("kill", 1, marks=pytest.mark.thorough),
+        *(pytest.param(k, 3, marks=pytest.mark.thorough) for k in FolderStage.kinds if k != "kill"),
+    ],
 )
-def test_a_bank_in_a_folder_is_as_safe(folder_bench, kind):
+def test_a_bank_in_a_folder_is_as_safe(folder_bench, kind, step):
     run = folder_bench.undisturbed(operation(REPRESENTATIVE))
     changing = [p for p in run.points if p.changes]
-    outcomes = folder_bench.outcomes(run, kind, changing if kind == "kill" else changing[1::3])
+    outcomes = folder_bench.outcomes(run, kind, changing if step == 1 else changing[1::step])
     assert len(outcomes) > 2
     assert problems(outcomes) == []
 
