@@ -24,6 +24,8 @@ from tensorbank_indexer import IngestOptions, ingest, open_source
 
 INLINE = IngestOptions(n_workers=1, samples_per_shard=8)
 TERRAMESH = ("terramesh", "--samples", "20", "--per-tar", "10", "--subset", "both", "--checksums")
+N_TRAPPED = 8
+TRAPPED = ("terramesh", "--samples", N_TRAPPED, "--per-tar", "4", "--subset", "both", "--checksums")
 TRAPS = (
     "missing-member",
     "duplicate-key",
@@ -243,7 +245,7 @@ def test_series_of_four_dates(make_archives, tmp_path, fmt):
 
 @pytest.mark.parametrize("trap", TRAPS)
 def test_a_trap_is_named_and_costs_nothing_else(make_archives, tmp_path, trap):
-    source, truth_folder = make_archives(*TERRAMESH, "--trap", trap)
+    source, truth_folder = make_archives(*TRAPPED, "--trap", trap)
     bank = tb.create(tmp_path)
     report = ingest(open_source(str(source)), bank, "terramesh", INLINE)
     kinds = Counter(f.kind for f in report.findings)
@@ -262,7 +264,7 @@ def test_a_trap_is_named_and_costs_nothing_else(make_archives, tmp_path, trap):
     assert kinds[expected] >= 1, report.findings
     assert all(f.archive or f.member for f in report.findings)
     assert all(f.reason and f.action for f in report.findings)
-    assert report.n_added == 20, "a sample that can be read in part is kept"
+    assert report.n_added == N_TRAPPED, "a sample that can be read in part is kept"
     rows = {
         r["sample_id"]: r for r in bank.sql("SELECT sample_id, modalities FROM terramesh").arrow().to_pylist()
     }
@@ -289,17 +291,17 @@ def test_a_trap_is_named_and_costs_nothing_else(make_archives, tmp_path, trap):
             if crc(group[modality][row["row"]]) != truth[row["sample_id"]][modality]:
                 wrong.append((modality, row["sample_id"]))
     assert wrong == []
-    assert n_compared >= 3 * 20 - 1
+    assert n_compared >= 3 * N_TRAPPED - 1
     again = ingest(open_source(str(source)), bank, "terramesh", INLINE)
     assert again.n_added == 0
 
 
 def test_harmless_findings_pass_strict(make_archives, tmp_path):
-    source, _ = make_archives(*TERRAMESH, "--trap", "ds-store")
+    source, _ = make_archives(*TRAPPED, "--trap", "ds-store")
     report = ingest(
         open_source(str(source)), tb.create(tmp_path), "t", IngestOptions(n_workers=1, strict=True)
     )
-    assert report.n_added == 20
+    assert report.n_added == N_TRAPPED
 
 
 def test_radar_of_another_date_has_its_own_time(make_archives, tmp_path):
