@@ -42,7 +42,7 @@ def bank(bank_folder: Path) -> tb.Bank:
 @pytest.fixture(scope="session")
 def service(bank_folder: Path) -> Iterator[Served]:
     """The service over it, on loopback, without configuration."""
-    with serving(str(bank_folder), "--name", "eo") as served:
+    with serving(str(bank_folder), "--name", "eo", fresh=True) as served:
         yield served
 
 

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from support import DYING_WITH_PARENT
 from support.programs import program
-from support.server_process import DYING_WITH_PARENT
 
 __all__ = ["PACKAGES", "PROGRAMS", "Network"]
 

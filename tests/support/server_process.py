@@ -17,14 +17,11 @@ from typing import Any
 
 import httpx
 
+from support import DYING_WITH_PARENT
+from support.warm_service import WarmlyStarted
+
 START_S = 60.0
 LINE_S = 10.0
-# Sets prctl(PR_SET_PDEATHSIG), which outlives exec: a test run that is killed takes its services with it.
-DYING_WITH_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
 
 
 PATIENT = {
@@ -42,7 +39,7 @@ PATIENT = {
 class Served:
     """A running service. ``client`` asks it, with a key where there is one."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | WarmlyStarted
     url: str
     log: Path
     client: httpx.Client
@@ -75,22 +72,27 @@ class Served:
 
 @contextmanager
 def serving(
-    *arguments: str, key: str | None = None, ready: bool = True, port: int = 0, **environment: str
+    *arguments: str,
+    key: str | None = None,
+    ready: bool = True,
+    port: int = 0,
+    fresh: bool = False,
+    **environment: str,
 ) -> Iterator[Served]:
-    """Run ``tensorbank serve`` as a process of its own, until the block ends."""
+    """Run ``tensorbank serve`` as a process of its own, until the block ends; ``fresh``: one that imports everything itself."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("TENSORBANK_", "AWS_"))}
+    environment = {**kept, **PATIENT, **environment}
+    given = ["serve", *arguments, "--port", str(port)]
+    process: subprocess.Popen[str] | WarmlyStarted
     with log.open("w") as sink:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", DYING_WITH_PARENT),
-                *(sys.executable, "-m", "tensorbank", "serve", *arguments, "--port", str(port)),
-            ],
-            stdout=subprocess.PIPE,
-            stderr=sink,
-            text=True,
-            env={**kept, **PATIENT, **environment},
-        )
+        if fresh:
+            command = [sys.executable, "-c", DYING_WITH_PARENT, sys.executable, "-m", "tensorbank", *given]
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=sink, text=True, env=environment
+            )
+        else:
+            process = WarmlyStarted(given, sink, environment)
     try:
         assert process.stdout is not None
         first = process.stdout.readline()

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from support import DYING_WITH_PARENT
 from support.programs import SYSTEM_PATH, program
-from support.server_process import DYING_WITH_PARENT
 from support.waiting import wait_until
 
 __all__ = ["PACKAGES", "PROGRAMS", "Slurm"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -347,19 +348,16 @@ def test_an_empty_snapshot_is_a_table_without_samples(service, table_url, one):
     assert service.get(f"{table_url}/first-rows?snapshot=0").json()["rows"] == []
 
 
-def test_a_new_snapshot_is_seen_and_the_old_one_stays(make_archives, tmp_path):
+def test_a_new_snapshot_is_seen_and_the_old_one_stays(bank_folder, tmp_path):
     from support.server_process import serving
-    from tensorbank_indexer import IngestOptions, ingest, open_source
+    from support.tiny_source import TinySource
+    from tensorbank_indexer import IngestOptions, ingest
 
-    source, _ = make_archives(
-        "terramesh", "--samples", "20", "--per-tar", "10", "--subset", "both", "--checksums"
-    )
     folder = tmp_path / "bank"
-    options = IngestOptions(n_workers=1)
-    ingest(open_source(str(source)), tb.create(folder), "one", options)
+    shutil.copytree(bank_folder, folder)
     with serving(str(folder), "--name", "eo", TENSORBANK_LATEST_S="0") as served:
-        assert served.get("/v1/banks/eo").json()["tables"] == [{"name": "one"}]
-        before = served.get("/v1/banks/eo/tables/one/size").json()
-        ingest(open_source(str(source)), tb.open(folder), "two", options)
-        assert [t["name"] for t in served.get("/v1/banks/eo").json()["tables"]] == ["one", "two"]
-        assert served.get("/v1/banks/eo/tables/one/size").json() == before
+        assert served.get("/v1/banks/eo").json()["tables"] == [{"name": "terramesh"}]
+        before = served.get("/v1/banks/eo/tables/terramesh/size").json()
+        ingest(TinySource(2), tb.open(folder), "two", IngestOptions(n_workers=1))
+        assert [t["name"] for t in served.get("/v1/banks/eo").json()["tables"]] == ["terramesh", "two"]
+        assert served.get("/v1/banks/eo/tables/terramesh/size").json() == before
