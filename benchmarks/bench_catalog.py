@@ -51,9 +51,11 @@ STATEMENTS = {
     "plan by a statistic": f"SELECT sample_id, NDVI FROM {TABLE} WHERE NDVI.mean > 0.93",
     "plan of a tenth": f"SELECT sample_id, NDVI FROM {TABLE} WHERE lon BETWEEN 0 AND 40",
     "first page by id": f"{PAGE} ORDER BY sample_id, split LIMIT 100",
-    "page by id in the middle": f"{PAGE} WHERE sample_id > 's050000000' ORDER BY sample_id, split LIMIT 100",
-    "one id": f"{PAGE} WHERE sample_id = 's031415926'",
+    "page by id in the middle": PAGE
+    + " WHERE sample_id > 's{middle:09d}' ORDER BY sample_id, split LIMIT 100",
+    "one id": PAGE + " WHERE sample_id = 's{one:09d}'",
 }
+"""The statements; the numbers of ids are shares of all samples, so that an index of any size has them."""
 OVER_S3 = ("plan by place and season", "one id")
 TARGETS = {
     "open": (2.0, 1.0),
@@ -112,7 +114,8 @@ def open_(options: argparse.Namespace) -> Answer:
 
 def ask(options: argparse.Namespace) -> Answer:
     """Answer one of the statements, as a plan where it selects tensors."""
-    statement = STATEMENTS[options.statement]
+    n = options.samples
+    statement = STATEMENTS[options.statement].format(middle=n // 2, one=int(n * 0.31415926))
     if options.statement.startswith("plan"):
         return answered(options, lambda bank: len(bank.sql(statement).plan()))
     return answered(options, lambda bank: bank.sql(statement).arrow().num_rows)
