@@ -34,6 +34,8 @@ ELSEWHERE = (
     "terramesh",
     "webdataset",
     "zarr",
+    "zarrista",
+    "zarrs",
 )
 """Peers that have an environment of their own, or none."""
 
@@ -108,7 +110,7 @@ def test_our_loader_delivers_each_workload(stage, server, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("peer", [*HERE, *ELSEWHERE])
+@pytest.mark.parametrize("peer", ["tensorstore_shards", *HERE, *ELSEWHERE])
 @pytest.mark.timeout(500)
 def test_peers_deliver_what_is_asked_for(stage, server, peer):
     """Peers of elsewhere are tried if ``make bench-peers`` has installed them."""

@@ -69,7 +69,10 @@ PEERS: Mapping[str, About] = {
         "S3 connector for PyTorch", ({"part_size": 32 << 20}, {"throughput_target_gbps": 40.0})
     ),
     "zarr": About("zarr-python and s3fs", ({"xarray": True},)),
+    "zarrs": About("zarr-python and zarrs"),
+    "zarrista": About("Zarrista"),
     "tensorstore": About("TensorStore"),
+    "tensorstore_shards": About("TensorStore on TensorBank's shards"),
     "icechunk": About("Icechunk"),
     "hf_datasets": About("HF datasets", ({"buffer": 50},)),
     "boto3_loop": About("floor: boto3 loop"),

@@ -10,7 +10,7 @@ from pathlib import Path
 __all__ = ["REQUIREMENTS", "InstallError", "python_of"]
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
-OWN = ("tensorbank", "ceiling")
+OWN = ("tensorbank", "ceiling", "tensorstore_shards")
 """The peers that run in this environment."""
 
 
