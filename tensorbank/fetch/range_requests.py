@@ -6,7 +6,7 @@ others: a store that comes back is read at once. While they wait, that is logged
 A read that takes longer than nearly all of its size did lately is *hedged*: the same range is asked for once more, and the first
 answer wins (Dean and Barroso, "The Tail at Scale", 2013). A read that is late beyond doubt counts as *stalled*. Second requests
 are few, a share of all, since a store that is slow as a whole would only get slower, unless those before came sooner than the
-first (:mod:`tensorbank.fetch.allowance`). The loser's bytes are thrown away when they come.
+first (:mod:`tensorbank.fetch.lateness.allowance`). The loser's bytes are thrown away when they come.
 
 Requests are threads: each asks for a range and hands the bytes on in the same thread, which costs less than an event loop or a
 second hand-over (obstore's async API takes a third more CPU a GB). One more thread looks for reads that are late.

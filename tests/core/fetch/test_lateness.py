@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorbank.fetch.allowance import MAX_CREDIT
-from tensorbank.fetch.lateness import FEW, KEPT, TAIL, Latencies, Lateness, by_rate_s
+from tensorbank.fetch.lateness import FEW, KEPT, MAX_CREDIT, TAIL, Latencies, Lateness, by_rate_s
 
 SECONDS = st.lists(st.floats(0.001, 0.004), min_size=FEW, max_size=KEPT)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Sequence
 from typing import Literal
 
-from tensorbank.fetch.allowance import Allowance
+from tensorbank.fetch.lateness.allowance import Allowance
+from tensorbank.fetch.lateness.latencies import Latencies
 
-__all__ = ["Lateness", "Latencies", "Verdict", "by_rate_s"]
+__all__ = ["MIN_LATE_S", "Lateness", "Verdict", "by_rate_s"]
 
 HEDGE_QUANTILE = 0.95
 HEDGE_FACTOR = 2.0
@@ -28,14 +29,6 @@ SLOW_BYTES_S = 1e6
 them again would make it slower still."""
 RECENT = 32
 """The number of recent answers that tell how fast they come."""
-KEPT = 128
-"""The number of reads remembered of each size:
-enough for a 95th percentile, few enough to follow a network that changes."""
-FEW = 8
-"""The number of reads below which those of a size tell nothing."""
-TAIL = 8.0
-"""The multiple of the median beyond which no read counts as usual. Among few reads the high quantile is the
-longest, and one that hung would make hanging usual."""
 
 Verdict = Literal["hedge", "stall"]
 """The reason to ask for a range again."""
@@ -140,34 +133,6 @@ class Lateness:
         return max(usual_s, min(found_s, _first_stall_s(n_bytes) / STALL_FACTOR))
 
 
-class Latencies:
-    """A record of the durations of reads by size, in octaves of bytes:
-    a small read says little of a large one. For one thread at a time.
-    """
-
-    def __init__(self) -> None:
-        self._recent: defaultdict[int, deque[float]] = defaultdict(lambda: deque(maxlen=KEPT))
-
-    def add(self, n_bytes: int, seconds: float) -> None:
-        """Remember a read."""
-        self._recent[n_bytes.bit_length()].append(seconds)
-
-    def usual_s(self, n_bytes: int, q: float) -> float | None:
-        """Return a quantile of the reads of about this size, or of any while those are few; None while all are too few to tell.
-
-        It is at most :data:`TAIL` times their median.
-        """
-        recent = list(self._recent[n_bytes.bit_length()])
-        if len(recent) < FEW:
-            recent = [s for group in self._recent.values() for s in group]
-        return min(_quantile(recent, q), TAIL * _quantile(recent, 0.5)) if len(recent) >= FEW else None
-
-    def all_s(self) -> tuple[float, float]:
-        """Return the median and 99th percentile of all reads remembered; zeros where there are none."""
-        recent = [s for group in self._recent.values() for s in group]
-        return (_quantile(recent, 0.5), _quantile(recent, 0.99)) if recent else (0.0, 0.0)
-
-
 def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> float:
     """Return the seconds that a read under way takes by Little's law:
     ``n / rate``, the rate being that of the recent answers.
@@ -190,8 +155,3 @@ def by_rate_s(answers_at_s: Sequence[float], n_running: int, now_s: float) -> fl
 def _first_stall_s(n_bytes: int) -> float:
     """Return the seconds after which a read of some size counts as stalled, whatever is known."""
     return FIRST_STALL_S + n_bytes / SLOW_BYTES_S
-
-
-def _quantile(values: list[float], q: float) -> float:
-    """Return a quantile by nearest rank: for so few values, numpy takes longer to start than to count."""
-    return sorted(values)[min(int(q * len(values)), len(values) - 1)]
