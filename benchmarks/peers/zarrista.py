@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import zarr
-from obstore.store import S3Store
 from zarrista import AsyncArray
 
 from peers.contract import Export, Place, Request
 from peers.indexed import IndexedLoader, Reader, cropped
+from peers.obstore_s3 import s3_store
 from peers.zarr import write
 
 DISTRIBUTIONS = ("zarrista", "obstore", "torch")
@@ -30,21 +30,13 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 
 def opened(request: Request) -> Reader:
     """Return the reader of the peer's store over S3 by obstore."""
-    store = S3Store(
-        request.bucket,
-        prefix=request.prefix,
-        endpoint=request.endpoint,
-        region="us-east-1",
-        access_key_id="any",
-        secret_access_key="any",
-        client_options={"allow_http": True},
-    )
     loop = asyncio.new_event_loop()
-    arrays = loop.run_until_complete(_arrays(store, request))
+    arrays = loop.run_until_complete(_arrays(request))
     return partial(_read, loop, arrays)
 
 
-async def _arrays(store: S3Store, request: Request) -> dict[str, Any]:
+async def _arrays(request: Request) -> dict[str, Any]:
+    store = s3_store(request)
     return {m: await AsyncArray.open(store, f"/{m}") for m in request.workload.modalities}
 
 

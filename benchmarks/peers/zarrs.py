@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import zarr
-from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
 from peers.contract import Export, Place, Request
 from peers.indexed import IndexedLoader, Reader, cropped
+from peers.obstore_s3 import s3_store
 from peers.zarr import write
 
 DISTRIBUTIONS = ("zarrs", "zarr", "obstore", "torch")
@@ -36,16 +36,7 @@ def prepare(export: Export, folder: Path, track: str) -> None:
 def opened(request: Request) -> Reader:
     """Return the reader of the peer's store over S3 by obstore."""
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.strict": True})
-    store = S3Store(
-        request.bucket,
-        prefix=request.prefix,
-        endpoint=request.endpoint,
-        region="us-east-1",
-        access_key_id="any",
-        secret_access_key="any",
-        client_options={"allow_http": True},
-    )
-    group = zarr.open_group(ObjectStore(store, read_only=True), mode="r", use_consolidated=True)
+    group = zarr.open_group(ObjectStore(s3_store(request), read_only=True), mode="r", use_consolidated=True)
     arrays = {m: group[m] for m in request.workload.modalities}
     return partial(_read, arrays, ThreadPoolExecutor(N_THREADS))
 
