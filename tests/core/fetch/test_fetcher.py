@@ -18,8 +18,9 @@ import pytest
 
 from support.waiting import wait_until
 from tensorbank import ByteRange, InvalidInputError, NotFoundError, StorageError, StorageOptions
-from tensorbank.fetch import FetchOptions, lateness, outage, range_requests, tries
+from tensorbank.fetch import FetchOptions, outage, range_requests, tries
 from tensorbank.fetch.fetcher import Fetcher
+from tensorbank.fetch.lateness import judge
 from tensorbank.fetch.races import Wanted
 from tensorbank.fetch.threads import ReadingThreads
 from tensorbank.storage.store import Store
@@ -206,7 +207,7 @@ def test_requests_that_begin_behind_the_answer_take_no_thread_away(monkeypatch):
 @pytest.mark.parametrize("n_threads", [8, 40])
 def test_with_a_cache_as_many_requests_are_under_way_as_without_one(tmp_path, n_threads, monkeypatch):
     """The first ones are answered when all of them are under way, and none beyond."""
-    monkeypatch.setattr(lateness, "FIRST_STALL_S", 60.0)
+    monkeypatch.setattr(judge, "FIRST_STALL_S", 60.0)
     all_there, most = threading.Barrier(n_threads, timeout=30), []
     lock, n_running = threading.Lock(), 0
 
@@ -235,8 +236,8 @@ def test_with_a_cache_as_many_requests_are_under_way_as_without_one(tmp_path, n_
 @pytest.mark.parametrize("seed", range(3))
 def test_after_a_storm_as_many_requests_are_under_way_as_before(n_threads, seed, monkeypatch):
     """Nearly every read is asked for several times, loses, fails, or is answered in the moment in which it is asked again."""
-    monkeypatch.setattr(lateness, "MIN_LATE_S", 0.001)
-    monkeypatch.setattr(lateness, "FIRST_STALL_S", 0.002)
+    monkeypatch.setattr(judge, "MIN_LATE_S", 0.001)
+    monkeypatch.setattr(judge, "FIRST_STALL_S", 0.002)
     monkeypatch.setattr(range_requests, "WATCH_S", 0.0005)
     random, lock = Random(seed), threading.Lock()
     most, n_running, all_there = 0, 0, None
