@@ -63,7 +63,8 @@ def advanced_files(files: LevelFiles, key: str, commits: Sequence[bytes]) -> Lev
         files,
         version=files.version + len(commits),
         files=found[0],
-        statistics=found[1],
+        known=found[1],
+        places=None,
         finite=finite,
     )
 

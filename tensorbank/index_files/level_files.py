@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from tensorbank.arrow_numpy import as_arrow
 from tensorbank.index_files.delta_log import data_path
-from tensorbank.pruning import Condition, may_match, of_files
+from tensorbank.pruning import Bounds, Condition, may_match, of_files
 
 __all__ = ["IndexFile", "LevelFiles", "files_of"]
 
@@ -33,16 +34,29 @@ class IndexFile:
 class LevelFiles:
     """The files of one level at one version.
 
-    ``statistics`` has a row a file, in the same order: the structs ``min`` and ``max`` of its add-action. ``finite`` says
-    that no file ever held NaN (:mod:`tensorbank.index_files.nan_columns`).
+    ``known`` has a row a file: the structs ``min`` and ``max`` of its add-action; none where the log does not tell. ``places``
+    are the rows of it that are these files', (n,), all of them in their order if None: to leave files out costs no look at the
+    columns of three hundred statistics. ``finite`` says that no file ever held NaN
+    (:mod:`tensorbank.index_files.nan_columns`).
     """
 
     level: str
     table_id: str
     version: int
     files: tuple[IndexFile, ...]
-    statistics: pa.Table = field(repr=False, compare=False)
+    known: pa.Table = field(repr=False, compare=False)
     finite: bool = False
+    places: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def statistics(self) -> pa.Table:
+        """The rows of ``known`` of these files, in their order."""
+        return self.known if self.places is None else self.known.take(as_arrow(self.places))
+
+    @cached_property
+    def _bounds(self) -> Bounds:
+        """The bounds of each leaf that was asked for, found once: the same lists are asked by plan after plan."""
+        return cache(of_files(self.known))
 
     @cached_property
     def n_rows(self) -> int:
@@ -64,14 +78,24 @@ class LevelFiles:
 
     def matching(self, condition: Condition) -> LevelFiles:
         """Return the files that may hold a row which satisfies a condition."""
-        return self.keeping(may_match(condition, of_files(self.statistics), len(self.files)))
+        return self.keeping(self.mask(condition))
+
+    def mask(self, condition: Condition) -> npt.NDArray[np.bool_]:
+        """Return which files may hold a row that satisfies a condition, (n,)."""
+        found = may_match(condition, self._bounds, len(self.files if self.places is None else self.known))
+        return found if self.places is None else found[self.places]
 
     def keeping(self, mask: npt.NDArray[np.bool_]) -> LevelFiles:
         """Return some of the files; the mask is (n,) bool."""
         if mask.all():
             return self
         kept = tuple(f for f, keep in zip(self.files, mask.tolist(), strict=True) if keep)
-        return replace(self, files=kept, statistics=self.statistics.filter(as_arrow(mask)))
+        (places,) = np.nonzero(mask)
+        return replace(self, files=kept, places=places if self.places is None else self.places[places])
+
+    def with_files(self, files: Sequence[IndexFile]) -> LevelFiles:
+        """Return other files in the place of these, of which the log tells nothing more."""
+        return replace(self, files=tuple(files), known=pa.table({}), places=None)
 
 
 def files_of(actions: pa.Table, key: str, where: str) -> tuple[tuple[IndexFile, ...], pa.Table]:

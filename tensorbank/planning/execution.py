@@ -44,6 +44,7 @@ from tensorbank.statements import (
     Verdicts,
     Visible,
     find_slip,
+    mentions,
     origins_of_result,
     outputs,
     unknown_column,
@@ -222,7 +223,8 @@ def executing(bound: Bound, db: Database, catalog: Catalog) -> Iterator[Executio
     TensorBankError
         The statement cannot be answered, or an index file cannot be read.
     """
-    views = TableViews(db, catalog)
+    named = {table.schema.lower() for _, table in mentions(bound.statement.tree)}
+    views = TableViews(db, catalog, named)
     functions = SqlFunctions(db.con)
     fetcher = Fetcher(catalog.store)
     judge = PixelJudge(catalog.store.url, fetcher, bound.tables, TileAnswers(db.side, catalog))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 
 import numpy as np
 
@@ -28,13 +29,15 @@ class TableViews:
     """The views for one statement, which last until DuckDB's instance is cleared.
 
     ``con`` is the connection that has them. ``paths`` are the files that they read, ``files`` the same by table and level,
-    ``columns`` the names of what is in them.
+    ``columns`` the names of what is in them. ``named`` are the tables, in lower case, that the statement names with a level, as
+    ``world.samples``: of others there is no such view, for each takes as long as a column of ten million rows.
     """
 
-    def __init__(self, db: Database, catalog: Catalog) -> None:
+    def __init__(self, db: Database, catalog: Catalog, named: Collection[str] = ()) -> None:
         self.con = db.con
         self.catalog = catalog
         self._db = db
+        self._named = frozenset(named)
         self.paths: list[str] = []
         self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
         self.columns: set[str] = set()
@@ -45,7 +48,6 @@ class TableViews:
 
         Shards come first, since their roll-ups say which other files are needed at all.
         """
-        self._db.create_schema(quoted(table.name))
         every = [file for files in table.kept.values() for file in files.files]
         if sum(file.n_bytes for file in every) <= SMALL_BYTES:
             self.catalog.mirror.readable(every)
@@ -101,9 +103,12 @@ class TableViews:
         if level == "samples":
             self.columns.update(table.version.columns)
             rows = with_columns(rows, table.name, table.added, self._db, self.catalog)
-        self._db.create_view(name, level, rows)
-        if level == "samples":
-            self._db.create_view("main", name, f"SELECT * FROM {name}.samples")
+        if level != "samples":
+            self._db.create_view(name, level, rows)
+            return
+        self._db.create_view("main", name, rows)
+        if table.name.lower() in self._named:
+            self._db.create_view(name, level, f"SELECT * FROM main.{name}")
 
     def left_out(self, table: PinnedTable, level: Level) -> str | None:
         """Return the SQL to select those rows of a level from that are deleted, None if none is."""

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tensorbank.pruning.conditions import ANYTHING, AllOf, Compare, Condition, leaves, may_match
+from tensorbank.pruning.conditions import (
+    ANYTHING,
+    AllOf,
+    AnyOf,
+    Bounds,
+    Compare,
+    Condition,
+    leaves,
+    may_match,
+)
 from tensorbank.pruning.known_bounds import of_files, of_shards, shard_columns
 from tensorbank.pruning.row_groups import count_row_groups
 from tensorbank.pruning.table_conditions import wanted
@@ -10,6 +19,8 @@ from tensorbank.pruning.table_conditions import wanted
 __all__ = [
     "ANYTHING",
     "AllOf",
+    "AnyOf",
+    "Bounds",
     "Compare",
     "Condition",
     "count_row_groups",

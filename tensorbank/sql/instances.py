@@ -50,13 +50,11 @@ class Database:
         self._n_threads: int | None = None
         self._has_macros = False
 
-    def create_schema(self, name: str) -> None:
-        """Create the schema that holds the views of one table of a bank."""
-        self.con.execute(f"CREATE SCHEMA {name}")
-        self._schemas.append(name)
-
     def create_view(self, schema: str, name: str, sql: str) -> None:
         """Create a view until the end of the statement, in the schema ``main`` or in one of its own."""
+        if schema != "main" and schema not in self._schemas:
+            self.con.execute(f"CREATE SCHEMA {schema}")
+            self._schemas.append(schema)
         self.con.execute(f"CREATE VIEW {schema}.{name} AS {sql}")
         if schema == "main":
             self._views.append(name)
