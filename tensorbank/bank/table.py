@@ -28,6 +28,12 @@ from tensorbank.corrections import (
 from tensorbank.engines import Workers
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
 from tensorbank.maintenance import Compaction, compact
+from tensorbank.maintenance.sorting import (
+    SortedCopyReport,
+    add_sorted_copy,
+    drop_sorted_copy,
+    sorted_columns,
+)
 from tensorbank.queries import MAX_DATASET_BYTES
 from tensorbank.reading import read_tensors
 from tensorbank.retention import Tag, VersionName
@@ -170,6 +176,47 @@ class Table:
         """
         return drop_columns(self.bank.catalog, self.name, names)
 
+    @property
+    def sorted_copies(self) -> tuple[str, ...]:
+        """The columns by which the table has sorted copies of its samples."""
+        catalog = self.bank.catalog
+        return sorted_columns(catalog.version(self.name, self.version), catalog)
+
+    def add_sorted_copy(
+        self, column: str, *, progress: Callable[[str, int, int], None] | None = None
+    ) -> SortedCopyReport:
+        """Write a copy of all samples sorted by a column, as a new version: queries that ask for few of its values read it.
+
+        No answer changes, nor does a plan. Samples that come later are read where they are, until :meth:`compact` writes the copy
+        anew. See :func:`tensorbank.maintenance.sorting.add_sorted_copy`.
+
+        Parameters
+        ----------
+        column
+            Column of samples as SQL names it, such as ``cloud_cover`` or ``S2L2A.B04.mean``: numbers, texts or times.
+
+        Raises
+        ------
+        InvalidInputError
+            There is no such column, its values have no order, this is not the newest version, or the bank is read through a
+            service (``kind`` is ``served``).
+        ConflictError, StorageError
+            Other writers replaced files of samples again and again; the store cannot be written.
+        """
+        self._require_newest("add a sorted copy")
+        return add_sorted_copy(self.bank.catalog, self.name, column, progress=progress)
+
+    def drop_sorted_copy(self, column: str) -> int:
+        """Drop a sorted copy, and return the version without it; versions before it keep it.
+
+        Raises
+        ------
+        NotFoundError
+            The table has no copy that is sorted by this column.
+        """
+        self._require_newest("drop a sorted copy")
+        return drop_sorted_copy(self.bank.catalog, self.name, column)
+
     def compact(
         self,
         *,
@@ -179,6 +226,7 @@ class Table:
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Compaction:
         """Merge the small index files of the newest version into sorted ones, and drop the rows of deleted samples.
+        Sorted copies are written anew where they lack samples then.
 
         With ``rewrite_shards``, shards that hold deleted samples are written anew without them, so that :meth:`Bank.gc` can
         remove their bytes; ``workers`` copy them in the place of threads. See :func:`tensorbank.maintenance.compact`.

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from tensorbank.catalog.catalog import Catalog
-from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
+from tensorbank.catalog.changes import (
+    COLUMNS_FOLDER,
+    DELETED,
+    KEYS,
+    SORTED_FOLDER,
+    Change,
+    Published,
+    TableVersion,
+)
 from tensorbank.catalog.commits import Commit
 from tensorbank.catalog.membership import Membership, key_of, keys_of, rows_of_keys, with_keys
 from tensorbank.catalog.provenance import (
@@ -32,6 +40,7 @@ __all__ = [
     "Provenance",
     "Published",
     "RENAMED",
+    "SORTED_FOLDER",
     "SnapshotInfo",
     "TableVersion",
     "find_document_flaw",

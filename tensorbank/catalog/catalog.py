@@ -17,7 +17,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
+from tensorbank.catalog.changes import (
+    COLUMNS_FOLDER,
+    DELETED,
+    KEYS,
+    SORTED_FOLDER,
+    Change,
+    Published,
+    TableVersion,
+)
 from tensorbank.catalog.commits import Commit, IndexReader, Replaced, adding
 from tensorbank.catalog.copies import copy_table, origins_of
 from tensorbank.catalog.key_files import StoredKeys, key_pairs, read_keys
@@ -28,7 +36,15 @@ from tensorbank.catalog.membership import (
     Membership,
     rows_of_keys,
 )
-from tensorbank.catalog.publishing import COLUMNS, FORMAT, INDEX_VERSION, PIN, create_tables, publish
+from tensorbank.catalog.publishing import (
+    COLUMNS,
+    FORMAT,
+    INDEX_VERSION,
+    PIN,
+    SORTED,
+    create_tables,
+    publish,
+)
 from tensorbank.catalog.renaming import NAME, leads_to, new_name_of, raise_renamed, rename_table
 from tensorbank.catalog.table_names import TableNames
 from tensorbank.catalog.upgrade import upgrading
@@ -116,6 +132,15 @@ class Catalog:
         The store is asked only for names not met before.
         """
         return self._names.among(names)
+
+    def met(self, names: Collection[str]) -> list[str] | None:
+        """Return the tables that some names mean, whatever their case; None if the store would have to be asked."""
+        return self._names.met(names)
+
+    def knows(self, version: TableVersion, level: str) -> bool:
+        """Tell whether :meth:`state` answers without asking the store."""
+        owner = "" if level == "samples" else version.table_id
+        return self._logs.knows(version.table, level, version.pinned(level), owner)
 
     def fact(self, table_id: str, version: int, what: Hashable, find: Callable[[], Fact]) -> Fact:
         """Return a fact about one version of a table, found once: versions never change."""
@@ -254,7 +279,12 @@ class Catalog:
         return self._known.found(
             ("version", table, log),
             lambda: TableVersion(
-                table, state, table_schema(state.columns), pins or None, _columns(state.configuration)
+                table,
+                state,
+                table_schema(state.columns),
+                pins or None,
+                _names(state.configuration, COLUMNS),
+                _names(state.configuration, SORTED),
             ),
         )
 
@@ -433,9 +463,11 @@ def _asked(level: str, configuration: Mapping[str, str]) -> list[str]:
     """Return the transactions that say which versions of other levels belong to one of samples."""
     if level != "samples":
         return []
-    added = [f"{COLUMNS_FOLDER}/{name}" for name in _columns(configuration)]
-    return [FORMAT, *(f"{PIN}{level}" for level in (*PINNED, *added))]
+    added = [f"{COLUMNS_FOLDER}/{name}" for name in _names(configuration, COLUMNS)]
+    copies = [f"{SORTED_FOLDER}/{name}" for name in _names(configuration, SORTED)]
+    return [FORMAT, *(f"{PIN}{level}" for level in (*PINNED, *added, *copies))]
 
 
-def _columns(configuration: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(filter(None, configuration.get(COLUMNS, "").split(",")))
+def _names(configuration: Mapping[str, str], setting: str) -> tuple[str, ...]:
+    """Return the names that a setting lists."""
+    return tuple(filter(None, configuration.get(setting, "").split(",")))

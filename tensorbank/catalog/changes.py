@@ -12,7 +12,7 @@ from tensorbank.index_files import LevelFiles
 from tensorbank.layout import LEVELS
 from tensorbank.schema import TableSchema
 
-__all__ = ["COLUMNS_FOLDER", "DELETED", "KEYS", "Change", "Published", "TableVersion"]
+__all__ = ["COLUMNS_FOLDER", "DELETED", "KEYS", "SORTED_FOLDER", "Change", "Published", "TableVersion"]
 
 KEYS = "keys"
 """The Delta table that holds the keys of all samples."""
@@ -20,6 +20,8 @@ DELETED = "deleted"
 """The Delta table that holds the keys and parts of samples whose rows do not count any more."""
 COLUMNS_FOLDER = "columns"
 """The folder of the Delta tables of columns that were added to samples later, one a column."""
+SORTED_FOLDER = "sorted"
+"""The folder of the Delta tables of copies of samples in another order, one a column that they are sorted by."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class TableVersion:
         table of format 1, whose ``tiles`` and ``shards`` are read at their newest.
     columns
         Names of the columns that were added later.
+    sorted_copies
+        Names of the copies of samples in another order. Each has its level ``sorted/<name>``.
     """
 
     table: str
@@ -42,6 +46,7 @@ class TableVersion:
     schema: TableSchema
     pins: Mapping[str, int] | None
     columns: tuple[str, ...] = ()
+    sorted_copies: tuple[str, ...] = ()
 
     @cached_property
     def samples(self) -> LevelFiles:
@@ -101,6 +106,10 @@ class Change:
         The added columns after the change, None if they stay. Each has its level ``columns/<name>``.
     column_types
         Columns of the Delta table of an added column, by name; for those that are new.
+    sorted_copies
+        The sorted copies after the change, None if they stay. Each has its level ``sorted/<name>``.
+    settings
+        Settings of the Delta tables of levels, by level; those that are not given stay.
     pins
         Versions to pin as they are, by level, where no file of it changes; a level without one that had one is unpinned if None.
     """
@@ -111,6 +120,8 @@ class Change:
     schema: TableSchema | None = None
     columns: tuple[str, ...] | None = None
     column_types: Mapping[str, Any] = field(default_factory=dict)
+    sorted_copies: tuple[str, ...] | None = None
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     pins: Mapping[str, int | None] = field(default_factory=dict)
     n_rows: int = 0
     part: str | None = None

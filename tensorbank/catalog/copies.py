@@ -103,7 +103,7 @@ def _copy_level(catalog: Catalog, source: TableVersion, level: str, new: str) ->
         newest = catalog.newest(new, level)  # of a copy that was stopped, or of who makes the table now
         try:
             if newest is None:
-                actions = creation_actions(str(uuid.uuid4()), state.columns, {})
+                actions = creation_actions(str(uuid.uuid4()), state.columns, state.configuration)
                 append_commit(
                     catalog.store, folder, 0, actions + commit_actions(folder, LevelChange(added), {}), info
                 )

@@ -20,7 +20,15 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from tensorbank.catalog.changes import COLUMNS_FOLDER, DELETED, KEYS, Change, Published, TableVersion
+from tensorbank.catalog.changes import (
+    COLUMNS_FOLDER,
+    DELETED,
+    KEYS,
+    SORTED_FOLDER,
+    Change,
+    Published,
+    TableVersion,
+)
 from tensorbank.catalog.key_files import KEYS_SCHEMA
 from tensorbank.delta import (
     LevelChange,
@@ -39,7 +47,17 @@ from tensorbank.layout import index_key
 from tensorbank.schema import TableSchema
 from tensorbank.storage import Store, backoff_s
 
-__all__ = ["COLUMNS", "FORMAT", "INDEX_VERSION", "PIN", "Levels", "commit_info", "create_tables", "publish"]
+__all__ = [
+    "COLUMNS",
+    "FORMAT",
+    "INDEX_VERSION",
+    "PIN",
+    "SORTED",
+    "Levels",
+    "commit_info",
+    "create_tables",
+    "publish",
+]
 
 FORMAT = "tensorbank.format"
 """The application id of the transaction whose version is that of the table's format."""
@@ -48,6 +66,8 @@ PIN = "tensorbank.pin."
 """The beginning of application ids of transactions whose version is that of another Delta table of the same snapshot."""
 COLUMNS = "tensorbank.columns"
 """The setting of ``samples`` that lists the names of columns which were added later, separated by commas."""
+SORTED = "tensorbank.sorted"
+"""The setting of ``samples`` that lists the names of its sorted copies, separated by commas."""
 MAX_RACES = 50
 """The most races that a commit loses before it gives up: each is against another writer, who went ahead."""
 RACE_PAUSE_S = 0.01
@@ -147,7 +167,8 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
         )
     info = commit_info(change.operation, change.details, change.n_rows, change.part)
     pins: dict[str, int] = dict(head.pins or {})
-    touched = {level for level, files in change.levels.items() if files} | set(change.column_types)
+    touched = {level for level, files in change.levels.items() if files}
+    touched |= {*change.column_types, *change.settings}
     if head.pins is None:  # of format 1: its levels are pinned from now on
         touched |= {"tiles", "shards", KEYS}
     if change.schema is not None:
@@ -155,7 +176,16 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
     for level in sorted(touched - {"samples", *change.pins}):
         columns = change.column_types.get(level) or _columns_of(level, schema)
         files = change.levels.get(level, LevelChange())
-        pins[level] = _lead(levels, head, level, files, columns, schema if change.schema else None, info)
+        pins[level] = _lead(
+            levels,
+            head,
+            level,
+            files,
+            columns,
+            change.settings.get(level, {}),
+            schema if change.schema else None,
+            info,
+        )
     for level, version in change.pins.items():
         pins[level] = -1 if version is None else version
     said = {FORMAT: INDEX_VERSION, FINITE: 1, **{f"{PIN}{level}": n for level, n in pins.items()}}
@@ -166,6 +196,8 @@ def _publish(levels: Levels, head: TableVersion, change: Change) -> None:
     settings = dict(state.configuration)
     if change.columns is not None:
         settings[COLUMNS] = ",".join(change.columns)
+    if change.sorted_copies is not None:
+        settings[SORTED] = ",".join(change.sorted_copies)
     columns = _merged(state.columns, samples_schema(schema), head.schema, schema)
     if columns is not None or settings != state.configuration:
         actions.insert(0, metadata_action(head.table_id, columns or state.columns, settings))
@@ -178,6 +210,7 @@ def _lead(
     level: str,
     change: LevelChange,
     columns: pa.Schema,
+    settings: Mapping[str, str],
     schema: TableSchema | None,
     info: Mapping[str, Any],
 ) -> int:
@@ -191,9 +224,8 @@ def _lead(
         newest = levels.newest(head.table, level)
         try:
             if newest is None:
-                actions = creation_actions(str(uuid.uuid4()), columns, {}) + commit_actions(
-                    folder, change, {}
-                )
+                actions = creation_actions(str(uuid.uuid4()), columns, settings)
+                actions += commit_actions(folder, change, {})
                 append_commit(levels.store, folder, 0, actions, info)
                 return 0
             if visible is not None and (newest.table_id, newest.version) == visible:
@@ -208,8 +240,9 @@ def _lead(
                 merged = columns if columns.types != newest.columns.types else None
             else:
                 merged = _merged(newest.columns, columns, head.schema, schema or head.schema)
-            if merged is not None:
-                actions.insert(0, metadata_action(newest.table_id, merged, newest.configuration))
+            said = {**newest.configuration, **settings}
+            if merged is not None or said != newest.configuration:
+                actions.insert(0, metadata_action(newest.table_id, merged or newest.columns, said))
             if not actions:
                 return newest.version
             append_commit(levels.store, folder, newest.version + 1, actions, info)
@@ -245,7 +278,7 @@ def _columns_of(level: str, schema: TableSchema) -> pa.Schema:
         return DELETED_SCHEMA
     if level.startswith(f"{COLUMNS_FOLDER}/"):
         raise ValueError(f"{level} has columns of its own")
-    return SCHEMA_OF[level](schema)
+    return SCHEMA_OF["samples" if level.startswith(f"{SORTED_FOLDER}/") else level](schema)
 
 
 def _merged(there: pa.Schema, wanted: pa.Schema, before: TableSchema, after: TableSchema) -> pa.Schema | None:

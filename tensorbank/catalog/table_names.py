@@ -43,11 +43,12 @@ class TableNames:
         """Return the tables that some names may mean, whatever their case.
         The store is asked only for names not met before.
         """
+        met = self.met(names)
+        if met is not None:
+            return met
         meant = {n.lower() for n in names}
         with self._lock:
             known = {table for table in self._met if table.lower() in meant}
-        if meant <= {n.lower() for n in known}:
-            return sorted(known)
         if is_static(self._store):
             with suppress(NotFoundError):
                 known |= {table for table in table_names(self._store) if table.lower() in meant}
@@ -56,6 +57,13 @@ class TableNames:
         else:
             known |= set(self._with_logs([n for n in self._store.folders() if n.lower() in meant]))
         return sorted(known)
+
+    def met(self, names: Collection[str]) -> list[str] | None:
+        """Return the tables that some names mean, whatever their case; None if a name was not met before."""
+        meant = {n.lower() for n in names}
+        with self._lock:
+            known = {table for table in self._met if table.lower() in meant}
+        return sorted(known) if meant <= {n.lower() for n in known} else None
 
     def _with_logs(self, folders: Sequence[str]) -> list[str]:
         """Return the folders that hold tables."""

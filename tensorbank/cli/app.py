@@ -49,6 +49,7 @@ for _command in (
     corrections.rename,
     corrections.restore,
     maintenance.compact,
+    maintenance.index,
     maintenance.gc,
     corrections.drop_modality,
 ):

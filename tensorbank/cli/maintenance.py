@@ -1,4 +1,4 @@
-"""The commands ``tensorbank compact`` and ``tensorbank gc``: maintenance of a bank."""
+"""The commands ``tensorbank compact``, ``tensorbank index`` and ``tensorbank gc``: maintenance of a bank."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tensorbank.cli.output import counted, print_table, say, size
 from tensorbank.cli.progress import progress_bar
 from tensorbank.errors import InvalidInputError
 
-__all__ = ["compact", "gc"]
+__all__ = ["compact", "gc", "index"]
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -65,6 +65,10 @@ def compact(
     if not done.changed:
         say(f"{table} at version {done.version} is compact; there is nothing to do")
         return
+    if not done.merged and not done.n_rewritten and done.sorted_copies:
+        say(f"{table} at version {done.version} is compact")
+        _say_sorted(done.sorted_copies)
+        return
     n_files = sum(done.merged.values())
     wasted = f"without {size(done.n_wasted_bytes)} of deleted samples"
     shards = f", {counted(done.n_rewritten, 'shard')} written anew {wasted}" if done.n_rewritten else ""
@@ -82,6 +86,57 @@ def compact(
         for name, s in done.levels.items()
     ]
     print_table(("level", "files", "bytes"), rows)
+    _say_sorted(done.sorted_copies)
+
+
+def _say_sorted(columns: tuple[str, ...]) -> None:
+    if columns:
+        say(f"copies sorted by {', '.join(columns)} written anew")
+
+
+def index(
+    bank: BankUrl,
+    table: TableName,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="Column as SQL names it, such as cloud_cover; may be given again."),
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the copies of these columns.")] = False,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    aws_profile: AwsProfile = None,
+    as_json: Json = False,
+) -> None:
+    """Keep copies of samples sorted by columns, from which queries for few of their values are answered. Without, list them."""
+    opened = bank_at(bank, endpoint, region, aws_profile).table(table)
+    if not column:
+        if drop:
+            raise InvalidInputError("name the columns whose copies are to be dropped, by --column")
+        columns = opened.sorted_copies
+        if as_json:
+            say(json.dumps({"table": table, "sorted_copies": columns}))
+        else:
+            say("\n".join(columns) if columns else f"{table} has no sorted copies")
+        return
+    if drop:
+        for name in column:
+            version = opened.drop_sorted_copy(name)
+            say(
+                json.dumps({"table": table, "column": name, "version": version})
+                if as_json
+                else f"{table} at version {version}: no copy sorted by {name} any more"
+            )
+        return
+    for name in column:
+        with progress_bar() as progress:
+            done = opened.add_sorted_copy(name, progress=progress)
+        if as_json:
+            say(json.dumps(dataclasses.asdict(done)))
+            continue
+        what = f"{counted(done.n_rows, 'sample')} sorted by {done.column}"
+        files = f"{counted(done.n_files, 'file')}, {size(done.n_bytes)}"
+        state = "" if done.changed else ", which was there already"
+        say(f"{table} at version {done.version}: {what} in {files}{state}")
 
 
 def gc(

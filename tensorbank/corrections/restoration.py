@@ -66,6 +66,7 @@ def restore(catalog: Catalog, table: str, version: int) -> Restored:
             {"restored_version": version, "n_samples_before": n_before, "n_samples_after": n_after},
             schema=None if wanted.schema == head.schema else wanted.schema,
             columns=None if wanted.columns == head.columns else wanted.columns,
+            sorted_copies=None if wanted.sorted_copies == head.sorted_copies else wanted.sorted_copies,
             pins={**dropped, **(wanted.pins or {})},
         )
 
@@ -83,6 +84,7 @@ def _is_same(head: TableVersion, wanted: TableVersion) -> bool:
         and head.pins == wanted.pins
         and head.schema == wanted.schema
         and head.columns == wanted.columns
+        and head.sorted_copies == wanted.sorted_copies
     )
 
 

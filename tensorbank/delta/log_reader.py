@@ -89,6 +89,11 @@ class LogReader:
             self._known.keep(("log", table, level, log.version, owner), log)
         return state, log
 
+    def knows(self, table: str, level: str, version: int | None, owner: str = "") -> bool:
+        """Tell whether a version was read before."""
+        log = None if version is None else self._known.get(("log", table, level, version, owner))
+        return log is not None and self._known.get(("state", level, log)) is not None
+
     def _files(self, table: str, level: str, log: LogCopy, state: VersionState) -> LevelFiles:
         """Return the files of a version whose log was read before, maybe long ago."""
         with self._turn(table, level):

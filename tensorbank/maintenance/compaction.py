@@ -21,6 +21,7 @@ from tensorbank.layout import index_key
 from tensorbank.maintenance.merge import Merge, look, merged_keys, write_levels
 from tensorbank.maintenance.merged_level import reused_memory
 from tensorbank.maintenance.rewritten_shards import N_COPIES
+from tensorbank.maintenance.sorting import renew_sorted_copies
 
 __all__ = ["Compaction", "LevelSize", "compact"]
 
@@ -56,6 +57,8 @@ class Compaction:
         The number of files that were merged, by level.
     n_rewritten, n_wasted_bytes
         The shards that were written anew, and the bytes of blocks that were left out of them.
+    sorted_copies
+        The columns whose sorted copies were written anew, since they lacked samples.
     """
 
     table: str
@@ -66,6 +69,7 @@ class Compaction:
     levels: Mapping[str, LevelSize] = field(default_factory=dict)
     n_rewritten: int = 0
     n_wasted_bytes: int = 0
+    sorted_copies: tuple[str, ...] = ()
 
 
 class _Replaced(Exception):  # noqa: N818 - no error: all begins anew
@@ -81,7 +85,7 @@ def compact(
     workers: Workers | None = None,
     progress: Progress | None = None,
 ) -> Compaction:
-    """Merge the small index files of a table, and drop the rows that were deleted.
+    """Merge the small index files of a table, drop the rows that were deleted, and renew the sorted copies.
 
     Every snapshot before it answers as before, and the new one as the last of them. Bytes of the files that it replaces go with
     :func:`tensorbank.removal.collect`.
@@ -129,19 +133,33 @@ def compact(
             n_rewritten=len(at.wasted),
             n_wasted_bytes=sum(at.wasted.n_bytes.values()),
         )
-        if dry_run or not before.changed:
+        if dry_run:
             return before
         try:
-            with closing(_executor(catalog, table, workers)) as executor:
-                if at.wasted:
-                    executor.open()
-                return _compacted(catalog, at, before, executor, progress or _untold)
+            done = before
+            if before.changed:
+                with closing(_executor(catalog, table, workers)) as executor:
+                    if at.wasted:
+                        executor.open()
+                    done = _compacted(catalog, at, before, executor, progress or _untold)
         except _Replaced:
             continue
+        return _with_sorted_copies(catalog, done, progress or _untold)
     raise ConflictError(
         f"other writers replaced index files of {table} {MAX_TRIES} times while they were merged; compact "
         "again when they are done",
         kind=ErrorKind.LOST_RACE,
+    )
+
+
+def _with_sorted_copies(catalog: Catalog, done: Compaction, progress: Progress) -> Compaction:
+    """Write sorted copies anew that lack samples by now; each is a commit of its own."""
+    renewed = renew_sorted_copies(catalog, done.table, progress)
+    if not renewed:
+        return done
+    version = max(report.version for report in renewed)
+    return replace(
+        done, version=version, changed=True, sorted_copies=tuple(report.column for report in renewed)
     )
 
 

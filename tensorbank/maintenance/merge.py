@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
-from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Catalog, LevelChange, TableVersion
+from tensorbank.catalog import (
+    COLUMNS_FOLDER,
+    DELETED,
+    KEYS,
+    SORTED_FOLDER,
+    Catalog,
+    LevelChange,
+    TableVersion,
+)
 from tensorbank.engines import Executor
 from tensorbank.index_files import IndexFile, NewFile, parquet_writer, upload
 from tensorbank.layout import LEVELS, index_key
@@ -58,7 +66,8 @@ class Merge:
 
 def look(catalog: Catalog, head: TableVersion, rewrite_shards: bool) -> Merge:
     """Decide what there is to do."""
-    levels = [*LEVELS, *(level for level in head.pins or {} if level != DELETED)]
+    others = (v for v in head.pins or {} if v != DELETED and not v.startswith(f"{SORTED_FOLDER}/"))
+    levels = [*LEVELS, *others]
     files = {level: tuple(catalog.state(head, level).files.files) for level in levels}
     if head.has(DELETED):
         files[DELETED] = tuple(catalog.state(head, DELETED).files.files)

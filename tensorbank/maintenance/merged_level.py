@@ -132,17 +132,38 @@ def reused_memory() -> Iterator[None]:
 
 
 def merged_samples(
-    files: LevelFilesToMerge, order: SampleOrder, folder: Path, progress: Progress
+    files: LevelFilesToMerge,
+    order: SampleOrder,
+    folder: Path,
+    progress: Progress,
+    *,
+    range_rows: int = ROW_GROUP_ROWS,
+    ranges_per_file: int = GROUPS_PER_FILE,
+    group_rows: int = ROW_GROUP_ROWS,
 ) -> Iterator[Path]:
-    """Yield new files of samples in a folder, each of which may be moved away before the next."""
-    edges = np.arange(ROW_GROUP_ROWS, max(len(order), 1), ROW_GROUP_ROWS)
+    """Yield new files of samples in a folder, each of which may be moved away before the next.
+
+    Parameters
+    ----------
+    range_rows, ranges_per_file
+        Rows that are put aside and sorted together, and how many times as many are a file.
+    group_rows
+        Rows of a row group.
+    """
+    edges = np.arange(range_rows, max(len(order), 1), range_rows)
     ranges = [
-        list(range(i, min(i + GROUPS_PER_FILE, len(edges) + 1)))
-        for i in range(0, len(edges) + 1, GROUPS_PER_FILE)
+        list(range(i, min(i + ranges_per_file, len(edges) + 1)))
+        for i in range(0, len(edges) + 1, ranges_per_file)
     ]
     aside = SpilledRows(folder, compact_schema(files.schema), edges)
     yield from _merged(
-        files, lambda rows: order.places_of(as_numpy(rows["key"], 0)), aside, ranges, folder, progress
+        files,
+        lambda rows: order.places_of(as_numpy(rows["key"], 0)),
+        aside,
+        ranges,
+        folder,
+        progress,
+        group_rows,
     )
 
 
@@ -193,6 +214,7 @@ def _merged(
     ranges: Sequence[Sequence[int]],
     folder: Path,
     progress: Progress,
+    group_rows: int = ROW_GROUP_ROWS,
 ) -> Iterator[Path]:
     """Yield files of the ranges, in the order in which they are listed."""
     with aside as spilled, ThreadPoolExecutor(_n_threads()) as pool:
@@ -215,8 +237,8 @@ def _merged(
         path = folder / f"{numbers[0]}.parquet"
         with parquet_writer(path, files.schema, n_rows) as writer:
             for number in numbers:
-                for rows in spilled.pieces(number, ROW_GROUP_ROWS):
-                    writer.write_table(rows.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
+                for rows in spilled.pieces(number, group_rows):
+                    writer.write_table(rows.cast(files.schema), row_group_size=group_rows)
         progress(n_rows)
         return path
 

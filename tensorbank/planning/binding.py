@@ -184,7 +184,8 @@ def bind(
             )
         conditions = dict.fromkeys(conditions, ANYTHING)
         plain = replace(plain, text=without_semicolon(statement.sql))
-    kept = tuple(table.by_files(_of_table(table.name, conditions)) for table in tables)
+    in_order = plain.one_thread or statement.has_open_pivot
+    kept = tuple(table.by_files(_of_table(table.name, conditions), in_order=in_order) for table in tables)
     return Bound(statement, kept, joined, plain, is_plan, None if short is tree else tree)
 
 

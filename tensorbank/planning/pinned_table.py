@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from tensorbank.catalog import COLUMNS_FOLDER, DELETED, Catalog, TableVersion
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, SORTED_FOLDER, Catalog, TableVersion
 from tensorbank.delta import VersionState
 from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles
@@ -17,7 +18,8 @@ from tensorbank.planning.editions import Edition, Editions
 from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.retention import telling_expired
 from tensorbank.schema import TableSchema
-from tensorbank.sql import BaseTable, Node
+from tensorbank.sorted_copies import UsableCopy, mentioned, usable_copy, with_fewest_rows
+from tensorbank.sql import BaseTable, Node, strings_in
 from tensorbank.statements import common_names, mention_of, mentions
 
 __all__ = ["PinnedTable", "pin", "pin_mentioned"]
@@ -41,6 +43,8 @@ class PinnedTable:
         Files of the keys of samples whose rows do not count.
     added
         The columns that were added later and that the statement may mean, by name.
+    copies
+        Copies of samples sorted by columns that the statement may ask about.
     conditions
         Conditions that rows of a level must satisfy at least.
     kept
@@ -54,6 +58,7 @@ class PinnedTable:
     levels: Mapping[Level, LevelFiles]
     deleted: LevelFiles | None = None
     added: Mapping[str, VersionState] = field(default_factory=dict)
+    copies: tuple[UsableCopy, ...] = ()
     conditions: Mapping[Level, Condition] = field(default_factory=dict)
     kept: Mapping[Level, LevelFiles] = field(default_factory=dict)
     shards_considered: int | None = None
@@ -84,15 +89,20 @@ class PinnedTable:
         """The levels that the statement reads row by row."""
         return tuple(level for level in self.conditions if level != "shards")
 
-    def by_files(self, conditions: Mapping[Level, Condition]) -> PinnedTable:
+    def by_files(self, conditions: Mapping[Level, Condition], *, in_order: bool = False) -> PinnedTable:
         """Return the table without the files that the log's statistics rule out,
         and of a table of format 1 without those of parts that the snapshot does not show.
+
+        Files of samples give way to those of a sorted copy where that has fewer rows to look at, unless the rows must come
+        ``in_order``.
         """
         parts = self.levels["samples"].parts if self.version.pins is None else None
         kept: dict[Level, LevelFiles] = {}
         for level, files in self.levels.items():
             visible = files if parts is None else files.of_parts(parts)
             kept[level] = visible if level == "shards" else visible.matching(conditions.get(level, ANYTHING))
+        if self.copies and not in_order and "samples" in conditions:
+            kept["samples"] = with_fewest_rows(kept["samples"], conditions["samples"], self.copies)
         return replace(self, conditions=dict(conditions), kept=kept)
 
     def by_shards(self, parts: Mapping[Level, frozenset[str]], *, considered: int, kept: int) -> PinnedTable:
@@ -116,13 +126,28 @@ def _pinned(
     columns = (
         {f"{COLUMNS_FOLDER}/{c}": c for c in needed_columns(tree, at.columns)} if tree is not None else {}
     )
-    needed = {*levels, "samples", *columns, *([DELETED] if at.has(DELETED) else [])}
-    with ThreadPoolExecutor(len(needed)) as pool:  # each level is some requests in a row
-        found = dict(zip(needed, pool.map(lambda level: catalog.state(at, level), needed), strict=True))
+    asked = mentioned(at.sorted_copies, strings_in(tree)) if tree is not None and at.sorted_copies else ()
+    copies = {f"{SORTED_FOLDER}/{name}": name for name in asked}
+    needed = {*levels, "samples", *columns, *copies, *([DELETED] if at.has(DELETED) else [])}
+    found = _states(catalog, at, needed)
     files = {level: found[level].files for level in LEVELS if level in found}
     deleted = found[DELETED].files if DELETED in found else None
     added = {name: found[level] for level, name in columns.items()}
-    return PinnedTable(name, at, files, deleted, added, kept=files)
+    usable = [
+        catalog.fact(*at.identity, ("copy", name), partial(usable_copy, found[level], files["samples"]))
+        for level, name in copies.items()
+    ]
+    return PinnedTable(name, at, files, deleted, added, tuple(c for c in usable if c is not None), kept=files)
+
+
+def _states(catalog: Catalog, at: TableVersion, levels: Collection[str]) -> dict[str, VersionState]:
+    """Return some levels of a version. Each is some requests in a row, unless it was read before: threads cost more then."""
+    new = [level for level in levels if not catalog.knows(at, level)]
+    if len(new) < 2:
+        return {level: catalog.state(at, level) for level in levels}
+    with ThreadPoolExecutor(len(new)) as pool:
+        list(pool.map(lambda level: catalog.state(at, level), new))
+    return {level: catalog.state(at, level) for level in levels}
 
 
 def pin_mentioned(
@@ -151,6 +176,9 @@ def pin_mentioned(
     mentioned = [table for _, table in mentions(tree)]
     undated = [table for table in mentioned if table.schema not in editions.dated]
     names = {name for table in undated for name in (table.schema, table.name) if name} - {*others}
+    if (met := catalog.met(names)) is not None:
+        needed = _levels_of(mentioned, {t: t for t in (*met, *editions.dated)}, levels)
+        return [pin(catalog, name, needed[name], editions.of(name), tree) for name in sorted(needed)]
     spelled = {n: n for n in (names | {*editions.dated}) - common_names(tree)}
     with ThreadPoolExecutor(N_THREADS) as pool:
         listed = pool.submit(catalog.among, names)

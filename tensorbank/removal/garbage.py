@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Catalog, leads_to
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, SORTED_FOLDER, Catalog, leads_to
 from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.index_files import LAST_CHECKPOINT, LOG, IndexFile
 from tensorbank.layout import LEVELS, index_key, is_shard_key
@@ -21,6 +21,7 @@ __all__ = ["Garbage", "Kind", "Needs", "needs_of", "tables_of"]
 _OF_LOG = re.compile(r"(\d{20})\.(?:json|checkpoint\.(?:parquet|crc32c))")
 _OF_INDEX = re.compile(r"[0-9a-f]{32}-[0-9a-f]{8}\.parquet")
 LEVEL_FOLDERS = frozenset({*LEVELS, KEYS, DELETED})
+OF_MANY_LEVELS = (f"{COLUMNS_FOLDER}/", f"{SORTED_FOLDER}/")
 PROGRESS = ".progress"
 REPORT = ".ingest.json"
 
@@ -132,7 +133,7 @@ class Needs:
             level, name, of_log = _place(table, found.key)
             known = kept.levels.get(level)
             if known is None:
-                ours = level in LEVEL_FOLDERS or level.startswith(f"{COLUMNS_FOLDER}/")
+                ours = level in LEVEL_FOLDERS or level.startswith(OF_MANY_LEVELS)
                 if not ours or of_log or not _OF_INDEX.fullmatch(name):
                     yield found.key
                 elif (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tensorbank.catalog import FORMAT, PIN, Catalog
+from tensorbank.catalog import COLUMNS_FOLDER, FORMAT, PIN, SORTED_FOLDER, Catalog
 from tensorbank.delta import Lifetimes
 from tensorbank.index_files import LOG
 from tensorbank.layout import LEVELS, index_key
@@ -149,5 +149,6 @@ def _written_ms(catalog: Catalog, table: str) -> dict[int, float]:
 def _folders(catalog: Catalog, table: str) -> list[str]:
     """Return the levels that have a folder, whether a kept version has them or not."""
     names = catalog.store.folders(index_key(table, ""))
-    added = catalog.store.folders(index_key(table, "columns")) if "columns" in names else []
-    return [*(n for n in names if n != "columns"), *(f"columns/{n}" for n in added)]
+    of_many = [name for name in names if name in (COLUMNS_FOLDER, SORTED_FOLDER)]
+    below = [f"{top}/{n}" for top in of_many for n in catalog.store.folders(index_key(table, top))]
+    return [*(n for n in names if n not in of_many), *below]

@@ -47,6 +47,7 @@ class FindingKind(StrEnum):
     STRAY_DELETION = "stray-deletion", "The level deleted names a row that is not there."
     STRAY_VALUE = "stray-value", "An added column has a value of no sample."
     DUPLICATE_VALUE = "duplicate-value", "An added column has two values of one sample."
+    WRONG_COPY = "wrong-copy", "A sorted copy has other rows than the samples it was made of."
 
     # Stored objects.
     MISSING_SHARD = "missing-shard", "A shard that samples lie in is gone."

@@ -15,7 +15,7 @@ import crc32c as crc
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tensorbank.catalog import Catalog, TableVersion
+from tensorbank.catalog import COLUMNS_FOLDER, SORTED_FOLDER, Catalog, TableVersion
 from tensorbank.errors import NotFoundError, StorageError, TensorBankError
 from tensorbank.index_files import (
     LOG,
@@ -93,7 +93,8 @@ def missing_pins(catalog: Catalog, version: TableVersion) -> Iterator[Finding]:
     """Yield a finding for each level that belongs to a version and cannot be read as it is pinned."""
     levels = ["tiles", "shards"]
     if version.pins is not None:
-        wanted = ["keys", *(f"columns/{name}" for name in version.columns)]
+        wanted = ["keys", *(f"{COLUMNS_FOLDER}/{name}" for name in version.columns)]
+        wanted += [f"{SORTED_FOLDER}/{name}" for name in version.sorted_copies]
         levels += [*version.pins, *wanted]
     for level in dict.fromkeys(levels):
         key = index_key(version.table, level)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tensorbank.arrow_numpy import as_numpy
 from tensorbank.bank import Bank
-from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, TableVersion
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, SORTED_FOLDER, TableVersion
 from tensorbank.engines import Executor, ThreadExecutor, Workers, executor_for
 from tensorbank.errors import FormatError, IntegrityError, InvalidInputError
 from tensorbank.index_files import LOG, IndexFile, LevelFiles
@@ -24,6 +24,7 @@ from tensorbank.verification.index_objects import damaged_logs, damaged_notes, f
 from tensorbank.verification.level_rows import LevelRows
 from tensorbank.verification.roll_ups import roll_up_flaws
 from tensorbank.verification.sample_rows import SampleScan
+from tensorbank.verification.sorted_rows import sorted_copy_flaws
 from tensorbank.verification.stored_form import StoredForm
 
 __all__ = ["verify"]
@@ -186,6 +187,8 @@ class _SnapshotCheck:
                 elif level.startswith(f"{COLUMNS_FOLDER}/"):
                     name = level.removeprefix(f"{COLUMNS_FOLDER}/")
                     report.add(others.column(name, paths, folder))
+                elif level.startswith(f"{SORTED_FOLDER}/"):
+                    report.add(sorted_copy_flaws(self.catalog, self.version, level, paths, folder))
                 elif level == "shards":
                     used = {key for use in scan.arrays.values() for key in use.shards}
                     report.add(roll_up_flaws(schema, paths, samples, gone, used, folder))

@@ -13,6 +13,7 @@ from support.differential.planted import planted
 from support.whole_life.machine import TableLife
 from support.whole_life.operations import (
     AddModality,
+    AddSortedCopy,
     Collect,
     Compact,
     Copy,
@@ -37,6 +38,7 @@ from tensorbank.maintenance import compaction, merge
 from tensorbank.planning import views
 from tensorbank.removal import garbage, kept_versions
 from tensorbank.retention import expiry, protection
+from tensorbank.sorted_copies import sorted_copy
 from tensorbank_indexer.modality_changes import index_change, job
 
 LIFE = settings(
@@ -118,6 +120,12 @@ MISTAKES = {
         "again = [i for i in kept if wanted.files[i].key not in there]",
         "again = []",
         (MORE, BACK, Step(Ingest(8, 1))),
+    ),
+    "a copy of files that are gone is read": Mistake(
+        sorted_copy,
+        "if not self.sources <= names.keys():",
+        "if not names:",
+        (MORE, Step(AddSortedCopy("sample_id")), Step(ReplaceModality("DEM", 3, 1, 2))),
     ),
     "deleted samples are members": Mistake(
         membership, "((1, self._held), (-1, self._deleted))", "((1, self._held),)", (FEW_GO,)

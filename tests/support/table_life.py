@@ -59,6 +59,7 @@ LEASED = (*DELETED, ("add", {"first": 4}), ("lease", {"version": 1}))
 RENAMED = (*LEASED, ("rename", {"old": "t", "new": "u"}))
 COPIED = (*TWICE_INGESTED, ("copy", {"new": "u"}), ("delete", {"where": "lon > 10.35"}), ("compact", {}))
 """A copy needs shards that its source needs no more."""
+SORTED = (*TWICE_INGESTED, ("sort", {"column": "lon"}))
 SCORED = (*INGESTED, ("score", {"factor": 1.0}))
 
 OPERATIONS = (
@@ -81,6 +82,9 @@ OPERATIONS = (
     Operation("rename", "rename", {"old": "t", "new": "u"}, LEASED),
     Operation("rename back", "rename", {"old": "u", "new": "t"}, RENAMED),
     Operation("repair", "put_right", {}, (*INGESTED, ("break_shard", {}))),
+    Operation("sort", "sort", {"column": "lon"}, TWICE_INGESTED, changes=False),
+    Operation("drop sorted copy", "drop_sorted", {"column": "lon"}, SORTED, changes=False),
+    Operation("compact sorted", "compact", {}, (*SORTED, ("add", {"first": 8})), changes=False),
     Operation("gc", "collect", {}, (*TWICE_INGESTED, ("compact", {})), changes=False),
     Operation("gc under a lease", "collect", {}, (*LEASED, ("compact", {})), changes=False),
     Operation("gc of a copy", "collect", {}, COPIED, changes=False),
@@ -173,6 +177,17 @@ def drop_scores(bank: tb.Bank) -> None:
     """Drop the column, unless it is gone."""
     if SCORE in bank.table(TABLE).columns:
         bank.table(TABLE).drop_columns([SCORE])
+
+
+def sort(bank: tb.Bank, column: str) -> None:
+    """Write a sorted copy."""
+    bank.table(TABLE).add_sorted_copy(column)
+
+
+def drop_sorted(bank: tb.Bank, column: str) -> None:
+    """Drop a sorted copy, unless it is gone."""
+    if column in bank.table(TABLE).sorted_copies:
+        bank.table(TABLE).drop_sorted_copy(column)
 
 
 def copy(bank: tb.Bank, new: str) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from tensorbank.bank import Bank
-from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, Change, TableVersion
+from tensorbank.catalog import COLUMNS_FOLDER, DELETED, KEYS, SORTED_FOLDER, Change, TableVersion
 from tensorbank.errors import ConflictError, ErrorKind, TensorBankError
-from tensorbank.layout import place_of_key
+from tensorbank.layout import index_key, place_of_key
+from tensorbank.maintenance.sorting import add_sorted_copy, sorted_columns
 from tensorbank.verification import Finding, FindingKind, verify
 from tensorbank_indexer.repairs.damaged_index import DamagedIndex
 from tensorbank_indexer.repairs.level_repairs import (
@@ -55,6 +56,7 @@ OF_ROWS = frozenset(
         FindingKind.MISSING_KEY,
         FindingKind.EXTRA_KEY,
         FindingKind.WRONG_STATISTICS,
+        FindingKind.WRONG_COPY,
     }
 )
 COLUMN_LOST = "its values follow from nothing; give the column anew with `add-columns --replace`, or `restore` a version"
@@ -212,12 +214,30 @@ class _Repair:
         for finding in findings:
             if f"/index/{COLUMNS_FOLDER}/" in finding.key and finding.key not in index.put_back:
                 report.left.append(left_of(finding, COLUMN_LOST))
+        self._sorted_copies(version, [f for f in findings if f.key not in index.put_back])
         report.repaired += index.put_back
         if index.changes:
             report.replaced += sorted(f.key for c in index.changes.values() for f in c.removed)
             if not report.dry_run:
                 self._commit(index)
         return misled
+
+    def _sorted_copies(self, version: TableVersion, findings: Sequence[Finding]) -> None:
+        """Write sorted copies anew that have lost files, or other rows than samples, which is all that they follow from."""
+        catalog, report = self.bank.catalog, self.report
+        columns = dict(zip(version.sorted_copies, sorted_columns(version, catalog), strict=True))
+        for name, column in columns.items():
+            folder = index_key(report.table, f"{SORTED_FOLDER}/{name}")
+            mine = [f for f in findings if f.key == folder or f.key.startswith(f"{folder}/")]
+            if not mine:
+                continue
+            try:
+                if not report.dry_run:
+                    report.version = add_sorted_copy(catalog, report.table, column, anew=True).version
+            except TensorBankError as error:
+                report.left += [left_of(f, str(error)) for f in mine]
+            else:
+                report.replaced.append(folder)
 
     def _commit(self, index: DamagedIndex) -> None:
         """Put new index files in the place of others."""

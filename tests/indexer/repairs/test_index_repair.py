@@ -76,6 +76,20 @@ def test_index_files_come_out_as_they_were_written(bank, tmp_path, levels, damag
     assert verify(bank, "t", deep=True).findings == []
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, flip])
+def test_a_sorted_copy_is_written_anew(bank, tmp_path, damage):
+    bank.table("t").add_sorted_copy("lon")
+    (path,) = index_files(bank, "sorted/lon")
+    before = path.read_bytes()
+    damage(path)
+    tried = repair(None, elsewhere(bank, tmp_path), "t", dry_run=True)
+    assert (tried.left, tried.replaced) == ([], ["t/index/sorted/lon"])
+    done = repair(None, elsewhere(bank, tmp_path), "t")
+    assert (done.left, done.replaced, done.repaired) == ([], ["t/index/sorted/lon"], [])
+    assert path.read_bytes() == before
+    assert verify(bank, "t", deep=True).findings == []
+
+
 def test_a_lost_deletion_is_made_again_by_its_condition(bank, tmp_path):
     bank.table("t").delete("sample_id = 'sample-0001'")
     before = objects(bank)

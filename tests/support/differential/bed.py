@@ -24,6 +24,8 @@ from tensorbank.storage.store import Store
 __all__ = ["Bed", "make_bed", "open_bed", "write_bed"]
 
 ROW_GROUP_ROWS = 16
+SORTED = ("NDVI.mean", "S2L2A.B08.mean", "cloud_cover", "lon", "sample_id")
+"""The columns by which ``tm`` has sorted copies, so that any condition on them may be answered from one."""
 LEVELS = ("samples", "tiles", "shards")
 
 
@@ -59,6 +61,9 @@ def written(*, old: bool) -> Iterator[None]:
     """Write small row groups; and if ``old``, as banks were written that may hold NaN."""
     with ExitStack() as stack:
         stack.enter_context(mock.patch("tensorbank.index_files.written_files.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
+        copies = "tensorbank.maintenance.sorting.sorted_copies"
+        stack.enter_context(mock.patch(f"{copies}.FILE_ROWS", ROW_GROUP_ROWS))
+        stack.enter_context(mock.patch(f"{copies}.GROUP_ROWS", ROW_GROUP_ROWS // 4))
         if old:
             stack.enter_context(mock.patch("tensorbank.catalog.publishing.FINITE", "nothing.known"))
             stack.enter_context(mock.patch("tensorbank.catalog.commits.with_nan", return_value=()))
@@ -103,6 +108,9 @@ def write_bed(folder: Path, seed: int = 5, *, parts: int = 10, n: int = 30, old:
                         pa.Table.from_pylist(made.shards, schema=shards_of(SCHEMA)),
                     ),
                 )
+                if table == "tm" and number == parts - 2:  # the last part is in none of them
+                    for column in SORTED:
+                        bank.table(table).add_sorted_copy(column)
     _beside(folder).write_bytes(pickle.dumps((_pick(rng), samples, tiles, areas)))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 import tensorbank as tb
-from support.whole_life.model import MODALITIES, UNIVERSE, name_of
+from support.whole_life.model import ASKED, MODALITIES, UNIVERSE, name_of
 from tensorbank.catalog import key_of
 from tensorbank.reading.sample_reader import SampleReader
 
@@ -62,12 +62,17 @@ def ask(bank: tb.Bank, name: str, version: int) -> Answers:
     tiles = pinned.sql(
         f'SELECT sample_id, {counts} FROM "{name}".tiles GROUP BY sample_id ORDER BY sample_id'
     ).arrow()
+    listed = ", ".join(f"'{name_of(n)}'" for n in ASKED)
+    few = pinned.sql(
+        f'SELECT sample_id FROM "{name}" WHERE sample_id IN ({listed}) ORDER BY sample_id'
+    ).arrow()
     summaries = table.describe()
     exact.update(repr((tiles.to_pylist(), {m: s.bands for m, s in summaries.items()})).encode())
     catalog = bank.catalog
     has = catalog.membership(catalog.version(name, version)).has_samples(KEYS)
     told = {
         "samples": samples,
+        "asked": few["sample_id"].to_pylist(),
         "tiles": _tiles(tiles),
         "members": [name_of(n) for n in UNIVERSE if has[n]],
         "n_samples": table.snapshot().n_samples,

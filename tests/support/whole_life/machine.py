@@ -15,12 +15,14 @@ from support.whole_life.model import MODALITIES, UNIVERSE, State
 from support.whole_life.operations import (
     NAMES,
     AddModality,
+    AddSortedCopy,
     Collect,
     Compact,
     Copy,
     Delete,
     DropColumn,
     DropModality,
+    DropSortedCopy,
     Ingest,
     Operation,
     PutColumn,
@@ -39,6 +41,7 @@ WRITERS = st.integers(0, 1)
 SPANS = st.tuples(st.integers(0, len(UNIVERSE) - 1), st.integers(1, 4))
 MODALITY = st.sampled_from(MODALITIES)
 COLUMNS = st.sampled_from(["x", "y"])
+SORTABLE = st.sampled_from(["sample_id", "lon"])
 OTHER = st.sampled_from(["copy", "another"])
 """The names of copies."""
 
@@ -93,6 +96,7 @@ def operations(state: State, n_versions: int) -> st.SearchStrategy[Operation]:
         put,
         st.builds(Delete, some),
         st.builds(Compact, st.booleans()),
+        st.builds(AddSortedCopy, SORTABLE) | st.builds(DropSortedCopy, SORTABLE),
         st.builds(Restore, late),
         st.one_of(ingests, drop, odd),
         st.one_of(replaced, added, st.builds(DropModality, MODALITY)),

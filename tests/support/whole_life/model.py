@@ -11,12 +11,14 @@ import numpy as np
 
 from support.tiny_source import pixels
 
-__all__ = ["EMPTY", "MODALITIES", "UNIVERSE", "Sample", "State", "name_of", "statistics_of"]
+__all__ = ["ASKED", "EMPTY", "MODALITIES", "UNIVERSE", "Sample", "State", "name_of", "statistics_of"]
 
 MODALITIES = ("DEM", "S1RTC")
 UNIVERSE = tuple(range(12))
 """The numbers of all samples that there may be."""
 TILES = 4
+ASKED = (3, 4, 9)
+"""The samples that readers ask for by their names."""
 
 
 def name_of(number: int) -> str:
@@ -69,6 +71,7 @@ class State:
         tiles = {name_of(n): dict.fromkeys(s.editions, TILES) for n, s in self.samples.items()}
         return {
             "samples": samples,
+            "asked": [name_of(n) for n in ASKED if n in self.samples],
             "tiles": tiles,
             "members": sorted(samples),
             "n_samples": len(samples),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain, combinations
 from typing import Protocol
+from unittest import mock
 
 import pyarrow as pa
 
@@ -22,12 +24,14 @@ __all__ = [
     "NAMES",
     "TABLE",
     "AddModality",
+    "AddSortedCopy",
     "Collect",
     "Compact",
     "Copy",
     "Delete",
     "DropColumn",
     "DropModality",
+    "DropSortedCopy",
     "Hold",
     "Ingest",
     "Operation",
@@ -386,15 +390,50 @@ class Rename:
         return [head, NOTHING]
 
 
-@dataclass(frozen=True)
-class Compact:
-    """A compaction, which may write shards anew; after it all is as before."""
+def small_copies() -> AbstractContextManager[object]:
+    """Write sorted copies of a file a row, so that even the copy of four samples is read."""
+    return mock.patch.multiple("tensorbank.maintenance.sorting.sorted_copies", FILE_ROWS=1, GROUP_ROWS=1)
 
-    rewrite_shards: bool = False
-    word = "compact"
+
+@dataclass(frozen=True)
+class AddSortedCopy:
+    """A copy of samples sorted by a column; after it all is as before."""
+
+    column: str
+    word = "sort"
 
     def run(self, bank: tb.Bank, table: str) -> None:
-        bank.table(table).compact(rewrite_shards=self.rewrite_shards)
+        with small_copies():
+            bank.table(table).add_sorted_copy(self.column)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        return [head, NOTHING]
+
+
+@dataclass(frozen=True)
+class DropSortedCopy:
+    """A copy that goes; after it all is as before."""
+
+    column: str
+    word = "drop-sorted-copy"
+
+    def run(self, bank: tb.Bank, table: str) -> None:
+        bank.table(table).drop_sorted_copy(self.column)
+
+    def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
+        return [head, ErrorKind.NOT_FOUND]
+
+
+@dataclass(frozen=True)
+class Compact:
+    """A compaction, which may write shards anew, and then sorted copies by a commit each; after it all is as before."""
+
+    rewrite_shards: bool = False
+    word = "compact, sort"
+
+    def run(self, bank: tb.Bank, table: str) -> None:
+        with small_copies():
+            bank.table(table).compact(rewrite_shards=self.rewrite_shards)
 
     def outcomes(self, start: State, head: State, versions: Sequence[State]) -> list[Outcome]:
         return [head, NOTHING]

@@ -20,6 +20,7 @@ from support.whole_life.operations import (
     NOTHING,
     TABLE,
     Collect,
+    Compact,
     Copy,
     Hold,
     Ingest,
@@ -197,7 +198,7 @@ class World:
         if name != self.name:  # whatever is found out of a table that is being renamed
             accepted += [ErrorKind.UNKNOWN_TABLE, ErrorKind.EXISTS, *GONE]
         before = len(self.versions) - 1
-        most = 2 if isinstance(operation, Refresh) else 1
+        most = 2 if isinstance(operation, Refresh) else 3 if isinstance(operation, Compact) else 1
         assert newest - before in range(most + 1), f"{step} led from version {before} to {newest}"
         if newest == before:
             assert ended == "died" or ended in [a for a in accepted if isinstance(a, str)], (
