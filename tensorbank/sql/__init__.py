@@ -29,6 +29,7 @@ from tensorbank.sql.expressions import (
     names_of,
     text_of,
     with_operand,
+    with_parts,
 )
 from tensorbank.sql.functions import (
     SqlFunctions,
@@ -173,6 +174,7 @@ __all__ = [
     "walk",
     "with_columns_of",
     "with_operand",
+    "with_parts",
     "with_name",
     "with_query",
     "without_semicolon",

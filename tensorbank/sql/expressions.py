@@ -36,6 +36,7 @@ __all__ = [
     "names_of",
     "text_of",
     "with_operand",
+    "with_parts",
 ]
 
 _COMPARISONS = {
@@ -229,6 +230,11 @@ def text_of(node: Node) -> str | None:
 def with_operand(node: Node, value: Node) -> Node:
     """Return ``x IN (SELECT ...)`` with another ``x``."""
     return {**node, "child": value}
+
+
+def with_parts(node: Node, parts: Sequence[Node]) -> Node:
+    """Return AND or OR of other parts: the part itself where it is one."""
+    return {**node, "children": list(parts)} if len(parts) > 1 else named(parts[0], alias_of(node))
 
 
 def is_null(node: Node) -> bool:

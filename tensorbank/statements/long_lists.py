@@ -1,8 +1,8 @@
 """Long lists of constants in a syntax tree, turned into what DuckDB looks up rather than goes through. Pure.
 
-``x IN (...)`` of thousands of constants is compared one by one wherever it is not a condition of its own, and every look at the
-tree passes all of them. As rows of a subquery they are hashed, and one text in the tree. A NULL among them is a row that is NULL:
-what is equal to no other constant is then neither in the list nor out of it, either way.
+``x IN (...)`` of thousands of constants, or ``x = 1 OR x = 2 OR ...``, is compared one by one wherever it is not a condition of
+its own, and every look at the tree passes all of them. As rows of a subquery they are hashed, and one text in the tree. A NULL
+among them is a row that is NULL: what is equal to no other constant is then neither in the list nor out of it, either way.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable, Sequence
 
 from tensorbank.sql import (
+    Comparison,
+    Conjunction,
     Constant,
     In,
     Node,
@@ -19,8 +21,10 @@ from tensorbank.sql import (
     is_null,
     literal,
     named,
+    names_of,
     rebuilt,
     with_operand,
+    with_parts,
 )
 
 __all__ = ["shorten"]
@@ -40,12 +44,43 @@ def shorten(tree: Node, parse: Callable[[str], Node]) -> Node:
         Turns the text of an expression into its node.
     """
     found = expression_of(tree)
+    if isinstance(found, Conjunction) and not found.is_and and len(found.parts) >= MIN_LISTED:
+        tree = _with_lists(tree, found.parts, parse)
     kind = _kind_of(found.listed) if isinstance(found, In) else None
     if not isinstance(found, In) or kind is None:
         return rebuilt(tree, lambda child: shorten(child, parse))
-    rows = literal(json.dumps([_value(node) for node in found.listed]))
-    node = parse(f"""0 IN (SELECT unnest(from_json({rows}, '["{kind}"]')))""")
-    return named(with_operand(node, shorten(found.value, parse)), alias_of(tree))
+    rows = _as_rows(found.listed, kind, parse)
+    return named(with_operand(rows, shorten(found.value, parse)), alias_of(tree))
+
+
+def _as_rows(listed: Sequence[Node], kind: str, parse: Callable[[str], Node]) -> Node:
+    """Return ``0 IN (SELECT ...)`` of constants of a type."""
+    rows = literal(json.dumps([_value(node) for node in listed]))
+    return parse(f"""0 IN (SELECT unnest(from_json({rows}, '["{kind}"]')))""")
+
+
+def _with_lists(tree: Node, parts: Sequence[Node], parse: Callable[[str], Node]) -> Node:
+    """Return OR with a long list in the place of many parts that compare one column with a constant each; OR itself if it has
+    no such parts.
+    """
+    compared: dict[tuple[str, ...], dict[int, tuple[Node, Node]]] = {}
+    for place, part in enumerate(parts):
+        found = expression_of(part)
+        for either in (found, found.mirrored()) if isinstance(found, Comparison) else ():
+            names = names_of(either.left) if either.op == "=" else None
+            if names is not None and _value(either.right) is not None:
+                compared.setdefault(names, {})[place] = either.left, either.right
+                break
+    others = dict(enumerate(parts))
+    for of_column in compared.values():
+        kind = _kind_of([constant for _, constant in of_column.values()])
+        if kind is None:
+            continue
+        rows = _as_rows([constant for _, constant in of_column.values()], kind, parse)
+        first, (column, _) = next(iter(of_column.items()))
+        others = {place: part for place, part in others.items() if place not in of_column}
+        others[first] = with_operand(rows, column)
+    return with_parts(tree, [others[p] for p in sorted(others)]) if len(others) < len(parts) else tree
 
 
 def _kind_of(listed: Sequence[Node]) -> str | None:

@@ -122,6 +122,47 @@ def test_which_lists_are_shortened():
     assert not shortened("SELECT 1 FROM t WHERE a IN ('x', 'y')")
 
 
+def either(column: str, values) -> str:
+    """Return OR of comparisons, with the constant on either side."""
+    sides = [(column, v) if i % 2 else (v, column) for i, v in enumerate(listed([v]) for v in values)]
+    return " OR ".join(f"{left} = {right}" for left, right in sides)
+
+
+def test_many_comparisons_by_or_are_a_long_list(bank, rows):
+    ids = [r["sample_id"] for r in rows[::3]][:700]
+    assert planned(bank, either("sample_id", ids)) == sorted(ids)
+    right = sorted(r["sample_id"] for r in rows if r["sample_id"] in set(ids) or r["lat"] > 80)
+    assert planned(bank, f"{either('sample_id', ids)} OR lat > 80") == right
+    others = sorted({r["sample_id"] for r in rows} - set(ids))
+    assert planned(bank, f"NOT ({either('sample_id', ids)})") == others
+    numbers = sorted({r["hilbert"] for r in rows})[:150]
+    both = {r["sample_id"] for r in rows if r["hilbert"] in numbers or r["sample_id"] in set(ids)}
+    mixed = f"{either('hilbert', numbers)} OR {either('sample_id', ids)}"
+    assert planned(bank, mixed) == sorted(both)
+    assert len(ids) < len(both)
+    few = f"({mixed}) AND lat > 0 AND ({either('tied.sample_id', ids)})"
+    north = {r["sample_id"] for r in rows if r["lat"] > 0}
+    assert planned(bank, few) == sorted(north & set(ids))
+
+
+def test_which_comparisons_by_or_are_shortened():
+    many = either("a", [f"x{i}" for i in range(200)])
+    assert shortened(f"SELECT 1 FROM t WHERE {many}")
+    assert shortened(f"SELECT {many} AS found FROM t")
+    assert not shortened(f"SELECT 1 FROM t WHERE {many.replace('OR', 'AND')}")
+    assert not shortened(f"SELECT 1 FROM t WHERE {many.replace('=', '<')}")
+    assert not shortened(f"SELECT 1 FROM t WHERE {many} OR a = 1")
+    assert not shortened(f"SELECT 1 FROM t WHERE {either('a', range(60))} OR {either('b', range(60))}")
+    assert not shortened("SELECT 1 FROM t WHERE " + " OR ".join(f"a = c{i}" for i in range(200)))
+
+
+def test_two_thousand_comparisons_take_no_minute(bank, rows):
+    ids = [f"s9-{i:06d}" for i in range(2000)] + [rows[0]["sample_id"]]
+    start = time.process_time()
+    assert planned(bank, either("sample_id", ids)) == [rows[0]["sample_id"]]
+    assert time.process_time() - start < 10
+
+
 @pytest.mark.parametrize("negated", ["", "NOT "])
 def test_twenty_thousand_constants_take_no_minute(bank, rows, negated):
     ids = [f"s9-{i:06d}" for i in range(20_000)] + [rows[0]["sample_id"]]
