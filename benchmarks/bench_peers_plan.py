@@ -4,8 +4,9 @@
 
 INDEX is a bank of ``benchmarks/synthetic_index.py``, made first if it is not there. The rows that the questions need are
 flattened into one Parquet file in the order of the index, which DuckDB reads as it is, and LanceDB and Deep Lake as tables of
-their own with indexes. All give the same product, ids and addresses of two modalities; the ids are compared. TensorBank's plan
-also orders and freezes them and counts what it pruned. Warm medians; ratios are their time to that of the plan.
+their own with indexes. TensorBank has copies of samples sorted by the columns of two questions, which are added first. All give
+the same product, ids and addresses of two modalities; the ids are compared. TensorBank's plan also orders and freezes them and
+counts what it pruned. Warm medians; ratios are their time to that of the plan.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from statistics import median
 from typing import Any
 
 import duckdb
-from bench_plan import REFS, connect
+from bench_plan import N_IDS, REFS, add_copies, connect
 
 import tensorbank as tb
 from peers.environments import InstallError, python_of
@@ -46,7 +47,11 @@ def questions(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
         ).fetchall()[0]
     )
     place = f"season = 'summer' AND lon BETWEEN {lon - 15} AND {lon + 15} AND lat BETWEEN {lat - 15} AND {lat + 15}"
-    return [*found, ("place and season", place, place)]
+    drawn = con.execute(
+        f"SELECT sample_id FROM samples USING SAMPLE reservoir({N_IDS} ROWS) REPEATABLE (7)"
+    ).fetchall()
+    some = f"sample_id IN ({', '.join(repr(sample_id) for (sample_id,) in drawn)})"
+    return [*found, ("place and season", place, place), (f"{N_IDS} ids", some, some)]
 
 
 def checksum(ids: list[str]) -> int:
@@ -110,6 +115,7 @@ def main() -> int:
         ]
         subprocess.run(make, check=True)
     bank = tb.open(str(args.index))
+    add_copies(bank)
     con = connect(bank)
     flat = args.index.with_name(f"{args.index.name}-flat.parquet")
     if not flat.exists():

@@ -52,6 +52,11 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_dictionary(kind) or pa.types.is_large_string(kind))
 
 
+def _either(found: re.Match[str]) -> str:
+    """Return a list of constants as comparisons joined by OR."""
+    return " OR ".join(f"{found[1]} == {constant}" for constant in found[2].split(", "))
+
+
 def main() -> None:
     """Write, index, ask."""
     given: dict[str, Any] = json.load(sys.stdin)
@@ -65,6 +70,7 @@ def main() -> None:
     answers = []
     for where in given["where"]:
         plain = re.sub(r"(\w+) BETWEEN (\S+) AND (\S+)", r"\1 >= \2 AND \1 <= \3", where)
+        plain = re.sub(r"(\w+) IN \((.*)\)", _either, plain)
         times: list[float] = []
         while len(times) <= given["repeats"] and sum(times) < MAX_REPEATS_S:
             began = time.monotonic()

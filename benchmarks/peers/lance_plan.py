@@ -16,7 +16,14 @@ from typing import Any
 import lance
 import pyarrow.parquet as pq
 
-INDEXED = {"season": "BITMAP", "cloud_cover": "BTREE", "ndvi_mean": "BTREE", "lon": "BTREE", "lat": "BTREE"}
+INDEXED = {
+    "season": "BITMAP",
+    "cloud_cover": "BTREE",
+    "ndvi_mean": "BTREE",
+    "lon": "BTREE",
+    "lat": "BTREE",
+    "sample_id": "BTREE",
+}
 
 
 def main() -> None:
