@@ -16,6 +16,7 @@ PACKAGES = {
     "tensorbank": ".",
     "tensorbank_demo": "indexer",
     "tensorbank_indexer": "indexer",
+    "tensorbank_gpu": "loader",
     "tensorbank_loader": "loader",
     "tensorbank_server": "server",
     "tensorbank_floods": "loader",

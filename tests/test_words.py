@@ -16,6 +16,7 @@ FOLDERS = [
     "indexer/tensorbank_demo",
     "indexer/tensorbank_indexer",
     "loader/tensorbank_floods",
+    "loader/tensorbank_gpu",
     "loader/tensorbank_lightning",
     "loader/tensorbank_loader",
     "loader/tensorbank_pretraining",

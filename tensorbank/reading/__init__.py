@@ -15,6 +15,7 @@ from tensorbank.reading.codec import (
     forbid_blosc_threads,
 )
 from tensorbank.reading.raw import RawRead, fetch_raw, ranges_of
+from tensorbank.reading.read_plan import Reads, plan_reads
 from tensorbank.reading.sample_reader import SampleReader
 from tensorbank.reading.shard_assembler import ShardAssembler
 from tensorbank.reading.skipped import Skipped
@@ -27,6 +28,7 @@ __all__ = [
     "DEFAULT_PROFILE",
     "PROFILES",
     "RawRead",
+    "Reads",
     "SampleReader",
     "ShardAssembler",
     "Skipped",
@@ -37,6 +39,7 @@ __all__ = [
     "decode_run",
     "fetch_raw",
     "forbid_blosc_threads",
+    "plan_reads",
     "ranges_of",
     "read_tensors",
 ]

@@ -12,6 +12,7 @@ import pytest
 import tensorbank
 import tensorbank_demo
 import tensorbank_floods
+import tensorbank_gpu
 import tensorbank_indexer
 import tensorbank_lightning
 import tensorbank_loader
@@ -24,6 +25,7 @@ ROOMS = (
     tensorbank,
     tensorbank_indexer,
     tensorbank_demo,
+    tensorbank_gpu,
     tensorbank_loader,
     tensorbank_floods,
     tensorbank_lightning,

@@ -29,6 +29,7 @@ FOLDERS = (
 
 WITH_TORCH = (
     "tensorbank_floods",
+    "tensorbank_gpu",
     "tensorbank_lightning",
     "tensorbank_loader",
     "tensorbank_pretraining",

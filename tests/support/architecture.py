@@ -21,6 +21,7 @@ HOUSES = {
     "tensorbank": ROOT / "tensorbank",
     "tensorbank_indexer": ROOT / "indexer" / "tensorbank_indexer",
     "tensorbank_demo": ROOT / "indexer" / "tensorbank_demo",
+    "tensorbank_gpu": ROOT / "loader" / "tensorbank_gpu",
     "tensorbank_loader": ROOT / "loader" / "tensorbank_loader",
     "tensorbank_floods": ROOT / "loader" / "tensorbank_floods",
     "tensorbank_lightning": ROOT / "loader" / "tensorbank_lightning",

@@ -76,12 +76,12 @@ class ArraySource:
 
 
 def array_bank(
-    folder: Path, table: str, samples: Mapping[str, Made], bands: Mapping[str, Sequence[str]]
+    folder: Path, table: str, samples: Mapping[str, Made], bands: Mapping[str, Sequence[str]], **options: Any
 ) -> tb.Bank:
     """Make a bank with a table of such samples."""
     bank = tb.create(folder)
     report = ingest(
-        ArraySource(samples, bands), bank, table, IngestOptions(n_workers=1, samples_per_shard=16)
+        ArraySource(samples, bands), bank, table, IngestOptions(n_workers=1, samples_per_shard=16, **options)
     )
     assert report.n_added == len(samples), report.summary()
     return bank
