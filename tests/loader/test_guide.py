@@ -59,6 +59,7 @@ SAID = (
     r"\{'S2L2A': \(4, 12, 264, 264\), 'DEM': \(4, 1, 264, 264\)\} \(4, 264, 264\)\n",
     r"torch.float32 \(4, 12, 264, 264\)\n",
     "True\n",
+    r"(\(4, 1, 12, 264, 264\) True\n){2}Choice\(way=<Way.HOST: 'host'>, reason='cpu is no GPU that .*', trials=\(\)\)\n",
     r"the consumer waited \d+% of the time\n\d+ kB a request, 1\.\d\d read per byte wanted\n",
     r"\['tensorbank_loader_wait_seconds_total\{loader=\"train\"\} \d+\.\d+'\]\n",
     r"0 left out: \(\)\n",
