@@ -51,7 +51,7 @@ help:
 	@echo "make bench-stream  throughput, memory, faults and order of streaming, each beside its ceiling (BANK=FOLDER, or one is made)"
 	@echo "make bench-node    a node's cache that is cold, half full and warm, and several ranks together, beside one without"
 	@echo "make bench-serve   latency, throughput and memory of the service, and streaming by what it hands out"
-	@echo "make bench-device  how much of the copy to a GPU is hidden behind the model's work, where there is one"
+	@echo "make bench-device  how much of the copy to a GPU is hidden behind the model's work, and decoding there beside the CPU, where there is one"
 	@echo "make bench-peers   TensorBank beside the loaders of the field, each in an environment of its own (hours, 25 GB)"
 	@echo "make bench-table-life  commits, compaction, columns, deletion, garbage, and plans after them (SAMPLES=10000000 PARTS=1000; 30 GB)"
 	@echo "make bench-catalog a table of 100 million samples: open, plan, page, commit, compact, collect (SAMPLES=, PARTS=; 40 GB)"
@@ -183,7 +183,7 @@ bench-serve: venv
 	$(BIN)/python benchmarks/results_page.py
 
 bench-device: venv
-	$(BIN)/python benchmarks/device_stream.py
+	$(BIN)/python benchmarks/device_stream.py --decoding
 
 bench-peers: venv
 	$(BIN)/python benchmarks/bench_peers.py $(if $(BANK),--bank $(BANK)) $(if $(SAMPLES),--samples $(SAMPLES))

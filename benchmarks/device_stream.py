@@ -1,12 +1,12 @@
 """Measure the share of the copy to a GPU that is hidden behind the model's work, and the rate of the copy.
 Needs no bank.
 
-    python benchmarks/device_stream.py [--samples 64] [--batches 200] [--json]
+    python benchmarks/device_stream.py [--samples 64] [--batches 200] [--json] [--decoding]
 
 Batches that are decoded already go through the loader's device path, so that neither network nor CPU is measured. Three times are
 taken in turn, medians of rounds: the steps alone, the copies alone, and the steps on batches that are copied meanwhile. What the
 last takes beyond the first is the part of the copies that is not hidden. The ceiling of the rate is one large copy out of
-page-locked memory.
+page-locked memory. With ``--decoding``, device_decode.py follows: blocks that are decoded on the GPU, beside those on the CPU.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import cast
 
 import torch
 
+import device_decode
+from tensorbank.reading import PROFILES
 from tensorbank_loader.batch.steps import Batches
 from tensorbank_loader.device import Accelerator, accelerator_of, on_device
 
@@ -139,6 +141,7 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=64, help="samples a batch")
     parser.add_argument("--batches", type=int, default=200, help="batches a round")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--decoding", action="store_true", help="measure decoding too, as sentences")
     given = parser.parse_args()
     device = torch.device("cuda")
     accelerator = accelerator_of(device)
@@ -154,6 +157,8 @@ def main() -> int:
             f"at most; {report.hidden_ratio:.0%} of a copy of {report.copy_ms:.1f} ms hidden behind a step of "
             f"{report.step_ms:.1f} ms"
         )
+    if given.decoding:
+        device_decode.run(min(given.samples, 32), PROFILES)
     return 0
 
 
