@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numcodecs import blosc
+from numcodecs import blosc, lz4
 
 from support.blosc_blocks import decoded, sealed, stored_block, streams_of, values
 from tensorbank import FormatError, IntegrityError
@@ -204,6 +204,22 @@ def test_what_is_wrong_is_said(name, at, value, reason):
     with pytest.raises(IntegrityError, match=reason) as caught:
         decoded([sealed(bytes(frame))], N_BYTES)
     assert caught.value.kind is ErrorKind.INTEGRITY
+
+
+def test_no_stream_goes_into_what_is_behind_its_frame():
+    """One byte too far is too far: there a checksum and another frame follow, which could be read."""
+    stream = lz4.compress(values(N_BYTES))[4:]
+    end = 24 + len(stream)
+
+    def blocks(at: int, n: int) -> list[bytes]:
+        head = struct.pack("<BBBBIII", 2, 1, 1 << 5 | 0x10, 1, N_BYTES, N_BYTES, end)
+        return [sealed(head + struct.pack("<II", at, n) + stream), sealed(FRAMES["split"])]
+
+    np.testing.assert_array_equal(decoded(blocks(20, len(stream)), N_BYTES), [values(N_BYTES)] * 2)
+    with pytest.raises(IntegrityError, match="block 0 has a stream that ends after its end"):
+        decoded(blocks(20, len(stream) + 1), N_BYTES)
+    with pytest.raises(IntegrityError, match="block 0 has a stream that starts after its end"):
+        decoded(blocks(end - 3, len(stream)), N_BYTES)
 
 
 def test_a_frame_of_more_pieces_than_bytes_takes_no_memory():

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_every_profile_and_dtype(tmp_path, profile, way):
         tensors = way(reader.read(range(9)))
         check(arrays(tensors), made.truth, np.arange(9))
     assert [str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()] == list(DTYPES)
+
+
+@WAYS
+def test_wide_pixels_lie_behind_an_odd_number_of_bytes(tmp_path, way):
+    """Three pixels of one byte come first in the scratch buffer, and wide ones behind them as they are stored."""
+    small = replace(modality("small", "uint8", 1), height=1, width=3)
+    wide = replace(modality("wide", "float64", 1), height=1, width=3)
+    handles = (Handle("small", small, (0,)), Handle("wide", wide, (0,)))
+    made = make(tmp_path, 3, handles=handles, profile="raw")
+    with closing(StoredReader.of(made.plan)) as reader:
+        check(arrays(way(reader.read(range(3)))), made.truth, np.arange(3))
 
 
 @WAYS
