@@ -34,6 +34,8 @@ def test_the_guide_runs_as_printed(tmp_path):
         "update-columns",
         "delete",
         "restore",
+        "sort",
+        "sort",
     ]
     assert tb.open(tmp_path / "bank").table("terramesh").snapshot().n_samples == 12
     assert re.search(r"plan [0-9a-f]{32} of 12 samples: up to batch 2 of 6 in epoch 0", printed)
