@@ -137,23 +137,22 @@ def merged_samples(
     folder: Path,
     progress: Progress,
     *,
-    range_rows: int = ROW_GROUP_ROWS,
-    ranges_per_file: int = GROUPS_PER_FILE,
-    group_rows: int = ROW_GROUP_ROWS,
+    file_rows: int | None = None,
+    group_rows: int | None = None,
 ) -> Iterator[Path]:
     """Yield new files of samples in a folder, each of which may be moved away before the next.
 
     Parameters
     ----------
-    range_rows, ranges_per_file
-        Rows that are put aside and sorted together, and how many times as many are a file.
+    file_rows
+        Rows of a file, as many as are sorted together; some full row groups if not given.
     group_rows
-        Rows of a row group.
+        Rows of a row group; as many as index files have if not given.
     """
+    range_rows, per_file = file_rows or ROW_GROUP_ROWS, 1 if file_rows else GROUPS_PER_FILE
     edges = np.arange(range_rows, max(len(order), 1), range_rows)
     ranges = [
-        list(range(i, min(i + ranges_per_file, len(edges) + 1)))
-        for i in range(0, len(edges) + 1, ranges_per_file)
+        list(range(i, min(i + per_file, len(edges) + 1))) for i in range(0, len(edges) + 1, per_file)
     ]
     aside = SpilledRows(folder, compact_schema(files.schema), edges)
     yield from _merged(
@@ -163,7 +162,7 @@ def merged_samples(
         ranges,
         folder,
         progress,
-        group_rows,
+        group_rows or ROW_GROUP_ROWS,
     )
 
 

@@ -20,6 +20,18 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 
 
 @pytest.fixture(scope="session")
+def copied_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """A bank with sorted copies, which nobody changes."""
+    folder = folder_of_run(tmp_path_factory) / "differential" / "copied"
+
+    def write(made: Path) -> None:
+        write_bed(made / "bank", seed=8, copies=True)
+
+    with open_bed(made_once(folder, write) / "bank") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def old_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """A bank as they were written that may hold NaN, which nobody changes."""
     folder = folder_of_run(tmp_path_factory) / "differential" / "old"

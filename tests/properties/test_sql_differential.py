@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from datetime import date
 
 import pytest
 
+from support.differential.bed import SORTED, Bed
 from support.differential.check import compare
 from support.differential.examples import KEPT, OLD, PRUNED, filled
-from support.differential.grammar import statement
+from support.differential.grammar import Statement, statement
+from tensorbank.planning import views
 
 SOME, MANY = 50, 240
 """Numbers of statements, which are small, for they take a sixth of a second of CPU each; ``make fuzz`` asks thousands."""
@@ -34,6 +37,56 @@ def test_generated_statements_are_answered_as_by_plain_duckdb(bed, n):
     assert sum(o.pruned for o in outcomes) > n * 0.1 / more
     assert sum(o.n_rows > 0 for o in outcomes) > n * 0.35 / more
     assert sum(o.refused for o in outcomes) < n * 0.1 * more
+
+
+def few(bed: Bed, rng: random.Random) -> str:
+    """Return a condition that few values of a column with a sorted copy satisfy, alone or among others."""
+    column = rng.choice(SORTED)
+    if column == "sample_id":
+        some = rng.sample(bed.texts["samples"][column], rng.randrange(1, 4))
+        sure = f"{column} IN ({', '.join(map(repr, some))})"
+    else:
+        low, *_, high = bed.numbers["samples"][column]
+        near = bed.numbers["samples"][column][rng.choice((1, 4, 7))]
+        sure = rng.choice(
+            (
+                f"{column} > {near}",
+                f"{column} <= {low}",
+                f"{column} BETWEEN {near} AND {high}",
+                f"NOT ({column} < {near})",
+            )
+        )
+    other = rng.choice(
+        ("season = 'summer'", "lat > 10", "NDVI IS NULL", "cloud_cover IS NOT NULL", "split <> 'val'")
+    )
+    return rng.choice(
+        ("{0}", "{0} AND {1}", "{0} OR ({1} AND {0})", "({0}) IS TRUE", "{0} AND NOT ({1})", "{0} OR {1}")
+    ).format(sure, other)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("n", [SOME, pytest.param(MANY, marks=pytest.mark.thorough)])
+def test_statements_over_sorted_copies_are_answered_as_by_plain_duckdb(copied_bed, n, monkeypatch):
+    n_copies = 0
+    show = views.TableViews.show
+
+    def counting(self, table):
+        nonlocal n_copies
+        n_copies += any("/sorted/" in file.key for file in table.kept["samples"].files)
+        return show(self, table)
+
+    monkeypatch.setattr(views.TableViews, "show", counting)
+    rng = random.Random(FIRST)
+    texts = [
+        f"SELECT sample_id, split, lon, NDVI.mean FROM tm WHERE {few(copied_bed, rng)}" for _ in range(n)
+    ]
+    asked = [Statement(text, frozenset()) for text in texts]
+    asked += [filled(copied_bed, text) for text in (*PRUNED.values(), *KEPT.values())]
+    outcomes = [compare(copied_bed, a) for a in asked]
+    wrong = [f"{o.wrong}\n{a.ours}" for o, a in zip(outcomes, asked, strict=True) if o.wrong is not None]
+    assert not wrong, "\n\n".join(wrong)
+    assert n_copies > n / 2
+    assert sum(o.n_rows > 0 for o in outcomes) > len(asked) / 2
 
 
 def test_the_generated_statements_are_of_all_kinds(bed):

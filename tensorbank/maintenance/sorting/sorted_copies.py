@@ -236,8 +236,7 @@ def _sorted_files(
             order,
             Path(scratch),
             told,
-            range_rows=FILE_ROWS,
-            ranges_per_file=1,
+            file_rows=FILE_ROWS,
             group_rows=GROUP_ROWS,
         ):
             new = upload(catalog.store, index_key(at.table, level), file)

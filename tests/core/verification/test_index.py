@@ -251,6 +251,16 @@ def test_wrong_rows_of_other_levels_are_found(bank_folder, rewrite, name):
     assert {str(f.kind) for f in found(bank_folder)} == expected
 
 
+def test_a_sorted_copy_with_other_rows_is_found(bank_folder, rewrite):
+    tb.open(bank_folder).table("t").add_sorted_copy("lon")
+    assert found(bank_folder) == []
+    rewrite(bank_folder, "sorted/lon", lambda r: edited(r, "lat", lambda v: [x + 1 for x in v]))
+    (finding,) = found(bank_folder)
+    assert (str(finding.kind), finding.key) == ("wrong-copy", "t/index/sorted/lon")
+    rewrite(bank_folder, "sorted/lon", lambda r: r.slice(1))
+    assert kinds(bank_folder) == ["wrong-copy"]
+
+
 def test_all_kinds_have_a_description_and_a_test():
     assert all(kind.description.endswith(".") for kind in FindingKind)
     text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))

@@ -80,10 +80,13 @@ def make_bed(folder: Path) -> Iterator[Bed]:
         yield bed
 
 
-def write_bed(folder: Path, seed: int = 5, *, parts: int = 10, n: int = 30, old: bool = False) -> None:
+def write_bed(
+    folder: Path, seed: int = 5, *, parts: int = 10, n: int = 30, old: bool = False, copies: bool = False
+) -> None:
     """Make the tables ``tm`` and ``sw``, which share some names of samples, and beside the bank a file of what is known of it.
 
-    An ``old`` bank has NaN for some of the numbers that are missing, and roll-ups that NaN has spoilt.
+    An ``old`` bank has NaN for some of the numbers that are missing, and roll-ups that NaN has spoilt. With ``copies``, all but
+    the last part of ``tm`` are in sorted copies, too.
     """
     rng = np.random.default_rng(seed)
     bank = tb.create(str(folder))
@@ -108,7 +111,7 @@ def write_bed(folder: Path, seed: int = 5, *, parts: int = 10, n: int = 30, old:
                         pa.Table.from_pylist(made.shards, schema=shards_of(SCHEMA)),
                     ),
                 )
-                if table == "tm" and number == parts - 2:  # the last part is in none of them
+                if copies and table == "tm" and number == parts - 2:
                     for column in SORTED:
                         bank.table(table).add_sorted_copy(column)
     _beside(folder).write_bytes(pickle.dumps((_pick(rng), samples, tiles, areas)))
