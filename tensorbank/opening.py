@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 from typing import Any, Never
 
+from tensorbank.arguments import whole_number
 from tensorbank.bank import Bank, LocalEngine
 from tensorbank.catalog import Catalog
 from tensorbank.client import Access
 from tensorbank.errors import ErrorKind, InvalidInputError, nearest
-from tensorbank.index_files import IndexMirror, default_cache_folder
+from tensorbank.index_files import MAX_BYTES, IndexMirror, default_cache_folder
 from tensorbank.served import ServedEngine, ServicePlanner, find_service
 from tensorbank.storage import Credentials, StorageOptions, Store, normalize_url, with_surroundings
 
@@ -29,6 +30,7 @@ def open(  # noqa: A001 - tb.open is the name that users call
     anonymous: bool = False,
     credentials: Credentials | None = None,
     cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int = MAX_BYTES,
     key: str | None = None,
     access: Access | None = None,
     profile: str | None = None,
@@ -48,7 +50,9 @@ def open(  # noqa: A001 - tb.open is the name that users call
     credentials
         Called for keys whenever new ones are needed; see :class:`tensorbank.storage.address.StorageOptions`.
     cache
-        Folder for local copies of index files; ``~/.cache/tensorbank`` if not given.
+        Folder for local copies of index files, or of what was read of them; ``~/.cache/tensorbank`` if not given.
+    cache_bytes
+        Most bytes of these copies, those of other banks in the folder among them; what was used longest ago goes first.
     profile
         Name of a profile of AWS's configuration files; needs botocore, which comes with ``tensorbank[aws]``.
     key
@@ -66,6 +70,7 @@ def open(  # noqa: A001 - tb.open is the name that users call
     """
     if unknown:
         raise _no_option("open", next(iter(unknown)))
+    whole_number("cache_bytes", cache_bytes, at_least=1)
     address = normalize_url(url)
     if address.startswith(("http:", "https:")):
         found = find_service(address, key)
@@ -80,7 +85,7 @@ def open(  # noqa: A001 - tb.open is the name that users call
     )
     store = Store(address, with_surroundings(address, options))
     folder = Path(cache).expanduser() if cache is not None else default_cache_folder()
-    return Bank(LocalEngine(Catalog(store, IndexMirror(store, folder))))
+    return Bank(LocalEngine(Catalog(store, IndexMirror(store, folder, cache_bytes))))
 
 
 def create(url: str | os.PathLike[str], **options: Any) -> Bank:

@@ -25,7 +25,7 @@ from tensorbank.index_files.delta_log import (
 from tensorbank.index_files.file_statistics import statistics_json
 from tensorbank.index_files.level_files import IndexFile, LevelFiles, files_of
 from tensorbank.index_files.local_copies import disk_error
-from tensorbank.index_files.mirror import IndexMirror, LogCopy, default_cache_folder
+from tensorbank.index_files.mirror import MAX_BYTES, IndexMirror, LogCopy, default_cache_folder
 from tensorbank.index_files.nan_columns import FINITE, of_file, with_nan
 from tensorbank.index_files.static_bank import is_static, table_names
 from tensorbank.index_files.written_files import (
@@ -46,6 +46,7 @@ __all__ = [
     "LOG",
     "LevelFiles",
     "LogCopy",
+    "MAX_BYTES",
     "NewFile",
     "ROW_GROUP_ROWS",
     "check_commit",

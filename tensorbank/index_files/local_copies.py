@@ -10,10 +10,18 @@ from pathlib import Path
 
 import crc32c as crc
 
-from tensorbank.errors import ErrorKind, StorageError, TensorBankError
-from tensorbank.storage import of_system
+from tensorbank.errors import ErrorKind, IntegrityError, StorageError, TensorBankError
+from tensorbank.index_files.checksums import checksum_in_name
+from tensorbank.index_files.level_files import IndexFile
+from tensorbank.pieces import Room
+from tensorbank.storage import LATE_S, ObjectInfo, Store, of_system
 
-__all__ = ["Identity", "checksum", "digest", "disk_error", "identity", "write"]
+__all__ = ["Identity", "WholeCopies", "digest", "disk_error", "identity", "write"]
+
+SLOW_BYTES_S = 4 << 20
+"""Bytes per second of a network on which a file that is still coming is not late."""
+SUMS = "checksums"
+"""The folder of checksums of copies, within that of a bank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,75 @@ def write(path: Path, data: bytes) -> None:
         except BaseException:
             Path(target.name).unlink(missing_ok=True)
             raise
+
+
+class WholeCopies:
+    """The copies of whole files of one store. May be used by many threads at once.
+
+    Parameters
+    ----------
+    folder
+        Folder below which they lie, each bank's in one of its own.
+    room
+        The room that those of index files take.
+    """
+
+    def __init__(self, store: Store, folder: Path, room: Room) -> None:
+        self.store = store
+        self.folder = folder
+        self._room = room
+        self._sound: dict[Path, Identity] = {}
+
+    def bring(self, file: IndexFile | ObjectInfo, path: Path) -> Path:
+        """Copy a file to a path, unless a sound copy is there, and return the path.
+
+        Raises
+        ------
+        IntegrityError
+            The store's file has another length than its commit says.
+        """
+        if isinstance(file, IndexFile):
+            self._room.use(path)
+        found = identity(path)
+        if found is not None:
+            if self._sound.get(path) == found:
+                return path
+            if found.n_bytes == file.n_bytes and (
+                checksum_in_name(file.key) is not None or self._is_sound(path)
+            ):
+                self._sound[path] = found
+                return path
+        data = self.store.get(file.key, LATE_S + file.n_bytes / SLOW_BYTES_S)
+        if len(data) != file.n_bytes:
+            raise IntegrityError(
+                f"index file {self.store.url}/{file.key} has {len(data)} bytes, but its commit says {file.n_bytes}"
+            )
+        try:
+            write(path, data)
+            if (
+                checksum_in_name(file.key) is None
+            ):  # others are compared with their names, as files in place are
+                write(self._sum_of(path), checksum(data))
+        except OSError as error:
+            raise disk_error(error, path) from error
+        self._room.note(len(data))
+        if (found := identity(path)) is not None:
+            self._sound[path] = found
+        return path
+
+    def _is_sound(self, path: Path) -> bool:
+        """Return True if a copy is what was fetched; False if nothing tells."""
+        try:
+            return self._sum_of(path).read_bytes() == checksum(path.read_bytes())
+        except OSError:
+            return False
+
+    def _sum_of(self, path: Path) -> Path:
+        """Return the path at which the checksum of a copy is kept:
+        not beside the copy, where delta-rs looks for logs.
+        """
+        below = path.relative_to(self.folder)
+        return self.folder / below.parts[0] / SUMS / Path(*below.parts[1:-1], f"{path.name}.crc32c")
 
 
 def digest(text: str) -> str:

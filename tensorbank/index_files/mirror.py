@@ -1,10 +1,11 @@
-"""Index files and their logs near the planner: immutable files, copied once from the object store."""
+"""Index files and their logs near the planner: immutable files, copied once from the object store, or read by ranges."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,40 @@ from tensorbank.errors import (
 from tensorbank.index_files.checksums import checksum_in_name
 from tensorbank.index_files.delta_log import LOG, commit_name, commits_in, needed
 from tensorbank.index_files.level_files import IndexFile
-from tensorbank.index_files.local_copies import Identity, checksum, digest, disk_error, identity, write
+from tensorbank.index_files.local_copies import Identity, WholeCopies, digest, disk_error, identity
 from tensorbank.index_files.log_listing import LogListing
-from tensorbank.index_files.parquet_check import check_index_file
+from tensorbank.index_files.parquet_check import check_index_file, checked_footer, footer_in
 from tensorbank.index_files.static_bank import is_static
 from tensorbank.layout import is_below
-from tensorbank.storage import LATE_S, ObjectInfo, Store
+from tensorbank.pieces import (
+    PIECES_FOLDER,
+    WHOLE_BYTES,
+    ColumnPlaces,
+    KeptPieces,
+    OpenedFile,
+    RangedFiles,
+    Room,
+    Scan,
+    ScannedFile,
+    ServedFile,
+)
+from tensorbank.pruning import Condition, kept_row_groups, leaves
+from tensorbank.storage import ObjectInfo, Store
 
 __all__ = ["IndexMirror", "LogCopy", "default_cache_folder"]
 
 N_THREADS = 16
-SLOW_BYTES_S = 4 << 20
-"""Bytes per second of a network on which a file that is still coming is not late."""
 N_FETCHES = 3
 """The number of times a file that cannot be right is fetched before the error is raised:
 the network may have been at fault."""
 MAX_FOOTERS = 64
 """The most footers that are remembered for who reads the statistics in them; each takes some hundred kilobytes."""
-SUMS = "checksums"
+MAX_BYTES = 64 << 30
+"""The most bytes of copies of index files, unless another limit is given."""
+ROW_FILTER_BYTES = 9 / 4
+"""Bytes of the Bloom filters of samples for each row, which lie before the footer."""
+FILTERED = "sample_id"
+"""The column whose Bloom filters say which row groups DuckDB reads it of, so that it is not brought ahead."""
 UNREADABLE = frozenset("%\\^[]|")
 """The characters that delta-rs misreads in a folder's name, or breaks on."""
 GLOB = frozenset("*?[]{}")
@@ -78,19 +95,24 @@ class IndexMirror:
         The bank.
     folder
         Root of the local copies; shared by all banks and processes of a user.
+    max_bytes
+        Most bytes of copies of index files in the folder, those of other banks among them.
     """
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         self.store = store
         self.folder = folder
-        self._sound: dict[Path, Identity] = {}
+        self.max_bytes = max_bytes
         self._readable: dict[Path, tuple[Identity, int, int]] = {}
         self._footers: dict[str, Any] = {}
         self._turn = threading.Lock()
         self._listing = LogListing(store, self.in_place)
+        self._room = Room(folder, max_bytes)
+        self._copies = WholeCopies(store, folder, self._room)
+        self._ranged = RangedFiles(store)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.store, self.folder))
+        return (type(self), (self.store, self.folder, self.max_bytes))
 
     @property
     def in_place(self) -> Path | None:
@@ -124,18 +146,13 @@ class IndexMirror:
         IntegrityError
             The name of a file leads out of the bank, or the store's file has another length than its commit says.
         """
-        for file in files:
-            if not is_below(file.key):
-                raise IntegrityError(
-                    f"the log of {self.store.url} names {file.key!r}, which lies outside of it",
-                    kind=ErrorKind.BAD_PATH,
-                )
+        self._require_below(files)
         local = self.in_place
         if local is not None:
             return [local / f.key for f in files]
         folder = self._open_folder()
         with ThreadPoolExecutor(N_THREADS) as pool:
-            return list(pool.map(self._copy, files, [folder / f.key for f in files]))
+            return list(pool.map(self._copies.bring, files, [folder / f.key for f in files]))
 
     def readable(self, files: Sequence[IndexFile]) -> list[Path]:
         """Return the local paths as :meth:`paths` gives them, of files that DuckDB may open:
@@ -152,6 +169,44 @@ class IndexMirror:
             with ThreadPoolExecutor(N_THREADS) as pool:
                 list(pool.map(self._check, *zip(*new, strict=True)))
         return paths
+
+    def scan(
+        self,
+        files: Sequence[IndexFile],
+        condition: Condition,
+        serve: Callable[[Mapping[str, ServedFile]], None],
+    ) -> list[str]:
+        """Return names by which DuckDB may open files: of copies as :meth:`readable` gives them, or of files that it reads by
+        ranges from then on, where no copy of the whole is here.
+
+        Parameters
+        ----------
+        condition
+            Condition that the rows satisfy which are looked for: what it compares is brought ahead, where it may be true.
+        serve
+            Called with the files that are read by ranges, by name.
+
+        Raises
+        ------
+        IntegrityError
+            A file is not what the log says, or its name leads out of the bank.
+        """
+        opened = self._opened(files)
+        names = {key: found.name for key, found in opened.items()}
+        whole = [f for f in files if f.key not in opened]
+        paths = dict(zip((f.key for f in whole), map(str, self.readable(whole)), strict=True))
+        if opened:
+            scan = Scan([self._scanned(found, condition) for found in opened.values()])
+            serve({name: ServedFile(scan, number) for number, name in enumerate(names.values())})
+            compared = {".".join(leaf) for leaf in leaves(condition)}
+            scan.bring(compared - {FILTERED})
+        return [names.get(f.key) or paths[f.key] for f in files]
+
+    def _scanned(self, opened: OpenedFile, condition: Condition) -> ScannedFile:
+        def footer() -> Any:
+            return self._footers.get(opened.name) or footer_in(opened.file.tail)
+
+        return ScannedFile(opened.file, opened.places, kept_row_groups(opened.name, condition, footer))
 
     def footer(self, path: str) -> Any:
         """Return pyarrow's ``FileMetaData`` of a file that :meth:`readable` has found sound, None if it is not remembered.
@@ -207,7 +262,7 @@ class IndexMirror:
             return LogCopy(local / key, version, first, tuple(wanted))
         folder = self._open_folder() / key / f"log-{first}"
         with ThreadPoolExecutor(N_THREADS) as pool:
-            list(pool.map(self._copy, wanted.values(), [folder / LOG / name for name in wanted]))
+            list(pool.map(self._copies.bring, wanted.values(), [folder / LOG / name for name in wanted]))
         return LogCopy(folder, version, first, tuple(wanted))
 
     def forget(self, log: LogCopy) -> bool:
@@ -217,6 +272,67 @@ class IndexMirror:
         for name in log.names:
             (log.folder / LOG / name).unlink(missing_ok=True)
         return True
+
+    def _opened(self, files: Sequence[IndexFile]) -> dict[str, OpenedFile]:
+        """Return those of some files that are read by ranges, by key."""
+        if self.in_place is not None:
+            return {}
+        self._require_below(files)
+        folder = self._open_folder()
+        asked = [
+            (f, said)
+            for f in files
+            if f.n_bytes > WHOLE_BYTES
+            and (said := checksum_in_name(f.key)) is not None
+            and ((there := identity(folder / f.key)) is None or there.n_bytes != f.n_bytes)
+        ]
+        opened = {file.key: self._ranged.find(file) for file, _ in asked}
+        new = [(file, said) for file, said in asked if opened[file.key] is None]
+        if new:  # threads take longer to start than a look at a file that is open
+            with ThreadPoolExecutor(N_THREADS) as pool:
+                found = pool.map(lambda of: self._open_ranged(of[0], of[1], folder), new)
+                opened |= {file.key: one for (file, _), one in zip(new, found, strict=True)}
+        ranged = {file: one for file, _ in asked if (one := opened[file.key]) is not None}
+        return {f.key: one for f, one in ranged.items() if not self._made_whole(f, one, folder / f.key)}
+
+    def _open_ranged(self, file: IndexFile, checksum: int, folder: Path) -> OpenedFile | None:
+        name = f"tensorbank://{folder.name}/{file.key}"
+        kept = KeptPieces(folder / PIECES_FOLDER / file.key, file.n_bytes, self._room)
+        filters = ROW_FILTER_BYTES * file.n_rows if file.key.split("/")[-2:-1] == ["samples"] else 0
+        ranged = self._ranged.open(
+            file.key, kept, checksum, tail_bytes=(64 << 10) + file.n_bytes // 700 + int(filters)
+        )
+        if ranged is None:
+            return None
+        footer = checked_footer(ranged.tail, file, ranged.where)
+        self._remember_footer(name, footer)
+        return self._ranged.keep(file, OpenedFile(name, ranged, ColumnPlaces.of(footer)))
+
+    def _made_whole(self, file: IndexFile, opened: OpenedFile, path: Path) -> bool:
+        """Tell whether all pieces of a file are here, which are a whole copy then."""
+        if not opened.file.is_complete:
+            return False
+        with suppress(OSError):  # if it is gone, all of it is fetched
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            opened.file.kept.path.replace(path)
+        self._ranged.forget(file)
+        return True
+
+    def _require_below(self, files: Sequence[IndexFile]) -> None:
+        """Raise IntegrityError if the name of a file leads out of the bank."""
+        for file in files:
+            if not is_below(file.key):
+                raise IntegrityError(
+                    f"the log of {self.store.url} names {file.key!r}, which lies outside of it",
+                    kind=ErrorKind.BAD_PATH,
+                )
+
+    def _remember_footer(self, name: str, footer: Any) -> None:
+        with self._turn:
+            self._footers.pop(name, None)
+            self._footers[name] = footer
+            if len(self._footers) > MAX_FOOTERS:
+                del self._footers[next(iter(self._footers))]
 
     def _open_folder(self) -> Path:
         """Create the folder of the bank's copies, and return it."""
@@ -246,53 +362,8 @@ class IndexMirror:
                 if not n_left or self.in_place is not None:
                     raise
                 path.unlink(missing_ok=True)  # what came was not what was sent
-                self._copy(file, path)
+                self._copies.bring(file, path)
         if (found := identity(path)) is not None:
             self._readable[path] = (found, file.n_bytes, file.n_rows)
         if checksum_in_name(file.key) is not None:
-            with self._turn:
-                self._footers.pop(str(path), None)
-                self._footers[str(path)] = footer
-                if len(self._footers) > MAX_FOOTERS:
-                    del self._footers[next(iter(self._footers))]
-
-    def _copy(self, file: IndexFile | ObjectInfo, path: Path) -> Path:
-        found = identity(path)
-        if found is not None:
-            if self._sound.get(path) == found:
-                return path
-            if found.n_bytes == file.n_bytes and (
-                checksum_in_name(file.key) is not None or self._is_sound(path)
-            ):
-                self._sound[path] = found
-                return path
-        data = self.store.get(file.key, LATE_S + file.n_bytes / SLOW_BYTES_S)
-        if len(data) != file.n_bytes:
-            raise IntegrityError(
-                f"index file {self.store.url}/{file.key} has {len(data)} bytes, but its commit says {file.n_bytes}"
-            )
-        try:
-            write(path, data)
-            if (
-                checksum_in_name(file.key) is None
-            ):  # others are compared with their names, as files in place are
-                write(self._sum_of(path), checksum(data))
-        except OSError as error:
-            raise disk_error(error, path) from error
-        if (found := identity(path)) is not None:
-            self._sound[path] = found
-        return path
-
-    def _is_sound(self, path: Path) -> bool:
-        """Return True if a copy is what was fetched; False if nothing tells."""
-        try:
-            return self._sum_of(path).read_bytes() == checksum(path.read_bytes())
-        except OSError:
-            return False
-
-    def _sum_of(self, path: Path) -> Path:
-        """Return the path at which the checksum of a copy is kept:
-        not beside the copy, where delta-rs looks for logs.
-        """
-        below = path.relative_to(self.folder)
-        return self.folder / below.parts[0] / SUMS / Path(*below.parts[1:-1], f"{path.name}.crc32c")
+            self._remember_footer(str(path), footer)

@@ -19,7 +19,7 @@ from tensorbank.errors import ErrorKind, IntegrityError
 from tensorbank.index_files.checksums import checksum_in_name, crc_of_file
 from tensorbank.index_files.level_files import IndexFile
 
-__all__ = ["check_index_file"]
+__all__ = ["check_index_file", "checked_footer", "footer_in"]
 
 MAGIC = b"PAR1"
 _TAIL = struct.Struct("<I4s")
@@ -52,6 +52,30 @@ def check_index_file(path: Path, file: IndexFile) -> Any:
     if reason:
         raise IntegrityError(f"index file {path} cannot be read: {reason}")
     return footer
+
+
+def checked_footer(tail: bytes, file: IndexFile, where: str) -> Any:
+    """Return the footer in the last bytes of a file, which were compared with their checksum, after a look at what it says.
+
+    Raises
+    ------
+    IntegrityError
+        It is that of another file.
+    """
+    footer = None
+    try:
+        footer = footer_in(tail)
+        reason = _wrong_with_footer(footer, file)
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    if reason:
+        raise IntegrityError(f"index file {where} cannot be read: {reason}")
+    return footer
+
+
+def footer_in(tail: bytes) -> Any:
+    """Return the footer in the last bytes of a file; these must be known to be sound."""
+    return pyarrow.parquet.read_metadata(pa.BufferReader(MAGIC + tail))
 
 
 def _wrong_with_bytes(path: Path, file: IndexFile) -> str:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tensorbank.index_files.checksums import index_file_name
 from tensorbank.index_files.file_statistics import bounds_of_file, statistics_json
 from tensorbank.index_files.local_copies import disk_error
+from tensorbank.pieces import SummedWriter
 from tensorbank.storage import Store
 
 __all__ = ["NewFile", "ROW_GROUP_ROWS", "parquet_bytes", "parquet_writer", "put_file", "upload", "write_rows"]
@@ -50,7 +51,7 @@ def parquet_writer(
     """
     leaves = list(_leaves(schema))
     plain = KEY_COLUMNS if {*schema.names} >= KEY_COLUMNS else frozenset[str]()
-    return pq.ParquetWriter(
+    return SummedWriter(
         where,
         schema,
         compression={path: "none" if path in plain else "zstd" for path, _ in leaves},

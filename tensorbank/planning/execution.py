@@ -227,7 +227,7 @@ def executing(bound: Bound, db: Database, catalog: Catalog) -> Iterator[Executio
     views = TableViews(db, catalog, named)
     functions = SqlFunctions(db.con)
     fetcher = Fetcher(catalog.store)
-    judge = PixelJudge(catalog.store.url, fetcher, bound.tables, TileAnswers(db.side, catalog))
+    judge = PixelJudge(catalog.store.url, fetcher, bound.tables, TileAnswers(db, catalog))
     try:
         for name, rows in bound.joined.items():
             db.register(name, rows)
@@ -241,7 +241,7 @@ def executing(bound: Bound, db: Database, catalog: Catalog) -> Iterator[Executio
         text, relation = _bound_text(bound, db)
         yield Execution(bound, catalog, db.con, tables, views, relation, text, judge)
     except duckdb.Error as error:
-        raise functions.failure or _explained(error, bound, views, catalog) from error
+        raise db.failure or functions.failure or _explained(error, bound, views, catalog) from error
     finally:
         functions.close()
         fetcher.close()

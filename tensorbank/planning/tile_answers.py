@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from tensorbank.catalog import Catalog
 from tensorbank.planning.pinned_table import PinnedTable
 from tensorbank.pruning import Compare
 from tensorbank.schema import Modality
-from tensorbank.sql import literal, quoted, read_parquet
+from tensorbank.sql import Database, literal, quoted, read_parquet
 from tensorbank.statements import Bounds, PixelPredicate, bounds, decision
 
 __all__ = ["TileAnswers"]
@@ -22,12 +21,12 @@ class TileAnswers:
 
     Parameters
     ----------
-    con
-        A connection to DuckDB of its own: it is asked while a statement runs on another.
+    db
+        The instance whose other connection is asked while a statement runs on the first.
     """
 
-    def __init__(self, con: Any, catalog: Catalog) -> None:
-        self._con = con
+    def __init__(self, db: Database, catalog: Catalog) -> None:
+        self._db = db
         self._catalog = catalog
         self._lock = threading.Lock()
 
@@ -53,8 +52,8 @@ class TileAnswers:
             files = self._catalog.state(table.version, "tiles").files.matching(in_shard)
             if not files.files:
                 return {}
-            scan = read_parquet([str(p) for p in self._catalog.mirror.readable(files.files)])
-            found = self._con.sql(
+            scan = read_parquet(self._catalog.mirror.scan(files.files, in_shard, self._db.serve))
+            found = self._db.side.sql(
                 f"""
                 SELECT "offset", ({decision(predicate, summed, "NULL")})::DOUBLE AS answer
                 FROM (SELECT {handle}.ref."offset" AS "offset", {each.low} AS low, {each.high} AS high, {each.count} AS n

@@ -14,13 +14,13 @@ from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.layout import Level
 from tensorbank.planning.added_columns import with_columns
 from tensorbank.planning.pinned_table import PinnedTable
-from tensorbank.pruning import leaves, may_match, of_shards, shard_columns
+from tensorbank.pruning import ANYTHING, leaves, may_match, of_shards, shard_columns
 from tensorbank.sql import Database, quoted, read_parquet
 
 __all__ = ["TableViews"]
 
 _SCHEMAS = {"samples": samples_schema, "tiles": tiles_schema, "shards": shards_schema}
-SMALL_BYTES = 16 << 20
+SMALL_BYTES = 4 << 20
 """The total size in bytes up to which all index files are fetched at once,
 rather than level by level as conditions are known."""
 
@@ -38,6 +38,8 @@ class TableViews:
         self.catalog = catalog
         self._db = db
         self._named = frozenset(named)
+        if catalog.mirror.in_place is None:
+            db.serve({})  # files may be, later on
         self.paths: list[str] = []
         self.files: defaultdict[tuple[str, Level], list[str]] = defaultdict(list)
         self.columns: set[str] = set()
@@ -136,7 +138,7 @@ class TableViews:
         if not files.files:
             self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
             return quoted(empty)
-        paths = [str(p) for p in self.catalog.mirror.readable(files.files)]
+        paths = self._names(table, level, files)
         self.paths += paths
         if is_read:
             self.files[table.name, level] = paths
@@ -161,6 +163,13 @@ class TableViews:
         self._db.register(empty, _SCHEMAS[level](table.schema).empty_table())
         absent = ", ".join(f"(SELECT {quoted(m)} FROM {quoted(empty)}) AS {quoted(m)}" for m in missing)
         return f"(SELECT *, {absent} FROM {scan})"
+
+    def _names(self, table: PinnedTable, level: Level, files: LevelFiles) -> list[str]:
+        """Return the names by which DuckDB opens files."""
+        if not table.levels["samples"].finite:  # all their numbers are looked through
+            return [str(p) for p in self.catalog.mirror.readable(files.files)]
+        condition = table.conditions.get(level, ANYTHING)
+        return self.catalog.mirror.scan(files.files, condition, self._db.serve)
 
     def _columns(self, scan: str) -> frozenset[str]:
         """Return the names of the columns of a scan."""

@@ -13,7 +13,7 @@ from tensorbank.pruning.conditions import (
     may_match,
 )
 from tensorbank.pruning.known_bounds import of_files, of_shards, shard_columns
-from tensorbank.pruning.row_groups import count_row_groups
+from tensorbank.pruning.row_groups import count_row_groups, kept_row_groups
 from tensorbank.pruning.table_conditions import wanted
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Compare",
     "Condition",
     "count_row_groups",
+    "kept_row_groups",
     "leaves",
     "may_match",
     "of_files",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tensorbank.pruning.conditions import Condition, leaves, may_match
 from tensorbank.pruning.known_bounds import of_row_groups
 
-__all__ = ["count_row_groups"]
+__all__ = ["count_row_groups", "kept_row_groups"]
 
 MAX_KNOWN = 4096
 """The most files and sets of columns whose extremes are remembered: index files never change."""
@@ -52,6 +52,19 @@ def count_row_groups(
         considered += n
         kept += int(_mask(condition, n, minima, maxima).sum())
     return considered, kept
+
+
+def kept_row_groups(path: str, condition: Condition, footer: Callable[[], Any]) -> list[int]:
+    """Return the row groups of an immutable file that may hold a row which satisfies a condition, by number.
+
+    Parameters
+    ----------
+    footer
+        Callable that returns pyarrow's ``FileMetaData`` of the file, which was compared with its checksum.
+    """
+    asked = frozenset(leaves(condition))
+    known = _known.get((path, asked)) or _keep(path, asked, _of_footer(footer(), asked))
+    return np.flatnonzero(_mask(condition, *known)).tolist()
 
 
 def _mask(

@@ -84,7 +84,8 @@ def _unreadable(error: duckdb.Error, paths: Sequence[str]) -> str | None:
     """Return the index file that an error is about: the one that it names, else the first whose footer cannot be read.
 
     Of damage inside a page DuckDB often names no file, and has no class of error either, or one of reading. Then all pages are
-    read: that takes long, but nobody waits for an answer any more.
+    read: that takes long, but nobody waits for an answer any more. Files that are read through us were compared with their
+    checksums as they were read.
     """
     report = str(error)
     named = next((p for p in paths if p in report), None)
@@ -95,7 +96,7 @@ def _unreadable(error: duckdb.Error, paths: Sequence[str]) -> str | None:
         checks.append("SELECT max(hash(x)) FROM read_parquet(?) AS x")
     with duckdb.connect(":memory:") as con:  # the other connection may not survive the error
         for check in checks:
-            for path in paths:
+            for path in (path for path in paths if "://" not in path):
                 try:
                     con.execute(check, [path]).fetchall()
                 except duckdb.Error:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from tensorbank.errors import TensorBankError
+from tensorbank.pieces import ServedFile
 from tensorbank.sql.functions import MACRO_NAMES, MACROS
+
+if TYPE_CHECKING:
+    from tensorbank.pieces.served_files import ServedFiles
 
 __all__ = ["Database"]
 
@@ -49,6 +54,26 @@ class Database:
         self.is_used_up = False
         self._n_threads: int | None = None
         self._has_macros = False
+        self._served: ServedFiles | None = None
+
+    @property
+    def failure(self) -> TensorBankError | None:
+        """The error of reading a served file: to be raised in place of DuckDB's, which only says that it failed."""
+        return None if self._served is None else self._served.failure
+
+    def serve(self, files: Mapping[str, ServedFile]) -> None:
+        """Let DuckDB read some files through us, by names that begin with ``tensorbank://``, until the end of the statement.
+
+        While a statement runs, only more files may be served, not the first ones, which may be none.
+        """
+        if self._served is None:
+            from tensorbank.pieces.served_files import ServedFiles
+
+            self._served = ServedFiles()
+            self.con.register_filesystem(self._served)
+            # it would read a megabyte where a field of a struct is compared, be the column as small as it may
+            self.con.execute("SET disable_parquet_prefetching = true")
+        self._served.serve(files)
 
     def create_view(self, schema: str, name: str, sql: str) -> None:
         """Create a view until the end of the statement, in the schema ``main`` or in one of its own."""
@@ -99,9 +124,13 @@ class Database:
         for name in self._registered:
             self.con.unregister(name)
         self._views, self._schemas, self._registered = [], [], []
+        if self._served is not None:
+            self._served.clear()
 
     def close(self) -> None:
         """Give its memory back."""
+        if self._served is not None:
+            self._served.clear()
         self.side.close()
         self.con.close()
 
@@ -145,8 +174,10 @@ def database() -> Iterator[Database]:
         try:
             yield found
             sound = True
-        except TensorBankError as error:
-            sound = error.__cause__ is None
+        except (TensorBankError, duckdb.Error) as error:
+            sound = isinstance(error, TensorBankError) and error.__cause__ is None
+            if found.failure is not None and found.failure is not error:
+                raise found.failure from error
             raise
         finally:
             if sound:

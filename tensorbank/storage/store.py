@@ -131,6 +131,11 @@ class Store:
             )
         return data
 
+    def get_piece(self, key: str, start: int, end: int, late_s: float | None = None) -> memoryview:
+        """Read bytes as :meth:`get_range` does, asked again while the store is busy or out of reach, as :meth:`get` is."""
+        once = partial(self.get_range, key, start, end)
+        return retrying(OBJECT_POLICIES, once if late_s is None else partial(hedged, once, late_s))
+
     def get(self, key: str, late_s: float | None = None) -> bytes:
         """Return a whole object.
 

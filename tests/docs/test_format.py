@@ -18,7 +18,9 @@ import tensorbank as tb
 from support import SUPPORT
 from support import second_reader as second
 from support.guides import read_blocks
+from support.handmade_index import make_table
 from support.ragged import make_ragged_bank
+from support.ranged import small_pieces
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
 from tensorbank.schema import Band, Modality, TableSchema
 from tensorbank_indexer import IngestOptions, ingest, open_source
@@ -122,6 +124,27 @@ def test_the_last_shard_of_a_part_has_a_whole_index(bank, snapshot):
     there = index[:, 0] != second.MISSING
     assert there.tolist() == [True] * 2 * n_bands + [False] * 2 * n_bands
     assert len(data) == last["S2L2A"]["length"] + 16 * per_shard * n_bands + 4
+
+
+def test_index_files_prove_the_pieces_that_they_list(tmp_path):
+    bank = tb.create(tmp_path / "bank")
+    with small_pieces():
+        make_table(bank, "t", parts=1, n=40)
+    n_pieces = 0
+    for level in ("samples", "tiles", "shards"):
+        for file in bank.catalog.files("t", level).files:
+            path = tmp_path / "bank" / file.key
+            assert second.read_index_file(path).num_rows == file.n_rows
+            pieces = second.pieces_of(path)
+            assert path.read_bytes().startswith(b"".join(pieces))
+            n_pieces += len(pieces)
+            for at in (len(pieces) * 256, file.n_bytes - 400):
+                data = bytearray(path.read_bytes())
+                data[at] ^= 1
+                (tmp_path / path.name).write_bytes(data)
+                with pytest.raises((second.RefusedError, OSError, ValueError)):
+                    second.pieces_of(tmp_path / path.name)
+    assert n_pieces > 10
 
 
 def test_a_flipped_bit_is_found(bank, snapshot, tmp_path):

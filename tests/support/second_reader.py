@@ -6,6 +6,7 @@ TensorBank writes what the page says. Numbers in brackets are sections of the pa
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -125,6 +126,35 @@ def read_index_file(path: Path) -> pa.Table:
     if hashlib.sha256(data).hexdigest()[:32] != digest or f"{crc32c(data):08x}" != checksum:
         raise RefusedError(f"a damaged index file {path.name}")
     return pq.read_table(pa.BufferReader(data))
+
+
+def over_zeros(checksum: int, n_bytes: int) -> int:
+    """[4] The checksum of some bytes and ``n_bytes`` zeros, from that of the bytes; the value of no bytes is 0."""
+    state = checksum ^ 0xFFFFFFFF
+    for _ in range(8 * n_bytes):
+        state = (state >> 1) ^ (0x82F63B78 if state & 1 else 0)
+    return state ^ 0xFFFFFFFF
+
+
+def pieces_of(path: Path) -> list[bytes]:
+    """[4] The pieces of an index file, each compared with its checksum, once the list is proved; none where there is no list."""
+    data = path.read_bytes()
+    said = pq.read_metadata(pa.BufferReader(data)).metadata.get(b"tensorbank.pieces")
+    if said is None:
+        return []
+    size, checksums = int(said.split()[0]), np.frombuffer(base64.b64decode(said.split()[1]), "<u4").tolist()
+    tail = data[len(checksums) * size :]
+    if len(tail) < number(data, len(data) - 8, 4) + 8:
+        raise RefusedError("pieces end in the footer")
+    whole = 0
+    for checksum, n_bytes in [*((c, size) for c in checksums), (crc32c(tail), len(tail))]:
+        whole = over_zeros(whole, n_bytes) ^ over_zeros(0, n_bytes) ^ checksum
+    if f"{whole:08x}" != path.stem.partition("-")[2]:
+        raise RefusedError("a list of pieces that is not proved")
+    pieces = [data[i * size : (i + 1) * size] for i in range(len(checksums))]
+    if [crc32c(piece) for piece in pieces] != checksums:
+        raise RefusedError("a damaged piece")
+    return pieces
 
 
 def key_of(*names: str | None) -> int:

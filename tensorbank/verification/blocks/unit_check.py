@@ -53,15 +53,17 @@ class BlockSetting(BankSetting):
     def __reduce__(self) -> tuple[object, ...]:
         folder = self.mirror.folder
         own = None if folder == default_cache_folder() else folder
-        return (_arrived, (self.store, own, self.table, self.schema))
+        return (_arrived, (self.store, own, self.mirror.max_bytes, self.table, self.schema))
 
     def begin(self) -> None:
         """Keep to one thread: there are as many workers as processors."""
         forbid_blosc_threads()
 
 
-def _arrived(store: Store, folder: Path | None, table: str, schema: TableSchema) -> BlockSetting:
-    return BlockSetting(IndexMirror(store, folder or default_cache_folder()), table, schema)
+def _arrived(
+    store: Store, folder: Path | None, max_bytes: int, table: str, schema: TableSchema
+) -> BlockSetting:
+    return BlockSetting(IndexMirror(store, folder or default_cache_folder(), max_bytes), table, schema)
 
 
 @dataclass(frozen=True)
