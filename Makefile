@@ -19,7 +19,7 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo demo-pretrain demo-floods check values test test-thorough test-bench test-install test-cluster test-terratorch install uninstall fuzz fuzz-flips fuzz-life crash-points lint format docs architecture floors clean
-.PHONY: bench-ingest bench-engines bench-commits bench-codec bench-plan bench-stream bench-node bench-serve bench-device bench-peers bench-quick bench-table-life bench-catalog bench-simulate bench-pretrain forecasts
+.PHONY: bench-ingest bench-engines bench-commits bench-codec bench-plan bench-stream bench-node bench-serve bench-device bench-peers bench-quick bench-table-life bench-catalog bench-index-reads bench-simulate bench-pretrain forecasts
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -55,6 +55,7 @@ help:
 	@echo "make bench-peers   TensorBank beside the loaders of the field, each in an environment of its own (hours, 25 GB)"
 	@echo "make bench-table-life  commits, compaction, columns, deletion, garbage, and plans after them (SAMPLES=10000000 PARTS=1000; 30 GB)"
 	@echo "make bench-catalog a table of 100 million samples: open, plan, page, commit, compact, collect (SAMPLES=, PARTS=; 40 GB)"
+	@echo "make bench-index-reads what a first query moves of an index behind a store, beside whole files (INDEX=FOLDER; minutes, 1.2 GB made first)"
 	@echo "make bench-simulate forecasts of epochs beside the epochs, in 20 configurations; some minutes"
 	@echo "make bench-pretrain share of time that a pretraining is busy, beside what the network allows, and what a budget saves; some minutes"
 	@echo "make forecasts     the pictures and tables of loader/FORECAST.md; some minutes"
@@ -194,6 +195,9 @@ bench-table-life: venv
 
 bench-catalog: venv
 	$(BIN)/python benchmarks/bench_catalog.py $(if $(SAMPLES),--samples $(SAMPLES)) $(if $(PARTS),--parts $(PARTS))
+
+bench-index-reads: venv
+	$(BIN)/python benchmarks/bench_index_reads.py $(or $(INDEX),build/index-reads)
 
 bench-simulate: venv
 	TENSORBANK_LEASES=off $(BIN)/python benchmarks/bench_simulate.py
