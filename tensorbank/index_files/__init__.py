@@ -22,7 +22,7 @@ from tensorbank.index_files.delta_log import (
     require_readable,
     seal_name,
 )
-from tensorbank.index_files.file_statistics import statistics_json
+from tensorbank.index_files.file_statistics import statistics_json, statistics_of_column
 from tensorbank.index_files.level_files import IndexFile, LevelFiles, files_of
 from tensorbank.index_files.local_copies import disk_error
 from tensorbank.index_files.mirror import MAX_BYTES, IndexMirror, LogCopy, default_cache_folder
@@ -72,6 +72,7 @@ __all__ = [
     "seal_name",
     "sealed_commit",
     "statistics_json",
+    "statistics_of_column",
     "table_names",
     "upload",
     "with_nan",

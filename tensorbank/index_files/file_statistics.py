@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["bounds_of_file", "statistics_json"]
+__all__ = ["bounds_of_file", "statistics_json", "statistics_of_column"]
 
 MAX_TEXT = 256
 Bounds = dict[str, Any]
@@ -80,6 +80,19 @@ def statistics_json(n_rows: int, low: Mapping[str, Any], high: Mapping[str, Any]
         "minValues": _plain(low, upper=False),
         "maxValues": _plain(high, upper=True),
     }
+    return json.dumps(found, separators=(",", ":"))
+
+
+def statistics_of_column(statistics: str, path: Sequence[str]) -> str:
+    """Return the statistics of an add-action, as JSON, without the bounds of all columns but one."""
+    found = json.loads(statistics)
+    for side in ("minValues", "maxValues"):
+        value: Any = found[side]
+        for name in path:
+            value = value.get(name) if isinstance(value, dict) else None
+        for name in reversed(path if value is not None else ()):
+            value = {name: value}
+        found[side] = value or {}
     return json.dumps(found, separators=(",", ":"))
 
 

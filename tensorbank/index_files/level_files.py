@@ -37,7 +37,7 @@ class LevelFiles:
     ``known`` has a row a file: the structs ``min`` and ``max`` of its add-action; none where the log does not tell. ``places``
     are the rows of it that are these files', (n,), all of them in their order if None: to leave files out costs no look at the
     columns of three hundred statistics. ``finite`` says that no file ever held NaN
-    (:mod:`tensorbank.index_files.nan_columns`).
+    (:mod:`tensorbank.index_files.nan_columns`), ``alike`` that all have the same columns.
     """
 
     level: str
@@ -47,6 +47,7 @@ class LevelFiles:
     known: pa.Table = field(repr=False, compare=False)
     finite: bool = False
     places: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    alike: bool = False
 
     @cached_property
     def statistics(self) -> pa.Table:
@@ -93,9 +94,9 @@ class LevelFiles:
         (places,) = np.nonzero(mask)
         return replace(self, files=kept, places=places if self.places is None else self.places[places])
 
-    def with_files(self, files: Sequence[IndexFile]) -> LevelFiles:
+    def with_files(self, files: Sequence[IndexFile], *, alike: bool = False) -> LevelFiles:
         """Return other files in the place of these, of which the log tells nothing more."""
-        return replace(self, files=tuple(files), known=pa.table({}), places=None)
+        return replace(self, files=tuple(files), known=pa.table({}), places=None, alike=alike)
 
 
 def files_of(actions: pa.Table, key: str, where: str) -> tuple[tuple[IndexFile, ...], pa.Table]:

@@ -138,22 +138,17 @@ def merged_samples(
     progress: Progress,
     *,
     file_rows: int | None = None,
-    group_rows: int | None = None,
 ) -> Iterator[Path]:
     """Yield new files of samples in a folder, each of which may be moved away before the next.
 
     Parameters
     ----------
     file_rows
-        Rows of a file, as many as are sorted together; some full row groups if not given.
-    group_rows
-        Rows of a row group; as many as index files have if not given.
+        Rows of a file that is one row group; files have some full row groups if not given.
     """
-    range_rows, per_file = file_rows or ROW_GROUP_ROWS, 1 if file_rows else GROUPS_PER_FILE
-    edges = np.arange(range_rows, max(len(order), 1), range_rows)
-    ranges = [
-        list(range(i, min(i + per_file, len(edges) + 1))) for i in range(0, len(edges) + 1, per_file)
-    ]
+    edges = np.arange(ROW_GROUP_ROWS, max(len(order), 1), ROW_GROUP_ROWS)
+    per_file = 1 if file_rows else GROUPS_PER_FILE
+    ranges = [list(range(i, min(i + per_file, len(edges) + 1))) for i in range(0, len(edges) + 1, per_file)]
     aside = SpilledRows(folder, compact_schema(files.schema), edges)
     yield from _merged(
         files,
@@ -162,7 +157,7 @@ def merged_samples(
         ranges,
         folder,
         progress,
-        group_rows or ROW_GROUP_ROWS,
+        file_rows,
     )
 
 
@@ -213,9 +208,9 @@ def _merged(
     ranges: Sequence[Sequence[int]],
     folder: Path,
     progress: Progress,
-    group_rows: int = ROW_GROUP_ROWS,
+    file_rows: int | None = None,
 ) -> Iterator[Path]:
-    """Yield files of the ranges, in the order in which they are listed."""
+    """Yield files of the ranges, in the order in which they are listed: one of each list, or some of so many rows."""
     with aside as spilled, ThreadPoolExecutor(_n_threads()) as pool:
 
         def put_aside(file: IndexFile) -> int:
@@ -229,20 +224,31 @@ def _merged(
         for n_rows in pool.map(put_aside, files.files):
             progress(n_rows)
 
-    def write(numbers: Sequence[int]) -> Path | None:
+    def write(numbers: Sequence[int]) -> list[Path]:
         n_rows = int(spilled.n_rows[list(numbers)].sum())
         if not n_rows:
-            return None
+            return []
         path = folder / f"{numbers[0]}.parquet"
         with parquet_writer(path, files.schema, n_rows) as writer:
             for number in numbers:
-                for rows in spilled.pieces(number, group_rows):
-                    writer.write_table(rows.cast(files.schema), row_group_size=group_rows)
+                for rows in spilled.pieces(number, ROW_GROUP_ROWS):
+                    writer.write_table(rows.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
         progress(n_rows)
-        return path
+        return [path]
+
+    def write_some(numbers: Sequence[int]) -> list[Path]:
+        paths: list[Path] = []
+        for number in numbers:
+            for rows in spilled.pieces(number, file_rows or ROW_GROUP_ROWS):
+                paths.append(folder / f"{number}-{len(paths)}.parquet")
+                with parquet_writer(paths[-1], files.schema, rows.num_rows) as writer:
+                    writer.write_table(rows.cast(files.schema), row_group_size=rows.num_rows)
+                progress(rows.num_rows)
+        return paths
 
     with ThreadPoolExecutor(_n_threads()) as pool:
-        yield from (path for path in pool.map(write, ranges) if path is not None)
+        for paths in pool.map(write_some if file_rows else write, ranges):
+            yield from paths
 
 
 def _n_threads() -> int:

@@ -142,7 +142,7 @@ class TableViews:
         self.paths += paths
         if is_read:
             self.files[table.name, level] = paths
-        scan = read_parquet(paths)
+        scan = read_parquet(paths, alike=files.alike)
         columns = self.catalog.fact(*table.snapshot, ("columns", *paths), lambda: self._columns(scan))
         self.columns.update(columns)
         if not table.levels["samples"].finite and (nans := frozenset().union(*map(of_file, paths))):

@@ -22,6 +22,7 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def read_parquet(paths: Sequence[str]) -> str:
-    """Return SQL that reads some Parquet files as one."""
-    return f"read_parquet([{', '.join(map(literal, paths))}], union_by_name = true)"
+def read_parquet(paths: Sequence[str], *, alike: bool = False) -> str:
+    """Return SQL that reads some Parquet files as one; DuckDB need not compare the columns of files that are ``alike``."""
+    how = "" if alike else ", union_by_name = true"
+    return f"read_parquet([{', '.join(map(literal, paths))}]{how})"

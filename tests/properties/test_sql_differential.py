@@ -13,6 +13,7 @@ from support.differential.check import compare
 from support.differential.examples import KEPT, OLD, PRUNED, filled
 from support.differential.grammar import Statement, statement
 from tensorbank.planning import views
+from tensorbank.sorted_copies import choice
 
 SOME, MANY = 50, 240
 """Numbers of statements, which are small, for they take a sixth of a second of CPU each; ``make fuzz`` asks thousands."""
@@ -76,6 +77,7 @@ def test_statements_over_sorted_copies_are_answered_as_by_plain_duckdb(copied_be
         return show(self, table)
 
     monkeypatch.setattr(views.TableViews, "show", counting)
+    monkeypatch.setattr(choice, "WORTH", 2)
     rng = random.Random(FIRST)
     texts = [
         f"SELECT sample_id, split, lon, NDVI.mean FROM tm WHERE {few(copied_bed, rng)}" for _ in range(n)

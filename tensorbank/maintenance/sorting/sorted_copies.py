@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from tensorbank.arrow_numpy import as_numpy
 from tensorbank.catalog import SORTED_FOLDER, Catalog, Change, LevelChange, TableVersion
 from tensorbank.errors import ConflictError, ErrorKind, InvalidInputError, NotFoundError, nearest
-from tensorbank.index_files import ROW_GROUP_ROWS, IndexFile, NewFile, upload
+from tensorbank.index_files import ROW_GROUP_ROWS, IndexFile, NewFile, statistics_of_column, upload
 from tensorbank.layout import index_key
 from tensorbank.maintenance.dead_rows import DeadRows
 from tensorbank.maintenance.level_columns import level_schema
@@ -26,10 +26,9 @@ from tensorbank.sorted_copies import SortedCopy, copy_name, leaf_of, settings_of
 
 __all__ = ["SortedCopyReport", "add_sorted_copy", "drop_sorted_copy", "renew_sorted_copies", "sorted_columns"]
 
-FILE_ROWS = ROW_GROUP_ROWS
-"""The rows of a file: few, since the log tells of each file what it holds, and is all that a plan looks at before it reads."""
-GROUP_ROWS = FILE_ROWS // 8
-"""The rows of a row group: as few as can be without a footer that takes longer to read than the rows."""
+FILE_ROWS = ROW_GROUP_ROWS // 8
+"""The rows of a file, which is one row group: as few as can be without a footer that takes longer to read than the rows. The log
+tells of each file what it holds, so that a plan opens no other."""
 MAX_TRIES = 3
 """The number of times that a copy is written anew since files of samples were replaced meanwhile."""
 
@@ -237,9 +236,9 @@ def _sorted_files(
             Path(scratch),
             told,
             file_rows=FILE_ROWS,
-            group_rows=GROUP_ROWS,
         ):
             new = upload(catalog.store, index_key(at.table, level), file)
+            new = replace(new, statistics=statistics_of_column(new.statistics, path))
             written.append(new)
             if _is_empty(file, column):
                 empty.append(new)

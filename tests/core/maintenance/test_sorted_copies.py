@@ -21,6 +21,7 @@ from tensorbank.maintenance.sorting import add_sorted_copy, sorted_copies
 from tensorbank.planning import views
 from tensorbank.removal import collect
 from tensorbank.schema import TableSchema
+from tensorbank.sorted_copies import choice
 from tensorbank.verification import Finding, FindingKind, verify
 
 SCHEMA = TableSchema((S1, NDVI))
@@ -30,7 +31,7 @@ COLUMNS = ("sample_id", "lon", "NDVI.mean", "S1GRD.vh.mean", "cloud_cover", "sea
 
 @pytest.fixture(autouse=True)
 def small_files():
-    with mock.patch.multiple(sorted_copies, FILE_ROWS=ROWS, GROUP_ROWS=ROWS // 2):
+    with mock.patch.object(sorted_copies, "FILE_ROWS", ROWS), mock.patch.object(choice, "WORTH", 2):
         yield
 
 

@@ -63,7 +63,6 @@ def written(*, old: bool) -> Iterator[None]:
         stack.enter_context(mock.patch("tensorbank.index_files.written_files.ROW_GROUP_ROWS", ROW_GROUP_ROWS))
         copies = "tensorbank.maintenance.sorting.sorted_copies"
         stack.enter_context(mock.patch(f"{copies}.FILE_ROWS", ROW_GROUP_ROWS))
-        stack.enter_context(mock.patch(f"{copies}.GROUP_ROWS", ROW_GROUP_ROWS // 4))
         if old:
             stack.enter_context(mock.patch("tensorbank.catalog.publishing.FINITE", "nothing.known"))
             stack.enter_context(mock.patch("tensorbank.catalog.commits.with_nan", return_value=()))

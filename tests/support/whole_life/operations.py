@@ -392,7 +392,7 @@ class Rename:
 
 def small_copies() -> AbstractContextManager[object]:
     """Write sorted copies of a file a row, so that even the copy of four samples is read."""
-    return mock.patch.multiple("tensorbank.maintenance.sorting.sorted_copies", FILE_ROWS=1, GROUP_ROWS=1)
+    return mock.patch("tensorbank.maintenance.sorting.sorted_copies.FILE_ROWS", 1)
 
 
 @dataclass(frozen=True)
