@@ -89,7 +89,10 @@ class TableViews:
             of = of_shards(rows, [leaf if level == v else None for level, leaf in known])
             masks[v] = may_match(table.conditions[v], of, len(rows))
         # a part without a roll-up is not ruled out
-        without = table.levels["samples"].parts - frozenset(rows["part"].to_pylist())
+        named = self.catalog.fact(
+            *table.snapshot, "parts of roll-ups", lambda: frozenset(rows["part"].to_pylist())
+        )
+        without = table.levels["samples"].parts - named
         parts = {v: without.union(rows["part"].filter(as_arrow(m)).to_pylist()) for v, m in masks.items()}
         n_kept = int(np.logical_or.reduce(list(masks.values())).sum())
         return table.by_shards(parts, considered=len(rows), kept=n_kept)
