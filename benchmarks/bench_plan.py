@@ -406,6 +406,8 @@ def draw(timings: list[Timing], out: Path) -> None:
         axis.plot(x, [t.off_s for t in mine], "s--", color="#999999", label="DuckDB, pruning off")
         axis.plot(x, [t.bare_s for t in mine], "o-", color="#e07a1f", label="DuckDB, bare")
         axis.plot(x, [t.plan_s for t in mine], "o-", color="#2a6f97", label="TensorBank plan")
+        if all(t.copy_s is not None for t in mine):
+            axis.plot(x, [t.copy_s for t in mine], "o-", color="#3a8f4d", label="plan, with a sorted copy")
         axis.set(xscale="log", yscale="log", xlabel="rows selected, %", title=name)
         axis.grid(which="major", alpha=0.3)
     axes[0].set_ylabel("seconds")
