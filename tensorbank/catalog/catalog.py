@@ -192,7 +192,11 @@ class Catalog:
         source = self.version(table, version)
         self._names.check_free(new)
         self._require_own_name(new)
-        return copy_table(self, source, new)
+        try:
+            return copy_table(self, source, new)
+        except (NotFoundError, IntegrityError):
+            raise_renamed(table, new_name_of(self.store, table))  # its log was moved meanwhile
+            raise
 
     def rename(self, table: str, new: str) -> int:
         """Give a table another name; see :func:`tensorbank.catalog.renaming.rename_table`."""

@@ -43,12 +43,10 @@ class TableNames:
         """Return the tables that some names may mean, whatever their case.
         The store is asked only for names not met before.
         """
-        met = self.met(names)
-        if met is not None:
+        if (met := self.met(names)) is not None:
             return met
         meant = {n.lower() for n in names}
-        with self._lock:
-            known = {table for table in self._met if table.lower() in meant}
+        known = self._met_among(meant)
         if is_static(self._store):
             with suppress(NotFoundError):
                 known |= {table for table in table_names(self._store) if table.lower() in meant}
@@ -61,9 +59,13 @@ class TableNames:
     def met(self, names: Collection[str]) -> list[str] | None:
         """Return the tables that some names mean, whatever their case; None if a name was not met before."""
         meant = {n.lower() for n in names}
-        with self._lock:
-            known = {table for table in self._met if table.lower() in meant}
+        known = self._met_among(meant)
         return sorted(known) if meant <= {n.lower() for n in known} else None
+
+    def _met_among(self, meant: Collection[str]) -> set[str]:
+        """Return the tables met before whose names in lower case are among some."""
+        with self._lock:
+            return {table for table in self._met if table.lower() in meant}
 
     def _with_logs(self, folders: Sequence[str]) -> list[str]:
         """Return the folders that hold tables."""
