@@ -187,8 +187,8 @@ class Table:
     ) -> SortedCopyReport:
         """Write a copy of all samples sorted by a column, as a new version: queries that ask for few of its values read it.
 
-        No answer changes, nor does a plan. Samples that come later are read where they are, until :meth:`compact` writes the copy
-        anew. See :func:`tensorbank.maintenance.sorting.add_sorted_copy`.
+        No answer changes, and no rows of a plan; its fingerprint is that of a new version. Samples that come later are read where
+        they are, until :meth:`compact` writes the copy anew. See :func:`tensorbank.maintenance.sorting.add_sorted_copy`.
 
         Parameters
         ----------
@@ -226,7 +226,7 @@ class Table:
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Compaction:
         """Merge the small index files of the newest version into sorted ones, and drop the rows of deleted samples.
-        Sorted copies are written anew where they lack samples then.
+        Sorted copies are written anew where they lack samples then, and dropped where their column is gone.
 
         With ``rewrite_shards``, shards that hold deleted samples are written anew without them, so that :meth:`Bank.gc` can
         remove their bytes; ``workers`` copy them in the place of threads. See :func:`tensorbank.maintenance.compact`.

@@ -65,15 +65,14 @@ def compact(
     if not done.changed:
         say(f"{table} at version {done.version} is compact; there is nothing to do")
         return
-    if not done.merged and not done.n_rewritten and done.sorted_copies:
-        say(f"{table} at version {done.version} is compact")
-        _say_sorted(done.sorted_copies)
-        return
     n_files = sum(done.merged.values())
     wasted = f"without {size(done.n_wasted_bytes)} of deleted samples"
     shards = f", {counted(done.n_rewritten, 'shard')} written anew {wasted}" if done.n_rewritten else ""
     if dry_run:
-        say(f"{table} at version {done.version}, would be: {counted(n_files, 'index file')} merged{shards}")
+        copies = f", copies sorted by {', '.join(done.sorted_copies)} renewed" if done.sorted_copies else ""
+        say(
+            f"{table} at version {done.version}, would be: {counted(n_files, 'index file')} merged{shards}{copies}"
+        )
         print_table(
             ("level", "files", "to merge"),
             [(n, s.files_before, done.merged.get(n, 0)) for n, s in done.levels.items()],
@@ -86,12 +85,12 @@ def compact(
         for name, s in done.levels.items()
     ]
     print_table(("level", "files", "bytes"), rows)
-    _say_sorted(done.sorted_copies)
-
-
-def _say_sorted(columns: tuple[str, ...]) -> None:
-    if columns:
-        say(f"copies sorted by {', '.join(columns)} written anew")
+    for columns, what in (
+        (done.sorted_copies, "written anew"),
+        (done.dropped_copies, "dropped with their columns"),
+    ):
+        if columns:
+            say(f"copies sorted by {', '.join(columns)} {what}")
 
 
 def index(

@@ -298,7 +298,8 @@ class IndexMirror:
     def _open_ranged(self, file: IndexFile, checksum: int, folder: Path) -> OpenedFile | None:
         name = f"tensorbank://{folder.name}/{file.key}"
         kept = KeptPieces(folder / PIECES_FOLDER / file.key, file.n_bytes, self._room)
-        filters = ROW_FILTER_BYTES * file.n_rows if file.key.split("/")[-2:-1] == ["samples"] else 0
+        level = file.key.partition("/index/")[2].partition("/")[0]
+        filters = ROW_FILTER_BYTES * file.n_rows if level in ("samples", "sorted") else 0
         ranged = self._ranged.open(
             file.key, kept, checksum, tail_bytes=(64 << 10) + file.n_bytes // 700 + int(filters)
         )

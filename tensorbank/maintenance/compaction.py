@@ -21,7 +21,7 @@ from tensorbank.layout import index_key
 from tensorbank.maintenance.merge import Merge, look, merged_keys, write_levels
 from tensorbank.maintenance.merged_level import reused_memory
 from tensorbank.maintenance.rewritten_shards import N_COPIES
-from tensorbank.maintenance.sorting import renew_sorted_copies
+from tensorbank.maintenance.sorting import renew_sorted_copies, stale_columns
 
 __all__ = ["Compaction", "LevelSize", "compact"]
 
@@ -57,8 +57,9 @@ class Compaction:
         The number of files that were merged, by level.
     n_rewritten, n_wasted_bytes
         The shards that were written anew, and the bytes of blocks that were left out of them.
-    sorted_copies
-        The columns whose sorted copies were written anew, since they lacked samples.
+    sorted_copies, dropped_copies
+        The columns whose sorted copies were written anew, since they lacked samples, and those that are gone, whose copies were
+        dropped. With ``dry_run``, ``sorted_copies`` has both as far as they follow from what is there.
     """
 
     table: str
@@ -70,6 +71,7 @@ class Compaction:
     n_rewritten: int = 0
     n_wasted_bytes: int = 0
     sorted_copies: tuple[str, ...] = ()
+    dropped_copies: tuple[str, ...] = ()
 
 
 class _Replaced(Exception):  # noqa: N818 - no error: all begins anew
@@ -134,7 +136,8 @@ def compact(
             n_wasted_bytes=sum(at.wasted.n_bytes.values()),
         )
         if dry_run:
-            return before
+            stale = stale_columns(catalog, at.version)
+            return replace(before, changed=before.changed or bool(stale), sorted_copies=stale)
         try:
             done = before
             if before.changed:
@@ -153,13 +156,16 @@ def compact(
 
 
 def _with_sorted_copies(catalog: Catalog, done: Compaction, progress: Progress) -> Compaction:
-    """Write sorted copies anew that lack samples by now; each is a commit of its own."""
-    renewed = renew_sorted_copies(catalog, done.table, progress)
-    if not renewed:
+    """Renew the sorted copies, each by a commit of its own."""
+    renewal = renew_sorted_copies(catalog, done.table, progress)
+    if renewal.version is None:
         return done
-    version = max(report.version for report in renewed)
     return replace(
-        done, version=version, changed=True, sorted_copies=tuple(report.column for report in renewed)
+        done,
+        version=renewal.version,
+        changed=True,
+        sorted_copies=renewal.written,
+        dropped_copies=renewal.dropped,
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -236,10 +237,10 @@ def _merged(
         progress(n_rows)
         return [path]
 
-    def write_some(numbers: Sequence[int]) -> list[Path]:
+    def write_files(n: int, numbers: Sequence[int]) -> list[Path]:
         paths: list[Path] = []
         for number in numbers:
-            for rows in spilled.pieces(number, file_rows or ROW_GROUP_ROWS):
+            for rows in spilled.pieces(number, n):
                 paths.append(folder / f"{number}-{len(paths)}.parquet")
                 with parquet_writer(paths[-1], files.schema, rows.num_rows) as writer:
                     writer.write_table(rows.cast(files.schema), row_group_size=rows.num_rows)
@@ -247,7 +248,7 @@ def _merged(
         return paths
 
     with ThreadPoolExecutor(_n_threads()) as pool:
-        for paths in pool.map(write_some if file_rows else write, ranges):
+        for paths in pool.map(partial(write_files, file_rows) if file_rows else write, ranges):
             yield from paths
 
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from tensorbank.sorted_copies.choice import UsableCopy, usable_copy, with_fewest_rows
-from tensorbank.sorted_copies.sorted_copy import SortedCopy, copy_name, leaf_of, mentioned, settings_of
+from tensorbank.sorted_copies.sorted_copy import (
+    SortedCopy,
+    copy_name,
+    leaf_of,
+    mentioned,
+    settings_of,
+    sortable,
+)
 
 __all__ = [
     "SortedCopy",
@@ -12,6 +19,7 @@ __all__ = [
     "leaf_of",
     "mentioned",
     "settings_of",
+    "sortable",
     "usable_copy",
     "with_fewest_rows",
 ]

@@ -18,7 +18,7 @@ from tensorbank.delta import VersionState
 from tensorbank.errors import InvalidInputError, nearest
 from tensorbank.index_files import IndexFile, LevelFiles, NewFile
 
-__all__ = ["SortedCopy", "copy_name", "leaf_of", "mentioned", "name_of", "settings_of"]
+__all__ = ["SortedCopy", "copy_name", "leaf_of", "mentioned", "name_of", "settings_of", "sortable"]
 
 COLUMN = "tensorbank.column"
 """The setting that says the path of the column, as a list in JSON."""
@@ -97,7 +97,8 @@ def copy_name(column: Sequence[str]) -> str:
 
 def mentioned(names: Collection[str], words: Iterable[str]) -> tuple[str, ...]:
     """Return the names of copies by whose column a statement with these words may ask."""
-    said = {_ODD.sub("_", word).lower() for word in words}
+    longest = max(map(len, names), default=0)  # lists of thousands of ids are one word, and no name
+    said = {_ODD.sub("_", word).lower() for word in words if len(word) <= longest}
     return tuple(name for name in names if name.lower() in said or name.lower().rpartition(".")[2] in said)
 
 
@@ -112,16 +113,20 @@ def leaf_of(column: str, schema: pa.Schema) -> tuple[str, ...]:
     known = dict(_leaves(schema))
     found = [path for path in known if ".".join(path).lower() == column.lower()]
     if len(found) != 1:
-        sortable = [".".join(path) for path, kind in known.items() if _is_sortable(kind)]
         raise InvalidInputError(
             f"samples have no column {column!r} to be sorted by; name one as SQL does, such as cloud_cover or S2L2A.B04.mean."
-            f"{nearest(column, sortable)}"
+            f"{nearest(column, map('.'.join, sortable(schema)))}"
         )
     if not _is_sortable(known[found[0]]):
         raise InvalidInputError(
             f"samples cannot be sorted by {column}, which holds {known[found[0]]}; choose a number, a text or a time"
         )
     return found[0]
+
+
+def sortable(schema: pa.Schema) -> tuple[tuple[str, ...], ...]:
+    """Return the paths of the columns of samples whose values have an order."""
+    return tuple(path for path, kind in _leaves(schema) if _is_sortable(kind))
 
 
 def _leaves(

@@ -22,9 +22,17 @@ from tensorbank.maintenance.level_columns import level_schema
 from tensorbank.maintenance.merged_level import LevelFilesToMerge, merged_samples, read_groups, reused_memory
 from tensorbank.maintenance.moved_samples import MovedSamples
 from tensorbank.maintenance.sample_order import SampleOrder
-from tensorbank.sorted_copies import SortedCopy, copy_name, leaf_of, settings_of
+from tensorbank.sorted_copies import SortedCopy, copy_name, leaf_of, settings_of, sortable
 
-__all__ = ["SortedCopyReport", "add_sorted_copy", "drop_sorted_copy", "renew_sorted_copies", "sorted_columns"]
+__all__ = [
+    "Renewal",
+    "SortedCopyReport",
+    "add_sorted_copy",
+    "drop_sorted_copy",
+    "renew_sorted_copies",
+    "sorted_columns",
+    "stale_columns",
+]
 
 FILE_ROWS = ROW_GROUP_ROWS // 8
 """The rows of a file, which is one row group: as few as can be without a footer that takes longer to read than the rows. The log
@@ -60,6 +68,25 @@ class SortedCopyReport:
     n_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The outcome of renewing the sorted copies of a table.
+
+    Parameters
+    ----------
+    version
+        The version that shows it; None if there was nothing to do.
+    written
+        Columns whose copies lacked samples, and were written anew.
+    dropped
+        Columns whose copies were dropped, since the table does not have them any more.
+    """
+
+    version: int | None = None
+    written: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
 class _Replaced(Exception):  # noqa: N818 - no error: the copy is written anew
     """A file of samples that was copied is gone from the newest snapshot."""
 
@@ -74,8 +101,9 @@ def add_sorted_copy(
 ) -> SortedCopyReport:
     """Write a copy of samples sorted by a column, from which statements that ask for few of its values are answered.
 
-    It has all columns, and takes about the bytes of ``samples``. Answers and plans stay what they are. A copy that lacks samples
-    is written anew; until then, samples that it lacks are read where they are.
+    It has all columns, and takes about the bytes of ``samples``. Answers stay what they are, and so do the rows of plans; their
+    fingerprint is another, as of any new version. A copy that lacks samples is written anew; until then, samples that it lacks
+    are read where they are.
 
     Parameters
     ----------
@@ -123,13 +151,29 @@ def add_sorted_copy(
     )
 
 
-def renew_sorted_copies(
-    catalog: Catalog, table: str, progress: Progress | None = None
-) -> tuple[SortedCopyReport, ...]:
-    """Write those copies of a table anew that lack samples; return what was written. Errors as :func:`add_sorted_copy`."""
-    copies = _copies(catalog, catalog.head(table)).values()
-    reports = [add_sorted_copy(catalog, table, ".".join(copy.column), progress=progress) for copy in copies]
-    return tuple(report for report in reports if report.changed)
+def stale_columns(catalog: Catalog, version: TableVersion) -> tuple[str, ...]:
+    """Return the columns of a version whose copies :func:`renew_sorted_copies` would write anew or drop."""
+    copies = _copies(catalog, version).values()
+    return tuple(".".join(copy.column) for copy in copies if copy.rest_of(version.samples) != ())
+
+
+def renew_sorted_copies(catalog: Catalog, table: str, progress: Progress | None = None) -> Renewal:
+    """Write those copies of a table anew that lack samples, and drop those whose column is gone, as with its modality.
+
+    Errors as :func:`add_sorted_copy`.
+    """
+    head = catalog.head(table)
+    there = sortable(level_schema("samples", head.schema, catalog.state(head, "samples").columns))
+    version, written, dropped = None, [], []
+    for path in [copy.column for copy in _copies(catalog, head).values()]:
+        column = ".".join(path)
+        if path not in there:
+            version = drop_sorted_copy(catalog, table, column)
+            dropped.append(column)
+        elif (report := add_sorted_copy(catalog, table, column, progress=progress)).changed:
+            version = report.version
+            written.append(column)
+    return Renewal(version, tuple(written), tuple(dropped))
 
 
 def drop_sorted_copy(catalog: Catalog, table: str, column: str) -> int:
@@ -230,13 +274,7 @@ def _sorted_files(
         order = _order(catalog, sources, path)
         # rows that do not count stay: which these are is said by each snapshot, and not by the copy
         merged = LevelFilesToMerge(tuple(sources), catalog.path, schema, DeadRows(), MovedSamples())
-        for file in merged_samples(
-            merged,
-            order,
-            Path(scratch),
-            told,
-            file_rows=FILE_ROWS,
-        ):
+        for file in merged_samples(merged, order, Path(scratch), told, file_rows=FILE_ROWS):
             new = upload(catalog.store, index_key(at.table, level), file)
             new = replace(new, statistics=statistics_of_column(new.statistics, path))
             written.append(new)

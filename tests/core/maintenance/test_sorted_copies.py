@@ -17,7 +17,7 @@ from support.handmade_index import NDVI, S1, make_table, part_of
 from tensorbank.catalog import Change, LevelChange
 from tensorbank.cli.app import main
 from tensorbank.errors import ErrorKind, InvalidInputError, NotFoundError
-from tensorbank.maintenance.sorting import add_sorted_copy, sorted_copies
+from tensorbank.maintenance.sorting import Renewal, add_sorted_copy, sorted_copies
 from tensorbank.planning import views
 from tensorbank.removal import collect
 from tensorbank.schema import TableSchema
@@ -164,7 +164,7 @@ def test_compaction_writes_copies_anew(bank, monkeypatch):
 
 def test_a_copy_that_is_out_of_date_is_not_read(bank, monkeypatch):
     bank.table("t").add_sorted_copy("lon")
-    with mock.patch("tensorbank.maintenance.compaction.renew_sorted_copies", return_value=()):
+    with mock.patch("tensorbank.maintenance.compaction.renew_sorted_copies", return_value=Renewal()):
         bank.table("t").compact()
     read = read_files(bank, "SELECT sample_id, S1GRD FROM t WHERE lon > 150", monkeypatch)
     assert read
@@ -316,7 +316,7 @@ def test_writers_that_replace_files_again_and_again(bank):
     def slow(catalog, at, sources, path, level, progress):
         written = make(catalog, at, sources, path, level, progress)
         table.delete("sample_id = (SELECT min(sample_id) FROM t)")
-        with mock.patch("tensorbank.maintenance.compaction.renew_sorted_copies", return_value=()):
+        with mock.patch("tensorbank.maintenance.compaction.renew_sorted_copies", return_value=Renewal()):
             table.compact()
         return written
 
@@ -354,3 +354,31 @@ def test_history_says_what_was_sorted(bank):
 def test_schemas_of_two_bands_name_the_band(bank):
     assert bank.table("t").add_sorted_copy("s1grd.VV.min").column == "S1GRD.vv.min"
     assert S1.band_names == ("vv", "vh")
+
+
+def test_a_copy_goes_with_its_modality(bank, capsys):
+    table = bank.table("t")
+    table.add_sorted_copy("lon")
+    table.add_sorted_copy("S1GRD.vh.mean")
+    table.drop_modality("S1GRD")
+    asked = "SELECT * FROM t WHERE lon > 150"
+    assert "S1GRD" not in bank.sql(asked).arrow().column_names
+    tried = table.compact(dry_run=True)
+    assert (tried.changed, tried.sorted_copies) == (True, ("lon", "S1GRD.vh.mean"))
+    before = len(bank.sql(asked).arrow())
+    url = str(bank.catalog.store.local_path)
+    assert main(["compact", url, "t", "--dry-run"]) == 0
+    assert "copies sorted by lon, S1GRD.vh.mean renewed" in capsys.readouterr().out
+    done = table.compact()
+    assert (done.sorted_copies, done.dropped_copies) == (("lon",), ("S1GRD.vh.mean",))
+    assert done.version == bank.catalog.version("t").version
+    assert table.sorted_copies == ("lon",)
+    assert len(bank.sql(asked).arrow()) == before > 0
+    assert not flaws(bank)
+    assert not table.compact().changed
+
+
+def test_a_long_list_of_ids_is_no_name_of_a_copy(bank, monkeypatch):
+    bank.table("t").add_sorted_copy("sample_id")
+    ids = ", ".join(f"'part-1-{n:04d}'" for n in range(5000))
+    assert len(bank.sql(f"SELECT sample_id, S1GRD FROM t WHERE sample_id IN ({ids})").plan()) == 25
