@@ -37,9 +37,14 @@ class NewFile:
 
 
 def parquet_writer(
-    where: Path | pa.NativeFile, schema: pa.Schema, n_rows: int = ROW_GROUP_ROWS
+    where: Path | pa.NativeFile,
+    schema: pa.Schema,
+    n_rows: int = ROW_GROUP_ROWS,
+    given: pa.Schema | None = None,
 ) -> pq.ParquetWriter:
     """Open a Parquet file as index files are written, with ``n_rows`` in all; write row groups of :data:`ROW_GROUP_ROWS`.
+
+    Tables that are written have the columns of ``schema``, or those of ``given``, whose texts may be numbers of dictionaries.
 
     Floats are split into streams of bytes, for hardly one is there twice: as numbers of a dictionary, which is Parquet's habit,
     they take a fifth more bytes, and half as long again to write and to read. A column of a row group is one page, not seven as
@@ -54,6 +59,7 @@ def parquet_writer(
     return SummedWriter(
         where,
         schema,
+        given,
         compression={path: "none" if path in plain else "zstd" for path, _ in leaves},
         compression_level={path: COMPRESSION_LEVEL for path, _ in leaves if path not in plain},
         max_rows_per_page=ROW_GROUP_ROWS,

@@ -110,13 +110,13 @@ class TileHalves:
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self.schema = pa.schema(
-            [f.with_type(pa.string()) if f.name == "sample_id" else f for f in schema]
-        )  # of a sample there are no repetitions in the first half
+        self.schema = schema
         run = pa.field(RUN_COLUMN, pa.int64())
         once, each = [], []
         for field in self.schema:
-            if field.name in OF_SAMPLE:
+            if field.name == "sample_id":  # of a sample there are no repetitions in the first half
+                once.append(field.with_type(pa.string()))
+            elif field.name in OF_SAMPLE:
                 once.append(field)
             elif _has_ref(field):
                 ref = field.type.field("ref")
@@ -153,8 +153,18 @@ class TileHalves:
             pa.Table.from_arrays([*each, as_arrow(of_rows)], schema=self.each),
         )
 
-    def together(self, once: pa.Table, each: pa.Table) -> pa.Table:
-        """Return rows whose halves are given row by row."""
+    def together(self, once: pa.Table, starts: npt.NDArray[np.int64], each: pa.Table) -> pa.Table:
+        """Return rows whose second halves are given row by row, and the first ones for each run of them, (n,).
+
+        Texts are numbers of dictionaries that have no other words than these rows.
+
+        Parameters
+        ----------
+        starts
+            First row of each run, (n,) int64.
+        """
+        runs = np.repeat(np.arange(len(starts), dtype=np.int32), np.diff([*starts, each.num_rows]))
+        once = pc.take(_with_own_words(once), as_arrow(runs), boundscheck=False)
         columns = []
         for field in self.schema:
             if field.name in OF_SAMPLE:
@@ -171,7 +181,7 @@ class TileHalves:
                 ref = _struct(children, fields, own)
                 children = [ref if child.name == "ref" else values.field(child.name) for child in field.type]
                 values = _struct(children, field.type, values)
-            columns.append(values)
+            columns.append(_own_words(values) if pa.types.is_dictionary(field.type) else values)
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _shared(self, rows: pa.Table) -> Iterator[pa.Array]:
@@ -179,8 +189,27 @@ class TileHalves:
             if field.name in OF_SAMPLE:
                 yield _only(rows, field.name)
             elif _has_ref(field):
-                ref = _only(rows, field.name).field("ref")
-                yield from (ref.field(child.name) for child in ref.type if child.name in OF_REF)
+                values = _only(rows, field.name)
+                ref = values.field("ref")
+                for child in (c for c in ref.type if c.name in OF_REF):
+                    # texts are NULL where there is no ref: Parquet's statistics count numbers of texts whatever they are in
+                    is_text = pa.types.is_dictionary(child.type)
+                    yield pc.struct_field(values, ["ref", child.name]) if is_text else ref.field(child.name)
+
+
+def _with_own_words(rows: pa.Table) -> pa.Table:
+    """Return rows with all texts as numbers of dictionaries of their own: those of what they are taken from are far longer."""
+    names = rows.column_names
+    columns = [_only(rows, name) for name in names]
+    is_text = [pa.types.is_string(c.type) or pa.types.is_dictionary(c.type) for c in columns]
+    columns = [_own_words(c) if text else c for c, text in zip(columns, is_text, strict=True)]
+    return pa.Table.from_arrays(columns, names=names)
+
+
+def _own_words(texts: pa.Array) -> pa.DictionaryArray:
+    """Return texts as numbers of a dictionary that has no other words."""
+    plain = texts.dictionary_decode() if pa.types.is_dictionary(texts.type) else texts
+    return plain.dictionary_encode().cast(WORD)
 
 
 def _has_ref(field: pa.Field) -> bool:

@@ -158,7 +158,7 @@ def merged_samples(
         ranges,
         folder,
         progress,
-        file_rows,
+        file_rows=file_rows,
     )
 
 
@@ -176,8 +176,9 @@ def merged_tiles(
         time, tile = (as_numpy(rows[name].cast(pa.int64()), 0) & 0xFFFF for name in ("time_index", "tile"))
         return of_sample << TILE_BITS | time << 16 | tile
 
-    aside = SpilledTiles(folder, compact_schema(files.schema), edges)
-    yield from _merged(files, places, aside, [[i] for i in range(n_ranges)], folder, progress)
+    compact = compact_schema(files.schema)
+    aside = SpilledTiles(folder, compact, edges)
+    yield from _merged(files, places, aside, [[i] for i in range(n_ranges)], folder, progress, given=compact)
 
 
 def merged_shards(tables: Sequence[pa.Table], schema: pa.Schema, folder: Path) -> Path:
@@ -209,9 +210,14 @@ def _merged(
     ranges: Sequence[Sequence[int]],
     folder: Path,
     progress: Progress,
+    *,
     file_rows: int | None = None,
+    given: pa.Schema | None = None,
 ) -> Iterator[Path]:
-    """Yield files of the ranges, in the order in which they are listed: one of each list, or some of so many rows."""
+    """Yield files of the ranges, in the order in which they are listed: one of each list, or some of so many rows.
+
+    ``given`` are the columns as rows are handed to the writer, if they are not those of the files.
+    """
     with aside as spilled, ThreadPoolExecutor(_n_threads()) as pool:
 
         def put_aside(file: IndexFile) -> int:
@@ -230,10 +236,10 @@ def _merged(
         if not n_rows:
             return []
         path = folder / f"{numbers[0]}.parquet"
-        with parquet_writer(path, files.schema, n_rows) as writer:
+        with parquet_writer(path, files.schema, n_rows, given) as writer:
             for number in numbers:
                 for rows in spilled.pieces(number, ROW_GROUP_ROWS):
-                    writer.write_table(rows.cast(files.schema), row_group_size=ROW_GROUP_ROWS)
+                    writer.write_table(rows.cast(given or files.schema), row_group_size=ROW_GROUP_ROWS)
         progress(n_rows)
         return [path]
 

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import TensorBankError
 from tensorbank.maintenance.level_columns import RUN_COLUMN, TileHalves
+from tensorbank.maintenance.sample_order import run_starts
 from tensorbank.storage import of_system
 
 __all__ = ["SORT_COLUMN", "SpilledRows", "SpilledTiles"]
@@ -186,7 +187,10 @@ class SpilledTiles:
         self._own.add(each, places)
 
     def pieces(self, number: int, n: int) -> Iterator[pa.Table]:
-        """Yield the rows of a range, sorted, at most n at a time, and forget them."""
+        """Yield the rows of a range, sorted, at most n at a time, and forget them.
+
+        Texts that repeat are numbers of dictionaries, which have no other words than these rows.
+        """
         if not self.n_rows[number]:
             return
         (once,) = self._shared.pieces(number, int(self._shared.n_rows[number]))
@@ -194,8 +198,10 @@ class SpilledTiles:
         by_run = np.argsort(runs, kind="stable")
         runs = runs[by_run]
         for each in self._own.pieces(number, n):
-            which = by_run[np.searchsorted(runs, as_numpy(each[RUN_COLUMN]))]
-            yield self._halves.together(pc.take(once, as_arrow(which), boundscheck=False), each)
+            own = as_numpy(each[RUN_COLUMN])
+            starts = run_starts(own)
+            which = by_run[np.searchsorted(runs, own[starts])]
+            yield self._halves.together(pc.take(once, as_arrow(which), boundscheck=False), starts, each)
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ __all__ = ["SummedWriter", "WHOLE_BYTES"]
 WHOLE_BYTES = 2 << 20
 """The size up to which a file has no list, and is read as a whole: by ranges it would take some requests in a row, each of which
 waits as long as these bytes take."""
+
+ARROW_SCHEMA = "ARROW:schema"
+"""The name of a footer's entry for Arrow's types of the columns, which Arrow's readers take from there."""
 
 
 class _SummedFile:
@@ -70,15 +74,30 @@ class SummedWriter(pq.ParquetWriter):  # type: ignore[misc] # pyarrow has no typ
     """A :class:`pyarrow.parquet.ParquetWriter` whose files have :data:`~tensorbank.pieces.piece_list.PIECES` in the footer.
 
     Takes its options. Row groups lie in the file before the footer is made, so their pieces are known by then.
+
+    Parameters
+    ----------
+    schema
+        Columns of the file, as readers have them.
+    given
+        The same columns as tables have them that are written, if texts are numbers of dictionaries there: these are written as
+        they are, while texts would be looked up one by one.
     """
 
-    def __init__(self, where: Path | pa.NativeFile, schema: pa.Schema, **options: Any) -> None:
-        given = dict(schema.metadata or {})
-        given.pop(PIECES.encode(), None)  # of the file that the rows were read from
+    def __init__(
+        self, where: Path | pa.NativeFile, schema: pa.Schema, given: pa.Schema | None = None, **options: Any
+    ) -> None:
+        metadata = dict(schema.metadata or {})
+        metadata.pop(PIECES.encode(), None)  # of the file that the rows were read from
+        schema = schema.with_metadata(metadata or None)
         self._opened = where.open("wb") if isinstance(where, Path) else None
         self._summed = _SummedFile(where if self._opened is None else self._opened)
         try:
-            super().__init__(self._summed, schema.with_metadata(given or None), **options)
+            if given is None:
+                super().__init__(self._summed, schema, **options)
+            else:
+                super().__init__(self._summed, given.with_metadata(None), store_schema=False, **options)
+                self.add_key_value_metadata({**metadata, ARROW_SCHEMA: _as_metadata(schema)})
         except BaseException:
             self._close_file()
             raise
@@ -96,3 +115,8 @@ class SummedWriter(pq.ParquetWriter):  # type: ignore[misc] # pyarrow has no typ
     def _close_file(self) -> None:
         if self._opened is not None:
             self._opened.close()
+
+
+def _as_metadata(schema: pa.Schema) -> str:
+    """Return a schema as Arrow's own writer puts it into a footer."""
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()

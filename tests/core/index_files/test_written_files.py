@@ -81,3 +81,30 @@ def test_filters_of_ids_are_as_large_as_the_rows_need_and_tiles_have_none(tmp_pa
         sizes = [group.column(i).bloom_filter_length or 0 for i in range(group.num_columns)]
         assert (sum(sizes) > 0) == (most > 0)
         assert sum(sizes) <= most
+
+
+def test_texts_that_come_as_numbers_are_the_same_file(tmp_path):
+    rows = pa.table({"part": ["b", "b", None, "a"], "n": [1, 2, 3, 4]}).replace_schema_metadata(
+        {"of": "somebody"}
+    )
+    numbers = rows.set_column(0, "part", rows["part"].dictionary_encode())
+    plain, given = tmp_path / "plain.parquet", tmp_path / "given.parquet"
+    with parquet_writer(plain, rows.schema, rows.num_rows) as writer:
+        writer.write_table(rows)
+    with parquet_writer(given, rows.schema, rows.num_rows, numbers.schema) as writer:
+        writer.write_table(numbers)
+    assert given.read_bytes() == plain.read_bytes()
+
+
+def test_words_in_any_order_are_read_as_they_are(tmp_path):
+    texts = pa.DictionaryArray.from_arrays(pa.array([2, 0, None, 2], pa.int32()), ["z", "unused", "a"])
+    given, schema = pa.table({"part": texts}), pa.schema([("part", pa.string())])
+    path = tmp_path / "rows.parquet"
+    with parquet_writer(path, schema, 4, given.schema) as writer:
+        writer.write_table(given)
+    found = pq.read_table(path)
+    assert found.schema == schema
+    assert found["part"].to_pylist() == ["a", "z", None, "a"]
+    bounds = pq.read_metadata(path).row_group(0).column(0).statistics
+    assert (bounds.min, bounds.max, bounds.null_count) == ("a", "z", 1)
+    assert duckdb.sql(f"SELECT part FROM '{path}'").fetchall() == [("a",), ("z",), (None,), ("a",)]

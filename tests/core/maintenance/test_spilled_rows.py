@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from support.handmade_index import NDVI, S1
+from tensorbank.index_files import parquet_writer
 from tensorbank.index_schema import tiles_schema
 from tensorbank.maintenance import spilled_rows
 from tensorbank.maintenance.level_columns import compact_schema, conformed
@@ -43,6 +46,25 @@ def tiles_of(rng: np.random.Generator, n: int) -> list[dict]:
     return pa.Table.from_pylist(rows, schema=SCHEMA).to_pylist()
 
 
+def words_of(rows: pa.Table, name: str) -> list[str]:
+    """Return all words of the dictionary of a column."""
+    (chunk,) = rows[name].chunks
+    return chunk.dictionary.to_pylist()
+
+
+def footer_of(rows: pa.Table, folder: Path) -> list[dict]:
+    """Return what the footer of a file of these rows says of each column, but for places."""
+    path = folder / "piece.parquet"
+    with parquet_writer(
+        path, SCHEMA, rows.num_rows, rows.schema if rows.schema != SCHEMA else None
+    ) as writer:
+        writer.write_table(rows)
+    group = pq.read_metadata(path).row_group(0)
+    columns = [group.column(i).to_dict() for i in range(group.num_columns)]
+    assert pq.read_table(path).equals(rows.cast(SCHEMA))
+    return [{k: v for k, v in column.items() if not k.endswith(("_offset", "_size"))} for column in columns]
+
+
 @pytest.mark.parametrize("n_bytes", [1, 20_000, 1 << 30])
 def test_tiles_come_back_sorted_and_whole(tmp_path, monkeypatch, n_bytes):
     monkeypatch.setattr(spilled_rows, "GATHERED_BYTES", n_bytes)
@@ -65,7 +87,10 @@ def test_tiles_come_back_sorted_and_whole(tmp_path, monkeypatch, n_bytes):
     ]
     pieces = [piece for number in range(3) for piece in aside.pieces(number, 25)]
     assert max(piece.num_rows for piece in pieces) == 25
+    assert all(set(words_of(piece, "sample_id")) == set(piece["sample_id"].to_pylist()) for piece in pieces)
     assert [row for piece in pieces for row in piece.cast(SCHEMA).to_pylist()] == expected
+    for piece in pieces:
+        assert footer_of(piece, tmp_path) == footer_of(piece.cast(SCHEMA), tmp_path)
 
 
 def test_what_tiles_of_a_sample_share_is_kept_once():
