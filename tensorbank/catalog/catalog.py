@@ -67,6 +67,7 @@ from tensorbank.errors import (
     InvalidInputError,
     NotFoundError,
     StorageError,
+    TensorBankError,
 )
 from tensorbank.index_files import (
     IndexFile,
@@ -320,10 +321,16 @@ class Catalog:
         """Return the files of some levels that belong to a version of a table."""
         return {level: self.state(version, level).files for level in levels}
 
-    def state(self, version: TableVersion, level: str) -> VersionState:
-        """Return a level as it is in a version of its table."""
+    def state(self, version: TableVersion, level: str, ahead: LogCopy | None = None) -> VersionState:
+        """Return a level as it is in a version of its table, from a log that was read :meth:`ahead` if it is the one."""
         owner = "" if level == "samples" else version.table_id
-        return self._read(version.table, level, version.pinned(level), owner)[0]
+        return self._read(version.table, level, version.pinned(level), owner, ahead)[0]
+
+    def ahead(self, table: str, level: str) -> LogCopy | None:
+        """Read the newest log of a level before it is known which version of it a table pins; None where that fails."""
+        with suppress(TensorBankError):
+            return self._logs.read(table, level, None)[1]
+        return None
 
     def newest(self, table: str, level: str) -> VersionState | None:
         """Return the newest version of a level, whatever the table shows of it; None if there is no such Delta table."""
@@ -332,11 +339,16 @@ class Catalog:
         return None
 
     def _read(
-        self, table: str, level: str, version: int | None, owner: str = ""
+        self,
+        table: str,
+        level: str,
+        version: int | None,
+        owner: str = "",
+        ahead: LogCopy | None = None,
     ) -> tuple[VersionState, LogCopy]:
         """Read the log of a level as :meth:`tensorbank.delta.LogReader.read` does."""
         with self._found(table, version):
-            found = self._logs.read(table, level, version, owner)
+            found = self._logs.read(table, level, version, owner, ahead)
         self._names.meet(table)
         return found
 

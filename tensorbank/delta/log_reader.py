@@ -62,13 +62,19 @@ class LogReader:
         self._turns = tuple(threading.Lock() for _ in range(N_TURNS))
 
     def read(
-        self, table: str, level: str, version: int | None, owner: str = ""
+        self,
+        table: str,
+        level: str,
+        version: int | None,
+        owner: str = "",
+        ahead: LogCopy | None = None,
     ) -> tuple[VersionState, LogCopy]:
         """Read the log of a level up to a version, or to the newest there is now, unless it is known.
 
         A version is known by the copy of its log, since a table that was made anew has the same version numbers. Which copy
         that is, the store has to say, but for versions that were asked for before. A level beside ``samples`` belongs to its
-        ``owner``, the id of ``samples``, which the store did say.
+        ``owner``, the id of ``samples``, which the store did say. A copy of its log that was read ``ahead`` is the one if it has
+        that version.
 
         Raises
         ------
@@ -81,6 +87,8 @@ class LogReader:
         """
         with self._turn(table, level):
             log = None if version is None else self._known.get(("log", table, level, version, owner))
+            if log is None and ahead is not None and ahead.version == version:
+                log = ahead
             log = log or self._log(table, level, version)
             state = self._known.get(("state", level, log))
             if state is None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from tensorbank.catalog import COLUMNS_FOLDER, DELETED, SORTED_FOLDER, Catalog, TableVersion
 from tensorbank.delta import VersionState
 from tensorbank.errors import TensorBankError
-from tensorbank.index_files import LevelFiles
+from tensorbank.index_files import LevelFiles, LogCopy
 from tensorbank.layout import LEVELS, Level
 from tensorbank.planning.added_columns import needed_columns
 from tensorbank.planning.editions import Edition, Editions
@@ -122,14 +123,15 @@ def pin(
 def _pinned(
     catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node | None
 ) -> PinnedTable:
-    at = catalog.version(edition.table, edition.version)
+    with _read_ahead(catalog, edition, levels) as ahead:
+        at = catalog.version(edition.table, edition.version)
     columns = (
         {f"{COLUMNS_FOLDER}/{c}": c for c in needed_columns(tree, at.columns)} if tree is not None else {}
     )
     asked = mentioned(at.sorted_copies, strings_in(tree)) if tree is not None and at.sorted_copies else ()
     copies = {f"{SORTED_FOLDER}/{name}": name for name in asked}
     needed = {*levels, "samples", *columns, *copies, *([DELETED] if at.has(DELETED) else [])}
-    found = _states(catalog, at, needed)
+    found = _states(catalog, at, needed, ahead)
     files = {level: found[level].files for level in LEVELS if level in found}
     deleted = found[DELETED].files if DELETED in found else None
     added = {name: found[level] for level, name in columns.items()}
@@ -140,14 +142,36 @@ def _pinned(
     return PinnedTable(name, at, files, deleted, added, tuple(c for c in usable if c is not None), kept=files)
 
 
-def _states(catalog: Catalog, at: TableVersion, levels: Collection[str]) -> dict[str, VersionState]:
+@contextmanager
+def _read_ahead(
+    catalog: Catalog, edition: Edition, levels: Collection[str]
+) -> Iterator[dict[str, LogCopy | None]]:
+    """Read the newest logs of some levels while the block finds out which versions a table pins: most often these.
+
+    Of a table in a folder, of one that was read before, and of a version that is named, none is read. They are there when the
+    block is over.
+    """
+    ahead: dict[str, LogCopy | None] = {}
+    likely = [level for level in levels if level != "samples"]
+    is_first = edition.version is None and catalog.met([edition.table]) is None
+    if not likely or not is_first or catalog.mirror.in_place is not None:
+        yield ahead
+        return
+    with ThreadPoolExecutor(len(likely)) as pool:
+        found = pool.map(lambda level: catalog.ahead(edition.table, level), likely)
+        yield ahead
+        ahead.update(zip(likely, found, strict=True))
+
+
+def _states(
+    catalog: Catalog, at: TableVersion, levels: Collection[str], ahead: Mapping[str, LogCopy | None]
+) -> dict[str, VersionState]:
     """Return some levels of a version. Each is some requests in a row, unless it was read before: threads cost more then."""
-    new = [level for level in levels if not catalog.knows(at, level)]
-    if len(new) < 2:
-        return {level: catalog.state(at, level) for level in levels}
-    with ThreadPoolExecutor(len(new)) as pool:
-        list(pool.map(lambda level: catalog.state(at, level), new))
-    return {level: catalog.state(at, level) for level in levels}
+    new = [level for level in levels if not catalog.knows(at, level) and not ahead.get(level)]
+    if len(new) >= 2:
+        with ThreadPoolExecutor(len(new)) as pool:
+            list(pool.map(lambda level: catalog.state(at, level), new))
+    return {level: catalog.state(at, level, ahead.get(level)) for level in levels}
 
 
 def pin_mentioned(
