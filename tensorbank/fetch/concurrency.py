@@ -21,7 +21,8 @@ __all__ = ["MAX_DEPTH", "MIN_DEPTH", "Concurrency"]
 
 GAIN = 2.0
 MIN_DEPTH = 8
-FIRST_DEPTH = 16
+FIRST_DEPTH = 32
+"""The threads before anything is measured: with fewer, the first batches of a store 30 ms away wait for each other."""
 MAX_DEPTH = 128
 """The most threads, each waiting for a read: enough for 30 ms and 500 MB/s in reads of 128 KiB."""
 ROUND_S = 0.05
