@@ -31,6 +31,7 @@ ELSEWHERE = (
     "litdata",
     "mosaic",
     "s3torchconnector",
+    "streaming_community",
     "terramesh",
     "webdataset",
     "zarr",
@@ -250,6 +251,28 @@ def test_a_page_names_who_is_faster_and_who_failed(tmp_path):
     assert "TimeoutExpired: `hung`" in text
     assert "0.8 x LitData" in headline(found)
     draw(json.loads(json.dumps(found)), tmp_path / "peers.png")
+    assert (tmp_path / "peers.png").stat().st_size > 5000
+
+
+def test_the_headline_compares_the_default_profile_with_the_best_codec_of_each(tmp_path):
+    from pages.picture import draw
+    from pages.speed import headline
+
+    def on(track, run):
+        return {**run, "key": {**run["key"], "track": track}}
+
+    runs = [on(t, run_of("ceiling", 100.0)) for t in ("zstd", "fast")]
+    runs += [on("zstd", run_of("tensorbank", 20.0)), on("fast", run_of("tensorbank", 60.0))]
+    runs += [
+        on("zstd", run_of("lancedb", 30.0)),
+        on("fast", run_of("lancedb", 10.0)),
+        on("zstd", run_of("litdata", 5.0)),
+    ]
+    text = headline({"runs": runs})
+    assert "| 60 |" in text
+    assert "2.0 x LanceDB" in text
+    assert "60%" in text
+    draw({"runs": runs}, tmp_path / "peers.png")
     assert (tmp_path / "peers.png").stat().st_size > 5000
 
 

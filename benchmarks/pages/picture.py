@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pages.summary import CEILING, WORKLOADS, medians
+from pages.summary import CEILING, WORKLOADS, Key, medians, track_of
 from peers import PEERS
 
 __all__ = ["draw"]
@@ -24,7 +24,6 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
     speed = medians(found["runs"])
     names = [n for n in WORKLOADS if any(k[2] == n for k in speed)]
-    track = "zstd" if any(k[1] == "zstd" for k in speed) else "raw"
     latencies = sorted({k[3] for k in speed})
     shown = [p for p in PEERS if p != CEILING and any(k[0] == p for k in speed)]
     figure, axes = plt.subplots(
@@ -41,13 +40,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     height = 0.8 / len(latencies)
     for axis, name in zip(axes[0], names, strict=True):
         for i, ms in enumerate(latencies):
-            top = speed.get((CEILING, track, name, ms))
-            shares = [
-                speed[p, track, name, ms]["samples_s"] / top["samples_s"]
-                if top and (p, track, name, ms) in speed
-                else 0.0
-                for p in shown
-            ]
+            shares = [_share(speed, p, name, ms) for p in shown]
             at = [len(shown) - 1 - j + 0.4 - height * (i + 0.5) for j in range(len(shown))]
             axis.barh(at, shares, height, color=colours[i], label=f"{ms} ms")
         axis.set_title(name)
@@ -59,7 +52,17 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(shown) - 1, -1, -1), [PEERS[p].name for p in shown])
     axes[0][-1].legend(title="added", fontsize=7, title_fontsize=7, loc="lower right")
-    figure.supxlabel(f"samples/s as a share of the ceiling, {track}", fontsize=9)
+    figure.supxlabel(
+        "samples/s as a share of the ceiling, each with the fastest of its codecs that was measured",
+        fontsize=9,
+    )
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
+
+
+def _share(speed: Mapping[Key, Mapping[str, Any]], peer: str, name: str, ms: int) -> float:
+    """Return a peer's rate as a share of the ceiling's on the same track; 0 where either was not measured."""
+    track = track_of(speed, peer, name, ms)
+    found, top = (speed.get((p, track or "", name, ms)) for p in (peer, CEILING))
+    return found["samples_s"] / top["samples_s"] if found and top else 0.0

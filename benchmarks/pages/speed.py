@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from pages.markdown import number, table
-from pages.summary import CEILING, OURS, WORKLOADS, Key, medians
+from pages.summary import CEILING, OURS, TRACKS, WORKLOADS, Key, medians, track_of
 from peers import PEERS
 
 __all__ = ["behind", "best_options", "headline", "speed_tables"]
@@ -25,7 +25,7 @@ def speed_tables(speed: Mapping[Key, Mapping[str, Any]], remarks: Mapping[str, s
     """Return a table a workload and track, and below it who is ahead of us and why."""
     parts = []
     for name, words in WORKLOADS.items():
-        for track in ("raw", "zstd"):
+        for track in TRACKS:
             latencies = sorted({k[3] for k in speed if k[1:3] == (track, name)})
             if not latencies:
                 continue
@@ -140,34 +140,42 @@ def best_options(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def headline(found: Mapping[str, Any]) -> str:
-    """Return the table for the README: per workload,
-    our rate beside the best of the others and the ceiling.
+    """Return the table for the README: per workload, our rate beside the best of the others and the ceiling.
+
+    Ours is that of the default codec profile if it was measured, and the others' that of the best of their codecs.
     """
     speed = medians(found["runs"]) if found else {}
-    rows = []
+    rows, added = [], ""
     for name, words in WORKLOADS.items():
-        latencies = sorted({k[3] for k in speed if k[:3] == (OURS, "zstd", name)})
+        track = track_of(speed, OURS, name)
+        if track in (None, "raw"):
+            continue
         latencies = [
-            ms for ms in latencies if (CEILING, "zstd", name, ms) in speed and _others(speed, name, ms)
+            ms
+            for ms in sorted({k[3] for k in speed if k[:3] == (OURS, track, name)})
+            if (CEILING, track, name, ms) in speed and _others(speed, name, ms, "samples_s")
         ]
         if not latencies:
             continue
+        added = " / ".join(map(str, latencies)) if len(latencies) > 1 else added
+        ours = [speed[OURS, track, name, ms] for ms in latencies]
         shares = [
-            speed[OURS, "zstd", name, ms]["samples_s"] / speed[CEILING, "zstd", name, ms]["samples_s"]
-            for ms in latencies
+            found["samples_s"] / speed[CEILING, track, name, ms]["samples_s"]
+            for found, ms in zip(ours, latencies, strict=True)
         ]
         rows.append(
             [
                 f"{name}: {words}",
-                f"{speed[OURS, 'zstd', name, latencies[0]]['samples_s']:.0f}",
-                _lead(speed, name, latencies, "samples_s"),
-                _lead(speed, name, latencies, "steady_samples_s"),
+                f"{ours[0]['samples_s']:.0f}",
+                *(
+                    _lead(ours, [_others(speed, name, ms, rate) for ms in latencies], rate)
+                    for rate in ("samples_s", "steady_samples_s")
+                ),
                 " / ".join(f"{share:.0%}" for share in shares),
             ]
         )
     if not rows:
         return ""
-    added = " / ".join(str(ms) for ms in sorted({k[3] for k in speed if k[:2] == (OURS, "zstd")}))
     head = [
         "",
         "samples/s",
@@ -178,26 +186,23 @@ def headline(found: Mapping[str, Any]) -> str:
     return f"Where three figures stand, the server adds {added} ms to each answer.\n\n" + table(head, rows)
 
 
-def _others(speed: Mapping[Key, Mapping[str, Any]], name: str, ms: int) -> dict[str, Mapping[str, Any]]:
-    """Return the other peers that deliver a workload, with compression."""
-    return {
-        k[0]: v
-        for k, v in speed.items()
-        if k[1:] == ("zstd", name, ms) and k[0] != OURS and PEERS[k[0]].delivers
-    }
-
-
-def _lead(speed: Mapping[Key, Mapping[str, Any]], name: str, latencies: Sequence[int], rate: str) -> str:
-    """Return the text of the ratios of our rate to the best of the others', and of who they are."""
-    ratios, names = [], []
-    for ms in latencies:
-        ours = speed[OURS, "zstd", name, ms]
-        others = {p: v for p, v in _others(speed, name, ms).items() if v[rate]}
-        if rate == "steady_samples_s":
-            others = {p: v for p, v in others.items() if _is_steady(v)}
-        if not others or not ours[rate]:
+def _others(speed: Mapping[Key, Mapping[str, Any]], name: str, ms: int, rate: str) -> dict[str, float]:
+    """Return the rates of the other peers that deliver a workload, each with the best of its compressed tracks."""
+    rates: dict[str, float] = {}
+    for (peer, track, of, latency), found in speed.items():
+        if (of, latency) != (name, ms) or track == "raw" or peer == OURS or not PEERS[peer].delivers:
             continue
-        best = max(others, key=lambda p: others[p][rate])
-        ratios.append(f"{ours[rate] / others[best][rate]:.1f}")
-        names.append(PEERS[best].name)
+        if found[rate] and (rate == "samples_s" or _is_steady(found)):
+            rates[peer] = max(found[rate], rates.get(peer, 0.0))
+    return rates
+
+
+def _lead(ours: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, float]], rate: str) -> str:
+    """Return the text of the ratios of our rate to the best of the others', and of who they are, by latency."""
+    ratios, names = [], []
+    for found, rates in zip(ours, others, strict=True):
+        if rates and found[rate]:
+            best = max(rates, key=lambda peer: rates[peer])
+            ratios.append(f"{found[rate] / rates[best]:.1f}")
+            names.append(PEERS[best].name)
     return f"{' / '.join(ratios)} x {', '.join(dict.fromkeys(names))}" if ratios else "-"

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-__all__ = ["CEILING", "OURS", "WORKLOADS", "Key", "medians"]
+__all__ = ["CEILING", "OURS", "TRACKS", "WORKLOADS", "Key", "medians", "track_of"]
 
 OURS = "tensorbank"
 CEILING = "ceiling"
+TRACKS = ("raw", "zstd", "fast")
 WORKLOADS = {
     "Q0": "everything, shuffled",
     "Q1": "a tenth of the samples, by cloud cover",
@@ -32,6 +33,14 @@ def medians(runs: Iterable[Mapping[str, Any]]) -> dict[Key, dict[str, Any]]:
         if key["part"] == "speed":
             groups[key["peer"], key["track"], key["workload"], key["latency_ms"]].append(run)
     return {key: _median(group) for key, group in groups.items()}
+
+
+def track_of(speed: Mapping[Key, object], peer: str, name: str, ms: int | None = None) -> str | None:
+    """Return the track by which a peer is judged on a workload: the last of those that it was measured on."""
+    return next(
+        (t for t in reversed(TRACKS) if any(k[:3] == (peer, t, name) and ms in (None, k[3]) for k in speed)),
+        None,
+    )
 
 
 def _median(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -23,16 +23,19 @@ class About:
         Whether it hands out tensors; the ceiling does not.
     resumes
         Whether its loader has a state.
+    chooses
+        Whether its format has a choice of codecs, and so a track ``fast``.
     """
 
     name: str
     grid: tuple[Mapping[str, Any], ...] = ()
     delivers: bool = True
     resumes: bool = False
+    chooses: bool = False
 
 
 PEERS: Mapping[str, About] = {
-    "ceiling": About("ceiling: raw ranges", delivers=False),
+    "ceiling": About("ceiling: raw ranges", delivers=False, chooses=True),
     "tensorbank": About(
         "TensorBank",
         (
@@ -43,6 +46,7 @@ PEERS: Mapping[str, About] = {
             {"n_threads": 8},
         ),
         resumes=True,
+        chooses=True,
     ),
     "litdata": About(
         "LitData",
@@ -51,6 +55,11 @@ PEERS: Mapping[str, About] = {
     ),
     "mosaic": About(
         "MosaicML Streaming",
+        ({"predownload": 64}, {"predownload": 256}, {"shuffle_algo": "py1br"}),
+        resumes=True,
+    ),
+    "streaming_community": About(
+        "Streaming, the community's fork",
         ({"predownload": 64}, {"predownload": 256}, {"shuffle_algo": "py1br"}),
         resumes=True,
     ),
@@ -63,17 +72,18 @@ PEERS: Mapping[str, About] = {
         "LanceDB",
         ({"shuffle_clump_size": 16}, {"num_splits": 4}, {"num_splits": 4, "shuffle_clump_size": 16}),
         resumes=True,
+        chooses=True,
     ),
     "ray": About("Ray Data", ({"buffer": 50},)),
     "s3torchconnector": About(
         "S3 connector for PyTorch", ({"part_size": 32 << 20}, {"throughput_target_gbps": 40.0})
     ),
-    "zarr": About("zarr-python and s3fs", ({"xarray": True},)),
-    "zarrs": About("zarr-python and zarrs"),
-    "zarrista": About("Zarrista"),
-    "tensorstore": About("TensorStore"),
-    "tensorstore_shards": About("TensorStore on TensorBank's shards"),
-    "icechunk": About("Icechunk"),
+    "zarr": About("zarr-python and s3fs", ({"xarray": True},), chooses=True),
+    "zarrs": About("zarr-python and zarrs", chooses=True),
+    "zarrista": About("Zarrista", chooses=True),
+    "tensorstore": About("TensorStore", chooses=True),
+    "tensorstore_shards": About("TensorStore on TensorBank's shards", chooses=True),
+    "icechunk": About("Icechunk", chooses=True),
     "hf_datasets": About("HF datasets", ({"buffer": 50},)),
     "boto3_loop": About("floor: boto3 loop"),
 }

@@ -1,12 +1,13 @@
 """The ceiling: the selected bytes as ranges into memory by obstore, nothing decoded.
 
-Objects hold the samples one after the other, each band by band, raw or by zstd 3; ranges of selected bands are joined where they
-touch, up to 8 MiB. No loader can be faster with as many bytes.
+Objects hold the samples one after the other, each band by band, raw or by zstd 3, also on the fast track; ranges of selected
+bands are joined where they touch, up to 8 MiB. No loader can be faster with as many bytes.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -21,14 +22,17 @@ from peers.contract import Batch, Export, Request
 
 DISTRIBUTIONS = ("obstore",)
 MAX_READ_BYTES = 8 << 20
-N_THREADS = 16
-N_AHEAD = 64
+N_THREADS_NEAR, N_THREADS_FAR = 16, 64
+"""The numbers of reads at once: more than a near server needs cost a processor, fewer leave a far one waiting."""
+FAR_S = 0.005
+AHEAD = 4
+"""The reads that are asked for ahead, for each that is under way."""
 SAMPLES_PER_OBJECT = 64
 
 
 def prepare(export: Export, folder: Path, track: str) -> None:
     """Write one object for 64 samples, and the place of each band in it."""
-    codec = Zstd(3) if track == "zstd" else None
+    codec = None if track == "raw" else Zstd(3)
     stored = {name: export.pixels(name) for name in export.modalities}
     spans: list[dict[str, list[tuple[int, int]]]] = []
     for first in range(0, len(export), SAMPLES_PER_OBJECT):
@@ -59,17 +63,26 @@ class Loader:
             virtual_hosted_style_request=False,
             client_options={"allow_http": True, "timeout": timedelta(seconds=600)},
         )
-        self._pool = ThreadPoolExecutor(N_THREADS)
+        n_threads = N_THREADS_NEAR if self._answer_s() < FAR_S else N_THREADS_FAR
+        self._pool = ThreadPoolExecutor(n_threads)
+        self._n_ahead = AHEAD * n_threads
+
+    def _answer_s(self) -> float:
+        """Return the seconds of a small request, over a connection that is there."""
+        for _ in range(2):
+            started = time.perf_counter()
+            obstore.head(self._store, "spans.json")
+        return time.perf_counter() - started
 
     def epoch(self) -> Iterator[Batch]:
         ids = Export(self.request.export).ids
         reads = self._reads()
-        waiting = [self._pool.submit(self._fetch, r) for r in reads[:N_AHEAD]]
+        waiting = [self._pool.submit(self._fetch, r) for r in reads[: self._n_ahead]]
         batch: list[str] = []
         for n, read in enumerate(reads):
             waiting.pop(0).result()
-            if n + N_AHEAD < len(reads):
-                waiting.append(self._pool.submit(self._fetch, reads[n + N_AHEAD]))
+            if n + self._n_ahead < len(reads):
+                waiting.append(self._pool.submit(self._fetch, reads[n + self._n_ahead]))
             batch += [ids[p] for p in read[3]]
             while len(batch) >= self.request.batch_size:
                 yield batch[: self.request.batch_size], {}

@@ -1,0 +1,12 @@
+"""MosaicML Streaming's living fork, ``streaming-community``: the same classes, maintained by others.
+
+Settings as those of :mod:`peers.mosaic`, whose loader it is; only what is installed differs.
+"""
+
+from __future__ import annotations
+
+from peers.mosaic import Loader, prepare
+
+__all__ = ["DISTRIBUTIONS", "Loader", "prepare"]
+
+DISTRIBUTIONS = ("streaming-community", "torch")
