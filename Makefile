@@ -19,7 +19,7 @@ VALUES := tests/core/test_arguments.py tests/core/test_index_schema.py tests/cor
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo demo-pretrain demo-floods check values test test-thorough test-bench test-install test-cluster test-terratorch install uninstall fuzz fuzz-flips fuzz-life crash-points lint format docs architecture floors clean
-.PHONY: bench-ingest bench-engines bench-commits bench-codec bench-plan bench-stream bench-node bench-serve bench-device bench-peers bench-quick bench-table-life bench-catalog bench-index-reads bench-simulate bench-pretrain forecasts
+.PHONY: bench-ingest bench-engines bench-commits bench-codec bench-plan bench-stream bench-loader bench-node bench-serve bench-device bench-peers bench-quick bench-table-life bench-catalog bench-index-reads bench-simulate bench-pretrain forecasts
 
 help:
 	@echo "make demo          ingest, query and stream a small archive on an embedded S3 server"
@@ -49,6 +49,7 @@ help:
 	@echo "make bench-codec   bytes and seconds of codec chains and profiles, by modality (PATCHES=FOLDER of real samples, or made-up ones)"
 	@echo "make bench-plan    time, memory and pruning of plans on an index of 10 million samples (15 GB, made first)"
 	@echo "make bench-stream  throughput, memory, faults and order of streaming, each beside its ceiling (BANK=FOLDER, or one is made)"
+	@echo "make bench-loader  CPU seconds a GB of tensors by codec profile, and samples that one process hands out of memory (SOURCE=ARCHIVES)"
 	@echo "make bench-node    a node's cache that is cold, half full and warm, and several ranks together, beside one without"
 	@echo "make bench-serve   latency, throughput and memory of the service, and streaming by what it hands out"
 	@echo "make bench-device  how much of the copy to a GPU is hidden behind the model's work, and decoding there beside the CPU, where there is one"
@@ -95,7 +96,7 @@ test-thorough: venv
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m thorough --ignore=tests/terratorch
 
 test-bench: venv
-	$(BIN)/pytest -n 2 --dist loadfile tests/test_bench_node.py tests/test_bench_peers.py tests/test_bench_pretrain.py tests/test_bench_stream.py
+	$(BIN)/pytest -n 2 --dist loadfile tests/test_bench_loader.py tests/test_bench_node.py tests/test_bench_peers.py tests/test_bench_pretrain.py tests/test_bench_stream.py
 
 test-install: venv
 	$(BIN)/pytest tests/e2e/test_install.py
@@ -173,6 +174,10 @@ bench-plan: venv
 
 bench-stream: venv
 	$(BIN)/python benchmarks/bench_stream.py $(if $(BANK),--bank $(BANK))
+	$(BIN)/python benchmarks/results_page.py
+
+bench-loader: venv
+	TENSORBANK_LEASES=off $(BIN)/python benchmarks/bench_loader.py $(if $(SOURCE),--source $(SOURCE))
 	$(BIN)/python benchmarks/results_page.py
 
 bench-node: venv

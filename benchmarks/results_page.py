@@ -4,9 +4,9 @@
 
 Takes ``results/peers.json`` and ``results/remarks.json`` (why a workload is lost, by name), and writes the section between the
 markers ``<!-- peers -->`` of ``benchmarks/README.md``, the headline between those of ``README.md``, and ``results/peers.png``.
-Tables of ``results/ingest.json``, ``results/stream.json``, ``results/node.json``, ``results/serve.json``,
-``results/codec.json``, ``results/simulate.json``, ``results/pretrain.json`` and ``results/peers_plan.json`` go between markers
-of their own.
+Tables of ``results/ingest.json``, ``results/stream.json``, ``results/loader.json``, ``results/node.json``,
+``results/serve.json``, ``results/codec.json``, ``results/simulate.json``, ``results/pretrain.json`` and
+``results/peers_plan.json`` go between markers of their own.
 ``--check`` writes nothing and fails if a page differs.
 """
 
@@ -57,7 +57,7 @@ def section(found: Mapping[str, Any], remarks: Mapping[str, str]) -> str:
 
 
 def streaming(found: Mapping[str, Any]) -> str:
-    """Return the figures of ``bench_stream.py``, ``bench_node.py`` or ``bench_pretrain.py``."""
+    """Return the figures of ``bench_stream.py``, ``bench_loader.py``, ``bench_node.py`` or ``bench_pretrain.py``."""
     rows = []
     for f in found.get("figures", ()):
         about = "" if f["judged"] == "ratio" else f" {f['unit']}"
@@ -101,6 +101,7 @@ def pages(root: Path = ROOT) -> dict[Path, str]:
     text = placed(page.read_text(), section(found, read("remarks")))
     text = placed(text, ingest_speed(read("ingest")), "ingest")
     text = placed(text, streaming(read("stream")), "stream")
+    text = placed(text, streaming(read("loader")), "loader")
     text = placed(text, streaming(read("node")), "node")
     text = placed(text, serving(read("serve")), "serve")
     text = placed(text, codecs(read("codec")), "codecs")
