@@ -35,12 +35,9 @@ def medians(runs: Iterable[Mapping[str, Any]]) -> dict[Key, dict[str, Any]]:
     return {key: _median(group) for key, group in groups.items()}
 
 
-def track_of(speed: Mapping[Key, object], peer: str, name: str, ms: int | None = None) -> str | None:
+def track_of(speed: Mapping[Key, object], peer: str, name: str) -> str | None:
     """Return the track by which a peer is judged on a workload: the last of those that it was measured on."""
-    return next(
-        (t for t in reversed(TRACKS) if any(k[:3] == (peer, t, name) and ms in (None, k[3]) for k in speed)),
-        None,
-    )
+    return next((t for t in reversed(TRACKS) if any(k[:3] == (peer, t, name) for k in speed)), None)
 
 
 def _median(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
