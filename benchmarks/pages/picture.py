@@ -62,13 +62,12 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
 
 def _share(speed: Mapping[Key, Mapping[str, Any]], peer: str, name: str, ms: int) -> float:
-    """Return a peer's rate as a share of the ceiling's on the same track, on the best of its compressed ones if there are any;
-    0 where either was not measured.
+    """Return a peer's best rate as a share of the ceiling's, of the compressed tracks if there are any; 0 where either was not
+    measured.
     """
-    shares = {
-        track: speed[peer, track, name, ms]["samples_s"] / speed[CEILING, track, name, ms]["samples_s"]
-        for track in TRACKS
-        if (peer, track, name, ms) in speed and (CEILING, track, name, ms) in speed
-    }
-    compressed = [share for track, share in shares.items() if track != "raw"]
-    return max(compressed or shares.values(), default=0.0)
+    tracks = [t for t in TRACKS if t != "raw"] if any(k[1] != "raw" for k in speed) else ["raw"]
+    best, top = (
+        max((speed[key]["samples_s"] for t in tracks if (key := (p, t, name, ms)) in speed), default=0.0)
+        for p in (peer, CEILING)
+    )
+    return best / top if top else 0.0
