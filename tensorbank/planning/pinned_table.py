@@ -19,7 +19,7 @@ from tensorbank.planning.editions import Edition, Editions
 from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.retention import telling_expired
 from tensorbank.schema import TableSchema
-from tensorbank.sorted_copies import UsableCopy, mentioned, usable_copy, with_fewest_rows
+from tensorbank.sorted_copies import UsableCopy, copy_among, mentioned, usable_copy, with_fewest_rows
 from tensorbank.sql import BaseTable, Node, strings_in
 from tensorbank.statements import common_names, mention_of, mentions
 
@@ -89,6 +89,16 @@ class PinnedTable:
     def mentioned(self) -> tuple[Level, ...]:
         """The levels that the statement reads row by row."""
         return tuple(level for level in self.conditions if level != "shards")
+
+    @property
+    def sorted_by(self) -> str | None:
+        """The column by which the copy is sorted that is read in the place of samples, None if they are read as they are."""
+        found = (
+            copy_among(self.kept["samples"], self.copies)
+            if self.copies and "samples" in self.mentioned
+            else None
+        )
+        return None if found is None else found.column
 
     def by_files(self, conditions: Mapping[Level, Condition], *, in_order: bool = False) -> PinnedTable:
         """Return the table without the files that the log's statistics rule out,

@@ -195,6 +195,7 @@ def _pruning(
             scan_bytes += n_bytes
     return {
         "levels": tuple(_levels(execution, n_shards, resolved, table)),
+        "sorted_copies": {t.table: column for t in execution.tables if (column := t.sorted_by) is not None},
         "scan_blocks": scan_blocks,
         "scan_bytes": scan_bytes,
         "pixel_predicates": execution.bound.plain.n_pixel_predicates,

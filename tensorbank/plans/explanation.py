@@ -26,6 +26,11 @@ def as_text(facts: Mapping[str, Any]) -> str:
     lines += [
         f"{r['level']:<10}{r['considered']:>14,}{r['pruned']:>14,}{r['kept']:>14,}" for r in facts["levels"]
     ]
+    if copies := facts["sorted_copies"]:
+        lines += [
+            "",
+            f"sorted     {', '.join(f'{table} by {column}' for table, column in sorted(copies.items()))}",
+        ]
     pixels = facts["pixels"]
     if pixels["predicates"]:
         lines += ["", f"pixels     {_of_pixels(pixels)}"]

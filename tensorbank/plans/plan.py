@@ -222,6 +222,7 @@ class Plan:
                 {"level": r.level, "considered": r.considered, "pruned": r.pruned, "kept": r.kept}
                 for r in s.levels
             ],
+            "sorted_copies": s.sorted_copies,
             "pixels": {
                 "predicates": s.pixel_predicates,
                 "by_tiles": s.pixels_by_tiles,

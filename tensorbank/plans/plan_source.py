@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["LevelReport", "PlanSource", "ReadSnapshot", "by_name"]
@@ -40,16 +40,18 @@ class PlanSource:
     """The facts that a plan was made from.
 
     ``snapshots`` maps each table to ``(table id, version)``, as :func:`by_name` does, and :attr:`read_snapshots` lists them;
-    ``levels`` runs from the coarsest level to the finest;
-    ``scan_blocks`` and ``scan_bytes`` are what reading the same handles of every sample would cost. Of the rows that
-    ``pixel_predicates`` left open by their own statistics, ``pixels_by_tiles`` were decided by those of their tiles,
-    ``pixels_read`` by reading ``pixels_read_bytes``, and ``pixels_undecided`` left open, as the query asked.
+    ``levels`` runs from the coarsest level to the finest; ``sorted_copies`` names the tables of which a sorted copy was read
+    in the place of samples, and the columns that these copies are sorted by; ``scan_blocks`` and ``scan_bytes`` are what
+    reading the same handles of every sample would cost. Of the rows that ``pixel_predicates`` left open by their own
+    statistics, ``pixels_by_tiles`` were decided by those of their tiles, ``pixels_read`` by reading ``pixels_read_bytes``,
+    and ``pixels_undecided`` left open, as the query asked.
     """
 
     sql: str
     snapshots: dict[str, tuple[str, int]]
     planner_version: int
     levels: tuple[LevelReport, ...] = ()
+    sorted_copies: dict[str, str] = field(default_factory=dict)
     scan_blocks: int = 0
     scan_bytes: int = 0
     pixel_predicates: int = 0

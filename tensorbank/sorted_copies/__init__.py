@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tensorbank.sorted_copies.choice import UsableCopy, usable_copy, with_fewest_rows
+from tensorbank.sorted_copies.choice import UsableCopy, copy_among, usable_copy, with_fewest_rows
 from tensorbank.sorted_copies.sorted_copy import (
     SortedCopy,
     copy_name,
@@ -15,6 +15,7 @@ from tensorbank.sorted_copies.sorted_copy import (
 __all__ = [
     "SortedCopy",
     "UsableCopy",
+    "copy_among",
     "copy_name",
     "leaf_of",
     "mentioned",

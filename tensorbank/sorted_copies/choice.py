@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tensorbank.delta import VersionState
-from tensorbank.index_files import LevelFiles
+from tensorbank.index_files import IndexFile, LevelFiles
 from tensorbank.pruning import AnyOf, Compare, Condition, leaves
 from tensorbank.sorted_copies.sorted_copy import SortedCopy, name_of
 
-__all__ = ["UsableCopy", "usable_copy", "with_fewest_rows"]
+__all__ = ["UsableCopy", "copy_among", "usable_copy", "with_fewest_rows"]
 
 WORTH = 8
 """The number of times fewer rows that a copy must have to be read. Those of samples lie as their bytes do, and to put the answer
@@ -26,8 +26,10 @@ class UsableCopy:
 
     Parameters
     ----------
+    column
+        The column that it is sorted by, with dots, as the schema spells it.
     leaf
-        Path of the column that it is sorted by, in lower case.
+        Path of the column, in lower case.
     files
         Files of the copy.
     empty
@@ -36,6 +38,7 @@ class UsableCopy:
         Keys of the files of samples whose rows it lacks.
     """
 
+    column: str
     leaf: tuple[str, ...]
     files: LevelFiles
     empty: npt.NDArray[np.bool_]
@@ -56,7 +59,9 @@ def usable_copy(state: VersionState, samples: LevelFiles) -> UsableCopy | None:
     if copy is None or rest is None:
         return None
     empty = np.array([name_of(file) in copy.empty for file in copy.files.files], np.bool_)
-    return UsableCopy(copy.leaf, copy.files, empty, frozenset(file.key for file in rest))
+    return UsableCopy(
+        ".".join(copy.column), copy.leaf, copy.files, empty, frozenset(file.key for file in rest)
+    )
 
 
 def _without(condition: Condition, leaf: tuple[str, ...]) -> Condition:
@@ -87,3 +92,15 @@ def with_fewest_rows(kept: LevelFiles, condition: Condition, copies: Iterable[Us
         if n_rows < least and WORTH * own.n_rows <= kept.n_rows - others.n_rows:
             best, least = kept.with_files((*own.files, *others.files), alike=not others.files), n_rows
     return best
+
+
+def copy_among(files: LevelFiles, copies: Iterable[UsableCopy]) -> UsableCopy | None:
+    """Return the copy that some files to read are of, None if they are those of samples alone."""
+    folders = {_folder_of(file) for file in files.files}
+    return next(
+        (copy for copy in copies if any(_folder_of(f) in folders for f in copy.files.files[:1])), None
+    )
+
+
+def _folder_of(file: IndexFile) -> str:
+    return file.key.rpartition("/")[0]

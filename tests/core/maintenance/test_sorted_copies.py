@@ -107,6 +107,9 @@ def test_a_query_for_few_values_reads_the_copy_alone(bank, monkeypatch):
     assert len(before[0]) == 3
     assert after[1].table.equals(before[1].table)
     assert len(after[1]) == 3
+    assert [plan.source.sorted_copies for _, plan in (before, after)] == [{}, {"t": "lon"}]
+    assert "sorted     t by lon" in after[1].explain()
+    assert "sorted" not in before[1].explain()
 
 
 def test_samples_that_came_later_are_read_beside_the_copy(bank, monkeypatch):
@@ -115,7 +118,9 @@ def test_samples_that_came_later_are_read_beside_the_copy(bank, monkeypatch):
     asked = "SELECT sample_id, S1GRD FROM t WHERE sample_id IN ('part-2-0003', 'late-0008')"
     read = read_files(bank, asked, monkeypatch)
     assert sorted(key.partition("/")[0] for key in read) == ["samples", "sorted"]
-    assert bank.sql(asked).plan().table["sample_id"].to_pylist() == ["late-0008", "part-2-0003"]
+    plan = bank.sql(asked).plan()
+    assert plan.table["sample_id"].to_pylist() == ["late-0008", "part-2-0003"]
+    assert plan.explain_json()["sorted_copies"] == {"t": "sample_id"}
 
 
 def test_the_copy_is_not_read_where_it_has_as_many_rows_or_the_order_matters(bank, monkeypatch):
@@ -129,6 +134,7 @@ def test_the_copy_is_not_read_where_it_has_as_many_rows_or_the_order_matters(ban
         read = read_files(bank, asked, monkeypatch)
         assert read, asked
         assert all(key.startswith("samples/") for key in read), asked
+        assert bank.sql(asked).plan().source.sorted_copies == {}
 
 
 def test_an_older_version_is_read_without_the_copy(bank, monkeypatch):
