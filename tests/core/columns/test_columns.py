@@ -108,7 +108,9 @@ def test_a_statement_that_names_no_added_column_reads_none(bank, ids, monkeypatc
     bank.table("t").add_columns(given(ids, [1.0] * 16))
     asked = []
     state = bank.catalog.state
-    monkeypatch.setattr(bank.catalog, "state", lambda v, level: asked.append(level) or state(v, level))
+    monkeypatch.setattr(
+        bank.catalog, "state", lambda v, level, ahead=None: asked.append(level) or state(v, level, ahead)
+    )
     assert bank.sql("SELECT count(*) AS n FROM t WHERE lon < 500").arrow()["n"].to_pylist() == [16]
     assert asked
     assert "columns/score" not in asked
