@@ -37,7 +37,7 @@ from tensorbank.testing.fault_server import Faults
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("content", "speed", "grid", "steps", "orders", "resume", "faults")
 TRACKS = ("raw", "zstd", "fast")
-"""The ways to compress: not, by zstd level 3, and by what a format decodes fastest at about as many bytes, if it has a choice."""
+"""The ways to compress: not, by zstd level 3, and by LZ4 where a format has a choice of codecs."""
 WORKERS = (1, 2, 4)
 AT_LEAST_S = 5.0
 """The least seconds of a timed run, whose later epochs show the steady rate."""

@@ -24,7 +24,7 @@ class About:
     resumes
         Whether its loader has a state.
     chooses
-        Whether its format has a choice of codecs, and so a track ``fast``.
+        Whether its format has a choice of codecs, LZ4 among them, and so a track ``fast``.
     """
 
     name: str

@@ -177,7 +177,8 @@ def _states(
     catalog: Catalog, at: TableVersion, levels: Collection[str], ahead: Mapping[str, LogCopy | None]
 ) -> dict[str, VersionState]:
     """Return some levels of a version. Each is some requests in a row, unless it was read before: threads cost more then."""
-    new = [level for level in levels if not catalog.knows(at, level) and not ahead.get(level)]
+    read = {level for level, log in ahead.items() if log is not None and log.version == at.pinned(level)}
+    new = [level for level in levels if level not in read and not catalog.knows(at, level)]
     if len(new) >= 2:
         with ThreadPoolExecutor(len(new)) as pool:
             list(pool.map(lambda level: catalog.state(at, level), new))
