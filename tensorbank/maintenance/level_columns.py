@@ -45,27 +45,34 @@ def _few(schema: pa.Schema) -> frozenset[str]:
     return REPEATING | {"sample_id"} if schema.get_field_index("tile") >= 0 else REPEATING
 
 
-def _repeating(fields: pa.Schema | pa.DataType, few: frozenset[str], above: str = "") -> Iterator[str]:
+def _repeating(
+    fields: pa.Schema | pa.DataType, few: frozenset[str], above: tuple[str, ...] = ()
+) -> Iterator[str]:
     for field in fields:
-        path = f"{above}{field.name}"
+        path = (*above, field.name)
         if pa.types.is_struct(field.type):
-            yield from _repeating(field.type, few, f"{path}.")
-        elif pa.types.is_string(field.type) and (path in few or path.endswith(".ref.key")):
-            yield path
+            yield from _repeating(field.type, few, path)
+        elif _repeats(field, path, few):
+            yield ".".join(path)
+
+
+def _repeats(field: pa.Field, path: tuple[str, ...], few: frozenset[str]) -> bool:
+    """Return True for texts that are few, and for keys of shards: those of modalities, not what lies deeper in other columns."""
+    is_one = field.name in few if len(path) == 1 else len(path) == 3 and path[1:] == ("ref", "key")
+    return is_one and bool(pa.types.is_string(field.type))
 
 
 def compact_schema(schema: pa.Schema) -> pa.Schema:
     """Return the same columns with texts that repeat as numbers of a dictionary."""
     few = _few(schema)
-    return pa.schema([_compact(field, few, "") for field in schema])
+    return pa.schema([_compact(field, few, ()) for field in schema])
 
 
-def _compact(field: pa.Field, few: frozenset[str], above: str) -> pa.Field:
-    path = f"{above}{field.name}"
+def _compact(field: pa.Field, few: frozenset[str], above: tuple[str, ...]) -> pa.Field:
+    path = (*above, field.name)
     if pa.types.is_struct(field.type):
-        return field.with_type(pa.struct([_compact(child, few, f"{path}.") for child in field.type]))
-    is_word = pa.types.is_string(field.type) and (path in few or path.endswith(".ref.key"))
-    return field.with_type(WORD) if is_word else field
+        return field.with_type(pa.struct([_compact(child, few, path) for child in field.type]))
+    return field.with_type(WORD) if _repeats(field, path, few) else field
 
 
 def conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -15,7 +15,7 @@ from support.handmade_index import NDVI, S1
 from tensorbank.index_files import parquet_writer
 from tensorbank.index_schema import tiles_schema
 from tensorbank.maintenance import spilled_rows
-from tensorbank.maintenance.level_columns import compact_schema, conformed
+from tensorbank.maintenance.level_columns import compact_schema, conformed, repeating_texts
 from tensorbank.maintenance.spilled_rows import SpilledTiles
 from tensorbank.schema import TableSchema
 
@@ -91,6 +91,18 @@ def test_tiles_come_back_sorted_and_whole(tmp_path, monkeypatch, n_bytes):
     assert [row for piece in pieces for row in piece.cast(SCHEMA).to_pylist()] == expected
     for piece in pieces:
         assert footer_of(piece, tmp_path) == footer_of(piece.cast(SCHEMA), tmp_path)
+
+
+def test_keys_deep_in_columns_of_others_stay_texts():
+    """Parquet's statistics of numbers of texts would count no NULL of what they lie in."""
+    ref = pa.struct([("ref", pa.struct([("key", pa.string())]))])
+    schema = pa.schema(
+        [("tile", pa.int64()), ("part", pa.string()), ("NDVI", ref), ("of_others", pa.struct([("x", ref)]))]
+    )
+    compact = compact_schema(schema)
+    assert repeating_texts(schema) == ["part", "NDVI.ref.key"]
+    assert compact.field("of_others") == schema.field("of_others")
+    assert pa.types.is_dictionary(compact.field("NDVI").type[0].type[0].type)
 
 
 def test_what_tiles_of_a_sample_share_is_kept_once():
