@@ -254,8 +254,8 @@ class Catalog:
         """Return the modalities of a table."""
         return self.version(table, version).schema
 
-    def version(self, table: str, version: int | None = None) -> TableVersion:
-        """Return what is known of a version of a table, of the newest if None.
+    def version(self, table: str, version: int | None = None, ahead: LogCopy | None = None) -> TableVersion:
+        """Return what is known of a version of a table, of the newest if None: of that which was read :meth:`ahead` just now.
 
         Raises
         ------
@@ -263,7 +263,7 @@ class Catalog:
             There is no such table or version.
         """
         try:
-            state, log = self._read(table, "samples", version)
+            state, log = self._read(table, "samples", version, ahead=ahead)
         except (NotFoundError, IntegrityError):
             said = new_name_of(self.store, table)
             raise_renamed(table, said)
@@ -329,7 +329,9 @@ class Catalog:
     def ahead(self, table: str, level: str) -> LogCopy | None:
         """Read the newest log of a level before it is known which version of it a table pins; None where that fails."""
         with suppress(TensorBankError):
-            return self._logs.read(table, level, None)[1]
+            log = self._logs.read(table, level, None)[1]
+            self._names.meet(table)
+            return log
         return None
 
     def newest(self, table: str, level: str) -> VersionState | None:

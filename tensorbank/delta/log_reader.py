@@ -74,7 +74,7 @@ class LogReader:
         A version is known by the copy of its log, since a table that was made anew has the same version numbers. Which copy
         that is, the store has to say, but for versions that were asked for before. A level beside ``samples`` belongs to its
         ``owner``, the id of ``samples``, which the store did say. A copy of its log that was read ``ahead`` is the one if it has
-        that version.
+        that version, or if the newest is asked for.
 
         Raises
         ------
@@ -87,7 +87,7 @@ class LogReader:
         """
         with self._turn(table, level):
             log = None if version is None else self._known.get(("log", table, level, version, owner))
-            if log is None and ahead is not None and ahead.version == version:
+            if log is None and ahead is not None and version in (None, ahead.version):
                 log = ahead
             log = log or self._log(table, level, version)
             state = self._known.get(("state", level, log))

@@ -13,6 +13,7 @@ from tensorbank.catalog import Catalog
 from tensorbank.errors import ErrorKind, InvalidInputError
 from tensorbank.layout import Level
 from tensorbank.planning.editions import Editions, with_editions
+from tensorbank.planning.logs_ahead import LogsAhead
 from tensorbank.planning.pinned_table import PinnedTable, pin_mentioned
 from tensorbank.planning.statement import Statement
 from tensorbank.pruning import ANYTHING, AllOf, Condition, wanted
@@ -130,6 +131,7 @@ def bind(
     namespace: Namespace,
     parser: Parser,
     has_function: Callable[[str], bool],
+    ahead: LogsAhead,
     *,
     levels: Collection[Level] = (),
     is_plan: bool = False,
@@ -140,6 +142,8 @@ def bind(
     ----------
     has_function
         Tells whether DuckDB has a function of that name.
+    ahead
+        Logs that are being read already.
     levels
         Levels to be shown beside those that the statement mentions.
     is_plan
@@ -163,7 +167,7 @@ def bind(
     check_inside(short)
     named = {table.name.lower() for _, table in mentions(short) if table.schema.lower() in ("", "main")}
     joined |= {name: table for name, table in namespace.registered.items() if name.lower() in named}
-    tables = pin_mentioned(catalog, short, levels, Editions(namespace.versions, dated), joined)
+    tables = pin_mentioned(catalog, short, levels, Editions(namespace.versions, dated), joined, ahead)
     schemas = {table.name: table.schema for table in tables}
     check_known(short, schemas, joined, namespace.names)
     if is_plan:

@@ -22,9 +22,8 @@ from tensorbank.errors import InvalidInputError, TensorBankError, nearest
 from tensorbank.fetch import Fetcher
 from tensorbank.planning.binding import Bound, spelled_out
 from tensorbank.planning.pinned_table import PinnedTable
-from tensorbank.planning.pixel_judge import PixelJudge
+from tensorbank.planning.pixel_judge import PixelJudge, TileAnswers
 from tensorbank.planning.rollups import shard_keys
-from tensorbank.planning.tile_answers import TileAnswers
 from tensorbank.planning.views import TableViews
 from tensorbank.schema import Modality
 from tensorbank.sql import (

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from tensorbank.catalog import COLUMNS_FOLDER, DELETED, SORTED_FOLDER, Catalog, TableVersion
 from tensorbank.delta import VersionState
-from tensorbank.errors import TensorBankError
 from tensorbank.index_files import LevelFiles, LogCopy
 from tensorbank.layout import LEVELS, Level
 from tensorbank.planning.added_columns import needed_columns
 from tensorbank.planning.editions import Edition, Editions
+from tensorbank.planning.logs_ahead import LogsAhead
 from tensorbank.pruning import ANYTHING, Condition
 from tensorbank.retention import telling_expired
 from tensorbank.schema import TableSchema
@@ -123,25 +122,35 @@ class PinnedTable:
 
 
 def pin(
-    catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node | None = None
+    catalog: Catalog,
+    name: str,
+    levels: Collection[Level],
+    edition: Edition,
+    ahead: LogsAhead,
+    tree: Node | None = None,
 ) -> PinnedTable:
     """Pin the table and version that a name means, with the added columns that a statement needs, if its tree is given."""
     with telling_expired(catalog, {edition.table: edition.version}):
-        return _pinned(catalog, name, levels, edition, tree)
+        return _pinned(catalog, name, levels, edition, ahead, tree)
 
 
 def _pinned(
-    catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node | None
+    catalog: Catalog,
+    name: str,
+    levels: Collection[Level],
+    edition: Edition,
+    ahead: LogsAhead,
+    tree: Node | None,
 ) -> PinnedTable:
-    with _read_ahead(catalog, edition, levels) as ahead:
-        at = catalog.version(edition.table, edition.version)
+    newest = ahead.log(edition.table, "samples") if edition.version is None else None
+    at = catalog.version(edition.table, edition.version, newest)
     columns = (
         {f"{COLUMNS_FOLDER}/{c}": c for c in needed_columns(tree, at.columns)} if tree is not None else {}
     )
     asked = mentioned(at.sorted_copies, strings_in(tree)) if tree is not None and at.sorted_copies else ()
     copies = {f"{SORTED_FOLDER}/{name}": name for name in asked}
     needed = {*levels, "samples", *columns, *copies, *([DELETED] if at.has(DELETED) else [])}
-    found = _states(catalog, at, needed, ahead)
+    found = _states(catalog, at, needed, {level: ahead.log(edition.table, level) for level in needed})
     files = {level: found[level].files for level in LEVELS if level in found}
     deleted = found[DELETED].files if DELETED in found else None
     added = {name: found[level] for level, name in columns.items()}
@@ -150,27 +159,6 @@ def _pinned(
         for level, name in copies.items()
     ]
     return PinnedTable(name, at, files, deleted, added, tuple(c for c in usable if c is not None), kept=files)
-
-
-@contextmanager
-def _read_ahead(
-    catalog: Catalog, edition: Edition, levels: Collection[str]
-) -> Iterator[dict[str, LogCopy | None]]:
-    """Read the newest logs of some levels while the block finds out which versions a table pins: most often these.
-
-    Of a table in a folder, of one that was read before, and of a version that is named, none is read. They are there when the
-    block is over.
-    """
-    ahead: dict[str, LogCopy | None] = {}
-    likely = [level for level in levels if level != "samples"]
-    is_first = edition.version is None and catalog.met([edition.table]) is None
-    if not likely or not is_first or catalog.mirror.in_place is not None:
-        yield ahead
-        return
-    with ThreadPoolExecutor(len(likely)) as pool:
-        found = pool.map(lambda level: catalog.ahead(edition.table, level), likely)
-        yield ahead
-        ahead.update(zip(likely, found, strict=True))
 
 
 def _states(
@@ -191,11 +179,12 @@ def pin_mentioned(
     levels: Collection[Level],
     editions: Editions,
     others: Collection[str],
+    ahead: LogsAhead,
 ) -> list[PinnedTable]:
     """Pin every table of the bank that a statement mentions.
 
-    Which names are tables is what a listing of the bank says; they are opened meanwhile as they are spelled, since most of
-    them are.
+    Names that are tables as they are spelled, which most are, are found by their logs; where some are not, a listing of the bank
+    says what is a table.
 
     Parameters
     ----------
@@ -207,34 +196,28 @@ def pin_mentioned(
         Tables and versions that names mean.
     others
         Names that mean something else.
+    ahead
+        Logs that are being read already.
     """
     mentioned = [table for _, table in mentions(tree)]
     undated = [table for table in mentioned if table.schema not in editions.dated]
     names = {name for table in undated for name in (table.schema, table.name) if name} - {*others}
-    if (met := catalog.met(names)) is not None:
-        needed = _levels_of(mentioned, {t: t for t in (*met, *editions.dated)}, levels)
-        return [pin(catalog, name, needed[name], editions.of(name), tree) for name in sorted(needed)]
-    spelled = {n: n for n in (names | {*editions.dated}) - common_names(tree)}
+    spelled = {n: n for n in names - common_names(tree) - {*editions.versions}}
+    guessed = _levels_of(mentioned, spelled, levels)
+    for name, wanted in guessed.items():
+        ahead.begin(name, wanted)
+    for name in guessed:
+        ahead.log(name, "samples")  # a table whose log was read is met
+    tables = [*catalog.among(names), *editions.dated]
+    needed = _levels_of(mentioned, {t: t for t in tables}, levels)
+
+    def pinned(name: str) -> PinnedTable:
+        return pin(catalog, name, needed[name], editions.of(name), ahead, tree)
+
+    if len(needed) < 2:
+        return [pinned(name) for name in needed]
     with ThreadPoolExecutor(N_THREADS) as pool:
-        listed = pool.submit(catalog.among, names)
-        guesses = {
-            name: (wanted, pool.submit(_guess, catalog, name, wanted, editions.of(name), tree))
-            for name, wanted in _levels_of(mentioned, spelled, levels).items()
-        }
-        tables = [*listed.result(), *editions.dated]
-        needed = _levels_of(mentioned, {t: t for t in tables}, levels)
-        found = {
-            name: guess
-            for name, (wanted, future) in guesses.items()
-            if (guess := future.result()) is not None and wanted == needed.get(name)
-        }
-        rest = {
-            name: pool.submit(pin, catalog, name, wanted, editions.of(name), tree)
-            for name, wanted in sorted(needed.items())
-            if name not in found
-        }
-        found |= {name: future.result() for name, future in rest.items()}
-    return [found[name] for name in sorted(needed)]
+        return list(pool.map(pinned, sorted(needed)))
 
 
 def _levels_of(
@@ -247,13 +230,3 @@ def _levels_of(
         if mention is not None:
             found.setdefault(mention[0], {"samples", *levels}).add(mention[1])
     return {name: frozenset(of_table) for name, of_table in found.items()}
-
-
-def _guess(
-    catalog: Catalog, name: str, levels: Collection[Level], edition: Edition, tree: Node
-) -> PinnedTable | None:
-    """Pin what may be a table; None if something is wrong: asking again says what."""
-    try:
-        return pin(catalog, name, levels, edition, tree)
-    except TensorBankError:
-        return None

@@ -17,6 +17,7 @@ from tensorbank.layout import Level
 from tensorbank.planning.binding import Bound, Namespace, bind
 from tensorbank.planning.editions import Editions
 from tensorbank.planning.execution import Execution, executing
+from tensorbank.planning.logs_ahead import LogsAhead, spelled
 from tensorbank.planning.pinned_table import pin
 from tensorbank.planning.rollups import n_rows, shard_rows, shard_totals
 from tensorbank.planning.statement import parse
@@ -146,8 +147,12 @@ class Planner:
 
     def describe(self, table: str) -> dict[str, Statistics]:
         """Summarize every modality of a table, from the roll-ups of its shards; from all its samples if some are deleted."""
-        with translated(self.catalog.told_tables):
-            pinned = pin(self.catalog, table, ["samples", "shards"], Editions(self.versions).of(table))
+        with translated(self.catalog.told_tables), LogsAhead(self.catalog) as ahead:
+            edition = Editions(self.versions).of(table)
+            levels: tuple[Level, ...] = ("samples", "shards")
+            if edition.version is None:
+                ahead.begin(table, levels)
+            pinned = pin(self.catalog, table, levels, edition, ahead)
         if pinned.deleted is not None and pinned.deleted.files:
             at = Planner(self.catalog, {table: pinned.version.version})
             return {
@@ -170,14 +175,24 @@ class Planner:
     ) -> Iterator[Execution]:
         """Parse, bind and begin to execute a statement, on an instance of DuckDB that is its own meanwhile."""
         namespace = Namespace(self.catalog, self.versions, self.registered)
-        with database() as db:
+        with self._ahead(sql, levels) as ahead, database() as db:
             parser = Parser(db.con)
             with translated(self.catalog.told_tables):
                 statement = parse(sql, parser)
-                bound = bind(statement, namespace, parser, db.has_function, levels=levels, is_plan=is_plan)
+                bound = bind(
+                    statement, namespace, parser, db.has_function, ahead, levels=levels, is_plan=is_plan
+                )
             pinned = {t.table: t.version.version for t in bound.tables}
             with telling_expired(self.catalog, pinned), executing(bound, db, self.catalog) as execution:
                 yield execution
+
+    def _ahead(self, sql: str, levels: Collection[Level]) -> LogsAhead:
+        """Begin to read the logs that a statement will need by the look of it."""
+        ahead = LogsAhead(self.catalog)
+        for name, of_table in spelled(sql).items():
+            if name not in self.versions and name not in self.registered:
+                ahead.begin(name, {"samples", *levels, *of_table})
+        return ahead
 
 
 def _pruning(

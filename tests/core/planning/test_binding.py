@@ -12,6 +12,7 @@ from support.handmade_index import make_table
 from tensorbank import InvalidInputError
 from tensorbank.planning.binding import Bound, Namespace, bind
 from tensorbank.planning.execution import executing
+from tensorbank.planning.logs_ahead import LogsAhead
 from tensorbank.planning.statement import parse
 from tensorbank.sql import Parser, database
 
@@ -29,7 +30,10 @@ def bound(bank: tb.Bank, sql: str, *, is_plan: bool = True) -> Bound:
         parser = Parser(db.con)
         statement = parse(sql, parser)
         namespace = Namespace(bank.catalog, {}, {})
-        return bind(statement, namespace, parser, db.has_function, levels=["shards"], is_plan=is_plan)
+        with LogsAhead(bank.catalog) as ahead:
+            return bind(
+                statement, namespace, parser, db.has_function, ahead, levels=["shards"], is_plan=is_plan
+            )
 
 
 def test_a_statement_needs_no_bank():
