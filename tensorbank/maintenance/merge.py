@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -104,12 +105,8 @@ def write_levels(
     added: dict[str, tuple[NewFile, ...]] = {}
     chosen = at.chosen.of
 
-    def keep(level: str, new: Iterable[Path]) -> None:
-        written = []
-        for path in new:
-            written.append(upload(catalog.store, index_key(table, level), path))
-            path.unlink()
-        added[level] = tuple(written)
+    def put(level: str, path: Path) -> NewFile:
+        return upload(catalog.store, index_key(table, level), path)
 
     moved = rewrite(
         catalog, table, at.version.schema, at.files["samples"], at.dead, at.wasted, executor, progress
@@ -134,17 +131,19 @@ def write_levels(
             order = _with_others(catalog, at, order)
         told = _Told(progress, level, 2 * sum(f.n_rows for f in chosen(level)))
         files = LevelFilesToMerge(chosen(level), catalog.path, schema, at.dead, moved)
-        keep(level, merged(files, order, folder, told.more))
+        added[level] = tuple(merged(files, order, folder, partial(put, level), told.more))
     if chosen("shards"):
         schema = level_schema("shards", at.version.schema, catalog.state(at.version, "shards").columns)
         tables = [pq.ParquetFile(catalog.path(file)).read() for file in chosen("shards")]
         if at.dead:
             tables = _rolled_up_again(catalog, at, tables)
         tables = list(map(moved.redirect_roll_ups, tables))
-        keep("shards", [merged_shards(tables, schema, scratch)] if sum(t.num_rows for t in tables) else [])
+        is_any = any(t.num_rows for t in tables)
+        added["shards"] = (put("shards", merged_shards(tables, schema, scratch)),) if is_any else ()
     for level in at.chosen.files:
         if level.startswith(f"{COLUMNS_FOLDER}/") and chosen(level):
-            keep(level, _merged_column(map(catalog.path, chosen(level)), _gone(catalog, at), scratch))
+            column = _merged_column(map(catalog.path, chosen(level)), _gone(catalog, at), scratch)
+            added[level] = tuple(put(level, path) for path in column)
     return added, n_dropped
 
 

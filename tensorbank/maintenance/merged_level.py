@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from tensorbank.maintenance.dead_rows import DeadRows
 from tensorbank.maintenance.level_columns import compact_schema, conformed, repeating_texts
 from tensorbank.maintenance.moved_samples import MovedSamples
 from tensorbank.maintenance.sample_order import ORDER_COLUMNS, SampleOrder
-from tensorbank.maintenance.spilled_rows import SpilledRows, SpilledTiles
+from tensorbank.maintenance.spilling import SpilledRows, SpilledTiles, max_ranges
 
 __all__ = [
     "GROUPS_PER_FILE",
@@ -44,8 +45,6 @@ RANGE_BYTES = 256 << 20
 """The bytes of the rows of tiles, in memory, that make up one file."""
 MIN_SAMPLES = ROW_GROUP_ROWS // 4
 """The fewest samples whose tiles make up one file, if there are as many."""
-MAX_RANGES = 512
-"""The most files that are open at once while rows are put aside."""
 TILE_BITS = 32
 """The bits of a place in the order of tiles that are their own: the date and the number."""
 
@@ -56,6 +55,7 @@ _pools: list[pa.MemoryPool] = []
 """The memory pool that was there before, once for each compaction that runs."""
 
 Progress = Callable[[int], None]
+Put = TypeVar("Put")
 Places = Callable[[pa.Table], npt.NDArray[np.int64]]
 
 
@@ -136,14 +136,17 @@ def merged_samples(
     files: LevelFilesToMerge,
     order: SampleOrder,
     folder: Path,
+    put: Callable[[Path], Put],
     progress: Progress,
     *,
     file_rows: int | None = None,
-) -> Iterator[Path]:
-    """Yield new files of samples in a folder, each of which may be moved away before the next.
+) -> Iterator[Put]:
+    """Write new files of samples in a folder, and yield what ``put`` returns for each.
 
     Parameters
     ----------
+    put
+        Callable that takes a file to where it belongs, in the thread that wrote it; then the file goes.
     file_rows
         Rows of a file that is one row group; files have some full row groups if not given.
     """
@@ -157,17 +160,22 @@ def merged_samples(
         aside,
         ranges,
         folder,
+        put,
         progress,
         file_rows=file_rows,
     )
 
 
 def merged_tiles(
-    files: LevelFilesToMerge, order: SampleOrder, folder: Path, progress: Progress
-) -> Iterator[Path]:
-    """Yield new files of tiles in a folder, each of which may be moved away before the next."""
+    files: LevelFilesToMerge,
+    order: SampleOrder,
+    folder: Path,
+    put: Callable[[Path], Put],
+    progress: Progress,
+) -> Iterator[Put]:
+    """Write new files of tiles as :func:`merged_samples` does those of samples."""
     n = len(order)
-    per_range = max(_samples_per_range(files, n), -(-n // MAX_RANGES), 1)
+    per_range = max(_samples_per_range(files, n), -(-n // max_ranges()), 1)
     n_ranges = max(n // per_range, 1)
     edges = np.arange(1, n_ranges) * n // n_ranges << TILE_BITS
 
@@ -178,7 +186,8 @@ def merged_tiles(
 
     compact = compact_schema(files.schema)
     aside = SpilledTiles(folder, compact, edges)
-    yield from _merged(files, places, aside, [[i] for i in range(n_ranges)], folder, progress, given=compact)
+    ranges = [[i] for i in range(n_ranges)]
+    yield from _merged(files, places, aside, ranges, folder, put, progress, given=compact)
 
 
 def merged_shards(tables: Sequence[pa.Table], schema: pa.Schema, folder: Path) -> Path:
@@ -209,12 +218,13 @@ def _merged(
     aside: SpilledRows | SpilledTiles,
     ranges: Sequence[Sequence[int]],
     folder: Path,
+    put: Callable[[Path], Put],
     progress: Progress,
     *,
     file_rows: int | None = None,
     given: pa.Schema | None = None,
-) -> Iterator[Path]:
-    """Yield files of the ranges, in the order in which they are listed: one of each list, or some of so many rows.
+) -> Iterator[Put]:
+    """Write files of the ranges, in the order in which they are listed: one of each list, or some of so many rows.
 
     ``given`` are the columns as rows are handed to the writer, if they are not those of the files.
     """
@@ -231,7 +241,12 @@ def _merged(
         for n_rows in pool.map(put_aside, files.files):
             progress(n_rows)
 
-    def write(numbers: Sequence[int]) -> list[Path]:
+    def handed_on(path: Path) -> Put:
+        found = put(path)
+        path.unlink()
+        return found
+
+    def write(numbers: Sequence[int]) -> list[Put]:
         n_rows = int(spilled.n_rows[list(numbers)].sum())
         if not n_rows:
             return []
@@ -240,22 +255,24 @@ def _merged(
             for number in numbers:
                 for rows in spilled.pieces(number, ROW_GROUP_ROWS):
                     writer.write_table(rows.cast(given or files.schema), row_group_size=ROW_GROUP_ROWS)
+        found = handed_on(path)
         progress(n_rows)
-        return [path]
+        return [found]
 
-    def write_files(n: int, numbers: Sequence[int]) -> list[Path]:
-        paths: list[Path] = []
+    def write_files(n: int, numbers: Sequence[int]) -> list[Put]:
+        found: list[Put] = []
         for number in numbers:
+            path = folder / f"{number}.parquet"
             for rows in spilled.pieces(number, n):
-                paths.append(folder / f"{number}-{len(paths)}.parquet")
-                with parquet_writer(paths[-1], files.schema, rows.num_rows) as writer:
+                with parquet_writer(path, files.schema, rows.num_rows) as writer:
                     writer.write_table(rows.cast(files.schema), row_group_size=rows.num_rows)
+                found.append(handed_on(path))
                 progress(rows.num_rows)
-        return paths
+        return found
 
     with ThreadPoolExecutor(_n_threads()) as pool:
-        for paths in pool.map(partial(write_files, file_rows) if file_rows else write, ranges):
-            yield from paths
+        for found in pool.map(partial(write_files, file_rows) if file_rows else write, ranges):
+            yield from found
 
 
 def _n_threads() -> int:

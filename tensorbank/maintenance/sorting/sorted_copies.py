@@ -269,19 +269,17 @@ def _sorted_files(
         done += n_rows
         progress(column, min(done, total), total)
 
-    written, empty = [], []
+    def put(file: Path) -> tuple[NewFile, bool]:
+        new = upload(catalog.store, index_key(at.table, level), file)
+        new = replace(new, statistics=statistics_of_column(new.statistics, path))
+        return new, _is_empty(file, column)
+
     with tempfile.TemporaryDirectory(prefix="tensorbank-") as scratch, reused_memory():
         order = _order(catalog, sources, path)
         # rows that do not count stay: which these are is said by each snapshot, and not by the copy
         merged = LevelFilesToMerge(tuple(sources), catalog.path, schema, DeadRows(), MovedSamples())
-        for file in merged_samples(merged, order, Path(scratch), told, file_rows=FILE_ROWS):
-            new = upload(catalog.store, index_key(at.table, level), file)
-            new = replace(new, statistics=statistics_of_column(new.statistics, path))
-            written.append(new)
-            if _is_empty(file, column):
-                empty.append(new)
-            file.unlink()
-    return tuple(written), tuple(empty)
+        written = list(merged_samples(merged, order, Path(scratch), put, told, file_rows=FILE_ROWS))
+    return tuple(new for new, _ in written), tuple(new for new, is_empty in written if is_empty)
 
 
 def _is_empty(file: Path, column: str) -> bool:

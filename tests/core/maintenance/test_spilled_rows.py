@@ -14,9 +14,9 @@ import pytest
 from support.handmade_index import NDVI, S1
 from tensorbank.index_files import parquet_writer
 from tensorbank.index_schema import tiles_schema
-from tensorbank.maintenance import spilled_rows
 from tensorbank.maintenance.level_columns import compact_schema, conformed, repeating_texts
-from tensorbank.maintenance.spilled_rows import SpilledTiles
+from tensorbank.maintenance.spilling import spilled_rows
+from tensorbank.maintenance.spilling.spilled_rows import SpilledTiles
 from tensorbank.schema import TableSchema
 
 SCHEMA = tiles_schema(TableSchema((S1, NDVI)))
@@ -127,7 +127,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from tensorbank import StorageError
-from tensorbank.maintenance.spilled_rows import SpilledRows
+from tensorbank.maintenance.spilling.spilled_rows import SpilledRows
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))

@@ -1,10 +1,14 @@
-"""Rows that wait on the disk for their turn, in ranges of their order, since they do not fit into memory together.
+"""Rows that wait on the disk for their turn, in ranges of their order.
 
-Rows of many files are gathered in memory before they are put aside, so that a range gets some thousand at once and not a few.
+Rows of many files are gathered in memory before they are put aside, so that a range gets some thousand at once and not a few. All
+but floats are compressed: LZ4 makes floats a fifth shorter, which takes it longer than all others together, of which it leaves a
+twentieth.
 """
 
 from __future__ import annotations
 
+import itertools
+import resource
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,9 +23,10 @@ from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import TensorBankError
 from tensorbank.maintenance.level_columns import RUN_COLUMN, TileHalves
 from tensorbank.maintenance.sample_order import run_starts
+from tensorbank.maintenance.spilling.column_parts import ColumnParts
 from tensorbank.storage import of_system
 
-__all__ = ["SORT_COLUMN", "SpilledRows", "SpilledTiles"]
+__all__ = ["SORT_COLUMN", "SpilledRows", "SpilledTiles", "max_ranges"]
 
 SORT_COLUMN = "__place"
 """The column that rows carry until they are written: what they are sorted by, int64."""
@@ -29,11 +34,25 @@ GATHERED_BYTES = 128 << 20
 """The bytes of rows that are gathered in memory before they are put aside."""
 BUFFER_BYTES = 128 << 10
 """The bytes that a file of rows put aside gathers before it writes: without that each column of each piece is a system call."""
+FILES_PER_RANGE = 4
+"""The most files of a range: the floats and the others of both halves of tiles."""
+SPARE_FILES = 256
+"""The files that may be open beside those of ranges."""
+MAX_RANGES = 512
 Int64 = npt.NDArray[np.int64]
+Stream = tuple[pa.NativeFile, pa.ipc.RecordBatchStreamWriter]
+
+
+def max_ranges() -> int:
+    """Return the most ranges of rows that are put aside at once, whose files are all open meanwhile."""
+    n_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if n_files == resource.RLIM_INFINITY:
+        return MAX_RANGES
+    return min(MAX_RANGES, max((n_files - SPARE_FILES) // FILES_PER_RANGE, 1))
 
 
 class SpilledRows:
-    """Rows in a folder, a file a range of their order. Rows may be added from many threads at once.
+    """Rows in a folder, two files a range of their order. Rows may be added from many threads at once.
 
     Parameters
     ----------
@@ -44,7 +63,7 @@ class SpilledRows:
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, edges: Sequence[int] | Int64) -> None:
-        self.schema = schema.append(pa.field(SORT_COLUMN, pa.int64()))
+        self._parts = ColumnParts(schema.append(pa.field(SORT_COLUMN, pa.int64())))
         self.edges = np.asarray(edges, np.int64)
         self.n_rows = np.zeros(len(self.edges) + 1, np.int64)
         self._folder = folder
@@ -52,7 +71,7 @@ class SpilledRows:
         self._gathered: list[pa.Table] = []
         self._n_bytes = 0
         self._locks = [threading.Lock() for _ in self.n_rows]
-        self._files: dict[int, tuple[pa.NativeFile, pa.ipc.RecordBatchStreamWriter]] = {}
+        self._files: dict[Path, Stream] = {}
 
     def __enter__(self) -> SpilledRows:
         return self
@@ -70,9 +89,6 @@ class SpilledRows:
         """Add rows with the numbers that they are sorted by, (n,)."""
         if not rows.num_rows:
             return
-        if (places[1:] < places[:-1]).any():
-            order = np.argsort(places, kind="stable")
-            rows, places = rows.take(as_arrow(order)), places[order]
         rows = rows.append_column(SORT_COLUMN, as_arrow(places))
         with self._lock:
             self._gathered.append(rows)
@@ -83,62 +99,56 @@ class SpilledRows:
         self._put_aside(gathered)
 
     def _put_aside(self, tables: list[pa.Table]) -> None:
-        """Append to each range its slices of some tables, each of which is sorted."""
-        cuts = []
-        for rows in tables:
-            inner = np.searchsorted(as_numpy(rows[SORT_COLUMN]), self.edges)
-            cuts.append([0, *inner.tolist(), rows.num_rows])
-        for number in range(len(self.n_rows)):
-            slices = [
-                rows.slice(cut[number], cut[number + 1] - cut[number])
-                for rows, cut in zip(tables, cuts, strict=True)
-                if cut[number + 1] > cut[number]
-            ]
-            if slices:
-                self._append(number, _joined(slices))
+        """Append to each range its rows of some tables, sorted."""
+        if not tables:
+            return
+        rows = _joined(tables)
+        order = np.argsort(as_numpy(rows[SORT_COLUMN]), kind="stable")
+        rows = pc.take(rows, as_arrow(order), boundscheck=False)
+        edges = np.searchsorted(as_numpy(rows[SORT_COLUMN]), self.edges).tolist()
+        parts = self._parts.apart(rows)
+        for number, (start, end) in enumerate(itertools.pairwise([0, *edges, rows.num_rows])):
+            if start < end:
+                self._append(number, [part.slice(start, end - start) for part in parts])
 
-    def _append(self, number: int, rows: pa.Table) -> None:
+    def _append(self, number: int, parts: Sequence[pa.Table]) -> None:
+        """Append rows, given in parts, to the files of a range."""
         with self._locks[number]:
-            self.n_rows[number] += rows.num_rows
-            try:
-                if number not in self._files:
-                    file = pa.output_stream(
-                        str(self._path(number)), compression=None, buffer_size=BUFFER_BYTES
-                    )
-                    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
-                    self._files[number] = file, pa.ipc.new_stream(file, self.schema, options=options)
-                self._files[number][1].write_table(rows)
-            except OSError as error:
-                raise _of_disk(error, self._path(number)) from error
+            self.n_rows[number] += parts[-1].num_rows
+            for path, part in zip(self._paths(number), parts, strict=True):
+                if not part.num_columns:
+                    continue
+                try:
+                    if path not in self._files:
+                        is_floats = part.schema == self._parts.floats
+                        self._files[path] = _stream(path, part.schema, compressed=not is_floats)
+                    self._files[path][1].write_table(part)
+                except OSError as error:
+                    raise _of_disk(error, path) from error
 
     def _close(self) -> None:
         """Close the files; rows can be read after that, and none added."""
         while self._files:
-            number, (file, writer) = self._files.popitem()
+            path, (file, writer) = self._files.popitem()
             try:
                 writer.close()
                 file.close()
             except OSError as error:
-                raise _of_disk(error, self._path(number)) from error
+                raise _of_disk(error, path) from error
 
     def pieces(self, number: int, n: int) -> Iterator[pa.Table]:
         """Yield the rows of a range, sorted, at most n at a time, and forget them. The sort column is not among them."""
         if not self.n_rows[number]:
             return
-        path = self._path(number)
-        options = pa.ipc.IpcReadOptions(use_threads=False)
-        with pa.memory_map(str(path)) as file:
-            tables = [pa.Table.from_batches([batch]) for batch in pa.ipc.open_stream(file, options=options)]
-        path.unlink()
-        rows = _joined(tables)
-        tables.clear()
+        rows = self._parts.together(*map(_taken, self._paths(number)))
         order = np.argsort(as_numpy(rows[SORT_COLUMN]), kind="stable")
         rows = rows.drop_columns([SORT_COLUMN])
         for start in range(0, len(order), n):
             yield pc.take(rows, as_arrow(order[start : start + n]), boundscheck=False)
 
-    def _path(self, number: int) -> Path:
-        return self._folder / f"{number}.arrow"
+    def _paths(self, number: int) -> tuple[Path, Path]:
+        """Return the files of the floats and of the others of a range; there is none of a part without columns."""
+        return self._folder / f"{number}-floats.arrow", self._folder / f"{number}.arrow"
 
 
 class SpilledTiles:
@@ -202,6 +212,24 @@ class SpilledTiles:
             starts = run_starts(own)
             which = by_run[np.searchsorted(runs, own[starts])]
             yield self._halves.together(pc.take(once, as_arrow(which), boundscheck=False), starts, each)
+
+
+def _stream(path: Path, schema: pa.Schema, *, compressed: bool) -> Stream:
+    """Begin a file of rows."""
+    file = pa.output_stream(str(path), compression=None, buffer_size=BUFFER_BYTES)
+    options = pa.ipc.IpcWriteOptions(compression="lz4" if compressed else None, use_threads=False)
+    return file, pa.ipc.new_stream(file, schema, options=options)
+
+
+def _taken(path: Path) -> pa.Table:
+    """Return the rows of a file, which goes; no columns if there is none."""
+    if not path.exists():
+        return pa.table({})
+    options = pa.ipc.IpcReadOptions(use_threads=False)
+    with pa.memory_map(str(path)) as file:
+        tables = [pa.Table.from_batches([batch]) for batch in pa.ipc.open_stream(file, options=options)]
+    path.unlink()
+    return _joined(tables)
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
