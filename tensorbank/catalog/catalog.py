@@ -82,7 +82,7 @@ from tensorbank.index_files import (
 from tensorbank.index_schema import table_schema
 from tensorbank.layout import check_table_name, index_key, part_key
 from tensorbank.schema import TableSchema
-from tensorbank.storage import Store
+from tensorbank.storage import PASSING, Store
 
 __all__ = ["Catalog"]
 
@@ -327,12 +327,21 @@ class Catalog:
         return self._read(version.table, level, version.pinned(level), owner, ahead)[0]
 
     def ahead(self, table: str, level: str) -> LogCopy | None:
-        """Read the newest log of a level before it is known which version of it a table pins; None where that fails."""
-        with suppress(TensorBankError):
+        """Read the newest log of a level before it is known which version of it a table pins; None if there is none to be read.
+
+        Raises
+        ------
+        StorageError
+            The store is out of reach, or busy, and was asked often enough.
+        """
+        try:
             log = self._logs.read(table, level, None)[1]
-            self._names.meet(table)
-            return log
-        return None
+        except TensorBankError as error:
+            if error.kind in PASSING:
+                raise
+            return None
+        self._names.meet(table)
+        return log
 
     def newest(self, table: str, level: str) -> VersionState | None:
         """Return the newest version of a level, whatever the table shows of it; None if there is no such Delta table."""

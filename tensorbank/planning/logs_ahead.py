@@ -20,8 +20,11 @@ __all__ = ["LogsAhead", "spelled"]
 N_THREADS = 16
 MAX_SPELLED = 4
 """The most names of a statement that logs are read of before it is parsed."""
-_SPELLED = re.compile(r'\b(?:from|join)\s+"?(\w++)"?(?:\s*\.\s*"?(\w++)"?)?(?!\s*\()', re.IGNORECASE)
-_COMMON = re.compile(r'"?(\w+)"?\s+as\s*(?:(?:not\s+)?materialized\s*)?\(', re.IGNORECASE)
+MAX_LOOKED_AT = 10_000
+"""The most characters of a statement that names are looked for in: behind them are lists of constants, most often."""
+# No part of what matched is tried again in another way, so a long word or a long blank takes no longer than others.
+_SPELLED = re.compile(r'\b(?:from|join)\s++"?+(\w++)"?+(?:\s*+\.\s*+"?+(\w++)"?+)?(?!\s*+\()', re.IGNORECASE)
+_COMMON = re.compile(r'\b(\w++)"?+\s++as\s*+(?:(?:not\s++)?materialized\s*+)?\(', re.IGNORECASE)
 
 
 class LogsAhead:
@@ -38,7 +41,13 @@ class LogsAhead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        # Locks that a thread holds would stay locked in a fork; an error need not wait for what was read in vain.
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    @property
+    def has_begun(self) -> bool:
+        """True if any log is read, or was."""
+        return bool(self._begun)
 
     def begin(self, name: str, levels: Collection[str]) -> None:
         """Begin to read the logs of some levels of what may be a table.
@@ -51,7 +60,13 @@ class LogsAhead:
             self._begun[name, level] = self._pool.submit(self._catalog.ahead, name, level)
 
     def log(self, name: str, level: str) -> LogCopy | None:
-        """Return a log that was begun, as soon as it is read; None if it was not begun, or cannot be read."""
+        """Return a log that was begun, as soon as it is read; None if it was not begun, or there is none to be read.
+
+        Raises
+        ------
+        StorageError
+            The store is out of reach, or busy, and was asked often enough.
+        """
         begun = self._begun.get((name, level))
         return None if begun is None else begun.result()
 
@@ -61,9 +76,10 @@ def spelled(sql: str) -> dict[str, frozenset[str]]:
 
     Some may be none, and some tables may be missing.
     """
-    common = {name.lower() for name in _COMMON.findall(sql)}
+    looked_at = sql[:MAX_LOOKED_AT]
+    common = {name.lower() for name in _COMMON.findall(looked_at)}
     found: dict[str, frozenset[str]] = {}
-    for name, level in _SPELLED.findall(sql):
+    for name, level in _SPELLED.findall(looked_at):
         if name.lower() not in common and (name in found or len(found) < MAX_SPELLED):
             found[name] = found.get(name, frozenset()) | ({level.lower()} & {*LEVELS})
     return found

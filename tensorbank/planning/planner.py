@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -192,6 +193,10 @@ class Planner:
         for name, of_table in spelled(sql).items():
             if name not in self.versions and name not in self.registered:
                 ahead.begin(name, {"samples", *levels, *of_table})
+        if (
+            ahead.has_begun
+        ):  # the import of what will serve files takes as long as a request, and so waits for none
+            importlib.import_module("tensorbank.pieces.served_files")
         return ahead
 
 

@@ -136,6 +136,21 @@ def test_a_name_that_only_looks_like_a_table_changes_no_answer(opened, tmp_path,
     assert raised.value.kind == "unknown-table"
 
 
+def test_a_store_out_of_reach_is_not_asked_again_by_other_ways(opened, tmp_path, monkeypatch):
+    """It was asked for as long as is allowed when the first answer is an error."""
+
+    def away(self, *rest: object, **named: object):
+        raise tb.StorageError("away", kind="unreachable")
+
+    def again(self, *rest: object, **named: object):
+        raise AssertionError("the bank is listed")
+
+    monkeypatch.setattr(Store, "objects", away)
+    monkeypatch.setattr(Store, "folders", again)
+    with pytest.raises(tb.StorageError, match="away"):
+        opened(tmp_path / "cache").sql("SELECT S2L2A FROM a").plan()
+
+
 def test_a_table_that_is_pinned_is_not_read_as_it_is_now(opened, tmp_path, begun):
     bank = opened(tmp_path / "cache").at({"a": 1})
     begun.clear()
