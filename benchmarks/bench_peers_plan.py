@@ -1,6 +1,6 @@
 """Planning beside LanceDB's SQL, Deep Lake's TQL and plain DuckDB on flat Parquet, over the same rows.
 
-    python benchmarks/bench_peers_plan.py [INDEX] [--samples 10000000] [--repeats 5] [--out FILE]
+    python benchmarks/bench_peers_plan.py [INDEX] [--samples 10000000] [--repeats 5] [--others LanceDB] [--out FILE]
 
 INDEX is a bank of ``benchmarks/synthetic_index.py``, made first if it is not there. The rows that the questions need are
 flattened into one Parquet file in the order of the index, which DuckDB reads as it is, and LanceDB and Deep Lake as tables of
@@ -102,6 +102,7 @@ def main() -> int:
     parser.add_argument("index", nargs="?", type=Path, default=ROOT / "data" / "index")
     parser.add_argument("--samples", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--others", default=",".join(OTHERS), help="systems in environments of their own")
     parser.add_argument("--cache", type=Path, default=ROOT.parent / ".cache" / "peers")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "peers_plan.json")
     args = parser.parse_args()
@@ -143,7 +144,8 @@ def main() -> int:
         "where": [plain for _, _, plain in asked],
         "repeats": args.repeats,
     }
-    for name, (peer, module) in OTHERS.items():
+    for name in args.others.split(","):
+        peer, module = OTHERS[name]
         folder = args.index.with_name(f"{args.index.name}.{peer}")
         try:
             found = answers_of(peer, module, {**request, "folder": str(folder)}, args.cache)
