@@ -153,8 +153,7 @@ def _sortable(kind: pa.DataType) -> bool:
 def _in_row_order(keys: pa.DictionaryArray) -> pa.DictionaryArray:
     """Order the dictionary by the rows' first use of its entries, and drop the entries that no row uses."""
     codes = as_numpy(keys.indices, -1)
-    named, first = np.unique(codes, return_index=True)
-    named = named[np.argsort(first)]
+    named = as_numpy(pc.unique(as_arrow(codes)))  # in the order in which they come
     named = named[named >= 0]
     place = np.full(len(keys.dictionary) + 1, -1, np.int32)
     place[named] = np.arange(len(named))

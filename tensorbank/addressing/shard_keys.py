@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tensorbank.arrow_numpy import as_arrow
+from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.errors import FormatError, InvalidInputError
 
 __all__ = ["NO_SHARD", "ShardKeys"]
@@ -76,17 +76,17 @@ class ShardKeys:
         if not len(hashes):
             return pa.nulls(0, pa.string()).dictionary_encode()
         starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
-        found, first, which = np.unique(hashes[starts], return_index=True, return_inverse=True)
-        order = np.argsort(first)
-        order = order[found[order] != NO_SHARD]
-        code = np.full(len(found), -1, np.int32)
-        code[order] = np.arange(len(order), dtype=np.int32)
-        place = np.minimum(np.searchsorted(self.hashes, found[order]), max(len(self.hashes) - 1, 0))
-        if len(order) and not (len(self.hashes) and (self.hashes[place] == found[order]).all()):
+        in_order = as_arrow(hashes[starts]).dictionary_encode()  # by hashing: sorting takes ten times as long
+        found = as_numpy(in_order.dictionary)
+        is_shard = found != NO_SHARD
+        code = np.where(is_shard, np.cumsum(is_shard) - 1, -1).astype(np.int32)
+        shards = found[is_shard]
+        place = np.minimum(np.searchsorted(self.hashes, shards), max(len(self.hashes) - 1, 0))
+        if len(shards) and not (len(self.hashes) and (self.hashes[place] == shards).all()):
             raise InvalidInputError(
                 f"column {name!r} leads to shards that this version of its table does not have: it comes from another snapshot; "
                 "select the tensor from the table itself"
             )
-        codes = np.repeat(code[which], np.diff(np.append(starts, len(hashes))))
-        indices = as_arrow(codes, codes < 0 if len(order) < len(found) else None)
+        codes = np.repeat(code[as_numpy(in_order.indices)], np.diff(np.append(starts, len(hashes))))
+        indices = as_arrow(codes, codes < 0 if len(shards) < len(found) else None)
         return pa.DictionaryArray.from_arrays(indices, self.keys.take(as_arrow(place.astype(np.int64))))
