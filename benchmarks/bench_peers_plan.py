@@ -102,7 +102,13 @@ def main() -> int:
     parser.add_argument("index", nargs="?", type=Path, default=ROOT / "data" / "index")
     parser.add_argument("--samples", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--others", default=",".join(OTHERS), help="systems in environments of their own")
+    parser.add_argument(
+        "--others",
+        nargs="+",
+        choices=tuple(OTHERS),
+        default=tuple(OTHERS),
+        help="in environments of their own",
+    )
     parser.add_argument("--cache", type=Path, default=ROOT.parent / ".cache" / "peers")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "peers_plan.json")
     args = parser.parse_args()
@@ -144,7 +150,7 @@ def main() -> int:
         "where": [plain for _, _, plain in asked],
         "repeats": args.repeats,
     }
-    for name in args.others.split(","):
+    for name in args.others:
         peer, module = OTHERS[name]
         folder = args.index.with_name(f"{args.index.name}.{peer}")
         try:

@@ -76,7 +76,9 @@ class ShardKeys:
         if not len(hashes):
             return pa.nulls(0, pa.string()).dictionary_encode()
         starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
-        in_order = as_arrow(hashes[starts]).dictionary_encode()  # by hashing: sorting takes ten times as long
+        in_order = as_arrow(
+            hashes[starts]
+        ).dictionary_encode()  # by hashing: sorting two million takes nine times as long
         found = as_numpy(in_order.dictionary)
         is_shard = found != NO_SHARD
         code = np.where(is_shard, np.cumsum(is_shard) - 1, -1).astype(np.int32)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from tensorbank.arrow_numpy import as_arrow, as_numpy
 from tensorbank.index_schema import samples_schema, shards_schema, tiles_schema
+from tensorbank.maintenance.struct_columns import column_of, narrowed, struct_like
 from tensorbank.schema import TableSchema
 
 __all__ = ["RUN_COLUMN", "TileHalves", "compact_schema", "conformed", "level_schema", "repeating_texts"]
@@ -152,8 +153,8 @@ class TileHalves:
         for field in self.each:
             if field.name == RUN_COLUMN:
                 continue
-            values = _only(rows, field.name)
-            each.append(_narrowed(values, field.type) if _has_ref(field) else values)
+            values = column_of(rows, field.name)
+            each.append(narrowed(values, field.type))
         of_rows = np.repeat(numbers, np.diff([*starts, rows.num_rows]))
         return (
             pa.Table.from_arrays([*once, as_arrow(numbers)], schema=self.once),
@@ -175,28 +176,28 @@ class TileHalves:
         columns = []
         for field in self.schema:
             if field.name in OF_SAMPLE:
-                columns.append(_only(once, field.name))
+                columns.append(column_of(once, field.name))
                 continue
-            values = _only(each, field.name)
+            values = column_of(each, field.name)
             if _has_ref(field):
                 own = values.field("ref")
                 fields = field.type.field("ref").type
                 children = [
-                    _only(once, _path(field, child)) if child.name in OF_REF else own.field(child.name)
+                    column_of(once, _path(field, child)) if child.name in OF_REF else own.field(child.name)
                     for child in fields
                 ]
-                ref = _struct(children, fields, own)
+                ref = struct_like(children, fields, own)
                 children = [ref if child.name == "ref" else values.field(child.name) for child in field.type]
-                values = _struct(children, field.type, values)
+                values = struct_like(children, field.type, values)
             columns.append(_own_words(values) if pa.types.is_dictionary(field.type) else values)
         return pa.Table.from_arrays(columns, schema=self.schema)
 
     def _shared(self, rows: pa.Table) -> Iterator[pa.Array]:
         for field in self.schema:
             if field.name in OF_SAMPLE:
-                yield _only(rows, field.name)
+                yield column_of(rows, field.name)
             elif _has_ref(field):
-                values = _only(rows, field.name)
+                values = column_of(rows, field.name)
                 ref = values.field("ref")
                 for child in (c for c in ref.type if c.name in OF_REF):
                     # texts are NULL where there is no ref: Parquet's statistics count numbers of texts whatever they are in
@@ -207,7 +208,7 @@ class TileHalves:
 def _with_own_words(rows: pa.Table) -> pa.Table:
     """Return rows with all texts as numbers of dictionaries of their own: those of what they are taken from are far longer."""
     names = rows.column_names
-    columns = [_only(rows, name) for name in names]
+    columns = [column_of(rows, name) for name in names]
     is_text = [pa.types.is_string(c.type) or pa.types.is_dictionary(c.type) for c in columns]
     columns = [_own_words(c) if text else c for c, text in zip(columns, is_text, strict=True)]
     return pa.Table.from_arrays(columns, names=names)
@@ -227,24 +228,6 @@ def _has_ref(field: pa.Field) -> bool:
 
 def _path(field: pa.Field, child: pa.Field) -> str:
     return f"{field.name}.ref.{child.name}"
-
-
-def _only(rows: pa.Table, name: str) -> pa.Array:
-    """Return a column of one chunk, or of none."""
-    column = rows.column(name)
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-
-
-def _struct(children: list[pa.Array], kind: pa.DataType, like: pa.StructArray) -> pa.StructArray:
-    mask = like.is_null() if like.null_count else None
-    return pa.StructArray.from_arrays(children, fields=list(kind), mask=mask)
-
-
-def _narrowed(values: pa.StructArray, kind: pa.DataType) -> pa.StructArray:
-    """Return a modality's column with just some fields of its ``ref``."""
-    ref, fields = values.field("ref"), kind.field("ref").type
-    own = _struct([ref.field(child.name) for child in fields], fields, ref)
-    return _struct([own if c.name == "ref" else values.field(c.name) for c in kind], kind, values)
 
 
 def _changes(values: pa.Array) -> npt.NDArray[np.bool_]:

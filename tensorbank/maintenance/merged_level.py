@@ -150,8 +150,9 @@ def merged_samples(
     file_rows
         Rows of a file that is one row group; files have some full row groups if not given.
     """
-    edges = np.arange(ROW_GROUP_ROWS, max(len(order), 1), ROW_GROUP_ROWS)
-    per_file = 1 if file_rows else GROUPS_PER_FILE
+    per_range = _groups_per_range(-(-len(order) // ROW_GROUP_ROWS))
+    edges = np.arange(per_range * ROW_GROUP_ROWS, max(len(order), 1), per_range * ROW_GROUP_ROWS)
+    per_file = 1 if file_rows else max(GROUPS_PER_FILE // per_range, 1)
     ranges = [list(range(i, min(i + per_file, len(edges) + 1))) for i in range(0, len(edges) + 1, per_file)]
     aside = SpilledRows(folder, compact_schema(files.schema), edges)
     yield from _merged(
@@ -175,7 +176,7 @@ def merged_tiles(
 ) -> Iterator[Put]:
     """Write new files of tiles as :func:`merged_samples` does those of samples."""
     n = len(order)
-    per_range = max(_samples_per_range(files, n), -(-n // max_ranges()), 1)
+    per_range = max(_samples_per_range(files, n), -(-n // max_ranges(SpilledTiles.FILES_PER_RANGE)), 1)
     n_ranges = max(n // per_range, 1)
     edges = np.arange(1, n_ranges) * n // n_ranges << TILE_BITS
 
@@ -199,6 +200,12 @@ def merged_shards(tables: Sequence[pa.Table], schema: pa.Schema, folder: Path) -
             rows.sort_by([("part", "ascending"), ("shard", "ascending")]), row_group_size=ROW_GROUP_ROWS
         )
     return path
+
+
+def _groups_per_range(n_groups: int) -> int:
+    """Return how many row groups of samples make up a range: one, or a power of two where that would be too many ranges."""
+    least = max(-(-n_groups // max_ranges(SpilledRows.FILES_PER_RANGE)), 1)
+    return 1 << (least - 1).bit_length()
 
 
 def _samples_per_range(files: LevelFilesToMerge, n_samples: int) -> int:

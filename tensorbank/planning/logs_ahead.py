@@ -28,7 +28,10 @@ _COMMON = re.compile(r'\b(\w++)"?+\s++as\s*+(?:(?:not\s++)?materialized\s*+)?\('
 
 
 class LogsAhead:
-    """Reads of newest logs under way. What cannot be read is not there: whoever needs it reads it again, and is told why."""
+    """Reads of newest logs under way.
+
+    A log that is missing or damaged is not there: whoever needs it reads it again, and is told why.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog

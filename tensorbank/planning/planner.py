@@ -193,9 +193,8 @@ class Planner:
         for name, of_table in spelled(sql).items():
             if name not in self.versions and name not in self.registered:
                 ahead.begin(name, {"samples", *levels, *of_table})
-        if (
-            ahead.has_begun
-        ):  # the import of what will serve files takes as long as a request, and so waits for none
+        if ahead.has_begun:
+            # What will serve files takes as long to import as a request: it need not come after the first ones.
             importlib.import_module("tensorbank.pieces.served_files")
         return ahead
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from tensorbank.maintenance.struct_columns import column_of, narrowed, struct_like
+
 __all__ = ["ColumnParts"]
 
 
@@ -28,7 +30,7 @@ class ColumnParts:
     def apart(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Return the floats and the others of rows whose columns have one chunk each."""
         floats, others = (
-            pa.Table.from_arrays([_narrowed(_only(rows, f.name), f.type) for f in part], schema=part)
+            pa.Table.from_arrays([narrowed(column_of(rows, f.name), f.type) for f in part], schema=part)
             for part in (self.floats, self.others)
         )
         return floats, others
@@ -37,7 +39,7 @@ class ColumnParts:
         """Return the rows of which these are the parts."""
         parts = (floats, others)
         columns = [
-            _joined(f.type, [_only(part, f.name) for part in parts if f.name in part.column_names])
+            _joined(f.type, [column_of(part, f.name) for part in parts if f.name in part.column_names])
             for f in self.schema
         ]
         return pa.Table.from_arrays(columns, schema=self.schema)
@@ -52,13 +54,6 @@ def _part(kind: pa.DataType, floats: bool) -> pa.DataType | None:
     return kind if is_float == floats else None
 
 
-def _narrowed(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return a column with just the fields that a type has."""
-    if values.type == kind:
-        return values
-    return _struct([_narrowed(values.field(child.name), child.type) for child in kind], kind, values)
-
-
 def _joined(kind: pa.DataType, parts: Sequence[pa.Array]) -> pa.Array:
     """Return a column of which a part or both are given."""
     if parts[0].type == kind:
@@ -67,15 +62,4 @@ def _joined(kind: pa.DataType, parts: Sequence[pa.Array]) -> pa.Array:
         _joined(child.type, [p.field(child.name) for p in parts if p.type.get_field_index(child.name) >= 0])
         for child in kind
     ]
-    return _struct(children, kind, parts[0])
-
-
-def _struct(children: list[pa.Array], kind: pa.DataType, like: pa.StructArray) -> pa.StructArray:
-    mask = like.is_null() if like.null_count else None
-    return pa.StructArray.from_arrays(children, fields=list(kind), mask=mask)
-
-
-def _only(rows: pa.Table, name: str) -> pa.Array:
-    """Return a column of one chunk, or of none."""
-    column = rows.column(name)
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return struct_like(children, kind, parts[0])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 
-from tensorbank.maintenance.spilling import spilled_rows
 from tensorbank.maintenance.spilling.column_parts import ColumnParts
 
 LEAVES = (pa.float32(), pa.float64(), pa.int16(), pa.string(), pa.bool_(), pa.list_(pa.float32()))
@@ -69,9 +67,3 @@ def _below(column: pa.ChunkedArray) -> list:
     return [
         found for i in range(values.type.num_fields) for found in _below(pa.chunked_array([values.field(i)]))
     ]
-
-
-@pytest.mark.parametrize(("n_files", "expected"), [(1024, 192), (20_000, 512), (300, 11), (64, 1), (-1, 512)])
-def test_no_more_files_are_open_than_the_system_allows(monkeypatch, n_files, expected):
-    monkeypatch.setattr(spilled_rows.resource, "getrlimit", lambda _: (n_files, n_files))
-    assert spilled_rows.max_ranges() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +147,13 @@ def test_a_disk_that_takes_no_more_is_named_even_if_only_the_last_bytes_do_not_f
         [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split() == ["disk-full", "True"], done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("n_files", "of_rows", "of_tiles"),
+    [(1024, 384, 192), (20_000, 512, 512), (300, 22, 11), (64, 1, 1), (resource.RLIM_INFINITY, 512, 512)],
+)
+def test_no_more_files_are_open_than_the_system_allows(monkeypatch, n_files, of_rows, of_tiles):
+    monkeypatch.setattr(spilled_rows.resource, "getrlimit", lambda _: (n_files, n_files))
+    assert spilled_rows.max_ranges(spilled_rows.SpilledRows.FILES_PER_RANGE) == of_rows
+    assert spilled_rows.max_ranges(SpilledTiles.FILES_PER_RANGE) == of_tiles

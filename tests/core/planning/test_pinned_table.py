@@ -18,6 +18,7 @@ from tensorbank.sql import database
 from tensorbank.storage import Store
 
 TIMEOUT_S = 30
+SOON_S = 2.0
 
 
 @pytest.fixture
@@ -134,6 +135,30 @@ def test_a_name_that_only_looks_like_a_table_changes_no_answer(opened, tmp_path,
     with pytest.raises(tb.TensorBankError, match="no table 'b'") as raised:
         bank.sql("SELECT * FROM b").arrow()
     assert raised.value.kind == "unknown-table"
+
+
+def test_what_was_read_in_vain_is_over_with_the_statement(opened, tmp_path, monkeypatch):
+    """A process may fork then, and a lock that a thread held would stay locked in the child."""
+    ahead, asked, over = Catalog.ahead, threading.Event(), threading.Event()
+
+    def slow_in_vain(self, table, level):
+        if table != "nothing":
+            return ahead(self, table, level)
+        asked.set()
+        over.wait(SOON_S)  # which nobody sets: the statement is through long before
+        over.set()
+        return None
+
+    @contextmanager
+    def once_asked():
+        assert asked.wait(TIMEOUT_S)
+        with database() as db:
+            yield db
+
+    monkeypatch.setattr(Catalog, "ahead", slow_in_vain)
+    monkeypatch.setattr(planner, "database", once_asked)
+    opened(tmp_path / "cache").sql("SELECT 'x FROM nothing' AS t FROM a").arrow()
+    assert over.is_set()
 
 
 def test_a_store_out_of_reach_is_not_asked_again_by_other_ways(opened, tmp_path, monkeypatch):
