@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
 import xarray
 
-import tensorbank as tb
+from support.plan_client import open_references, pixels_of, records_of
 from support.server_process import serving
 from support.service import QUERY, check_problem, make
 from support.waiting import wait_until
-from tensorbank.reading.codec import decode_block
-from tensorbank_indexer import IngestOptions, ingest, open_source
-from tensorbank_server.access.keys import KeyFile
 from tensorbank_server.http.page_tokens import PageTokens
 from tensorbank_server.http.problems import Problem
 
 SQL = "SELECT sample_id, bands(S2L2A, ['B08', 'B02']), S1GRD FROM terramesh WHERE S2L2A.B08.mean > 500"
-
-
-def lines(answer):
-    assert answer.status_code == 200, answer.text
-    return [json.loads(line) for line in answer.text.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +29,6 @@ def plan(service):
 @pytest.fixture(scope="module")
 def expected(bank):
     return bank.sql(SQL).plan()
-
-
-def pixels_of(tensors, shard_bytes, modality, name):
-    """Return the decoded blocks of one task, (band, y, x), by a client that knows the format only."""
-    blocks = []
-    for start, end in tensors[name]["ranges"]:
-        data = memoryview(shard_bytes(tensors[name]["shard"], start, end))
-        at = 0
-        while at < len(data):
-            n = int.from_bytes(data[at + 12 : at + 16], "little") + 4
-            out = np.empty((modality.height, modality.width), modality.dtype)
-            decode_block(data[at : at + n], out)
-            blocks.append(out)
-            at += n
-    return np.stack(blocks)
 
 
 # ------------------------------------------------------------ the plan
@@ -98,7 +73,7 @@ def test_who_asks_at_once_gets_one_plan_that_is_made(service):
 
 
 def test_ndjson_has_every_task_and_an_end(service, plan, expected):
-    records = lines(service.get(f"/v1/plans/{plan['id']}/tasks"))
+    records = records_of(service.get(f"/v1/plans/{plan['id']}/tasks"))
     assert [next(iter(r)) for r in records] == ["task"] * len(expected) + ["end"]
     end = records[-1]["end"]
     assert (end["n_tasks"], end["n_total"], end["next"]) == (len(expected), len(expected), None)
@@ -155,7 +130,7 @@ def test_pages_add_up(service, plan, expected, kind):
                 ids += batch["sample_id"].to_pylist()
             end = json.loads(metadata[b"tensorbank.end"])
         else:
-            *tasks, last = lines(answer)
+            *tasks, last = records_of(answer)
             ids += [t["task"]["columns"]["sample_id"] for t in tasks]
             end = last["end"]
         token = end["next"]
@@ -165,7 +140,7 @@ def test_pages_add_up(service, plan, expected, kind):
 
 
 def test_tokens_belong_to_a_question(service, plan):
-    token = lines(service.get(f"/v1/plans/{plan['id']}/tasks?limit=1"))[-1]["end"]["next"]
+    token = records_of(service.get(f"/v1/plans/{plan['id']}/tasks?limit=1"))[-1]["end"]["next"]
     other = make(service, limit=3)
     for url in (
         f"/v1/plans/{other['id']}/tasks?next={token}",
@@ -193,7 +168,7 @@ def test_tokens_end():
 def test_the_bytes_through_the_service_are_the_pixels(service, plan, truth, bank):
     schema = bank.table("terramesh").schema
     by_id = {r["sample_id"]: p for r, p in truth}
-    records = lines(service.get(f"/v1/plans/{plan['id']}/tasks?access=proxy"))
+    records = records_of(service.get(f"/v1/plans/{plan['id']}/tasks?access=proxy"))
     urls = {r["shard"]["id"]: r["shard"]["url"] for r in records if "shard" in r}
 
     def shard_bytes(shard, start, end):
@@ -213,7 +188,7 @@ def test_the_bytes_through_the_service_are_the_pixels(service, plan, truth, bank
 
 
 def test_ranges_of_a_shard(service, plan):
-    records = lines(service.get(f"/v1/plans/{plan['id']}/tasks?access=proxy"))
+    records = records_of(service.get(f"/v1/plans/{plan['id']}/tasks?access=proxy"))
     shard = records[0]["shard"]
     whole = service.get(shard["url"])
     assert (whole.status_code, whole.headers["accept-ranges"]) == (200, "bytes")
@@ -295,24 +270,6 @@ def test_xarray_opens_a_selection(service, plan, truth, expected):
             np.testing.assert_array_equal(found, by_id[sample]["S1GRD"])
         else:
             assert np.isnan(found).all(), "what a sample lacks is fill"
-
-
-def open_references(document):
-    return xarray.open_dataset(
-        "reference://",
-        engine="zarr",
-        backend_kwargs={
-            "storage_options": {
-                "fo": document,
-                "remote_protocol": "http",
-                "asynchronous": True,
-                "remote_options": {"asynchronous": True},
-            },
-            "consolidated": True,
-        },
-        mask_and_scale=False,
-        chunks=None,
-    )
 
 
 def test_references_open_in_xarray(service, plan, truth, expected):
@@ -449,258 +406,9 @@ def test_bodies_that_are_no_json_are_refused(service, content):
 def test_an_empty_selection_is_a_plan_without_tasks(service):
     made = make(service, filter="lon > 500")
     assert made["n_samples"] == 0
-    (end,) = lines(service.get(f"/v1/plans/{made['id']}/tasks"))
+    (end,) = records_of(service.get(f"/v1/plans/{made['id']}/tasks"))
     assert end["end"]["n_total"] == 0
     arrow = service.get(
         f"/v1/plans/{made['id']}/tasks", headers={"Accept": "application/vnd.apache.arrow.stream"}
     )
     assert pa.ipc.open_stream(arrow.content).read_all().num_rows == 0
-
-
-# ------------------------------------------------------------ callers
-
-
-def test_a_plan_is_for_those_who_may_read_its_bank(bank_folder, tmp_path):
-    keys = KeyFile(tmp_path / "keys.json")
-    texts = {
-        "planner": keys.create("planner", ["read", "plan"])[1],
-        "reader": keys.create("reader", ["read"])[1],
-        "other": keys.create("other", ["read", "plan", "proxy"], banks=["elsewhere"])[1],
-    }
-    options = ("--name", "eo", "--keys", str(keys.path))
-    audit = tmp_path / "audit.jsonl"
-    with serving(
-        str(bank_folder), *options, key=texts["planner"], TENSORBANK_AUDIT_FILE=str(audit)
-    ) as served:
-        made = make(served)
-
-        def as_(who, method, path, **more: object):
-            return httpx.request(
-                method, f"{served.url}{path}", headers={"Authorization": f"Bearer {texts[who]}"}, **more
-            )
-
-        check_problem(as_("reader", "POST", "/v1/banks/eo/plans", json=QUERY), 403, "scope")
-        check_problem(as_("reader", "GET", f"/v1/plans/{made['id']}"), 403, "scope")
-        hidden, absent = (as_("other", "GET", f"/v1/plans/{i}").json() for i in (made["id"], "0" * 32))
-        hidden.pop("instance"), absent.pop("instance")
-        assert hidden == absent
-        check_problem(served.get(f"/v1/plans/{made['id']}/zarr/zarr.json"), 403, "scope")
-        check_problem(served.get(f"/v1/plans/{made['id']}/tasks?access=proxy"), 403, "scope")
-        written = [json.loads(line) for line in audit.read_text().splitlines()]
-        assert [(w["action"], w["plan"], w["n_samples"]) for w in written] == [
-            ("plan", made["id"], made["n_samples"])
-        ]
-
-
-@pytest.mark.thorough
-def test_a_plan_is_ended_by_those_who_asked_for_it(bank_folder, tmp_path):
-    """Before a restart and after it, and by whoever has the scope `admin`."""
-    keys = KeyFile(tmp_path / "keys.json")
-    scopes = {"ann": ["plan"], "ben": ["plan"], "eve": ["plan"], "root": ["plan", "admin"]}
-    heads = {n: {"Authorization": f"Bearer {keys.create(n, ['read', *s])[1]}"} for n, s in scopes.items()}
-    options = (str(bank_folder), "--name", "eo", "--keys", str(keys.path))
-    settings = {"TENSORBANK_DATA_FOLDER": str(tmp_path / "data")}
-
-    def ends(served, who, made):
-        return served.client.delete(f"/v1/plans/{made['id']}", headers=heads[who])
-
-    def state(served, made):
-        return served.get(f"/v1/plans/{made['id']}", headers=heads["eve"]).json().get("state")
-
-    with serving(*options, ready=False, **settings) as served:
-        plans = [make(served, heads["ann"], limit=n) for n in (1, 2, 3)]
-        assert make(served, heads["ben"], limit=1)["id"] == plans[0]["id"]
-        check_problem(ends(served, "eve", plans[0]), 403, "not-owner")
-        assert ends(served, "ann", plans[0]).status_code == 204
-        assert state(served, plans[0]) == "completed", "ben needs it still"
-    with serving(*options, ready=False, **settings) as served:
-        for plan in plans:
-            check_problem(ends(served, "eve", plan), 403, "not-owner")
-        check_problem(ends(served, "ann", plans[0]), 403, "not-owner")
-        assert [state(served, plan) for plan in plans] == ["completed"] * 3
-        assert ends(served, "ben", plans[0]).status_code == 204
-        assert ends(served, "ann", plans[1]).status_code == 204
-        assert ends(served, "root", plans[2]).status_code == 204
-        assert [state(served, plan) for plan in plans] == ["cancelled"] * 3
-    with serving(*options, ready=False, **settings) as served:
-        assert [state(served, plan) for plan in plans] == [None] * 3
-        assert not list((tmp_path / "data" / "plans").iterdir())
-
-
-def test_everything_that_was_read_is_in_the_audit_log(bank_folder, tmp_path, bank):
-    audit = tmp_path / "audit.jsonl"
-    sample_id = (
-        bank.sql("SELECT sample_id FROM terramesh WHERE DEM IS NOT NULL").arrow()["sample_id"][0].as_py()
-    )
-    table = "/v1/banks/eo/tables/terramesh"
-    options = ("--name", "eo", "--trusted-proxies", "127.0.0.1")
-    with serving(str(bank_folder), *options, TENSORBANK_AUDIT_FILE=str(audit)) as served:
-        made = make(served)
-        plan = f"/v1/plans/{made['id']}"
-        audit.write_text("")
-        wanted = {
-            f"{table}/samples/{sample_id}": ("read", "getSample"),
-            f"{table}/samples/{sample_id}/DEM.npy": ("read", "getTensor"),
-            f"{table}/samples/{sample_id}/tensors.npz": ("read", "getTensors"),
-            f"{table}/samples/{sample_id}/preview.png": ("read", "getPreview"),
-            f"{table}/samples/{sample_id}/zarr/DEM/c/0/0/0/0": ("read", "getSampleZarr"),
-            f"{table}/rows": ("read", "getRows"),
-            "/stac/search": ("read", "searchItems"),
-            f"{plan}/tasks": ("read", "getTasks"),
-            f"{plan}/tasks?access=proxy": ("credentials", None),
-            f"{plan}/references.json": ("credentials", None),
-            f"{plan}/zarr/S2L2A/c/0/0/0/0/0": ("read", "getPlanZarr"),
-        }
-        for address in wanted:
-            answer = served.get(address, headers={"X-Forwarded-For": "203.0.113.7", "X-Request-Id": "a.1"})
-            assert answer.status_code == 200, (address, answer.text)
-        assert served.get(f"{table}/samples/nobody").status_code == 404
-        etag = served.get(f"{table}/rows").headers["etag"]
-        assert served.get(f"{table}/rows", headers={"If-None-Match": etag}).status_code == 304
-    lines_ = [json.loads(line) for line in audit.read_text().splitlines()]
-    assert [(w["action"], w.get("operation")) for w in lines_] == [*wanted.values(), ("read", "getRows")]
-    for line in lines_[:-1]:
-        assert (line["client"], line["request_id"], line["status"]) == ("203.0.113.7", "a.1", 200)
-        assert line["principal"] == "ip:203.0.113.7"
-        assert line.get("sample_id") in (sample_id, None)
-    assert {w["plan"] for w in lines_ if "plan" in w} == {made["id"]}
-
-
-def test_an_address_is_believed_from_trusted_proxies_only(bank_folder, tmp_path):
-    audit = tmp_path / "audit.jsonl"
-    with serving(str(bank_folder), "--name", "eo", TENSORBANK_AUDIT_FILE=str(audit)) as served:
-        served.get("/v1/banks/eo/tables/terramesh/rows", headers={"X-Forwarded-For": "203.0.113.7"})
-    (line,) = map(json.loads, audit.read_text().splitlines())
-    assert line["client"] == "127.0.0.1"
-
-
-# ----------------------------------------------------- a store with URLs
-
-
-@pytest.fixture(scope="module")
-def settings_on_s3(archive, s3_server):
-    """A copy of the table in SeaweedFS: its URL, and settings of a service."""
-    url = f"{s3_server.url}/served"
-    keys = {"access_key": s3_server.access_key, "secret_key": s3_server.secret_key}
-    bank = tb.create(url, endpoint=s3_server.endpoint, region=s3_server.region, **keys)
-    ingest(open_source(str(archive[0])), bank, "terramesh", IngestOptions(n_workers=1, samples_per_shard=8))
-    return url, {
-        "AWS_ACCESS_KEY_ID": s3_server.access_key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
-        "AWS_ENDPOINT_URL": s3_server.endpoint,
-        "AWS_REGION": s3_server.region,
-    }
-
-
-@pytest.fixture(scope="module")
-def on_s3(settings_on_s3, s3_server):
-    """The table in SeaweedFS, served."""
-    url, settings = settings_on_s3
-    with serving(url, "--name", "eo", **settings) as served:
-        served.extra["secret"] = s3_server.secret_key
-        yield served
-
-
-def test_signed_urls_open_the_plans_bytes(on_s3, truth, bank):
-    by_id = {r["sample_id"]: p for r, p in truth}
-    plan = make(on_s3)
-    assert plan["access"] == ["url", "proxy"]
-    records = lines(on_s3.get(f"/v1/plans/{plan['id']}/tasks?access=url"))
-    urls = {r["shard"]["id"]: r["shard"]["url"] for r in records if "shard" in r}
-    assert len(urls) == plan["n_shards"]
-
-    def shard_bytes(shard, start, end):
-        asked = urllib.request.Request(urls[shard], headers={"Range": f"bytes={start}-{end - 1}"})
-        with urllib.request.urlopen(asked) as answer:
-            assert answer.status == 206
-            return answer.read()
-
-    task = next(r["task"] for r in records if "task" in r)
-    found = pixels_of(task["tensors"], shard_bytes, bank.table("terramesh").schema["S2L2A"], "S2L2A")
-    np.testing.assert_array_equal(found, by_id[task["columns"]["sample_id"]]["S2L2A"][0, [1, 7]])
-    shard = task["tensors"]["S2L2A"]["shard"]
-    fresh = on_s3.post(
-        f"/v1/plans/{plan['id']}/credentials", json={"access": "url", "shards": [shard]}
-    ).json()
-    assert set(fresh["shards"]) == {shard}
-    urls |= fresh["shards"]
-    assert len(shard_bytes(shard, 0, 1)) == 1
-    assert on_s3.get(f"/v1/plans/{plan['id']}").json() == plan, "the plan stays what it is"
-
-
-def test_signed_urls_end(settings_on_s3):
-    url, settings = settings_on_s3
-    with serving(url, "--name", "eo", **settings, TENSORBANK_URL_LIFETIME_S="1") as served:
-        plan = make(served)
-        given = served.post(f"/v1/plans/{plan['id']}/credentials", json={"access": "url"}).json()
-        shard, signed = next(iter(given["shards"].items()))
-        first_byte = {"Range": "bytes=0-0"}
-        wait_until(lambda: httpx.get(signed, headers=first_byte).status_code == 403, "the URL never ends")
-        fresh = served.post(
-            f"/v1/plans/{plan['id']}/credentials", json={"access": "url", "shards": [shard]}
-        ).json()
-        assert fresh["shards"][shard] != signed
-
-
-def test_references_of_signed_urls_open_in_xarray(on_s3, truth, bank):
-    by_id = {r["sample_id"]: p for r, p in truth}
-    plan = make(on_s3)
-    ids = [r["task"]["columns"]["sample_id"] for r in lines(on_s3.get(f"/v1/plans/{plan['id']}/tasks"))[:-1]]
-    document = on_s3.get(f"/v1/plans/{plan['id']}/references.json").json()
-    assert "X-Amz-Signature" in json.dumps(document)
-    dataset = open_references(document)
-    np.testing.assert_array_equal(dataset["S2L2A"][0].values, by_id[ids[0]]["S2L2A"][:, [7, 1]])
-
-
-def test_no_secret_leaves_the_service(on_s3):
-    plan = make(on_s3)
-    on_s3.get(f"/v1/plans/{plan['id']}/tasks?access=url")
-    for text in (
-        on_s3.log.read_text(),
-        on_s3.get("/metrics").text,
-        on_s3.get("/v1/config").text,
-        json.dumps(plan),
-    ):
-        assert on_s3.extra["secret"] not in text
-        assert "X-Amz-Signature" not in text
-    tasks = on_s3.get(f"/v1/plans/{plan['id']}/tasks?access=url").text
-    assert on_s3.extra["secret"] not in tasks
-
-
-def test_urls_are_signed_for_the_name_that_clients_use(on_s3, s3_server, tmp_path):
-    file = tmp_path / "settings.toml"
-    file.write_text(
-        f"""
-        [banks.eo]
-        url = "{s3_server.url}/served"
-        endpoint = "{s3_server.endpoint}"
-        public_endpoint = "https://s3.example.org"
-        access_key = "{s3_server.access_key}"
-        secret_key_file = "{tmp_path / "secret"}"
-        region = "{s3_server.region}"
-        """
-    )
-    (tmp_path / "secret").write_text(s3_server.secret_key + "\n")
-    with serving("--settings", str(file)) as served:
-        plan = make(served)
-        found = served.post(f"/v1/plans/{plan['id']}/credentials", json={"access": "url"}).json()
-        assert all(u.startswith("https://s3.example.org/") for u in found["shards"].values())
-        assert s3_server.secret_key not in served.log.read_text()
-
-
-def test_a_store_that_is_gone_is_said_so(tmp_path):
-    with serving(
-        "s3://nobody/here",
-        "--name",
-        "eo",
-        AWS_ENDPOINT_URL="http://127.0.0.1:9",
-        AWS_ACCESS_KEY_ID="x",
-        AWS_SECRET_ACCESS_KEY="y",
-        ready=False,
-    ) as served:
-        answer = served.get("/readyz")
-        assert (answer.status_code, answer.json()["broken_banks"]) == (503, 1)
-        assert served.get("/healthz").status_code == 200
-        found = check_problem(served.get("/v1/banks/eo"), 503, "bank-unavailable")
-        assert "127.0.0.1:9" not in json.dumps(found)
-        assert "retry-after" in served.get("/v1/banks/eo").headers
